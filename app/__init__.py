@@ -1,0 +1,1 @@
+"""memoryd: long-term memory for LLM agents, served over HTTP."""

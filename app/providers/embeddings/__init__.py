@@ -1,0 +1,1 @@
+"""Texts to vectors: one file per provider behind one small interface."""

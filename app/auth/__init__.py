@@ -1,0 +1,1 @@
+"""API keys, their grants, and who may do what where."""

@@ -1,0 +1,60 @@
+"""Who may do what where: the one place that turns a client's labels into a stored namespace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.auth.errors import ForbiddenError
+from app.namespaces import Range, from_stored, stored_range, to_stored
+
+
+class Verb(StrEnum):
+    """What a grant allows below its prefix."""
+
+    READ = "read"
+    WRITE = "write"
+    DELETE = "delete"
+    JOBS = "jobs"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission for some verbs at and below a prefix (labels relative to the key's root)."""
+
+    prefix: tuple[str, ...]
+    verbs: frozenset[Verb]
+
+    def covers(self, labels: Sequence[str], verb: Verb) -> bool:
+        """Tell whether `verb` is granted on `labels`."""
+        return verb in self.verbs and tuple(labels[: len(self.prefix)]) == self.prefix
+
+
+ALL_GRANTED = (Grant((), frozenset(Verb)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one caller may see and do; `root` is a stored namespace it cannot look beyond."""
+
+    actor: str
+    root: str
+    grants: tuple[Grant, ...]
+
+    def locate(self, labels: Sequence[str], verb: Verb) -> str:
+        """Return the stored namespace for a caller's labels; ForbiddenError without a grant."""
+        if not any(grant.covers(labels, verb) for grant in self.grants):
+            raise ForbiddenError(self.actor, verb, list(labels))
+        return self.root + to_stored(labels)
+
+    def scope(self, labels: Sequence[str], verb: Verb) -> Range:
+        """Return the range of stored namespaces at or below a caller's labels."""
+        return stored_range(self.locate(labels, verb))
+
+    def relative(self, namespace: str) -> list[str]:
+        """Return a stored namespace as the caller knows it: without its root."""
+        return from_stored(namespace[len(self.root) :])
+
+
+OPEN = Access(actor="anonymous", root="", grants=ALL_GRANTED)
+"""Everyone, while no key has been created and only this machine can connect."""

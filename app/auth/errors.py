@@ -1,0 +1,30 @@
+"""What is said to those who may not."""
+
+from app.errors import AppError
+
+
+class UnauthenticatedError(AppError):
+    """The request carries no valid key."""
+
+    status = 401
+    code = "unauthenticated"
+    title = "Not authenticated"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers["WWW-Authenticate"] = "Bearer"
+
+
+class ForbiddenError(AppError):
+    """The key does not grant this."""
+
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
+
+    def __init__(self, actor: str, verb: str, labels: list[str]) -> None:
+        where = f"namespace {labels}" if labels else "the whole store"
+        super().__init__(
+            f"The key {actor} has no grant to {verb} in {where}. "
+            "Use a key with that grant, or narrow the request to a namespace it covers."
+        )

@@ -1,0 +1,63 @@
+"""API keys: `mk_<id>_<secret>`, of which only a hash of the random secret is stored."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from app.auth.access import Access, Grant
+
+_PREFIX = "mk"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The text a client sends, taken apart."""
+
+    id: str
+    secret: str
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key of 256 random bits."""
+        return cls(secrets.token_hex(6), secrets.token_urlsafe(32))
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Take a key apart, or return None when it is not one of ours."""
+        prefix, _, rest = text.partition("_")
+        identifier, _, secret = rest.partition("_")
+        return cls(identifier, secret) if prefix == _PREFIX and identifier and secret else None
+
+    def __str__(self) -> str:
+        return f"{_PREFIX}_{self.id}_{self.secret}"
+
+    @property
+    def secret_hash(self) -> bytes:
+        """SHA-256 of the secret; the secret is random, so a slow hash would add nothing."""
+        return hashlib.sha256(self.secret.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as stored."""
+
+    id: str
+    name: str
+    secret_hash: bytes
+    root: str
+    grants: tuple[Grant, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def opens_for(self, token: Token) -> bool:
+        """Tell, in constant time, whether the token's secret is this key's."""
+        return hmac.compare_digest(self.secret_hash, token.secret_hash)
+
+    @property
+    def access(self) -> Access:
+        """What the key's holder may see and do."""
+        return Access(actor=f"{_PREFIX}_{self.id}", root=self.root, grants=self.grants)

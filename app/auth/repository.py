@@ -1,0 +1,65 @@
+"""All SQL on API keys."""
+
+import json
+from datetime import datetime
+
+from asyncpg import Record
+
+from app.auth.access import Grant, Verb
+from app.auth.keys import ApiKey
+from app.db import Connection
+
+_COLUMNS = "id, name, secret_hash, root, grants, created_at, expires_at, revoked_at"
+
+
+async def insert(connection: Connection, key: ApiKey) -> None:
+    """Store a new key."""
+    await connection.execute(
+        f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",  # noqa: S608
+        key.id,
+        key.name,
+        key.secret_hash,
+        key.root,
+        json.dumps([{"prefix": g.prefix, "verbs": sorted(g.verbs)} for g in key.grants]),
+        key.created_at,
+        key.expires_at,
+        key.revoked_at,
+    )
+
+
+async def find(connection: Connection, key_id: str) -> ApiKey | None:
+    """Return the key of that id."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM api_keys WHERE id = $1",  # noqa: S608  # constant names
+        key_id,
+    )
+    return _key(row) if row else None
+
+
+async def find_all(connection: Connection) -> list[ApiKey]:
+    """Return every key, oldest first, revoked and expired ones included."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id"  # noqa: S608
+    )
+    return [_key(row) for row in rows]
+
+
+async def exist(connection: Connection) -> bool:
+    """Tell whether any key was ever created; a revoked one still closes the server."""
+    return bool(await connection.fetchval("SELECT EXISTS (SELECT 1 FROM api_keys)"))
+
+
+async def revoke(connection: Connection, key_id: str, now: datetime) -> bool:
+    """Mark a key as revoked; False when there is none of that id."""
+    status = await connection.execute(
+        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1", key_id, now
+    )
+    return bool(status == "UPDATE 1")
+
+
+def _key(row: Record) -> ApiKey:
+    grants = tuple(
+        Grant(tuple(grant["prefix"]), frozenset(map(Verb, grant["verbs"])))
+        for grant in json.loads(row["grants"])
+    )
+    return ApiKey(**{**row, "grants": grants})

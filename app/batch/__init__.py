@@ -1,0 +1,1 @@
+"""Several store operations in one request."""

@@ -1,0 +1,84 @@
+"""Settings: environment variables, every one listed in `.env.example` with its default."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _comma_separated(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; read once per process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MEMORYD_", env_file=".env", env_ignore_empty=True, extra="ignore"
+    )
+
+    database_url: str | None = Field(
+        None, description="PostgreSQL >= 15 with pgvector >= 0.8; empty: the embedded one."
+    )
+    data_dir: Path = Field(
+        Path(".memoryd"), description="The embedded database and the prepared local model."
+    )
+    database_pool_size: int = Field(16, ge=1, description="Connections of one server process.")
+    host: str = Field("127.0.0.1", description="Address to listen on; others need an API key.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(1, ge=1, description="Server processes.")
+
+    embedding: str = Field(
+        "local:all-MiniLM-L6-v2",
+        description="local:all-MiniLM-L6-v2, openai:MODEL (any OpenAI-compatible server) or none.",
+    )
+    embedding_dimensions: int | None = Field(
+        None, ge=1, le=4000, description="Asked of the provider; empty: the model's own."
+    )
+    index_fields: CommaSeparated = Field(
+        ["$"], description="Paths of a value that are embedded when a put names none."
+    )
+    llm: str | None = Field(
+        None, description="anthropic:MODEL or openai:MODEL, for the jobs that need one."
+    )
+
+    default_ttl_minutes: float | None = Field(
+        None, gt=0, description="Lifetime of items put without one; empty: for ever."
+    )
+    refresh_on_read: bool = Field(True, description="Reading an item restarts its lifetime.")
+    sweep_interval_seconds: float = Field(
+        60, gt=0, description="Pause between removals of expired items."
+    )
+    max_value_bytes: int = Field(1 << 20, ge=1024, description="Largest value of one item.")
+    max_body_bytes: int = Field(32 << 20, ge=4096, description="Largest request body.")
+    exact_search_passages: int = Field(
+        20_000, ge=0, description="Scopes up to this size are searched exactly, others by index."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Shape of log lines.")
+
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("OPENAI_API_KEY"), description="Key for openai:MODEL."
+    )
+    openai_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("OPENAI_BASE_URL"),
+        description="An OpenAI-compatible server; empty: OpenAI itself.",
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("ANTHROPIC_API_KEY"),
+        description="Key for anthropic:MODEL.",
+    )
+    anthropic_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("ANTHROPIC_BASE_URL"),
+        description="Another server that speaks Anthropic's API; empty: Anthropic itself.",
+    )

@@ -1,0 +1,115 @@
+"""The database: one pool of connections, and the table metadata that migrations are made from."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from pgvector import HalfVector
+from sqlalchemy import MetaData
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_index",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+EVERYTHING = ""
+"""The root of work that is not one tenant's: upkeep, key checks, migrations."""
+
+STATEMENT_TIMEOUT_SECONDS = 30
+
+
+class Connection(asyncpg.Connection):
+    """A connection that remembers which root it may see (row-level security reads it)."""
+
+    __slots__ = ("visible_root",)
+
+    visible_root: str | None
+
+    async def see(self, root: str) -> None:
+        """Confine what follows on this connection to namespaces at or below `root`."""
+        if getattr(self, "visible_root", None) != root:
+            await self.execute("SELECT set_config('memoryd.root', $1, false)", root)
+            self.visible_root = root
+
+
+class Database:
+    """Hands out connections; whoever opens a transaction here commits it."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str, *, pool_size: int) -> Self:
+        """Connect to `url` (a `postgresql://` address)."""
+        pool = await asyncpg.create_pool(
+            asyncpg_url(url),
+            min_size=1,
+            max_size=pool_size,
+            init=_prepare,
+            reset=_keep_session,
+            connection_class=Connection,
+            server_settings={
+                "application_name": "memoryd",
+                "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
+                "jit": "off",
+            },
+        )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections are handed out at this moment."""
+        return int(self._pool.get_size() - self._pool.get_idle_size())
+
+    @asynccontextmanager
+    async def connection(self, root: str) -> AsyncIterator[Connection]:
+        """Lend a connection confined to `root`; each statement commits by itself."""
+        async with self._pool.acquire() as connection:
+            await connection.see(root)
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self, root: str) -> AsyncIterator[Connection]:
+        """Lend a connection confined to `root`; commit at the end, roll back on an exception."""
+        async with self.connection(root) as connection, connection.transaction():
+            yield connection
+
+
+def asyncpg_url(url: str) -> str:
+    """Return the URL without SQLAlchemy's `+driver`, which asyncpg does not know."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(scheme=parts.scheme.split("+")[0]))
+
+
+def sqlalchemy_url(url: str) -> str:
+    """Return the URL as SQLAlchemy wants it, with the asyncpg driver named."""
+    parts = urlsplit(url)
+    scheme = "postgresql+asyncpg"
+    return f"{scheme}{url[len(parts.scheme) :]}"
+
+
+async def _prepare(connection: Any) -> None:
+    await connection.set_type_codec(
+        "halfvec",
+        schema="public",
+        encoder=lambda vector: HalfVector(vector).to_binary(),
+        decoder=HalfVector.from_binary,
+        format="binary",
+    )
+    # Keeps walking the index until enough rows pass the filter; see docs/decisions.
+    await connection.execute("SET hnsw.iterative_scan = relaxed_order; SET hnsw.ef_search = 100")
+
+
+async def _keep_session(connection: Any) -> None:
+    """Replace asyncpg's RESET ALL, a round trip that would also forget the settings above."""

@@ -1,0 +1,87 @@
+"""Namespaces: paths of labels, and the text they are stored as."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SEPARATOR = "\x1f"
+"""Closes every label in stored form, so that a prefix is a range and never half a label."""
+
+AFTER_SEPARATOR = "\x20"
+"""The code point after the separator: the open end of a prefix's range in collation C."""
+
+MAX_DEPTH = 16
+MAX_LABEL_CHARACTERS = 128
+
+# Tab, newline and carriage return stay legal: LangGraph accepts them in labels.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class InvalidNamespaceError(ValueError):
+    """A namespace is too deep or has a label that cannot be stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The stored namespaces at or below a prefix: `low <= namespace < high`."""
+
+    low: str
+    high: str
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise InvalidNamespaceError unless every label can be stored."""
+    if len(labels) > MAX_DEPTH:
+        raise InvalidNamespaceError(f"has {len(labels)} labels; use at most {MAX_DEPTH}")
+    for index, label in enumerate(labels):
+        if problem := _problem(label):
+            raise InvalidNamespaceError(f"label {index} {problem}")
+
+
+def _problem(label: str) -> str | None:
+    if not label:
+        return "is empty; give every label at least one character"
+    if len(label) > MAX_LABEL_CHARACTERS:
+        return f"has {len(label)} characters; use at most {MAX_LABEL_CHARACTERS}"
+    if found := _FORBIDDEN.search(label):
+        return f"contains U+{ord(found[0]):04X}; leave out control characters"
+    return None
+
+
+def parse_labels(text: str) -> list[str]:
+    """Return the labels of `a.b`, or of a JSON array where labels hold dots.
+
+    Raises InvalidNamespaceError.
+    """
+    labels = _json_labels(text) if text.startswith("[") else None
+    if labels is None:
+        labels = text.split(".") if text else []
+    check_labels(labels)
+    return labels
+
+
+def _json_labels(text: str) -> list[str] | None:
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return None
+    is_labels = isinstance(parsed, list) and all(isinstance(label, str) for label in parsed)
+    return parsed if is_labels else None
+
+
+def to_stored(labels: Sequence[str]) -> str:
+    """Return the stored form: each label followed by the separator."""
+    return "".join(label + SEPARATOR for label in labels)
+
+
+def from_stored(namespace: str) -> list[str]:
+    """Return the labels of a stored namespace."""
+    return namespace.split(SEPARATOR)[:-1]
+
+
+def stored_range(prefix: str) -> Range:
+    """Return the range of stored namespaces at or below a stored prefix."""
+    if not prefix:
+        return Range("", "\U0010ffff")
+    return Range(prefix, prefix[:-1] + AFTER_SEPARATOR)

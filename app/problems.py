@@ -1,0 +1,156 @@
+"""Errors as RFC 9457 problem documents, and their place in the OpenAPI document."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from app.errors import AppError
+
+MEDIA_TYPE = "application/problem+json"
+
+_TYPE_PREFIX = "urn:memoryd:problem:"
+
+_logger = logging.getLogger(__name__)
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str = Field(examples=["namespace[0]"])
+    detail: str
+
+
+class Problem(BaseModel):
+    """Why a request was not carried out (RFC 9457)."""
+
+    type: str = Field(examples=["urn:memoryd:problem:invalid_request"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["invalid_request"])
+    errors: list[FieldProblem] | None = None
+
+
+def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI `responses` of a route that may answer with these errors."""
+    titles: dict[int, list[str]] = {}
+    for error in errors:
+        titles.setdefault(error.status, []).append(error.title)
+    return {
+        status: {
+            "description": " · ".join(sorted(set(of_status))),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, of_status in titles.items()
+    }
+
+
+def as_problem(error: AppError) -> dict[str, Any]:
+    """Return an error as the members of its problem document."""
+    return _members(error.status, error.code, error.title, error.detail) | error.members
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app answer with a problem document."""
+    app.add_exception_handler(AppError, _on_app_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+async def _on_app_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, AppError)  # noqa: S101  # registered for this class only
+    return _response(as_problem(error), error.headers)
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return _response(validation_problem(error.errors()))
+
+
+async def _on_http_exception(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code, title, detail = _HTTP_PROBLEMS.get(
+        error.status_code, ("http_error", "Request failed", error.detail)
+    )
+    return _response(_members(error.status_code, code, title, detail), error.headers)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    _logger.error("request failed: %s %s", request.method, request.url.path, exc_info=error)
+    detail = "The server failed; its log has the cause under this response's x-request-id."
+    return _response(_members(500, "internal_error", "Internal error", detail))
+
+
+_HTTP_PROBLEMS = {
+    400: (
+        "invalid_json",
+        "Invalid JSON",
+        "The body could not be read as JSON. Send a JSON object, nested at most 64 levels deep.",
+    ),
+    404: ("no_such_route", "No such route", "There is nothing here. GET /docs lists the routes."),
+    405: (
+        "method_not_allowed",
+        "Method not allowed",
+        "This route does not take that method; the Allow header lists those it takes.",
+    ),
+    413: (
+        "body_too_large",
+        "Body too large",
+        "The body is larger than this server takes (MEMORYD_MAX_BODY_BYTES). Send less at once.",
+    ),
+}
+
+
+def validation_problem(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return pydantic's findings as a problem document that names each field."""
+    found = [{"field": _field(e["loc"]), "detail": _sentence(e)} for e in errors]
+    first = found[0]
+    rest = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    detail = f"{first['field']}: {first['detail']}{rest}"
+    return _members(422, "invalid_request", "Invalid request", detail) | {"errors": found}
+
+
+def _field(location: Sequence[int | str]) -> str:
+    path = ""
+    for part in location[1:] or location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    match error["type"]:
+        case "json_invalid":
+            return f"The body is not valid JSON: {error['ctx']['error']}."
+        case "extra_forbidden":
+            return "There is no such field; check its spelling or leave it out."
+        case "model_attributes_type":
+            return "Send a JSON object, with the header Content-Type: application/json."
+        case "missing":
+            return "The field is missing; add it."
+        case _:
+            return f"{message}."
+
+
+def _members(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
+    return {
+        "type": _TYPE_PREFIX + code,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+
+
+def _response(members: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    # Pure ASCII: a detail may quote characters that UTF-8 cannot carry.
+    body = json.dumps(members, ensure_ascii=True)
+    return Response(body, members["status"], headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,61 @@
+"""What every request and response body shares."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels
+
+# PostgreSQL's text and jsonb hold neither; JSON and Python strings do.
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class Schema(BaseModel):
+    """A body whose unknown fields are mistakes worth naming."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def storable(text: str) -> str:
+    """Return the text; ValueError when PostgreSQL cannot hold it."""
+    if found := UNSTORABLE.search(text):
+        raise ValueError(f"contains U+{ord(found[0]):04X}, which cannot be stored; leave it out")
+    return text
+
+
+def _checked_labels(labels: list[str]) -> list[str]:
+    check_labels(labels)
+    return labels
+
+
+def _not_empty(labels: list[str]) -> list[str]:
+    if not labels:
+        raise ValueError("is empty; give at least one label")
+    return labels
+
+
+def _as_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+Clean = Annotated[str, AfterValidator(storable)]
+"""Text that PostgreSQL can hold."""
+
+Labels = Annotated[
+    list[str],
+    Field(
+        description=f"Labels from the outermost in; at most {MAX_DEPTH} of 1 to "
+        f"{MAX_LABEL_CHARACTERS} characters.",
+        examples=[["users", "alice"]],
+    ),
+    AfterValidator(_checked_labels),
+]
+"""A namespace or prefix; may be empty."""
+
+ItemLabels = Annotated[Labels, AfterValidator(_not_empty)]
+"""A namespace that can hold items: at least one label."""
+
+Moment = Annotated[datetime, AfterValidator(_as_utc)]
+"""A time; without an offset it is read as UTC."""

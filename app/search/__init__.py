@@ -1,0 +1,1 @@
+"""Finding items by meaning: candidates and their ranking."""

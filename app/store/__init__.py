@@ -1,0 +1,1 @@
+"""Items: versioned JSON values under a namespace and a key."""

@@ -1,0 +1,52 @@
+"""Rows to the JSON that clients get; an item's value is passed through as text, never parsed."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from app.auth.access import Access
+
+_DETAILS = ("importance", "valid_from", "valid_to")
+
+
+def item(row: Mapping[str, Any], access: Access) -> dict[str, Any]:
+    """Return an item as members for `encode`."""
+    return {
+        "namespace": access.relative(row["namespace"]),
+        "key": row["key"],
+        "value": orjson.Fragment(row["value"]),
+        "version": row["version"],
+        **{name: row[name] for name in _DETAILS},
+        "source": _json(row["source"]),
+        "expires_at": row["expires_at"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }
+
+
+def version(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one state of an item's history as members for `encode`."""
+    return {
+        "version": row["version"],
+        "action": row["action"],
+        "value": _json(row["value"]),
+        **{name: row[name] for name in _DETAILS},
+        "source": _json(row["source"]),
+        "actor": row["actor"],
+        "recorded_at": row["recorded_at"],
+    }
+
+
+def versions(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an item's history as members for `encode`."""
+    return {"versions": [version(row) for row in rows]}
+
+
+def encode(members: Any) -> bytes:
+    """Return the JSON text."""
+    return orjson.dumps(members)
+
+
+def _json(text: str | None) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(text)

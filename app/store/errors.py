@@ -1,0 +1,83 @@
+"""What can go wrong with an item."""
+
+from app.errors import AppError, ConflictError, InvalidRequestError, NotFoundError
+
+
+class ItemNotFoundError(NotFoundError):
+    """There is no such item, or it has expired."""
+
+    code = "item_not_found"
+    title = "Item not found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"There is no item {key!r} in this namespace. Put it first, "
+            "or look for it with POST /v1/store/items/search."
+        )
+
+
+class VersionNotFoundError(NotFoundError):
+    """The item never had that version."""
+
+    code = "version_not_found"
+    title = "Version not found"
+
+    def __init__(self, key: str, version: int) -> None:
+        super().__init__(
+            f"The item {key!r} has no version {version}. "
+            "GET /v1/store/items/versions lists the ones it has."
+        )
+
+
+class VersionHasNoValueError(ConflictError):
+    """The version records an end, so there is nothing to restore."""
+
+    code = "version_has_no_value"
+    title = "Version has no value"
+
+    def __init__(self, key: str, version: int, action: str) -> None:
+        super().__init__(
+            f"Version {version} of {key!r} records that the item ended ({action}). "
+            "Restore an earlier version, one that has a value."
+        )
+
+
+class PreconditionFailedError(AppError):
+    """If-Match or If-None-Match does not hold."""
+
+    status = 412
+    code = "precondition_failed"
+    title = "Precondition failed"
+
+    def __init__(self, key: str, version: int | None) -> None:
+        state = f"is at version {version}" if version is not None else "does not exist"
+        super().__init__(
+            f"Nothing was changed: the item {key!r} {state}. Read it again and repeat "
+            "the request with its ETag.",
+            version=version,
+        )
+
+
+class TooManyConflictsError(ConflictError):
+    """Other writers kept changing the item."""
+
+    code = "too_many_conflicts"
+    title = "Too many conflicts"
+
+    def __init__(self) -> None:
+        super().__init__("Other requests kept changing the same items. Nothing was changed; retry.")
+        self.headers["Retry-After"] = "1"
+
+
+class InvalidValueError(InvalidRequestError):
+    """A value that cannot be stored."""
+
+    code = "invalid_value"
+    title = "Invalid value"
+
+
+class InvalidIndexPathError(InvalidRequestError):
+    """A path in `index` that cannot be read."""
+
+    code = "invalid_index_path"
+    title = "Invalid index path"

@@ -1,0 +1,85 @@
+"""Listing namespaces from their own table, without reading the items behind them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import takewhile
+
+from app.db import Connection
+from app.namespaces import Range, from_stored, stored_range, to_stored
+from app.sql import Parameters
+
+WILDCARD = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceQuery:
+    """Which namespaces to list; labels are the caller's, below `root` (stored form)."""
+
+    root: str
+    prefix: Sequence[str]
+    suffix: Sequence[str]
+    max_depth: int | None
+    limit: int
+    offset: int
+
+
+async def list_namespaces(
+    connection: Connection, query: NamespaceQuery, now: datetime
+) -> list[list[str]]:
+    """Return distinct label lists in ascending order; only namespaces with unexpired items."""
+    parameters = Parameters()
+    sql = _listing_sql(query, parameters, now)
+    return [list(row["labels"]) for row in await connection.fetch(sql, *parameters.values)]
+
+
+async def count_items(
+    connection: Connection, scopes: Sequence[Range], now: datetime
+) -> list[int]:
+    """Return how many unexpired items each range of namespaces holds."""
+    rows = await connection.fetch(
+        "SELECT (SELECT count(*) FROM items WHERE namespace >= low AND namespace < high "
+        "AND (expires_at IS NULL OR expires_at > $3)) AS items "
+        "FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS scope (low, high, place) "
+        "ORDER BY place",
+        [scope.low for scope in scopes],
+        [scope.high for scope in scopes],
+        now,
+    )
+    return [row["items"] for row in rows]
+
+
+def _listing_sql(query: NamespaceQuery, parameters: Parameters, now: datetime) -> str:
+    hidden = len(from_stored(query.root))
+    scope = stored_range(query.root + to_stored(literal_start(query.prefix)))
+    conditions = [
+        f"namespace >= {parameters.add(scope.low, 'text')}",
+        f"namespace < {parameters.add(scope.high, 'text')}",
+        f"EXISTS (SELECT 1 FROM items WHERE items.namespace = namespaces.namespace AND "
+        f"(expires_at IS NULL OR expires_at > {parameters.add(now, 'timestamptz')}))",
+        f"cardinality(labels) >= {hidden + max(len(query.prefix), len(query.suffix))}",
+        *_labels_match(query.prefix, str(hidden), parameters),
+        *_labels_match(query.suffix, f"cardinality(labels) - {len(query.suffix)}", parameters),
+    ]
+    end = "" if query.max_depth is None else str(hidden + query.max_depth)
+    # Stored text orders as label lists do: the separator sorts below what labels are made of.
+    grouped = "namespace" if query.max_depth is None else "1"
+    return f"""
+    SELECT labels[{hidden + 1}:{end}] AS labels FROM namespaces
+    WHERE {" AND ".join(conditions)}
+    GROUP BY {grouped} ORDER BY min(namespace)
+    LIMIT {parameters.add(query.limit, "bigint")} OFFSET {parameters.add(query.offset, "bigint")}
+    """  # noqa: S608  # only integers and placeholders are composed
+
+
+def literal_start(prefix: Sequence[str]) -> list[str]:
+    """Return the labels before the first wildcard."""
+    return list(takewhile(lambda label: label != WILDCARD, prefix))
+
+
+def _labels_match(pattern: Sequence[str], start: str, parameters: Parameters) -> list[str]:
+    return [
+        f"labels[{start} + {place}] = {parameters.add(label, 'text')}"
+        for place, label in enumerate(pattern, 1)
+        if label != WILDCARD
+    ]

@@ -1,0 +1,257 @@
+"""All SQL on items, their versions and their passages, run on a connection somebody else opened."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from asyncpg import Record
+
+from app.db import Connection
+from app.providers.embeddings.base import Vector
+from app.store.writes import Address, Put, Written
+
+COLUMNS = (
+    "namespace, key, value, version, index_paths, importance, valid_from, valid_to, source, "
+    "ttl, expires_at, created_at, updated_at"
+)
+
+_FIND = f"""
+SELECT {COLUMNS} FROM items
+WHERE namespace = $1 AND key = $2 AND ($4 OR expires_at IS NULL OR expires_at > $3)
+"""
+
+_FIND_MANY = f"""
+SELECT {COLUMNS} FROM items
+JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
+WHERE expires_at IS NULL OR expires_at > $3
+"""
+
+_REFRESH = """
+UPDATE items SET expires_at = $3 + ttl
+FROM unnest($1::text[], $2::text[]) AS wanted (namespace, key)
+WHERE items.namespace = wanted.namespace AND items.key = wanted.key AND items.expires_at > $3
+"""
+
+_LOCK = """
+SELECT namespace, key, version, expires_at <= $3 AS expired FROM items
+JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
+ORDER BY namespace, key FOR UPDATE OF items
+"""
+
+# A deleted item's history goes on where it ended, so a version number is never used twice.
+_UPSERT = """
+WITH input AS (
+    SELECT * FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::timestamptz[],
+        $7::timestamptz[], $8::text[], $9::interval[], $10::text[]
+    ) AS t (
+        namespace, key, value, index_paths, importance, valid_from, valid_to, source, ttl, action
+    )
+), spaces AS (
+    INSERT INTO namespaces (namespace) SELECT DISTINCT namespace FROM input ORDER BY namespace
+    ON CONFLICT DO NOTHING
+), written AS (
+    INSERT INTO items AS present (
+        namespace, key, value, version, index_paths, importance, valid_from, valid_to, source,
+        ttl, expires_at, created_at, updated_at
+    )
+    SELECT namespace, key, value::jsonb, 1 + coalesce((
+            SELECT max(past.version) FROM item_versions past
+            WHERE past.namespace = input.namespace AND past.key = input.key
+        ), 0), index_paths::jsonb, importance, valid_from, valid_to, source::jsonb,
+        ttl, $12 + ttl, $12, $12
+    FROM input ORDER BY namespace, key
+    ON CONFLICT (namespace, key) DO UPDATE SET
+        value = excluded.value, version = present.version + 1,
+        index_paths = excluded.index_paths, importance = excluded.importance,
+        valid_from = excluded.valid_from, valid_to = excluded.valid_to, source = excluded.source,
+        ttl = excluded.ttl, expires_at = excluded.expires_at, updated_at = excluded.updated_at,
+        created_at = CASE WHEN present.expires_at <= $12
+            THEN excluded.created_at ELSE present.created_at END
+    RETURNING namespace, key, version, value, index_paths, importance, valid_from, valid_to,
+        source, created_at, updated_at, expires_at, xmax = 0 AS inserted
+), history AS (
+    INSERT INTO item_versions (
+        namespace, key, version, action, value, index_paths, importance, valid_from, valid_to,
+        source, actor, recorded_at
+    )
+    SELECT namespace, key, version, input.action, written.value, written.index_paths,
+        written.importance, written.valid_from, written.valid_to, written.source, $11, $12
+    FROM written JOIN input USING (namespace, key)
+)
+SELECT namespace, key, version, inserted, created_at, updated_at, expires_at FROM written
+"""
+
+# Runs after the upsert, in a statement of its own: holding the items' row locks and with a
+# fresh snapshot, it sees the passages that a concurrent writer left.
+_REPLACE_PASSAGES = """
+WITH owners AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::int[]) AS t (namespace, key, passages)
+), stale AS (
+    DELETE FROM passages USING owners
+    WHERE passages.namespace = owners.namespace AND passages.key = owners.key
+        AND passages.ordinal >= owners.passages
+)
+INSERT INTO passages AS present (namespace, key, model_id, ordinal, path, text, embedding)
+SELECT namespace, key, $4, ordinal, path, text, embedding
+FROM unnest($5::text[], $6::text[], $7::int[], $8::text[], $9::text[], $10::halfvec[])
+    AS t (namespace, key, ordinal, path, text, embedding)
+ON CONFLICT (namespace, key, model_id, ordinal) DO UPDATE
+SET path = excluded.path, text = excluded.text, embedding = excluded.embedding
+WHERE (present.path, present.text) IS DISTINCT FROM (excluded.path, excluded.text)
+"""
+
+_DELETE = """
+WITH doomed AS (
+    SELECT namespace, key, version FROM items
+    JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
+    ORDER BY namespace, key FOR UPDATE OF items
+), gone AS (
+    DELETE FROM items USING doomed
+    WHERE items.namespace = doomed.namespace AND items.key = doomed.key
+)
+INSERT INTO item_versions (namespace, key, version, action, actor, recorded_at)
+SELECT namespace, key, version + 1, 'delete', $3, $4 FROM doomed
+"""
+
+_VERSIONS = """
+SELECT version, action, value, importance, valid_from, valid_to, source, actor, recorded_at
+FROM item_versions
+WHERE namespace = $1 AND key = $2 AND version < coalesce($3, 9223372036854775807)
+ORDER BY version DESC LIMIT $4
+"""
+
+_VERSION = """
+SELECT version, action, value, index_paths, importance, valid_from, valid_to, source, recorded_at
+FROM item_versions WHERE namespace = $1 AND key = $2 AND version = $3
+"""
+
+_AS_OF = """
+SELECT namespace, key, past.version, past.action, past.value, past.importance, past.valid_from,
+    past.valid_to, past.source, past.recorded_at AS updated_at,
+    NULL::timestamptz AS expires_at, present.expires_at <= $3 AS expired, (
+        SELECT min(born.recorded_at) FROM item_versions born
+        WHERE born.namespace = past.namespace AND born.key = past.key
+            AND born.version > coalesce((
+                SELECT max(ended.version) FROM item_versions ended
+                WHERE ended.namespace = past.namespace AND ended.key = past.key
+                    AND ended.version < past.version AND ended.value IS NULL
+            ), 0)
+    ) AS created_at
+FROM item_versions past LEFT JOIN items present USING (namespace, key, version)
+WHERE namespace = $1 AND key = $2 AND past.recorded_at <= $3
+ORDER BY past.version DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """An item whose row is locked."""
+
+    version: int
+    expired: bool
+
+
+async def find(
+    connection: Connection, address: Address, now: datetime, *, with_expired: bool = False
+) -> Record | None:
+    """Return the item at an address."""
+    return await connection.fetchrow(_FIND, *address, now, with_expired)
+
+
+async def find_many(
+    connection: Connection, addresses: Iterable[Address], now: datetime
+) -> dict[Address, Record]:
+    """Return the items that exist among some addresses."""
+    rows = await connection.fetch(_FIND_MANY, *_columns(addresses), now)
+    return {(row["namespace"], row["key"]): row for row in rows}
+
+
+async def refresh(connection: Connection, addresses: Iterable[Address], now: datetime) -> None:
+    """Restart the lifetime of items that have one and have not expired."""
+    await connection.execute(_REFRESH, *_columns(addresses), now)
+
+
+async def lock(
+    connection: Connection, addresses: Iterable[Address], now: datetime
+) -> dict[Address, Locked]:
+    """Lock the items that exist until the transaction ends."""
+    rows = await connection.fetch(_LOCK, *_columns(addresses), now)
+    return {
+        (row["namespace"], row["key"]): Locked(row["version"], bool(row["expired"]))
+        for row in rows
+    }
+
+
+async def upsert(
+    connection: Connection, puts: Sequence[Put], *, actor: str, now: datetime
+) -> dict[Address, Written]:
+    """Write items, at distinct addresses, and their history."""
+    rows = await connection.fetch(
+        _UPSERT,
+        *_columns(put.address for put in puts),
+        [put.value for put in puts],
+        [None if put.index_paths is None else json.dumps(put.index_paths) for put in puts],
+        [put.details.importance for put in puts],
+        [put.details.valid_from for put in puts],
+        [put.details.valid_to for put in puts],
+        [put.details.source for put in puts],
+        [put.ttl for put in puts],
+        [put.action for put in puts],
+        actor,
+        now,
+    )
+    return {(namespace, key): Written(*written) for namespace, key, *written in rows}
+
+
+async def replace_passages(
+    connection: Connection,
+    puts: Sequence[Put],
+    vectors: Sequence[Sequence[Vector]],
+    model_id: int,
+) -> None:
+    """Make the items' passages exactly those of the puts; unchanged ones are not rewritten."""
+    rows = [
+        (*put.address, ordinal, piece.path, piece.text, vector)
+        for put, of_item in zip(puts, vectors, strict=True)
+        for ordinal, (piece, vector) in enumerate(zip(put.pieces, of_item, strict=True))
+    ]
+    columns = zip(*rows, strict=True) if rows else [()] * 6
+    await connection.execute(
+        _REPLACE_PASSAGES,
+        *_columns(put.address for put in puts),
+        [len(put.pieces) for put in puts],
+        model_id,
+        *map(list, columns),
+    )
+
+
+async def delete(
+    connection: Connection, addresses: Iterable[Address], *, actor: str, now: datetime
+) -> None:
+    """End the items that exist among some addresses; their passages go with them."""
+    await connection.execute(_DELETE, *_columns(addresses), actor, now)
+
+
+async def find_versions(
+    connection: Connection, address: Address, *, before: int | None, limit: int
+) -> list[Record]:
+    """Return an item's history, newest first."""
+    return await connection.fetch(_VERSIONS, *address, before, limit)
+
+
+async def find_version(connection: Connection, address: Address, version: int) -> Record | None:
+    """Return one state of an item's history."""
+    return await connection.fetchrow(_VERSION, *address, version)
+
+
+async def find_as_of(connection: Connection, address: Address, moment: datetime) -> Record | None:
+    """Return the state an item had at a moment, or None if there was none."""
+    row = await connection.fetchrow(_AS_OF, *address, moment)
+    return row if row and row["value"] is not None and not row["expired"] else None
+
+
+def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
+    pairs = list(addresses)
+    return [namespace for namespace, _ in pairs], [key for _, key in pairs]

@@ -1,0 +1,167 @@
+"""Bodies of the store's routes; the first five are LangGraph's wire contract, extended."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.schemas import Clean, ItemLabels, Labels, Moment, Schema
+
+MAX_KEY_CHARACTERS = 512
+MAX_TTL_MINUTES = 52_560_000.0
+"""A hundred years."""
+
+Key = Annotated[Clean, Field(max_length=MAX_KEY_CHARACTERS, examples=["favourite-food"])]
+Minutes = Annotated[
+    float,
+    Field(gt=0, le=MAX_TTL_MINUTES, allow_inf_nan=False, description="Minutes; fractions count."),
+]
+Seconds = Annotated[float, Field(gt=0, le=MAX_TTL_MINUTES * 60, allow_inf_nan=False)]
+Value = Annotated[
+    dict[str, Any], Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
+]
+
+
+class Source(BaseModel):
+    """Where a memory came from; further members are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    thread_id: Clean | None = Field(None, description="The conversation.")
+    position: int | None = Field(None, description="The turn's place in the conversation.")
+
+
+class ItemAddress(Schema):
+    """The item a request is about."""
+
+    namespace: Labels
+    key: Key
+
+
+class ItemDetails(Schema):
+    """What an item may carry beside its value."""
+
+    importance: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    valid_from: Moment | None = Field(None, description="Since when the memory holds.")
+    valid_to: Moment | None = Field(None, description="Until when the memory held.")
+    source: Source | None = None
+
+    @model_validator(mode="after")
+    def _validity_runs_forward(self) -> Self:
+        if self.valid_from and self.valid_to and self.valid_from > self.valid_to:
+            raise ValueError("valid_from is after valid_to; swap them")
+        return self
+
+
+class PutItem(ItemDetails):
+    """An item's whole next state."""
+
+    namespace: ItemLabels
+    key: Key
+    value: Value
+    index: Annotated[bool, Field(strict=True)] | list[Clean] | None = Field(
+        None,
+        description="Paths to embed; false embeds nothing; absent or null: the server's default.",
+        examples=[["text"]],
+    )
+    ttl: Minutes | None = Field(
+        None, description="Lifetime in minutes; null: for ever; absent: the server's default."
+    )
+    ttl_seconds: Seconds | None = Field(None, description="Lifetime in seconds, instead of ttl.")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.ttl is not None and self.ttl_seconds is not None:
+            raise ValueError("ttl and ttl_seconds are both given; send one of them")
+        if self.index is True:
+            raise ValueError("index is true; send false, a list of paths, or leave it out")
+        return self
+
+    @property
+    def index_paths(self) -> list[str] | None:
+        """The paths to embed: none for false, None for the server's default."""
+        return [] if self.index is False else self.index if isinstance(self.index, list) else None
+
+    def lifetime(self, default: timedelta | None) -> timedelta | None:
+        """How long the item lives; None is for ever."""
+        if self.ttl_seconds is not None:
+            return timedelta(seconds=self.ttl_seconds)
+        if self.ttl is not None:
+            return timedelta(minutes=self.ttl)
+        return None if {"ttl", "ttl_seconds"} & self.model_fields_set else default
+
+
+class PatchItem(ItemDetails):
+    """A JSON merge patch (RFC 7386) of an item's value; details that are absent stay."""
+
+    namespace: ItemLabels
+    key: Key
+    value: Value = Field(
+        default_factory=dict, description="Members to change; null removes a member."
+    )
+
+
+class DeleteItem(ItemAddress):
+    """The item to delete."""
+
+
+class RestoreItem(ItemAddress):
+    """The earlier version to make present again."""
+
+    version: int = Field(ge=1, le=2**63 - 1)
+
+
+class ListNamespaces(Schema):
+    """Which namespaces to list."""
+
+    prefix: Labels | None = Field(None, description="`*` stands for any one label.")
+    suffix: Labels | None = Field(None, description="`*` stands for any one label.")
+    max_depth: int | None = Field(
+        None, ge=1, le=1000, description="Cut longer namespaces to this many labels."
+    )
+    limit: int | None = Field(100, ge=0, le=10_000)
+    offset: int | None = Field(0, ge=0, le=2**31 - 1)
+    counts: bool | None = Field(None, description="Add how many items each namespace holds.")
+
+
+class Item(BaseModel):
+    """An item as clients see it."""
+
+    namespace: list[str]
+    key: str
+    value: dict[str, Any]
+    version: int
+    importance: float | None
+    valid_from: datetime | None
+    valid_to: datetime | None
+    source: dict[str, Any] | None
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ItemVersion(BaseModel):
+    """One state in an item's history; `value` is null where the item ended."""
+
+    version: int
+    action: str = Field(examples=["put", "patch", "restore", "delete", "expire"])
+    value: dict[str, Any] | None
+    importance: float | None
+    valid_from: datetime | None
+    valid_to: datetime | None
+    source: dict[str, Any] | None
+    actor: str
+    recorded_at: datetime
+
+
+class ItemVersions(BaseModel):
+    """An item's history, newest first."""
+
+    versions: list[ItemVersion]
+
+
+class NamespaceList(BaseModel):
+    """Namespaces in ascending order; `counts[i]` is how many items `namespaces[i]` holds."""
+
+    namespaces: list[list[str]]
+    counts: list[int] | None = None

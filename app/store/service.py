@@ -1,0 +1,285 @@
+"""What may be done with items: the decisions behind the store's routes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from asyncpg import Record
+
+from app.auth.access import Access, Verb
+from app.clock import Clock
+from app.config import Settings
+from app.db import Database
+from app.errors import InvalidRequestError
+from app.resources import Resources
+from app.store import repository
+from app.store.changes import Changes
+from app.store.errors import (
+    ItemNotFoundError,
+    PreconditionFailedError,
+    TooManyConflictsError,
+    VersionHasNoValueError,
+    VersionNotFoundError,
+)
+from app.store.indexing import Indexer
+from app.store.merging import merge
+from app.store.paths import check_path
+from app.store.preconditions import Precondition, etag
+from app.store.schemas import DeleteItem, PatchItem, PutItem, RestoreItem, Source
+from app.store.values import check_json, to_json
+from app.store.writes import Address, Delete, Details, Put, Write, Written
+
+RESERVED_ROOT = "langgraph"
+"""LangGraph keeps its own records below this label."""
+
+_PATCH_ATTEMPTS = 20
+"""A patch is repeated when another writer came first; each round lets one of them through."""
+
+
+_DETAIL_NAMES = frozenset(field.name for field in fields(Details))
+
+Row = Mapping[str, Any]
+"""An item with the columns of its table."""
+
+
+class ItemService:
+    """Reads and changes items on behalf of one caller."""
+
+    def __init__(
+        self, database: Database, indexer: Indexer, clock: Clock, settings: Settings
+    ) -> None:
+        self._database = database
+        self._indexer = indexer
+        self._clock = clock
+        self._settings = settings
+        self._changes = Changes(database, indexer, clock)
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the service from a process's resources."""
+        indexer = Indexer(resources.model, resources.settings.index_fields)
+        return cls(resources.database, indexer, resources.clock, resources.settings)
+
+    async def get(
+        self,
+        access: Access,
+        labels: Sequence[str],
+        key: str,
+        *,
+        refresh_ttl: bool | None = None,
+        with_expired: bool = False,
+    ) -> Record | None:
+        """Return an item, restarting its lifetime if it has one and that is wanted."""
+        address = (access.locate(labels, Verb.READ), key)
+        now = self._clock.now()
+        async with self._database.connection(access.root) as connection:
+            row = await repository.find(connection, address, now, with_expired=with_expired)
+            if row and row["ttl"] is not None and self.refreshes(refresh_ttl):
+                await repository.refresh(connection, [address], now)
+        return row
+
+    async def get_many(
+        self,
+        access: Access,
+        wanted: Sequence[Address],
+        refreshed: Sequence[Address],
+    ) -> dict[Address, Record]:
+        """Return the items that exist at stored addresses, restarting some lifetimes."""
+        now = self._clock.now()
+        async with self._database.connection(access.root) as connection:
+            rows = await repository.find_many(connection, wanted, now)
+            mortal = [a for a in refreshed if a in rows and rows[a]["ttl"] is not None]
+            if mortal:
+                await repository.refresh(connection, mortal, now)
+        return rows
+
+    async def get_as_of(
+        self, access: Access, labels: Sequence[str], key: str, moment: datetime
+    ) -> Record | None:
+        """Return the state an item had at a moment."""
+        address = (access.locate(labels, Verb.READ), key)
+        async with self._database.connection(access.root) as connection:
+            return await repository.find_as_of(connection, address, moment)
+
+    async def put(self, access: Access, body: PutItem, precondition: Precondition) -> str:
+        """Write an item's whole next state; return its ETag."""
+        if body.namespace[0] == RESERVED_ROOT:
+            raise InvalidRequestError(
+                f'namespace begins with "{RESERVED_ROOT}", which is reserved; '
+                "choose another first label.",
+                field="namespace[0]",
+            )
+        put = await self.prepare_put(access, body)
+        written = await self._apply_put(access, replace(put, precondition=precondition))
+        return etag(written.version)
+
+    async def prepare_put(self, access: Access, body: PutItem) -> Put:
+        """Check an item's next state and bring it into stored form; nothing is embedded yet."""
+        for index, path in enumerate(body.index_paths or ()):
+            check_path(path, f"index[{index}]")
+        return Put(
+            address=(access.locate(body.namespace, Verb.WRITE), body.key),
+            value=to_json(body.value, max_bytes=self._settings.max_value_bytes),
+            pieces=await self._indexer.cut(body.value, body.index_paths),
+            index_paths=body.index_paths,
+            details=Details(
+                body.importance, body.valid_from, body.valid_to, _source_json(body.source)
+            ),
+            ttl=body.lifetime(self._default_ttl),
+        )
+
+    async def patch(self, access: Access, body: PatchItem, precondition: Precondition) -> Row:
+        """Merge into an item's value; return the item as it now is."""
+        address = (access.locate(body.namespace, Verb.WRITE), body.key)
+        check_json(body.value, "value")
+        for _ in range(_PATCH_ATTEMPTS):
+            row = await self._present(access, address)
+            if not precondition.holds(row["version"]):
+                raise PreconditionFailedError(body.key, row["version"])
+            put = await self._patched(row, body)
+            try:
+                return _as_row(put, await self._apply_put(access, put))
+            except PreconditionFailedError:
+                continue  # overtaken since it was read: merge into what is there now
+        raise TooManyConflictsError
+
+    async def delete(self, access: Access, body: DeleteItem, precondition: Precondition) -> None:
+        """End an item, whether or not it exists."""
+        address = (access.locate(body.namespace, Verb.DELETE), body.key)
+        await self.apply(access, [Delete(address, precondition)])
+
+    async def versions(
+        self,
+        access: Access,
+        labels: Sequence[str],
+        key: str,
+        *,
+        before: int | None,
+        limit: int,
+    ) -> list[Record]:
+        """Return an item's history, newest first; empty when it never existed."""
+        address = (access.locate(labels, Verb.READ), key)
+        async with self._database.connection(access.root) as connection:
+            return await repository.find_versions(connection, address, before=before, limit=limit)
+
+    async def restore(
+        self, access: Access, body: RestoreItem, precondition: Precondition
+    ) -> Row:
+        """Make an earlier version present again, as a new version; it never expires."""
+        address = (access.locate(body.namespace, Verb.WRITE), body.key)
+        async with self._database.connection(access.root) as connection:
+            row = await repository.find_version(connection, address, body.version)
+        if row is None:
+            raise VersionNotFoundError(body.key, body.version)
+        if row["value"] is None:
+            raise VersionHasNoValueError(body.key, body.version, row["action"])
+        index_paths = _index_paths(row)
+        put = Put(
+            address=address,
+            value=row["value"],
+            pieces=await self._indexer.cut(json.loads(row["value"]), index_paths),
+            index_paths=index_paths,
+            details=_details(row),
+            action="restore",
+            precondition=precondition,
+        )
+        return _as_row(put, await self._apply_put(access, put))
+
+    async def list_namespaces(
+        self, access: Access, body: ListNamespaces
+    ) -> tuple[list[list[str]], list[int] | None]:
+        """Return namespaces in ascending order and, if asked for, how many items each holds."""
+        prefix = body.prefix or []
+        access.locate(literal_start(prefix), Verb.READ)
+        query = NamespaceQuery(
+            root=access.root,
+            prefix=prefix,
+            suffix=body.suffix or [],
+            max_depth=body.max_depth,
+            limit=100 if body.limit is None else body.limit,
+            offset=body.offset or 0,
+        )
+        now = self._clock.now()
+        async with self._database.connection(access.root) as connection:
+            found = await list_namespaces(connection, query, now)
+            if not body.counts:
+                return found, None
+            scopes = [self._counted(access, labels, body.max_depth) for labels in found]
+            return found, await count_items(connection, scopes, now)
+
+    async def apply(self, access: Access, writes: Sequence[Write]) -> dict[Address, Written]:
+        """Apply prepared writes, all or none; return what became of the puts."""
+        return await self._changes.apply(writes, access)
+
+    def refreshes(self, refresh_ttl: bool | None) -> bool:
+        """Tell whether a read restarts lifetimes: as asked, or as the setting says."""
+        return self._settings.refresh_on_read if refresh_ttl is None else refresh_ttl
+
+    @staticmethod
+    def _counted(access: Access, labels: list[str], max_depth: int | None) -> Range:
+        """Return what a listed namespace stands for: itself, or all below where it was cut."""
+        stored = access.root + to_stored(labels)
+        is_cut = max_depth is not None and len(labels) == max_depth
+        return stored_range(stored) if is_cut else Range(stored, stored + "\0")
+
+    @property
+    def _default_ttl(self) -> timedelta | None:
+        minutes = self._settings.default_ttl_minutes
+        return None if minutes is None else timedelta(minutes=minutes)
+
+    async def _apply_put(self, access: Access, put: Put) -> Written:
+        return (await self.apply(access, [put]))[put.address]
+
+    async def _patched(self, row: Record, body: PatchItem) -> Put:
+        value = merge(json.loads(row["value"]), body.value)
+        index_paths = _index_paths(row)
+        given = {name: getattr(body, name) for name in body.model_fields_set & _DETAIL_NAMES}
+        if "source" in given:
+            given["source"] = _source_json(body.source)
+        return Put(
+            address=(row["namespace"], row["key"]),
+            value=to_json(value, max_bytes=self._settings.max_value_bytes),
+            pieces=await self._indexer.cut(value, index_paths),
+            index_paths=index_paths,
+            details=replace(_details(row), **given),
+            ttl=row["ttl"],
+            action="patch",
+            precondition=Precondition(if_match=etag(row["version"])),
+        )
+
+    async def _present(self, access: Access, address: Address) -> Record:
+        async with self._database.connection(access.root) as connection:
+            row = await repository.find(connection, address, self._clock.now())
+        if row is None:
+            raise ItemNotFoundError(address[1])
+        return row
+
+
+def _source_json(source: Source | None) -> str | None:
+    if source is None:
+        return None
+    members = source.model_dump(exclude_unset=True)
+    check_json(members, "source")
+    return json.dumps(members, ensure_ascii=False)
+
+
+def _details(row: Record) -> Details:
+    return Details(row["importance"], row["valid_from"], row["valid_to"], row["source"])
+
+
+def _index_paths(row: Record) -> list[str] | None:
+    return json.loads(row["index_paths"]) if row["index_paths"] is not None else None
+
+
+def _as_row(put: Put, written: Written) -> Row:
+    """Return a put item as it would be read back."""
+    namespace, key = put.address
+    return {
+        "namespace": namespace,
+        "key": key,
+        "value": put.value,
+        **asdict(put.details),
+        **asdict(written),
+    }

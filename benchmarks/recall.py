@@ -1,0 +1,156 @@
+"""How many of the true nearest neighbours a search returns, beside a brute-force scan.
+
+python -m benchmarks.recall [--items N] [--queries N] [--embedding fake|table] [--systems ...]
+"""
+
+import argparse
+import asyncio
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import uvloop
+
+from benchmarks import server
+from benchmarks.data import FILTER_BUCKETS, SHARES, Item, Query, query_texts, uneven_items
+from benchmarks.measure import Timing, run, table
+from benchmarks.store import LANGGRAPH, MEMORYD, load, opened
+from benchmarks.systems import Found, System
+from benchmarks.vectors import embed, embed_all
+
+LIMIT = 10
+SYSTEMS = [MEMORYD, LANGGRAPH]
+FILTERED = "common prefix, filter keeps 1 %"
+
+# Items as near as the last true neighbour, but for rounding, are equally right.
+TOLERANCE = 2e-4
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A set of queries over one part of the items, with each query's rows."""
+
+    name: str
+    queries: list[Query]
+    rows: list[Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one system made of one scope."""
+
+    recall: float
+    returned: float
+    timing: Timing
+
+
+class Truth:
+    """Every stored vector, to be compared with a query one by one."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self._vectors = embed_all([item.value["text"] for item in items])
+        self._numbers = {(item.namespace, item.key): n for n, item in enumerate(items)}
+
+    def recall(self, query: Query, rows: Rows, found: Found) -> float:
+        """Return the share of the `limit` nearest rows that were found."""
+        target = embed(query.text)
+        nearest = np.sort(self._vectors[rows] @ target)[::-1][: query.limit]
+        numbers = [self._numbers[place] for place in found]
+        right = self._vectors[numbers] @ target >= nearest[-1] - TOLERANCE
+        return float(np.count_nonzero(right)) / len(nearest)
+
+
+def scopes(items: list[Item], count: int) -> list[Scope]:
+    """Return the parts that are searched, `count` queries each."""
+    texts = query_texts(count)
+    labels = np.array([item.namespace[1] for item in items])
+    buckets = np.array([item.value["bucket"] for item in items])
+    everything = np.arange(len(items))
+    found = []
+    for label, share in sorted(SHARES.items(), key=lambda pair: pair[1]):
+        rows = np.flatnonzero(labels == label)
+        queries = [Query(("recall", label), text, limit=LIMIT) for text in texts]
+        found.append(Scope(f"namespace with {share:.0%} of the rows", queries, [rows] * count))
+    filtered = [
+        Query(("recall",), text, {"bucket": n % FILTER_BUCKETS}, LIMIT)
+        for n, text in enumerate(texts)
+    ]
+    of_bucket = [np.flatnonzero(buckets == bucket) for bucket in range(FILTER_BUCKETS)]
+    rows_of = [of_bucket[n % FILTER_BUCKETS] for n in range(count)]
+    found.append(Scope(FILTERED, filtered, rows_of))
+    whole = [Query(("recall",), text, limit=LIMIT) for text in texts]
+    found.append(Scope("common prefix, everything", whole, [everything] * count))
+    return found
+
+
+async def measure(system: System, scope: Scope, truth: Truth, mode: str | None) -> Outcome:
+    """Run a scope's queries one after another."""
+    answers: list[tuple[int, Found]] = []
+
+    async def ask(number: int) -> None:
+        query = replace(scope.queries[number], mode=mode)
+        answers.append((number, await system.search(query)))
+
+    timing = await run((partial(ask, number) for number in range(len(scope.queries))), 1)
+    recalls = [truth.recall(scope.queries[n], scope.rows[n], found) for n, found in answers]
+    returned = float(np.mean([len(found) for _, found in answers]))
+    return Outcome(float(np.mean(recalls)), returned, timing)
+
+
+def report(results: dict[str, dict[str, Outcome]], scopes: list[Scope]) -> str:
+    """Lay out recall, results returned and latency of every scope and system."""
+    columns = list(results)
+    heading = ["scope", "rows"]
+    for column in columns:
+        heading += [f"{column} recall", "returned", "p50 ms", "p99 ms"]
+    lines = [heading]
+    for scope in scopes:
+        line = [scope.name, f"{np.mean([len(rows) for rows in scope.rows]):,.0f}"]
+        for column in columns:
+            outcome = results[column][scope.name]
+            timing = outcome.timing
+            recall = "-" if column == f"{MEMORYD} hybrid" else f"{outcome.recall:.3f}"
+            line += [recall, f"{outcome.returned:.1f}"]
+            line += [f"{timing.percentile_ms(50):.2f}", f"{timing.percentile_ms(99):.2f}"]
+        lines.append(line)
+    return table(lines)
+
+
+async def compare(arguments: argparse.Namespace) -> None:
+    """Load both systems with the same uneven namespaces and search them."""
+    items = uneven_items(arguments.items)
+    truth = Truth(items)
+    parts = scopes(items, arguments.queries)
+    results: dict[str, dict[str, Outcome]] = {}
+    with server.engine() as engine:
+        for name in arguments.systems:
+            url = engine.fresh_database(name)
+            async with opened(name, url, arguments.embedding) as system:
+                timing = await load(system, items)
+                print(f"{name}: loaded {len(items):,} items in {timing.seconds:.1f} s", flush=True)
+                engine.settle(name)
+                modes = {name: "vector", f"{name} hybrid": "hybrid"}
+                for column, mode in modes.items() if name == MEMORYD else [(name, None)]:
+                    results[column] = {
+                        part.name: await measure(system, part, truth, mode) for part in parts
+                    }
+            engine.drop_database(name)
+    print(report(results, parts))
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recall", description=__doc__)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--embedding", choices=[server.FAKE, server.TABLE], default=server.FAKE)
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(compare(arguments()))

@@ -1,0 +1,463 @@
+import asyncio
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.embedded import EmbeddedPostgres
+from app.sql import Parameters
+from app.store.filters import InvalidFilterError, parse_filter, to_sql
+from tests.store.filter_model import COLUMNS, Item, matches
+
+ITEM_TYPES = {
+    "value": "jsonb[]",
+    "key": "text[]",
+    "importance": "float8[]",
+    "version": "bigint[]",
+    "created_at": "timestamptz[]",
+    "updated_at": "timestamptz[]",
+    "valid_from": "timestamptz[]",
+    "valid_to": "timestamptz[]",
+}
+
+
+class Evaluator:
+    """Asks PostgreSQL which filters match which items, all in one round trip."""
+
+    def __init__(self, runner: asyncio.Runner, connection: asyncpg.Connection) -> None:
+        self._runner = runner
+        self._connection = connection
+
+    def verdicts(
+        self, filters: Sequence[Mapping[str, Any]], items: Sequence[Item]
+    ) -> list[list[bool | None]]:
+        """One row per item, one verdict per filter."""
+        parameters = Parameters()
+        arrays = ", ".join(
+            parameters.add([column(item, name) for item in items], cast)
+            for name, cast in ITEM_TYPES.items()
+        )
+        conditions = ", ".join(to_sql(parse_filter(raw), parameters) for raw in filters)
+        sql = (
+            f"SELECT ARRAY[{conditions}] FROM unnest({arrays}) "  # noqa: S608 (values are bound)
+            f"WITH ORDINALITY AS i({', '.join(ITEM_TYPES)}, place) ORDER BY i.place"
+        )
+        rows = self._runner.run(self._connection.fetch(sql, *parameters.values))
+        return [row[0] for row in rows]
+
+    def matches(self, raw: Mapping[str, Any], item: Item) -> bool | None:
+        return self.verdicts([raw], [item])[0][0]
+
+
+def column(item: Item, name: str) -> object:
+    return json.dumps(item.value) if name == "value" else getattr(item, name)
+
+
+@pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("filters")) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def postgres(database_url: str) -> Iterator[Evaluator]:
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(database_url, statement_cache_size=0))
+        try:
+            yield Evaluator(runner, connection)
+        finally:
+            runner.run(connection.close())
+
+
+def refusal(raw: Any) -> str | None:
+    """What the filter is refused with, if it is; a refusal can always be sent to the client."""
+    try:
+        parse_filter(raw)
+    except InvalidFilterError as error:
+        orjson.dumps([error.detail, error.members])
+        return error.detail
+    return None
+
+
+# (filter, values that match, values that do not)
+EXAMPLES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
+    "empty matches everything": ({}, [{}, {"a": 1}, [], None], []),
+    "numbers compare as numbers": (
+        {"score": {"$gte": 10}},
+        [{"score": 10}, {"score": 100}, {"score": 10.0}],
+        [{"score": 2}, {"score": 9}, {"score": "100"}, {"score": True}, {"score": None}, {}],
+    ),
+    "huge numbers keep their digits": (
+        {"n": {"$gt": 2**53}},
+        [{"n": 2**53 + 1}, {"n": 10**400}],
+        [{"n": 2**53}, {"n": -(10**400)}],
+    ),
+    "strings compare by code point": (
+        {"s": {"$gt": "Z"}},
+        [{"s": "a"}, {"s": "é"}, {"s": "Za"}],
+        [{"s": "A"}, {"s": "Z"}, {"s": ""}, {"s": 99}, {"s": ["a"]}, {}],
+    ),
+    "numeric strings are strings": ({"s": {"$lt": "9"}}, [{"s": "10"}], [{"s": 1}]),
+    "one is one point nought": ({"n": 1}, [{"n": 1}, {"n": 1.0}], [{"n": True}, {"n": "1"}]),
+    "a boolean is no number": ({"f": True}, [{"f": True}], [{"f": 1}, {"f": "true"}]),
+    "a scalar is not found inside a list": ({"t": "a"}, [{"t": "a"}], [{"t": ["a"]}]),
+    "a plain object matches as a subset": (
+        {"meta": {"b": 1}},
+        [{"meta": {"b": 1, "c": 2}}, {"meta": {"b": 1.0}}],
+        [{"meta": {"b": 2}}, {"meta": [{"b": 1}]}, {"meta": 1}, {}],
+    ),
+    "an empty object matches any object": (
+        {"meta": {}},
+        [{"meta": {}}, {"meta": {"b": 1}}],
+        [{"meta": []}, {"meta": None}, {"meta": "{}"}, {}],
+    ),
+    "$eq with an object is exact": (
+        {"meta": {"$eq": {"b": 1}}},
+        [{"meta": {"b": 1}}],
+        [{"meta": {"b": 1, "c": 2}}, {}],
+    ),
+    "a list is exact": (
+        {"t": ["a", "b"]},
+        [{"t": ["a", "b"]}],
+        [{"t": ["b", "a"]}, {"t": ["a", "b", "c"]}, {"t": "a"}, {}],
+    ),
+    "null matches null and missing": (
+        {"none": None},
+        [{"none": None}, {}, []],
+        [{"none": 0}, {"none": False}, {"none": ""}, {"none": []}],
+    ),
+    "$exists tells null from missing": ({"none": {"$exists": True}}, [{"none": None}], [{}]),
+    "$exists false": ({"none": {"$exists": False}}, [{}, {"other": 1}], [{"none": None}]),
+    "$ne includes items lacking the field": (
+        {"flag": {"$ne": False}},
+        [{"flag": True}, {"flag": None}, {"flag": 0}, {}],
+        [{"flag": False}],
+    ),
+    "$ne null": ({"a": {"$ne": None}}, [{"a": 0}], [{"a": None}, {}]),
+    "$gt on a missing field": ({"age": {"$gt": 0}}, [], [{}, {"age": None}]),
+    "$not $gt on a missing field": ({"age": {"$not": {"$gt": 5}}}, [{}, {"age": 5}], [{"age": 6}]),
+    "operators on one field are ANDed": (
+        {"n": {"$gt": 1, "$lt": 3}},
+        [{"n": 2}],
+        [{"n": 1}, {"n": 3}],
+    ),
+    "$in": ({"c": {"$in": ["a", 1]}}, [{"c": "a"}, {"c": 1.0}], [{"c": "b"}, {"c": ["a"]}, {}]),
+    "$in with null": ({"c": {"$in": [None, 1]}}, [{}, {"c": None}, {"c": 1}], [{"c": 2}]),
+    "$in nothing": ({"c": {"$in": []}}, [], [{}, {"c": None}, {"c": []}]),
+    "$nin": ({"c": {"$nin": ["a"]}}, [{}, {"c": None}, {"c": "b"}], [{"c": "a"}]),
+    "$nin with null": ({"c": {"$nin": [None]}}, [{"c": 1}], [{}, {"c": None}]),
+    "$and": ({"$and": [{"a": 1}, {"b": 2}]}, [{"a": 1, "b": 2}], [{"a": 1}, {"b": 2}]),
+    "$or": ({"$or": [{"a": 1}, {"b": 2}]}, [{"a": 1}, {"b": 2}], [{"a": 2}, {}]),
+    "$not": ({"$not": {"a": 1, "b": 2}}, [{}, {"a": 1}], [{"a": 1, "b": 2}]),
+    "$contains an element": (
+        {"tags": {"$contains": "a"}},
+        [{"tags": ["a", "b"]}, {"tags": "cat"}],
+        [{"tags": ["cat"]}, {"tags": {"a": 1}}, {"tags": [["a"]]}, {}],
+    ),
+    "$contains all of a list": (
+        {"tags": {"$contains": ["a", "b"]}},
+        [{"tags": ["b", "c", "a"]}],
+        [{"tags": ["a"]}, {"tags": "ab"}, {}],
+    ),
+    "$contains an object by subset": (
+        {"people": {"$contains": {"name": "Ann"}}},
+        [{"people": [{"name": "Ann", "age": 3}]}, {"people": {"name": "Ann"}}],
+        [{"people": [{"name": "Bob"}]}, {"people": ["Ann"]}],
+    ),
+    "$contains null": ({"t": {"$contains": None}}, [{"t": [None]}], [{"t": []}, {"t": None}, {}]),
+    "$contains is literal and case-sensitive": (
+        {"s": {"$contains": "50%_"}},
+        [{"s": "a 50%_ b"}],
+        [{"s": "50 percent"}, {"s": "500_"}],
+    ),
+    "a dotted key is a path": (
+        {"user.name": "Ann"},
+        [{"user": {"name": "Ann"}}],
+        [{"user": {"name": "Bob"}}, {"user": "Ann"}, {}],
+    ),
+    "a literal dotted key wins over the path": (
+        {"user.name": "Ann"},
+        [{"user.name": "Ann", "user": {"name": "Bob"}}],
+        [{"user.name": "Bob", "user": {"name": "Ann"}}, {"user.name": None}],
+    ),
+    "a path steps into lists": (
+        {"tags.0": "a"},
+        [{"tags": ["a", "b"]}, {"tags": {"0": "a"}}],
+        [{"tags": ["b", "a"]}, {"tags": []}, {"tags": "a"}],
+    ),
+    "a negative index counts from the end": ({"t.-1": 2}, [{"t": [1, 2]}], [{"t": [2, 1]}]),
+    "an operator name may be data for $eq": ({"a": {"$eq": {"$gt": 1}}}, [{"a": {"$gt": 1}}], []),
+    "quotes stay data": ({"it's": "'; --"}, [{"it's": "'; --"}], [{"it's": "x"}]),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(postgres: Evaluator, name: str) -> None:
+    raw, matching, others = EXAMPLES[name]
+    items = [Item(value) for value in [*matching, *others]]
+    expected = [True] * len(matching) + [False] * len(others)
+    assert [row[0] for row in postgres.verdicts([raw], items)] == expected
+    assert [matches(raw, item) for item in items] == expected
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ITEM = Item({"created_at": "never"}, key="notes/Été", importance=0.3, version=7, created_at=NOON)
+META_EXAMPLES: dict[str, tuple[dict[str, Any], bool]] = {
+    "nothing": ({}, True),
+    "key": ({"key": "notes/Été"}, True),
+    "key part": ({"key": {"$contains": "/É"}}, True),
+    "key other case": ({"key": {"$contains": "NOTES"}}, False),
+    "key order": ({"key": {"$gte": "notes/", "$lt": "notes0"}}, True),
+    "key among": ({"key": {"$in": ["x", "notes/Été"]}}, True),
+    "importance": ({"importance": 0.3}, True),
+    "importance above": ({"importance": {"$gt": 0.3}}, False),
+    "importance above minus a googol": ({"importance": {"$gt": -(10**999)}}, True),
+    "version": ({"version": {"$in": [7.0]}}, True),
+    "version above": ({"version": {"$gt": 7}}, False),
+    "zulu": ({"created_at": "2026-03-01T12:00:00Z"}, True),
+    "offset": ({"created_at": "2026-03-01T14:00:00+02:00"}, True),
+    "naive is UTC": ({"created_at": "2026-03-01T12:00:00"}, True),
+    "a date is its midnight": ({"created_at": {"$gt": "2026-03-01"}}, True),
+    "not later": ({"created_at": {"$not": {"$gt": "2026-03-01"}}}, False),
+    "null is missing": ({"valid_to": None}, True),
+    "missing does not exist": ({"valid_to": {"$exists": True}}, False),
+    "missing is not equal": ({"valid_to": {"$ne": "2026-03-01"}}, True),
+    "missing is not later": ({"valid_to": {"$gt": "2026-03-01"}}, False),
+    "missing is among null": ({"valid_to": {"$in": [None, "2026-03-01"]}}, True),
+    "missing is not outside null": ({"valid_to": {"$nin": [None]}}, False),
+}
+
+
+@pytest.mark.parametrize("name", META_EXAMPLES)
+def test_meta_example(postgres: Evaluator, name: str) -> None:
+    wanted, expected = META_EXAMPLES[name]
+    assert postgres.matches({"$meta": wanted}, ITEM) is expected
+    assert matches({"$meta": wanted}, ITEM) is expected
+
+
+def nested(depth: int) -> Any:
+    return {} if depth == 1 else {"$not": nested(depth - 1)}
+
+
+OPERATORS = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $contains, $not"
+META = ", ".join(COLUMNS)
+REFUSED: list[tuple[Any, str]] = [
+    ([], "filter: must be an object"),
+    ("a", "filter: must be an object"),
+    (None, "filter: must be an object"),
+    ({"age": {"$gtt": 1}}, f'filter.age.$gtt: unknown operator "$gtt"; use one of {OPERATORS}'),
+    ({"$nor": []}, 'filter.$nor: unknown operator "$nor"; use one of $and, $or, $not, $meta'),
+    ({"$gt": 1}, 'filter.$gt: unknown operator "$gt"'),
+    ({"a": {"$gt": 1, "b": 2}}, 'filter.a: "b" is not an operator'),
+    ({"a": {"b": {"$gt": 1}}}, "filter.a.b.$gt: stands inside a plain object"),
+    ({"a": {"$gt": True}}, "filter.a.$gt: must be a number or a string"),
+    ({"a": {"$lte": None}}, "filter.a.$lte: must be a number or a string"),
+    ({"a": {"$lt": [1]}}, "filter.a.$lt: must be a number or a string"),
+    ({"a": {"$in": "x"}}, "filter.a.$in: must be a list of values"),
+    ({"a": {"$nin": {"0": 1}}}, "filter.a.$nin: must be a list of values"),
+    ({"a": {"$exists": 1}}, "filter.a.$exists: must be true or false"),
+    ({"a": {"$not": {"$x": 1}}}, 'filter.a.$not.$x: unknown operator "$x"'),
+    ({"$and": []}, "filter.$and: must be a list of at least one filter"),
+    ({"$or": {"a": 1}}, "filter.$or: must be a list of at least one filter"),
+    ({"$or": [{"a": 1}, 2]}, "filter.$or[1]: must be an object"),
+    ({"$and": [{}, {"a": {"$b": 1}}]}, "filter.$and[1].a.$b: unknown operator"),
+    ({"$not": [{}]}, "filter.$not: must be an object"),
+    ({"$meta": 1}, f"filter.$meta: must be an object of {META}"),
+    ({"$meta": {"age": 1}}, f'filter.$meta.age: unknown field "age"; use one of {META}'),
+    ({"$meta": {"key": 1}}, "filter.$meta.key: must be a string"),
+    ({"$meta": {"key": {}}}, "filter.$meta.key: must be a string"),
+    ({"$meta": {"key": {"a": 1}}}, 'filter.$meta.key: "a" is not an operator'),
+    ({"$meta": {"key": {"$contains": ["a"]}}}, "filter.$meta.key.$contains: must be a string"),
+    ({"$meta": {"key": {"$in": ["a", 1]}}}, "filter.$meta.key.$in[1]: must be a string"),
+    ({"$meta": {"version": {"$contains": 1}}}, "filter.$meta.version.$contains: unknown operator"),
+    ({"$meta": {"version": 1.5}}, "filter.$meta.version: must be a whole number"),
+    ({"$meta": {"version": True}}, "filter.$meta.version: must be a whole number"),
+    ({"$meta": {"version": 2**63}}, "filter.$meta.version: must be a whole number"),
+    ({"$meta": {"importance": "1"}}, "filter.$meta.importance: must be a number"),
+    ({"$meta": {"importance": {"$lt": False}}}, "filter.$meta.importance.$lt: must be a number"),
+    ({"$meta": {"created_at": 5}}, "filter.$meta.created_at: must be a time"),
+    ({"$meta": {"created_at": {"$gt": None}}}, "filter.$meta.created_at.$gt: must be a time"),
+    ({"$meta": {"created_at": "soon"}}, 'filter.$meta.created_at: "soon" is not a time'),
+    ({"$meta": {"valid_to": "0001-01-01T00:00+14:00"}}, "filter.$meta.valid_to: "),
+    ({"a\0": 1}, "filter.a\\x00: contains a NUL character"),
+    ({"a": "\0"}, "filter.a: contains a NUL character"),
+    ({"a": {"$in": ["b", {"c\0": 1}]}}, "filter.a.$in[1].c\\x00: contains a NUL character"),
+    ({"a\ud800": 1}, "filter.a\\ud800: contains half of a surrogate pair"),
+    ({"a": {"b": ["\udfff"]}}, "filter.a.b[0]: contains half of a surrogate pair"),
+    ({"$meta": {"created_at": "\ud800"}}, "filter.$meta.created_at: contains half of a surrogate"),
+    ({"a": math.nan}, "filter.a: is not a finite number"),
+    ({"a": {"$gt": -math.inf}}, "filter.a.$gt: is not a finite number"),
+    ({"a": {"b": [math.inf]}}, "filter.a.b[0]: is not a finite number"),
+    ({"a": 10**1000}, "filter.a: has more than 1000 digits"),
+    ({"a": {"$lt": -(10**5000)}}, "filter.a.$lt: has more than 1000 digits"),
+    (nested(17), f"filter{'.$not' * 16}: is nested deeper than 16 levels"),
+    ({"$or": [{"a": n} for n in range(201)]}, "filter: has more than 200 conditions"),
+    ({"$and": [{}] * 201}, "filter: has more than 200 conditions"),
+    ({"k" * 5000: {"$x": 1}}, f"filter.{'k' * 60}….$x: unknown operator"),
+]
+
+
+@pytest.mark.parametrize(("raw", "start"), REFUSED, ids=[start[:70] for _, start in REFUSED])
+def test_refusal_names_the_place(raw: Any, start: str) -> None:
+    refused = refusal(raw)
+    assert refused is not None
+    assert refused.startswith(start)
+
+
+def test_refusal_is_a_422() -> None:
+    with pytest.raises(InvalidFilterError) as caught:
+        parse_filter({"a": {"$b": 1}})
+    assert (caught.value.status, caught.value.code) == (422, "invalid_filter")
+    assert caught.value.members["errors"][0]["field"] == "filter.a.$b"
+
+
+def test_deepest_and_widest_filters_run(postgres: Evaluator) -> None:
+    widest = {"$or": [{"a" + ".b" * n: {"$contains": "x"}} for n in range(200)]}
+    assert postgres.verdicts([nested(16), widest], [Item({"a": "x"})]) == [[False, True]]
+
+
+def test_keys_and_values_stay_out_of_the_text() -> None:
+    def text(key: str, value: str) -> str:
+        conditions = [value, {"$gt": value}, {"$contains": value}, {"$in": [value]}, {key: value}]
+        raw = [{f"{prefix}{key}": operand} for operand in conditions for prefix in ("", "a.")]
+        return to_sql(parse_filter({"$and": [*raw, {"$meta": {"key": value}}]}), Parameters())
+
+    assert text("k", "v") == text("""k"'); DROP--$1""", """v"'); DROP--$2""")
+
+
+KEYS = ["a", "b", "a.b", "a.0", "b.-1", "a.b.0", "b. +1", "b.a", "0", "1.a", "", ".", "a.", "é"]
+NUMBERS = [0, 1, -1, 1.0, 0.5, 9, 10, 2**53 + 1, float(2**53), 1e23, 10**23, 5e-324, -(10**400)]
+TEXTS = ["", "a", "b", "ab", "A", "é", "\uffff", "😀", "%", "10", "9", "null", "'\"\\", "\x01"]
+numbers = (
+    st.sampled_from(NUMBERS)
+    | st.integers(-3, 3)
+    | st.floats(allow_nan=False, width=32).filter(math.isfinite)
+)
+texts = st.sampled_from(TEXTS) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+)
+scalars = st.none() | st.booleans() | numbers | texts
+names = st.sampled_from(["a", "b", "0", "", "a.b", "a.0", "é"])
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+times = st.datetimes(
+    datetime(2026, 1, 1),  # noqa: DTZ001 (Hypothesis adds the time zone)
+    datetime(2026, 1, 2),  # noqa: DTZ001
+    timezones=st.just(UTC),
+) | st.just(NOON)
+importances = st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]) | st.floats(0, 1)
+items = st.builds(
+    Item,
+    st.dictionaries(names, values, max_size=4) | values,
+    key=texts,
+    importance=st.none() | importances,
+    version=st.integers(1, 3),
+    created_at=times,
+    updated_at=times,
+    valid_from=st.none() | times,
+    valid_to=st.none() | times,
+)
+comparisons = st.sampled_from(["$gt", "$gte", "$lt", "$lte"])
+
+
+def operators(
+    operands: st.SearchStrategy[Any], ordered: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[str, Any]]:
+    """One or two operators over the operands a target takes."""
+    pair = st.one_of(
+        st.tuples(st.sampled_from(["$eq", "$ne"]), st.none() | operands),
+        st.tuples(comparisons, ordered),
+        st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(st.none() | operands, max_size=3)),
+        st.tuples(st.just("$exists"), st.booleans()),
+    )
+    return st.lists(pair, min_size=1, max_size=2).map(dict)
+
+
+contains = values.map(lambda value: {"$contains": value})
+field_operators = operators(values, numbers | texts) | contains
+conditions = values | field_operators | (values | field_operators).map(lambda one: {"$not": one})
+isotimes = times.map(datetime.isoformat)
+metas = st.fixed_dictionaries(
+    {},
+    optional={
+        "key": texts | operators(texts, texts) | texts.map(lambda text: {"$contains": text}),
+        "importance": importances | operators(importances | numbers, importances | numbers),
+        "version": operators(st.integers(1, 3), st.integers(1, 3)),
+        "created_at": isotimes | operators(isotimes, isotimes),
+        "updated_at": operators(isotimes, isotimes),
+        "valid_from": st.none() | operators(isotimes, isotimes),
+        "valid_to": operators(isotimes, isotimes).map(lambda one: {"$not": one}),
+    },
+)
+filters = st.recursive(
+    st.dictionaries(st.sampled_from(KEYS), conditions, max_size=2)
+    | metas.map(lambda meta: {"$meta": meta}),
+    lambda inner: (
+        inner.map(lambda one: {"$not": one})
+        | st.lists(inner, min_size=1, max_size=3).map(lambda many: {"$and": many})
+        | st.lists(inner, min_size=1, max_size=3).map(lambda many: {"$or": many})
+    ),
+    max_leaves=4,
+)
+
+
+several_filters = st.lists(filters, min_size=1, max_size=10)
+several_items = st.lists(items, min_size=1, max_size=10)
+
+
+def assert_agreement(postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]) -> None:
+    expected = [[matches(raw, item) for raw in wanted] for item in stored]
+    assert postgres.verdicts(wanted, stored) == expected
+
+
+@settings(max_examples=20, deadline=None)
+@given(wanted=several_filters, stored=several_items)
+def test_postgres_agrees_with_the_model(
+    postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]
+) -> None:
+    assert_agreement(postgres, wanted, stored)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(wanted=several_filters, stored=several_items)
+def test_postgres_agrees_with_the_model_at_length(
+    postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]
+) -> None:
+    assert_agreement(postgres, wanted, stored)
+
+
+anything = st.recursive(
+    scalars | st.text() | st.integers() | st.floats(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*OPERATORS.split(", "), "$and", "$or", "$meta", "$x", *COLUMNS, *KEYS])
+            | st.text(),
+            inner,
+            max_size=3,
+        )
+    ),
+)
+ODD: list[Any] = [{}, [], None, "", "a", 1, True, [[]], {"a": "x"}, {"a": [{"b": None}]}, {"": {}}]
+
+
+@settings(max_examples=50, deadline=None)
+@given(raw=st.dictionaries(st.text() | st.sampled_from(["$and", "$not", "$meta"]), anything))
+def test_any_json_is_refused_or_runs(postgres: Evaluator, raw: dict[str, Any]) -> None:
+    refused = refusal(raw)
+    if refused is None:
+        rows = postgres.verdicts([raw, {"$not": raw}], [Item(value) for value in ODD])
+        assert all(sorted(row, key=str) == [False, True] for row in rows)
+    else:
+        assert refused.startswith("filter")

@@ -33,7 +33,6 @@ _START_SECONDS = 300.0  # recovery after a crash replays up to max_wal_size of l
 _STOP_SECONDS = 120.0
 _RELEASE_SECONDS = 30.0  # how long the processes of a crashed server may take to end
 _TICK_SECONDS = 0.01
-_WAL_SEGMENT_BYTES = 2**24
 _SOCKET_BYTES = 103  # sun_path less its final NUL: 107 on Linux, 103 on macOS
 _PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
 
@@ -67,15 +66,17 @@ class _Server:
 
     @property
     def answers(self) -> bool:
-        """Whether it takes connections."""
+        """Whether it starts a backend for us; a dying server may still be listening."""
         if not self.ready:
             return False
         with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
             try:
                 client.connect(str(self.socket_dir / f".s.PGSQL.{_PORT}"))
+                client.sendall(struct.pack("!II", 8, 80877103))  # SSLRequest: "N" on such sockets
+                return client.recv(1) == b"N"
             except OSError:
                 return False
-            return True
 
 
 def _command_of(pid: int) -> str | None:
@@ -275,7 +276,7 @@ class EmbeddedPostgres:
         output = startup_log.read_text(errors="replace")
         if obstacle := re.search(r"pre-existing shared memory block.*|lock file .* exists", output):
             return f"{obstacle[0]}."
-        if shutil.disk_usage(self._cluster).free < _WAL_SEGMENT_BYTES:
+        if shutil.disk_usage(self._cluster).free < 2**24:  # one segment of the write-ahead log
             output = os.strerror(errno.ENOSPC)
         raise EmbeddedPostgresError(_advise(output, self._cluster / "log"))
 

@@ -9,6 +9,8 @@ import asyncpg
 from pgvector import HalfVector
 from sqlalchemy import MetaData
 
+from app.errors import AppError
+
 metadata = MetaData(
     naming_convention={
         "ix": "%(table_name)s_%(column_0_N_name)s_index",
@@ -23,6 +25,34 @@ EVERYTHING = ""
 """The root of work that is not one tenant's: upkeep, key checks, migrations."""
 
 STATEMENT_TIMEOUT_SECONDS = 30
+
+
+# What PostgreSQL says or does when it is away, starting, full or too slow.
+_UNAVAILABLE = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+)
+
+
+class DatabaseUnavailableError(AppError):
+    """PostgreSQL did not answer, or not in time."""
+
+    status = 503
+    code = "database_unavailable"
+    title = "Database unavailable"
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            f"PostgreSQL could not carry the request out ({type(error).__name__}). "
+            "Nothing was reported as stored that is not; try again."
+        )
+        self.headers["Retry-After"] = "1"
 
 
 class Connection(asyncpg.Connection):
@@ -75,9 +105,12 @@ class Database:
     @asynccontextmanager
     async def connection(self, root: str) -> AsyncIterator[Connection]:
         """Lend a connection confined to `root`; each statement commits by itself."""
-        async with self._pool.acquire() as connection:
-            await connection.see(root)
-            yield connection
+        try:
+            async with self._pool.acquire() as connection:
+                await connection.see(root)
+                yield connection
+        except _UNAVAILABLE as error:
+            raise DatabaseUnavailableError(error) from error
 
     @asynccontextmanager
     async def transaction(self, root: str) -> AsyncIterator[Connection]:

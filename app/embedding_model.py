@@ -1,4 +1,4 @@
-"""The model whose vectors the database holds; there is one, and starting with another is refused."""
+"""The model whose vectors the database holds: one, and starting with another is refused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,7 @@ embedding_models = Table(
     Column("name", Text, nullable=False),
     Column("dimensions", Integer, nullable=False),
     Column("active", Boolean, nullable=False),
-    Index(
-        "embedding_models_active_index", "active", unique=True, postgresql_where=text("active")
-    ),
+    Index("embedding_models_active_index", "active", unique=True, postgresql_where=text("active")),
     comment="Models whose vectors the database holds; one is active.",
 )
 
@@ -34,7 +32,7 @@ class EmbeddingModelMismatchError(Exception):
         super().__init__(
             f"The database holds {passages} embedded passages of {stored}, but this server is "
             f"configured for {configured}; vectors of two models cannot be compared. "
-            f"Set MEMORYD_EMBEDDING={stored.split(' ')[0]}, or start on an empty database "
+            f"Set MEMORYD_EMBEDDING={stored.partition(' ')[0]}, or start on an empty database "
             "(another MEMORYD_DATA_DIR or MEMORYD_DATABASE_URL) and put the items there again."
         )
 

@@ -1,6 +1,7 @@
 """Errors a client can cause or meet; `problems.py` renders them as RFC 9457 documents."""
 
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 
 class AppError(Exception):
@@ -20,6 +21,13 @@ class AppError(Exception):
         self.members = members
         self.headers: dict[str, str] = {}
 
+    def within(self, place: str) -> Self:
+        """Say that the error is about a part of the request, such as `operations[3]`."""
+        self.detail = f"{place}: {self.detail}"
+        for error in self.members.get("errors", ()):
+            error["field"] = f"{place}.{error['field']}"
+        return self
+
 
 class InvalidRequestError(AppError):
     """The request names something that cannot be; `field` says where."""
@@ -28,10 +36,19 @@ class InvalidRequestError(AppError):
     code = "invalid_request"
     title = "Invalid request"
 
-    def __init__(self, detail: str, *, field: str | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        field: str | None = None,
+        errors: Sequence[Mapping[str, str]] = (),
+    ) -> None:
         super().__init__(detail)
+        found = [dict(error) for error in errors]
         if field is not None:
-            self.members["errors"] = [{"field": field, "detail": detail}]
+            found.append({"field": field, "detail": detail})
+        if found:
+            self.members["errors"] = found
 
 
 class NotFoundError(AppError):

@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problem documents, and their place in the OpenAPI document."""
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +10,11 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app.errors import AppError
+from app.errors import AppError, InvalidRequestError
 
 MEDIA_TYPE = "application/problem+json"
 
 _TYPE_PREFIX = "urn:memoryd:problem:"
-
-_logger = logging.getLogger(__name__)
 
 
 class FieldProblem(BaseModel):
@@ -62,7 +59,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _on_app_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_unexpected)
 
 
 async def _on_app_error(_request: Request, error: Exception) -> Response:
@@ -72,7 +68,7 @@ async def _on_app_error(_request: Request, error: Exception) -> Response:
 
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return _response(validation_problem(error.errors()))
+    return _response(as_problem(invalid_request(error.errors())))
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> Response:
@@ -83,8 +79,8 @@ async def _on_http_exception(_request: Request, error: Exception) -> Response:
     return _response(_members(error.status_code, code, title, detail), error.headers)
 
 
-async def _on_unexpected(request: Request, error: Exception) -> Response:
-    _logger.error("request failed: %s %s", request.method, request.url.path, exc_info=error)
+def internal_error() -> Response:
+    """Return the answer to a request that met a mistake of ours."""
     detail = "The server failed; its log has the cause under this response's x-request-id."
     return _response(_members(500, "internal_error", "Internal error", detail))
 
@@ -109,18 +105,19 @@ _HTTP_PROBLEMS = {
 }
 
 
-def validation_problem(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return pydantic's findings as a problem document that names each field."""
-    found = [{"field": _field(e["loc"]), "detail": _sentence(e)} for e in errors]
-    first = found[0]
+def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
+    """Return pydantic's findings as an error that names each field."""
+    found = [{"field": _field(e), "detail": _sentence(e)} for e in errors]
     rest = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    detail = f"{first['field']}: {first['detail']}{rest}"
-    return _members(422, "invalid_request", "Invalid request", detail) | {"errors": found}
+    detail = f"{found[0]['field']}: {found[0]['detail']}{rest}"
+    return InvalidRequestError(detail, errors=found)
 
 
-def _field(location: Sequence[int | str]) -> str:
+def _field(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return "body"
     path = ""
-    for part in location[1:] or location:
+    for part in error["loc"][1:] or error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 

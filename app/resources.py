@@ -14,6 +14,16 @@ from app.providers.embeddings.batching import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
 
 
+class NoDatabaseError(Exception):
+    """A process was started without a database; `memoryd serve` starts the embedded one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No database is configured. Start with `memoryd serve`, which brings its own, "
+            "or set MEMORYD_DATABASE_URL."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """The open parts of one process."""
@@ -27,7 +37,6 @@ class Resources:
 @asynccontextmanager
 async def open_resources(
     settings: Settings,
-    url: str,
     *,
     embedder: Embedder | None = None,
     clock: Clock | None = None,
@@ -37,6 +46,9 @@ async def open_resources(
     `embedder` and `clock` replace the configured ones in tests. Raises SchemaMismatchError and
     EmbeddingModelMismatchError.
     """
+    url = settings.database_url
+    if url is None:
+        raise NoDatabaseError
     await require_current(url)
     database = await Database.open(url, pool_size=settings.database_pool_size)
     chosen = embedder or await _configured_embedder(settings)
@@ -48,3 +60,14 @@ async def open_resources(
         if batching:
             await batching.aclose()
         await database.close()
+
+
+async def _configured_embedder(settings: Settings) -> Embedder | None:
+    key = settings.openai_api_key
+    return create_embedder(
+        settings.embedding,
+        cache_dir=settings.data_dir / "models",
+        openai_api_key=key.get_secret_value() if key else None,
+        openai_base_url=settings.openai_base_url,
+        dimensions=settings.embedding_dimensions,
+    )

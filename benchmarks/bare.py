@@ -1,6 +1,6 @@
 """The floor: the fewest lines of FastAPI and asyncpg that put, get and search.
 
-    BARE_DATABASE_URL=... python -m benchmarks.bare PORT
+    BARE_DATABASE_URL=... BARE_EMBEDDING=fake python -m benchmarks.bare PORT
 
 One table with a primary key, no validation, no history, no terms, no vector index: nothing that
 a memory service needs beyond the row itself. What memoryd does more shows as the difference.
@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from pgvector.asyncpg import register_vector
 
-from benchmarks.vectors import DIMENSIONS, embed
+from benchmarks.vectors import DIMENSIONS, embedding
 
 POOL_SIZE = 16
 SEPARATOR = "\x1f"
@@ -58,6 +58,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     first = await asyncpg.connect(url)
     await first.execute(SCHEMA)
     await first.close()
+    app.state.embed = embedding(os.environ["BARE_EMBEDDING"])
     app.state.pool = await asyncpg.create_pool(
         url, min_size=POOL_SIZE, max_size=POOL_SIZE, init=_set_up_connection
     )
@@ -72,14 +73,13 @@ def _joined(labels: list[str]) -> str:
     return "".join(label + SEPARATOR for label in labels)
 
 
-def _row(operation: dict[str, Any]) -> tuple[Any, ...]:
-    value = operation["value"]
-    return (
-        _joined(operation["namespace"]),
-        operation["key"],
-        orjson.dumps(value).decode(),
-        embed(value["text"]),
-    )
+async def _rows(operations: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    values = [operation["value"] for operation in operations]
+    vectors = await app.state.embed([value["text"] for value in values])
+    return [
+        (_joined(operation["namespace"]), operation["key"], orjson.dumps(value).decode(), vector)
+        for operation, value, vector in zip(operations, values, vectors, strict=True)
+    ]
 
 
 def _item(namespace: list[str], key: str, record: Any) -> dict[str, Any]:
@@ -105,7 +105,8 @@ async def health() -> Response:
 @app.put("/v1/store/items")
 async def put_item(request: Request) -> Response:
     """Insert or replace one item."""
-    await app.state.pool.execute(PUT, *_row(orjson.loads(await request.body())))
+    (row,) = await _rows([orjson.loads(await request.body())])
+    await app.state.pool.execute(PUT, *row)
     return Response(status_code=204)
 
 
@@ -121,7 +122,7 @@ async def get_item(namespace: str, key: str) -> Response:
 async def put_items(request: Request) -> Response:
     """Insert or replace many items in one transaction."""
     operations = orjson.loads(await request.body())["operations"]
-    await app.state.pool.executemany(PUT, [_row(operation) for operation in operations])
+    await app.state.pool.executemany(PUT, await _rows(operations))
     return _json({"results": [None] * len(operations)})
 
 
@@ -131,7 +132,8 @@ async def search_items(request: Request) -> Response:
     body = orjson.loads(await request.body())
     prefix = _joined(body["namespace_prefix"])
     end = prefix[:-1] + AFTER_SEPARATOR
-    records = await app.state.pool.fetch(SEARCH, prefix, end, embed(body["query"]), body["limit"])
+    (target,) = await app.state.embed([body["query"]])
+    records = await app.state.pool.fetch(SEARCH, prefix, end, target, body["limit"])
     found = []
     for record in records:
         labels = record["namespace"][:-1].split(SEPARATOR)

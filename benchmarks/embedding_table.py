@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import uvicorn
 
-from benchmarks.vectors import Vectors, embed
+from benchmarks.vectors import Vectors, looked_up
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -28,7 +28,7 @@ def answer(request: dict[str, Any]) -> bytes:
             "object": "list",
             "model": request.get("model", "bench"),
             "data": [
-                {"object": "embedding", "index": n, "embedding": _written(embed(text), encoded)}
+                {"object": "embedding", "index": n, "embedding": _written(looked_up(text), encoded)}
                 for n, text in enumerate(texts)
             ],
             "usage": {"prompt_tokens": 0, "total_tokens": 0},

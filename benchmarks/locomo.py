@@ -25,6 +25,7 @@ from benchmarks.client import HttpClient
 from benchmarks.data import Item, Query, batches
 from benchmarks.measure import Timing, run, table
 from benchmarks.systems import HttpSystem, System, langgraph
+from benchmarks.vectors import LOCAL
 
 CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop"}
 CUTS = [5, 10, 20]
@@ -124,7 +125,7 @@ def report(outcomes: dict[str, Outcome], asked: list[Question]) -> str:
 async def _memoryd(url: str | None, index: list[str] | None) -> AsyncIterator[System]:
     async with AsyncExitStack() as stack:
         if url is None:
-            url = stack.enter_context(server.memoryd(None, server.LOCAL))
+            url = stack.enter_context(server.memoryd(None, LOCAL))
         client = HttpClient(url)
         stack.callback(client.close)
         yield HttpSystem(client, None if index is None else tuple(index))
@@ -144,7 +145,7 @@ async def compare(arguments: argparse.Namespace) -> None:
         with server.engine() as engine:
             url = engine.fresh_database("langgraph")
             fields = arguments.index or ["$"]
-            async with langgraph(url, local_embed, LOCAL_DIMENSIONS, fields) as reference:
+            async with langgraph(url, LOCAL, fields) as reference:
                 outcomes["langgraph"] = await measure(reference, independent, asked)
     print(report(outcomes, asked))
 

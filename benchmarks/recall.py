@@ -17,7 +17,7 @@ from benchmarks.data import FILTER_BUCKETS, SHARES, Item, Query, query_texts, un
 from benchmarks.measure import Timing, run, table
 from benchmarks.store import LANGGRAPH, MEMORYD, load, opened
 from benchmarks.systems import Found, System
-from benchmarks.vectors import embed, embed_all
+from benchmarks.vectors import FAKE, TABLE, Vectors, embedding
 
 LIMIT = 10
 SYSTEMS = [MEMORYD, LANGGRAPH]
@@ -48,24 +48,24 @@ class Outcome:
 
 
 class Truth:
-    """Every stored vector, to be compared with a query one by one."""
+    """Every stored vector, to be compared with the queries' one by one."""
 
-    def __init__(self, items: list[Item]) -> None:
-        self._vectors = embed_all([item.value["text"] for item in items])
+    def __init__(self, items: list[Item], stored: Vectors, queries: Vectors) -> None:
+        self._stored = stored
+        self._queries = queries
         self._numbers = {(item.namespace, item.key): n for n, item in enumerate(items)}
 
-    def recall(self, query: Query, rows: Rows, found: Found) -> float:
-        """Return the share of the `limit` nearest rows that were found."""
-        target = embed(query.text)
-        nearest = np.sort(self._vectors[rows] @ target)[::-1][: query.limit]
+    def recall(self, query: int, rows: Rows, found: Found) -> float:
+        """Return the share of the nearest rows to a query, by its number, that were found."""
+        target = self._queries[query]
+        nearest = np.sort(self._stored[rows] @ target)[::-1][:LIMIT]
         numbers = [self._numbers[place] for place in found]
-        right = self._vectors[numbers] @ target >= nearest[-1] - TOLERANCE
+        right = self._stored[numbers] @ target >= nearest[-1] - TOLERANCE
         return float(np.count_nonzero(right)) / len(nearest)
 
 
-def scopes(items: list[Item], count: int) -> list[Scope]:
-    """Return the parts that are searched, `count` queries each."""
-    texts = query_texts(count)
+def scopes(items: list[Item], texts: list[str]) -> list[Scope]:
+    """Return the parts that are searched, each with every text."""
     labels = np.array([item.namespace[1] for item in items])
     buckets = np.array([item.value["bucket"] for item in items])
     everything = np.arange(len(items))
@@ -73,16 +73,16 @@ def scopes(items: list[Item], count: int) -> list[Scope]:
     for label, share in sorted(SHARES.items(), key=lambda pair: pair[1]):
         rows = np.flatnonzero(labels == label)
         queries = [Query(("recall", label), text, limit=LIMIT) for text in texts]
-        found.append(Scope(f"namespace with {share:.0%} of the rows", queries, [rows] * count))
+        found.append(Scope(f"namespace with {share:.0%} of the rows", queries, [rows] * len(texts)))
     filtered = [
         Query(("recall",), text, {"bucket": n % FILTER_BUCKETS}, LIMIT)
         for n, text in enumerate(texts)
     ]
     of_bucket = [np.flatnonzero(buckets == bucket) for bucket in range(FILTER_BUCKETS)]
-    rows_of = [of_bucket[n % FILTER_BUCKETS] for n in range(count)]
+    rows_of = [of_bucket[n % FILTER_BUCKETS] for n in range(len(texts))]
     found.append(Scope(FILTERED, filtered, rows_of))
     whole = [Query(("recall",), text, limit=LIMIT) for text in texts]
-    found.append(Scope("common prefix, everything", whole, [everything] * count))
+    found.append(Scope("common prefix, everything", whole, [everything] * len(texts)))
     return found
 
 
@@ -95,7 +95,7 @@ async def measure(system: System, scope: Scope, truth: Truth, mode: str | None) 
         answers.append((number, await system.search(query)))
 
     timing = await run((partial(ask, number) for number in range(len(scope.queries))), 1)
-    recalls = [truth.recall(scope.queries[n], scope.rows[n], found) for n, found in answers]
+    recalls = [truth.recall(n, scope.rows[n], found) for n, found in answers]
     returned = float(np.mean([len(found) for _, found in answers]))
     return Outcome(float(np.mean(recalls)), returned, timing)
 
@@ -122,8 +122,11 @@ def report(results: dict[str, dict[str, Outcome]], scopes: list[Scope]) -> str:
 async def compare(arguments: argparse.Namespace) -> None:
     """Load both systems with the same uneven namespaces and search them."""
     items = uneven_items(arguments.items)
-    truth = Truth(items)
-    parts = scopes(items, arguments.queries)
+    texts = query_texts(arguments.queries)
+    parts = scopes(items, texts)
+    embed = embedding(arguments.embedding)
+    stored = await embed([item.value["text"] for item in items])
+    truth = Truth(items, stored, await embed(texts))
     results: dict[str, dict[str, Outcome]] = {}
     with server.engine() as engine:
         for name in arguments.systems:
@@ -146,7 +149,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recall", description=__doc__)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--embedding", choices=[server.FAKE, server.TABLE], default=server.FAKE)
+    parser.add_argument("--embedding", choices=[FAKE, TABLE], default=FAKE)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     return parser.parse_args()
 

@@ -16,14 +16,10 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from app.embedded import EmbeddedPostgres
-from benchmarks.vectors import DIMENSIONS
+from benchmarks.vectors import DIMENSIONS, FAKE, NAMES, TABLE
 
 START_SECONDS = 60
 STOP_SECONDS = 20
-
-FAKE = "fake"
-TABLE = "table"
-LOCAL = "local"
 
 
 class DidNotStartError(Exception):
@@ -95,11 +91,12 @@ def memoryd(database_url: str | None, embedding: str) -> Iterator[str]:
 
 
 @contextmanager
-def bare(database_url: str) -> Iterator[str]:
+def bare(database_url: str, embedding: str) -> Iterator[str]:
     """Run the bare handler; yield its base URL."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.bare", str(port)]
-    with _process(command, {"BARE_DATABASE_URL": database_url}, port, "/healthz"):
+    environment = {"BARE_DATABASE_URL": database_url, "BARE_EMBEDDING": embedding}
+    with _process(command, environment, port, "/healthz"):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -116,13 +113,9 @@ def _embedding(embedding: str) -> Iterator[dict[str, str]]:
                 "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
                 "OPENAI_API_KEY": "x",
             }
-    elif embedding == FAKE:
-        yield {
-            "MEMORYD_EMBEDDING": "fake:hashed",
-            "MEMORYD_EMBEDDING_DIMENSIONS": str(DIMENSIONS),
-        }
     else:
-        yield {"MEMORYD_EMBEDDING": "local:all-MiniLM-L6-v2"}
+        dimensions = {"MEMORYD_EMBEDDING_DIMENSIONS": str(DIMENSIONS)} if embedding == FAKE else {}
+        yield {"MEMORYD_EMBEDDING": NAMES[embedding], **dimensions}
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from benchmarks.data import (
 )
 from benchmarks.measure import Call, Timing, run, table
 from benchmarks.systems import HttpSystem, System, langgraph
-from benchmarks.vectors import DIMENSIONS, embed_lists
+from benchmarks.vectors import FAKE, TABLE
 
 MEMORYD = "memoryd"
 LANGGRAPH = "langgraph"
@@ -130,14 +130,12 @@ async def opened(name: str, database_url: str, embedding: str) -> AsyncIterator[
     """Open the named system on an empty database."""
     async with AsyncExitStack() as stack:
         if name == LANGGRAPH:
-            yield await stack.enter_async_context(
-                langgraph(database_url, embed_lists, DIMENSIONS, ["text"])
-            )
+            yield await stack.enter_async_context(langgraph(database_url, embedding, ["text"]))
             return
         started = (
             server.memoryd(database_url, embedding)
             if name == MEMORYD
-            else server.bare(database_url)
+            else server.bare(database_url, embedding)
         )
         client = HttpClient(stack.enter_context(started))
         stack.callback(client.close)
@@ -214,7 +212,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description=__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=None)
-    parser.add_argument("--embedding", choices=[server.FAKE, server.TABLE], default=server.FAKE)
+    parser.add_argument("--embedding", choices=[FAKE, TABLE], default=FAKE)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     parser.add_argument("--quick", action="store_true", help="2,000 items, a tenth of the calls")
     parsed = parser.parse_args()

@@ -1,6 +1,6 @@
 """What is compared, behind one face: HTTP servers, and LangGraph's store in this process."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from langgraph.store.base import PutOp
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from langgraph.store.postgres.base import PoolConfig, PostgresIndexConfig
 
+from benchmarks import vectors
 from benchmarks.client import HttpClient
 from benchmarks.data import Item, Query
 
@@ -134,15 +135,18 @@ class LangGraphSystem:
         return await self.store.alist_namespaces(prefix=prefix, max_depth=max_depth, limit=limit)
 
 
-Embed = Callable[[Sequence[str]], Awaitable[list[list[float]]]]
-
-
 @asynccontextmanager
 async def langgraph(
-    database_url: str, embed: Embed, dimensions: int, fields: list[str]
+    database_url: str, embedding: str, fields: list[str]
 ) -> AsyncIterator[LangGraphSystem]:
     """Open LangGraph's store with a pool and its default vector index (HNSW, cosine)."""
-    index = PostgresIndexConfig(dims=dimensions, embed=embed, fields=fields)
+    embed = vectors.embedding(embedding)
+
+    async def as_lists(texts: Sequence[str]) -> list[list[float]]:
+        rows: list[list[float]] = (await embed(texts)).tolist()
+        return rows
+
+    index = PostgresIndexConfig(dims=vectors.DIMENSIONS, embed=as_lists, fields=fields)
     async with AsyncPostgresStore.from_conn_string(
         database_url,
         pool_config=PoolConfig(min_size=POOL_SIZE, max_size=POOL_SIZE),

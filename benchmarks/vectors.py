@@ -1,15 +1,28 @@
-"""Vectors without a model: the mean of fixed random vectors of a text's words."""
+"""The vectors of a run: the same texts get the same ones in every system."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from app.providers.embeddings.registry import create_embedder
+
 DIMENSIONS = 384
 
-Vectors = npt.NDArray[np.float32]
+FAKE = "fake"
+TABLE = "table"
+LOCAL = "local"
+
+# What memoryd calls the embedders that run inside it.
+NAMES = {FAKE: "fake:hashed", LOCAL: "local:all-MiniLM-L6-v2"}
+MODELS = Path(".memoryd/models")
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Vectors]]
 
 
 @lru_cache(maxsize=100_000)
@@ -18,20 +31,31 @@ def _word_vector(word: str) -> Vectors:
     return np.random.default_rng(seed).standard_normal(DIMENSIONS, dtype=np.float32)
 
 
-def embed(text: str) -> Vectors:
-    """Return the unit vector of a text; texts that share words are near each other."""
-    words = text.split() or [""]
-    total = np.sum([_word_vector(word) for word in words], axis=0)
+def looked_up(text: str) -> Vectors:
+    """Return the mean of the words' fixed random vectors: texts that share words are near."""
+    total = np.sum([_word_vector(word) for word in text.split() or [""]], axis=0)
     vector: Vectors = total / np.linalg.norm(total)
     return vector
 
 
-def embed_all(texts: Sequence[str]) -> Vectors:
-    """Return one row per text."""
-    return np.stack([embed(text) for text in texts])
+async def _look_up(texts: Sequence[str]) -> Vectors:
+    return np.stack([looked_up(text) for text in texts])
 
 
-async def embed_lists(texts: Sequence[str]) -> list[list[float]]:
-    """Return plain lists, as LangGraph's index configuration takes them."""
-    rows: list[list[float]] = embed_all(texts).tolist()
-    return rows
+def embedding(name: str) -> Embed:
+    """Return what embeds the references' texts: the table, or the embedder memoryd itself uses."""
+    if name == TABLE:
+        return _look_up
+    embedder = create_embedder(
+        NAMES[name],
+        cache_dir=MODELS,
+        openai_api_key=None,
+        openai_base_url=None,
+        dimensions=DIMENSIONS if name == FAKE else None,
+    )
+    assert embedder is not None
+
+    async def embed(texts: Sequence[str]) -> Vectors:
+        return np.array(await embedder.embed(texts), dtype=np.float32)
+
+    return embed

@@ -15,7 +15,7 @@ _COLUMNS = "id, name, secret_hash, root, grants, created_at, expires_at, revoked
 async def insert(connection: Connection, key: ApiKey) -> None:
     """Store a new key."""
     await connection.execute(
-        f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",  # noqa: S608
+        f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         key.id,
         key.name,
         key.secret_hash,
@@ -30,7 +30,7 @@ async def insert(connection: Connection, key: ApiKey) -> None:
 async def find(connection: Connection, key_id: str) -> ApiKey | None:
     """Return the key of that id."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM api_keys WHERE id = $1",  # noqa: S608  # constant names
+        f"SELECT {_COLUMNS} FROM api_keys WHERE id = $1",
         key_id,
     )
     return _key(row) if row else None
@@ -38,9 +38,7 @@ async def find(connection: Connection, key_id: str) -> ApiKey | None:
 
 async def find_all(connection: Connection) -> list[ApiKey]:
     """Return every key, oldest first, revoked and expired ones included."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id"  # noqa: S608
-    )
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")
     return [_key(row) for row in rows]
 
 

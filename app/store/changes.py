@@ -84,8 +84,9 @@ async def _check_preconditions(
     connection: Connection, writes: Mapping[Address, Write], now: datetime
 ) -> set[Address]:
     """Lock what conditional writes are about; return the addresses where nothing was to lock."""
-    conditional = {address: write.precondition for address, write in writes.items()
-                   if write.precondition}
+    conditional = {
+        address: write.precondition for address, write in writes.items() if write.precondition
+    }
     if not conditional:
         return set()
     locked = await repository.lock(connection, conditional, now)

@@ -43,6 +43,11 @@ def versions(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"versions": [version(row) for row in rows]}
 
 
+def namespaces(found: list[list[str]], counts: list[int] | None) -> dict[str, Any]:
+    """Return listed namespaces as members for `encode`."""
+    return {"namespaces": found} | ({} if counts is None else {"counts": counts})
+
+
 def encode(members: Any) -> bytes:
     """Return the JSON text."""
     return orjson.dumps(members)

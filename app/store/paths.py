@@ -66,7 +66,9 @@ def _children(node: Any, step: re.Match[str]) -> list[Any]:
     branches, index, star, name = step.groups()
     if branches is not None:
         return [
-            leaf for branch in branches.split(",") for leaf in _follow([node], _steps(branch.strip()))
+            leaf
+            for branch in branches.split(",")
+            for leaf in _follow([node], _steps(branch.strip()))
         ]
     if name is not None:
         return [node[name]] if isinstance(node, dict) and name in node else []

@@ -179,8 +179,7 @@ async def lock(
     """Lock the items that exist until the transaction ends."""
     rows = await connection.fetch(_LOCK, *_columns(addresses), now)
     return {
-        (row["namespace"], row["key"]): Locked(row["version"], bool(row["expired"]))
-        for row in rows
+        (row["namespace"], row["key"]): Locked(row["version"], bool(row["expired"])) for row in rows
     }
 
 

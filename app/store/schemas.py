@@ -3,8 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from app.namespaces import parse_labels
 from app.schemas import Clean, ItemLabels, Labels, Moment, Schema
 
 MAX_KEY_CHARACTERS = 512
@@ -20,6 +21,11 @@ Seconds = Annotated[float, Field(gt=0, le=MAX_TTL_MINUTES * 60, allow_inf_nan=Fa
 Value = Annotated[
     dict[str, Any], Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
 ]
+
+
+def _parsable(namespace: str) -> str:
+    parse_labels(namespace)
+    return namespace
 
 
 class Source(BaseModel):
@@ -122,6 +128,37 @@ class ListNamespaces(Schema):
     limit: int | None = Field(100, ge=0, le=10_000)
     offset: int | None = Field(0, ge=0, le=2**31 - 1)
     counts: bool | None = Field(None, description="Add how many items each namespace holds.")
+
+
+class _AddressQuery(Schema):
+    namespace: Annotated[str, AfterValidator(_parsable)] = Field(
+        "",
+        description="Labels joined by dots, or a JSON array where labels hold dots.",
+        examples=["users.alice"],
+    )
+    key: Key
+
+    @property
+    def labels(self) -> list[str]:
+        """The namespace taken apart."""
+        return parse_labels(self.namespace)
+
+
+class ReadItem(_AddressQuery):
+    """Which item to read, and how."""
+
+    refresh_ttl: bool | None = Field(
+        None, description="Restart the item's lifetime; absent: as the server is set."
+    )
+    as_of: Moment | None = Field(None, description="Read the state of that time.")
+    omit_expired: bool = Field(True, description="false also shows an expired item.")
+
+
+class ReadVersions(_AddressQuery):
+    """Which item's history to read."""
+
+    before: int | None = Field(None, ge=1, le=2**63 - 1, description="Only older versions.")
+    limit: int = Field(100, ge=1, le=1000)
 
 
 class Item(BaseModel):

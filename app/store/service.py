@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Self
 
 from asyncpg import Record
@@ -13,6 +13,7 @@ from app.clock import Clock
 from app.config import Settings
 from app.db import Database
 from app.errors import InvalidRequestError
+from app.namespaces import Range, stored_range, to_stored
 from app.resources import Resources
 from app.store import repository
 from app.store.changes import Changes
@@ -24,10 +25,20 @@ from app.store.errors import (
     VersionNotFoundError,
 )
 from app.store.indexing import Indexer
+from app.store.listing import NamespaceQuery, count_items, list_namespaces, literal_start
 from app.store.merging import merge
 from app.store.paths import check_path
 from app.store.preconditions import Precondition, etag
-from app.store.schemas import DeleteItem, PatchItem, PutItem, RestoreItem, Source
+from app.store.schemas import (
+    DeleteItem,
+    ListNamespaces,
+    PatchItem,
+    PutItem,
+    ReadItem,
+    ReadVersions,
+    RestoreItem,
+    Source,
+)
 from app.store.values import check_json, to_json
 from app.store.writes import Address, Delete, Details, Put, Write, Written
 
@@ -62,21 +73,17 @@ class ItemService:
         indexer = Indexer(resources.model, resources.settings.index_fields)
         return cls(resources.database, indexer, resources.clock, resources.settings)
 
-    async def get(
-        self,
-        access: Access,
-        labels: Sequence[str],
-        key: str,
-        *,
-        refresh_ttl: bool | None = None,
-        with_expired: bool = False,
-    ) -> Record | None:
+    async def get(self, access: Access, query: ReadItem) -> Record | None:
         """Return an item, restarting its lifetime if it has one and that is wanted."""
-        address = (access.locate(labels, Verb.READ), key)
+        address = (access.locate(query.labels, Verb.READ), query.key)
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
-            row = await repository.find(connection, address, now, with_expired=with_expired)
-            if row and row["ttl"] is not None and self.refreshes(refresh_ttl):
+            if query.as_of is not None:
+                return await repository.find_as_of(connection, address, query.as_of)
+            row = await repository.find(
+                connection, address, now, with_expired=not query.omit_expired
+            )
+            if row and row["ttl"] is not None and self.refreshes(query.refresh_ttl):
                 await repository.refresh(connection, [address], now)
         return row
 
@@ -94,14 +101,6 @@ class ItemService:
             if mortal:
                 await repository.refresh(connection, mortal, now)
         return rows
-
-    async def get_as_of(
-        self, access: Access, labels: Sequence[str], key: str, moment: datetime
-    ) -> Record | None:
-        """Return the state an item had at a moment."""
-        address = (access.locate(labels, Verb.READ), key)
-        async with self._database.connection(access.root) as connection:
-            return await repository.find_as_of(connection, address, moment)
 
     async def put(self, access: Access, body: PutItem, precondition: Precondition) -> str:
         """Write an item's whole next state; return its ETag."""
@@ -150,23 +149,15 @@ class ItemService:
         address = (access.locate(body.namespace, Verb.DELETE), body.key)
         await self.apply(access, [Delete(address, precondition)])
 
-    async def versions(
-        self,
-        access: Access,
-        labels: Sequence[str],
-        key: str,
-        *,
-        before: int | None,
-        limit: int,
-    ) -> list[Record]:
+    async def versions(self, access: Access, query: ReadVersions) -> list[Record]:
         """Return an item's history, newest first; empty when it never existed."""
-        address = (access.locate(labels, Verb.READ), key)
+        address = (access.locate(query.labels, Verb.READ), query.key)
         async with self._database.connection(access.root) as connection:
-            return await repository.find_versions(connection, address, before=before, limit=limit)
+            return await repository.find_versions(
+                connection, address, before=query.before, limit=query.limit
+            )
 
-    async def restore(
-        self, access: Access, body: RestoreItem, precondition: Precondition
-    ) -> Row:
+    async def restore(self, access: Access, body: RestoreItem, precondition: Precondition) -> Row:
         """Make an earlier version present again, as a new version; it never expires."""
         address = (access.locate(body.namespace, Verb.WRITE), body.key)
         async with self._database.connection(access.root) as connection:
@@ -187,15 +178,18 @@ class ItemService:
         )
         return _as_row(put, await self._apply_put(access, put))
 
+    def check_listing(self, access: Access, body: ListNamespaces) -> None:
+        """Raise ForbiddenError unless the caller may read below the prefix."""
+        access.locate(literal_start(body.prefix or []), Verb.READ)
+
     async def list_namespaces(
         self, access: Access, body: ListNamespaces
     ) -> tuple[list[list[str]], list[int] | None]:
         """Return namespaces in ascending order and, if asked for, how many items each holds."""
-        prefix = body.prefix or []
-        access.locate(literal_start(prefix), Verb.READ)
+        self.check_listing(access, body)
         query = NamespaceQuery(
             root=access.root,
-            prefix=prefix,
+            prefix=body.prefix or [],
             suffix=body.suffix or [],
             max_depth=body.max_depth,
             limit=100 if body.limit is None else body.limit,

@@ -46,7 +46,6 @@ class Delete:
 Write = Put | Delete
 
 
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """What became of a put; `inserted` is false where a row was overwritten."""

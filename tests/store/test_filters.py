@@ -182,6 +182,12 @@ EXAMPLES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
         [{"user": {"name": "Ann"}}],
         [{"user": {"name": "Bob"}}, {"user": "Ann"}, {}],
     ),
+    "a path to a scalar is not found inside a list": (
+        {"a.b": "x"},
+        [{"a": {"b": "x"}}],
+        [{"a": {"b": ["x"]}}],
+    ),
+    "a number steps into a list at the top": ({"0": "a"}, [["a"], {"0": "a"}], [[["a"]], ["b"]]),
     "a literal dotted key wins over the path": (
         {"user.name": "Ann"},
         [{"user.name": "Ann", "user": {"name": "Bob"}}],
@@ -332,7 +338,8 @@ def test_keys_and_values_stay_out_of_the_text() -> None:
     assert text("k", "v") == text("""k"'); DROP--$1""", """v"'); DROP--$2""")
 
 
-KEYS = ["a", "b", "a.b", "a.0", "b.-1", "a.b.0", "b. +1", "b.a", "0", "1.a", "", ".", "a.", "é"]
+KEYS = ["a", "b", "a.b", "a.0", "b.-1", "a.0.a", "b. +1", "b.a", "0", "1.a", "", ".", "a.", "é"]
+COMMON_KEYS = ["a", "b", "0", "a.b", "a.0", "b.0", "b.a"]
 NUMBERS = [0, 1, -1, 1.0, 0.5, 9, 10, 2**53 + 1, float(2**53), 1e23, 10**23, 5e-324, -(10**400)]
 TEXTS = ["", "a", "b", "ab", "A", "é", "\uffff", "😀", "%", "10", "9", "null", "'\"\\", "\x01"]
 numbers = (
@@ -344,11 +351,17 @@ texts = st.sampled_from(TEXTS) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 )
 scalars = st.none() | st.booleans() | numbers | texts
-names = st.sampled_from(["a", "b", "0", "", "a.b", "a.0", "é"])
-values = st.recursive(
+names = st.sampled_from(["a", "b", "0", "a.b", "a.0"])
+# Few and alike, so that what a filter asks for is often what an item holds, or nearly.
+FAMILIAR: list[Any] = [
+    *[None, True, 1, 1.0, "a", "ab", [], ["a"], ["b", "a"], [["a"], 1], [None], {}, {"a": 1}],
+    *[{"a": 1.0, "b": "a"}, {"b": ["a"]}, {"0": "a"}, [{"a": 1}], [{"a": 1, "b": None}, "ab"]],
+]
+familiar = st.sampled_from(FAMILIAR)
+values = familiar | st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
-    max_leaves=6,
+    max_leaves=5,
 )
 times = st.datetimes(
     datetime(2026, 1, 1),  # noqa: DTZ001 (Hypothesis adds the time zone)
@@ -358,7 +371,7 @@ times = st.datetimes(
 importances = st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]) | st.floats(0, 1)
 items = st.builds(
     Item,
-    st.dictionaries(names, values, max_size=4) | values,
+    st.dictionaries(names, values, min_size=2, max_size=4) | values,
     key=texts,
     importance=st.none() | importances,
     version=st.integers(1, 3),
@@ -400,7 +413,7 @@ metas = st.fixed_dictionaries(
     },
 )
 filters = st.recursive(
-    st.dictionaries(st.sampled_from(KEYS), conditions, max_size=2)
+    st.dictionaries(st.sampled_from(COMMON_KEYS) | st.sampled_from(KEYS), conditions, max_size=2)
     | metas.map(lambda meta: {"$meta": meta}),
     lambda inner: (
         inner.map(lambda one: {"$not": one})
@@ -411,8 +424,8 @@ filters = st.recursive(
 )
 
 
-several_filters = st.lists(filters, min_size=1, max_size=10)
-several_items = st.lists(items, min_size=1, max_size=10)
+several_filters = st.lists(filters, min_size=4, max_size=8)
+several_items = st.lists(items, min_size=4, max_size=8)
 
 
 def assert_agreement(postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]) -> None:

@@ -1,0 +1,84 @@
+"""Bodies of the batch route: the single routes' bodies, each with its `op`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import ErrorDetails
+
+from app.problems import Problem
+from app.schemas import Schema
+from app.search.schemas import FoundItems, SearchItems
+from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
+
+MAX_OPERATIONS = 1000
+
+
+class PutOperation(PutItem):
+    """Write an item."""
+
+    op: Literal["put"]
+
+
+class GetOperation(ItemAddress):
+    """Read an item."""
+
+    op: Literal["get"]
+    refresh_ttl: bool | None = None
+
+
+class DeleteOperation(ItemAddress):
+    """End an item."""
+
+    op: Literal["delete"]
+
+
+class SearchOperation(SearchItems):
+    """Find items."""
+
+    op: Literal["search"]
+
+
+class ListNamespacesOperation(ListNamespaces):
+    """List namespaces."""
+
+    op: Literal["list_namespaces"]
+
+
+Operation = Annotated[
+    PutOperation | GetOperation | DeleteOperation | SearchOperation | ListNamespacesOperation,
+    Field(discriminator="op"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """An operation that could not be read, and why; its neighbours are unharmed."""
+
+    errors: list[ErrorDetails]
+
+
+def _keep_malformed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError as error:
+        return Malformed(error.errors(include_url=False, include_input=False))
+
+
+class Batch(Schema):
+    """Operations that are carried out together; reads see the state before the batch."""
+
+    operations: list[Annotated[Operation, WrapValidator(_keep_malformed)]] = Field(
+        max_length=MAX_OPERATIONS
+    )
+    atomic: bool = Field(
+        True,
+        description="true: all writes or, on any problem, none; "
+        "false: each operation has its own result or problem.",
+    )
+
+
+class BatchResults(BaseModel):
+    """One result for each operation, in order; null for writes that were made and misses."""
+
+    results: list[Item | FoundItems | NamespaceList | Problem | None]

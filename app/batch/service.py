@@ -1,0 +1,150 @@
+"""Carrying out a batch: check everything, read, then write."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from app.auth.access import Access, Verb
+from app.batch.schemas import (
+    Batch,
+    DeleteOperation,
+    GetOperation,
+    ListNamespacesOperation,
+    Malformed,
+    Operation,
+    PutOperation,
+    SearchOperation,
+)
+from app.errors import AppError
+from app.problems import as_problem, invalid_request
+from app.resources import Resources
+from app.search.encoding import found_items
+from app.search.service import PreparedSearch, SearchService
+from app.store import encoding
+from app.store.schemas import ListNamespaces
+from app.store.service import ItemService
+from app.store.writes import Address, Delete, Put, Write
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedGet:
+    """A read that is allowed."""
+
+    address: Address
+    refresh_ttl: bool
+
+
+Kind = TypeVar("Kind")
+
+Prepared = Write | PreparedGet | PreparedSearch | ListNamespaces
+
+
+class BatchService:
+    """Carries out batches on behalf of one caller."""
+
+    def __init__(self, items: ItemService, search: SearchService) -> None:
+        self._items = items
+        self._search = search
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the service from a process's resources."""
+        return cls(ItemService.build(resources), SearchService.build(resources))
+
+    async def run(self, access: Access, batch: Batch) -> list[Any]:
+        """Return one result an operation, in order; reads see the state before the writes.
+
+        An atomic batch raises the first operation's error instead, with nothing changed.
+        """
+        results = _Results(batch.atomic, [None] * len(batch.operations))
+        prepared: dict[int, Prepared] = {}
+        for place, operation in enumerate(batch.operations):
+            try:
+                prepared[place] = await self._prepare(access, operation)
+            except AppError as error:
+                results.fail(place, error)
+        await self._get(access, _of_type(prepared, PreparedGet), results)
+        await self._find(access, _of_type(prepared, PreparedSearch), results)
+        for place, listing in _of_type(prepared, ListNamespaces).items():
+            found, counts = await self._items.list_namespaces(access, listing)
+            results.set(place, encoding.namespaces(found, counts))
+        await self._write(
+            access, {**_of_type(prepared, Put), **_of_type(prepared, Delete)}, results
+        )
+        return results.members
+
+    async def _prepare(self, access: Access, operation: Operation | Malformed) -> Prepared:
+        match operation:
+            case Malformed(errors):
+                raise invalid_request(errors)
+            case PutOperation():
+                return await self._items.prepare_put(access, operation)
+            case DeleteOperation():
+                return Delete((access.locate(operation.namespace, Verb.DELETE), operation.key))
+            case GetOperation():
+                address = (access.locate(operation.namespace, Verb.READ), operation.key)
+                return PreparedGet(address, self._items.refreshes(operation.refresh_ttl))
+            case SearchOperation():
+                return self._search.prepare(access, operation)
+            case ListNamespacesOperation():
+                self._items.check_listing(access, operation)
+                return operation
+
+    async def _get(
+        self, access: Access, gets: Mapping[int, PreparedGet], results: "_Results"
+    ) -> None:
+        if not gets:
+            return
+        wanted = [get.address for get in gets.values()]
+        refreshed = [get.address for get in gets.values() if get.refresh_ttl]
+        rows = await self._items.get_many(access, wanted, refreshed)
+        for place, get in gets.items():
+            if row := rows.get(get.address):
+                results.set(place, encoding.item(row, access))
+
+    async def _find(
+        self, access: Access, searches: Mapping[int, PreparedSearch], results: "_Results"
+    ) -> None:
+        try:
+            vectors = await self._search.embed(list(searches.values()))
+        except AppError as error:
+            results.fail_all(searches, error)
+            return
+        for (place, search), vector in zip(searches.items(), vectors, strict=True):
+            rows = await self._search.run(access, search, vector)
+            results.set(place, found_items(rows, access))
+
+    async def _write(
+        self, access: Access, writes: Mapping[int, Write], results: "_Results"
+    ) -> None:
+        try:
+            if writes:
+                await self._items.apply(access, list(writes.values()))
+        except AppError as error:
+            results.fail_all(writes, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    atomic: bool
+    members: list[Any]
+
+    def set(self, place: int, members: Any) -> None:
+        self.members[place] = members
+
+    def fail(self, place: int, error: AppError) -> None:
+        """Keep an operation's problem, or give the whole batch up if it is atomic."""
+        if self.atomic:
+            raise error.within(f"operations[{place}]")
+        self.members[place] = as_problem(error)
+
+    def fail_all(self, places: Iterable[int], error: AppError) -> None:
+        """Keep a problem that several operations share."""
+        if self.atomic:
+            raise error
+        for place in places:
+            self.members[place] = as_problem(error)
+
+
+def _of_type(prepared: Mapping[int, Prepared], kind: type[Kind]) -> dict[int, Kind]:
+    return {place: one for place, one in prepared.items() if isinstance(one, kind)}

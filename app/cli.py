@@ -1,0 +1,139 @@
+"""The `memoryd` command."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import asyncpg
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from app import migrations
+from app.config import Settings
+from app.doctor import diagnose
+from app.embedded import EmbeddedPostgresError
+from app.embedding_model import EmbeddingModelMismatchError
+from app.errors import AppError
+from app.key_commands import keys
+from app.logging import configure_logging
+from app.providers.errors import ProviderError
+from app.resources import NoDatabaseError, open_resources
+from app.startup import RefusedError, check_before_serving, running_database
+from app.worker import run_worker
+
+cli = typer.Typer(
+    help="Long-term memory for LLM agents, served over HTTP. "
+    "Settings are environment variables; .env.example lists them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cli.add_typer(keys, name="keys")
+
+_EXPLAINED = (
+    RefusedError,
+    NoDatabaseError,
+    EmbeddedPostgresError,
+    EmbeddingModelMismatchError,
+    migrations.SchemaMismatchError,
+    ProviderError,
+    AppError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+)
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8080]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Server processes. [1]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the embedded database lives. [.memoryd]")
+    ] = None,
+) -> None:
+    """Serve the API; without MEMORYD_DATABASE_URL, on a database of its own."""
+    given = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    configure_logging(settings)
+    with running_database(settings) as running:
+        check_before_serving(running)
+        _pass_on(running)
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=running.host,
+            port=running.port,
+            workers=running.workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+
+
+def _pass_on(settings: Settings) -> None:
+    """Tell the server processes, which read the environment, what was decided here."""
+    os.environ["MEMORYD_DATABASE_URL"] = str(settings.database_url)
+    os.environ["MEMORYD_RUN_WORKER"] = str(settings.run_worker).lower()
+    os.environ["MEMORYD_DATA_DIR"] = str(settings.data_dir)
+
+
+@cli.command()
+def worker() -> None:
+    """Run the background worker: it removes what has expired."""
+    settings = Settings()
+    configure_logging(settings)
+    with running_database(settings) as running:
+        asyncio.run(_work(running))
+
+
+async def _work(settings: Settings) -> None:
+    async with open_resources(settings) as resources:
+        await run_worker(resources)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    with running_database(Settings()) as running:
+        migrations.upgrade(str(running.database_url))
+    typer.echo(f"The schema is at revision {migrations.newest_revision()}.")
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what is configured, what is missing, and what mends it."""
+    findings = diagnose(Settings())
+    for finding in findings:
+        typer.echo(str(finding))
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command; mistakes an operator can mend are one line, not a traceback."""
+    try:
+        cli()
+    except ValidationError as error:
+        _fail("\n".join(_setting_problem(found) for found in error.errors()))
+    except _EXPLAINED as error:
+        _fail(str(error) or type(error).__name__)
+
+
+def _setting_problem(found: Any) -> str:
+    name = str(found["loc"][0]).upper()
+    variable = name if name.startswith(("OPENAI_", "ANTHROPIC_")) else f"MEMORYD_{name}"
+    return f"{variable}: {found['msg']}; .env.example shows what it takes."
+
+
+def _fail(message: str) -> None:
+    typer.secho(message, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""`memoryd doctor`: what is configured, what is missing, and what mends it."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import asyncpg
+
+from app import migrations
+from app.config import Settings
+from app.db import asyncpg_url
+from app.embedded import EmbeddedPostgresError
+from app.embedding_model import EmbeddingModelMismatchError
+from app.errors import AppError
+from app.providers.errors import ProviderError
+from app.resources import open_resources
+from app.startup import is_loopback, open_keys, running_database
+
+OLDEST_POSTGRESQL = 150_000
+OLDEST_PGVECTOR = (0, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    good: bool
+    subject: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.good else 'MEND'}  {self.subject}: {self.detail}"
+
+
+def diagnose(settings: Settings) -> list[Finding]:
+    """Look at everything a server needs; starts the embedded database if that is the one."""
+    findings: list[Finding] = []
+    try:
+        with running_database(settings) as running:
+            asyncio.run(_look(running, findings))
+    except EmbeddedPostgresError as error:
+        findings.append(Finding(False, "database", str(error)))
+    findings.append(_llm(settings))
+    return findings
+
+
+async def _look(settings: Settings, findings: list[Finding]) -> None:
+    url = str(settings.database_url)
+    try:
+        findings.extend(await _database(url))
+        await migrations.require_current(url)
+        findings.append(Finding(True, "schema", f"at revision {migrations.newest_revision()}"))
+        findings.append(await _keys(settings))
+        findings.append(await _embedding(settings))
+    except migrations.SchemaMismatchError as error:
+        findings.append(Finding(False, "schema", str(error)))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        findings.append(
+            Finding(False, "database", f"no connection ({error}); check MEMORYD_DATABASE_URL")
+        )
+
+
+async def _database(url: str) -> list[Finding]:
+    connection = await asyncpg.connect(asyncpg_url(url))
+    try:
+        row = await connection.fetchrow(
+            "SELECT current_setting('server_version') AS version, "
+            "current_setting('server_version_num')::int AS number, "
+            "(SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector, "
+            "(SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user) AS super"
+        )
+    finally:
+        await connection.close()
+    return list(_database_findings(row))
+
+
+def _database_findings(row: asyncpg.Record) -> Iterator[Finding]:
+    recent = row["number"] >= OLDEST_POSTGRESQL
+    mend = "" if recent else "; memoryd needs 15 or newer"
+    yield Finding(recent, "database", f"PostgreSQL {row['version']}{mend}")
+    installed = tuple(int(part) for part in (row["pgvector"] or "0").split(".")[:2])
+    yield (
+        Finding(True, "pgvector", row["pgvector"])
+        if installed >= OLDEST_PGVECTOR
+        else Finding(
+            False,
+            "pgvector",
+            f"{row['pgvector'] or 'missing'}; install 0.8 or newer and run "
+            "`CREATE EXTENSION vector` (or ALTER EXTENSION vector UPDATE) in the database",
+        )
+    )
+    if row["super"]:
+        yield Finding(
+            False,
+            "database role",
+            "a superuser, for whom row-level security is off; connect as an ordinary role that "
+            "owns the database",
+        )
+
+
+async def _embedding(settings: Settings) -> Finding:
+    if settings.embedding == "none":
+        return Finding(True, "embedding", "none: search lists and filters, without meaning")
+    try:
+        async with open_resources(settings) as resources:
+            assert resources.model is not None  # noqa: S101  # only "none" has no model
+            await resources.model.embed(["Does embedding work?"])
+    except (EmbeddingModelMismatchError, AppError, ProviderError, ValueError) as error:
+        return Finding(False, "embedding", str(error))
+    return Finding(True, "embedding", f"{settings.embedding} answers")
+
+
+async def _keys(settings: Settings) -> Finding:
+    async with open_keys(settings) as service:
+        keys = await service.list()
+    if keys:
+        valid = sum(1 for key in keys if key.revoked_at is None)
+        return Finding(True, "API keys", f"{valid} in force of {len(keys)}; requests need one")
+    if is_loopback(settings.host):
+        return Finding(True, "API keys", f"none; open to this machine only ({settings.host})")
+    return Finding(
+        False,
+        "API keys",
+        f"none, so the server will not listen on {settings.host}; run `memoryd keys create NAME`",
+    )
+
+
+def _llm(settings: Settings) -> Finding:
+    if not settings.llm:
+        return Finding(
+            True,
+            "LLM",
+            "none; the store needs none. For jobs that do, set MEMORYD_LLM to "
+            "anthropic:MODEL or openai:MODEL",
+        )
+    provider = settings.llm.split(":")[0]
+    key = {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
+    if provider not in key:
+        return Finding(False, "LLM", f"MEMORYD_LLM={settings.llm}; use anthropic: or openai:")
+    if key[provider] is None:
+        return Finding(False, "LLM", f"{settings.llm}; set {provider.upper()}_API_KEY")
+    return Finding(True, "LLM", settings.llm)

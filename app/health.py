@@ -1,0 +1,47 @@
+"""Probes: whether the process is alive, and whether can it do its work."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from app.db import EVERYTHING
+from app.dependencies import ResourcesDep
+from app.errors import AppError
+from app.problems import problem_responses
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """The answer of a probe that went well."""
+
+    ok: bool = True
+
+
+class NotReadyError(AppError):
+    """The process cannot do its work now."""
+
+    status = 503
+    code = "not_ready"
+    title = "Not ready"
+
+
+@router.get("/healthz", operation_id="check_health", summary="Is the process alive?")
+async def check_health() -> Health:
+    return Health()
+
+
+@router.get("/v1/ok", operation_id="check_ok", summary="What the LangGraph SDK's tests probe")
+async def check_ok() -> Health:
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    operation_id="check_readiness",
+    summary="Does the database answer?",
+    responses=problem_responses(NotReadyError),
+)
+async def check_readiness(resources: ResourcesDep) -> Health:
+    async with resources.database.connection(EVERYTHING) as connection:
+        await connection.fetchval("SELECT 1")
+    return Health()

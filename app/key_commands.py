@@ -1,0 +1,126 @@
+"""`memoryd keys`: create, list and revoke API keys."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.keys import ApiKey, Token
+from app.config import Settings
+from app.namespaces import InvalidNamespaceError, from_stored, parse_labels
+from app.startup import open_keys, running_database
+
+keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+
+_LIFETIME = re.compile(r"(\d+)([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    root: Annotated[
+        str, typer.Option(help="Namespace the key is confined to, such as tenants.acme.")
+    ] = "",
+    grant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="VERBS or VERBS:PREFIX below the root, such as read,write:users; repeatable. "
+            f"Verbs: {', '.join(Verb)}. Without any: everything."
+        ),
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="Lifetime, such as 90d or 12h.")] = None,
+) -> None:
+    """Create a key and print it; it is not shown again."""
+    with running_database(Settings()) as settings:
+        token = asyncio.run(
+            _create(
+                settings,
+                name,
+                _labels(root, "--root"),
+                tuple(map(_grant, grant)) if grant else ALL_GRANTED,
+                _expiry(expires),
+            )
+        )
+    typer.echo(str(token))
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List every key, without its secret."""
+    with running_database(Settings()) as settings:
+        for key in asyncio.run(_list(settings)):
+            typer.echo(_line(key))
+
+
+@keys.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `memoryd keys list` shows it.")],
+) -> None:
+    """Revoke a key for good; servers notice within seconds."""
+    with running_database(Settings()) as settings:
+        found = asyncio.run(_revoke(settings, key_id.removeprefix("mk_").split("_")[0]))
+    if not found:
+        raise typer.BadParameter(f"There is no key {key_id}; `memoryd keys list` lists them.")
+    typer.echo(f"Revoked {key_id}.")
+
+
+async def _create(
+    settings: Settings,
+    name: str,
+    root: list[str],
+    grants: tuple[Grant, ...],
+    expires_at: datetime | None,
+) -> Token:
+    async with open_keys(settings) as service:
+        return await service.create(name, root=root, grants=grants, expires_at=expires_at)
+
+
+async def _list(settings: Settings) -> list[ApiKey]:
+    async with open_keys(settings) as service:
+        return await service.list()
+
+
+async def _revoke(settings: Settings, key_id: str) -> bool:
+    async with open_keys(settings) as service:
+        return await service.revoke(key_id)
+
+
+def _labels(text: str, option: str) -> list[str]:
+    try:
+        return parse_labels(text)
+    except InvalidNamespaceError as error:
+        raise typer.BadParameter(f"{option} {text!r}: {error}.") from error
+
+
+def _grant(text: str) -> Grant:
+    verbs, _, prefix = text.partition(":")
+    try:
+        chosen = frozenset(Verb(verb.strip()) for verb in verbs.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"--grant {text!r}: use {', '.join(Verb)}.") from error
+    return Grant(tuple(_labels(prefix, "--grant")), chosen)
+
+
+def _expiry(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    found = _LIFETIME.fullmatch(text)
+    if not found:
+        raise typer.BadParameter(f"--expires {text!r}: write a number and m, h or d, such as 90d.")
+    return datetime.now(UTC) + timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _line(key: ApiKey) -> str:
+    now = datetime.now(UTC)
+    state = "revoked" if key.revoked_at else "valid"
+    if not key.revoked_at and key.expires_at:
+        state = "expired" if key.expires_at <= now else f"until {key.expires_at:%Y-%m-%d %H:%M}Z"
+    grants = " ".join(
+        f"{','.join(sorted(grant.verbs))}:{'.'.join(grant.prefix) or '*'}" for grant in key.grants
+    )
+    root = ".".join(from_stored(key.root)) or "*"
+    return f"mk_{key.id}  {state:<8}  root={root}  {grants}  {key.name}"

@@ -1,0 +1,64 @@
+"""The HTTP application, put together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+
+from app import health, problems
+from app.auth.service import Authenticator
+from app.batch.router import router as batch_router
+from app.clock import Clock
+from app.config import Settings
+from app.logging import configure_logging
+from app.providers.embeddings.base import Embedder
+from app.requests import RequestContext
+from app.resources import open_resources
+from app.search.router import router as search_router
+from app.store.router import router as store_router
+from app.worker import run_worker
+
+DESCRIPTION = "Long-term memory for LLM agents: put, get and search memories by namespace."
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    embedder: Embedder | None = None,
+    clock: Clock | None = None,
+) -> FastAPI:
+    """Return the application; `embedder` and `clock` replace the configured ones in tests."""
+    chosen = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        configure_logging(chosen)
+        async with open_resources(chosen, embedder=embedder, clock=clock) as resources:
+            worker = asyncio.create_task(run_worker(resources)) if chosen.run_worker else None
+            yield {
+                "resources": resources,
+                "authenticator": Authenticator(resources.database, resources.clock),
+            }
+            if worker:
+                worker.cancel()
+                with suppress(asyncio.CancelledError):
+                    await worker
+
+    app = FastAPI(
+        title="memoryd",
+        version="1",
+        summary="Long-term memory for LLM agents",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=chosen.max_body_bytes,
+        strict_content_type=False,
+        responses={},
+    )
+    app.include_router(health.router)
+    for router in (store_router, search_router, batch_router):
+        app.include_router(router, prefix="/v1")
+    problems.install(app)
+    app.add_middleware(RequestContext)
+    return app

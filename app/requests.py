@@ -1,0 +1,62 @@
+"""What happens around every request: an id, and a log line."""
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.problems import internal_error
+
+_ACCEPTABLE_ID = re.compile(rb"[\w.:-]{1,128}")
+
+_logger = structlog.stdlib.get_logger("memoryd.requests")
+
+
+class RequestContext:
+    """Gives every response an `x-request-id` (the client's own if it sent one) and logs it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        started = time.perf_counter()
+        status = 500
+        started_response = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, started_response
+            if message["type"] == "http.response.start":
+                status, started_response = message["status"], True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                _logger.exception("request failed", method=scope["method"], path=scope["path"])
+                if started_response:
+                    raise
+                await internal_error()(scope, receive, send_with_id)
+            finally:
+                _logger.debug(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    milliseconds=round((time.perf_counter() - started) * 1000, 2),
+                )
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
+            return bytes(value)
+    return secrets.token_hex(8).encode()

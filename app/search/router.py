@@ -1,0 +1,38 @@
+"""The HTTP route of search."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from app.auth.dependencies import AccessDep
+from app.dependencies import ResourcesDep
+from app.embedding_model import EmbeddingFailedError
+from app.problems import problem_responses
+from app.search import encoding
+from app.search.schemas import FoundItems, SearchItems
+from app.search.service import SearchService
+from app.store.router import ALWAYS, json_response
+
+router = APIRouter(prefix="/store", tags=["search"])
+
+
+def get_service(resources: ResourcesDep) -> SearchService:
+    """Return the search service of this process."""
+    return SearchService.build(resources)
+
+
+@router.post(
+    "/items/search",
+    operation_id="search_items",
+    summary="Find items by meaning and by filter",
+    response_model=FoundItems,
+    responses=problem_responses(*ALWAYS, EmbeddingFailedError),
+)
+async def search_items(
+    body: SearchItems,
+    access: AccessDep,
+    service: Annotated[SearchService, Depends(get_service)],
+    omit_expired: Annotated[bool, Query(description="false also shows expired items.")] = True,
+) -> Response:
+    rows = await service.search(access, body, with_expired=not omit_expired)
+    return json_response(encoding.found_items(rows, access))

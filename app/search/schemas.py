@@ -1,0 +1,51 @@
+"""Bodies of the search route."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from app.schemas import Clean, Labels, Schema
+from app.store.schemas import Item
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 1000
+MAX_OFFSET = 100_000
+MAX_QUERY_CHARACTERS = 20_000
+
+
+class SearchItems(Schema):
+    """What to look for, and where."""
+
+    namespace_prefix: Labels | None = Field(
+        None,
+        description="Look at and below this namespace; empty: everywhere.",
+        examples=[["users"]],
+    )
+    query: Clean | None = Field(
+        None,
+        max_length=MAX_QUERY_CHARACTERS,
+        description="Text to find items near to; without it the newest come first.",
+        examples=["what does Alice like to eat?"],
+    )
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="Conditions on the value; see docs/reference/filters.md.",
+        examples=[{"kind": "preference"}],
+    )
+    limit: int | None = Field(DEFAULT_LIMIT, ge=0, le=MAX_LIMIT)
+    offset: int | None = Field(0, ge=0, le=MAX_OFFSET)
+    refresh_ttl: bool | None = Field(
+        None, description="Restart the lifetime of what is found; absent: as the server is set."
+    )
+
+
+class FoundItem(Item):
+    """An item, and how near it is to the query: 1 the same, null where nothing was compared."""
+
+    score: float | None
+
+
+class FoundItems(BaseModel):
+    """What was found, best first."""
+
+    items: list[FoundItem]

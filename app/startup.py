@@ -1,0 +1,70 @@
+"""From settings to a database that may be used, for every command that needs one."""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from app import migrations
+from app.auth.service import KeyService
+from app.clock import SystemClock
+from app.config import Settings
+from app.db import Database
+from app.embedded import EmbeddedPostgres
+from app.resources import open_resources
+
+
+class RefusedError(Exception):
+    """The server will not start like this; the message says what to do."""
+
+
+@contextmanager
+def running_database(settings: Settings) -> Iterator[Settings]:
+    """Yield settings that name a running database: the configured one, or the embedded one.
+
+    The embedded one is brought up to date; a configured one only by `memoryd migrate`.
+    """
+    if settings.database_url:
+        yield settings
+        return
+    with EmbeddedPostgres(settings.data_dir) as embedded:
+        migrations.upgrade(embedded.url)
+        yield settings.model_copy(update={"database_url": embedded.url, "run_worker": True})
+
+
+def check_before_serving(settings: Settings) -> None:
+    """Raise with a message that says what to do, unless a server may start with these settings."""
+    asyncio.run(_check_before_serving(settings))
+
+
+async def _check_before_serving(settings: Settings) -> None:
+    async with open_resources(settings) as resources:
+        service = KeyService(resources.database, resources.clock)
+        if not is_loopback(settings.host) and not await service.any_exist():
+            raise RefusedError(
+                f"Refusing to listen on {settings.host} without an API key: everyone who can "
+                "reach this machine could read and change every memory. Create a key first with "
+                "`memoryd keys create NAME`, or listen on 127.0.0.1."
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KeyService]:
+    """Yield the key service of a running database, checked to be up to date."""
+    url = str(settings.database_url)
+    await migrations.require_current(url)
+    database = await Database.open(url, pool_size=1)
+    try:
+        yield KeyService(database, SystemClock())
+    finally:
+        await database.close()

@@ -81,12 +81,14 @@ def memoryd(database_url: str | None, embedding: str) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="memoryd-bench-") as folder:
         port = free_port()
-        command = [str(Path(sys.executable).with_name("memoryd")), "serve"]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--data-dir", folder]
-        database = {"MEMORYD_DATABASE_URL": database_url} if database_url else {}
+        program = str(Path(sys.executable).with_name("memoryd"))
+        command = [program, "serve", "--host", "127.0.0.1", "--port", str(port)]
         with _embedding(embedding) as environment:
-            settings = environment | database | {"MEMORYD_LOG_LEVEL": "warning"}
-            with _process(command, settings, port, "/healthz"):
+            settings = environment | {"MEMORYD_LOG_LEVEL": "warning"}
+            if database_url is not None:
+                settings["MEMORYD_DATABASE_URL"] = database_url
+                subprocess.run([program, "migrate"], env=os.environ | settings, check=True)
+            with _process([*command, "--data-dir", folder], settings, port, "/healthz"):
                 yield f"http://127.0.0.1:{port}"
 
 

@@ -46,7 +46,7 @@ class Evaluator:
         )
         conditions = ", ".join(to_sql(parse_filter(raw), parameters) for raw in filters)
         sql = (
-            f"SELECT ARRAY[{conditions}] FROM unnest({arrays}) "  # noqa: S608 (values are bound)
+            f"SELECT ARRAY[{conditions}] FROM unnest({arrays}) "
             f"WITH ORDINALITY AS i({', '.join(ITEM_TYPES)}, place) ORDER BY i.place"
         )
         rows = self._runner.run(self._connection.fetch(sql, *parameters.values))

@@ -57,8 +57,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the API; without MEMORYD_DATABASE_URL, on a database of its own."""
-    given = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = _settings(host=host, port=port, workers=workers, data_dir=data_dir)
     configure_logging(settings)
     with running_database(settings) as running:
         check_before_serving(running)
@@ -73,6 +72,14 @@ def serve(
             access_log=False,
             server_header=False,
         )
+
+
+def _settings(**given: object) -> Settings:
+    """Return the environment's settings with those changed that the command line gives."""
+    return Settings.model_validate(
+        Settings().model_dump()
+        | {name: value for name, value in given.items() if value is not None}
+    )
 
 
 def _pass_on(settings: Settings) -> None:

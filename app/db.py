@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from asyncpg import Record
+from asyncpg.pool import PoolConnectionProxy
 from pgvector import HalfVector
 from sqlalchemy import MetaData
 
@@ -55,24 +57,34 @@ class DatabaseUnavailableError(AppError):
         self.headers["Retry-After"] = "1"
 
 
-class Connection(asyncpg.Connection):
+class Row(Protocol):
+    """A row: columns by name."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """Return a column's value."""
+        ...
+
+
+Connection: TypeAlias = "PoolConnectionProxy[Record]"
+"""A borrowed connection; statements are run on it, never kept."""
+
+
+class _ConfinedConnection(asyncpg.Connection):  # type: ignore[type-arg]  # generic in stubs only
     """A connection that remembers which root it may see (row-level security reads it)."""
 
-    __slots__ = ("visible_root",)
-
-    visible_root: str | None
+    __slots__ = ("_visible_root",)
 
     async def see(self, root: str) -> None:
-        """Confine what follows on this connection to namespaces at or below `root`."""
-        if getattr(self, "visible_root", None) != root:
+        """Confine what follows to namespaces at or below `root`."""
+        if getattr(self, "_visible_root", None) != root:
             await self.execute("SELECT set_config('memoryd.root', $1, false)", root)
-            self.visible_root = root
+            self._visible_root = root
 
 
 class Database:
     """Hands out connections; whoever opens a transaction here commits it."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: "asyncpg.Pool[Record]") -> None:
         self._pool = pool
 
     @classmethod
@@ -84,7 +96,7 @@ class Database:
             max_size=pool_size,
             init=_prepare,
             reset=_keep_session,
-            connection_class=Connection,
+            connection_class=_ConfinedConnection,
             server_settings={
                 "application_name": "memoryd",
                 "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
@@ -107,7 +119,7 @@ class Database:
         """Lend a connection confined to `root`; each statement commits by itself."""
         try:
             async with self._pool.acquire() as connection:
-                await connection.see(root)
+                await cast(_ConfinedConnection, connection).see(root)
                 yield connection
         except _UNAVAILABLE as error:
             raise DatabaseUnavailableError(error) from error
@@ -136,7 +148,7 @@ async def _prepare(connection: Any) -> None:
     await connection.set_type_codec(
         "halfvec",
         schema="public",
-        encoder=lambda vector: HalfVector(vector).to_binary(),
+        encoder=HalfVector.to_binary,
         decoder=HalfVector.from_binary,
         format="binary",
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import asyncpg
+from typing_extensions import override
 
 from app import migrations
 from app.config import Settings
@@ -28,6 +29,7 @@ class Finding:
     subject: str
     detail: str
 
+    @override
     def __str__(self) -> str:
         return f"{'ok  ' if self.good else 'MEND'}  {self.subject}: {self.detail}"
 
@@ -71,6 +73,7 @@ async def _database(url: str) -> list[Finding]:
         )
     finally:
         await connection.close()
+    assert row is not None  # noqa: S101  # a SELECT without FROM has one row
     return list(_database_findings(row))
 
 

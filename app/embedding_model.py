@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Boolean, Column, Identity, Index, Integer, SmallInteger, Table, Text, text
 
-from app.db import EVERYTHING, Connection, Database, metadata
+from app.db import EVERYTHING, Connection, Database, Row, metadata
 from app.errors import AppError
 from app.providers.embeddings.base import Embedder, Vector
 from app.providers.errors import ProviderError
@@ -88,11 +88,11 @@ def _label(embedder: Embedder) -> str:
     return f"{embedder.name} ({embedder.dimensions} dimensions)"
 
 
-def _label_of(row: dict[str, object]) -> str:
+def _label_of(row: Row) -> str:
     return f"{row['name']} ({row['dimensions']} dimensions)"
 
 
-async def _retire(connection: Connection, active: dict[str, int], new: Embedder | None) -> None:
+async def _retire(connection: Connection, active: Row, new: Embedder | None) -> None:
     """Drop a model that embedded nothing; refuse when it did."""
     passages = await connection.fetchval(
         "SELECT count(*) FROM passages WHERE model_id = $1", active["id"]

@@ -33,7 +33,7 @@ def check_models(url: str) -> None:
 
 def newest_revision() -> str:
     """Return the revision this program needs."""
-    head = ScriptDirectory.from_config(_config("")).get_current_head()
+    head = _directory().get_current_head()
     assert head is not None  # noqa: S101  # a checkout without migrations cannot run at all
     return head
 
@@ -48,7 +48,7 @@ async def require_current(url: str) -> None:
         raise SchemaMismatchError(
             "The database has no memoryd schema yet. Run `memoryd migrate`, then start again."
         )
-    known = {script.revision for script in _scripts()}
+    known = {script.revision for script in _directory().walk_revisions()}
     if found in known:
         raise SchemaMismatchError(
             f"The database's schema is at revision {found}, this program needs {needed}. "
@@ -71,8 +71,8 @@ async def _current_revision(url: str) -> str | None:
         await connection.close()
 
 
-def _scripts() -> list[object]:
-    return list(ScriptDirectory.from_config(_config("")).walk_revisions())
+def _directory() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(""))
 
 
 def _config(url: str) -> Config:

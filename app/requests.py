@@ -11,7 +11,7 @@ from app.problems import internal_error
 
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{1,128}")
 
-_logger = structlog.stdlib.get_logger("memoryd.requests")
+_logger = structlog.get_logger("memoryd.requests")
 
 
 class RequestContext:
@@ -46,7 +46,8 @@ class RequestContext:
                     raise
                 await internal_error()(scope, receive, send_with_id)
             finally:
-                _logger.debug(
+                log = _logger.warning if status >= 500 else _logger.debug
+                log(
                     "request",
                     method=scope["method"],
                     path=scope["path"],

@@ -11,7 +11,7 @@ from app.store.expiry import prune_namespaces, sweep
 
 PRUNE_SECONDS = 3600.0
 
-_logger = structlog.stdlib.get_logger("memoryd.worker")
+_logger = structlog.get_logger("memoryd.worker")
 
 
 async def run_worker(resources: Resources) -> None:

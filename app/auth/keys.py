@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
+from typing_extensions import override
+
 from app.auth.access import Access, Grant
 
 _PREFIX = "mk"
@@ -31,6 +33,7 @@ class Token:
         identifier, _, secret = rest.partition("_")
         return cls(identifier, secret) if prefix == _PREFIX and identifier and secret else None
 
+    @override
     def __str__(self) -> str:
         return f"{_PREFIX}_{self.id}_{self.secret}"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from asyncpg import Record
+from pgvector import HalfVector
 
 from app.db import Connection
 from app.namespaces import Range
@@ -83,7 +84,7 @@ async def nearest_exactly(
             ) AS counted
         ), ranked AS MATERIALIZED (
             SELECT i.namespace, i.key, i.updated_at,
-                max(1 - (p.embedding <=> {parameters.add(target.vector, "halfvec")})) AS score
+                max(1 - (p.embedding <=> {parameters.add(HalfVector(target.vector), "halfvec")})) AS score
             FROM items i LEFT JOIN passages p
                 ON p.namespace = i.namespace AND p.key = i.key AND {of_scope}
             WHERE {is_in} AND (SELECT too_large FROM size) IS NOT TRUE
@@ -119,7 +120,7 @@ async def nearest_by_index(
     is_in = _is_in(scope, parameters)
     # The partial index is recognised by these two integers, so they stand in the text.
     model, dimensions = int(target.model_id), len(target.vector)
-    vector = parameters.add(target.vector, f"halfvec({dimensions})")
+    vector = parameters.add(HalfVector(target.vector), f"halfvec({dimensions})")
     distance = f"p.embedding::halfvec({dimensions}) <=> {vector}"
     rows = await connection.fetch(
         f"""

@@ -1,16 +1,17 @@
 """Rows to the JSON that clients get; an item's value is passed through as text, never parsed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
 from app.auth.access import Access
+from app.db import Row
 
 _DETAILS = ("importance", "valid_from", "valid_to")
 
 
-def item(row: Mapping[str, Any], access: Access) -> dict[str, Any]:
+def item(row: Row, access: Access) -> dict[str, Any]:
     """Return an item as members for `encode`."""
     return {
         "namespace": access.relative(row["namespace"]),
@@ -25,7 +26,7 @@ def item(row: Mapping[str, Any], access: Access) -> dict[str, Any]:
     }
 
 
-def version(row: Mapping[str, Any]) -> dict[str, Any]:
+def version(row: Row) -> dict[str, Any]:
     """Return one state of an item's history as members for `encode`."""
     return {
         "version": row["version"],
@@ -38,7 +39,7 @@ def version(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def versions(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def versions(rows: Iterable[Row]) -> dict[str, Any]:
     """Return an item's history as members for `encode`."""
     return {"versions": [version(row) for row in rows]}
 

@@ -45,7 +45,7 @@ async def sweep(database: Database, now: datetime) -> int:
     removed = 0
     while True:
         async with database.transaction(EVERYTHING) as connection:
-            batch = await connection.fetchval(_SWEEP, now, BATCH, SWEEPER)
+            batch: int = await connection.fetchval(_SWEEP, now, BATCH, SWEEPER)
         removed += batch
         if batch < BATCH:
             return removed
@@ -57,7 +57,7 @@ async def prune_namespaces(database: Database) -> int:
     while True:
         try:
             async with database.transaction(EVERYTHING) as connection:
-                batch = await connection.fetchval(_PRUNE, BATCH)
+                batch: int = await connection.fetchval(_PRUNE, BATCH)
         except asyncpg.ForeignKeyViolationError:
             return removed  # one was filled again meanwhile; the next round takes the others
         removed += batch

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from asyncpg import Record
+from pgvector import HalfVector
 
 from app.db import Connection
 from app.providers.embeddings.base import Vector
@@ -60,7 +61,7 @@ WITH input AS (
             SELECT max(past.version) FROM item_versions past
             WHERE past.namespace = input.namespace AND past.key = input.key
         ), 0), index_paths::jsonb, importance, valid_from, valid_to, source::jsonb,
-        ttl, $12 + ttl, $12, $12
+        ttl, $12::timestamptz + ttl, $12, $12
     FROM input ORDER BY namespace, key
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value, version = present.version + 1,
@@ -212,7 +213,7 @@ async def replace_passages(
 ) -> None:
     """Make the items' passages exactly those of the puts; unchanged ones are not rewritten."""
     rows = [
-        (*put.address, ordinal, piece.path, piece.text, vector)
+        (*put.address, ordinal, piece.path, piece.text, HalfVector(vector))
         for put, of_item in zip(puts, vectors, strict=True)
         for ordinal, (piece, vector) in enumerate(zip(put.pieces, of_item, strict=True))
     ]

@@ -1,17 +1,17 @@
 """What may be done with items: the decisions behind the store's routes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
-from typing import Any, Self
+from typing import Self
 
 from asyncpg import Record
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
-from app.db import Database
+from app.db import Database, Row
 from app.errors import InvalidRequestError
 from app.namespaces import Range, stored_range, to_stored
 from app.resources import Resources
@@ -50,9 +50,6 @@ _PATCH_ATTEMPTS = 20
 
 
 _DETAIL_NAMES = frozenset(field.name for field in fields(Details))
-
-Row = Mapping[str, Any]
-"""An item with the columns of its table."""
 
 
 class ItemService:
@@ -216,7 +213,7 @@ class ItemService:
         """Return what a listed namespace stands for: itself, or all below where it was cut."""
         stored = access.root + to_stored(labels)
         is_cut = max_depth is not None and len(labels) == max_depth
-        return stored_range(stored) if is_cut else Range(stored, stored + "\0")
+        return stored_range(stored) if is_cut else Range(stored, stored + "\x01")
 
     @property
     def _default_ttl(self) -> timedelta | None:
@@ -259,12 +256,13 @@ def _source_json(source: Source | None) -> str | None:
     return json.dumps(members, ensure_ascii=False)
 
 
-def _details(row: Record) -> Details:
+def _details(row: Row) -> Details:
     return Details(row["importance"], row["valid_from"], row["valid_to"], row["source"])
 
 
-def _index_paths(row: Record) -> list[str] | None:
-    return json.loads(row["index_paths"]) if row["index_paths"] is not None else None
+def _index_paths(row: Row) -> list[str] | None:
+    stored = row["index_paths"]
+    return None if stored is None else [str(path) for path in json.loads(stored)]
 
 
 def _as_row(put: Put, written: Written) -> Row:

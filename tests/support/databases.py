@@ -1,0 +1,55 @@
+"""Databases for tests: each a copy of one that was migrated once."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from app import migrations
+from app.embedded import EmbeddedPostgres
+
+TEMPLATE = "memoryd_template"
+
+_numbers = itertools.count(1)
+
+
+class Cluster:
+    """A PostgreSQL server that hands out migrated, empty databases."""
+
+    def __init__(self, embedded: EmbeddedPostgres) -> None:
+        self._embedded = embedded
+
+    def prepare(self) -> None:
+        self._administer(f"CREATE DATABASE {TEMPLATE} OWNER memoryd")
+        migrations.upgrade(self.url(TEMPLATE))
+
+    @contextmanager
+    def database(self, *, migrated: bool = True) -> Iterator[str]:
+        """Yield the URL of a fresh database, and drop it afterwards."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        template = TEMPLATE if migrated else "template1"
+        self._administer(f"CREATE DATABASE {name} TEMPLATE {template} OWNER memoryd")
+        try:
+            yield self.url(name)
+        finally:
+            self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def url(self, database: str) -> str:
+        return self._embedded.url.replace("/memoryd?", f"/{database}?")
+
+    @property
+    def superuser_url(self) -> str:
+        return self._embedded.superuser_url
+
+    def _administer(self, statement: str) -> None:
+        asyncio.run(self._execute(statement))
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self._embedded.superuser_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()

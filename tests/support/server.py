@@ -1,0 +1,79 @@
+"""A real `memoryd serve` process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+MEMORYD = Path(sys.executable).parent / "memoryd"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Server:
+    """A started server: its address, and its process to stop or kill."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [MEMORYD, "serve", "--port", str(self.port), *arguments],
+                env={**clean_environment(), **environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def wait_until_it_answers(self, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self._log.read_text()
+            try:
+                with urlopen(f"{self.url}/healthz", timeout=5):  # noqa: S310
+                    return
+            except (URLError, ConnectionError, TimeoutError):
+                time.sleep(0.02)
+        raise AssertionError(f"no answer within {seconds} s:\n{self._log.read_text()}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+    def kill(self) -> None:
+        """End every process of the server at once, as a crash would."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
+@contextmanager
+def serving(
+    log: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Yield a running server, and stop it afterwards if it still runs."""
+    server = Server(list(arguments), environment or {}, log)
+    try:
+        server.wait_until_it_answers()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without settings that would change the server."""
+    settings = ("MEMORYD_", "OPENAI_", "ANTHROPIC_", "LANGGRAPH_", "LANGSMITH_", "LANGCHAIN_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings)}

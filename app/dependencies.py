@@ -1,4 +1,4 @@
-"""What routers ask for."""
+"""What routers ask for; all of it `async`, or FastAPI would take a thread for each call."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from app.resources import Resources
 
 
-def get_resources(request: Request) -> Resources:
+async def get_resources(request: Request) -> Resources:
     """Return what this process opened at start."""
     resources: Resources = request.state.resources
     return resources

@@ -30,11 +30,18 @@ def cluster() -> Iterator[Cluster]:
         yield prepared
 
 
-@pytest.fixture
-def database_url(cluster: Cluster) -> Iterator[str]:
-    """An empty, migrated database."""
+@pytest.fixture(scope="session")
+def shared_database_url(cluster: Cluster) -> Iterator[str]:
+    """The database that `database_url` empties for each test."""
     with cluster.database() as url:
         yield url
+
+
+@pytest.fixture
+def database_url(cluster: Cluster, shared_database_url: str) -> str:
+    """An empty, migrated database."""
+    cluster.empty(shared_database_url)
+    return shared_database_url
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from app.store.router import CHANGES, json_response
 router = APIRouter(prefix="/store", tags=["batch"])
 
 
-def get_service(resources: ResourcesDep) -> BatchService:
+async def get_service(resources: ResourcesDep) -> BatchService:
     """Return the batch service of this process."""
     return BatchService.build(resources)
 

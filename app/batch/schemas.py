@@ -24,7 +24,9 @@ class GetOperation(ItemAddress):
     """Read an item."""
 
     op: Literal["get"]
-    refresh_ttl: bool | None = None
+    refresh_ttl: bool | None = Field(
+        None, description="Restart the item's lifetime; absent: as the server is set."
+    )
 
 
 class DeleteOperation(ItemAddress):
@@ -81,4 +83,7 @@ class Batch(Schema):
 class BatchResults(BaseModel):
     """One result for each operation, in order; null for writes that were made and misses."""
 
-    results: list[Item | FoundItems | NamespaceList | Problem | None]
+    results: list[Item | FoundItems | NamespaceList | Problem | None] = Field(
+        description="get: Item; search: FoundItems; list_namespaces: NamespaceList; "
+        "what failed in a batch that is not atomic: Problem."
+    )

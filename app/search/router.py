@@ -16,7 +16,7 @@ from app.store.router import ALWAYS, json_response
 router = APIRouter(prefix="/store", tags=["search"])
 
 
-def get_service(resources: ResourcesDep) -> SearchService:
+async def get_service(resources: ResourcesDep) -> SearchService:
     """Return the search service of this process."""
     return SearchService.build(resources)
 

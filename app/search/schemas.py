@@ -1,6 +1,6 @@
 """Bodies of the search route."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -27,25 +27,27 @@ class SearchItems(Schema):
         description="Text to find items near to; without it the newest come first.",
         examples=["what does Alice like to eat?"],
     )
-    filter: dict[str, Any] | None = Field(
+    filter: Annotated[dict[str, Any], Field(title="Filter")] | None = Field(
         None,
         description="Conditions on the value; see docs/reference/filters.md.",
         examples=[{"kind": "preference"}],
     )
-    limit: int | None = Field(DEFAULT_LIMIT, ge=0, le=MAX_LIMIT)
-    offset: int | None = Field(0, ge=0, le=MAX_OFFSET)
+    limit: int | None = Field(
+        DEFAULT_LIMIT, ge=0, le=MAX_LIMIT, description="At most this many; null: 10."
+    )
+    offset: int | None = Field(0, ge=0, le=MAX_OFFSET, description="Leave out the first this many.")
     refresh_ttl: bool | None = Field(
         None, description="Restart the lifetime of what is found; absent: as the server is set."
     )
 
 
 class FoundItem(Item):
-    """An item, and how near it is to the query: 1 the same, null where nothing was compared."""
+    """An item, and how near it is to the query."""
 
-    score: float | None
+    score: float | None = Field(description="At most 1; null where nothing was compared.")
 
 
 class FoundItems(BaseModel):
     """What was found, best first."""
 
-    items: list[FoundItem]
+    items: list[FoundItem] = Field(description="Empty when nothing was found.")

@@ -44,11 +44,11 @@ ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's versio
 router = APIRouter(prefix="/store", tags=["store"])
 
 
-def get_service(resources: ResourcesDep) -> ItemService:
+async def get_service(resources: ResourcesDep) -> ItemService:
     return ItemService.build(resources)
 
 
-def get_precondition(
+async def get_precondition(
     if_match: Annotated[str | None, Header(description="Go ahead only at this ETag.")] = None,
     if_none_match: Annotated[
         str | None, Header(description="`*`: go ahead only if there is no item yet.")

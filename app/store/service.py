@@ -45,6 +45,9 @@ from app.store.writes import Address, Delete, Details, Put, Write, Written
 RESERVED_ROOT = "langgraph"
 """LangGraph keeps its own records below this label."""
 
+MAX_ADDRESS_BYTES = 2_500
+"""Stored namespace and key together: PostgreSQL indexes rows of up to 2,704 bytes."""
+
 _PATCH_ATTEMPTS = 20
 """A patch is repeated when another writer came first; each round lets one of them through."""
 
@@ -113,10 +116,12 @@ class ItemService:
 
     async def prepare_put(self, access: Access, body: PutItem) -> Put:
         """Check an item's next state and bring it into stored form; nothing is embedded yet."""
+        address = (access.locate(body.namespace, Verb.WRITE), body.key)
+        _check_size(address)
         for index, path in enumerate(body.index_paths or ()):
             check_path(path, f"index[{index}]")
         return Put(
-            address=(access.locate(body.namespace, Verb.WRITE), body.key),
+            address=address,
             value=to_json(body.value, max_bytes=self._settings.max_value_bytes),
             pieces=await self._indexer.cut(body.value, body.index_paths),
             index_paths=body.index_paths,
@@ -246,6 +251,15 @@ class ItemService:
         if row is None:
             raise ItemNotFoundError(address[1])
         return row
+
+
+def _check_size(address: Address) -> None:
+    size = sum(len(part.encode()) for part in address)
+    if size > MAX_ADDRESS_BYTES:
+        raise InvalidRequestError(
+            f"namespace and key together are {size:,} bytes; use at most {MAX_ADDRESS_BYTES:,}.",
+            field="namespace",
+        )
 
 
 def _source_json(source: Source | None) -> str | None:

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -12,6 +13,15 @@ from app import migrations
 from app.embedded import EmbeddedPostgres
 
 TEMPLATE = "memoryd_template"
+
+_EMPTY = """
+DELETE FROM items; DELETE FROM namespaces; DELETE FROM item_versions; DELETE FROM api_keys;
+DELETE FROM embedding_models;
+DO $$ DECLARE index_name text; BEGIN
+    FOR index_name IN SELECT indexname FROM pg_indexes WHERE indexname LIKE 'passages_embedding_%'
+    LOOP EXECUTE 'DROP INDEX ' || index_name; END LOOP;
+END $$
+"""
 
 _numbers = itertools.count(1)
 
@@ -37,6 +47,10 @@ class Cluster:
         finally:
             self._administer(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def empty(self, url: str) -> None:
+        """Remove every row: a hundred times faster than a fresh database."""
+        asyncio.run(self._execute(_EMPTY, database=urlsplit(url).path.lstrip("/")))
+
     def url(self, database: str) -> str:
         return self._embedded.url.replace("/memoryd?", f"/{database}?")
 
@@ -47,8 +61,9 @@ class Cluster:
     def _administer(self, statement: str) -> None:
         asyncio.run(self._execute(statement))
 
-    async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self._embedded.superuser_url)
+    async def _execute(self, statement: str, *, database: str = "postgres") -> None:
+        url = self._embedded.superuser_url.replace("/postgres?", f"/{database}?")
+        connection = await asyncpg.connect(url)
         try:
             await connection.execute(statement)
         finally:

@@ -1,0 +1,248 @@
+"""Putting, getting, patching and deleting items over HTTP."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.clock import FrozenClock
+from app.store.merging import merge
+from tests.support.app import Store
+
+ALICE = ["users", "alice"]
+
+
+async def test_a_put_item_is_read_back(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "food", {"text": "likes ramen", "n": 1.5, "deep": [{"a": None}]})
+    item = await store.get(ALICE, "food")
+    assert item == {
+        "namespace": ALICE,
+        "key": "food",
+        "value": {"text": "likes ramen", "n": 1.5, "deep": [{"a": None}]},
+        "version": 1,
+        "importance": None,
+        "valid_from": None,
+        "valid_to": None,
+        "source": None,
+        "expires_at": None,
+        "created_at": "2026-01-01T12:00:00+00:00",
+        "updated_at": "2026-01-01T12:00:00+00:00",
+    }
+
+
+async def test_a_miss_is_null(store: Store) -> None:
+    assert await store.get(ALICE, "nothing") is None
+    assert await store.get([], "nothing") is None
+
+
+async def test_an_update_keeps_created_at_and_raises_the_version(
+    store: Store, clock: FrozenClock
+) -> None:
+    first = await store.put(ALICE, "food", {"text": "ramen"})
+    clock.advance(timedelta(hours=1))
+    second = await store.put(ALICE, "food", {"text": "pizza"})
+    item = await store.get(ALICE, "food")
+    assert (first.headers["etag"], second.headers["etag"]) == ('"1"', '"2"')
+    assert item["created_at"] == "2026-01-01T12:00:00+00:00"
+    assert item["updated_at"] == "2026-01-01T13:00:00+00:00"
+    assert item["value"] == {"text": "pizza"}
+
+
+async def test_details_are_kept_and_replaced_by_the_next_put(store: Store) -> None:
+    await store.put(
+        ALICE,
+        "food",
+        {"text": "ramen"},
+        importance=0.8,
+        valid_from="2026-01-01T00:00:00",
+        valid_to="2026-02-01T00:00:00+01:00",
+        source={"thread_id": "t1", "position": 3, "speaker": "Alice"},
+    )
+    item = await store.get(ALICE, "food")
+    assert item["importance"] == 0.8
+    assert item["valid_from"] == "2026-01-01T00:00:00+00:00"
+    assert item["valid_to"] == "2026-01-31T23:00:00+00:00"
+    assert item["source"] == {"thread_id": "t1", "position": 3, "speaker": "Alice"}
+    await store.put(ALICE, "food", {"text": "ramen"})
+    item = await store.get(ALICE, "food")
+    assert (item["importance"], item["source"], item["valid_to"]) == (None, None, None)
+
+
+async def test_deleting_is_idempotent(store: Store) -> None:
+    await store.put(ALICE, "food", {"text": "ramen"})
+    await store.delete(ALICE, "food")
+    await store.delete(ALICE, "food")
+    assert await store.get(ALICE, "food") is None
+
+
+async def test_labels_with_dots_are_reached_by_a_json_array(
+    store: Store, client: httpx2.AsyncClient
+) -> None:
+    await store.put(["users", "a@b.c"], "k", {"n": 1})
+    response = await client.get(
+        "/v1/store/items", params={"namespace": '["users","a@b.c"]', "key": "k"}
+    )
+    assert response.json()["namespace"] == ["users", "a@b.c"]
+
+
+@pytest.mark.parametrize("label", ["*", "%", "_", "\\", "+", "new\nline", "end\n", "日本", "[x", " "])
+async def test_unusual_labels_are_literal(store: Store, label: str) -> None:
+    await store.put(["w", label], "k", {"n": 1})
+    await store.put(["w", "other"], "k", {"n": 2})
+    assert (await store.get(["w", label], "k"))["value"] == {"n": 1}
+    assert [item["value"] for item in await store.search(["w", label])] == [{"n": 1}]
+
+
+async def test_an_empty_key_is_a_key(store: Store) -> None:
+    await store.put(ALICE, "", {"n": 1})
+    assert (await store.get(ALICE, ""))["value"] == {"n": 1}
+
+
+async def test_the_longest_legal_address_is_stored(store: Store) -> None:
+    namespace, key = ["n" * 120] * 16, "k" * 512
+    await store.put(namespace, key, {"n": 1})
+    assert (await store.get(namespace, key))["key"] == key
+
+
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"namespace": []}, "namespace"),
+    ({"namespace": ["a", ""]}, "namespace"),
+    ({"namespace": ["a" * 129]}, "namespace"),
+    ({"namespace": ["a"] * 17}, "namespace"),
+    ({"namespace": ["a\x00"]}, "namespace"),
+    ({"namespace": ["a\x1f"]}, "namespace"),
+    ({"namespace": ["\x7f"]}, "namespace"),
+    ({"namespace": "a.b"}, "namespace"),
+    ({"namespace": [1]}, "namespace[0]"),
+    ({"namespace": ["langgraph", "x"]}, "namespace[0]"),
+    ({"namespace": ["日" * 128] * 16, "key": "k"}, "namespace"),
+    ({"key": "k" * 513}, "key"),
+    ({"key": "a\x00"}, "key"),
+    ({"key": None}, "key"),
+    ({"value": None}, "value"),
+    ({"value": [1]}, "value"),
+    ({"value": {"a": "x\x00y"}}, "value.a"),
+    ({"value": {"a": [{"b\x00": 1}]}}, "value.a[0]"),
+    ({"value": {"n": 10**1200}}, "value.n"),
+    ({"value": deep(65)}, "value" + ".a" * 64),
+    ({"value": {"text": "x" * (1 << 20)}}, "value"),
+    ({"importance": 1.5}, "importance"),
+    ({"importance": "high"}, "importance"),
+    ({"valid_from": "yesterday"}, "valid_from"),
+    ({"ttl": 0}, "ttl"),
+    ({"ttl": -1}, "ttl"),
+    ({"ttl": 1e300}, "ttl"),
+    ({"index": True}, "body"),
+    ({"index": ["a[", "b"]}, "index[0]"),
+    ({"index": ["a"], "ttl": 1, "ttl_seconds": 1}, "body"),
+    ({"source": {"thread_id": "a\x00"}}, "source.thread_id"),
+    ({"source": {"who": "a\x00"}}, "source.who"),
+    ({"valid_from": "2026-02-01", "valid_to": "2026-01-01"}, "body"),
+    ({"colour": "red"}, "colour"),
+]
+
+
+@pytest.mark.parametrize(("change", "field"), HOSTILE)
+async def test_bad_input_is_refused_naming_the_field(
+    client: httpx2.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    body = {"namespace": ["a"], "key": "k", "value": {"n": 1}, **change}
+    response = await client.put("/v1/store/items", json=body)
+    problem = response.json()
+    assert response.status_code == 422, problem
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["errors"][0]["field"] == field
+    assert isinstance(problem["detail"], str)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"namespace":["a"],"key":"k","value":{"n":NaN}}',
+        b'{"namespace":["a"],"key":"k","value":{"n":-Infinity}}',
+        b'{"namespace":["a"],"key":"k","value":{"n":1e999}}',
+        b'{"namespace":["a"],"key":"k","value":{"n":"\\ud800"}}',
+        b'{"namespace":["a"],"key":"\\udfff","value":{}}',
+        b'{"namespace":["\\ud800"],"key":"k","value":{}}',
+    ],
+)
+async def test_what_json_or_postgresql_cannot_hold_is_refused(
+    client: httpx2.AsyncClient, raw: bytes
+) -> None:
+    response = await client.put(
+        "/v1/store/items", content=raw, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 422, response.text
+
+
+async def test_the_largest_and_deepest_legal_values_are_stored(store: Store) -> None:
+    text = "x" * ((1 << 20) - 20)
+    await store.put(ALICE, "large", {"text": text}, index=False)
+    assert (await store.get(ALICE, "large"))["value"] == {"text": text}
+    await store.put(ALICE, "deep", deep(63))
+    assert (await store.get(ALICE, "deep"))["value"] == deep(63)
+
+
+async def test_numbers_keep_their_value(store: Store) -> None:
+    value = {"big": 2**70, "small": 1e-300, "one": 1.0, "negative": -0.5}
+    await store.put(ALICE, "numbers", value)
+    assert (await store.get(ALICE, "numbers"))["value"] == value
+
+
+async def test_a_patch_merges_and_answers_with_the_item(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"a": 1, "b": {"c": 2, "d": 3}}, importance=0.5)
+    clock.advance(timedelta(seconds=5))
+    body = {
+        "namespace": ALICE,
+        "key": "k",
+        "value": {"b": {"c": None, "e": 4}},
+        "source": {"position": 1},
+    }
+    response = await store.call("PATCH", "/v1/store/items", status=200, json=body)
+    assert response.json() == await store.get(ALICE, "k")
+    assert response.json()["value"] == {"a": 1, "b": {"d": 3, "e": 4}}
+    assert response.json()["importance"] == 0.5
+    assert response.json()["source"] == {"position": 1}
+    assert response.json()["updated_at"] == "2026-01-01T12:00:05+00:00"
+    assert response.headers["etag"] == '"2"'
+
+
+async def test_a_patch_of_a_missing_item_is_404(store: Store) -> None:
+    body = {"namespace": ALICE, "key": "none", "value": {"a": 1}}
+    response = await store.call("PATCH", "/v1/store/items", status=404, json=body)
+    assert response.json()["code"] == "item_not_found"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(target=json_values, patch=json_values)
+def test_merging_follows_rfc_7386(target: Any, patch: Any) -> None:
+    merged = merge(target, patch)
+    if not isinstance(patch, dict):
+        assert merged == patch
+        return
+    before = target if isinstance(target, dict) else {}
+    for name in before.keys() | patch.keys():
+        if name not in patch:
+            assert merged[name] == before[name]
+        elif patch[name] is None:
+            assert name not in merged
+        else:
+            assert merged[name] == merge(before.get(name), patch[name])

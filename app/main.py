@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import health, problems
+from app.api_document import DescribedApp
 from app.auth.service import Authenticator
 from app.batch.router import router as batch_router
 from app.clock import Clock
@@ -46,7 +47,7 @@ def create_app(
                 with suppress(asyncio.CancelledError):
                     await worker
 
-    app = FastAPI(
+    app = DescribedApp(
         title="memoryd",
         version="1",
         summary="Long-term memory for LLM agents",
@@ -54,7 +55,6 @@ def create_app(
         lifespan=lifespan,
         max_body_size=chosen.max_body_bytes,
         strict_content_type=False,
-        responses={},
     )
     app.include_router(health.router)
     for router in (store_router, search_router, batch_router):

@@ -20,19 +20,26 @@ _TYPE_PREFIX = "urn:memoryd:problem:"
 class FieldProblem(BaseModel):
     """What is wrong with one field of a request."""
 
-    field: str = Field(examples=["namespace[0]"])
-    detail: str
+    field: str = Field(description="Where in the request.", examples=["namespace[0]"])
+    detail: str = Field(description="What is wrong, and what to do.")
 
 
 class Problem(BaseModel):
     """Why a request was not carried out (RFC 9457)."""
 
-    type: str = Field(examples=["urn:memoryd:problem:invalid_request"])
-    title: str
-    status: int
-    detail: str
-    code: str = Field(examples=["invalid_request"])
-    errors: list[FieldProblem] | None = None
+    type: str = Field(
+        description="The kind of problem, as a URN.",
+        examples=["urn:memoryd:problem:invalid_request"],
+    )
+    title: str = Field(description="The kind of problem, in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What went wrong this time, and what to do.")
+    code: str = Field(
+        description="The kind of problem, for programs.", examples=["invalid_request"]
+    )
+    errors: list[FieldProblem] | None = Field(
+        None, description="Each field that is wrong; absent when no field is to blame."
+    )
 
 
 def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
@@ -41,12 +48,14 @@ def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]
     for error in errors:
         titles.setdefault(error.status, []).append(error.title)
     return {
-        status: {
-            "description": " · ".join(sorted(set(of_status))),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
+        status: _problem_response(" · ".join(sorted(set(of_status))))
         for status, of_status in titles.items()
     }
+
+
+def _problem_response(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 def as_problem(error: AppError) -> dict[str, Any]:
@@ -103,6 +112,9 @@ _HTTP_PROBLEMS = {
         "The body is larger than this server takes (MEMORYD_MAX_BODY_BYTES). Send less at once.",
     ),
 }
+
+BODY_PROBLEMS = {str(status): _problem_response(_HTTP_PROBLEMS[status][1]) for status in (400, 413)}
+"""The OpenAPI `responses` that every route with a body shares."""
 
 
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:

@@ -8,6 +8,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels
 
+# What the validators below check, for the OpenAPI document alone: their messages say more than
+# a failed pattern would.
+_CLEAN = {"pattern": r"^[^\x00]*$"}
+_LABEL = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_LABEL_CHARACTERS,
+    "pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+$",
+}
+
 # PostgreSQL's text and jsonb hold neither; JSON and Python strings do.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -40,21 +50,21 @@ def _as_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-Clean = Annotated[str, AfterValidator(storable)]
+Clean = Annotated[str, AfterValidator(storable), Field(json_schema_extra=_CLEAN)]
 """Text that PostgreSQL can hold."""
 
 Labels = Annotated[
     list[str],
     Field(
-        description=f"Labels from the outermost in; at most {MAX_DEPTH} of 1 to "
-        f"{MAX_LABEL_CHARACTERS} characters.",
+        description="Labels from the outermost in.",
         examples=[["users", "alice"]],
+        json_schema_extra={"items": _LABEL, "maxItems": MAX_DEPTH},
     ),
     AfterValidator(_checked_labels),
 ]
 """A namespace or prefix; may be empty."""
 
-ItemLabels = Annotated[Labels, AfterValidator(_not_empty)]
+ItemLabels = Annotated[Labels, AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
 """A namespace that can hold items: at least one label."""
 
 Moment = Annotated[datetime, AfterValidator(_as_utc)]

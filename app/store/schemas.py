@@ -1,9 +1,16 @@
 """Bodies of the store's routes; the first five are LangGraph's wire contract, extended."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from app.namespaces import parse_labels
 from app.schemas import Clean, ItemLabels, Labels, Moment, Schema
@@ -12,7 +19,17 @@ MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
 """A hundred years."""
 
-Key = Annotated[Clean, Field(max_length=MAX_KEY_CHARACTERS, examples=["favourite-food"])]
+MAX_VERSION = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly."""
+
+Key = Annotated[
+    Clean,
+    Field(
+        max_length=MAX_KEY_CHARACTERS,
+        description="Name of the item in its namespace.",
+        examples=["favourite-food"],
+    ),
+]
 Minutes = Annotated[
     float,
     Field(gt=0, le=MAX_TTL_MINUTES, allow_inf_nan=False, description="Minutes; fractions count."),
@@ -21,6 +38,13 @@ Seconds = Annotated[float, Field(gt=0, le=MAX_TTL_MINUTES * 60, allow_inf_nan=Fa
 Value = Annotated[
     dict[str, Any], Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
 ]
+VersionNumber = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+# `true` would be a mistake that has its own message, so it is typed here and refused below.
+EmbedNothing = Annotated[
+    bool, Field(strict=True), WithJsonSchema({"type": "boolean", "const": False})
+]
+# A title names the class that generators make of an object.
+JsonObject = Annotated[dict[str, Any], Field(title="Value", description="Any JSON object.")]
 
 
 def _parsable(namespace: str) -> str:
@@ -47,10 +71,12 @@ class ItemAddress(Schema):
 class ItemDetails(Schema):
     """What an item may carry beside its value."""
 
-    importance: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    importance: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="How much the memory matters, 0 to 1."
+    )
     valid_from: Moment | None = Field(None, description="Since when the memory holds.")
     valid_to: Moment | None = Field(None, description="Until when the memory held.")
-    source: Source | None = None
+    source: Source | None = Field(None, description="Where the memory came from.")
 
     @model_validator(mode="after")
     def _validity_runs_forward(self) -> Self:
@@ -65,7 +91,7 @@ class PutItem(ItemDetails):
     namespace: ItemLabels
     key: Key
     value: Value
-    index: Annotated[bool, Field(strict=True)] | list[Clean] | None = Field(
+    index: EmbedNothing | list[Clean] | None = Field(
         None,
         description="Paths to embed; false embeds nothing; absent or null: the server's default.",
         examples=[["text"]],
@@ -114,7 +140,7 @@ class DeleteItem(ItemAddress):
 class RestoreItem(ItemAddress):
     """The earlier version to make present again."""
 
-    version: int = Field(ge=1, le=2**63 - 1)
+    version: VersionNumber = Field(description="As GET /v1/store/items/versions lists it.")
 
 
 class ListNamespaces(Schema):
@@ -125,8 +151,8 @@ class ListNamespaces(Schema):
     max_depth: int | None = Field(
         None, ge=1, le=1000, description="Cut longer namespaces to this many labels."
     )
-    limit: int | None = Field(100, ge=0, le=10_000)
-    offset: int | None = Field(0, ge=0, le=2**31 - 1)
+    limit: int | None = Field(100, ge=0, le=10_000, description="At most this many; null: 100.")
+    offset: int | None = Field(0, ge=0, le=2**31 - 1, description="Leave out the first this many.")
     counts: bool | None = Field(None, description="Add how many items each namespace holds.")
 
 
@@ -157,38 +183,40 @@ class ReadItem(_AddressQuery):
 class ReadVersions(_AddressQuery):
     """Which item's history to read."""
 
-    before: int | None = Field(None, ge=1, le=2**63 - 1, description="Only older versions.")
-    limit: int = Field(100, ge=1, le=1000)
+    before: VersionNumber | None = Field(None, description="Only older versions.")
+    limit: int = Field(100, ge=1, le=1000, description="At most this many.")
 
 
 class Item(BaseModel):
     """An item as clients see it."""
 
-    namespace: list[str]
-    key: str
-    value: dict[str, Any]
-    version: int
-    importance: float | None
-    valid_from: datetime | None
-    valid_to: datetime | None
-    source: dict[str, Any] | None
-    expires_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
+    namespace: list[str] = Field(description="Labels from the outermost in.")
+    key: str = Field(description="Name of the item in its namespace.")
+    value: JsonObject
+    version: int = Field(description="Grows with every change; also the ETag.")
+    importance: float | None = Field(description="How much the memory matters, 0 to 1.")
+    valid_from: datetime | None = Field(description="Since when the memory holds.")
+    valid_to: datetime | None = Field(description="Until when the memory held.")
+    source: Source | None = Field(description="Where the memory came from.")
+    expires_at: datetime | None = Field(description="When its lifetime ends; null: never.")
+    created_at: datetime = Field(description="When it was first put.")
+    updated_at: datetime = Field(description="When it was last put, patched or restored.")
 
 
 class ItemVersion(BaseModel):
     """One state in an item's history; `value` is null where the item ended."""
 
-    version: int
-    action: str = Field(examples=["put", "patch", "restore", "delete", "expire"])
-    value: dict[str, Any] | None
-    importance: float | None
-    valid_from: datetime | None
-    valid_to: datetime | None
-    source: dict[str, Any] | None
-    actor: str
-    recorded_at: datetime
+    version: int = Field(description="Grows with every change.")
+    action: Literal["put", "patch", "restore", "delete", "expire"] = Field(
+        description="What made this state."
+    )
+    value: JsonObject | None = Field(description="null where the item ended.")
+    importance: float | None = Field(description="How much the memory mattered, 0 to 1.")
+    valid_from: datetime | None = Field(description="Since when the memory held.")
+    valid_to: datetime | None = Field(description="Until when the memory held.")
+    source: Source | None = Field(description="Where the memory came from.")
+    actor: str = Field(description="The key that made the change.")
+    recorded_at: datetime = Field(description="When the change was made.")
 
 
 class ItemVersions(BaseModel):
@@ -198,7 +226,9 @@ class ItemVersions(BaseModel):
 
 
 class NamespaceList(BaseModel):
-    """Namespaces in ascending order; `counts[i]` is how many items `namespaces[i]` holds."""
+    """Namespaces in ascending order."""
 
-    namespaces: list[list[str]]
-    counts: list[int] | None = None
+    namespaces: list[list[str]] = Field(description="Each a list of labels.")
+    counts: list[int] | None = Field(
+        None, description="How many items each namespace holds; absent unless asked for."
+    )

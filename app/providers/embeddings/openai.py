@@ -1,0 +1,189 @@
+"""Embeddings from OpenAI, or from any server that speaks its API."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import openai
+import orjson
+
+from app.providers.embeddings.base import Vector
+from app.providers.embeddings.splitting import split_by_characters
+from app.providers.errors import (
+    BadRequestError,
+    MisconfiguredError,
+    ProviderError,
+    RateLimitedError,
+    UnavailableError,
+)
+
+_PASSAGE_CHARACTERS = 6_000
+"""Below the 8,191 tokens of OpenAI's models even for Chinese, at about 1.3 tokens a character."""
+
+_REQUEST_TEXTS = 32
+"""What the strictest common server takes by default."""
+
+_REQUEST_CHARACTERS = 100_000
+"""Below OpenAI's 300,000 tokens a request in any script."""
+
+_REQUESTS_AT_ONCE = 4
+_SETTINGS_STATUSES = {401, 403, 404}
+_PASSING_STATUSES = {408, 409}
+
+
+class OpenAIEmbedder:
+    """Embeds with `model` at `base_url`, or at OpenAI itself when there is none.
+
+    `dimensions` asks the model for shorter vectors; without it `warm_up` learns the length.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        dimensions: int | None = None,
+        max_retries: int = 2,
+        timeout: float = 30,
+    ) -> None:
+        self.name = f"openai:{model}"
+        self._model = model
+        self._asked_dimensions = dimensions
+        self._known_dimensions = dimensions
+        self._limit = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+        self._client = openai.AsyncOpenAI(
+            # Servers of one's own often take no key, but the SDK insists on one.
+            api_key=api_key or "none",
+            base_url=base_url,
+            max_retries=max_retries,
+            timeout=timeout,
+        )
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector; raises MisconfiguredError before it is known."""
+        if self._known_dimensions is None:
+            raise MisconfiguredError(
+                f"{self.name} has not told its dimensions yet; warm it up first"
+            )
+        return self._known_dimensions
+
+    async def warm_up(self) -> None:
+        """Learn the dimensions unless they are configured."""
+        if self._known_dimensions is None:
+            await self.probe()
+
+    async def probe(self) -> int:
+        """Return the model's dimensions, learnt by embedding a short text."""
+        (vector,) = await self._request(["dimensions"])
+        return len(vector)
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - the provider knows no urgency
+        """Return one vector a text, from as many requests as their sizes need."""
+        requests = (self._request(part) for part in _parts(texts))
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        vectors: list[Vector] = []
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            vectors.extend(answer)
+        return vectors
+
+    def split(self, text: str) -> list[str]:
+        """Cut `text` into passages of at most 6,000 characters.
+
+        That is an estimate: it fits models that read 8,000 tokens, in nearly every script.
+        """
+        return split_by_characters(text, _PASSAGE_CHARACTERS)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _request(self, texts: list[str]) -> list[Vector]:
+        if self._client.is_closed():
+            raise UnavailableError(f"{self.name} is closed; start the server again")
+        dimensions = self._asked_dimensions
+        try:
+            async with self._limit:
+                # Parsed here: what compatible servers send is less regular than the SDK expects.
+                response = await self._client.embeddings.with_raw_response.create(
+                    model=self._model,
+                    input=texts,
+                    dimensions=openai.omit if dimensions is None else dimensions,
+                )
+        except openai.OpenAIError as error:
+            raise _translated(self.name, error) from error
+        return self._vectors(response.content, len(texts))
+
+    def _vectors(self, body: bytes, count: int) -> list[Vector]:
+        try:
+            answers = sorted(orjson.loads(body)["data"], key=lambda answer: answer["index"])
+            vectors = [_unit(answer["embedding"]) for answer in answers]
+        except (ValueError, TypeError, KeyError, binascii.Error) as error:
+            raise UnavailableError(
+                f"{self.name} answered with something else than embeddings; "
+                "check that the base URL is that of an OpenAI-compatible server"
+            ) from error
+        if len(vectors) != count:
+            raise UnavailableError(f"{self.name} gave {len(vectors)} vectors for {count} texts")
+        self._check_dimensions({len(vector) for vector in vectors})
+        return vectors
+
+    def _check_dimensions(self, lengths: set[int]) -> None:
+        if self._known_dimensions is None and len(lengths) == 1:
+            (self._known_dimensions,) = lengths
+        if lengths != {self._known_dimensions}:
+            raise MisconfiguredError(
+                f"{self.name} gives {', '.join(map(str, sorted(lengths)))} dimensions, not the "
+                f"expected {self._known_dimensions}; set the number that the model gives"
+            )
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in runs that one request may hold."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        characters += len(text)
+        if part and (len(part) == _REQUEST_TEXTS or characters > _REQUEST_CHARACTERS):
+            yield part
+            part, characters = [], len(text)
+        part.append(text)
+    if part:
+        yield part
+
+
+def _unit(embedding: Any) -> Vector:
+    """Return the unit vector of an answer's numbers, be they a list or base64."""
+    if isinstance(embedding, str):
+        vector = np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+    else:
+        vector = np.asarray(embedding, dtype=np.float32)
+    length = float(np.linalg.norm(vector))
+    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
+        raise ValueError("an embedding is a list of finite numbers, not all of them zero")
+    return np.asarray(vector / length, dtype=np.float32)
+
+
+def _translated(name: str, error: openai.OpenAIError) -> ProviderError:
+    if isinstance(error, openai.RateLimitError):
+        return RateLimitedError(f"{name} asks for fewer requests: {error.message}")
+    if isinstance(error, openai.APIStatusError):
+        return _of_status(name, error.status_code, error.message)
+    return UnavailableError(f"{name} cannot be reached: {error}")
+
+
+def _of_status(name: str, status: int, message: str) -> ProviderError:
+    if status in _SETTINGS_STATUSES:
+        return MisconfiguredError(
+            f"{name} refuses the request ({status}): {message}; "
+            "check the API key, the model's name and the base URL"
+        )
+    if status in _PASSING_STATUSES or status >= 500:
+        return UnavailableError(f"{name} fails ({status}): {message}")
+    return BadRequestError(f"{name} refuses the text ({status}): {message}")

@@ -1,0 +1,54 @@
+"""Cuts long texts into overlapping passages, at the ends of sentences or words where it can."""
+
+import re
+from collections.abc import Callable
+
+# Tokenisers delete control characters and so join the words around them: not a place to cut.
+_SPACE = r"[^\S\x0b\x0c\x1c-\x1f\x85]"
+_SPACES = re.compile(_SPACE + "+")
+_SENTENCE_END = re.compile(rf"[.!?…][\"')\]]*{_SPACE}+|[。！？]|\n+")  # noqa: RUF001 - Chinese marks
+_OVERLAP = 10
+"""A passage repeats at most this fraction of the one before it: 1/10."""
+
+
+def split_text(text: str, reach: Callable[[int], int]) -> list[str]:
+    """Return passages that together hold every character of `text` apart from white space.
+
+    `reach(start)` is the furthest end of a passage from `start`: beyond `start`, and beyond the
+    text if all the rest fits.
+    """
+    passages = []
+    start, end = 0, 0
+    while end < len(text):
+        limit = reach(start)
+        if limit <= end:
+            start = end
+            limit = reach(start)
+        end = len(text) if limit >= len(text) else _best_end(text, start, limit, end)
+        passage = text[start:end].strip()
+        if passage:
+            passages.append(passage)
+        start = _next_start(text, start, end)
+    return passages
+
+
+def split_by_characters(text: str, limit: int) -> list[str]:
+    """Return passages of at most `limit` characters; none for blank text."""
+    stripped = text.strip()
+    return split_text(stripped, lambda start: start + limit)
+
+
+def _best_end(text: str, start: int, limit: int, previous_end: int) -> int:
+    """Prefer the last sentence end in the second half of the reach, then the last space."""
+    floor = max(start + (limit - start) // 2, previous_end)
+    for boundary in (_SENTENCE_END, _SPACES):
+        ends = [match.end() for match in boundary.finditer(text, floor, limit)]
+        if ends and ends[-1] > floor:
+            return ends[-1]
+    return limit
+
+
+def _next_start(text: str, start: int, end: int) -> int:
+    """Step back from `end` to the first word that begins within the overlap, if one does."""
+    space = _SPACES.search(text, end - (end - start) // _OVERLAP, end)
+    return space.end() if space else end

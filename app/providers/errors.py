@@ -1,0 +1,29 @@
+"""What can go wrong with a model provider, and whether trying again helps."""
+
+from typing import ClassVar
+
+
+class ProviderError(Exception):
+    """A provider did not answer as it should; `retryable` says whether waiting may help."""
+
+    retryable: ClassVar[bool] = False
+
+
+class RateLimitedError(ProviderError):
+    """The provider asks for fewer requests."""
+
+    retryable = True
+
+
+class UnavailableError(ProviderError):
+    """The provider is away, slow or broken, or answers with something else than it should."""
+
+    retryable = True
+
+
+class BadRequestError(ProviderError):
+    """The provider refuses this input; another input may pass."""
+
+
+class MisconfiguredError(ProviderError):
+    """The provider refuses every input until the key, the model or the address is changed."""

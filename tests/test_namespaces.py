@@ -1,0 +1,78 @@
+"""Namespaces: labels in, stored text out, prefixes as ranges."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.namespaces import (
+    InvalidNamespaceError,
+    check_labels,
+    from_stored,
+    parse_labels,
+    stored_range,
+    to_stored,
+)
+
+label = st.text(
+    st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from("\t\n\r"),
+    min_size=1,
+    max_size=20,
+)
+labels = st.lists(label, max_size=6)
+
+
+@given(labels)
+def test_stored_form_is_reversible(namespace: list[str]) -> None:
+    check_labels(namespace)
+    assert from_stored(to_stored(namespace)) == namespace
+
+
+@given(prefix=labels, namespace=labels)
+def test_a_range_holds_exactly_the_namespaces_below_its_prefix(
+    prefix: list[str], namespace: list[str]
+) -> None:
+    scope = stored_range(to_stored(prefix))
+    stored = to_stored(namespace).encode()
+    inside = scope.low.encode() <= stored < scope.high.encode()
+    assert inside == (namespace[: len(prefix)] == prefix)
+
+
+@given(prefix=labels, rest=labels)
+def test_everything_below_a_prefix_is_in_its_range(prefix: list[str], rest: list[str]) -> None:
+    scope = stored_range(to_stored(prefix))
+    assert scope.low.encode() <= to_stored(prefix + rest).encode() < scope.high.encode()
+
+
+@given(labels)
+def test_json_arrays_parse_to_their_labels(namespace: list[str]) -> None:
+    assert parse_labels(json.dumps(namespace)) == namespace
+
+
+@given(st.lists(label.filter(lambda text: "." not in text and text[0] != "["), max_size=6))
+def test_dotted_text_parses_to_its_labels(namespace: list[str]) -> None:
+    assert parse_labels(".".join(namespace)) == namespace
+
+
+@given(st.text())
+def test_any_text_parses_or_is_refused(text: str) -> None:
+    try:
+        check_labels(parse_labels(text))
+    except InvalidNamespaceError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a..b", "label 1 is empty; give every label at least one character"),
+        (".a", "label 0 is empty; give every label at least one character"),
+        ("a.\x1f", "label 1 contains U+001F; leave out control characters"),
+        ("x" * 129, "label 0 has 129 characters; use at most 128"),
+        (".".join("a" * 17), "has 17 labels; use at most 16"),
+    ],
+)
+def test_a_refusal_says_which_label_and_why(text: str, message: str) -> None:
+    with pytest.raises(InvalidNamespaceError, match=message.replace("+", r"\+")):
+        parse_labels(text)

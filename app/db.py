@@ -69,7 +69,7 @@ Connection: TypeAlias = "PoolConnectionProxy[Record]"
 """A borrowed connection; statements are run on it, never kept."""
 
 
-class _ConfinedConnection(asyncpg.Connection):  # type: ignore[type-arg]  # generic in stubs only
+class _ConfinedConnection(asyncpg.Connection):
     """A connection that remembers which root it may see (row-level security reads it)."""
 
     __slots__ = ("_visible_root",)

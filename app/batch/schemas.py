@@ -64,7 +64,13 @@ def _keep_malformed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(value)
     except ValidationError as error:
-        return Malformed(error.errors(include_url=False, include_input=False))
+        return Malformed([_relocated(found) for found in error.errors(include_url=False)])
+
+
+def _relocated(found: ErrorDetails) -> ErrorDetails:
+    """Place an error below the operation; what pydantic places first is the value of `op`."""
+    found["loc"] = ("operation", *(found["loc"][1:] or ("op",)))
+    return found
 
 
 class Batch(Schema):

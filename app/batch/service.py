@@ -68,9 +68,8 @@ class BatchService:
         for place, listing in _of_type(prepared, ListNamespaces).items():
             found, counts = await self._items.list_namespaces(access, listing)
             results.set(place, encoding.namespaces(found, counts))
-        await self._write(
-            access, {**_of_type(prepared, Put), **_of_type(prepared, Delete)}, results
-        )
+        writes = {p: one for p, one in prepared.items() if isinstance(one, Put | Delete)}
+        await self._write(access, writes, results)
         return results.members
 
     async def _prepare(self, access: Access, operation: Operation | Malformed) -> Prepared:

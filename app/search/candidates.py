@@ -76,6 +76,7 @@ async def nearest_exactly(
     model = parameters.add(target.model_id, "smallint")
     of_scope = f"p.namespace >= {low} AND p.namespace < {high} AND p.model_id = {model}"
     limit = parameters.add(largest, "bigint")
+    vector = parameters.add(HalfVector(target.vector), "halfvec")
     rows = await connection.fetch(
         f"""
         WITH size AS MATERIALIZED (
@@ -84,7 +85,7 @@ async def nearest_exactly(
             ) AS counted
         ), ranked AS MATERIALIZED (
             SELECT i.namespace, i.key, i.updated_at,
-                max(1 - (p.embedding <=> {parameters.add(HalfVector(target.vector), "halfvec")})) AS score
+                max(1 - (p.embedding <=> {vector})) AS score
             FROM items i LEFT JOIN passages p
                 ON p.namespace = i.namespace AND p.key = i.key AND {of_scope}
             WHERE {is_in} AND (SELECT too_large FROM size) IS NOT TRUE

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
-    WithJsonSchema,
     model_validator,
 )
 
@@ -39,10 +39,6 @@ Value = Annotated[
     dict[str, Any], Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
 ]
 VersionNumber = Annotated[int, Field(ge=1, le=MAX_VERSION)]
-# `true` would be a mistake that has its own message, so it is typed here and refused below.
-EmbedNothing = Annotated[
-    bool, Field(strict=True), WithJsonSchema({"type": "boolean", "const": False})
-]
 # A title names the class that generators make of an object.
 JsonObject = Annotated[dict[str, Any], Field(title="Value", description="Any JSON object.")]
 
@@ -50,6 +46,18 @@ JsonObject = Annotated[dict[str, Any], Field(title="Value", description="Any JSO
 def _parsable(namespace: str) -> str:
     parse_labels(namespace)
     return namespace
+
+
+def _none_for_false(index: object) -> object:
+    if index is True:
+        raise ValueError("is true; send false, a list of paths, or leave it out")
+    return [] if index is False else index
+
+
+Paths = Annotated[
+    list[Clean],
+    BeforeValidator(_none_for_false, json_schema_input_type=Literal[False] | list[Clean]),
+]
 
 
 class Source(BaseModel):
@@ -91,7 +99,7 @@ class PutItem(ItemDetails):
     namespace: ItemLabels
     key: Key
     value: Value
-    index: EmbedNothing | list[Clean] | None = Field(
+    index: Paths | None = Field(
         None,
         description="Paths to embed; false embeds nothing; absent or null: the server's default.",
         examples=[["text"]],
@@ -105,14 +113,12 @@ class PutItem(ItemDetails):
     def _makes_sense(self) -> Self:
         if self.ttl is not None and self.ttl_seconds is not None:
             raise ValueError("ttl and ttl_seconds are both given; send one of them")
-        if self.index is True:
-            raise ValueError("index is true; send false, a list of paths, or leave it out")
         return self
 
     @property
     def index_paths(self) -> list[str] | None:
-        """The paths to embed: none for false, None for the server's default."""
-        return [] if self.index is False else self.index if isinstance(self.index, list) else None
+        """The paths to embed: none to embed nothing, None for the server's default."""
+        return self.index
 
     def lifetime(self, default: timedelta | None) -> timedelta | None:
         """How long the item lives; None is for ever."""

@@ -44,11 +44,11 @@ async def test_every_state_is_kept_with_its_action_and_actor(
 async def test_history_is_paged_from_the_newest(store: Store, client: httpx2.AsyncClient) -> None:
     for n in range(5):
         await store.put(ALICE, "k", {"n": n})
-    address = {"namespace": "users.alice", "key": "k", "limit": 2}
+    address: dict[str, str | int] = {"namespace": "users.alice", "key": "k", "limit": 2}
     first = (await client.get("/v1/store/items/versions", params=address)).json()["versions"]
-    second = (
-        await client.get("/v1/store/items/versions", params={**address, "before": 4})
-    ).json()["versions"]
+    second = (await client.get("/v1/store/items/versions", params={**address, "before": 4})).json()[
+        "versions"
+    ]
     assert [v["version"] for v in first] == [5, 4]
     assert [v["version"] for v in second] == [3, 2]
 

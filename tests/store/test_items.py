@@ -88,7 +88,9 @@ async def test_labels_with_dots_are_reached_by_a_json_array(
     assert response.json()["namespace"] == ["users", "a@b.c"]
 
 
-@pytest.mark.parametrize("label", ["*", "%", "_", "\\", "+", "new\nline", "end\n", "日本", "[x", " "])
+@pytest.mark.parametrize(
+    "label", ["*", "%", "_", "\\", "+", "new\nline", "end\n", "日本", "[x", " "]
+)
 async def test_unusual_labels_are_literal(store: Store, label: str) -> None:
     await store.put(["w", label], "k", {"n": 1})
     await store.put(["w", "other"], "k", {"n": 2})

@@ -2,14 +2,13 @@
 
 from datetime import timedelta
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.clock import FrozenClock
-from app.db import Database
+from app.db import Connection, Database
 from app.namespaces import to_stored
 from app.store.listing import NamespaceQuery, list_namespaces
 from tests.support.app import Store
@@ -62,9 +61,7 @@ async def test_counts_are_of_what_each_line_stands_for(filled: Store) -> None:
             "POST", "/v1/store/namespaces", status=200, json={"counts": True, **body}
         )
         found = response.json()
-        return dict(
-            zip((".".join(n) for n in found["namespaces"]), found["counts"], strict=True)
-        )
+        return dict(zip((".".join(n) for n in found["namespaces"]), found["counts"], strict=True))
 
     await filled.put(["a"], "k2", {"n": 1}, index=False)
     assert await counted(prefix=["a"]) == {"a": 2, "a.b": 1, "a.b.c": 1, "a.x.c": 1}
@@ -95,7 +92,9 @@ labels = st.lists(st.sampled_from("ab*"), min_size=0, max_size=3)
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    spaces=st.lists(st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4), max_size=8),
+    spaces=st.lists(
+        st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4), max_size=8
+    ),
     prefix=labels,
     suffix=labels,
     max_depth=st.none() | st.integers(1, 3),
@@ -128,7 +127,7 @@ async def test_listing_agrees_with_a_plain_reading_of_the_rules(
     assert [tuple(space) for space in found] == expected
 
 
-async def _fill(connection: asyncpg.Connection, spaces: list[list[str]]) -> None:
+async def _fill(connection: Connection, spaces: list[list[str]]) -> None:
     stored = sorted({to_stored(space) for space in spaces})
     await connection.execute("INSERT INTO namespaces SELECT unnest($1::text[])", stored)
     await connection.execute(

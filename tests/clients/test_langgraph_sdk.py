@@ -1,0 +1,235 @@
+"""The unmodified LangGraph SDK for Python, its asynchronous and its synchronous client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from langgraph_sdk import get_client, get_sync_client
+
+from tests.support.server import Server
+
+pytestmark = pytest.mark.slow
+
+NO_SUCH_ITEM = None
+
+
+class Awaitable:
+    """A synchronous client with the asynchronous one's face, so that one test drives both."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            return method(*arguments, **options)
+
+        return call
+
+
+@pytest.fixture(params=["async", "sync"])
+async def store(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[Any]:
+    if request.param == "async":
+        async with get_client(url=f"{server.url}/v1", api_key=None) as client:
+            yield client.store
+    else:
+        with get_sync_client(url=f"{server.url}/v1/", api_key=None) as sync_client:
+            yield Awaitable(sync_client.store)
+
+
+def keys(found: dict[str, Any]) -> list[str]:
+    return [item["key"] for item in found["items"]]
+
+
+async def test_an_item_comes_back_as_it_was_put(store: Any, root: str) -> None:
+    value = {"text": "Grüße 🌱", "tags": ["a", None, 1.5], "nested": {"deep": [True]}}
+    assert await store.put_item([root, "alice"], key="a/b c?", value=value) is None
+    item = await store.get_item([root, "alice"], key="a/b c?")
+    assert item["namespace"] == [root, "alice"]
+    assert item["key"] == "a/b c?"
+    assert item["value"] == value
+    assert datetime.fromisoformat(item["created_at"]).tzinfo is not None
+    assert item["created_at"] == item["updated_at"]
+
+
+async def test_a_second_put_replaces_the_value_and_keeps_created_at(store: Any, root: str) -> None:
+    await store.put_item([root], key="k", value={"a": 1, "b": 1})
+    first = await store.get_item([root], key="k")
+    await store.put_item([root], key="k", value={"a": 2})
+    second = await store.get_item([root], key="k")
+    assert second["value"] == {"a": 2}
+    assert second["created_at"] == first["created_at"]
+    assert second["updated_at"] > first["updated_at"]
+
+
+async def test_reading_what_is_not_there_returns_none(store: Any, root: str) -> None:
+    assert await store.get_item([root, "nobody"], key="nothing") is NO_SUCH_ITEM
+
+
+async def test_a_deleted_item_is_gone(store: Any, root: str) -> None:
+    await store.put_item([root], key="k", value={"a": 1})
+    assert await store.delete_item([root], key="k") is None
+    assert await store.get_item([root], key="k") is NO_SUCH_ITEM
+    assert keys(await store.search_items([root])) == []
+
+
+async def test_deleting_what_is_not_there_is_no_error(store: Any, root: str) -> None:
+    assert await store.delete_item([root], key="nothing") is None
+
+
+async def test_a_key_may_be_empty_and_labels_may_hold_metacharacters(store: Any, root: str) -> None:
+    odd = [root, "100%_*\\", "+/?&="]
+    await store.put_item(odd, key="", value={"a": 1})
+    assert (await store.get_item(odd, key=""))["namespace"] == odd
+    assert keys(await store.search_items([root, "100%"])) == []
+
+
+async def test_a_value_that_is_not_indexed_is_found_without_a_score(store: Any, root: str) -> None:
+    await store.put_item([root], key="hidden", value={"text": "green tea"}, index=False)
+    await store.put_item([root], key="shown", value={"text": "green tea"})
+    found = await store.search_items([root], query="green tea")
+    assert keys(found) == ["shown", "hidden"]
+    assert found["items"][0]["score"] > 0
+    assert found["items"][1]["score"] is None
+
+
+async def test_index_paths_choose_what_is_compared(store: Any, root: str) -> None:
+    value = {"title": "green tea", "body": "black coffee"}
+    await store.put_item([root], key="by-title", value=value, index=["title"])
+    await store.put_item([root], key="by-body", value=value, index=["body"])
+    by_title = await store.search_items([root], query="green tea")
+    assert keys(by_title) == ["by-title", "by-body"]
+    assert by_title["items"][0]["score"] == pytest.approx(1, abs=1e-3)
+    assert keys(await store.search_items([root], query="black coffee")) == ["by-body", "by-title"]
+
+
+async def test_an_item_expires_after_a_fraction_of_a_minute(store: Any, root: str) -> None:
+    await store.put_item([root], key="brief", value={"a": 1}, ttl=0.01)
+    await store.put_item([root], key="lasting", value={"a": 1}, ttl=1.5)
+    brief = await store.get_item([root], key="brief", refresh_ttl=False)
+    assert 0 < seconds_to_live(brief) <= 0.6
+    await asyncio.sleep(0.7)
+    assert await store.get_item([root], key="brief") is NO_SUCH_ITEM
+    assert keys(await store.search_items([root])) == ["lasting"]
+
+
+async def test_the_params_channel_shows_what_has_expired(store: Any, root: str) -> None:
+    await store.put_item([root], key="brief", value={"a": 1}, ttl=0.001)
+    await asyncio.sleep(0.1)
+    shown = {"omit_expired": "false"}
+    still_there = await store.get_item([root], key="brief", refresh_ttl=False, params=shown)
+    assert still_there["value"] == {"a": 1}
+    assert keys(await store.search_items([root], refresh_ttl=False, params=shown)) == ["brief"]
+    assert keys(await store.search_items([root])) == []
+
+
+async def test_reading_restarts_a_lifetime_unless_told_not_to(store: Any, root: str) -> None:
+    await store.put_item([root], key="k", value={"a": 1}, ttl=1)
+    first = await store.get_item([root], key="k", refresh_ttl=False)
+    second = await store.get_item([root], key="k", refresh_ttl=False)
+    assert second["expires_at"] == first["expires_at"]
+    await store.get_item([root], key="k", refresh_ttl=True)
+    third = await store.get_item([root], key="k")
+    assert third["expires_at"] > first["expires_at"]
+    assert third["updated_at"] == first["updated_at"]
+
+
+async def test_searching_restarts_lifetimes_unless_told_not_to(store: Any, root: str) -> None:
+    await store.put_item([root], key="k", value={"a": 1}, ttl=1)
+    first = await store.get_item([root], key="k", refresh_ttl=False)
+    await store.search_items([root], refresh_ttl=False)
+    second = await store.get_item([root], key="k", refresh_ttl=False)
+    await store.search_items([root], refresh_ttl=True)
+    third = await store.get_item([root], key="k", refresh_ttl=False)
+    assert second["expires_at"] == first["expires_at"]
+    assert third["expires_at"] > first["expires_at"]
+
+
+async def test_without_a_query_the_last_updated_come_first(store: Any, root: str) -> None:
+    for key in ("a", "b", "c"):
+        await store.put_item([root, key], key=key, value={"n": 1})
+    await store.put_item([root, "a"], key="a", value={"n": 2})
+    found = await store.search_items([root])
+    assert keys(found) == ["a", "c", "b"]
+    assert [item["score"] for item in found["items"]] == [None, None, None]
+    assert keys(await store.search_items([root, "b"])) == ["b"]
+
+
+async def test_a_prefix_is_made_of_whole_labels(store: Any, root: str) -> None:
+    await store.put_item([root, "foo"], key="inside", value={})
+    await store.put_item([root, "foobar"], key="beside", value={})
+    assert keys(await store.search_items([root, "foo"])) == ["inside"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({"kind": "tea"}, ["2", "10"]),
+        ({"price": 9}, ["9"]),
+        ({"price": {"$eq": 9}}, ["9"]),
+        ({"price": {"$ne": 9}}, ["2", "10", "100"]),
+        ({"price": {"$gt": 9}}, ["10", "100"]),
+        ({"price": {"$gte": 9}}, ["9", "10", "100"]),
+        ({"price": {"$lt": 10}}, ["2", "9"]),
+        ({"price": {"$lte": 10, "$gt": 2}}, ["9", "10"]),
+        ({"kind": "coffee", "price": {"$gt": 50}}, ["100"]),
+        ({"meta": {"hot": True}}, ["9", "100"]),
+        ({"kind": "water"}, []),
+    ],
+)
+async def test_filters(
+    store: Any, root: str, condition: dict[str, Any], expected: list[str]
+) -> None:
+    for price, kind, hot in ((2, "tea", 0), (9, "coffee", 1), (10, "tea", 0), (100, "coffee", 1)):
+        value = {"price": price, "kind": kind, "meta": {"hot": bool(hot), "sweet": False}}
+        await store.put_item([root], key=str(price), value=value, index=False)
+    found = await store.search_items([root], filter=condition)
+    assert sorted(keys(found), key=int) == expected
+
+
+async def test_a_query_orders_by_score(store: Any, root: str) -> None:
+    for key, text in (("near", "green tea"), ("nearer", "green tea leaves"), ("far", "old ships")):
+        await store.put_item([root], key=key, value={"text": text}, index=["text"])
+    found = await store.search_items([root], query="green tea leaves")
+    assert keys(found) == ["nearer", "near", "far"]
+    scores = [item["score"] for item in found["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == pytest.approx(1, abs=1e-3)
+
+
+async def test_pages_of_a_query_hold_every_item_once(store: Any, root: str) -> None:
+    expected = [f"{n:02}" for n in range(17)]
+    for key in expected:
+        await store.put_item([root], key=key, value={"text": f"tea number {key}"})
+    pages = [
+        keys(await store.search_items([root], query="tea", limit=5, offset=offset))
+        for offset in range(0, 25, 5)
+    ]
+    assert [len(page) for page in pages] == [5, 5, 5, 2, 0]
+    assert sorted(key for page in pages for key in page) == expected
+
+
+async def test_namespaces_are_listed_by_prefix_suffix_and_depth(store: Any, root: str) -> None:
+    for labels in (["a", "x", "p"], ["a", "x", "q"], ["a", "y", "p"], ["b", "x", "p"]):
+        await store.put_item([root, *labels], key="k", value={}, index=False)
+
+    async def listed(*prefix: str, **more: Any) -> list[str]:
+        found = await store.list_namespaces(prefix=[root, *prefix], **more)
+        return ["".join(labels[1:]) for labels in found["namespaces"]]
+
+    assert await listed() == ["axp", "axq", "ayp", "bxp"]
+    assert await listed("a") == ["axp", "axq", "ayp"]
+    assert await listed("a", suffix=["p"]) == ["axp", "ayp"]
+    assert await listed("*", "x") == ["axp", "axq", "bxp"]
+    assert await listed(suffix=["x", "*"]) == ["axp", "axq", "bxp"]
+    assert await listed(max_depth=2) == ["a", "b"]
+    assert await listed("a", max_depth=3) == ["ax", "ay"]
+    assert await listed(limit=2, offset=1) == ["axq", "ayp"]
+
+
+def seconds_to_live(item: dict[str, Any]) -> float:
+    expires_at = datetime.fromisoformat(item["expires_at"])
+    return (expires_at - datetime.now(expires_at.tzinfo)).total_seconds()

@@ -1,0 +1,50 @@
+"""Every route that needs a key: a request that it accepts, and the verb it takes."""
+
+from typing import Any
+
+import httpx2
+
+from app.auth.access import Verb
+
+PLACE = {"namespace": ["users", "alice"], "key": "food"}
+QUERY = {"namespace": "users.alice", "key": "food"}
+
+REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
+    "put_item": ("PUT", "/v1/store/items", Verb.WRITE, {"json": {**PLACE, "value": {"a": 1}}}),
+    "patch_item": ("PATCH", "/v1/store/items", Verb.WRITE, {"json": {**PLACE, "value": {"b": 2}}}),
+    "restore_item": (
+        "POST",
+        "/v1/store/items/restore",
+        Verb.WRITE,
+        {"json": {**PLACE, "version": 1}},
+    ),
+    "get_item": ("GET", "/v1/store/items", Verb.READ, {"params": QUERY}),
+    "list_item_versions": ("GET", "/v1/store/items/versions", Verb.READ, {"params": QUERY}),
+    "search_items": (
+        "POST",
+        "/v1/store/items/search",
+        Verb.READ,
+        {"json": {"namespace_prefix": ["users"]}},
+    ),
+    "list_namespaces": (
+        "POST",
+        "/v1/store/namespaces",
+        Verb.READ,
+        {"json": {"prefix": ["users"]}},
+    ),
+    "run_batch": (
+        "POST",
+        "/v1/store/batch",
+        Verb.READ,
+        {"json": {"operations": [{"op": "get", **PLACE}]}},
+    ),
+    "delete_item": ("DELETE", "/v1/store/items", Verb.DELETE, {"json": PLACE}),
+}
+"""In an order in which each succeeds after those before it."""
+
+
+async def call(
+    client: httpx2.AsyncClient, operation: str, headers: dict[str, str] | None = None
+) -> httpx2.Response:
+    method, path, _, request = REQUESTS[operation]
+    return await client.request(method, path, headers=headers, **request)

@@ -1,0 +1,164 @@
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+
+from app.auth.dependencies import get_access
+from app.config import Settings
+from app.errors import AppError
+from app.main import create_app
+from tests.support.routes import REQUESTS
+
+ROOT = Path(__file__).parents[1]
+FILE_LINES = {"app": 500, "benchmarks": 500, "tests": 800}
+FUNCTION_LINES = 50
+HANDLER_LINES = 10
+SOURCES = [path for folder in FILE_LINES for path in sorted((ROOT / folder).rglob("*.py"))]
+
+OPEN_ROUTES = {
+    "/healthz",
+    "/readyz",
+    "/v1/ok",
+    "/docs",
+    "/docs/oauth2-redirect",
+    "/redoc",
+    "/openapi.json",
+}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def is_generated(path: Path) -> bool:
+    return "generated" in path.parts
+
+
+def functions(path: Path) -> Iterator[Function]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, Function):
+            yield node
+
+
+def lines_of(node: Function) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def routes() -> list[Any]:
+    return list(iter_route_contexts(create_app(Settings()).routes))
+
+
+def guarded_routes() -> list[Any]:
+    return [route for route in routes() if route.path not in OPEN_ROUTES]
+
+
+def calls(dependant: Dependant) -> Iterator[Any]:
+    yield dependant.call
+    for dependency in dependant.dependencies:
+        yield from calls(dependency)
+
+
+def app_errors(of: type[AppError] = AppError) -> Iterator[type[AppError]]:
+    yield of
+    for subclass in of.__subclasses__():
+        yield from app_errors(subclass)
+
+
+def test_no_file_is_too_long() -> None:
+    too_long = {
+        str(path.relative_to(ROOT)): lines
+        for path in SOURCES
+        if not is_generated(path)
+        and (lines := len(path.read_text().splitlines()))
+        > FILE_LINES[path.relative_to(ROOT).parts[0]]
+    }
+    assert too_long == {}, "split these by what they do"
+
+
+def test_no_function_is_too_long() -> None:
+    too_long = {
+        f"{path.relative_to(ROOT)}:{function.lineno} {function.name}": lines_of(function)
+        for path in SOURCES
+        if not is_generated(path)
+        for function in functions(path)
+        if lines_of(function) > FUNCTION_LINES
+    }
+    assert too_long == {}, "give the parts names of their own"
+
+
+def test_nothing_is_imported_inside_a_function() -> None:
+    hidden = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if not is_generated(path)
+        for function in functions(path)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert hidden == []
+
+
+def test_handlers_only_hand_over() -> None:
+    too_long = {}
+    for route in guarded_routes():
+        node = ast.parse(inspect.getsource(route.endpoint)).body[0]
+        assert isinstance(node, Function)
+        lines = (node.end_lineno or 0) - node.body[0].lineno + 1
+        if lines > HANDLER_LINES:
+            too_long[route.operation_id] = lines
+    assert too_long == {}, "move decisions to the feature's service"
+
+
+def test_every_route_needs_a_key_or_is_known_to_be_open() -> None:
+    unguarded = [
+        route.path for route in guarded_routes() if get_access not in calls(route.dependant)
+    ]
+    assert unguarded == []
+
+
+def test_open_routes_are_still_there() -> None:
+    assert {route.path for route in routes()} >= OPEN_ROUTES
+
+
+def test_every_guarded_route_is_tried_over_http() -> None:
+    assert {route.operation_id for route in guarded_routes()} == set(REQUESTS)
+
+
+def test_handlers_and_dependencies_never_take_a_thread() -> None:
+    for route in guarded_routes():
+        for call in calls(route.dependant):
+            # FastAPI's own security schemes are objects with a coroutine __call__.
+            asked = call if inspect.isfunction(call) else call.__call__
+            assert inspect.iscoroutinefunction(asked) or inspect.isasyncgenfunction(asked), (
+                f"{call} of {route.path} is not async: each request would wait for a thread"
+            )
+
+
+def test_every_route_is_described() -> None:
+    for route in guarded_routes():
+        assert route.operation_id == route.endpoint.__name__
+        assert route.summary
+        assert "401" in route.responses or 401 in route.responses
+        assert "403" in route.responses or 403 in route.responses
+
+
+def test_every_error_has_a_code_of_its_own_and_a_title() -> None:
+    errors = list(app_errors())
+    codes = [error.code for error in errors]
+    assert len(codes) == len(set(codes)), sorted(code for code in codes if codes.count(code) > 1)
+    assert len(errors) > 10
+
+
+@pytest.mark.parametrize("error", list(app_errors()), ids=lambda error: error.__name__)
+def test_an_error_can_be_rendered(error: type[AppError]) -> None:
+    assert 400 <= error.status <= 599
+    assert error.title
+    assert error.title[0].isupper()
+    assert error.code.isidentifier()
+    assert error.code.islower()
+    assert error.__name__.endswith("Error")
+    if error is not AppError:
+        assert {"code", "title"} <= vars(error).keys(), "a subclass has a code and title of its own"

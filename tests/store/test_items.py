@@ -144,7 +144,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"ttl": 0}, "ttl"),
     ({"ttl": -1}, "ttl"),
     ({"ttl": 1e300}, "ttl"),
-    ({"index": True}, "body"),
+    ({"index": True}, "index"),
     ({"index": ["a[", "b"]}, "index[0]"),
     ({"index": ["a"], "ttl": 1, "ttl_seconds": 1}, "body"),
     ({"source": {"thread_id": "a\x00"}}, "source.thread_id"),

@@ -2,8 +2,9 @@
 
 import hashlib
 import hmac
+import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
 
@@ -13,13 +14,16 @@ from app.auth.access import Access, Grant
 
 _PREFIX = "mk"
 
+# Wider than what `generate` makes, but short and plain: ids are looked up, cached and logged.
+_TOKEN = re.compile(rf"{_PREFIX}_([0-9a-f]{{1,32}})_([\w-]{{1,128}})", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
     """The text a client sends, taken apart."""
 
     id: str
-    secret: str
+    secret: str = field(repr=False)
 
     @classmethod
     def generate(cls) -> Self:
@@ -29,9 +33,8 @@ class Token:
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """Take a key apart, or return None when it is not one of ours."""
-        prefix, _, rest = text.partition("_")
-        identifier, _, secret = rest.partition("_")
-        return cls(identifier, secret) if prefix == _PREFIX and identifier and secret else None
+        found = _TOKEN.fullmatch(text)
+        return cls(found[1], found[2]) if found else None
 
     @override
     def __str__(self) -> str:

@@ -40,8 +40,8 @@ class Authenticator:
         token = Token.parse(text)
         if token is None:
             raise UnauthenticatedError(
-                "The key that was sent is not one of this server's, which begin with `mk_`. "
-                "The LangGraph SDK sends LANGGRAPH_API_KEY, LANGSMITH_API_KEY or "
+                "The key that was sent is not one of this server's, which look like "
+                "mk_<id>_<secret>. The LangGraph SDK sends LANGGRAPH_API_KEY, LANGSMITH_API_KEY or "
                 "LANGCHAIN_API_KEY from the environment when it is given no api_key."
             )
         return self._check(await self._find(token.id), token)

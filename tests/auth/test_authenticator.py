@@ -1,0 +1,175 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
+from app.auth.errors import UnauthenticatedError
+from app.auth.keys import Token
+from app.auth.service import CACHE_SECONDS, Authenticator, KeyService
+from app.clock import FrozenClock, SystemClock
+from app.db import Database
+
+
+@pytest.fixture
+def authenticator(database: Database, clock: FrozenClock) -> Authenticator:
+    return Authenticator(database, clock)
+
+
+@pytest.fixture
+async def token(keys: KeyService) -> Token:
+    return await keys.create("first", root=[], grants=ALL_GRANTED, expires_at=None)
+
+
+async def refusal(authenticator: Authenticator, text: str | None) -> str:
+    with pytest.raises(UnauthenticatedError) as refused:
+        await authenticator.authenticate(text)
+    assert refused.value.headers == {"WWW-Authenticate": "Bearer"}
+    return refused.value.detail
+
+
+async def test_everyone_may_enter_while_no_key_was_created(authenticator: Authenticator) -> None:
+    for text in (None, "", "lsv2_pt_1", str(Token.generate())):
+        assert await authenticator.authenticate(text) is OPEN
+
+
+async def test_a_key_gives_what_was_granted(keys: KeyService, authenticator: Authenticator) -> None:
+    grants = (
+        Grant(("users",), frozenset({Verb.READ, Verb.WRITE})),
+        Grant((), frozenset({Verb.JOBS})),
+    )
+    token = await keys.create("app", root=["tenants", "acme"], grants=grants, expires_at=None)
+    found = await authenticator.authenticate(str(token))
+    assert found == Access(f"mk_{token.id}", "tenants\x1facme\x1f", grants)
+
+
+async def test_no_key(authenticator: Authenticator, token: Token) -> None:
+    for text in (None, ""):
+        detail = await refusal(authenticator, text)
+        assert "x-api-key" in detail
+        assert "Authorization: Bearer" in detail
+        assert "memoryd keys create" in detail
+
+
+async def test_a_wrong_secret_and_an_unknown_id_cannot_be_told_apart(
+    authenticator: Authenticator, token: Token
+) -> None:
+    wrong = await refusal(authenticator, f"mk_{token.id}_{Token.generate().secret}")
+    unknown = await refusal(authenticator, str(Token.generate()))
+    assert wrong == unknown == "The API key is unknown; check it for a typing error."
+
+
+async def test_a_key_of_another_service_is_explained(
+    authenticator: Authenticator, token: Token
+) -> None:
+    foreign = "lsv2_pt_0123456789abcdef_0123456789"
+    detail = await refusal(authenticator, foreign)
+    assert "mk_<id>_<secret>" in detail
+    assert "LANGSMITH_API_KEY" in detail
+    assert foreign not in detail
+
+
+async def test_a_key_expires_with_the_clock(
+    keys: KeyService, authenticator: Authenticator, clock: FrozenClock
+) -> None:
+    ends = clock.now() + timedelta(minutes=1)
+    token = await keys.create("short", root=[], grants=ALL_GRANTED, expires_at=ends)
+    await authenticator.authenticate(str(token))
+    clock.advance(timedelta(minutes=1) - timedelta(microseconds=1))
+    await authenticator.authenticate(str(token))
+    clock.advance(timedelta(microseconds=1))
+    detail = await refusal(authenticator, str(token))
+    assert detail.startswith(f"The API key mk_{token.id} expired at 2026-01-01T12:01:00+00:00")
+
+
+async def test_only_who_knows_the_secret_learns_that_a_key_was_revoked(
+    keys: KeyService, authenticator: Authenticator, token: Token
+) -> None:
+    assert await keys.revoke(token.id)
+    assert "was revoked" in await refusal(authenticator, str(token))
+    assert "unknown" in await refusal(authenticator, f"mk_{token.id}_wrong")
+
+
+async def test_a_revoked_key_still_closes_the_server(
+    keys: KeyService, database: Database, token: Token
+) -> None:
+    await keys.revoke(token.id)
+    fresh = Authenticator(database, SystemClock())
+    assert "needs an API key" in await refusal(fresh, None)
+
+
+async def test_revoking_keeps_the_first_date(
+    keys: KeyService, clock: FrozenClock, token: Token
+) -> None:
+    revoked_at = clock.now()
+    assert await keys.revoke(token.id)
+    clock.advance(timedelta(hours=1))
+    assert await keys.revoke(token.id)
+    assert [key.revoked_at for key in await keys.list()] == [revoked_at]
+    assert not await keys.revoke("0" * 12)
+
+
+async def test_keys_are_listed_oldest_first(keys: KeyService, clock: FrozenClock) -> None:
+    tokens = []
+    for name in ("one", "two", "three"):
+        tokens.append(await keys.create(name, root=["a"], grants=ALL_GRANTED, expires_at=None))
+        clock.advance(timedelta(seconds=1))
+    found = await keys.list()
+    assert [(key.id, key.name) for key in found] == [
+        (token.id, name) for token, name in zip(tokens, ("one", "two", "three"), strict=True)
+    ]
+    assert {key.grants for key in found} == {ALL_GRANTED}
+
+
+@pytest.mark.slow
+async def test_a_revocation_is_noticed_within_the_promised_time(
+    keys: KeyService, authenticator: Authenticator, token: Token
+) -> None:
+    await authenticator.authenticate(str(token))
+    await keys.revoke(token.id)
+    await authenticator.authenticate(str(token))  # still trusted: nothing is read per request
+    await asyncio.sleep(CACHE_SECONDS)
+    assert "was revoked" in await refusal(authenticator, str(token))
+
+
+@pytest.mark.slow
+async def test_the_first_key_closes_a_running_server(
+    keys: KeyService, authenticator: Authenticator
+) -> None:
+    assert await authenticator.authenticate(None) is OPEN
+    token = await keys.create("first", root=[], grants=ALL_GRANTED, expires_at=None)
+    await asyncio.sleep(CACHE_SECONDS)
+    assert "needs an API key" in await refusal(authenticator, None)
+    await authenticator.authenticate(str(token))
+
+
+class Lookups:
+    """Stands where a database does: keys exist, but none of those asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @asynccontextmanager
+    async def connection(self, _root: str) -> AsyncIterator[Any]:
+        yield self
+
+    async def fetchval(self, _sql: str) -> bool:
+        return True
+
+    async def fetchrow(self, _sql: str, key_id: str) -> None:
+        self.asked.append(key_id)
+
+
+async def test_what_was_looked_up_is_remembered_but_not_for_ever() -> None:
+    lookups = Lookups()
+    authenticator = Authenticator(cast(Database, lookups), SystemClock())
+    for _ in range(3):
+        await refusal(authenticator, "mk_a_x")
+    assert lookups.asked == ["a"]
+    for number in range(10_000):
+        await refusal(authenticator, f"mk_{number:x}0_x")
+    await refusal(authenticator, "mk_a_x")
+    assert lookups.asked.count("a") == 2, "made-up ids must not fill the memory"

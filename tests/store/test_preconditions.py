@@ -1,0 +1,340 @@
+"""If-Match and If-None-Match: their form, and what they guard over HTTP."""
+
+import itertools
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.clock import FrozenClock
+from app.errors import InvalidRequestError
+from app.store.preconditions import UNCONDITIONAL, Precondition, etag
+from tests.support.app import Store
+
+ALICE = ["users", "alice"]
+
+_keys = itertools.count(1)
+
+Tag = tuple[bool, str]
+"""Whether it is weak, and what stands between the quotes."""
+
+
+def parsed(**headers: str) -> Precondition:
+    return Precondition.parse(headers.get("if_match"), headers.get("if_none_match"))
+
+
+@pytest.mark.parametrize(
+    ("header", "matching"),
+    [
+        ('"3"', {3}),
+        (' "3" ', {3}),
+        ('"1", "2" ,"3"', {1, 2, 3}),
+        ('"1",\t"2"', {1, 2}),
+        (',"1",, "2",', {1, 2}),
+        ('"a,b", "4"', {4}),
+        ('"03"', set()),
+        ('""', set()),
+        ('"*"', set()),
+        ("*", {1, 2, 3, 4}),
+        (" * ", {1, 2, 3, 4}),
+    ],
+)
+def test_lists_and_stars_match_the_versions_they_name(header: str, matching: set[int]) -> None:
+    for version in (1, 2, 3, 4):
+        assert parsed(if_match=header).holds(version) is (version in matching)
+        assert parsed(if_none_match=header).holds(version) is (version not in matching)
+
+
+def test_if_match_compares_strongly_and_if_none_match_weakly() -> None:
+    assert not parsed(if_match='W/"3"').holds(3)
+    assert not parsed(if_none_match='W/"3"').holds(3)
+    assert parsed(if_match='W/"3", "3"').holds(3)
+    assert parsed(if_none_match='W/"2", W/"4"').holds(3)
+
+
+@pytest.mark.parametrize("header", ["*", '"1"', 'W/"1"', '"1", "2"'])
+def test_what_does_not_exist_matches_nothing(header: str) -> None:
+    assert not parsed(if_match=header).holds(None)
+    assert parsed(if_none_match=header).holds(None)
+
+
+def test_no_header_always_holds_and_is_falsy() -> None:
+    assert not UNCONDITIONAL
+    assert not parsed()
+    assert parsed().holds(None)
+    assert parsed().holds(1)
+    assert parsed(if_match="*")
+    assert parsed(if_none_match="*")
+
+
+def test_both_headers_must_hold() -> None:
+    both = Precondition.parse('"1", "2"', '"2"')
+    assert [both.holds(version) for version in (1, 2, 3, None)] == [True, False, False, False]
+
+
+MALFORMED = [
+    "", " ", "3", '"3', '3"', "'3'", '"1" "2"', '"1"; "2"', "*, *", '*, "1"', '"1", *',
+    'w/"1"', 'W/ "1"', 'W/1', '"1"x', '"1", 2', "W/*", ",", " , ,",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", MALFORMED)
+def test_malformed_headers_are_refused_by_name(header: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^If-Match is") as refused:
+        Precondition.parse(header, None)
+    assert refused.value.members["errors"][0]["field"] == "If-Match"
+    with pytest.raises(InvalidRequestError, match=r"^If-None-Match is"):
+        Precondition.parse(None, header)
+
+
+@given(st.text(alphabet=st.sampled_from('*,W/" 12a\t'), max_size=30))
+def test_any_header_is_read_or_refused(header: str) -> None:
+    with suppress(InvalidRequestError):
+        assert not Precondition.parse(header, None).holds(None)
+
+
+tags = st.lists(
+    st.tuples(st.booleans(), st.sampled_from(["0", "1", "2", "01", "x", "*", "1,2", "W/"])),
+    min_size=1,
+    max_size=6,
+)
+gaps = st.sampled_from([",", ", ", " ,", " , ", ",\t", ",,", ", ,"])
+
+
+@given(tags=tags, gap=gaps, version=st.sampled_from([None, 1, 2]))
+def test_headers_hold_as_the_tags_in_them_say(
+    tags: list[Tag], gap: str, version: int | None
+) -> None:
+    header = gap.join(written(tag) for tag in tags)
+    named = {(weak, tag) for weak, tag in tags if tag == str(version)}
+    assert parsed(if_match=header).holds(version) is ((False, str(version)) in named)
+    assert parsed(if_none_match=header).holds(version) is (not named)
+
+
+def written(tag: Tag) -> str:
+    weak, text = tag
+    return f'W/"{text}"' if weak else f'"{text}"'
+
+
+async def send(
+    client: httpx2.AsyncClient, operation: str, key: str, **headers: str
+) -> httpx2.Response:
+    path = "/v1/store/items"
+    body: dict[str, Any] = {"namespace": ALICE, "key": key}
+    if operation == "get":
+        query = {"namespace": ".".join(ALICE), "key": key}
+        return await client.get(path, params=query, headers=headers)
+    if operation == "restore":
+        return await client.post(f"{path}/restore", json={**body, "version": 1}, headers=headers)
+    if operation != "delete":
+        body["value"] = {"by": operation}
+    return await client.request(operation.upper(), path, json=body, headers=headers)
+
+
+DONE = {"put": 204, "patch": 200, "delete": 204, "get": 200, "restore": 200}
+
+
+@pytest.mark.parametrize("operation", DONE)
+@pytest.mark.parametrize(
+    ("headers", "holds"),
+    [
+        ({"If-Match": '"2"'}, True),
+        ({"If-Match": '"1", "2"'}, True),
+        ({"If-Match": "*"}, True),
+        ({"If-Match": '"1"'}, False),
+        ({"If-Match": 'W/"2"'}, False),
+        ({"If-Match": '"3"'}, False),
+        ({"If-None-Match": '"1"'}, True),
+        ({"If-None-Match": '"2"'}, False),
+        ({"If-None-Match": 'W/"2"'}, False),
+        ({"If-None-Match": "*"}, False),
+        ({"If-Match": '"2"', "If-None-Match": '"1"'}, True),
+        ({"If-Match": '"2"', "If-None-Match": '"2"'}, False),
+    ],
+)
+async def test_an_item_at_version_two(
+    store: Store, operation: str, headers: dict[str, str], holds: bool
+) -> None:
+    await store.put(ALICE, "k", {"n": 1})
+    await store.put(ALICE, "k", {"n": 2})
+    response = await send(store.client, operation, "k", **headers)
+    if holds:
+        assert response.status_code == DONE[operation]
+        return
+    assert (await store.get(ALICE, "k"))["version"] == 2
+    if operation == "get" and "If-None-Match" in headers:
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == '"2"'
+        return
+    problem = response.json()
+    assert response.status_code == problem["status"] == 412
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (problem["code"], problem["version"]) == ("precondition_failed", 2)
+    assert "is at version 2" in problem["detail"]
+
+
+ON_NOTHING = [
+    ("put", {"If-Match": "*"}, 412),
+    ("put", {"If-Match": '"1"'}, 412),
+    ("put", {"If-None-Match": "*"}, 204),
+    ("put", {"If-None-Match": '"1"'}, 204),
+    ("patch", {"If-None-Match": "*"}, 404),
+    ("patch", {"If-Match": '"1"'}, 404),
+    ("delete", {"If-Match": "*"}, 412),
+    ("delete", {"If-Match": '"1"'}, 412),
+    ("delete", {"If-None-Match": "*"}, 204),
+    ("get", {"If-Match": '"1"'}, 412),
+    ("get", {"If-None-Match": '"1"'}, 200),
+    ("get", {"If-None-Match": "*"}, 200),
+]
+
+
+@pytest.mark.parametrize(("operation", "headers", "status"), ON_NOTHING)
+async def test_an_item_that_never_was(
+    store: Store, operation: str, headers: dict[str, str], status: int
+) -> None:
+    response = await send(store.client, operation, "k", **headers)
+    assert response.status_code == status
+    if status == 412:
+        assert response.json()["version"] is None
+        assert "does not exist" in response.json()["detail"]
+    if operation == "get" and status == 200:
+        assert response.json() is None
+
+
+@pytest.mark.parametrize("end", ["delete", "expire"])
+@pytest.mark.parametrize(
+    ("operation", "headers", "status"),
+    [
+        *ON_NOTHING,
+        ("restore", {"If-Match": "*"}, 412),
+        ("restore", {"If-Match": '"1"'}, 412),
+        ("restore", {"If-None-Match": "*"}, 200),
+    ],
+)
+async def test_an_item_that_ended(
+    store: Store, clock: FrozenClock, end: str, operation: str, headers: dict[str, str], status: int
+) -> None:
+    await store.put(ALICE, "k", {"n": 1}, ttl=1)
+    if end == "delete":
+        await store.delete(ALICE, "k")
+    else:
+        clock.advance(timedelta(minutes=1))
+    response = await send(store.client, operation, "k", **headers)
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize("operation", DONE)
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+async def test_malformed_headers_are_422_on_every_route(
+    store: Store, operation: str, header: str
+) -> None:
+    await store.put(ALICE, "k", {"n": 1})
+    response = await send(store.client, operation, "k", **{header: "1"})
+    problem = response.json()
+    assert response.status_code == problem["status"] == 422
+    assert problem["errors"][0]["field"] == header
+    assert problem["detail"].startswith(f"{header} is '1'; send *")
+    assert len(await store.versions(ALICE, "k")) == 1
+
+
+async def test_a_failed_condition_changes_neither_history_nor_search(store: Store) -> None:
+    await store.put(ALICE, "k", {"text": "ramen"})
+    for operation in ("put", "patch", "delete", "restore"):
+        response = await send(store.client, operation, "k", **{"If-Match": '"7"'})
+        assert response.status_code == 412
+    assert [version["action"] for version in await store.versions(ALICE, "k")] == ["put"]
+    found = await store.search(ALICE, query="ramen")
+    assert [item["value"] for item in found] == [{"text": "ramen"}]
+
+
+@dataclass
+class Step:
+    operation: str
+    if_match: list[Tag] | None
+    if_none_match: list[Tag] | None
+
+    def headers(self) -> dict[str, str]:
+        given = {"If-Match": self.if_match, "If-None-Match": self.if_none_match}
+        return {name: ", ".join(map(header, tags)) for name, tags in given.items() if tags}
+
+    def holds(self, version: int | None) -> bool:
+        if self.if_match and not matches(self.if_match, version, weakly=False):
+            return False
+        return not (self.if_none_match and matches(self.if_none_match, version, weakly=True))
+
+
+def header(tag: Tag) -> str:
+    return "*" if tag[1] == "*" else written(tag)
+
+
+def matches(tags: Iterable[Tag], version: int | None, *, weakly: bool) -> bool:
+    if version is None:
+        return False
+    return any(tag == "*" or (tag == str(version) and (weakly or not weak)) for weak, tag in tags)
+
+
+@dataclass
+class Model:
+    """What one item should be like: the last number used, and whether it is there."""
+
+    last: int = 0
+    present: bool = False
+    actions: list[str] = field(default_factory=list)
+
+    @property
+    def version(self) -> int | None:
+        return self.last if self.present else None
+
+    def status(self, step: Step) -> int:
+        if step.operation == "patch" and not self.present:
+            return 404
+        if step.operation == "restore" and not self.actions:
+            return 404
+        if step.operation == "get" and step.holds(self.version) is False:
+            without = Step("get", step.if_match, None)
+            return 304 if self.present and without.holds(self.version) else 412
+        return DONE[step.operation] if step.holds(self.version) else 412
+
+    def carry_out(self, operation: str) -> None:
+        if operation == "get" or (operation == "delete" and not self.present):
+            return
+        self.last += 1
+        self.present = operation != "delete"
+        self.actions.append(operation)
+
+
+star = st.just([(False, "*")])
+named = st.lists(st.tuples(st.booleans(), st.sampled_from("123456")), min_size=1, max_size=3)
+conditions = st.one_of(st.none(), star, named)
+steps = st.builds(Step, st.sampled_from(["put", *DONE]), conditions, conditions)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(sequence=st.lists(steps, min_size=1, max_size=10))
+async def test_sequences_of_conditional_writes_agree_with_a_model(
+    store: Store, sequence: list[Step]
+) -> None:
+    key, model = f"model-{next(_keys)}", Model()
+    for step in sequence:
+        expected, before = model.status(step), model.version
+        response = await send(store.client, step.operation, key, **step.headers())
+        assert response.status_code == expected, (step, response.text)
+        if expected == 412:
+            assert response.json()["version"] == before
+        if expected in {200, 204}:
+            model.carry_out(step.operation)
+        if expected in {200, 204, 304} and model.version and step.operation != "delete":
+            assert response.headers["etag"] == etag(model.version)
+    history = await store.versions(ALICE, key)
+    assert [version["action"] for version in reversed(history)] == model.actions
+    assert [version["version"] for version in history] == list(range(model.last, 0, -1))

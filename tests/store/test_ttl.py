@@ -1,0 +1,576 @@
+"""Lifetimes: how long items live, what restarts them, and how their end is recorded."""
+
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from app.clock import FrozenClock
+from app.config import Settings
+from app.db import EVERYTHING, Database
+from app.main import create_app
+from app.providers.embeddings.fake import FakeEmbedder
+from app.store.expiry import BATCH, SWEEPER, prune_namespaces, sweep
+from tests.support.app import Store, running
+
+ALICE = ["users", "alice"]
+NEW = {"If-None-Match": "*"}
+MINUTE = timedelta(minutes=1)
+MICROSECOND = timedelta(microseconds=1)
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    opened = await Database.open(str(settings.database_url), pool_size=2)
+    yield opened
+    await opened.close()
+
+
+def moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+async def expiry(store: Store, key: str = "k") -> datetime | None:
+    item = await store.get(ALICE, key, refresh_ttl="false", omit_expired="false")
+    return moment(item["expires_at"])
+
+
+async def is_there(store: Store, key: str = "k") -> bool:
+    return await store.get(ALICE, key, refresh_ttl="false") is not None
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "microseconds"),
+    [
+        ({"ttl": 1}, 60_000_000),
+        ({"ttl": 0.4}, 24_000_000),
+        ({"ttl": 0.0123456}, 740_736),
+        ({"ttl": 1e-6}, 60),
+        ({"ttl": 1.6}, 96_000_000),
+        ({"ttl_seconds": 0.000001}, 1),
+        ({"ttl_seconds": 90.000001}, 90_000_001),
+        ({"ttl": None, "ttl_seconds": 2}, 2_000_000),
+    ],
+)
+async def test_lifetimes_count_to_the_microsecond(
+    store: Store, clock: FrozenClock, lifetime: dict[str, Any], microseconds: int
+) -> None:
+    await store.put(ALICE, "k", {"n": 1}, **lifetime)
+    assert await expiry(store) == clock.now() + timedelta(microseconds=microseconds)
+    clock.advance(timedelta(microseconds=microseconds - 1))
+    assert await is_there(store)
+    clock.advance(MICROSECOND)
+    assert not await is_there(store)
+
+
+@pytest.mark.parametrize(
+    "lifetime",
+    [
+        {"ttl": 0},
+        {"ttl": -1},
+        {"ttl": "soon"},
+        {"ttl": 1e12},
+        {"ttl_seconds": 0},
+        {"ttl": 1, "ttl_seconds": 60},
+    ],
+)
+async def test_lifetimes_that_make_no_sense_are_refused(
+    store: Store, lifetime: dict[str, Any]
+) -> None:
+    await store.put(ALICE, "k", {"n": 1}, status=422, **lifetime)
+    assert await store.get(ALICE, "k") is None
+
+
+async def test_the_default_lifetime_is_for_puts_that_say_nothing(
+    settings: Settings, clock: FrozenClock
+) -> None:
+    chosen = settings.model_copy(update={"default_ttl_minutes": 2.5})
+    async with running(create_app(chosen, embedder=FakeEmbedder(), clock=clock)) as client:
+        store = Store(client)
+        await store.put(ALICE, "absent", {})
+        await store.put(ALICE, "null", {}, ttl=None)
+        await store.put(ALICE, "null seconds", {}, ttl_seconds=None)
+        await store.put(ALICE, "own", {}, ttl=1)
+        batched = {"op": "put", "namespace": ALICE, "value": {}}
+        await store.batch({**batched, "key": "b"}, {**batched, "key": "b null", "ttl": None})
+        default = clock.now() + timedelta(seconds=150)
+        assert await expiry(store, "absent") == await expiry(store, "b") == default
+        for key in ("null", "null seconds", "b null"):
+            assert await expiry(store, key) is None
+        assert await expiry(store, "own") == clock.now() + MINUTE
+
+
+async def test_the_next_put_says_anew_how_long_it_lives(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {}, ttl=5)
+    await store.put(ALICE, "k", {}, ttl=1)
+    assert await expiry(store) == clock.now() + MINUTE
+    await store.put(ALICE, "k", {})
+    assert await expiry(store) is None
+
+
+async def read(store: Store, way: str, refresh: bool | None) -> None:
+    body = {} if refresh is None else {"refresh_ttl": refresh}
+    if way == "get":
+        query = {name: str(value).lower() for name, value in body.items()}
+        assert await store.get(ALICE, "k", **query) is not None
+    elif way == "batch get":
+        [item] = await store.batch({"op": "get", "namespace": ALICE, "key": "k", **body})
+        assert item["key"] == "k"
+    elif way == "batch search":
+        [found] = await store.batch({"op": "search", "namespace_prefix": ALICE, **body})
+        assert len(found["items"]) == 1
+    else:
+        query = {"query": "ramen"} if way == "search by meaning" else {}
+        assert len(await store.search(ALICE, **query, **body)) == 1
+
+
+WAYS = ["get", "search", "search by meaning", "batch get", "batch search"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("setting", "refresh", "restarts"),
+    [
+        (True, None, True),
+        (True, True, True),
+        (True, False, False),
+        (False, None, False),
+        (False, True, True),
+        (False, False, False),
+    ],
+)
+async def test_reading_restarts_a_lifetime_if_that_is_wanted(
+    settings: Settings,
+    clock: FrozenClock,
+    way: str,
+    setting: bool,
+    refresh: bool | None,
+    restarts: bool,
+) -> None:
+    chosen = settings.model_copy(update={"refresh_on_read": setting})
+    async with running(create_app(chosen, embedder=FakeEmbedder(), clock=clock)) as client:
+        store = Store(client)
+        await store.put(ALICE, "k", {"text": "ramen"}, ttl=1.5)
+        written = clock.now()
+        clock.advance(MINUTE)
+        await read(store, way, refresh)
+        alive_from = clock.now() if restarts else written
+        assert await expiry(store) == alive_from + timedelta(seconds=90)
+
+
+async def test_only_what_was_found_lives_longer(store: Store, clock: FrozenClock) -> None:
+    for key in ("a", "b", "c"):
+        await store.put(ALICE, key, {"kind": key}, ttl=2)
+    first_end = clock.now() + 2 * MINUTE
+    clock.advance(MINUTE)
+    await store.search(ALICE, filter={"kind": "b"})
+    assert [await expiry(store, key) for key in ("a", "b", "c")] == [
+        first_end,
+        first_end + MINUTE,
+        first_end,
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_refresh_changes_nothing_but_the_expiry(
+    store: Store, clock: FrozenClock, way: str
+) -> None:
+    await store.put(ALICE, "k", {"text": "ramen"}, ttl=2, importance=0.5)
+    before = await store.get(ALICE, "k", refresh_ttl="false")
+    clock.advance(MINUTE)
+    await read(store, way, True)
+    after = await store.get(ALICE, "k", refresh_ttl="false")
+    assert moment(after.pop("expires_at")) == clock.now() + 2 * MINUTE
+    before.pop("expires_at")
+    assert after == before
+    assert len(await store.versions(ALICE, "k")) == 1
+
+
+async def test_an_item_without_a_lifetime_never_gets_one_by_reading(store: Store) -> None:
+    await store.put(ALICE, "k", {"text": "ramen"})
+    for way in WAYS:
+        await read(store, way, True)
+    assert await expiry(store) is None
+
+
+async def test_expired_items_are_invisible_everywhere(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"text": "ramen"}, ttl=1)
+    await store.put(["users", "bob"], "other", {"text": "ramen"})
+    clock.advance(MINUTE)
+    assert await store.get(ALICE, "k") is None
+    assert await store.search(ALICE) == []
+    assert await store.search(ALICE, query="ramen") == []
+    assert [item["key"] for item in await store.search([], query="ramen")] == ["other"]
+    assert await store.namespaces() == [["users", "bob"]]
+    assert await store.namespaces(max_depth=1) == [["users"]]
+    results = await store.batch(
+        {"op": "get", "namespace": ALICE, "key": "k"},
+        {"op": "search", "namespace_prefix": ALICE},
+        {"op": "search", "namespace_prefix": ALICE, "query": "ramen"},
+        {"op": "list_namespaces", "counts": True},
+    )
+    none: dict[str, Any] = {"items": []}
+    assert results == [None, none, none, {"namespaces": [["users", "bob"]], "counts": [1]}]
+
+
+async def test_omit_expired_false_shows_them(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"text": "ramen"}, ttl=1)
+    clock.advance(2 * MINUTE)
+    item = await store.get(ALICE, "k", omit_expired="false")
+    assert item["value"] == {"text": "ramen"}
+    for body in ({}, {"query": "ramen"}):
+        response = await store.call(
+            "POST",
+            "/v1/store/items/search?omit_expired=false",
+            status=200,
+            json={"namespace_prefix": ALICE, **body},
+        )
+        assert [found["key"] for found in response.json()["items"]] == ["k"]
+
+
+async def test_no_read_brings_an_expired_item_back(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"text": "ramen"}, ttl=1)
+    end = clock.now() + MINUTE
+    clock.advance(MINUTE)
+    shown = {"omit_expired": "false", "refresh_ttl": "true"}
+    assert (await store.get(ALICE, "k", **shown))["key"] == "k"
+    assert await store.get(ALICE, "k", refresh_ttl="true") is None
+    for body in ({}, {"query": "ramen"}):
+        await store.search(ALICE, refresh_ttl=True, **body)
+        await store.call(
+            "POST",
+            "/v1/store/items/search?omit_expired=false",
+            status=200,
+            json={"namespace_prefix": ALICE, "refresh_ttl": True, **body},
+        )
+    await store.batch(
+        {"op": "get", "namespace": ALICE, "key": "k", "refresh_ttl": True},
+        {"op": "search", "namespace_prefix": ALICE, "refresh_ttl": True},
+    )
+    assert await expiry(store) == end
+    assert not await is_there(store)
+
+
+async def test_a_put_over_an_expired_item_is_a_new_item(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"text": "old"}, ttl=1, importance=0.9)
+    born, end = clock.now(), clock.now() + MINUTE
+    clock.advance(3 * MINUTE)
+    await Store(store.client, NEW).put(ALICE, "k", {"text": "new"})
+    item = await store.get(ALICE, "k")
+    assert moment(item["created_at"]) == moment(item["updated_at"]) == clock.now()
+    assert (item["value"], item["importance"], item["expires_at"]) == ({"text": "new"}, None, None)
+    newest, *older = await store.versions(ALICE, "k")
+    assert (newest["version"], newest["value"]) == (item["version"], {"text": "new"})
+    assert [version["action"] for version in older] == ["expire", "put"]
+    assert moment(older[0]["recorded_at"]) == end
+    for at, value in ((born, {"text": "old"}), (end, None), (clock.now(), {"text": "new"})):
+        found = await store.get(ALICE, "k", as_of=at.isoformat())
+        assert (found and found["value"]) == value
+    seen = await store.get(ALICE, "k", as_of=clock.now().isoformat())
+    assert moment(seen["created_at"]) == clock.now()
+
+
+async def test_a_delete_of_an_expired_item_leaves_it_ended_when_it_expired(
+    store: Store, clock: FrozenClock
+) -> None:
+    await store.put(ALICE, "k", {"n": 1}, ttl=1)
+    end = clock.now() + MINUTE
+    clock.advance(3 * MINUTE)
+    await store.delete(ALICE, "k")
+    newest, _ = await store.versions(ALICE, "k")
+    assert (newest["action"], newest["version"]) == ("expire", 2)
+    assert moment(newest["recorded_at"]) == end
+    assert await store.get(ALICE, "k", as_of=end.isoformat()) is None
+
+
+async def test_an_expired_item_cannot_be_patched(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"n": 1}, ttl=1)
+    clock.advance(MINUTE)
+    body = {"namespace": ALICE, "key": "k", "value": {"n": 2}}
+    response = await store.call("PATCH", "/v1/store/items", status=404, json=body)
+    assert response.json()["code"] == "item_not_found"
+    assert len(await store.versions(ALICE, "k")) == 1
+
+
+async def test_a_patch_keeps_the_lifetime_and_restarts_it(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"n": 1}, ttl=2)
+    clock.advance(MINUTE)
+    body = {"namespace": ALICE, "key": "k", "value": {"n": 2}}
+    response = await store.call("PATCH", "/v1/store/items", status=200, json=body)
+    end = clock.now() + 2 * MINUTE
+    assert moment(response.json()["expires_at"]) == await expiry(store) == end
+
+
+async def test_an_expired_item_restored_lives_for_ever(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"n": 1}, ttl=1)
+    clock.advance(2 * MINUTE)
+    body = {"namespace": ALICE, "key": "k", "version": 1}
+    response = await store.call("POST", "/v1/store/items/restore", status=200, json=body)
+    assert response.json()["expires_at"] is None
+    assert moment(response.json()["created_at"]) == clock.now()
+
+
+async def test_as_of_sees_an_item_until_it_expired(store: Store, clock: FrozenClock) -> None:
+    await store.put(ALICE, "k", {"n": 1}, ttl=1)
+    end = clock.now() + MINUTE
+    clock.advance(5 * MINUTE)
+    for _ in range(2):
+        before = await store.get(ALICE, "k", as_of=(end - MICROSECOND).isoformat())
+        assert before["value"] == {"n": 1}
+        assert await store.get(ALICE, "k", as_of=end.isoformat()) is None
+        await store.delete(ALICE, "k")
+
+
+async def test_the_sweeper_removes_exactly_what_has_expired(
+    store: Store, clock: FrozenClock, database: Database
+) -> None:
+    for key, minutes in (("gone", 1), ("just gone", 2), ("stays", 2.0001), ("for ever", None)):
+        await store.put(ALICE, key, {"text": key}, ttl=minutes)
+    end = clock.now() + 2 * MINUTE
+    clock.advance(2 * MINUTE)
+    assert await sweep(database, clock.now()) == 2
+    assert await sweep(database, clock.now()) == 0
+    shown = await store.call(
+        "POST", "/v1/store/items/search?omit_expired=false", status=200, json={}
+    )
+    assert {item["key"] for item in shown.json()["items"]} == {"stays", "for ever"}
+    async with database.connection(EVERYTHING) as connection:
+        rows = await connection.fetch("SELECT DISTINCT key FROM passages")
+    assert {row["key"] for row in rows} == {"stays", "for ever"}
+    ended, put = await store.versions(ALICE, "just gone")
+    assert (ended["action"], ended["version"], ended["actor"]) == ("expire", 2, SWEEPER)
+    assert (ended["value"], moment(ended["recorded_at"])) == (None, end)
+    assert put["action"] == "put"
+
+
+@pytest.mark.slow
+async def test_the_sweeper_goes_on_until_nothing_expired_is_left(
+    store: Store, clock: FrozenClock, database: Database
+) -> None:
+    wanted = 2 * BATCH + 7
+    puts = [
+        {"op": "put", "namespace": ALICE, "key": str(n), "value": {}, "index": False, "ttl": 1}
+        for n in range(wanted)
+    ]
+    for start in range(0, wanted, 1000):
+        await store.batch(*puts[start : start + 1000])
+    clock.advance(MINUTE)
+    assert await sweep(database, clock.now()) == wanted
+    async with database.connection(EVERYTHING) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM items") == 0
+        ends = "SELECT count(*) FROM item_versions WHERE action = 'expire' AND version = 2"
+        assert await connection.fetchval(ends) == wanted
+
+
+async def test_the_sweeper_does_not_wait_for_a_locked_item(
+    store: Store, clock: FrozenClock, database: Database
+) -> None:
+    await store.put(ALICE, "locked", {}, ttl=1)
+    await store.put(ALICE, "free", {}, ttl=1)
+    clock.advance(MINUTE)
+    async with database.transaction(EVERYTHING) as connection:
+        await connection.execute("SET LOCAL lock_timeout = '1s'")
+        await connection.execute("SELECT FROM items WHERE key = 'locked' FOR UPDATE")
+        assert await sweep(database, clock.now()) == 1
+    assert await sweep(database, clock.now()) == 1
+
+
+async def test_a_swept_key_goes_on_counting_versions(
+    store: Store, clock: FrozenClock, database: Database
+) -> None:
+    await store.put(ALICE, "k", {"n": 1}, ttl=1)
+    clock.advance(MINUTE)
+    await sweep(database, clock.now())
+    clock.advance(MINUTE)
+    await Store(store.client, NEW).put(ALICE, "k", {"n": 2})
+    item = await store.get(ALICE, "k")
+    assert (item["version"], moment(item["created_at"])) == (3, clock.now())
+
+
+async def test_pruning_forgets_only_namespaces_that_hold_nothing(
+    store: Store, clock: FrozenClock, database: Database
+) -> None:
+    await store.put(["a", "swept"], "k", {}, ttl=1)
+    await store.put(["a", "deleted"], "k", {})
+    await store.put(["a", "kept"], "k", {})
+    await store.delete(["a", "deleted"], "k")
+    clock.advance(MINUTE)
+    assert await prune_namespaces(database) == 1
+    await sweep(database, clock.now())
+    assert await prune_namespaces(database) == 1
+    async with database.connection(EVERYTHING) as connection:
+        rows = await connection.fetch("SELECT labels FROM namespaces")
+    assert [row["labels"] for row in rows] == [["a", "kept"]]
+    await store.put(["a", "swept"], "k", {})
+    assert await store.namespaces() == [["a", "kept"], ["a", "swept"]]
+
+
+@dataclass
+class Entry:
+    """What one item should be like."""
+
+    value: int
+    ttl: timedelta | None
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+    def alive(self, now: datetime) -> bool:
+        return self.expires_at is None or self.expires_at > now
+
+
+@dataclass
+class Model:
+    """Items by key, and every number that was used up."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    history: dict[str, list[tuple[str, datetime]]] = field(default_factory=dict)
+
+    def visible(self, key: str, now: datetime) -> Entry | None:
+        entry = self.entries.get(key)
+        return entry if entry and entry.alive(now) else None
+
+    def record(self, key: str, action: str, at: datetime) -> int:
+        self.history.setdefault(key, []).append((action, at))
+        return len(self.history[key])
+
+    def bury(self, key: str, now: datetime) -> bool:
+        """End an item that has expired by `now`."""
+        entry = self.entries.get(key)
+        if entry is None or entry.expires_at is None or entry.expires_at > now:
+            return False
+        self.record(key, "expire", entry.expires_at)
+        del self.entries[key]
+        return True
+
+    def put(self, key: str, value: int, ttl: timedelta | None, now: datetime) -> None:
+        self.bury(key, now)
+        past = self.entries.get(key)
+        self.entries[key] = Entry(
+            value,
+            ttl,
+            now + ttl if ttl else None,
+            past.created_at if past else now,
+            now,
+            self.record(key, "put", now),
+        )
+
+    def delete(self, key: str, now: datetime) -> None:
+        if not self.bury(key, now) and key in self.entries:
+            del self.entries[key]
+            self.record(key, "delete", now)
+
+    def refresh(self, key: str, now: datetime) -> None:
+        entry = self.visible(key, now)
+        if entry and entry.ttl:
+            entry.expires_at = now + entry.ttl
+
+
+class Comparison:
+    """One run of operations on the server and on the model."""
+
+    def __init__(self, store: Store, clock: FrozenClock, database: Database) -> None:
+        self._store = store
+        self._clock = clock
+        self._database = database
+        self._namespace = ["model", str(next(_numbers))]
+        self._model = Model()
+        self._values = itertools.count(1)
+
+    async def put(self, key: str, seconds: float | None) -> None:
+        value = next(self._values)
+        await self._store.put(self._namespace, key, {"n": value}, ttl_seconds=seconds)
+        ttl = None if seconds is None else timedelta(seconds=seconds)
+        self._model.put(key, value, ttl, self._clock.now())
+
+    async def delete(self, key: str, _: object) -> None:
+        await self._store.delete(self._namespace, key)
+        self._model.delete(key, self._clock.now())
+
+    async def get(self, key: str, refresh: bool) -> None:
+        item = await self._store.get(self._namespace, key, refresh_ttl=str(refresh).lower())
+        expected = self._model.visible(key, self._clock.now())
+        assert (item and item["value"]["n"]) == (expected and expected.value)
+        if refresh:
+            self._model.refresh(key, self._clock.now())
+
+    async def search(self, _: str, refresh: bool) -> None:
+        found = await self._store.search(self._namespace, refresh_ttl=refresh)
+        now = self._clock.now()
+        keys = {key for key in self._model.entries if self._model.visible(key, now)}
+        assert {item["key"] for item in found} == keys
+        for key in keys if refresh else ():
+            self._model.refresh(key, now)
+
+    async def advance(self, _: str, seconds: float) -> None:
+        self._clock.advance(timedelta(seconds=seconds))
+
+    async def sweep(self, _: str, __: object) -> None:
+        now = self._clock.now()
+        await sweep(self._database, now)
+        for key in list(self._model.entries):
+            self._model.bury(key, now)
+
+    async def agree(self) -> None:
+        now = self._clock.now()
+        for key in self._model.history:
+            await self._agree_on_item(key, now)
+            versions = await self._store.versions(self._namespace, key)
+            told = [(v["action"], moment(v["recorded_at"])) for v in reversed(versions)]
+            assert told == self._model.history[key]
+            numbers = [v["version"] for v in reversed(versions)]
+            assert numbers == list(range(1, len(numbers) + 1))
+        present = any(self._model.visible(key, now) for key in self._model.entries)
+        listed = await self._store.namespaces(prefix=self._namespace)
+        assert listed == ([self._namespace] if present else [])
+
+    async def _agree_on_item(self, key: str, now: datetime) -> None:
+        item = await self._store.get(self._namespace, key, refresh_ttl="false")
+        entry = self._model.visible(key, now)
+        if entry is None:
+            assert item is None
+            return
+        assert (item["value"], item["version"]) == ({"n": entry.value}, entry.version)
+        times = [moment(item[name]) for name in ("created_at", "updated_at", "expires_at")]
+        assert times == [entry.created_at, entry.updated_at, entry.expires_at]
+
+
+keys = st.sampled_from(["a", "b"])
+lifetimes = st.sampled_from([None, 0.5, 1.0, 2.000001])
+pauses = st.sampled_from([0.499999, 0.5, 1.0, 1.000001])
+operations = st.one_of(
+    st.tuples(st.just("put"), keys, lifetimes),
+    st.tuples(st.just("put"), keys, lifetimes),
+    st.tuples(st.just("delete"), keys, st.none()),
+    st.tuples(st.just("get"), keys, st.booleans()),
+    st.tuples(st.just("search"), keys, st.booleans()),
+    st.tuples(st.just("advance"), keys, pauses),
+    st.tuples(st.just("advance"), keys, pauses),
+    st.tuples(st.just("sweep"), keys, st.none()),
+)
+
+
+@pytest.mark.slow
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(sequence=st.lists(operations, min_size=3, max_size=20))
+async def test_random_lives_agree_with_a_model(
+    store: Store,
+    clock: FrozenClock,
+    database: Database,
+    sequence: list[tuple[str, str, Any]],
+) -> None:
+    comparison = Comparison(store, clock, database)
+    for name, key, argument in sequence:
+        await getattr(comparison, name)(key, argument)
+        await comparison.agree()

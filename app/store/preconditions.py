@@ -7,7 +7,8 @@ from typing import Self
 from app.errors import InvalidRequestError
 
 _ANY = "*"
-_TAGS = re.compile(r'^(W/)?"[^"]*"(\s*,\s*(W/)?"[^"]*")*$')
+# Empty elements are ignored, as RFC 9110 (5.6.1) asks.
+_TAGS = re.compile(r'[\s,]*(W/)?"[^"]*"(\s*,[\s,]*(W/)?"[^"]*")*[\s,]*')
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 
 
@@ -27,7 +28,7 @@ class Precondition:
     def parse(cls, if_match: str | None, if_none_match: str | None) -> Self:
         """Check the headers' form; raises InvalidRequestError naming the header."""
         for name, header in (("If-Match", if_match), ("If-None-Match", if_none_match)):
-            if header is not None and header.strip() != _ANY and not _TAGS.match(header.strip()):
+            if header is not None and header.strip() != _ANY and not _TAGS.fullmatch(header):
                 raise InvalidRequestError(
                     f'{name} is {header!r}; send * or entity tags in double quotes, as in "3".',
                     field=name,

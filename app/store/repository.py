@@ -10,6 +10,7 @@ from pgvector import HalfVector
 
 from app.db import Connection
 from app.providers.embeddings.base import Vector
+from app.store.expiry import SWEEPER
 from app.store.writes import Address, Put, Written
 
 COLUMNS = (
@@ -28,10 +29,15 @@ JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace,
 WHERE expires_at IS NULL OR expires_at > $3
 """
 
+# Rows are locked in the order in which every writer locks them, or readers would deadlock.
 _REFRESH = """
-UPDATE items SET expires_at = $3 + ttl
-FROM unnest($1::text[], $2::text[]) AS wanted (namespace, key)
-WHERE items.namespace = wanted.namespace AND items.key = wanted.key AND items.expires_at > $3
+WITH alive AS (
+    SELECT namespace, key FROM items
+    JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
+    WHERE expires_at > $3 ORDER BY namespace, key FOR NO KEY UPDATE OF items
+)
+UPDATE items SET expires_at = $3 + ttl FROM alive
+WHERE items.namespace = alive.namespace AND items.key = alive.key
 """
 
 _LOCK = """
@@ -41,6 +47,7 @@ ORDER BY namespace, key FOR UPDATE OF items
 """
 
 # A deleted item's history goes on where it ended, so a version number is never used twice.
+# Overwriting what has expired records that end first, as the sweeper would have.
 _UPSERT = """
 WITH input AS (
     SELECT * FROM unnest(
@@ -49,8 +56,12 @@ WITH input AS (
     ) AS t (
         namespace, key, value, index_paths, importance, valid_from, valid_to, source, ttl, action
     )
+), expired AS (
+    SELECT namespace, key, version, expires_at FROM items JOIN input USING (namespace, key)
+    WHERE expires_at <= $12
 ), spaces AS (
-    INSERT INTO namespaces (namespace) SELECT DISTINCT namespace FROM input ORDER BY namespace
+    INSERT INTO namespaces (namespace)
+    SELECT namespace FROM input GROUP BY namespace ORDER BY namespace COLLATE "C"
     ON CONFLICT DO NOTHING
 ), written AS (
     INSERT INTO items AS present (
@@ -62,9 +73,10 @@ WITH input AS (
             WHERE past.namespace = input.namespace AND past.key = input.key
         ), 0), index_paths::jsonb, importance, valid_from, valid_to, source::jsonb,
         ttl, $12::timestamptz + ttl, $12, $12
-    FROM input ORDER BY namespace, key
+    FROM input ORDER BY namespace COLLATE "C", key COLLATE "C"
     ON CONFLICT (namespace, key) DO UPDATE SET
-        value = excluded.value, version = present.version + 1,
+        value = excluded.value,
+        version = present.version + CASE WHEN present.expires_at <= $12 THEN 2 ELSE 1 END,
         index_paths = excluded.index_paths, importance = excluded.importance,
         valid_from = excluded.valid_from, valid_to = excluded.valid_to, source = excluded.source,
         ttl = excluded.ttl, expires_at = excluded.expires_at, updated_at = excluded.updated_at,
@@ -80,6 +92,10 @@ WITH input AS (
     SELECT namespace, key, version, input.action, written.value, written.index_paths,
         written.importance, written.valid_from, written.valid_to, written.source, $11, $12
     FROM written JOIN input USING (namespace, key)
+    UNION ALL
+    SELECT namespace, key, expired.version + 1, 'expire', NULL, NULL, NULL, NULL, NULL, NULL,
+        $13, expired.expires_at
+    FROM written JOIN expired USING (namespace, key) WHERE written.version = expired.version + 2
 )
 SELECT namespace, key, version, inserted, created_at, updated_at, expires_at FROM written
 """
@@ -105,7 +121,7 @@ WHERE (present.path, present.text) IS DISTINCT FROM (excluded.path, excluded.tex
 
 _DELETE = """
 WITH doomed AS (
-    SELECT namespace, key, version FROM items
+    SELECT namespace, key, version, expires_at <= $4 AS expired, expires_at FROM items
     JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
     ORDER BY namespace, key FOR UPDATE OF items
 ), gone AS (
@@ -113,7 +129,8 @@ WITH doomed AS (
     WHERE items.namespace = doomed.namespace AND items.key = doomed.key
 )
 INSERT INTO item_versions (namespace, key, version, action, actor, recorded_at)
-SELECT namespace, key, version + 1, 'delete', $3, $4 FROM doomed
+SELECT namespace, key, version + 1, CASE WHEN expired THEN 'expire' ELSE 'delete' END,
+    CASE WHEN expired THEN $5 ELSE $3 END, least(expires_at, $4) FROM doomed
 """
 
 _VERSIONS = """
@@ -201,6 +218,7 @@ async def upsert(
         [put.action for put in puts],
         actor,
         now,
+        SWEEPER,
     )
     return {(namespace, key): Written(*written) for namespace, key, *written in rows}
 
@@ -231,7 +249,7 @@ async def delete(
     connection: Connection, addresses: Iterable[Address], *, actor: str, now: datetime
 ) -> None:
     """End the items that exist among some addresses; their passages go with them."""
-    await connection.execute(_DELETE, *_columns(addresses), actor, now)
+    await connection.execute(_DELETE, *_columns(addresses), actor, now, SWEEPER)
 
 
 async def find_versions(

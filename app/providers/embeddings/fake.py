@@ -9,6 +9,7 @@ import numpy as np
 
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.splitting import split_by_characters
+from app.providers.errors import UnavailableError
 
 _PASSAGE_CHARACTERS = 1_000
 
@@ -25,12 +26,15 @@ class FakeEmbedder:
         self.dimensions = dimensions
         self.delay = delay
         self.calls: list[list[str]] = []
+        self._closed = False
 
     async def warm_up(self) -> None:
         """Do nothing: there is nothing to load."""
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - answers at once
         """Return one vector a text."""
+        if self._closed:
+            raise UnavailableError(f"{self.name} is closed; make another")
         self.calls.append(list(texts))
         await asyncio.sleep(self.delay)
         return [self._vector(text) for text in texts]
@@ -40,7 +44,8 @@ class FakeEmbedder:
         return split_by_characters(text, _PASSAGE_CHARACTERS)
 
     async def aclose(self) -> None:
-        """Do nothing: nothing is held."""
+        """Refuse further calls, as the others do."""
+        self._closed = True
 
     def _vector(self, text: str) -> Vector:
         words = re.findall(r"\w+", text.lower()) or [""]

@@ -68,7 +68,7 @@ class LocalEmbedder:
         """Cut `text` into passages of at most 256 word pieces."""
         if not text.strip():
             return []
-        words = _Words(self._tokenizer.encode(text, add_special_tokens=False))
+        words = Words(self._tokenizer.encode(text, add_special_tokens=False))
         return split_text(text, words.reach)
 
     async def aclose(self) -> None:
@@ -135,7 +135,7 @@ def _batches(texts: Sequence[list[int]]) -> Iterator[list[int]]:
         yield batch
 
 
-class _Words:
+class Words:
     """Where the words of a tokenised text begin, and how far a passage of the model's size goes.
 
     A word has at most 100 tokens (the tokeniser takes longer ones for unknown), so there is
@@ -147,6 +147,7 @@ class _Words:
         self._word_of = encoding.word_ids
 
     def reach(self, start: int) -> int:
+        """Return the end of the longest passage from `start`, or a number beyond any text."""
         first = bisect_left(self._offsets, start)
         beyond = first + MAX_TOKENS - _SPECIAL_TOKENS
         if beyond >= len(self._offsets):

@@ -1,7 +1,7 @@
 """Cuts long texts into overlapping passages, at the ends of sentences or words where it can."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Tokenisers delete control characters and so join the words around them: not a place to cut.
 _SPACE = r"[^\S\x0b\x0c\x1c-\x1f\x85]"
@@ -12,12 +12,17 @@ _OVERLAP = 10
 
 
 def split_text(text: str, reach: Callable[[int], int]) -> list[str]:
-    """Return passages that together hold every character of `text` apart from white space.
+    """Return the passages of `spans`, stripped, without those that are blank."""
+    passages = (text[start:end].strip() for start, end in spans(text, reach))
+    return [passage for passage in passages if passage]
+
+
+def spans(text: str, reach: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of passages that together cover `text`.
 
     `reach(start)` is the furthest end of a passage from `start`: beyond `start`, and beyond the
     text if all the rest fits.
     """
-    passages = []
     start, end = 0, 0
     while end < len(text):
         limit = reach(start)
@@ -25,11 +30,8 @@ def split_text(text: str, reach: Callable[[int], int]) -> list[str]:
             start = end
             limit = reach(start)
         end = len(text) if limit >= len(text) else _best_end(text, start, limit, end)
-        passage = text[start:end].strip()
-        if passage:
-            passages.append(passage)
+        yield start, end
         start = _next_start(text, start, end)
-    return passages
 
 
 def split_by_characters(text: str, limit: int) -> list[str]:

@@ -1,0 +1,49 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.providers.embeddings.base import Embedder
+from app.providers.embeddings.batching import BatchingEmbedder
+from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embeddings.local import LocalEmbedder
+from app.providers.embeddings.openai import OpenAIEmbedder
+from tests.support.openai_server import OpenAIServer, openai_server
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+async def local(model_cache: Path) -> AsyncIterator[LocalEmbedder]:
+    embedder = LocalEmbedder(model_cache)
+    yield embedder
+    await embedder.aclose()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[OpenAIServer]:
+    async with openai_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def remote(server: OpenAIServer) -> AsyncIterator[OpenAIEmbedder]:
+    embedder = OpenAIEmbedder("test-model", base_url=server.base_url, max_retries=0, timeout=5)
+    yield embedder
+    await embedder.aclose()
+
+
+@pytest.fixture(params=["fake", "local", "remote", "batching"])
+def any_embedder(
+    request: pytest.FixtureRequest, local: LocalEmbedder, remote: OpenAIEmbedder
+) -> Embedder:
+    every: dict[str, Embedder] = {
+        "fake": FakeEmbedder(),
+        "local": local,
+        "remote": remote,
+        "batching": BatchingEmbedder(FakeEmbedder()),
+    }
+    return every[request.param]

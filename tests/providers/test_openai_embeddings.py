@@ -1,0 +1,132 @@
+import base64
+import json
+import time
+
+import numpy as np
+import pytest
+
+from app.providers.embeddings.openai import OpenAIEmbedder
+from app.providers.errors import (
+    BadRequestError,
+    MisconfiguredError,
+    ProviderError,
+    RateLimitedError,
+    UnavailableError,
+)
+from tests.support.openai_server import OpenAIServer, Reply
+
+
+def answer(*embeddings: object) -> Reply:
+    data = [{"index": index, "embedding": value} for index, value in enumerate(embeddings)]
+    return Reply(body=json.dumps({"data": data}).encode())
+
+
+def error(status: int, message: str = "scripted", **headers: str) -> Reply:
+    return Reply(status, json.dumps({"error": {"message": message}}).encode(), headers)
+
+
+async def test_a_request_names_the_model_and_the_wanted_dimensions(server: OpenAIServer) -> None:
+    embedder = OpenAIEmbedder("m", base_url=server.base_url, dimensions=64)
+    await embedder.embed(["one"])
+    await embedder.aclose()
+    assert (server.requests[0]["model"], server.requests[0]["input"]) == ("m", ["one"])
+    assert server.requests[0]["dimensions"] == 64
+
+
+async def test_dimensions_are_learnt_once(server: OpenAIServer, remote: OpenAIEmbedder) -> None:
+    with pytest.raises(MisconfiguredError, match="warm it up first"):
+        _ = remote.dimensions
+    await remote.warm_up()
+    await remote.warm_up()
+    assert remote.dimensions == 64
+    assert len(server.requests) == 1
+    assert "dimensions" not in server.requests[0]
+
+
+async def test_many_texts_go_in_several_requests(
+    server: OpenAIServer, remote: OpenAIEmbedder
+) -> None:
+    await remote.embed([f"text {number}" for number in range(70)])
+    assert sorted(len(request["input"]) for request in server.requests) == [6, 32, 32]
+
+
+async def test_long_texts_go_in_requests_of_bounded_size(
+    server: OpenAIServer, remote: OpenAIEmbedder
+) -> None:
+    await remote.embed(["word " * 8_000] * 5)
+    assert [len(request["input"]) for request in server.requests] == [2, 2, 1]
+
+
+async def test_base64_answers_are_read(server: OpenAIServer, remote: OpenAIEmbedder) -> None:
+    numbers = np.array([3, 4], dtype="<f4")
+    server.script.append(answer(base64.b64encode(numbers.tobytes()).decode()))
+    (vector,) = await remote.embed(["x"])
+    np.testing.assert_allclose(vector, [0.6, 0.8])
+
+
+async def test_a_rate_limit_is_waited_out(server: OpenAIServer) -> None:
+    server.script.append(error(429, **{"retry-after": "0.2"}))
+    embedder = OpenAIEmbedder("m", base_url=server.base_url, max_retries=1)
+    began = time.monotonic()
+    assert len(await embedder.embed(["x"])) == 1
+    await embedder.aclose()
+    assert time.monotonic() - began >= 0.2
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected", "words"),
+    [
+        (error(429), RateLimitedError, "fewer requests"),
+        (error(500), UnavailableError, r"fails \(500\)"),
+        (error(409), UnavailableError, r"fails \(409\)"),
+        (error(400, "too long"), BadRequestError, "too long"),
+        (error(401), MisconfiguredError, "check the API key"),
+        (error(404), MisconfiguredError, "the model's name"),
+        (Reply(body=b"{nonsense"), UnavailableError, "check that the base URL"),
+        (Reply(body=b"[]"), UnavailableError, "check that the base URL"),
+        (Reply(body=b'{"data": null}'), UnavailableError, "check that the base URL"),
+        (
+            Reply(body=b"<html>", headers={"content-type": "text/html"}),
+            UnavailableError,
+            "base URL",
+        ),
+        (answer([1.0, 2.0], [2.0, 1.0]), UnavailableError, "gave 2 vectors for 1 texts"),
+        (answer(), UnavailableError, "gave 0 vectors for 1 texts"),
+        (answer([0.0, 0.0]), UnavailableError, "check that the base URL"),
+        (answer(["a", "b"]), UnavailableError, "check that the base URL"),
+        (answer("not base64!"), UnavailableError, "check that the base URL"),
+    ],
+)
+async def test_faults_become_provider_errors(
+    server: OpenAIServer,
+    remote: OpenAIEmbedder,
+    reply: Reply,
+    expected: type[ProviderError],
+    words: str,
+) -> None:
+    server.script.append(reply)
+    with pytest.raises(expected, match=words):
+        await remote.embed(["x"])
+
+
+async def test_other_dimensions_than_configured_are_refused(server: OpenAIServer) -> None:
+    embedder = OpenAIEmbedder("m", base_url=server.base_url, dimensions=100)
+    with pytest.raises(MisconfiguredError, match="gives 64 dimensions, not the expected 100"):
+        await embedder.embed(["x"])
+    await embedder.aclose()
+
+
+async def test_a_server_that_is_too_slow_is_unavailable(server: OpenAIServer) -> None:
+    server.script.append(Reply(delay=0.3))
+    embedder = OpenAIEmbedder("m", base_url=server.base_url, max_retries=0, timeout=0.1)
+    with pytest.raises(UnavailableError, match="timed out"):
+        await embedder.embed(["x"])
+    await embedder.aclose()
+
+
+async def test_a_server_that_is_away_is_unavailable() -> None:
+    embedder = OpenAIEmbedder("m", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        await embedder.embed(["x"])
+    await embedder.aclose()

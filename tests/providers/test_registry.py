@@ -1,0 +1,51 @@
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from app.providers.embeddings.registry import create_embedder
+
+create = partial(
+    create_embedder,
+    cache_dir=Path("models"),
+    openai_api_key=None,
+    openai_base_url=None,
+    dimensions=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "dimensions"), [("local:all-MiniLM-L6-v2", 384), ("fake:hashed", 64)]
+)
+async def test_a_setting_selects_an_embedder(setting: str, dimensions: int) -> None:
+    embedder = create(setting)
+    assert embedder is not None
+    assert (embedder.name, embedder.dimensions) == (setting, dimensions)
+    await embedder.aclose()
+
+
+async def test_an_openai_model_is_selected_with_its_dimensions() -> None:
+    embedder = create("openai:text-embedding-3-small", openai_api_key="key", dimensions=256)
+    assert embedder is not None
+    assert (embedder.name, embedder.dimensions) == ("openai:text-embedding-3-small", 256)
+    await embedder.aclose()
+
+
+def test_none_selects_none() -> None:
+    assert create("none") is None
+
+
+@pytest.mark.parametrize("setting", ["", "local:other", "openai:", "local", "cohere:embed"])
+def test_an_unknown_setting_is_refused_with_what_is_accepted(setting: str) -> None:
+    with pytest.raises(ValueError, match="choose local:all-MiniLM-L6-v2, openai:MODEL"):
+        create(setting)
+
+
+def test_openai_without_key_or_address_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs OPENAI_API_KEY"):
+        create("openai:text-embedding-3-small")
+
+
+def test_the_local_model_has_no_other_dimensions() -> None:
+    with pytest.raises(ValueError, match="has 384 dimensions, not 100"):
+        create("local:all-MiniLM-L6-v2", dimensions=100)

@@ -15,7 +15,7 @@ from app.clock import Clock
 from app.config import Settings
 from app.logging import configure_logging
 from app.providers.embeddings.base import Embedder
-from app.requests import RequestContext
+from app.requests import BodyLimit, RequestContext
 from app.resources import open_resources
 from app.search.router import router as search_router
 from app.store.router import router as store_router
@@ -53,12 +53,12 @@ def create_app(
         summary="Long-term memory for LLM agents",
         description=DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=chosen.max_body_bytes,
         strict_content_type=False,
     )
     app.include_router(health.router)
     for router in (store_router, search_router, batch_router):
         app.include_router(router, prefix="/v1")
     problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(RequestContext)
     return app

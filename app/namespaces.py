@@ -64,7 +64,7 @@ def parse_labels(text: str) -> list[str]:
 def _json_labels(text: str) -> list[str] | None:
     try:
         parsed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_labels = isinstance(parsed, list) and all(isinstance(label, str) for label in parsed)
     return parsed if is_labels else None

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -12,6 +12,9 @@ from app.config import Settings
 from app.db import sqlalchemy_url
 from app.embedded import EmbeddedPostgres
 from app.models import metadata
+
+# Held by whoever migrates: others wait, then find that nothing is left to do.
+_MIGRATION_LOCK = 7_305_312
 
 
 def _is_ours(_object: Any, name: str | None, kind: str, *_: Any) -> bool:
@@ -33,6 +36,8 @@ def _migrate(connection: Connection) -> None:
 async def _connect_and_migrate(url: str) -> None:
     engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
     async with engine.connect() as connection:
+        await connection.execute(text(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})"))
+        await connection.commit()
         await connection.run_sync(_migrate)
     await engine.dispose()
 

@@ -37,8 +37,9 @@ class Problem(BaseModel):
     code: str = Field(
         description="The kind of problem, for programs.", examples=["invalid_request"]
     )
-    errors: list[FieldProblem] | None = Field(
-        None, description="Each field that is wrong; absent when no field is to blame."
+    errors: list[FieldProblem] = Field(
+        default_factory=list,
+        description="Each field that is wrong; absent when no field is to blame.",
     )
 
 

@@ -73,15 +73,21 @@ def _relocated(found: ErrorDetails) -> ErrorDetails:
     return found
 
 
+def _drop_default(schema: dict[str, Any]) -> None:
+    # To generators of TypeScript, a member with a default is one that must be sent.
+    del schema["default"]
+
+
 class Batch(Schema):
     """Operations that are carried out together; reads see the state before the batch."""
 
     operations: list[Annotated[Operation, WrapValidator(_keep_malformed)]] = Field(
-        max_length=MAX_OPERATIONS
+        max_length=MAX_OPERATIONS, description="What to do, each with its `op`."
     )
     atomic: bool = Field(
         True,
-        description="true: all writes or, on any problem, none; "
+        json_schema_extra=_drop_default,
+        description="true, or absent: all writes or, on any problem, none; "
         "false: each operation has its own result or problem.",
     )
 

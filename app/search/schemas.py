@@ -33,9 +33,14 @@ class SearchItems(Schema):
         examples=[{"kind": "preference"}],
     )
     limit: int | None = Field(
-        DEFAULT_LIMIT, ge=0, le=MAX_LIMIT, description="At most this many; null: 10."
+        None,
+        ge=0,
+        le=MAX_LIMIT,
+        description=f"At most this many; absent or null: {DEFAULT_LIMIT}.",
     )
-    offset: int | None = Field(0, ge=0, le=MAX_OFFSET, description="Leave out the first this many.")
+    offset: int | None = Field(
+        None, ge=0, le=MAX_OFFSET, description="Leave out the first this many."
+    )
     refresh_ttl: bool | None = Field(
         None, description="Restart the lifetime of what is found; absent: as the server is set."
     )

@@ -157,8 +157,12 @@ class ListNamespaces(Schema):
     max_depth: int | None = Field(
         None, ge=1, le=1000, description="Cut longer namespaces to this many labels."
     )
-    limit: int | None = Field(100, ge=0, le=10_000, description="At most this many; null: 100.")
-    offset: int | None = Field(0, ge=0, le=2**31 - 1, description="Leave out the first this many.")
+    limit: int | None = Field(
+        None, ge=0, le=10_000, description="At most this many; absent or null: 100."
+    )
+    offset: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Leave out the first this many."
+    )
     counts: bool | None = Field(None, description="Add how many items each namespace holds.")
 
 
@@ -228,7 +232,7 @@ class ItemVersion(BaseModel):
 class ItemVersions(BaseModel):
     """An item's history, newest first."""
 
-    versions: list[ItemVersion]
+    versions: list[ItemVersion] = Field(description="Empty for an item that never was.")
 
 
 class NamespaceList(BaseModel):

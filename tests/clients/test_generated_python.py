@@ -1,0 +1,144 @@
+"""A client that openapi-python-client generates from openapi.yaml, against a real server."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server import Server
+
+pytestmark = pytest.mark.slow
+
+PACKAGE = "memoryd_generated_client"
+
+GENERATOR = Path(sys.executable).parent / "openapi-python-client"
+
+OPENAPI = Path(__file__).parents[2] / "openapi.yaml"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The generated package; a warning of the generator is a failure."""
+    directory = tmp_path_factory.mktemp("generated")
+    config = directory / "config.yaml"
+    config.write_text("post_hooks: []\n")
+    command = f"generate --path {OPENAPI} --config {config} --output-path {directory / PACKAGE}"
+    options = ["--meta", "none", "--fail-on-warning"]
+    subprocess.run([GENERATOR, *command.split(), *options], check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(directory)
+        yield import_module(PACKAGE)
+
+
+@pytest.fixture
+def client(package: Any, server: Server) -> Iterator[Any]:
+    with package.Client(base_url=server.url) as started:
+        yield started
+
+
+@pytest.fixture
+def models(package: Any) -> Any:
+    return import_module(f"{PACKAGE}.models")
+
+
+def operation(tag: str, name: str) -> Any:
+    return import_module(f"{PACKAGE}.api.{tag}.{name}")
+
+
+@pytest.fixture
+def put(client: Any, models: Any, root: str) -> Any:
+    def put(key: str, value: dict[str, Any], **details: Any) -> Any:
+        members = models.PutItemValue.from_dict(value)
+        body = models.PutItem(namespace=[root], key=key, value=members, **details)
+        return operation("store", "put_item").sync_detailed(client=client, body=body)
+
+    return put
+
+
+def test_put_and_get(client: Any, models: Any, root: str, put: Any) -> None:
+    source = models.Source(thread_id="t1", position=3)
+    written = put("k", {"text": "green tea"}, importance=0.5, source=source, index=False, ttl=1.5)
+    assert written.status_code == 204
+    assert written.parsed is None
+    item = operation("store", "get_item").sync(client=client, namespace=root, key="k")
+    assert isinstance(item, models.Item)
+    assert item.value.additional_properties == {"text": "green tea"}
+    assert (item.importance, item.source) == (0.5, source)
+    assert written.headers["etag"] == f'"{item.version}"'
+    assert item.expires_at > item.created_at == item.updated_at
+
+
+def test_a_miss_is_none(client: Any, root: str) -> None:
+    missed = operation("store", "get_item").sync_detailed(client=client, namespace=root, key="k")
+    assert missed.status_code == 200
+    assert missed.parsed is None
+
+
+async def test_search(package: Any, server: Server, models: Any, root: str, put: Any) -> None:
+    put("tea", {"text": "green tea", "price": 3}, index=["text"])
+    put("coffee", {"text": "black coffee", "price": 9}, index=["text"])
+    condition = models.SearchItemsFilter.from_dict({"price": {"$lt": 5}})
+    by_query = models.SearchItems(namespace_prefix=[root], query="green tea")
+    by_filter = models.SearchItems(namespace_prefix=[root], filter_=condition)
+    search = operation("search", "search_items").asyncio
+    async with package.Client(base_url=server.url) as client:
+        found = await search(client=client, body=by_query)
+        filtered = await search(client=client, body=by_filter)
+    assert [item.key for item in found.items] == ["tea", "coffee"]
+    assert found.items[0].score == pytest.approx(1, abs=1e-3)
+    assert [(item.key, item.score) for item in filtered.items] == [("tea", None)]
+
+
+def test_a_batch_returns_a_result_of_each_kind(
+    client: Any, models: Any, root: str, put: Any
+) -> None:
+    put("k", {"n": 1}, index=False)
+    body = models.Batch(
+        operations=[
+            models.GetOperation(op="get", namespace=[root], key="k"),
+            models.SearchOperation(op="search", namespace_prefix=[root]),
+            models.ListNamespacesOperation(op="list_namespaces", prefix=[root], counts=True),
+            models.DeleteOperation(op="delete", namespace=[root], key="k"),
+            models.SearchOperation(op="search", namespace_prefix=[root], limit=-1),
+        ],
+        atomic=False,
+    )
+    results = operation("batch", "run_batch").sync(client=client, body=body).results
+    kinds = (models.Item, models.FoundItems, models.NamespaceList, type(None), models.Problem)
+    assert tuple(type(result) for result in results) == kinds
+    assert results[0].key == results[1].items[0].key == "k"
+    assert (results[2].namespaces, results[2].counts) == ([[root]], [1])
+    assert results[4].errors[0].field == "limit"
+
+
+def test_history_and_its_end(client: Any, models: Any, root: str, put: Any) -> None:
+    put("k", {"n": 1}, index=False)
+    body = models.DeleteItem(namespace=[root], key="k")
+    deleted = operation("store", "delete_item").sync_detailed(client=client, body=body)
+    assert deleted.status_code == 204
+    history = operation("store", "list_item_versions").sync(client=client, namespace=root, key="k")
+    end, start = history.versions
+    assert (end.action, end.value) == (models.ItemVersionAction.DELETE, None)
+    assert (start.action, start.value.to_dict()) == (models.ItemVersionAction.PUT, {"n": 1})
+
+
+def test_errors_are_problems(models: Any, put: Any) -> None:
+    refused = put("k", {}, ttl=-1)
+    assert refused.status_code == 422
+    assert isinstance(refused.parsed, models.Problem)
+    assert refused.parsed.code == "invalid_request"
+    assert refused.parsed.errors[0].field == "ttl"
+
+
+def test_a_failed_precondition_is_a_problem(client: Any, models: Any, root: str, put: Any) -> None:
+    put("k", {}, index=False)
+    body = models.DeleteItem(namespace=[root], key="k")
+    delete = operation("store", "delete_item").sync_detailed
+    refused = delete(client=client, body=body, if_match='"999"')
+    assert refused.status_code == 412
+    assert refused.parsed.code == "precondition_failed"
+    assert refused.parsed["version"] == 1

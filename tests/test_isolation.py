@@ -1,0 +1,456 @@
+"""What a tenant does never shows or changes what lies outside its root."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from app.auth.access import ALL_GRANTED
+from app.auth.service import KeyService
+from app.clock import FrozenClock
+from app.config import Settings
+from app.db import EVERYTHING, Database
+from app.main import create_app
+from app.namespaces import to_stored
+from app.providers.embeddings.fake import FakeEmbedder
+from tests.support.app import Store, running
+
+ROOTS = [
+    ["acme"],
+    ["acme2"],
+    ["acme", "inner"],
+    ["ACME"],
+    ["acm"],
+    ["acme "],
+    ["acme\t"],
+    ["acme!"],
+    ["acme\U0010ffff"],
+    ["*"],
+]
+"""Neighbours of one another in every order that text can be sorted in; one lies inside another."""
+
+PLACES = [["users"], ["users", "alice"], ["inner", "users"]]
+TABLES = ("namespaces", "items", "item_versions", "passages")
+SECRET = "the secret of "
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Tenant:
+    """One who holds a key, and everything that a test may compare with."""
+
+    root: list[str]
+    store: Store
+
+    def text(self, namespace: list[str]) -> str:
+        """Return the text of an item: it tells where the item really is."""
+        return SECRET + json.dumps(self.root + namespace)
+
+    def is_shown(self, text: str) -> bool:
+        """Tell whether a text comes from inside the root."""
+        where: list[str] = json.loads(text.removeprefix(SECRET))
+        return where[: len(self.root)] == self.root
+
+    async def put(self, namespace: list[str], key: str, **more: Any) -> None:
+        await self.store.put(namespace, key, {"text": self.text(namespace)}, **more)
+
+
+@dataclass
+class World:
+    """A server with its tenants; the operator's key has no root."""
+
+    database: Database
+    operator: Tenant
+    tenants: list[Tenant]
+
+    async def rows(self, *, outside: Tenant) -> list[tuple[str, str]]:
+        """Return every stored row that a tenant has no business with."""
+        low = to_stored(outside.root)
+        found = []
+        async with self.database.connection(EVERYTHING) as connection:
+            for table in TABLES:
+                every = await connection.fetch(f"SELECT namespace, {table}::text row FROM {table}")
+                found += [
+                    (table, row["row"]) for row in every if not row["namespace"].startswith(low)
+                ]
+        return sorted(found)
+
+
+async def hold_key(client: httpx2.AsyncClient, keys: KeyService, root: list[str]) -> Tenant:
+    token = await keys.create("key", root=root, grants=ALL_GRANTED, expires_at=None)
+    return Tenant(root, Store(client, {"x-api-key": str(token)}))
+
+
+@pytest.fixture(params=["exact", "index"])
+async def world(
+    request: pytest.FixtureRequest, settings: Settings, clock: FrozenClock
+) -> AsyncIterator[World]:
+    """A server that searches exactly, or by index, with one item of each tenant in each place."""
+    largest = 20_000 if request.param == "exact" else 0
+    chosen = settings.model_copy(update={"exact_search_passages": largest})
+    database = await Database.open(str(settings.database_url), pool_size=1)
+    async with running(create_app(chosen, embedder=FakeEmbedder(), clock=clock)) as client:
+        keys = KeyService(database, clock)
+        tenants = [await hold_key(client, keys, root) for root in ROOTS]
+        for tenant in tenants:
+            for place in PLACES:
+                await tenant.put(place, "k", ttl=60)
+        yield World(database, await hold_key(client, keys, []), tenants)
+    await database.close()
+
+
+def secrets(answer: Any) -> list[str]:
+    """Return every secret in an answer, however deep."""
+    if isinstance(answer, dict):
+        return [text for member in answer.values() for text in secrets(member)]
+    if isinstance(answer, list):
+        return [text for member in answer for text in secrets(member)]
+    return [answer] if isinstance(answer, str) and answer.startswith(SECRET) else []
+
+
+READS: list[dict[str, Any]] = [
+    {"op": "search", "limit": 1000},
+    {"op": "search", "limit": 1000, "query": SECRET, "refresh_ttl": True},
+    {"op": "search", "limit": 1000, "query": SECRET, "namespace_prefix": ["users"]},
+    {"op": "search", "limit": 1000, "namespace_prefix": ["users", "alice"], "refresh_ttl": True},
+    {"op": "search", "filter": {"$meta": {"key": "k"}}},
+    {"op": "search", "filter": {"$meta": {"created_at": {"$gt": "2000-01-01T00:00:00Z"}}}},
+    {"op": "search", "filter": {"$or": [{"text": "x"}, {"n": {"$exists": False}}]}},
+    {"op": "search", "filter": {"$not": {"n": 77}}, "query": SECRET},
+    {"op": "get", "namespace": ["users", "alice"], "key": "k", "refresh_ttl": True},
+]
+
+
+@pytest.mark.slow
+async def test_reads_show_only_what_is_inside_the_root(world: World) -> None:
+    for tenant, read in itertools.product(world.tenants, READS):
+        before = await world.rows(outside=tenant)
+        results = await tenant.store.batch(read)
+        if read["op"] == "search":
+            body = {name: value for name, value in read.items() if name != "op"}
+            prefix = body.pop("namespace_prefix", [])
+            results += await tenant.store.search(prefix, **body)
+        found = secrets(results)
+        assert tenant.text(["users", "alice"]) in found
+        assert all(tenant.is_shown(text) for text in found)
+        assert await world.rows(outside=tenant) == before
+
+
+async def test_labels_are_relative_to_the_root(world: World) -> None:
+    for tenant in world.tenants:
+        found = await tenant.store.search([], limit=1000)
+        for item in found:
+            assert item["value"]["text"] == tenant.text(item["namespace"])
+        others = 2 if tenant.root == ["acme"] else 0  # of the tenant inside it
+        assert len(found) == len(PLACES) + others
+        address = {"namespace": ["users", "alice"], "key": "k"}
+        for method, path, more in (
+            ("PATCH", "/v1/store/items", {"value": {"n": 1}}),
+            ("POST", "/v1/store/items/restore", {"version": 1}),
+        ):
+            response = await tenant.store.call(method, path, status=200, json=address | more)
+            assert response.json()["namespace"] == ["users", "alice"]
+        item = await tenant.store.get(["users", "alice"], "k")
+        assert item["namespace"] == ["users", "alice"]
+
+
+PATTERNS: list[tuple[dict[str, Any], list[list[str]]]] = [
+    ({}, [["inner", "users"], ["users"], ["users", "alice"]]),
+    ({"prefix": ["*"]}, [["inner", "users"], ["users"], ["users", "alice"]]),
+    ({"prefix": ["*", "*"]}, [["inner", "users"], ["users", "alice"]]),
+    ({"prefix": ["*", "users"]}, [["inner", "users"]]),
+    ({"prefix": ["acme2"]}, []),
+    ({"prefix": ["acme2", "users"]}, []),
+    ({"suffix": ["users"]}, [["inner", "users"], ["users"]]),
+    ({"suffix": ["*", "users"]}, [["inner", "users"]]),
+    ({"suffix": ["*"]}, [["inner", "users"], ["users"], ["users", "alice"]]),
+    ({"suffix": ["acme2", "users"]}, []),
+    ({"suffix": ["acme2", "*"]}, []),
+    ({"suffix": ["*", "*", "*"]}, []),
+    ({"max_depth": 1}, [["inner"], ["users"]]),
+    ({"prefix": ["*"], "suffix": ["*"], "max_depth": 1}, [["inner"], ["users"]]),
+]
+
+
+async def test_namespaces_are_listed_from_inside_the_root_alone(world: World) -> None:
+    for tenant, (pattern, listed) in itertools.product(world.tenants, PATTERNS):
+        if tenant.root == ["acme"]:
+            continue  # the tenant inside it adds to its list
+        assert await tenant.store.namespaces(**pattern) == listed
+        [result] = await tenant.store.batch({"op": "list_namespaces", "counts": True, **pattern})
+        assert result["namespaces"] == listed
+        cut = [2 if labels == ["users"] else 1 for labels in listed]
+        assert result["counts"] == (cut if "max_depth" in pattern else [1] * len(listed))
+
+
+@pytest.mark.slow
+async def test_other_tenants_items_cannot_be_addressed(world: World, clock: FrozenClock) -> None:
+    clock.advance(timedelta(minutes=1))
+    for tenant, other in itertools.permutations(world.tenants, 2):
+        if other.root[: len(tenant.root)] == tenant.root:
+            continue
+        namespace = [*other.root, "users"]
+        address = {"namespace": namespace, "key": "k"}
+        query = {"namespace": json.dumps(namespace), "key": "k"}
+        store, before = tenant.store, await world.rows(outside=tenant)
+        for more in ({}, {"as_of": clock.now().isoformat()}, {"omit_expired": "false"}):
+            response = await store.call("GET", "/v1/store/items", status=200, params=query | more)
+            assert response.json() is None
+        response = await store.call("GET", "/v1/store/items/versions", status=200, params=query)
+        assert response.json() == {"versions": []}
+        body: dict[str, Any] = {**address, "value": {"n": 1}}
+        await store.call("PATCH", "/v1/store/items", status=404, json=body)
+        body = {**address, "version": 1}
+        await store.call("POST", "/v1/store/items/restore", status=404, json=body)
+        await store.delete(namespace, "k")
+        assert await store.batch(
+            {"op": "get", **address}, {"op": "delete", **address}, atomic=False
+        ) == [None, None]
+        assert await world.rows(outside=tenant) == before
+
+
+ESCAPES = [
+    ["..", "acme2", "users"],
+    ["", "users"],
+    ["\x1facme2", "users"],
+    ["users\x1facme2"],
+    ["\x00"],
+    ["\x1f"],
+    [""],
+]
+
+
+async def test_no_label_leads_out(world: World) -> None:
+    tenant = world.tenants[0]
+    before = await world.rows(outside=tenant)
+    for namespace in ESCAPES:
+        await try_to_escape(tenant, namespace)
+        assert await world.rows(outside=tenant) == before
+
+
+async def try_to_escape(tenant: Tenant, namespace: list[str]) -> None:
+    status = 200 if ".." in namespace else 422
+    query = {"namespace": json.dumps(namespace), "key": "k"}
+    for path in ("items", "items/versions"):
+        response = await tenant.store.call("GET", f"/v1/store/{path}", status=status, params=query)
+        assert response.json() in (None, {"versions": []}) or status == 422
+    for path, body in (
+        ("items/search", {"namespace_prefix": namespace}),
+        ("namespaces", {"prefix": namespace}),
+        ("namespaces", {"suffix": namespace}),
+    ):
+        response = await tenant.store.call("POST", f"/v1/store/{path}", status=status, json=body)
+        assert secrets(response.json()) == []
+    address = {"namespace": namespace, "key": "k"}
+    changed = 204 if ".." in namespace else 422
+    await tenant.store.put(namespace, "k", {"n": 1}, status=changed)
+    await tenant.store.call("DELETE", "/v1/store/items", status=changed, json=address)
+
+
+namespaces = st.sampled_from(
+    [
+        *PLACES,
+        ["inner"],
+        ["acme"],
+        ["acme", "users"],
+        ["acme2", "users"],
+        ["*"],
+        [" "],
+        ["\t"],
+        ["2"],
+    ]
+)
+operations = st.tuples(
+    st.integers(0, len(ROOTS) - 1),
+    st.sampled_from(["put", "put", "patch", "delete", "restore", "batch", "get", "list"]),
+    namespaces,
+    st.sampled_from(["k", "other"]),
+)
+
+
+async def carry_out(tenant: Tenant, name: str, namespace: list[str], key: str) -> Any:
+    """Do one thing in a tenant's name, and return whatever the server says."""
+    address: dict[str, Any] = {"namespace": namespace, "key": key}
+    written = {**address, "value": {"text": tenant.text(namespace)}}
+    query = {"namespace": json.dumps(namespace), "key": key}
+    requests: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "put": ("PUT", "items", {"json": written}),
+        "patch": ("PATCH", "items", {"json": written}),
+        "delete": ("DELETE", "items", {"json": address}),
+        "restore": ("POST", "items/restore", {"json": {**address, "version": 1}}),
+        "get": ("GET", "items", {"params": query}),
+        "list": ("POST", "namespaces", {"json": {"prefix": namespace}}),
+        "batch": (
+            "POST",
+            "batch",
+            {
+                "json": {
+                    "operations": [
+                        {"op": "get", **address},
+                        {"op": "search", "namespace_prefix": namespace, "query": SECRET},
+                        {"op": "search", "limit": 1000},
+                        {"op": "put", **written},
+                        {"op": "delete", "namespace": namespace, "key": "gone"},
+                    ]
+                }
+            },
+        ),
+    }
+    method, path, body = requests[name]
+    client, headers = tenant.store.client, tenant.store.headers
+    response = await client.request(method, f"/v1/store/{path}", headers=headers, **body)
+    assert response.status_code in {200, 204, 404, 409}, response.text
+    return response.json() if response.content else None
+
+
+@pytest.mark.slow
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(sequence=st.lists(operations, min_size=1, max_size=12))
+async def test_whatever_a_tenant_does_stays_inside_its_root(
+    world: World, sequence: list[tuple[int, str, list[str], str]]
+) -> None:
+    for who, name, namespace, key in sequence:
+        tenant = world.tenants[who]
+        before = await world.rows(outside=tenant)
+        answer = await carry_out(tenant, name, namespace, key)
+        assert all(tenant.is_shown(text) for text in secrets(answer))
+        assert await world.rows(outside=tenant) == before
+    everything = await world.operator.store.search([], limit=1000)
+    for tenant in world.tenants:
+        depth = len(tenant.root)
+        inside = [
+            (item["namespace"][depth:], item["key"], item["value"])
+            for item in everything
+            if item["namespace"][:depth] == tenant.root
+        ]
+        seen = await tenant.store.search([], limit=1000)
+        assert sorted_items(seen) == sorted(inside, key=repr)
+        listed = await tenant.store.namespaces(limit=1000)
+        assert sorted(listed) == sorted({tuple(n): n for n, _, _ in inside}.values())
+
+
+def sorted_items(found: list[dict[str, Any]]) -> list[tuple[list[str], str, Any]]:
+    return sorted(((i["namespace"], i["key"], i["value"]) for i in found), key=repr)
+
+
+CONFINED_TO_ACME = to_stored(["acme"])
+STRANGE = to_stored(["acme2", "users"])
+
+
+@pytest.fixture
+async def filled(settings: Settings) -> AsyncIterator[Database]:
+    """A database with one row of acme and one of acme2 in every table that holds tenants' data."""
+    database = await Database.open(str(settings.database_url), pool_size=1)
+    async with database.transaction(EVERYTHING) as connection:
+        await connection.execute(
+            "INSERT INTO embedding_models (name, dimensions, active) VALUES ('m', 1, true)"
+        )
+        for root in ("acme", "acme2"):
+            await insert_all(connection, to_stored([root, "users"]), "k")
+    yield database
+    await database.close()
+
+
+async def insert_all(connection: Any, namespace: str, key: str) -> None:
+    for statement in inserts(namespace, key).values():
+        await connection.execute(statement)
+
+
+def inserts(namespace: str, key: str) -> dict[str, str]:
+    """Return a statement that adds a row to each table."""
+    address = f"'{namespace}', '{key}'"
+    return {
+        "namespaces": f"INSERT INTO namespaces (namespace) VALUES ('{namespace}')",
+        "items": "INSERT INTO items (namespace, key, value, version, created_at, updated_at) "
+        f"VALUES ({address}, '{{}}', 1, now(), now())",
+        "item_versions": "INSERT INTO item_versions (namespace, key, version, action, actor, "
+        f"recorded_at) VALUES ({address}, 1, 'put', 'somebody', now())",
+        "passages": "INSERT INTO passages (namespace, key, model_id, ordinal, path, text, "
+        f"embedding) VALUES ({address}, (SELECT id FROM embedding_models), 0, '$', '', '[1]')",
+    }
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_a_confined_connection_sees_only_its_rows(filled: Database, table: str) -> None:
+    select = f"SELECT namespace FROM {table} ORDER BY namespace"
+    async with filled.connection(CONFINED_TO_ACME) as connection:
+        rows = await connection.fetch(select)
+    assert [row["namespace"] for row in rows] == [to_stored(["acme", "users"])]
+    async with filled.connection(EVERYTHING) as connection:
+        assert len(await connection.fetch(select)) == 2
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_a_confined_connection_changes_only_its_rows(filled: Database, table: str) -> None:
+    async with filled.transaction(CONFINED_TO_ACME) as connection:
+        touched = await connection.execute(f"UPDATE {table} SET namespace = namespace")
+        assert touched == "UPDATE 1"
+        moved = f"UPDATE {table} SET namespace = '{STRANGE}'"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+            async with connection.transaction():
+                await connection.execute(moved)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+            async with connection.transaction():
+                await connection.execute(inserts(STRANGE, "new")[table])
+        await connection.execute("DELETE FROM passages")
+        await connection.execute("DELETE FROM items")
+        await connection.execute(f"DELETE FROM {table}")
+    async with filled.connection(EVERYTHING) as connection:
+        rows = await connection.fetch(f"SELECT namespace FROM {table}")
+    assert [row["namespace"] for row in rows] == [STRANGE]
+
+
+@pytest.mark.parametrize("table", TABLES)
+async def test_a_connection_that_never_said_what_it_may_see_sees_nothing(
+    filled: Database, settings: Settings, table: str
+) -> None:
+    connection = await asyncpg.connect(str(settings.database_url))
+    try:
+        assert await connection.fetch(f"SELECT * FROM {table}") == []
+        assert await connection.execute(f"DELETE FROM {table}") == "DELETE 0"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+            await connection.execute(inserts(to_stored(["acme", "new"]), "k")[table])
+    finally:
+        await connection.close()
+
+
+async def test_every_table_with_namespaces_is_behind_the_second_wall(filled: Database) -> None:
+    async with filled.connection(EVERYTHING) as connection:
+        rows = await connection.fetch(
+            "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid "
+            "WHERE attname = 'namespace' AND relkind = 'r' "
+            "AND NOT (relrowsecurity AND relforcerowsecurity)"
+        )
+    assert rows == []
+
+
+async def test_an_interrupted_borrower_leaves_no_wrong_sight_behind(settings: Settings) -> None:
+    database = await Database.open(str(settings.database_url), pool_size=1)
+
+    async def seen(root: str) -> str:
+        async with database.connection(root) as connection:
+            return str(await connection.fetchval("SELECT current_setting('memoryd.root')"))
+
+    for patience in range(40):
+        assert await seen("a") == "a"
+        hasty = asyncio.create_task(seen("b"))
+        for _ in range(patience):
+            await asyncio.sleep(0)
+        hasty.cancel()
+        await asyncio.gather(hasty, return_exceptions=True)
+        assert await seen("a") == "a"
+        assert await seen("b") == "b"
+    await database.close()

@@ -77,6 +77,7 @@ class _ConfinedConnection(asyncpg.Connection):
     async def see(self, root: str) -> None:
         """Confine what follows to namespaces at or below `root`."""
         if getattr(self, "_visible_root", None) != root:
+            self._visible_root = None  # nobody knows it if this is interrupted
             await self.execute("SELECT set_config('memoryd.root', $1, false)", root)
             self._visible_root = root
 

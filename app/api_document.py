@@ -21,6 +21,8 @@ class DescribedApp(FastAPI):
         """Return the document; completing it again changes nothing."""
         document = super().openapi()
         _add_problem_schemas(document)
+        schemes = document["components"]["securitySchemes"]
+        schemes["Bearer"] = {"type": "http", "scheme": "bearer"}
         for operation in _operations(document):
             _complete(operation)
         return document
@@ -34,7 +36,9 @@ def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _add_problem_schemas(document: dict[str, Any]) -> None:
     problem = Problem.model_json_schema(ref_template=_REFERENCES)
     parts = problem.pop("$defs")
-    document["components"]["schemas"] |= parts | {Problem.__name__: problem}
+    schemas = document["components"]["schemas"]
+    known = parts | {Problem.__name__: problem} | schemas
+    document["components"]["schemas"] = dict(sorted(known.items()))
 
 
 def _complete(operation: dict[str, Any]) -> None:
@@ -42,7 +46,7 @@ def _complete(operation: dict[str, Any]) -> None:
         _drop_null(parameter)
     security = operation.get("security", [])
     if security and {} not in security:
-        security.append({})  # a server without keys asks for none
+        security += [{"Bearer": []}, {}]  # a server without keys asks for none
     responses = operation["responses"]
     if "requestBody" in operation:
         responses |= BODY_PROBLEMS

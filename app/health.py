@@ -1,10 +1,10 @@
 """Probes: whether the process is alive, and whether can it do its work."""
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
 
 from app.db import EVERYTHING
-from app.dependencies import ResourcesDep
+from app.dependencies import resources_of
 from app.errors import AppError
 from app.problems import problem_responses
 
@@ -14,7 +14,7 @@ router = APIRouter(tags=["health"])
 class Health(BaseModel):
     """The answer of a probe that went well."""
 
-    ok: bool = True
+    ok: bool = Field(True, description="Always true; a failing probe is a problem.")
 
 
 class NotReadyError(AppError):
@@ -41,7 +41,7 @@ async def check_ok() -> Health:
     summary="Does the database answer?",
     responses=problem_responses(NotReadyError),
 )
-async def check_readiness(resources: ResourcesDep) -> Health:
-    async with resources.database.connection(EVERYTHING) as connection:
+async def check_readiness(request: Request) -> Health:
+    async with resources_of(request).database.connection(EVERYTHING) as connection:
         await connection.fetchval("SELECT 1")
     return Health()

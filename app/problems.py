@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -81,12 +82,23 @@ async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     return _response(as_problem(invalid_request(error.errors())))
 
 
-async def _on_http_exception(_request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code, title, detail = _HTTP_PROBLEMS.get(
         error.status_code, ("http_error", "Request failed", error.detail)
     )
-    return _response(_members(error.status_code, code, title, detail), error.headers)
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
+    return _response(_members(error.status_code, code, title, detail), headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Return every method of a path; Starlette names those of the first route it meets."""
+    path = request.scope["path"]
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path_regex.match(path):
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 def internal_error() -> Response:

@@ -1,5 +1,6 @@
 """What happens around every request: an id, a log line, and a limit on its body."""
 
+import itertools
 import re
 import secrets
 import time
@@ -9,6 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import internal_error
+
+_PROCESS = secrets.token_hex(4).encode()
+_NUMBERS = itertools.count(1)
 
 _ACCEPTABLE_ID = re.compile(rb"[\w.:-]{1,128}")
 
@@ -61,7 +65,7 @@ def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
             return bytes(value)
-    return secrets.token_hex(8).encode()
+    return b"%s%08x" % (_PROCESS, next(_NUMBERS))
 
 
 class BodyLimit:

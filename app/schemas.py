@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels
 
@@ -46,6 +46,12 @@ def _not_empty(labels: list[str]) -> list[str]:
     return labels
 
 
+def _only_text(moment: object) -> object:
+    if not isinstance(moment, str):
+        raise ValueError('is not text; send a date and time such as "2026-01-31T12:00:00Z"')
+    return moment
+
+
 def _as_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
@@ -67,5 +73,10 @@ Labels = Annotated[
 ItemLabels = Annotated[Labels, AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
 """A namespace that can hold items: at least one label."""
 
-Moment = Annotated[datetime, AfterValidator(_as_utc)]
+Moment = Annotated[
+    datetime, BeforeValidator(_only_text, json_schema_input_type=datetime), AfterValidator(_as_utc)
+]
 """A time; without an offset it is read as UTC."""
+
+Flag = Annotated[bool, Field(strict=True)]
+"""JSON's true or false, and nothing that resembles them."""

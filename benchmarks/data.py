@@ -29,13 +29,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One search; `namespace` is a prefix, `mode` is for memoryd alone (none: its default)."""
+    """One search; `namespace` is a prefix."""
 
     namespace: tuple[str, ...]
     text: str
     filter: dict[str, Any] | None = None
     limit: int = 10
-    mode: str | None = None
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ python -m benchmarks.recall [--items N] [--queries N] [--embedding fake|table] [
 
 import argparse
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -86,13 +86,12 @@ def scopes(items: list[Item], texts: list[str]) -> list[Scope]:
     return found
 
 
-async def measure(system: System, scope: Scope, truth: Truth, mode: str | None) -> Outcome:
+async def measure(system: System, scope: Scope, truth: Truth) -> Outcome:
     """Run a scope's queries one after another."""
     answers: list[tuple[int, Found]] = []
 
     async def ask(number: int) -> None:
-        query = replace(scope.queries[number], mode=mode)
-        answers.append((number, await system.search(query)))
+        answers.append((number, await system.search(scope.queries[number])))
 
     timing = await run((partial(ask, number) for number in range(len(scope.queries))), 1)
     recalls = [truth.recall(n, scope.rows[n], found) for n, found in answers]
@@ -112,8 +111,7 @@ def report(results: dict[str, dict[str, Outcome]], scopes: list[Scope]) -> str:
         for column in columns:
             outcome = results[column][scope.name]
             timing = outcome.timing
-            recall = "-" if column == f"{MEMORYD} hybrid" else f"{outcome.recall:.3f}"
-            line += [recall, f"{outcome.returned:.1f}"]
+            line += [f"{outcome.recall:.3f}", f"{outcome.returned:.1f}"]
             line += [f"{timing.percentile_ms(50):.2f}", f"{timing.percentile_ms(99):.2f}"]
         lines.append(line)
     return table(lines)
@@ -135,11 +133,7 @@ async def compare(arguments: argparse.Namespace) -> None:
                 timing = await load(system, items)
                 print(f"{name}: loaded {len(items):,} items in {timing.seconds:.1f} s", flush=True)
                 engine.settle(name)
-                modes = {name: "vector", f"{name} hybrid": "hybrid"}
-                for column, mode in modes.items() if name == MEMORYD else [(name, None)]:
-                    results[column] = {
-                        part.name: await measure(system, part, truth, mode) for part in parts
-                    }
+                results[name] = {part.name: await measure(system, part, truth) for part in parts}
             engine.drop_database(name)
     print(report(results, parts))
 

@@ -69,9 +69,9 @@ def _gets(load: Load) -> Iterator[Call]:
     return (partial(load.system.get, item.namespace, item.key) for item in load.picked())
 
 
-def _searches(load: Load, mode: str | None = None) -> Iterator[Call]:
+def _searches(load: Load) -> Iterator[Call]:
     for item, text in zip(load.picked(), query_texts(load.calls), strict=True):
-        yield partial(_search, load.system, Query(item.namespace[:2], text, mode=mode))
+        yield partial(_search, load.system, Query(item.namespace[:2], text))
 
 
 async def _search(system: System, query: Query) -> None:
@@ -98,8 +98,7 @@ def _listings(load: Load, prefix: tuple[str, ...] | None, max_depth: int | None)
 
 WORKS = [
     Work("get", _gets, {1: 3_000, 16: 600}),
-    Work("search, default", _searches, {1: 1_000, 16: 150}),
-    Work("search, vectors", partial(_searches, mode="vector"), {1: 1_000, 16: 150}),
+    Work("search", _searches, {1: 1_000, 16: 150}),
     Work(
         "list prefix, depth 2",
         partial(_listings, prefix=("users",), max_depth=2),

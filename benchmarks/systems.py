@@ -85,8 +85,6 @@ class HttpSystem:
         }
         if query.filter is not None:
             body["filter"] = query.filter
-        if query.mode is not None:
-            body["mode"] = query.mode
         answer = await self.client.call("POST", "/v1/store/items/search", body)
         return [(tuple(item["namespace"]), item["key"]) for item in answer["items"]]
 

@@ -1,22 +1,15 @@
 """The HTTP route of batches."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 
 from app.auth.dependencies import AccessDep
 from app.batch.schemas import Batch, BatchResults
 from app.batch.service import BatchService
-from app.dependencies import ResourcesDep
+from app.dependencies import resources_of
 from app.problems import problem_responses
 from app.store.router import CHANGES, json_response
 
 router = APIRouter(prefix="/store", tags=["batch"])
-
-
-async def get_service(resources: ResourcesDep) -> BatchService:
-    """Return the batch service of this process."""
-    return BatchService.build(resources)
 
 
 @router.post(
@@ -26,7 +19,6 @@ async def get_service(resources: ResourcesDep) -> BatchService:
     response_model=BatchResults,
     responses=problem_responses(*CHANGES),
 )
-async def run_batch(
-    body: Batch, access: AccessDep, service: Annotated[BatchService, Depends(get_service)]
-) -> Response:
+async def run_batch(request: Request, body: Batch, access: AccessDep) -> Response:
+    service = BatchService.build(resources_of(request))
     return json_response({"results": await service.run(access, body)})

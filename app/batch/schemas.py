@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHan
 from pydantic_core import ErrorDetails
 
 from app.problems import Problem
-from app.schemas import Schema
+from app.schemas import Flag, Schema
 from app.search.schemas import FoundItems, SearchItems
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
 
@@ -24,7 +24,7 @@ class GetOperation(ItemAddress):
     """Read an item."""
 
     op: Literal["get"]
-    refresh_ttl: bool | None = Field(
+    refresh_ttl: Flag | None = Field(
         None, description="Restart the item's lifetime; absent: as the server is set."
     )
 
@@ -84,7 +84,7 @@ class Batch(Schema):
     operations: list[Annotated[Operation, WrapValidator(_keep_malformed)]] = Field(
         max_length=MAX_OPERATIONS, description="What to do, each with its `op`."
     )
-    atomic: bool = Field(
+    atomic: Flag = Field(
         True,
         json_schema_extra=_drop_default,
         description="true, or absent: all writes or, on any problem, none; "

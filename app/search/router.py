@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.auth.dependencies import AccessDep
-from app.dependencies import ResourcesDep
+from app.dependencies import resources_of
 from app.embedding_model import EmbeddingFailedError
 from app.problems import problem_responses
 from app.search import encoding
@@ -16,11 +16,6 @@ from app.store.router import ALWAYS, json_response
 router = APIRouter(prefix="/store", tags=["search"])
 
 
-async def get_service(resources: ResourcesDep) -> SearchService:
-    """Return the search service of this process."""
-    return SearchService.build(resources)
-
-
 @router.post(
     "/items/search",
     operation_id="search_items",
@@ -29,10 +24,11 @@ async def get_service(resources: ResourcesDep) -> SearchService:
     responses=problem_responses(*ALWAYS, EmbeddingFailedError),
 )
 async def search_items(
+    request: Request,
     body: SearchItems,
     access: AccessDep,
-    service: Annotated[SearchService, Depends(get_service)],
     omit_expired: Annotated[bool, Query(description="false also shows expired items.")] = True,
 ) -> Response:
+    service = SearchService.build(resources_of(request))
     rows = await service.search(access, body, with_expired=not omit_expired)
     return json_response(encoding.found_items(rows, access))

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from app.schemas import Clean, Labels, Schema
+from app.schemas import Clean, Flag, Labels, Schema
 from app.store.schemas import Item
 
 DEFAULT_LIMIT = 10
@@ -41,7 +41,7 @@ class SearchItems(Schema):
     offset: int | None = Field(
         None, ge=0, le=MAX_OFFSET, description="Leave out the first this many."
     )
-    refresh_ttl: bool | None = Field(
+    refresh_ttl: Flag | None = Field(
         None, description="Restart the lifetime of what is found; absent: as the server is set."
     )
 

@@ -1,16 +1,17 @@
 """HTTP routes of items, their history and their namespaces."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Request, Response
 
 from app.auth.access import Access
 from app.auth.dependencies import AccessDep
 from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.dependencies import ResourcesDep
+from app.dependencies import resources_of
 from app.embedding_model import EmbeddingFailedError
 from app.errors import InvalidRequestError
 from app.problems import problem_responses
+from app.queries import header_parameter, query_parameters, read_query
 from app.store import encoding
 from app.store.errors import (
     ItemNotFoundError,
@@ -44,21 +45,22 @@ ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's versio
 router = APIRouter(prefix="/store", tags=["store"])
 
 
-async def get_service(resources: ResourcesDep) -> ItemService:
-    return ItemService.build(resources)
+PRECONDITION = [
+    header_parameter("If-Match", "Go ahead only at this ETag."),
+    header_parameter("If-None-Match", "`*`: go ahead only if there is no item yet."),
+]
+"""The OpenAPI parameters that `precondition_of` reads."""
 
 
-async def get_precondition(
-    if_match: Annotated[str | None, Header(description="Go ahead only at this ETag.")] = None,
-    if_none_match: Annotated[
-        str | None, Header(description="`*`: go ahead only if there is no item yet.")
-    ] = None,
-) -> Precondition:
-    return Precondition.parse(if_match, if_none_match)
+def service_of(request: Request) -> ItemService:
+    """Return the store of the process that serves a request."""
+    return ItemService.build(resources_of(request))
 
 
-ServiceDep = Annotated[ItemService, Depends(get_service)]
-PreconditionDep = Annotated[Precondition, Depends(get_precondition)]
+def precondition_of(request: Request) -> Precondition:
+    """Return what a request's headers demand; raises InvalidRequestError."""
+    headers = request.headers
+    return Precondition.parse(headers.get("if-match"), headers.get("if-none-match"))
 
 
 def json_response(members: Any, headers: dict[str, str] | None = None) -> Response:
@@ -81,36 +83,33 @@ def not_modified(query: ReadItem, precondition: Precondition, version: int | Non
 @router.put(
     "/items",
     operation_id="put_item",
+    openapi_extra={"parameters": PRECONDITION},
     summary="Write an item's whole next state",
     status_code=204,
     responses={204: {"description": "Written", "headers": ETAG}, **problem_responses(*CHANGES)},
 )
-async def put_item(
-    body: PutItem, access: AccessDep, service: ServiceDep, precondition: PreconditionDep
-) -> Response:
-    tag = await service.put(access, body, precondition)
+async def put_item(request: Request, body: PutItem, access: AccessDep) -> Response:
+    tag = await service_of(request).put(access, body, precondition_of(request))
     return Response(status_code=204, headers={"ETag": tag})
 
 
 @router.get(
     "/items",
     operation_id="get_item",
+    openapi_extra={"parameters": [*query_parameters(ReadItem), *PRECONDITION]},
     summary="Read an item",
     description="A miss is `200` with `null`, as the LangGraph SDKs expect.",
     response_model=Item | None,
     responses={
         200: {"headers": ETAG},
         304: {"description": "The item is still at the ETag given in If-None-Match"},
-        **problem_responses(*ALWAYS),
+        **problem_responses(*ALWAYS, PreconditionFailedError),
     },
 )
-async def get_item(
-    query: Annotated[ReadItem, Query()],
-    access: AccessDep,
-    service: ServiceDep,
-    precondition: PreconditionDep,
-) -> Response:
-    row = await service.get(access, query)
+async def get_item(request: Request, access: AccessDep) -> Response:
+    query = read_query(ReadItem, request)
+    precondition = precondition_of(request)
+    row = await service_of(request).get(access, query)
     version = row["version"] if row else None
     if not precondition.holds(version):
         return not_modified(query, precondition, version)
@@ -120,6 +119,7 @@ async def get_item(
 @router.patch(
     "/items",
     operation_id="patch_item",
+    openapi_extra={"parameters": PRECONDITION},
     summary="Merge into an item's value (RFC 7386)",
     response_model=Item,
     responses={
@@ -127,23 +127,21 @@ async def get_item(
         **problem_responses(*CHANGES, ItemNotFoundError),
     },
 )
-async def patch_item(
-    body: PatchItem, access: AccessDep, service: ServiceDep, precondition: PreconditionDep
-) -> Response:
-    return item_response(await service.patch(access, body, precondition), access)
+async def patch_item(request: Request, body: PatchItem, access: AccessDep) -> Response:
+    row = await service_of(request).patch(access, body, precondition_of(request))
+    return item_response(row, access)
 
 
 @router.delete(
     "/items",
     operation_id="delete_item",
+    openapi_extra={"parameters": PRECONDITION},
     summary="End an item, whether or not it exists",
     status_code=204,
-    responses=problem_responses(*CHANGES),
+    responses={204: {"description": "Ended"}, **problem_responses(*CHANGES)},
 )
-async def delete_item(
-    body: DeleteItem, access: AccessDep, service: ServiceDep, precondition: PreconditionDep
-) -> Response:
-    await service.delete(access, body, precondition)
+async def delete_item(request: Request, body: DeleteItem, access: AccessDep) -> Response:
+    await service_of(request).delete(access, body, precondition_of(request))
     return Response(status_code=204)
 
 
@@ -154,26 +152,28 @@ async def delete_item(
     response_model=NamespaceList,
     responses=problem_responses(*ALWAYS),
 )
-async def list_namespaces(body: ListNamespaces, access: AccessDep, service: ServiceDep) -> Response:
-    return json_response(encoding.namespaces(*await service.list_namespaces(access, body)))
+async def list_namespaces(request: Request, body: ListNamespaces, access: AccessDep) -> Response:
+    found, counts = await service_of(request).list_namespaces(access, body)
+    return json_response(encoding.namespaces(found, counts))
 
 
 @router.get(
     "/items/versions",
     operation_id="list_item_versions",
+    openapi_extra={"parameters": query_parameters(ReadVersions)},
     summary="Read an item's history, newest first",
     response_model=ItemVersions,
     responses=problem_responses(*ALWAYS),
 )
-async def list_item_versions(
-    query: Annotated[ReadVersions, Query()], access: AccessDep, service: ServiceDep
-) -> Response:
-    return json_response(encoding.versions(await service.versions(access, query)))
+async def list_item_versions(request: Request, access: AccessDep) -> Response:
+    query = read_query(ReadVersions, request)
+    return json_response(encoding.versions(await service_of(request).versions(access, query)))
 
 
 @router.post(
     "/items/restore",
     operation_id="restore_item",
+    openapi_extra={"parameters": PRECONDITION},
     summary="Make an earlier version present again, as a new version",
     response_model=Item,
     responses={
@@ -181,7 +181,6 @@ async def list_item_versions(
         **problem_responses(*CHANGES, VersionNotFoundError, VersionHasNoValueError),
     },
 )
-async def restore_item(
-    body: RestoreItem, access: AccessDep, service: ServiceDep, precondition: PreconditionDep
-) -> Response:
-    return item_response(await service.restore(access, body, precondition), access)
+async def restore_item(request: Request, body: RestoreItem, access: AccessDep) -> Response:
+    row = await service_of(request).restore(access, body, precondition_of(request))
+    return item_response(row, access)

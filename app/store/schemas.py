@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from app.namespaces import parse_labels
-from app.schemas import Clean, ItemLabels, Labels, Moment, Schema
+from app.schemas import Clean, Flag, ItemLabels, Labels, Moment, Schema
 
 MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
@@ -163,7 +163,7 @@ class ListNamespaces(Schema):
     offset: int | None = Field(
         None, ge=0, le=2**31 - 1, description="Leave out the first this many."
     )
-    counts: bool | None = Field(None, description="Add how many items each namespace holds.")
+    counts: Flag | None = Field(None, description="Add how many items each namespace holds.")
 
 
 class _AddressQuery(Schema):

@@ -53,19 +53,23 @@ def _listing_sql(query: NamespaceQuery, parameters: Parameters, now: datetime) -
     conditions = [
         f"namespace >= {parameters.add(scope.low, 'text')}",
         f"namespace < {parameters.add(scope.high, 'text')}",
-        f"EXISTS (SELECT 1 FROM items WHERE items.namespace = namespaces.namespace AND "
-        f"(expires_at IS NULL OR expires_at > {parameters.add(now, 'timestamptz')}))",
         f"cardinality(labels) >= {hidden + max(len(query.prefix), len(query.suffix))}",
         *_labels_match(query.prefix, str(hidden), parameters),
         *_labels_match(query.suffix, f"cardinality(labels) - {len(query.suffix)}", parameters),
+        # LIMIT keeps it a look at one index entry; EXISTS would read every item of a namespace.
+        f"(SELECT true FROM items WHERE items.namespace = namespaces.namespace AND "
+        f"(expires_at IS NULL OR expires_at > {parameters.add(now, 'timestamptz')}) LIMIT 1)",
     ]
     end = "" if query.max_depth is None else str(hidden + query.max_depth)
-    # Stored text orders as label lists do: the separator sorts below what labels are made of.
-    grouped = "namespace" if query.max_depth is None else "1"
+    # Stored text orders as label lists do, the separator sorting below what labels are made of.
+    # So cut lists that are equal are neighbours, and the scan stops at the limit.
     return f"""
-    SELECT labels[{hidden + 1}:{end}] AS labels FROM namespaces
-    WHERE {" AND ".join(conditions)}
-    GROUP BY {grouped} ORDER BY min(namespace)
+    SELECT labels FROM (
+        SELECT namespace, labels[{hidden + 1}:{end}] AS labels,
+            lag(labels[{hidden + 1}:{end}]) OVER (ORDER BY namespace) AS before
+        FROM namespaces WHERE {" AND ".join(conditions)}
+    ) AS listed
+    WHERE before IS DISTINCT FROM labels ORDER BY namespace
     LIMIT {parameters.add(query.limit, "bigint")} OFFSET {parameters.add(query.offset, "bigint")}
     """
 

@@ -156,7 +156,9 @@ def _sentence(error: Mapping[str, Any]) -> str:
             return "There is no such field; check its spelling or leave it out."
         case "model_attributes_type":
             return "Send a JSON object, with the header Content-Type: application/json."
-        case "missing":
+        case "union_tag_invalid":
+            return f"The field is none of {error['ctx']['expected_tags']}; use one of them."
+        case "missing" | "union_tag_not_found":
             return "The field is missing; add it."
         case _:
             return f"{message}."

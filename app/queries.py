@@ -38,12 +38,12 @@ def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
-def header_parameter(name: str, description: str) -> dict[str, Any]:
+def header_parameter(name: str, pattern: str, description: str) -> dict[str, Any]:
     """Return the OpenAPI parameter of an optional header."""
     return {
         "name": name,
         "in": "header",
         "required": False,
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": pattern},
         "description": description,
     }

@@ -47,8 +47,10 @@ def _not_empty(labels: list[str]) -> list[str]:
 
 
 def _only_text(moment: object) -> object:
-    if not isinstance(moment, str):
-        raise ValueError('is not text; send a date and time such as "2026-01-31T12:00:00Z"')
+    if not isinstance(moment, str):  # pydantic would take numbers for seconds since 1970
+        raise ValueError(  # noqa: TRY004  # pydantic reports no other error
+            'is not text; send a date and time such as "2026-01-31T12:00:00Z"'
+        )
     return moment
 
 
@@ -77,6 +79,12 @@ Moment = Annotated[
     datetime, BeforeValidator(_only_text, json_schema_input_type=datetime), AfterValidator(_as_utc)
 ]
 """A time; without an offset it is read as UTC."""
+
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number of JSON, not text or a truth value that could be read as one."""
+
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A number of JSON, not text or a truth value that could be read as one."""
 
 Flag = Annotated[bool, Field(strict=True)]
 """JSON's true or false, and nothing that resembles them."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from app.schemas import Clean, Flag, Labels, Schema
+from app.schemas import Clean, Flag, Labels, Schema, Whole
 from app.store.schemas import Item
 
 DEFAULT_LIMIT = 10
@@ -32,13 +32,13 @@ class SearchItems(Schema):
         description="Conditions on the value; see docs/reference/filters.md.",
         examples=[{"kind": "preference"}],
     )
-    limit: int | None = Field(
+    limit: Whole | None = Field(
         None,
         ge=0,
         le=MAX_LIMIT,
         description=f"At most this many; absent or null: {DEFAULT_LIMIT}.",
     )
-    offset: int | None = Field(
+    offset: Whole | None = Field(
         None, ge=0, le=MAX_OFFSET, description="Leave out the first this many."
     )
     refresh_ttl: Flag | None = Field(

@@ -9,6 +9,8 @@ from app.errors import InvalidRequestError
 _ANY = "*"
 # Empty elements are ignored, as RFC 9110 (5.6.1) asks.
 _TAGS = re.compile(r'[\s,]*(W/)?"[^"]*"(\s*,[\s,]*(W/)?"[^"]*")*[\s,]*')
+PATTERN = rf"^({_TAGS.pattern}|\s*\*\s*)$"
+"""What either header may hold, as JSON Schema has it."""
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 
 

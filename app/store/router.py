@@ -20,7 +20,7 @@ from app.store.errors import (
     VersionHasNoValueError,
     VersionNotFoundError,
 )
-from app.store.preconditions import Precondition, etag
+from app.store.preconditions import PATTERN, Precondition, etag
 from app.store.schemas import (
     DeleteItem,
     Item,
@@ -46,8 +46,8 @@ router = APIRouter(prefix="/store", tags=["store"])
 
 
 PRECONDITION = [
-    header_parameter("If-Match", "Go ahead only at this ETag."),
-    header_parameter("If-None-Match", "`*`: go ahead only if there is no item yet."),
+    header_parameter("If-Match", PATTERN, "Go ahead only at this ETag."),
+    header_parameter("If-None-Match", PATTERN, "`*`: go ahead only if there is no item yet."),
 ]
 """The OpenAPI parameters that `precondition_of` reads."""
 

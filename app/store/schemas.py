@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from app.namespaces import parse_labels
-from app.schemas import Clean, Flag, ItemLabels, Labels, Moment, Schema
+from app.schemas import Clean, Flag, ItemLabels, Labels, Moment, Real, Schema, Whole
 
 MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
@@ -31,14 +31,13 @@ Key = Annotated[
     ),
 ]
 Minutes = Annotated[
-    float,
-    Field(gt=0, le=MAX_TTL_MINUTES, allow_inf_nan=False, description="Minutes; fractions count."),
+    Real,
+    Field(gt=0, le=MAX_TTL_MINUTES, description="Minutes; fractions count."),
 ]
-Seconds = Annotated[float, Field(gt=0, le=MAX_TTL_MINUTES * 60, allow_inf_nan=False)]
+Seconds = Annotated[Real, Field(gt=0, le=MAX_TTL_MINUTES * 60)]
 Value = Annotated[
     dict[str, Any], Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
 ]
-VersionNumber = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 # A title names the class that generators make of an object.
 JsonObject = Annotated[dict[str, Any], Field(title="Value", description="Any JSON object.")]
 
@@ -66,7 +65,7 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     thread_id: Clean | None = Field(None, description="The conversation.")
-    position: int | None = Field(None, description="The turn's place in the conversation.")
+    position: Whole | None = Field(None, description="The turn's place in the conversation.")
 
 
 class ItemAddress(Schema):
@@ -79,8 +78,8 @@ class ItemAddress(Schema):
 class ItemDetails(Schema):
     """What an item may carry beside its value."""
 
-    importance: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="How much the memory matters, 0 to 1."
+    importance: Real | None = Field(
+        None, ge=0, le=1, description="How much the memory matters, 0 to 1."
     )
     valid_from: Moment | None = Field(None, description="Since when the memory holds.")
     valid_to: Moment | None = Field(None, description="Until when the memory held.")
@@ -146,7 +145,9 @@ class DeleteItem(ItemAddress):
 class RestoreItem(ItemAddress):
     """The earlier version to make present again."""
 
-    version: VersionNumber = Field(description="As GET /v1/store/items/versions lists it.")
+    version: Annotated[Whole, Field(ge=1, le=MAX_VERSION)] = Field(
+        description="As GET /v1/store/items/versions lists it."
+    )
 
 
 class ListNamespaces(Schema):
@@ -154,13 +155,13 @@ class ListNamespaces(Schema):
 
     prefix: Labels | None = Field(None, description="`*` stands for any one label.")
     suffix: Labels | None = Field(None, description="`*` stands for any one label.")
-    max_depth: int | None = Field(
+    max_depth: Whole | None = Field(
         None, ge=1, le=1000, description="Cut longer namespaces to this many labels."
     )
-    limit: int | None = Field(
+    limit: Whole | None = Field(
         None, ge=0, le=10_000, description="At most this many; absent or null: 100."
     )
-    offset: int | None = Field(
+    offset: Whole | None = Field(
         None, ge=0, le=2**31 - 1, description="Leave out the first this many."
     )
     counts: Flag | None = Field(None, description="Add how many items each namespace holds.")
@@ -193,7 +194,7 @@ class ReadItem(_AddressQuery):
 class ReadVersions(_AddressQuery):
     """Which item's history to read."""
 
-    before: VersionNumber | None = Field(None, description="Only older versions.")
+    before: int | None = Field(None, ge=1, le=MAX_VERSION, description="Only older versions.")
     limit: int = Field(100, ge=1, le=1000, description="At most this many.")
 
 

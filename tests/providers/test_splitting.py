@@ -54,7 +54,7 @@ def test_passages_of_tokens_fit_and_cover_the_text(
     assert_covers(text, list(spans(text, words.reach)))
     passages = local.split(text)
     assert all(len(tokenizer.encode(passage).ids) <= MAX_TOKENS for passage in passages)
-    if text.strip() and len(tokenizer.encode(text).ids) <= MAX_TOKENS:
+    if text.strip() and len(text) <= 50_000 and len(tokenizer.encode(text).ids) <= MAX_TOKENS:
         assert passages == [text.strip()]
 
 

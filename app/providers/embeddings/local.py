@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from app.providers.embeddings.model_files import (
     graph_directory,
     published_file,
 )
-from app.providers.embeddings.splitting import split_text
+from app.providers.embeddings.splitting import spans, split_text
 from app.providers.errors import UnavailableError
 
 Argument = TypeVar("Argument")
@@ -35,6 +36,9 @@ _SPECIAL_TOKENS = 2
 _BATCH_TEXTS = 32
 _BATCH_TOKENS = 512
 """Padding included: larger batches are no faster, take more memory and keep queries waiting."""
+
+_SLAB_CHARACTERS = 50_000
+"""Tokenised at once: the tokens of a megabyte would take 100 MB."""
 
 _MAX_THREADS = 4
 """Of one run: batches this small gain little from more."""
@@ -66,10 +70,10 @@ class LocalEmbedder:
 
     def split(self, text: str) -> list[str]:
         """Cut `text` into passages of at most 256 word pieces."""
-        if not text.strip():
-            return []
-        words = Words(self._tokenizer.encode(text, add_special_tokens=False))
-        return split_text(text, words.reach)
+        stripped = text.strip()
+        slabs = spans(stripped, lambda start: start + _SLAB_CHARACTERS, overlap=0)
+        passages = [self._split_slab(stripped[start:end]) for start, end in slabs]
+        return list(chain.from_iterable(passages))
 
     async def aclose(self) -> None:
         """Stop the thread after the batches it was given."""
@@ -83,6 +87,10 @@ class LocalEmbedder:
         except RuntimeError as error:
             raise UnavailableError(f"{self.name} is closed; start the server again") from error
         return await asyncio.wrap_future(future)
+
+    def _split_slab(self, text: str) -> list[str]:
+        words = Words(self._tokenizer.encode(text, add_special_tokens=False))
+        return split_text(text, words.reach)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 _SPACE = r"[^\S\x0b\x0c\x1c-\x1f\x85]"
 _SPACES = re.compile(_SPACE + "+")
 _SENTENCE_END = re.compile(rf"[.!?…][\"')\]]*{_SPACE}+|[。！？]|\n+")  # noqa: RUF001 - Chinese marks
-_OVERLAP = 10
-"""A passage repeats at most this fraction of the one before it: 1/10."""
+_OVERLAP = 0.1
 
 
 def split_text(text: str, reach: Callable[[int], int]) -> list[str]:
@@ -17,11 +16,14 @@ def split_text(text: str, reach: Callable[[int], int]) -> list[str]:
     return [passage for passage in passages if passage]
 
 
-def spans(text: str, reach: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+def spans(
+    text: str, reach: Callable[[int], int], *, overlap: float = _OVERLAP
+) -> Iterator[tuple[int, int]]:
     """Yield the start and end of passages that together cover `text`.
 
-    `reach(start)` is the furthest end of a passage from `start`: beyond `start`, and beyond the
-    text if all the rest fits.
+    A passage repeats at most the fraction `overlap` of the one before it. `reach(start)` is the
+    furthest end of a passage from `start`: beyond `start`, and beyond the text if all the rest
+    fits.
     """
     start, end = 0, 0
     while end < len(text):
@@ -31,7 +33,7 @@ def spans(text: str, reach: Callable[[int], int]) -> Iterator[tuple[int, int]]:
             limit = reach(start)
         end = len(text) if limit >= len(text) else _best_end(text, start, limit, end)
         yield start, end
-        start = _next_start(text, start, end)
+        start = _next_start(text, end, int((end - start) * overlap))
 
 
 def split_by_characters(text: str, limit: int) -> list[str]:
@@ -50,7 +52,7 @@ def _best_end(text: str, start: int, limit: int, previous_end: int) -> int:
     return limit
 
 
-def _next_start(text: str, start: int, end: int) -> int:
+def _next_start(text: str, end: int, overlap: int) -> int:
     """Step back from `end` to the first word that begins within the overlap, if one does."""
-    space = _SPACES.search(text, end - (end - start) // _OVERLAP, end)
+    space = _SPACES.search(text, end - overlap, end)
     return space.end() if space else end

@@ -46,9 +46,15 @@ def _not_empty(labels: list[str]) -> list[str]:
     return labels
 
 
+def _only_number(number: object) -> object:
+    if isinstance(number, (bool, str)):  # pydantic would take either for a number
+        raise ValueError("is not a number; send one, without quotes")  # noqa: TRY004
+    return number
+
+
 def _only_text(moment: object) -> object:
     if not isinstance(moment, str):  # pydantic would take numbers for seconds since 1970
-        raise ValueError(  # noqa: TRY004  # pydantic reports no other error
+        raise ValueError(  # noqa: TRY004
             'is not text; send a date and time such as "2026-01-31T12:00:00Z"'
         )
     return moment
@@ -80,8 +86,8 @@ Moment = Annotated[
 ]
 """A time; without an offset it is read as UTC."""
 
-Whole = Annotated[int, Field(strict=True)]
-"""A whole number of JSON, not text or a truth value that could be read as one."""
+Number = BeforeValidator(_only_number)
+"""For an integer that only a number of JSON may be read as; strict mode would refuse 5.0."""
 
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A number of JSON, not text or a truth value that could be read as one."""

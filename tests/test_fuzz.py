@@ -21,15 +21,25 @@ EXAMPLES = os.environ.get("MEMORYD_FUZZ_EXAMPLES", "40")
 
 SEED = os.environ.get("MEMORYD_FUZZ_SEED", "1")
 
-# These take what OpenAPI cannot describe, so the server may refuse what the document allows:
-# ttl beside ttl_seconds, valid_from after valid_to, values that PostgreSQL cannot hold, the
-# filter language, index paths, and namespaces written as text.
+# What OpenAPI cannot describe: the server may refuse what the document allows, because of the
+# state it is in (412), or because of ttl beside ttl_seconds, valid_from after valid_to, values
+# that PostgreSQL cannot hold, the filter language, index paths, and namespaces written as text.
+# A batch that is not atomic answers 200 with the problem of each operation. And schemathesis
+# itself takes 0 for an entity tag, whatever the header's pattern.
 CONFIGURATION = """
+[checks]
+positive_data_acceptance.expected-statuses = ["2xx", "3xx", 404, 409, 412]
+
 [[operations]]
 include-operation-id = [
     "put_item", "patch_item", "run_batch", "search_items", "get_item", "list_item_versions",
+    "delete_item", "restore_item",
 ]
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-operation-id = "run_batch"
+checks.negative_data_rejection.enabled = false
 """
 
 

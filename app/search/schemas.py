@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from app.schemas import Clean, Flag, Labels, Schema, Whole
+from app.schemas import Clean, Flag, Labels, Number, Schema
 from app.store.schemas import Item
 
 DEFAULT_LIMIT = 10
@@ -32,14 +32,12 @@ class SearchItems(Schema):
         description="Conditions on the value; see docs/reference/filters.md.",
         examples=[{"kind": "preference"}],
     )
-    limit: Whole | None = Field(
+    limit: Annotated[int, Field(ge=0, le=MAX_LIMIT), Number] | None = Field(
         None,
-        ge=0,
-        le=MAX_LIMIT,
         description=f"At most this many; absent or null: {DEFAULT_LIMIT}.",
     )
-    offset: Whole | None = Field(
-        None, ge=0, le=MAX_OFFSET, description="Leave out the first this many."
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET), Number] | None = Field(
+        None, description="Leave out the first this many."
     )
     refresh_ttl: Flag | None = Field(
         None, description="Restart the lifetime of what is found; absent: as the server is set."

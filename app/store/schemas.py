@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from app.namespaces import parse_labels
-from app.schemas import Clean, Flag, ItemLabels, Labels, Moment, Real, Schema, Whole
+from app.schemas import Clean, Flag, ItemLabels, Labels, Moment, Number, Real, Schema
 
 MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
@@ -65,7 +65,9 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     thread_id: Clean | None = Field(None, description="The conversation.")
-    position: Whole | None = Field(None, description="The turn's place in the conversation.")
+    position: Annotated[int, Number] | None = Field(
+        None, description="The turn's place in the conversation."
+    )
 
 
 class ItemAddress(Schema):
@@ -145,7 +147,7 @@ class DeleteItem(ItemAddress):
 class RestoreItem(ItemAddress):
     """The earlier version to make present again."""
 
-    version: Annotated[Whole, Field(ge=1, le=MAX_VERSION)] = Field(
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION), Number] = Field(
         description="As GET /v1/store/items/versions lists it."
     )
 
@@ -155,14 +157,14 @@ class ListNamespaces(Schema):
 
     prefix: Labels | None = Field(None, description="`*` stands for any one label.")
     suffix: Labels | None = Field(None, description="`*` stands for any one label.")
-    max_depth: Whole | None = Field(
-        None, ge=1, le=1000, description="Cut longer namespaces to this many labels."
+    max_depth: Annotated[int, Field(ge=1, le=1000), Number] | None = Field(
+        None, description="Cut longer namespaces to this many labels."
     )
-    limit: Whole | None = Field(
-        None, ge=0, le=10_000, description="At most this many; absent or null: 100."
+    limit: Annotated[int, Field(ge=0, le=10_000), Number] | None = Field(
+        None, description="At most this many; absent or null: 100."
     )
-    offset: Whole | None = Field(
-        None, ge=0, le=2**31 - 1, description="Leave out the first this many."
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1), Number] | None = Field(
+        None, description="Leave out the first this many."
     )
     counts: Flag | None = Field(None, description="Add how many items each namespace holds.")
 

@@ -1,0 +1,42 @@
+FROM python:3.13-slim-trixie AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
+
+WORKDIR /opt/memoryd
+RUN python -m venv .venv
+
+# Before the code, so that a change of code installs nothing again.
+COPY requirements.lock ./
+RUN .venv/bin/python -m pip install --require-hashes --no-deps -r requirements.lock
+
+COPY pyproject.toml README.md alembic.ini ./
+COPY alembic ./alembic
+COPY app ./app
+RUN .venv/bin/python -m pip install --no-deps --no-build-isolation --editable . \
+    && .venv/bin/python -m compileall -q app alembic \
+    && .venv/bin/python -m pip uninstall --yes setuptools pip
+
+
+FROM python:3.13-slim-trixie
+
+RUN useradd --uid 10001 --home-dir /var/lib/memoryd --create-home --shell /usr/sbin/nologin memoryd
+
+COPY --from=build /opt/memoryd /opt/memoryd
+
+ENV PATH=/opt/memoryd/.venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    MEMORYD_HOST=0.0.0.0 \
+    MEMORYD_DATA_DIR=/var/lib/memoryd
+
+USER 10001
+WORKDIR /var/lib/memoryd
+VOLUME /var/lib/memoryd
+EXPOSE 8080
+
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=4)"]
+
+ENTRYPOINT ["memoryd"]
+CMD ["serve"]

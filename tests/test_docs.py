@@ -1,0 +1,130 @@
+"""The documentation does what it shows, and is complete."""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from app.cli import cli
+from app.config import Settings
+from app.errors import AppError
+from app.main import create_app
+from tests.support.databases import Cluster
+from tests.support.documented_commands import carry_out, steps_in
+from tests.support.server import clean_environment, serving
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+SHOWING_COMMANDS = [document for document in DOCUMENTS if steps_in(document.read_text())]
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def title(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the documents' servers share one prepared local model."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def environment(cluster: Cluster, data_dir: Path) -> Iterator[dict[str, str]]:
+    """The environment of a reader whose database is empty; the embeddings are the default's."""
+    with cluster.database() as url:
+        yield {"MEMORYD_DATABASE_URL": url, "MEMORYD_DATA_DIR": str(data_dir)}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl, which the documents use, is absent")
+@pytest.mark.parametrize("document", SHOWING_COMMANDS, ids=title)
+def test_commands_answer_as_shown(
+    document: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with serving(tmp_path / "log", environment=environment) as server:
+        text = document.read_text().replace("localhost:8080", f"127.0.0.1:{server.port}")
+        shell = {**clean_environment(), **environment, "PATH": programs, "COLUMNS": "200"}
+        steps = steps_in(text)
+        answered = carry_out(steps, shell, tmp_path)
+    assert len(answered) == len(steps)
+    for step, answer in answered:
+        assert step.agrees_with(answer), f"{step.command}\nshown:\n{step.answer}\nreal:{answer}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=title)
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    links = _LINK.findall(_FENCED.sub("", document.read_text()))
+    local = [link.partition("#")[0] for link in links if "://" not in link]
+    assert [link for link in local if link and not (document.parent / link).exists()] == []
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    pages = [path for path in ROOT.glob("docs/**/*.md") if path != ROOT / "docs/README.md"]
+    missing = [p for p in pages if f"({p.relative_to(ROOT / 'docs')})" not in index]
+    assert [title(page) for page in missing if page.parent.name != "decisions"] == []
+
+
+def test_every_error_code_is_explained() -> None:
+    create_app(Settings(embedding="none"))  # imports every feature
+    text = (ROOT / "docs/reference/errors.md").read_text()
+    codes = {error.code for error in _below(AppError)}
+    assert {code for code in codes if f"`{code}`" not in text} == set()
+
+
+def _below(error: type[AppError]) -> Iterator[type[AppError]]:
+    for kind in error.__subclasses__():
+        yield kind
+        yield from _below(kind)
+
+
+def test_every_command_is_explained() -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text()
+    missing = [
+        wanted for wanted in _documented_words(get_command(cli), "memoryd") if wanted not in text
+    ]
+    assert missing == []
+
+
+def _documented_words(command: typer.core.TyperCommand | object, path: str) -> Iterator[str]:
+    commands = getattr(command, "commands", {})
+    if not commands:
+        yield f"`{path}"
+    for name, inner in commands.items():
+        yield from _documented_words(inner, f"{path} {name}")
+    for parameter in getattr(command, "params", ()):
+        yield from (option for option in parameter.opts if option.startswith("--") and path)
+
+
+def test_every_setting_is_explained() -> None:
+    text = (ROOT / "docs/reference/settings.md").read_text()
+    missing = [name for name in variables() if f"`{name}`" not in text]
+    assert missing == []
+
+
+def variables() -> list[str]:
+    """Return the environment variable of every setting."""
+    return [
+        name.upper() if field.validation_alias else f"MEMORYD_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def test_every_tag_of_the_api_has_its_page() -> None:
+    document = create_app(Settings(embedding="none")).openapi()
+    operations = [
+        operation for methods in document["paths"].values() for operation in methods.values()
+    ]
+    tags = {tag for operation in operations for tag in operation["tags"]}
+    assert {tag for tag in tags if not (ROOT / f"docs/reference/{tag}.md").exists()} == set()
+    assert tags >= {"store", "search", "batch"}

@@ -1,0 +1,90 @@
+"""Settings are documented with their defaults, and bad ones are explained."""
+
+import re
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from app.config import Settings
+from tests.support.server import MEMORYD, clean_environment
+
+EXAMPLE = Path(__file__).resolve().parent.parent / ".env.example"
+_SETTING = re.compile(r"^#([A-Z_]+)=(.*)$", re.MULTILINE)
+
+
+def examples() -> dict[str, str]:
+    return dict(_SETTING.findall(EXAMPLE.read_text()))
+
+
+def variables() -> dict[str, str]:
+    """Return the name of the environment variable of each setting."""
+    return {
+        name: name.upper() if field.validation_alias else f"MEMORYD_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+    }
+
+
+def test_every_setting_is_in_the_example_and_nothing_else() -> None:
+    assert list(examples()) == list(variables().values())
+
+
+def test_the_example_gives_the_real_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in variables().values():
+        monkeypatch.delenv(variable, raising=False)
+    defaults = Settings(_env_file=None)
+    for variable, value in examples().items():
+        monkeypatch.setenv(variable, value)
+    assert Settings(_env_file=None) == defaults
+
+
+def test_empty_examples_are_those_without_a_default() -> None:
+    empty = {variable for variable, value in examples().items() if not value}
+    without = {
+        variables()[n] for n, field in Settings.model_fields.items() if field.default is None
+    }
+    assert empty == without
+
+
+def test_every_line_of_the_example_is_a_comment_or_blank() -> None:
+    assert [line for line in EXAMPLE.read_text().splitlines() if line and line[0] != "#"] == []
+
+
+def test_every_setting_of_the_example_is_explained_above_it() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    bare = [
+        line
+        for before, line in pairwise(lines)
+        if _SETTING.match(line) and not before.startswith("# ")
+    ]
+    assert bare == []
+
+
+def test_there_are_at_most_forty_settings() -> None:
+    assert len(Settings.model_fields) <= 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MEMORYD_PORT", "eighty"),
+        ("MEMORYD_LOG_LEVEL", "loud"),
+        ("MEMORYD_DATABASE_POOL_SIZE", "0"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_that_names_the_variable(
+    variable: str, value: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [MEMORYD, "doctor"],
+        env={**clean_environment(), variable: value},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{variable}: ")

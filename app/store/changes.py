@@ -41,16 +41,20 @@ class Changes:
         """Commit the last write of every address; return what became of the puts.
 
         Raises PreconditionFailedError, EmbeddingFailedError and TooManyConflictsError, each
-        with nothing changed.
+        with nothing changed. Writers that were in one another's way queue up for their
+        namespaces, and so do those who both put and delete, whose locks have no common order.
         """
         final = {write.address: write for write in writes}
         vectors = await self._embed(final)
+        queue = len({type(write) for write in final.values()}) > 1
         for _ in range(_ATTEMPTS):
             try:
                 async with self._database.transaction(access.root) as connection:
+                    if queue:
+                        await repository.queue(connection, {namespace for namespace, _ in final})
                     return await self._apply(connection, final, vectors, access.actor)
             except (*_PASSING, _OvertakenError):
-                continue
+                queue = True
         raise TooManyConflictsError
 
     async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector]]:

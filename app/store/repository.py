@@ -46,6 +46,13 @@ JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace,
 ORDER BY namespace, key FOR UPDATE OF items
 """
 
+_QUEUE = """
+SELECT pg_advisory_xact_lock(number) FROM (
+    SELECT DISTINCT hashtextextended(namespace, 0) AS number
+    FROM unnest($1::text[]) AS t (namespace) ORDER BY number
+) AS numbers
+"""
+
 # A deleted item's history goes on where it ended, so a version number is never used twice.
 # Overwriting what has expired records that end first, as the sweeper would have.
 _UPSERT = """
@@ -199,6 +206,11 @@ async def lock(
     return {
         (row["namespace"], row["key"]): Locked(row["version"], bool(row["expired"])) for row in rows
     }
+
+
+async def queue(connection: Connection, namespaces: Iterable[str]) -> None:
+    """Wait for others who queued for the same namespaces; holds until the transaction ends."""
+    await connection.execute(_QUEUE, list(namespaces))
 
 
 async def upsert(

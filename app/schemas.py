@@ -10,7 +10,7 @@ from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels
 
 # What the validators below check, for the OpenAPI document alone: their messages say more than
 # a failed pattern would.
-_CLEAN = {"pattern": r"^[^\x00]*$"}
+CLEAN = {"pattern": r"^[^\x00]*$"}
 _LABEL = {
     "type": "string",
     "minLength": 1,
@@ -20,6 +20,8 @@ _LABEL = {
 
 # PostgreSQL's text and jsonb hold neither; JSON and Python strings do.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Schema(BaseModel):
@@ -52,19 +54,23 @@ def _only_number(number: object) -> object:
     return number
 
 
-def _only_text(moment: object) -> object:
-    if not isinstance(moment, str):  # pydantic would take numbers for seconds since 1970
-        raise ValueError(  # noqa: TRY004
-            'is not text; send a date and time such as "2026-01-31T12:00:00Z"'
-        )
+def _only_date(moment: object) -> object:
+    # pydantic would take numbers, in quotes too, for seconds since 1970.
+    if not (isinstance(moment, str) and _DATE.match(moment)):
+        raise ValueError('is not a date and time; send one such as "2026-01-31T12:00:00Z"')
     return moment
 
 
 def _as_utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is outside the years 1 to 9999 in UTC; send one inside") from error
 
 
-Clean = Annotated[str, AfterValidator(storable), Field(json_schema_extra=_CLEAN)]
+Clean = Annotated[str, AfterValidator(storable), Field(json_schema_extra=CLEAN)]
 """Text that PostgreSQL can hold."""
 
 Labels = Annotated[
@@ -82,7 +88,7 @@ ItemLabels = Annotated[Labels, AfterValidator(_not_empty), Field(json_schema_ext
 """A namespace that can hold items: at least one label."""
 
 Moment = Annotated[
-    datetime, BeforeValidator(_only_text, json_schema_input_type=datetime), AfterValidator(_as_utc)
+    datetime, BeforeValidator(_only_date, json_schema_input_type=datetime), AfterValidator(_as_utc)
 ]
 """A time; without an offset it is read as UTC."""
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from app.problems import MEDIA_TYPE
 from tests.support.server import Server, clean_environment
 
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
@@ -59,3 +61,74 @@ def test_every_answer_is_as_documented(server: Server, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
     assert "Tested: 12" in done.stdout
+
+
+ITEM = '{"namespace": ["a"], "key": "k", "value": {"v": %s}}'
+
+DETAIL = '{"namespace": ["a"], "key": "k", "value": {}, %s}'
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param("", 422, id="nothing"),
+        pytest.param("null", 422, id="null"),
+        pytest.param("[]", 422, id="a list"),
+        pytest.param('{"namespace":', 422, id="cut off"),
+        pytest.param(b'{"namespace": ["a"], "key": "\xff", "value": {}}', 400, id="not UTF-8"),
+        pytest.param(ITEM % ("[" * 100_000 + "]" * 100_000), 400, id="nested beyond parsing"),
+        pytest.param(ITEM % ("[" * 65 + "]" * 65), 422, id="nested too deep"),
+        pytest.param(ITEM % ("9" * 5_000), 400, id="an integer beyond parsing"),
+        pytest.param(ITEM % ("9" * 1_001), 422, id="an integer too long"),
+        pytest.param(ITEM % "1e999", 422, id="infinity"),
+        pytest.param(ITEM % "NaN", 422, id="not a number"),
+        pytest.param(ITEM % '"\\ud800"', 422, id="half a surrogate pair"),
+        pytest.param(ITEM % '"\\u0000"', 422, id="NUL"),
+        pytest.param(ITEM % '{"\\u0000": 1}', 422, id="NUL in a key"),
+        pytest.param(DETAIL % '"importance": true', 422, id="a truth value for a number"),
+        pytest.param(DETAIL % '"ttl": "5"', 422, id="text for a number"),
+        pytest.param(DETAIL % '"ttl": 1e-999', 422, id="a lifetime of zero"),
+        pytest.param(DETAIL % '"valid_from": 0', 422, id="a number for a time"),
+        pytest.param(DETAIL % '"valid_from": "1700000000"', 422, id="seconds for a time"),
+        pytest.param(DETAIL % '"valid_from": "0001-01-01T00:00:00+01:00"', 422, id="before year 1"),
+        pytest.param(DETAIL % '"valid_to": "9999-12-31T23:59:59-01:00"', 422, id="after year 9999"),
+    ],
+)
+async def test_a_hostile_item_is_refused(
+    client: httpx2.AsyncClient, body: str | bytes, status: int
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await client.put("/v1/store/items", content=body, headers=headers)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == MEDIA_TYPE
+    assert response.json()["status"] == status
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "namespace=a",
+        "namespace=a&key=%00",
+        "namespace=%00&key=k",
+        "namespace=a..b&key=k",
+        "namespace=%5B%22%5Cud800%22%5D&key=k",
+        "namespace=" + "%5B" * 5_000 + "&key=k",
+        "namespace=a&key=" + "k" * 513,
+        "namespace=a&key=k&refresh_ttl=maybe",
+        "namespace=a&key=k&as_of=9999-12-31T23:59:59-01:00",
+        "namespace=a&key=k&%00=1",
+    ],
+)
+async def test_a_hostile_query_string_is_refused(client: httpx2.AsyncClient, query: str) -> None:
+    response = await client.get(f"/v1/store/items?{query}")
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == MEDIA_TYPE
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "TRACE", "POST", "ANYTHING"])
+async def test_a_method_there_is_not_is_answered_with_those_there_are(
+    client: httpx2.AsyncClient, method: str
+) -> None:
+    response = await client.request(method, "/v1/store/items")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "DELETE, GET, PATCH, PUT"

@@ -2,15 +2,19 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from app.schemas import Clean, Flag, Labels, Number, Schema
+from app.schemas import CLEAN, Flag, Labels, Number, Schema, storable
 from app.store.schemas import Item
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 1000
 MAX_OFFSET = 100_000
 MAX_QUERY_CHARACTERS = 20_000
+
+QueryText = Annotated[
+    str, Field(max_length=MAX_QUERY_CHARACTERS, json_schema_extra=CLEAN), AfterValidator(storable)
+]
 
 
 class SearchItems(Schema):
@@ -21,9 +25,8 @@ class SearchItems(Schema):
         description="Look at and below this namespace; empty: everywhere.",
         examples=[["users"]],
     )
-    query: Clean | None = Field(
+    query: QueryText | None = Field(
         None,
-        max_length=MAX_QUERY_CHARACTERS,
         description="Text to find items near to; without it the newest come first.",
         examples=["what does Alice like to eat?"],
     )

@@ -13,7 +13,18 @@ from pydantic import (
 )
 
 from app.namespaces import parse_labels
-from app.schemas import Clean, Flag, ItemLabels, Labels, Moment, Number, Real, Schema
+from app.schemas import (
+    CLEAN,
+    Clean,
+    Flag,
+    ItemLabels,
+    Labels,
+    Moment,
+    Number,
+    Real,
+    Schema,
+    storable,
+)
 
 MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
@@ -23,12 +34,14 @@ MAX_VERSION = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly."""
 
 Key = Annotated[
-    Clean,
+    str,
     Field(
         max_length=MAX_KEY_CHARACTERS,
+        json_schema_extra=CLEAN,
         description="Name of the item in its namespace.",
         examples=["favourite-food"],
     ),
+    AfterValidator(storable),
 ]
 Minutes = Annotated[
     Real,

@@ -1,0 +1,367 @@
+"""What was acknowledged survives when the server, PostgreSQL or both are killed under load."""
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from typing_extensions import override
+
+from app import migrations
+from app.embedded import EmbeddedPostgres
+from tests.support.server import Server, serving
+
+pytestmark = pytest.mark.slow
+
+WRITERS = 4
+WARM_ATTEMPTS = 80
+BATCH_ITEMS = 5
+ENVIRONMENT = {"MEMORYD_EMBEDDING": "fake:hashed"}
+
+
+# pytest shuts other users out of its temporary directories, and PostgreSQL runs as one for root.
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """A data directory whose database was made and migrated."""
+    with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
+        with EmbeddedPostgres(Path(name) / "data") as postgres:
+            migrations.upgrade(postgres.url)
+        yield Path(name) / "data"
+
+
+@pytest.fixture
+def data_dir(template: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
+        subprocess.run(["/bin/cp", "-a", str(template), name], check=True)
+        yield Path(name) / "data"
+        for pid_file in Path(name).rglob("postmaster.pid"):
+            kill_postgres(pid_file)
+
+
+def kill_postgres(pid_file: Path) -> None:
+    """End the postmaster and its children at once, as a power cut would."""
+    postmaster = int(pid_file.read_text().split()[0])
+    doomed = [postmaster, *children_of(postmaster)]
+    for pid in doomed:
+        end(pid)
+    while any(command_of(pid) == "postgres" for pid in doomed):
+        time.sleep(0.005)
+
+
+def end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def children_of(parent: int) -> list[int]:
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and stat_of(int(entry.name))[3:4] == [str(parent)]
+    ]
+
+
+def stat_of(pid: int) -> list[str]:
+    """Return the process's id, name, state and parent, nothing if it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    before, _, after = text.rpartition(") ")
+    number, _, name = before.partition(" (")
+    return [number, name, *after.split()[:2]]
+
+
+def command_of(pid: int) -> str | None:
+    stat = stat_of(pid)
+    return stat[1] if stat and stat[2] != "Z" else None
+
+
+def pid_file_in(data_dir: Path) -> Path:
+    return data_dir / "postgres" / "postmaster.pid"
+
+
+def one_backend(data_dir: Path) -> int:
+    """Return a PostgreSQL process that serves a connection of memoryd."""
+    postmaster = int(pid_file_in(data_dir).read_text().split()[0])
+    return next(
+        pid
+        for pid in children_of(postmaster)
+        if b"memoryd memoryd" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+
+
+@dataclass
+class Attempt:
+    """A write that was tried: values by key (None deletes), and what the server said."""
+
+    values: dict[str, int | None]
+    began: float
+    status: int | None
+    """None when the server was gone before it answered."""
+
+    @property
+    def acknowledged(self) -> bool:
+        return self.status in {200, 204}
+
+
+class Writer(threading.Thread):
+    """A client that writes into its own namespace, one request after the other."""
+
+    def __init__(self, url: str, number: int) -> None:
+        super().__init__()
+        self.namespace = ["crash", f"writer{number}"]
+        self.attempts: list[Attempt] = []
+        self.strange: list[str] = []
+        self._url = url
+        self._finish = threading.Event()
+
+    def text(self, key: str, n: int) -> str:
+        return f"{self.namespace[1]} {key} remembers{n}"
+
+    @override
+    def run(self) -> None:
+        with httpx2.Client(base_url=self._url, timeout=30) as client:
+            for n in itertools.count(1):
+                if self._finish.is_set():
+                    return
+                values = self._next_values(n)
+                began = time.monotonic()
+                try:
+                    response = self._send(client, values)
+                except httpx2.TransportError:
+                    self.attempts.append(Attempt(values, began, None))
+                    return
+                self.attempts.append(Attempt(values, began, response.status_code))
+                if response.status_code not in {200, 204}:
+                    self._look_at(response)
+
+    def finish(self) -> None:
+        self._finish.set()
+        self.join(60)
+        assert not self.is_alive()
+
+    def _next_values(self, n: int) -> dict[str, int | None]:
+        if n % 5 == 0:
+            return {f"batch{n}-{place}": n for place in range(BATCH_ITEMS)}
+        return {f"key{n % 7}": None if n % 11 == 0 else n}
+
+    def _send(self, client: httpx2.Client, values: dict[str, int | None]) -> httpx2.Response:
+        bodies = [self._body(key, n) for key, n in values.items()]
+        if len(bodies) > 1:
+            operations = [{"op": "put", **body} for body in bodies]
+            return client.post("/v1/store/batch", json={"operations": operations})
+        method = "PUT" if "value" in bodies[0] else "DELETE"
+        return client.request(method, "/v1/store/items", json=bodies[0])
+
+    def _body(self, key: str, n: int | None) -> dict[str, Any]:
+        address = {"namespace": self.namespace, "key": key}
+        if n is None:
+            return address
+        return {**address, "value": {"n": n, "text": self.text(key, n)}, "index": ["text"]}
+
+    def _look_at(self, response: httpx2.Response) -> None:
+        """Note whatever is not the answer for a database that is away."""
+        is_problem = response.headers.get("content-type") == "application/problem+json"
+        if not is_problem or response.json()["code"] != "database_unavailable":
+            self.strange.append(f"{response.status_code} {response.text}")
+        time.sleep(0.01)
+
+
+def start_writers(url: str) -> list[Writer]:
+    writers = [Writer(url, number) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    write_on(writers)
+    return writers
+
+
+def write_on(writers: list[Writer]) -> None:
+    """Wait until every writer has written some more."""
+    goals = [len(writer.attempts) + WARM_ATTEMPTS for writer in writers]
+    deadline = time.monotonic() + 30
+    while any(len(w.attempts) < goal for w, goal in zip(writers, goals, strict=True)):
+        assert time.monotonic() < deadline, "the server is too slow for this test"
+        time.sleep(0.01)
+
+
+def finish(writers: list[Writer]) -> None:
+    for writer in writers:
+        writer.finish()
+    assert [answer for writer in writers for answer in writer.strange] == []
+    for writer in writers:
+        assert sum(a.acknowledged for a in writer.attempts) >= WARM_ATTEMPTS
+
+
+async def read_all(data_dir: Path) -> tuple[dict[tuple[str, str], int], list[str]]:
+    """Return each item's number by writer and key, and what is inconsistent in the database."""
+    with EmbeddedPostgres(data_dir) as postgres:
+        connection = await asyncpg.connect(postgres.url)
+        try:
+            await connection.execute("SELECT set_config('memoryd.root', '', false)")
+            rows = await connection.fetch(
+                "SELECT split_part(namespace, E'\\x1f', 2) AS writer, key, (value->>'n')::int AS n "
+                "FROM items"
+            )
+            faults = [
+                f"{name}: {dict(row)}"
+                for name, sql in FAULTS.items()
+                for row in await connection.fetch(sql)
+            ]
+        finally:
+            await connection.close()
+    return {(row["writer"], row["key"]): row["n"] for row in rows}, faults
+
+
+FAULTS = {
+    "history has a gap": "SELECT namespace, key FROM item_versions GROUP BY namespace, key "
+    "HAVING count(*) <> max(version) OR min(version) <> 1",
+    "item is not its last version": "SELECT namespace, key, items.version, last.version AS last "
+    "FROM items FULL JOIN (SELECT DISTINCT ON (namespace, key) * FROM item_versions "
+    "ORDER BY namespace, key, version DESC) AS last USING (namespace, key) "
+    "WHERE items.value IS DISTINCT FROM last.value "
+    "OR (items.key IS NOT NULL AND items.version IS DISTINCT FROM last.version)",
+    "passages are not the item's": "SELECT namespace, key FROM items "
+    "FULL JOIN passages USING (namespace, key) WHERE text IS DISTINCT FROM value->>'text'",
+    "namespace is unlisted": "SELECT namespace FROM items LEFT JOIN namespaces AS listed "
+    "USING (namespace) WHERE listed.labels IS NULL",
+}
+
+
+def assert_nothing_is_lost(data_dir: Path, url: str, writers: list[Writer]) -> None:
+    found, faults = asyncio.run(read_all(data_dir))
+    assert faults == []
+    for writer in writers:
+        mine = {key: n for (name, key), n in found.items() if name == writer.namespace[1]}
+        for key, possible in possible_values(writer).items():
+            assert mine.get(key) in possible, (writer.namespace, key)
+        for attempt in writer.attempts:
+            if len(attempt.values) > 1:
+                there = {key for key in attempt.values if key in mine}
+                assert there in (set(), set(attempt.values)), "half of a batch"
+        assert mine.keys() <= possible_values(writer).keys()
+        search_for(writer, mine, url)
+
+
+def possible_values(writer: Writer) -> dict[str, set[int | None]]:
+    """Return what each key may hold: its last acknowledged value, or what was tried since."""
+    possible: dict[str, set[int | None]] = {}
+    for attempt in writer.attempts:
+        for key, n in attempt.values.items():
+            if attempt.acknowledged:
+                possible[key] = {n}
+            else:
+                possible.setdefault(key, {None}).add(n)
+    return possible
+
+
+def search_for(writer: Writer, present: dict[str, int], url: str) -> None:
+    """Find some of the items by their text, and list the namespace."""
+    with httpx2.Client(base_url=url, timeout=30) as client:
+        for key in [*present][:5] + [*present][-5:]:
+            body = {
+                "namespace_prefix": writer.namespace,
+                "query": writer.text(key, present[key]),
+                "limit": 1,
+            }
+            [best] = client.post("/v1/store/items/search", json=body).json()["items"]
+            assert (best["key"], best["value"]["n"]) == (key, present[key])
+            assert best["score"] > 0.99
+        listed = client.post("/v1/store/namespaces", json={"prefix": writer.namespace}).json()
+        assert listed["namespaces"] == [writer.namespace]
+
+
+def running(data_dir: Path) -> Any:
+    return serving(data_dir.parent / "log", "--data-dir", str(data_dir), environment=ENVIRONMENT)
+
+
+def assert_only_unavailable(server: Server, writers: list[Writer], since: float) -> None:
+    """Check what was answered to requests that began after PostgreSQL was gone."""
+    late = [a for writer in writers for a in writer.attempts if a.began > since]
+    assert len(late) >= WRITERS
+    assert {attempt.status for attempt in late} == {503}
+    with httpx2.Client(base_url=server.url, timeout=30) as client:
+        assert client.get("/healthz").status_code == 200
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.headers["content-type"]) == (
+            503,
+            "application/problem+json",
+        )
+        assert ready.headers["retry-after"] == "1"
+
+
+def wait_until_ready(server: Server, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    with httpx2.Client(base_url=server.url, timeout=30) as client:
+        while (ready := client.get("/readyz")).status_code != 200:
+            assert time.monotonic() < deadline, ready.text
+            time.sleep(0.05)
+
+
+def wait_until_unanswered(writers: list[Writer]) -> None:
+    deadline = time.monotonic() + 30
+    while all(attempt.acknowledged for writer in writers for attempt in writer.attempts):
+        assert time.monotonic() < deadline, "nobody noticed"
+        time.sleep(0.01)
+
+
+def test_a_killed_server(data_dir: Path) -> None:
+    with running(data_dir) as server:
+        writers = start_writers(server.url)
+        server.kill()
+        finish(writers)
+    with running(data_dir) as restarted:
+        assert_nothing_is_lost(data_dir, restarted.url, writers)
+
+
+def test_a_killed_database(data_dir: Path) -> None:
+    with running(data_dir) as server:
+        writers = start_writers(server.url)
+        kill_postgres(pid_file_in(data_dir))
+        gone = time.monotonic()
+        write_on(writers)
+        finish(writers)
+        assert_only_unavailable(server, writers, gone)
+        with EmbeddedPostgres(data_dir):
+            wait_until_ready(server)
+            assert_nothing_is_lost(data_dir, server.url, writers)
+            kill_postgres(pid_file_in(data_dir))
+        server.stop()
+        assert server.process.returncode in {0, -signal.SIGTERM}
+    with running(data_dir) as restarted:
+        assert_nothing_is_lost(data_dir, restarted.url, writers)
+
+
+def test_server_and_database_killed_together(data_dir: Path) -> None:
+    with running(data_dir) as server:
+        writers = start_writers(server.url)
+        kill_postgres(pid_file_in(data_dir))
+        server.kill()
+        finish(writers)
+    with running(data_dir) as restarted:
+        assert_nothing_is_lost(data_dir, restarted.url, writers)
+
+
+def test_a_killed_connection_is_got_over_without_help(data_dir: Path) -> None:
+    with running(data_dir) as server:
+        writers = start_writers(server.url)
+        end(one_backend(data_dir))
+        wait_until_unanswered(writers)
+        wait_until_ready(server)
+        write_on(writers)
+        finish(writers)
+        assert all(writer.attempts[-1].acknowledged for writer in writers)
+        assert_nothing_is_lost(data_dir, server.url, writers)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,8 +21,13 @@ from app.errors import AppError
 from app.key_commands import keys
 from app.logging import configure_logging
 from app.providers.errors import ProviderError
-from app.resources import NoDatabaseError, open_resources
-from app.startup import RefusedError, check_before_serving, running_database
+from app.resources import EmbeddingSettingError, NoDatabaseError, open_resources
+from app.startup import (
+    RefusedError,
+    check_address,
+    check_before_serving,
+    running_database,
+)
 from app.worker import run_worker
 
 cli = typer.Typer(
@@ -36,8 +42,11 @@ cli.add_typer(keys, name="keys")
 _EXPLAINED = (
     RefusedError,
     NoDatabaseError,
+    EmbeddingSettingError,
     EmbeddedPostgresError,
     EmbeddingModelMismatchError,
+    migrations.DatabaseUnreachableError,
+    migrations.MigrationFailedError,
     migrations.SchemaMismatchError,
     ProviderError,
     AppError,
@@ -59,6 +68,8 @@ def serve(
     """Serve the API; without MEMORYD_DATABASE_URL, on a database of its own."""
     settings = _settings(host=host, port=port, workers=workers, data_dir=data_dir)
     configure_logging(settings)
+    _end_cleanly_on_signals()
+    check_address(settings)
     with running_database(settings) as running:
         check_before_serving(running)
         _pass_on(running)
@@ -82,6 +93,12 @@ def _settings(**given: object) -> Settings:
     )
 
 
+def _end_cleanly_on_signals() -> None:
+    """Leave through every `with` block, or the embedded database would be left running."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+
+
 def _pass_on(settings: Settings) -> None:
     """Tell the server processes, which read the environment, what was decided here."""
     os.environ["MEMORYD_DATABASE_URL"] = str(settings.database_url)
@@ -94,6 +111,7 @@ def worker() -> None:
     """Run the background worker: it removes what has expired."""
     settings = Settings()
     configure_logging(settings)
+    _end_cleanly_on_signals()
     with running_database(settings) as running:
         asyncio.run(_work(running))
 

@@ -14,7 +14,7 @@ from app.embedded import EmbeddedPostgresError
 from app.embedding_model import EmbeddingModelMismatchError
 from app.errors import AppError
 from app.providers.errors import ProviderError
-from app.resources import open_resources
+from app.resources import EmbeddingSettingError, open_resources
 from app.startup import is_loopback, open_keys, running_database
 
 OLDEST_POSTGRESQL = 150_000
@@ -56,7 +56,7 @@ async def _look(settings: Settings, findings: list[Finding]) -> None:
         findings.append(await _embedding(settings))
     except migrations.SchemaMismatchError as error:
         findings.append(Finding(False, "schema", str(error)))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         findings.append(
             Finding(False, "database", f"no connection ({error}); check MEMORYD_DATABASE_URL")
         )
@@ -108,7 +108,7 @@ async def _embedding(settings: Settings) -> Finding:
         async with open_resources(settings) as resources:
             assert resources.model is not None  # noqa: S101  # only "none" has no model
             await resources.model.embed(["Does embedding work?"])
-    except (EmbeddingModelMismatchError, AppError, ProviderError, ValueError) as error:
+    except (EmbeddingModelMismatchError, EmbeddingSettingError, AppError, ProviderError) as error:
         return Finding(False, "embedding", str(error))
     return Finding(True, "embedding", f"{settings.embedding} answers")
 

@@ -61,11 +61,12 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `memoryd keys list` shows it.")],
 ) -> None:
     """Revoke a key for good; servers notice within seconds."""
+    bare_id = key_id.removeprefix("mk_").split("_")[0]
     with running_database(Settings()) as settings:
-        found = asyncio.run(_revoke(settings, key_id.removeprefix("mk_").split("_")[0]))
+        found = asyncio.run(_revoke(settings, bare_id))
     if not found:
-        raise typer.BadParameter(f"There is no key {key_id}; `memoryd keys list` lists them.")
-    typer.echo(f"Revoked {key_id}.")
+        raise typer.BadParameter(f"There is no key mk_{bare_id}; `memoryd keys list` lists them.")
+    typer.echo(f"Revoked mk_{bare_id}.")
 
 
 async def _create(
@@ -111,7 +112,10 @@ def _expiry(text: str | None) -> datetime | None:
     found = _LIFETIME.fullmatch(text)
     if not found:
         raise typer.BadParameter(f"--expires {text!r}: write a number and m, h or d, such as 90d.")
-    return datetime.now(UTC) + timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return datetime.now(UTC) + timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError as error:
+        raise typer.BadParameter(f"--expires {text!r}: leave it out for ever.") from error
 
 
 def _line(key: ApiKey) -> str:

@@ -1,11 +1,13 @@
 """The schema's state: bring it up to date, or refuse to serve on a stale one."""
 
+import asyncio
 from pathlib import Path
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 
 from app.db import asyncpg_url
 
@@ -16,9 +18,37 @@ class SchemaMismatchError(Exception):
     """The database's schema is not the one this program was written for."""
 
 
+class DatabaseUnreachableError(Exception):
+    """There is no database where the settings say; the message says what to check."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"Cannot connect to the database: {error}. Check MEMORYD_DATABASE_URL, which looks "
+            "like postgresql://USER:PASSWORD@HOST:5432/DATABASE, and that PostgreSQL runs there."
+        )
+
+
+class MigrationFailedError(Exception):
+    """A migration met something it cannot change."""
+
+    def __init__(self, error: DBAPIError) -> None:
+        cause = error.orig.__cause__ if error.orig and error.orig.__cause__ else error.orig
+        super().__init__(
+            f"The migration stopped, and what it had begun was taken back: {cause}. "
+            "Mend the cause, then run `memoryd migrate` again."
+        )
+
+
 def upgrade(url: str, revision: str = "head") -> None:
-    """Apply every migration up to `revision`; call outside an event loop."""
-    command.upgrade(_config(url), revision)
+    """Apply every migration up to `revision`; call outside an event loop.
+
+    Raises DatabaseUnreachableError and MigrationFailedError.
+    """
+    asyncio.run(_current_revision(url))
+    try:
+        command.upgrade(_config(url), revision)
+    except DBAPIError as error:
+        raise MigrationFailedError(error) from error
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -39,7 +69,10 @@ def newest_revision() -> str:
 
 
 async def require_current(url: str) -> None:
-    """Raise SchemaMismatchError, naming the command that mends it, unless the schema is current."""
+    """Raise SchemaMismatchError, naming the command that mends it, unless the schema is current.
+
+    Raises DatabaseUnreachableError if there is no answer.
+    """
     found = await _current_revision(url)
     needed = newest_revision()
     if found == needed:
@@ -61,7 +94,10 @@ async def require_current(url: str) -> None:
 
 
 async def _current_revision(url: str) -> str | None:
-    connection = await asyncpg.connect(asyncpg_url(url))
+    try:
+        connection = await asyncpg.connect(asyncpg_url(url))
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseUnreachableError(error) from error
     try:
         if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
             return None

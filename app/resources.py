@@ -24,6 +24,10 @@ class NoDatabaseError(Exception):
         )
 
 
+class EmbeddingSettingError(Exception):
+    """MEMORYD_EMBEDDING names no embedder that can work; the message says what it takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """The open parts of one process."""
@@ -43,15 +47,15 @@ async def open_resources(
 ) -> AsyncIterator[Resources]:
     """Open everything a process needs, and close it again.
 
-    `embedder` and `clock` replace the configured ones in tests. Raises SchemaMismatchError and
-    EmbeddingModelMismatchError.
+    `embedder` and `clock` replace the configured ones in tests. Raises DatabaseUnreachableError,
+    SchemaMismatchError, EmbeddingSettingError and EmbeddingModelMismatchError.
     """
     url = settings.database_url
     if url is None:
         raise NoDatabaseError
     await require_current(url)
+    chosen = embedder or _configured_embedder(settings)
     database = await Database.open(url, pool_size=settings.database_pool_size)
-    chosen = embedder or await _configured_embedder(settings)
     batching = BatchingEmbedder(chosen) if chosen else None
     try:
         model = await register(database, batching)
@@ -62,12 +66,15 @@ async def open_resources(
         await database.close()
 
 
-async def _configured_embedder(settings: Settings) -> Embedder | None:
+def _configured_embedder(settings: Settings) -> Embedder | None:
     key = settings.openai_api_key
-    return create_embedder(
-        settings.embedding,
-        cache_dir=settings.data_dir / "models",
-        openai_api_key=key.get_secret_value() if key else None,
-        openai_base_url=settings.openai_base_url,
-        dimensions=settings.embedding_dimensions,
-    )
+    try:
+        return create_embedder(
+            settings.embedding,
+            cache_dir=settings.data_dir / "models",
+            openai_api_key=key.get_secret_value() if key else None,
+            openai_base_url=settings.openai_base_url,
+            dimensions=settings.embedding_dimensions,
+        )
+    except ValueError as error:
+        raise EmbeddingSettingError(f"MEMORYD_EMBEDDING: {error}.") from error

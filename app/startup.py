@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -30,6 +31,19 @@ def running_database(settings: Settings) -> Iterator[Settings]:
     with EmbeddedPostgres(settings.data_dir) as embedded:
         migrations.upgrade(embedded.url)
         yield settings.model_copy(update={"database_url": embedded.url, "run_worker": True})
+
+
+def check_address(settings: Settings) -> None:
+    """Raise RefusedError if nobody can listen there: the server would find out only at its end."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise RefusedError(
+            f"Cannot listen on {settings.host}:{settings.port}: {reason}. Choose another address "
+            "with --host and --port, or stop the program that uses this one."
+        ) from error
 
 
 def check_before_serving(settings: Settings) -> None:

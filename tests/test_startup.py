@@ -1,0 +1,373 @@
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.auth.keys import Token
+from app.startup import is_loopback
+from tests.support.command import memoryd
+from tests.support.databases import Cluster
+from tests.support.server import MEMORYD, Server, clean_environment, free_port, serving
+
+FAKE = {"MEMORYD_EMBEDDING": "fake:hashed"}
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+PLACE = {"namespace": ["users"], "key": "food"}
+
+
+@pytest.fixture(scope="module")
+def data_dir() -> Iterator[Path]:
+    """An embedded database's directory; not pytest's, which others may not enter."""
+    with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
+        yield Path(name) / "data"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def external(database_url: str) -> dict[str, str]:
+    """Settings of a server on a database that somebody else runs."""
+    return {**FAKE, "MEMORYD_DATABASE_URL": database_url}
+
+
+def call(server: Server, method: str, path: str = "/v1/store/items", **request: Any) -> Any:
+    with httpx2.Client() as client:
+        return client.request(method, server.url + path, **request)
+
+
+def put(server: Server, **more: Any) -> None:
+    response = call(server, "PUT", json={**PLACE, "value": {"text": "ramen"}, **more})
+    assert response.status_code == 204, response.text
+
+
+def get(server: Server) -> Any:
+    return call(server, "GET", params={"namespace": "users", "key": "food"}).json()
+
+
+def postgres_runs(data_dir: Path) -> bool:
+    return (data_dir / "postgres" / "postmaster.pid").exists()
+
+
+def create_key(environment: dict[str, str], cwd: Path, *options: str) -> Token:
+    created = memoryd("keys", "create", "test", *options, environment=environment, cwd=cwd)
+    token = Token.parse(created.stdout.strip())
+    assert token is not None, created.stderr
+    return token
+
+
+def end(server: Server, number: int = signal.SIGTERM) -> int:
+    server.process.send_signal(number)
+    return server.process.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("", False),
+        ("10.0.0.1", False),
+        ("example.com", False),
+        ("localhost.example.com", False),
+        ("127.0.0.1.example.com", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.slow
+class TestEmbedded:
+    def test_servers_on_one_directory_share_a_database_until_the_last_ends(
+        self, data_dir: Path, tmp_path: Path
+    ) -> None:
+        options = ("--data-dir", str(data_dir))
+        with serving(tmp_path / "first", *options, environment=FAKE) as first:
+            put(first)
+            with serving(tmp_path / "second", *options, environment=FAKE) as second:
+                assert get(second)["value"] == {"text": "ramen"}
+                assert end(first) == 0
+                assert postgres_runs(data_dir)
+                assert get(second)["value"] == {"text": "ramen"}
+                assert end(second) == 0
+        assert not postgres_runs(data_dir)
+
+    def test_what_was_stored_is_there_again(self, data_dir: Path, log: Path) -> None:
+        options = ("--data-dir", str(data_dir))
+        with serving(log, *options, environment=FAKE) as server:
+            put(server)
+        with serving(log, *options, environment=FAKE) as server:
+            assert get(server)["value"] == {"text": "ramen"}
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_signals_end_it_cleanly(
+        self, data_dir: Path, log: Path, workers: int, number: int
+    ) -> None:
+        options = ("--data-dir", str(data_dir), "--workers", str(workers))
+        with serving(log, *options, environment=FAKE) as server:
+            assert call(server, "GET", "/readyz").status_code == 200
+            assert end(server, number) == 0
+        assert not postgres_runs(data_dir)
+        assert "Traceback" not in log.read_text()
+
+    def test_a_killed_server_leaves_nothing_in_the_way(self, data_dir: Path, log: Path) -> None:
+        options = ("--data-dir", str(data_dir))
+        with serving(log, *options, environment=FAKE) as server:
+            put(server)
+            server.kill()
+        with serving(log, *options, environment=FAKE) as server:
+            assert get(server)["value"] == {"text": "ramen"}
+            assert end(server) == 0
+        assert not postgres_runs(data_dir)
+
+    def test_a_command_beside_the_server_uses_its_database(
+        self, data_dir: Path, log: Path, tmp_path: Path
+    ) -> None:
+        environment = {**FAKE, "MEMORYD_DATA_DIR": str(data_dir)}
+        with serving(log, environment=environment) as server:
+            done = memoryd("doctor", environment=environment, cwd=tmp_path)
+            assert done.returncode == 0, done.stdout
+            assert call(server, "GET", "/readyz").status_code == 200
+        done = memoryd("keys", "list", environment=environment, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert not postgres_runs(data_dir)
+
+    def test_it_removes_what_expired_by_itself(self, data_dir: Path, log: Path) -> None:
+        environment = {**FAKE, "MEMORYD_SWEEP_INTERVAL_SECONDS": "0.1"}
+        with serving(log, "--data-dir", str(data_dir), environment=environment) as server:
+            put(server, ttl_seconds=0.2)
+            wait_until(lambda: last_action(server) == "expire")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_signals_end_the_worker_cleanly(self, data_dir: Path, log: Path, number: int) -> None:
+        with working(log, {**FAKE, "MEMORYD_DATA_DIR": str(data_dir)}) as worker:
+            wait_until(lambda: postgres_runs(data_dir))
+            time.sleep(1)
+            worker.send_signal(number)
+            assert worker.wait(30) == 0
+        assert not postgres_runs(data_dir)
+        assert log.read_text() == ""
+
+
+@contextmanager
+def working(log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as output:
+        worker = subprocess.Popen(
+            [MEMORYD, "worker"],
+            env={**clean_environment(), **environment},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield worker
+    finally:
+        if worker.poll() is None:
+            worker.terminate()
+            worker.wait(30)
+
+
+def last_action(server: Server) -> str:
+    params = {"namespace": "users", "key": "food"}
+    found = call(server, "GET", "/v1/store/items/versions", params=params).json()["versions"]
+    return str(found[0]["action"])
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+class TestExternal:
+    def test_a_worker_removes_what_expired(
+        self, external: dict[str, str], log: Path, tmp_path: Path
+    ) -> None:
+        external["MEMORYD_SWEEP_INTERVAL_SECONDS"] = "0.1"
+        with serving(log, environment=external) as server:
+            put(server, ttl_seconds=0.2)
+            time.sleep(0.5)
+            assert last_action(server) == "put", "nobody works beside an external database"
+            with working(tmp_path / "worker", external) as worker:
+                wait_until(lambda: last_action(server) == "expire")
+                worker.terminate()
+                assert worker.wait(30) == 0
+
+    def test_two_processes_serve(self, external: dict[str, str], log: Path) -> None:
+        with serving(log, "--workers", "2", environment=external) as server:
+            put(server)
+            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+            if sys.platform == "linux":
+                assert len(children.read_text().split()) >= 2
+            assert {get(server)["version"] for _ in range(20)} == {1}
+        assert server.process.returncode == 0
+        assert log.read_text().count("Application startup complete") == 2
+
+    def test_without_tables_it_refuses_until_they_are_made(
+        self, cluster: Cluster, log: Path, tmp_path: Path
+    ) -> None:
+        with cluster.database(migrated=False) as url:
+            environment = {**FAKE, "MEMORYD_DATABASE_URL": url}
+            arguments = ("serve", "--port", str(free_port()))
+            done = memoryd(*arguments, environment=environment, cwd=tmp_path)
+            assert done.returncode == 1
+            assert done.stderr == (
+                "The database has no memoryd schema yet. Run `memoryd migrate`, then start again.\n"
+            )
+            assert memoryd("migrate", environment=environment, cwd=tmp_path).returncode == 0
+            with serving(log, environment=environment) as server:
+                put(server)
+
+    @pytest.mark.parametrize(
+        ("other", "named"),
+        [
+            ({"MEMORYD_EMBEDDING": "none"}, "configured for none"),
+            ({"MEMORYD_EMBEDDING_DIMENSIONS": "32"}, "configured for fake:hashed (32 dimensions)"),
+        ],
+    )
+    def test_another_embedding_model_is_refused(
+        self,
+        external: dict[str, str],
+        log: Path,
+        tmp_path: Path,
+        other: dict[str, str],
+        named: str,
+    ) -> None:
+        with serving(log, environment=external) as server:
+            put(server)
+        arguments = ("serve", "--port", str(free_port()))
+        done = memoryd(*arguments, environment={**external, **other}, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            "The database holds 1 embedded passages of fake:hashed (64 dimensions), "
+        )
+        assert named in done.stderr
+        assert "Set MEMORYD_EMBEDDING=fake:hashed" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_a_taken_port_is_named(
+        self, external: dict[str, str], log: Path, tmp_path: Path
+    ) -> None:
+        with serving(log, environment=external) as server:
+            for workers in ("1", "2"):
+                done = memoryd(
+                    *("serve", "--port", str(server.port), "--workers", workers),
+                    environment=external,
+                    cwd=tmp_path,
+                )
+                assert done.returncode == 1
+                assert done.stderr == (
+                    f"Cannot listen on 127.0.0.1:{server.port}: Address already in use. Choose "
+                    "another address with --host and --port, or stop the program that uses this "
+                    "one.\n"
+                )
+            assert call(server, "GET", "/readyz").status_code == 200
+
+    def test_a_port_is_free_again_at_once(self, external: dict[str, str], log: Path) -> None:
+        with serving(log, environment=external) as server:
+            put(server)
+        again = Server(["--port", str(server.port)], external, log)
+        again.url = server.url
+        again.wait_until_it_answers()
+        assert end(again) == 0
+
+
+@pytest.mark.slow
+class TestExposure:
+    def test_without_a_key_it_refuses_to_listen_to_everyone(
+        self, external: dict[str, str], tmp_path: Path
+    ) -> None:
+        arguments = ("serve", "--host", EVERYWHERE, "--port", str(free_port()))
+        done = memoryd(*arguments, environment=external, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "Refusing to listen on 0.0.0.0 without an API key: everyone who can reach this "
+            "machine could read and change every memory. Create a key first with `memoryd keys "
+            "create NAME`, or listen on 127.0.0.1.\n"
+        )
+
+    def test_with_a_key_it_asks_for_it(
+        self, external: dict[str, str], log: Path, tmp_path: Path
+    ) -> None:
+        token = create_key(external, tmp_path)
+        query = {"params": {"namespace": "users", "key": "food"}}
+        with serving(log, "--host", EVERYWHERE, environment=external) as server:
+            refused = call(server, "GET", **query)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == "Bearer"
+            headers = {"authorization": f"Bearer {token}"}
+            assert call(server, "GET", **query, headers=headers).status_code == 200
+            assert call(server, "GET", "/healthz").status_code == 200
+
+    def test_a_key_that_ran_out_does_not_open_the_server_again(
+        self, external: dict[str, str], log: Path, tmp_path: Path
+    ) -> None:
+        token = create_key(external, tmp_path, "--expires", "0m")
+        with serving(log, "--host", EVERYWHERE, environment=external) as server:
+            assert call(server, "GET", params=PLACE).status_code == 401
+            refused = call(server, "GET", params=PLACE, headers={"x-api-key": str(token)})
+            assert "expired" in refused.json()["detail"]
+
+    def test_logs_name_neither_keys_nor_contents(
+        self, external: dict[str, str], log: Path, tmp_path: Path
+    ) -> None:
+        token = create_key(external, tmp_path)
+        chosen = {
+            **external,
+            "MEMORYD_LOG_LEVEL": "debug",
+            "MEMORYD_LOG_FORMAT": "json",
+            "OPENAI_API_KEY": "sk-hunter2",
+        }
+        with serving(log, environment=chosen) as server:
+            for key in (str(token), f"mk_{token.id}_hunter3", "lsv2_pt_hunter4"):
+                body = {**PLACE, "value": {"text": "swordfish"}}
+                headers = {"x-api-key": key, "x-request-id": "mine"}
+                call(server, "PUT", json=body, headers=headers)
+                call(server, "GET", params={"namespace": "a", "key": "tuna"}, headers=headers)
+        text = log.read_text()
+        requests = [
+            (line["method"], line["path"], line["status"])
+            for line in map(json.loads, text.splitlines())
+            if line.get("request_id") == "mine"
+        ]
+        assert requests == [
+            (method, "/v1/store/items", status)
+            for method, status in [
+                *[("PUT", 204), ("GET", 200)],
+                *[("PUT", 401), ("GET", 401)],
+                *[("PUT", 401), ("GET", 401)],
+            ]
+        ]
+        for secret in (token.secret, "hunter", "swordfish", "tuna"):
+            assert secret not in text
+
+    def test_a_too_large_body_is_refused_over_the_network(
+        self, external: dict[str, str], log: Path
+    ) -> None:
+        with serving(log, environment={**external, "MEMORYD_MAX_BODY_BYTES": "4096"}) as server:
+            for content in (b"x" * 1_000_000, iter([b"x" * 1000] * 1000)):
+                refused = call(server, "PUT", content=content)
+                assert refused.status_code == 413
+                assert refused.json()["code"] == "body_too_large"
+                assert refused.headers["x-request-id"]
+            put(server)
+        assert "Traceback" not in log.read_text()

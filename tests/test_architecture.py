@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
 from app.auth.dependencies import get_access
 from app.config import Settings
+from app.db import EVERYTHING
 from app.errors import AppError
 from app.main import create_app
+from app.providers.embeddings.fake import FakeEmbedder
+from tests.support.app import Store, running
 from tests.support.routes import REQUESTS
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +23,8 @@ FILE_LINES = {"app": 500, "benchmarks": 500, "tests": 800}
 FUNCTION_LINES = 50
 HANDLER_LINES = 10
 SOURCES = [path for folder in FILE_LINES for path in sorted((ROOT / folder).rglob("*.py"))]
+
+ITEMS = "/v1/store/items"
 
 OPEN_ROUTES = {
     "/healthz",
@@ -162,3 +168,44 @@ def test_an_error_can_be_rendered(error: type[AppError]) -> None:
     assert error.__name__.endswith("Error")
     if error is not AppError:
         assert {"code", "title"} <= vars(error).keys(), "a subclass has a code and title of its own"
+
+
+async def prepared_statements(request: Request) -> list[str]:
+    async with request.state.resources.database.connection(EVERYTHING) as connection:
+        return [
+            row[0] for row in await connection.fetch("SELECT statement FROM pg_prepared_statements")
+        ]
+
+
+async def test_what_clients_send_never_enters_the_text_of_sql(
+    settings: Settings, embedder: FakeEmbedder
+) -> None:
+    # With a single connection, every statement is still prepared on it at the end.
+    app = create_app(settings.model_copy(update={"database_pool_size": 1}), embedder=embedder)
+    app.add_api_route("/statements", prepared_statements)
+    place = {"namespace": ["xyzzy", "a"], "key": "xyzzy"}
+    put = {"value": {"xyzzy": "xyzzy"}, "index": ["xyzzy"], "source": {"thread_id": "xyzzy"}}
+    async with running(app) as client:
+        store = Store(client)
+        await store.put(**place, **put)
+        await store.call("PATCH", ITEMS, json={**place, "value": {"xyzzy": 1}}, status=200)
+        await store.call("POST", f"{ITEMS}/restore", json={**place, "version": 1}, status=200)
+        await store.get(**place)
+        await store.get(**place, as_of="2026-01-01T00:00:00Z")
+        await store.versions(**place)
+        await store.namespaces(prefix=["xyzzy", "*"], suffix=["*", "a"], max_depth=2, counts=True)
+        await store.namespaces(suffix=["xyzzy"])
+        for condition in (
+            "xyzzy",
+            {"$eq": "xyzzy"},
+            {"$gt": "xyzzy"},
+            {"$in": ["xyzzy", 1]},
+            {"$exists": True},
+            {"$not": {"$ne": "xyzzy"}},
+        ):
+            await store.search(["xyzzy"], query="xyzzy", filter={"xyzzy": condition})
+        await store.batch({"op": "get", **place}, {"op": "search", "filter": {"a.xyzzy": "b"}})
+        await store.delete(**place)
+        statements = (await client.get("/statements")).json()
+    assert len(statements) > 10
+    assert [statement for statement in statements if "xyzzy" in statement] == []

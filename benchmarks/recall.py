@@ -128,13 +128,13 @@ async def compare(arguments: argparse.Namespace) -> None:
     results: dict[str, dict[str, Outcome]] = {}
     with server.engine() as engine:
         for name in arguments.systems:
-            url = engine.fresh_database(name)
+            url = engine.fresh_database(f"recall_{name}")
             async with opened(name, url, arguments.embedding) as system:
                 timing = await load(system, items)
                 print(f"{name}: loaded {len(items):,} items in {timing.seconds:.1f} s", flush=True)
-                engine.settle(name)
+                engine.settle(f"recall_{name}")
                 results[name] = {part.name: await measure(system, part, truth) for part in parts}
-            engine.drop_database(name)
+            engine.drop_database(f"recall_{name}")
     print(report(results, parts))
 
 

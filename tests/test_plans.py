@@ -13,7 +13,16 @@ from app.db import Connection, Database
 from app.embedding_model import register
 from app.namespaces import stored_range, to_stored
 from app.providers.embeddings.fake import FakeEmbedder
-from app.search.candidates import Page, Scope, Target, nearest_by_index, nearest_exactly, newest
+from app.search.candidates import (
+    Page,
+    Scope,
+    Target,
+    nearest_by_index,
+    nearest_exactly,
+    nearest_filtered,
+    newest,
+    share_of_all,
+)
 from app.store import repository
 from app.store.filters import parse_filter
 from app.store.listing import NamespaceQuery, list_namespaces
@@ -61,7 +70,7 @@ async def _fill(connection: Connection) -> None:
         "INSERT INTO items (namespace, key, value, version, expires_at, created_at, updated_at) "
         "SELECT namespace, 'k' || to_char(k, 'FM00'), jsonb_build_object('n', k), 1, "
         "CASE WHEN k = 1 THEN $2::timestamptz + interval '1 day' END, $2, $2 "
-        "FROM namespaces, generate_series(1, $1::int) AS k",
+        "FROM namespaces, generate_series(1, $1::int) AS k ORDER BY random()",
         ITEMS_EACH,
         NOW,
     )
@@ -139,6 +148,18 @@ async def test_a_large_scope_is_searched_by_the_vector_index(
     assert len(hits) == 40
     assert "passages_embedding_1" in connection.indexes
     assert connection.scanned_tables == set()
+
+
+async def test_a_filter_that_keeps_little_is_applied_before_anything_is_compared(
+    filled: Database,
+) -> None:
+    scope = _scope(["users"], {"$meta": {"key": "k07"}, "n": 7})
+    async with explaining(filled) as connection:
+        assert await share_of_all(plain(connection), scope) == pytest.approx(0.05, abs=0.04)
+        rows = await nearest_filtered(plain(connection), scope, _target(), PAGE)
+    assert {row["key"] for row in rows} == {"k07"}
+    assert "passages" not in connection.scanned_tables
+    assert "passages_pkey" in connection.indexes
 
 
 async def test_a_large_scope_is_noticed_without_comparing_it(filled: Database) -> None:

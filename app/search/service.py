@@ -19,12 +19,21 @@ from app.search.candidates import (
     fetch_scored,
     nearest_by_index,
     nearest_exactly,
+    nearest_filtered,
     newest,
+    share_of_all,
 )
 from app.search.schemas import DEFAULT_LIMIT, SearchItems
 from app.store import repository
 from app.store.filters import parse_filter
 from app.store.writes import Address
+
+_INDEXED_SHARE = 0.02
+"""Of all items: a scope and filter that leave less are applied first, and the rest compared.
+
+The index would have to walk past fifty passages for each one it may return, which takes as long
+and finds fewer of the nearest (docs/decisions/0006-exact-or-index.md).
+"""
 
 _FIRST_REACH = 4
 """Passages asked of the index for each result wanted: items may have several."""
@@ -110,28 +119,29 @@ class SearchService:
     async def _find(
         self, access: Access, search: PreparedSearch, vector: Vector | None
     ) -> list[Record]:
+        scope, page = search.scope, search.page
         async with self._database.connection(access.root) as connection:
             if vector is None or self._model is None:
-                return await newest(connection, search.scope, search.page)
+                return await newest(connection, scope, page)
             target = Target(vector, self._model.id)
             largest = self._settings.exact_search_passages
-            rows = await nearest_exactly(
-                connection, search.scope, target, search.page, largest=largest
-            )
-        if rows is None:
-            rows = await self._by_index(access, search, target)
-        return rows
+            rows = await nearest_exactly(connection, scope, target, page, largest=largest)
+            if rows is not None:
+                return rows
+            if await share_of_all(connection, scope) < _INDEXED_SHARE:
+                return await nearest_filtered(connection, scope, target, page)
+        return await self._by_index(access, search, target)
 
     async def _by_index(
         self, access: Access, search: PreparedSearch, target: Target
     ) -> list[Record]:
-        page = search.page
+        scope, page = search.scope, search.page
         wanted = page.offset + page.limit
         reach = _FIRST_REACH
         async with self._database.transaction(access.root) as connection:
             while reach <= _LAST_REACH:
                 passages = reach * wanted
-                hits = await nearest_by_index(connection, search.scope, target, passages=passages)
+                hits = await nearest_by_index(connection, scope, target, passages=passages)
                 best = _best_of_each_item(hits)
                 if len(best) >= wanted:
                     return await fetch_scored(connection, best[page.offset : wanted])
@@ -139,8 +149,7 @@ class SearchService:
                     break
                 reach *= 4
         async with self._database.connection(access.root) as connection:
-            rows = await nearest_exactly(connection, search.scope, target, page, largest=None)
-        return rows or []
+            return await nearest_filtered(connection, scope, target, page)
 
 
 def _best_of_each_item(hits: list[tuple[Address, float]]) -> list[tuple[Address, float]]:

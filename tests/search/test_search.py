@@ -192,6 +192,7 @@ async def test_the_index_finds_what_comparing_everything_finds(
             {"query": "ramen3", "limit": 7},
             {"query": "ramen3 word9", "limit": 7, "offset": 7},
             {"query": "word9", "filter": {"n": {"$gt": 30}}, "limit": 50},
+            {"query": "word9", "filter": {"n": 39}, "limit": 5},
         ):
             for prefix in (["even"], ["odd"], []):
                 ours = await indexed.search(prefix, **body)

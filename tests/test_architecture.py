@@ -183,8 +183,12 @@ async def test_what_clients_send_never_enters_the_text_of_sql(
     # With a single connection, every statement is still prepared on it at the end.
     app = create_app(settings.model_copy(update={"database_pool_size": 1}), embedder=embedder)
     app.add_api_route("/statements", prepared_statements)
-    place = {"namespace": ["xyzzy", "a"], "key": "xyzzy"}
-    put = {"value": {"xyzzy": "xyzzy"}, "index": ["xyzzy"], "source": {"thread_id": "xyzzy"}}
+    place: dict[str, Any] = {"namespace": ["xyzzy", "a"], "key": "xyzzy"}
+    put: dict[str, Any] = {
+        "value": {"xyzzy": "xyzzy"},
+        "index": ["xyzzy"],
+        "source": {"thread_id": "xyzzy"},
+    }
     async with running(app) as client:
         store = Store(client)
         await store.put(**place, **put)

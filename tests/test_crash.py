@@ -29,6 +29,8 @@ WARM_ATTEMPTS = 80
 BATCH_ITEMS = 5
 ENVIRONMENT = {"MEMORYD_EMBEDDING": "fake:hashed"}
 
+_numbers = itertools.count(1)
+
 
 # pytest shuts other users out of its temporary directories, and PostgreSQL runs as one for root.
 @pytest.fixture(scope="module")
@@ -121,9 +123,9 @@ class Attempt:
 class Writer(threading.Thread):
     """A client that writes into its own namespace, one request after the other."""
 
-    def __init__(self, url: str, number: int) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
-        self.namespace = ["crash", f"writer{number}"]
+        self.namespace = ["crash", f"writer{next(_numbers)}"]
         self.attempts: list[Attempt] = []
         self.strange: list[str] = []
         self._url = url
@@ -182,7 +184,7 @@ class Writer(threading.Thread):
 
 
 def start_writers(url: str) -> list[Writer]:
-    writers = [Writer(url, number) for number in range(WRITERS)]
+    writers = [Writer(url) for _ in range(WRITERS)]
     for writer in writers:
         writer.start()
     write_on(writers)
@@ -327,22 +329,22 @@ def test_a_killed_server(data_dir: Path) -> None:
         assert_nothing_is_lost(data_dir, restarted.url, writers)
 
 
-def test_a_killed_database(data_dir: Path) -> None:
+def test_a_database_killed_again_and_again(data_dir: Path) -> None:
+    everyone: list[Writer] = []
     with running(data_dir) as server:
-        writers = start_writers(server.url)
-        kill_postgres(pid_file_in(data_dir))
-        gone = time.monotonic()
-        write_on(writers)
-        finish(writers)
-        assert_only_unavailable(server, writers, gone)
-        with EmbeddedPostgres(data_dir):
-            wait_until_ready(server)
-            assert_nothing_is_lost(data_dir, server.url, writers)
-            kill_postgres(pid_file_in(data_dir))
+        for _ in range(3):
+            with EmbeddedPostgres(data_dir):  # it starts anew; the server does not do that
+                wait_until_ready(server)
+                everyone += (writers := start_writers(server.url))
+                kill_postgres(pid_file_in(data_dir))
+                gone = time.monotonic()
+                write_on(writers)
+                finish(writers)
+                assert_only_unavailable(server, writers, gone)
         server.stop()
         assert server.process.returncode in {0, -signal.SIGTERM}
     with running(data_dir) as restarted:
-        assert_nothing_is_lost(data_dir, restarted.url, writers)
+        assert_nothing_is_lost(data_dir, restarted.url, everyone)
 
 
 def test_server_and_database_killed_together(data_dir: Path) -> None:

@@ -58,6 +58,8 @@ async def open_resources(
     database = await Database.open(url, pool_size=settings.database_pool_size)
     batching = BatchingEmbedder(chosen) if chosen else None
     try:
+        if batching:
+            await batching.warm_up()
         model = await register(database, batching)
         yield Resources(settings, database, model, clock or SystemClock())
     finally:

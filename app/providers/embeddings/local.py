@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 from app.providers.embeddings.base import Vector
@@ -24,6 +23,7 @@ from app.providers.embeddings.model_files import (
     graph_directory,
     published_file,
 )
+from app.providers.embeddings.runtime import onnxruntime
 from app.providers.embeddings.splitting import spans, split_text
 from app.providers.errors import UnavailableError
 

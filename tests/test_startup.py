@@ -309,7 +309,7 @@ class TestExposure:
         self, external: dict[str, str], log: Path, tmp_path: Path
     ) -> None:
         token = create_key(external, tmp_path)
-        query = {"params": {"namespace": "users", "key": "food"}}
+        query: dict[str, Any] = {"params": {"namespace": "users", "key": "food"}}
         with serving(log, "--host", EVERYWHERE, environment=external) as server:
             refused = call(server, "GET", **query)
             assert refused.status_code == 401

@@ -266,7 +266,9 @@ class TestDoctor:
 
     def test_an_embedder_that_cannot_be(self, run: Command) -> None:
         lines = self.lines(run("doctor", MEMORYD_EMBEDDING="nonsense"), 1)
-        assert lines["embedding"].startswith("MEND MEMORYD_EMBEDDING: no embedder is called 'nonsense'")
+        assert lines["embedding"].startswith(
+            "MEND MEMORYD_EMBEDDING: no embedder is called 'nonsense'"
+        )
 
 
 def test_help_names_every_command(run: Command) -> None:

@@ -21,7 +21,11 @@ $(VENV)/.test: requirements-dev.lock $(VENV)/.serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	touch $@
 
-install: $(VENV)/.test ## Install everything that serving, testing and checking need into .venv
+$(VENV)/.bench: benchmarks/requirements.lock $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r benchmarks/requirements.lock
+	touch $@
+
+install: $(VENV)/.bench ## Install everything that serving, testing and checking need into .venv
 
 serve: $(VENV)/.serve ## Serve memoryd on 127.0.0.1:8080 with its own database in .memoryd
 	@$(BIN)/memoryd serve
@@ -29,10 +33,10 @@ serve: $(VENV)/.serve ## Serve memoryd on 127.0.0.1:8080 with its own database i
 worker: $(VENV)/.serve ## Run the background worker
 	@$(BIN)/memoryd worker
 
-test: $(VENV)/.test check ## Run the checks and all tests
-	$(BIN)/pytest -n 2
+test: check ## Run the checks and all tests
+	$(BIN)/pytest -q -n 2 -m slow
 
-check: $(VENV)/.test ## The inner loop: format, lint, import contract, types, budgets, fast tests
+check: $(VENV)/.bench ## The inner loop: format, lint, import contract, types, budgets, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -48,9 +52,10 @@ revision: $(VENV)/.test ## Write a new migration from the models: make revision 
 openapi: $(VENV)/.test ## Regenerate openapi.yaml from the app
 	$(BIN)/python -m app.openapi > openapi.yaml
 
-bench: $(VENV)/.test ## Run a benchmark: make bench bench=store
+bench: $(VENV)/.bench ## Run a benchmark: make bench bench=store
 	$(BIN)/python -m benchmarks.$(bench)
 
 lock: $(VENV)/.test ## Recompile the hash-pinned locks from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements-dev.lock
 	$(BIN)/uv pip compile pyproject.toml --extra build --constraint requirements-dev.lock --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile benchmarks/requirements.in --constraint requirements-dev.lock --universal --python-version 3.11 --generate-hashes --no-header --quiet --output-file benchmarks/requirements.lock

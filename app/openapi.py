@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from app.config import Settings
 from app.main import create_app

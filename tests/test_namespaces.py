@@ -1,5 +1,6 @@
 """Namespaces: labels in, stored text out, prefixes as ranges."""
 
+import contextlib
 import json
 
 import pytest
@@ -56,11 +57,9 @@ def test_dotted_text_parses_to_its_labels(namespace: list[str]) -> None:
 
 
 @given(st.text())
-def test_any_text_parses_or_is_refused(text: str) -> None:
-    try:
+def test_any_text_parses_to_legal_labels_or_is_refused(text: str) -> None:
+    with contextlib.suppress(InvalidNamespaceError):
         check_labels(parse_labels(text))
-    except InvalidNamespaceError as error:
-        assert str(error)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,13 @@ class Store:
         self.headers = headers or {}
 
     async def put(
-        self, namespace: list[str], key: str, value: dict[str, Any], *, status: int = 204, **more: Any
+        self,
+        namespace: list[str],
+        key: str,
+        value: dict[str, Any],
+        *,
+        status: int = 204,
+        **more: Any,
     ) -> httpx2.Response:
         body = {"namespace": namespace, "key": key, "value": value, **more}
         return await self.call("PUT", "/v1/store/items", status=status, json=body)

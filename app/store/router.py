@@ -59,8 +59,12 @@ def service_of(request: Request) -> ItemService:
 
 def precondition_of(request: Request) -> Precondition:
     """Return what a request's headers demand; raises InvalidRequestError."""
-    headers = request.headers
-    return Precondition.parse(headers.get("if-match"), headers.get("if-none-match"))
+    return Precondition.parse(_field(request, "if-match"), _field(request, "if-none-match"))
+
+
+def _field(request: Request, name: str) -> str | None:
+    """Return a header; several lines of it are one list (RFC 9110, 5.3)."""
+    return ", ".join(request.headers.getlist(name)) if name in request.headers else None
 
 
 def json_response(members: Any, headers: dict[str, str] | None = None) -> Response:

@@ -244,6 +244,17 @@ async def test_malformed_headers_are_422_on_every_route(
     assert len(await store.versions(ALICE, "k")) == 1
 
 
+async def test_several_lines_of_a_header_are_one_list(store: Store) -> None:
+    await store.put(ALICE, "k", {"n": 1})
+    body = {"namespace": ALICE, "key": "k", "value": {"n": 2}}
+    lines = [("If-None-Match", '"9"'), ("If-None-Match", '"1"')]
+    refused = await store.client.put("/v1/store/items", json=body, headers=lines)
+    assert refused.status_code == 412
+    lines = [("If-Match", '"9"'), ("If-Match", '"1"')]
+    done = await store.client.put("/v1/store/items", json=body, headers=lines)
+    assert done.status_code == 204
+
+
 async def test_a_failed_condition_changes_neither_history_nor_search(store: Store) -> None:
     await store.put(ALICE, "k", {"text": "ramen"})
     for operation in ("put", "patch", "delete", "restore"):

@@ -1,6 +1,7 @@
 """The HTTP application, put together."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -37,6 +38,10 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         configure_logging(chosen)
         async with open_resources(chosen, embedder=embedder, clock=clock) as resources:
+            # What was imported and opened lives as long as the process. Left to the collector, a
+            # full collection stops every request for some sixty milliseconds, over and over.
+            gc.collect()
+            gc.freeze()
             worker = asyncio.create_task(run_worker(resources)) if chosen.run_worker else None
             yield {
                 "resources": resources,

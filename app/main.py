@@ -60,9 +60,9 @@ def create_app(
         lifespan=lifespan,
         strict_content_type=False,
     )
-    app.include_router(health.router)
     for router in (store_router, search_router, batch_router):
         app.include_router(router, prefix="/v1")
+    app.include_router(health.router)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(RequestContext)

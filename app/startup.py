@@ -13,6 +13,7 @@ from app.config import Settings
 from app.db import Database
 from app.embedded import EmbeddedPostgres
 from app.resources import open_resources
+from app.store.paths import check_path
 
 
 class RefusedError(Exception):
@@ -52,6 +53,8 @@ def check_before_serving(settings: Settings) -> None:
 
 
 async def _check_before_serving(settings: Settings) -> None:
+    for path in settings.index_fields:
+        check_path(path, "MEMORYD_INDEX_FIELDS")
     async with open_resources(settings) as resources:
         service = KeyService(resources.database, resources.clock)
         if not is_loopback(settings.host) and not await service.any_exist():

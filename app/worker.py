@@ -27,4 +27,6 @@ async def run_worker(resources: Resources) -> None:
                 prune_at = time.monotonic() + PRUNE_SECONDS
         except AppError as error:
             _logger.warning("sweep put off", reason=error.detail)
+        except Exception:  # a mistake here is told, and must not end the sweeping
+            _logger.exception("sweep failed")
         await asyncio.sleep(resources.settings.sweep_interval_seconds)

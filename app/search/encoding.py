@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
-from asyncpg import Record
-
 from app.auth.access import Access
+from app.db import Row
 from app.store import encoding
 
 
-def found_items(rows: Iterable[Record], access: Access) -> dict[str, Any]:
+def found_items(rows: Iterable[Row], access: Access) -> dict[str, Any]:
     """Return items with their scores as members for `store.encoding.encode`."""
     return {"items": [encoding.item(row, access) | {"score": row["score"]} for row in rows]}

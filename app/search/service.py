@@ -8,7 +8,7 @@ from asyncpg import Record
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
-from app.db import Database
+from app.db import Database, Row
 from app.embedding_model import EmbeddingModel
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
@@ -26,6 +26,7 @@ from app.search.candidates import (
 from app.search.schemas import DEFAULT_LIMIT, SearchItems
 from app.store import repository
 from app.store.filters import parse_filter
+from app.store.service import as_refreshed
 from app.store.writes import Address
 
 _INDEXED_SHARE = 0.02
@@ -70,7 +71,7 @@ class SearchService:
 
     async def search(
         self, access: Access, body: SearchItems, *, with_expired: bool = False
-    ) -> list[Record]:
+    ) -> list[Row]:
         """Return the page of items that a search asks for."""
         prepared = self.prepare(access, body, with_expired=with_expired)
         vectors = await self.embed([prepared])
@@ -103,18 +104,18 @@ class SearchService:
         vectors = iter(await self._model.embed(queries, urgent=True))
         return [None if search.query is None else next(vectors) for search in searches]
 
-    async def run(
-        self, access: Access, search: PreparedSearch, vector: Vector | None
-    ) -> list[Record]:
+    async def run(self, access: Access, search: PreparedSearch, vector: Vector | None) -> list[Row]:
         """Return a prepared search's page, restarting lifetimes if that is wanted."""
         if search.page.limit == 0:
             return []
         rows = await self._find(access, search, vector)
         mortal = [(row["namespace"], row["key"]) for row in rows if row["ttl"] is not None]
-        if mortal and search.refresh_ttl:
-            async with self._database.connection(access.root) as connection:
-                await repository.refresh(connection, mortal, search.scope.now)
-        return rows
+        if not mortal or not search.refresh_ttl:
+            return list(rows)
+        now = search.scope.now
+        async with self._database.connection(access.root) as connection:
+            await repository.refresh(connection, mortal, now)
+        return [row if row["ttl"] is None else as_refreshed(row, now) for row in rows]
 
     async def _find(
         self, access: Access, search: PreparedSearch, vector: Vector | None

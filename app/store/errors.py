@@ -50,12 +50,13 @@ class PreconditionFailedError(AppError):
     title = "Precondition failed"
 
     def __init__(self, key: str, version: int | None) -> None:
-        state = f"is at version {version}" if version is not None else "does not exist"
-        super().__init__(
-            f"Nothing was changed: the item {key!r} {state}. Read it again and repeat "
-            "the request with its ETag.",
-            version=version,
+        detail = (
+            f"the item {key!r} does not exist. To create it, send no If-Match."
+            if version is None
+            else f"the item {key!r} is at version {version}. "
+            "Read it again and repeat the request with its ETag."
         )
+        super().__init__(f"Nothing was changed: {detail}", version=version)
 
 
 class TooManyConflictsError(ConflictError):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from asyncpg import Record
@@ -73,7 +73,7 @@ class ItemService:
         indexer = Indexer(resources.model, resources.settings.index_fields)
         return cls(resources.database, indexer, resources.clock, resources.settings)
 
-    async def get(self, access: Access, query: ReadItem) -> Record | None:
+    async def get(self, access: Access, query: ReadItem) -> Row | None:
         """Return an item, restarting its lifetime if it has one and that is wanted."""
         address = (access.locate(query.labels, Verb.READ), query.key)
         now = self._clock.now()
@@ -83,24 +83,25 @@ class ItemService:
             row = await repository.find(
                 connection, address, now, with_expired=not query.omit_expired
             )
-            if row and row["ttl"] is not None and self.refreshes(query.refresh_ttl):
-                await repository.refresh(connection, [address], now)
-        return row
+            if row is None or row["ttl"] is None or not self.refreshes(query.refresh_ttl):
+                return row
+            await repository.refresh(connection, [address], now)
+            return as_refreshed(row, now)
 
     async def get_many(
         self,
         access: Access,
         wanted: Sequence[Address],
         refreshed: Sequence[Address],
-    ) -> dict[Address, Record]:
+    ) -> dict[Address, Row]:
         """Return the items that exist at stored addresses, restarting some lifetimes."""
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
             rows = await repository.find_many(connection, wanted, now)
-            mortal = [a for a in refreshed if a in rows and rows[a]["ttl"] is not None]
+            mortal = {a for a in refreshed if a in rows and rows[a]["ttl"] is not None}
             if mortal:
                 await repository.refresh(connection, mortal, now)
-        return rows
+        return {**rows, **{address: as_refreshed(rows[address], now) for address in mortal}}
 
     async def put(self, access: Access, body: PutItem, precondition: Precondition) -> str:
         """Write an item's whole next state; return its ETag."""
@@ -251,6 +252,12 @@ class ItemService:
         if row is None:
             raise ItemNotFoundError(address[1])
         return row
+
+
+def as_refreshed(row: Record, now: datetime) -> Row:
+    """Return an item as it is after its lifetime was restarted; an expired one stays as it is."""
+    is_alive = row["expires_at"] > now
+    return {**row, "expires_at": now + row["ttl"]} if is_alive else row
 
 
 def _check_size(address: Address) -> None:

@@ -33,6 +33,7 @@ class Server:
             self.process = subprocess.Popen(
                 [MEMORYD, "serve", "--port", str(self.port), *arguments],
                 env={**clean_environment(), **environment},
+                cwd=log.parent,  # away from a developer's .env
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

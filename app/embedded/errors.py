@@ -1,0 +1,21 @@
+"""Why the embedded PostgreSQL cannot run, and what to do about it."""
+
+import errno
+import os
+from pathlib import Path
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL cannot run; the message says what to do."""
+
+
+def failure(output: str, subject: Path) -> EmbeddedPostgresError:
+    """Return the error for what a program wrote before it gave up."""
+    if os.strerror(errno.ENOSPC) in output:
+        return EmbeddedPostgresError(
+            f"PostgreSQL cannot run ({subject}): the disk is full. Free some space."
+        )
+    last = "\n".join(output.strip().splitlines()[-12:])
+    return EmbeddedPostgresError(
+        f"PostgreSQL did not start ({subject}). Correct what it reports, then try again:\n{last}"
+    )

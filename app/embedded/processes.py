@@ -1,0 +1,67 @@
+"""Which server runs, as `postmaster.pid`, the system and the server itself say."""
+
+import os
+import socket
+import struct
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.embedded.sockets import SOCKET_NAME
+
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)  # answered with "N" on such sockets
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """What `postmaster.pid` says of a server."""
+
+    pid: int
+    socket_dir: Path
+    ready: bool
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs and is not another program that got the id after a crash."""
+        return command_of(self.pid) in {"postgres", ""}
+
+    @property
+    def answers(self) -> bool:
+        """Whether it starts a backend for us; a dying server may still be listening."""
+        if not self.ready:
+            return False
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            try:
+                client.connect(str(self.socket_dir / SOCKET_NAME))
+                client.sendall(_SSL_REQUEST)
+                return client.recv(1) == b"N"
+            except OSError:
+                return False
+
+
+def find_server(cluster: Path) -> ServerProcess | None:
+    """Return the server that `postmaster.pid` names, None if it has ended."""
+    try:
+        lines = (cluster / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    if not lines:
+        return None
+    ready = len(lines) >= 8 and lines[7].strip() == "ready"
+    server = ServerProcess(abs(int(lines[0])), Path(lines[4] if ready else os.devnull), ready)
+    return server if server.alive or server.answers else None
+
+
+def command_of(pid: int) -> str | None:
+    """Return the name of a running process, "" where there is no /proc, None if it has ended."""
+    try:
+        with suppress(PermissionError):  # it runs, for another user
+            os.kill(pid, 0)
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition(" (")[2].rpartition(") ")
+    except ProcessLookupError:
+        return None
+    except FileNotFoundError:
+        return None if sys.platform == "linux" else ""
+    return None if rest.startswith("Z") else name

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     max_value_bytes: int = Field(1 << 20, ge=1024, description="Largest value of one item.")
     max_body_bytes: int = Field(32 << 20, ge=4096, description="Largest request body.")
     exact_search_passages: int = Field(
-        20_000, ge=0, description="Scopes up to this size are searched exactly, others by index."
+        10_000, ge=0, description="Scopes up to this size are searched exactly, others by index."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -24,6 +24,9 @@ _BEST_FIRST = "score DESC NULLS LAST, updated_at DESC, namespace, key"
 _SAMPLE = 2_000
 """Items that `share_of_all` looks at: about a millisecond, whatever the table's size."""
 
+_MIN_EF_SEARCH = 200
+"""Candidates the index keeps in view; with 100, recall@10 over 100,000 passages was 0.950."""
+
 _MAX_EF_SEARCH = 1000
 """pgvector's limit."""
 
@@ -153,7 +156,7 @@ async def nearest_by_index(
     await connection.execute(
         "SELECT set_config('enable_sort', 'off', true), "
         "set_config('hnsw.ef_search', $1::int::text, true)",
-        min(max(passages, 100), _MAX_EF_SEARCH),
+        min(max(passages, _MIN_EF_SEARCH), _MAX_EF_SEARCH),
     )
     parameters = Parameters()
     is_in = _is_in(scope, parameters)

@@ -86,12 +86,9 @@ def serve(
         )
 
 
-def _settings(**given: object) -> Settings:
+def _settings(**given: Any) -> Settings:
     """Return the environment's settings with those changed that the command line gives."""
-    return Settings.model_validate(
-        Settings().model_dump()
-        | {name: value for name, value in given.items() if value is not None}
-    )
+    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def _end_cleanly_on_signals() -> None:

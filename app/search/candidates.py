@@ -77,20 +77,26 @@ async def nearest_exactly(
     """
     parameters = Parameters()
     of_scope = _passages_of(scope, target, parameters)
+    is_in = _is_in(scope, parameters)
     limit = parameters.add(largest, "bigint")
     vector = parameters.add(HalfVector(target.vector), "halfvec")
+    # Items and passages are gathered by grouping, not by a join: for a narrow range of namespaces
+    # the planner expects a single row, and would join thousands by a loop within a loop.
     rows = await connection.fetch(
         f"""
         WITH size AS MATERIALIZED (
             SELECT count(*) > {limit} AS too_large
             FROM (SELECT FROM passages p WHERE {of_scope} LIMIT {limit} + 1) AS counted
         ), ranked AS MATERIALIZED (
-            SELECT i.namespace, i.key, i.updated_at, best.score
-            FROM items i LEFT JOIN (
-                SELECT p.namespace, p.key, max(1 - (p.embedding <=> {vector})) AS score
-                FROM passages p WHERE {of_scope} GROUP BY p.namespace, p.key
-            ) AS best ON best.namespace = i.namespace AND best.key = i.key
-            WHERE {_is_in(scope, parameters)} AND NOT (SELECT too_large FROM size)
+            SELECT namespace, key, max(updated_at) AS updated_at, max(score) AS score FROM (
+                SELECT p.namespace, p.key, NULL::timestamptz AS updated_at,
+                    1 - (p.embedding <=> {vector}) AS score
+                FROM passages p WHERE {of_scope} AND NOT (SELECT too_large FROM size)
+                UNION ALL
+                SELECT i.namespace, i.key, i.updated_at, NULL
+                FROM items i WHERE {is_in} AND NOT (SELECT too_large FROM size)
+            ) AS passages_and_items
+            GROUP BY namespace, key HAVING count(updated_at) > 0
             ORDER BY {_BEST_FIRST} {_limit(page, parameters)}
         )
         SELECT too_large, score, {_COLUMNS}

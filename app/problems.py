@@ -147,21 +147,34 @@ def _field(error: Mapping[str, Any]) -> str:
     return path
 
 
+_NOT_A_NUMBER = "This is not a number; send one, without quotes."
+_MISSING = "The field is missing; add it."
+
+_SENTENCES = {
+    "extra_forbidden": "There is no such field; check its spelling or leave it out.",
+    "model_attributes_type": "Send a JSON object, with the header Content-Type: application/json.",
+    "missing": _MISSING,
+    "union_tag_not_found": _MISSING,
+    "list_type": "This is not a JSON array; send one.",
+    "dict_type": "This is not a JSON object; send one.",
+    "string_type": "This is not a string; send one.",
+    "bool_type": "This is neither true nor false; send one of them.",
+    "bool_parsing": "This is neither true nor false; send one of them.",
+    "float_type": _NOT_A_NUMBER,
+    "float_parsing": _NOT_A_NUMBER,
+    "int_type": _NOT_A_NUMBER,
+    "int_parsing": _NOT_A_NUMBER,
+}
+"""What is said of pydantic's findings, by their type, where its own words say less."""
+
+
 def _sentence(error: Mapping[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    match error["type"]:
-        case "json_invalid":
-            return f"The body is not valid JSON: {error['ctx']['error']}."
-        case "extra_forbidden":
-            return "There is no such field; check its spelling or leave it out."
-        case "model_attributes_type":
-            return "Send a JSON object, with the header Content-Type: application/json."
-        case "union_tag_invalid":
-            return f"The field is none of {error['ctx']['expected_tags']}; use one of them."
-        case "missing" | "union_tag_not_found":
-            return "The field is missing; add it."
-        case _:
-            return f"{message}."
+    kind = error["type"]
+    if kind == "json_invalid":
+        return f"The body is not valid JSON: {error['ctx']['error']}."
+    if kind == "union_tag_invalid":
+        return f"The field is none of {error['ctx']['expected_tags']}; use one of them."
+    return _SENTENCES.get(kind) or f"{str(error['msg']).removeprefix('Value error, ')}."
 
 
 def _members(status: int, code: str, title: str, detail: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_the_probe_of_the_sdks_own_tests_answers(server: Server) -> None:
         ),
         (
             {"namespace": ["a"], "key": "k", "value": {}, "index": ["text", 1]},
-            "index[1]: Input should be a valid string.",
+            "index[1]: This is not a string; send one.",
             "index[1]",
         ),
     ],

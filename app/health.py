@@ -1,11 +1,10 @@
-"""Probes: whether the process is alive, and whether can it do its work."""
+"""Probes: whether the process is alive, and whether it can do its work."""
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from app.db import EVERYTHING
+from app.db import EVERYTHING, DatabaseUnavailableError
 from app.dependencies import resources_of
-from app.errors import AppError
 from app.problems import problem_responses
 
 router = APIRouter(tags=["health"])
@@ -15,14 +14,6 @@ class Health(BaseModel):
     """The answer of a probe that went well."""
 
     ok: bool = Field(True, description="Always true; a failing probe is a problem.")
-
-
-class NotReadyError(AppError):
-    """The process cannot do its work now."""
-
-    status = 503
-    code = "not_ready"
-    title = "Not ready"
 
 
 @router.get("/healthz", operation_id="check_health", summary="Is the process alive?")
@@ -39,7 +30,7 @@ async def check_ok() -> Health:
     "/readyz",
     operation_id="check_readiness",
     summary="Does the database answer?",
-    responses=problem_responses(NotReadyError),
+    responses=problem_responses(DatabaseUnavailableError),
 )
 async def check_readiness(request: Request) -> Health:
     async with resources_of(request).database.connection(EVERYTHING) as connection:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from app.auth.access import Access
 from app.auth.dependencies import AccessDep
 from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.embedding_model import EmbeddingFailedError
 from app.errors import InvalidRequestError
@@ -35,7 +36,7 @@ from app.store.schemas import (
 )
 from app.store.service import ItemService
 
-ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError)
+ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 """What every route of the store may answer with."""
 
 CHANGES = (*ALWAYS, PreconditionFailedError, TooManyConflictsError, EmbeddingFailedError)

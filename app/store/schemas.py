@@ -129,11 +129,6 @@ class PutItem(ItemDetails):
             raise ValueError("ttl and ttl_seconds are both given; send one of them")
         return self
 
-    @property
-    def index_paths(self) -> list[str] | None:
-        """The paths to embed: none to embed nothing, None for the server's default."""
-        return self.index
-
     def lifetime(self, default: timedelta | None) -> timedelta | None:
         """How long the item lives; None is for ever."""
         if self.ttl_seconds is not None:

@@ -119,13 +119,13 @@ class ItemService:
         """Check an item's next state and bring it into stored form; nothing is embedded yet."""
         address = (access.locate(body.namespace, Verb.WRITE), body.key)
         _check_size(address)
-        for index, path in enumerate(body.index_paths or ()):
+        for index, path in enumerate(body.index or ()):
             check_path(path, f"index[{index}]")
         return Put(
             address=address,
             value=to_json(body.value, max_bytes=self._settings.max_value_bytes),
-            pieces=await self._indexer.cut(body.value, body.index_paths),
-            index_paths=body.index_paths,
+            pieces=await self._indexer.cut(body.value, body.index),
+            index_paths=body.index,
             details=Details(
                 body.importance, body.valid_from, body.valid_to, _source_json(body.source)
             ),

@@ -1,5 +1,6 @@
 """Which user of the system runs PostgreSQL."""
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -32,12 +33,25 @@ def user_of(uid: int) -> pwd.struct_passwd:
 
 
 def _system_user() -> pwd.struct_passwd:
-    """Return the user that runs PostgreSQL for root, made if need be."""
+    """Return the user that runs PostgreSQL for root, made if need be.
+
+    One process at a time: of two that add the user at once, one may be left with an id that is
+    gone a moment later.
+    """
+    accounts = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(accounts, fcntl.LOCK_EX)
+        return _existing_or_added()
+    finally:
+        os.close(accounts)
+
+
+def _existing_or_added() -> pwd.struct_passwd:
     with suppress(KeyError):
         return pwd.getpwnam(_SYSTEM_USER)
     problem = _add_system_user()
     try:
-        return pwd.getpwnam(_SYSTEM_USER)  # another process may have been quicker
+        return pwd.getpwnam(_SYSTEM_USER)
     except KeyError:
         raise EmbeddedPostgresError(
             f"PostgreSQL does not run as root, and the user {_SYSTEM_USER} cannot be made "

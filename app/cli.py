@@ -16,12 +16,12 @@ from app import migrations
 from app.config import Settings
 from app.doctor import diagnose
 from app.embedded import EmbeddedPostgresError
-from app.embedding_model import EmbeddingModelMismatchError
 from app.errors import AppError
 from app.key_commands import keys
 from app.logging import configure_logging
+from app.passage_index import EmbeddingModelMismatchError
 from app.providers.errors import ProviderError
-from app.resources import EmbeddingSettingError, NoDatabaseError, open_resources
+from app.resources import NoDatabaseError, SettingError, open_resources
 from app.startup import (
     RefusedError,
     check_address,
@@ -42,7 +42,7 @@ cli.add_typer(keys, name="keys")
 _EXPLAINED = (
     RefusedError,
     NoDatabaseError,
-    EmbeddingSettingError,
+    SettingError,
     EmbeddedPostgresError,
     EmbeddingModelMismatchError,
     migrations.DatabaseUnreachableError,

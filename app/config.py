@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     index_fields: CommaSeparated = Field(
         ["$"], description="Paths of a value that are embedded when a put names none."
     )
+    language: str | None = Field(
+        None, description="Language of all texts, such as german; empty: found out for each text."
+    )
     llm: str | None = Field(
         None, description="anthropic:MODEL or openai:MODEL, for the jobs that need one."
     )

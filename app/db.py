@@ -1,6 +1,6 @@
 """The database: one pool of connections, and the table metadata that migrations are made from."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -60,6 +60,10 @@ class DatabaseUnavailableError(AppError):
 
 class Row(Protocol):
     """A row: columns by name."""
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of the columns."""
+        ...
 
     def __getitem__(self, column: str, /) -> Any:
         """Return a column's value."""

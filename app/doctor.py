@@ -11,10 +11,10 @@ from app import migrations
 from app.config import Settings
 from app.db import asyncpg_url
 from app.embedded import EmbeddedPostgresError
-from app.embedding_model import EmbeddingModelMismatchError
 from app.errors import AppError
+from app.passage_index import EmbeddingModelMismatchError
 from app.providers.errors import ProviderError
-from app.resources import EmbeddingSettingError, open_resources
+from app.resources import SettingError, open_resources
 from app.startup import is_loopback, open_keys, running_database
 
 OLDEST_POSTGRESQL = 150_000
@@ -103,12 +103,11 @@ def _database_findings(row: asyncpg.Record) -> Iterator[Finding]:
 
 async def _embedding(settings: Settings) -> Finding:
     if settings.embedding == "none":
-        return Finding(True, "embedding", "none: search lists and filters, without meaning")
+        return Finding(True, "embedding", "none: search compares words, not meaning")
     try:
         async with open_resources(settings) as resources:
-            assert resources.model is not None  # noqa: S101  # only "none" has no model
-            await resources.model.embed(["Does embedding work?"])
-    except (EmbeddingModelMismatchError, EmbeddingSettingError, AppError, ProviderError) as error:
+            await resources.index.embed(["Does embedding work?"])
+    except (EmbeddingModelMismatchError, SettingError, AppError, ProviderError) as error:
         return Finding(False, "embedding", str(error))
     return Finding(True, "embedding", f"{settings.embedding} answers")
 

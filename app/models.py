@@ -2,15 +2,17 @@
 
 from app.auth.models import api_keys
 from app.db import metadata
-from app.embedding_model import embedding_models
-from app.store.models import item_versions, items, namespaces, passages
+from app.passage_index import passage_indexes
+from app.store.models import item_usage, item_versions, items, namespaces, passages, terms
 
 __all__ = [
     "api_keys",
-    "embedding_models",
+    "item_usage",
     "item_versions",
     "items",
     "metadata",
     "namespaces",
+    "passage_indexes",
     "passages",
+    "terms",
 ]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from app.clock import Clock, SystemClock
 from app.config import Settings
 from app.db import Database
-from app.embedding_model import EmbeddingModel, register
 from app.migrations import require_current
+from app.passage_index import PassageIndex, register
 from app.providers.embeddings.base import Embedder
 from app.providers.embeddings.batching import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
+from app.terms import Vocabulary
 
 
 class NoDatabaseError(Exception):
@@ -24,8 +25,8 @@ class NoDatabaseError(Exception):
         )
 
 
-class EmbeddingSettingError(Exception):
-    """MEMORYD_EMBEDDING names no embedder that can work; the message says what it takes."""
+class SettingError(Exception):
+    """A setting has a value that cannot work; the message names it and says what it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Resources:
 
     settings: Settings
     database: Database
-    model: EmbeddingModel | None
+    index: PassageIndex
     clock: Clock
 
 
@@ -48,20 +49,21 @@ async def open_resources(
     """Open everything a process needs, and close it again.
 
     `embedder` and `clock` replace the configured ones in tests. Raises DatabaseUnreachableError,
-    SchemaMismatchError, EmbeddingSettingError and EmbeddingModelMismatchError.
+    SchemaMismatchError, SettingError and EmbeddingModelMismatchError.
     """
     url = settings.database_url
     if url is None:
         raise NoDatabaseError
     await require_current(url)
     chosen = embedder or _configured_embedder(settings)
+    vocabulary = _configured_vocabulary(settings)
     database = await Database.open(url, pool_size=settings.database_pool_size)
     batching = BatchingEmbedder(chosen) if chosen else None
     try:
         if batching:
             await batching.warm_up()
-        model = await register(database, batching)
-        yield Resources(settings, database, model, clock or SystemClock())
+        index = await register(database, batching, vocabulary)
+        yield Resources(settings, database, index, clock or SystemClock())
     finally:
         if batching:
             await batching.aclose()
@@ -79,4 +81,11 @@ def _configured_embedder(settings: Settings) -> Embedder | None:
             dimensions=settings.embedding_dimensions,
         )
     except ValueError as error:
-        raise EmbeddingSettingError(f"MEMORYD_EMBEDDING: {error}.") from error
+        raise SettingError(f"MEMORYD_EMBEDDING: {error}.") from error
+
+
+def _configured_vocabulary(settings: Settings) -> Vocabulary:
+    try:
+        return Vocabulary(settings.language)
+    except ValueError as error:
+        raise SettingError(f"MEMORYD_LANGUAGE: {error}.") from error

@@ -40,7 +40,7 @@ ROOTS = [
 """Neighbours of one another in every order that text can be sorted in; one lies inside another."""
 
 PLACES = [["users"], ["users", "alice"], ["inner", "users"]]
-TABLES = ("namespaces", "items", "item_versions", "passages")
+TABLES = ("namespaces", "items", "item_versions", "passages", "terms", "item_usage")
 SECRET = "the secret of "
 
 _numbers = itertools.count(1)
@@ -356,7 +356,8 @@ async def filled(settings: Settings) -> AsyncIterator[Database]:
     database = await Database.open(str(settings.database_url), pool_size=1)
     async with database.transaction(EVERYTHING) as connection:
         await connection.execute(
-            "INSERT INTO embedding_models (name, dimensions, active) VALUES ('m', 1, true)"
+            "INSERT INTO passage_indexes (embedding, dimensions, vocabulary, active) "
+            "VALUES ('m', 1, '', true)"
         )
         for root in ("acme", "acme2"):
             await insert_all(connection, to_stored([root, "users"]), "k")
@@ -372,14 +373,20 @@ async def insert_all(connection: Any, namespace: str, key: str) -> None:
 def inserts(namespace: str, key: str) -> dict[str, str]:
     """Return a statement that adds a row to each table."""
     address = f"'{namespace}', '{key}'"
+    item_id = f"(SELECT id FROM items WHERE namespace = '{namespace}' AND key = '{key}')"
     return {
         "namespaces": f"INSERT INTO namespaces (namespace) VALUES ('{namespace}')",
         "items": "INSERT INTO items (namespace, key, value, version, created_at, updated_at) "
         f"VALUES ({address}, '{{}}', 1, now(), now())",
         "item_versions": "INSERT INTO item_versions (namespace, key, version, action, actor, "
         f"recorded_at) VALUES ({address}, 1, 'put', 'somebody', now())",
-        "passages": "INSERT INTO passages (namespace, key, model_id, ordinal, path, text, "
-        f"embedding) VALUES ({address}, (SELECT id FROM embedding_models), 0, '$', '', '[1]')",
+        "passages": "INSERT INTO passages (namespace, key, index_id, ordinal, item_id, length, "
+        f"path, text, embedding) VALUES ({address}, (SELECT id FROM passage_indexes), 0, 1, 0, "
+        "'$', '', '[1]')",
+        "terms": "INSERT INTO terms (namespace, term, item_id, index_id, ordinal, frequency, "
+        f"length) VALUES ('{namespace}', 'term', {item_id}, 1, 0, 1, 1)",
+        "item_usage": "INSERT INTO item_usage (namespace, item_id, uses, last_used_at) "
+        f"VALUES ('{namespace}', {item_id}, 1, now())",
     }
 
 

@@ -19,7 +19,8 @@ from app.errors import AppError
 from app.problems import as_problem, invalid_request
 from app.resources import Resources
 from app.search.encoding import found_items
-from app.search.service import PreparedSearch, SearchService
+from app.search.prepared import Listing, PreparedSearch, RankedSearch
+from app.search.service import SearchService
 from app.store import encoding
 from app.store.schemas import ListNamespaces
 from app.store.service import ItemService
@@ -64,7 +65,8 @@ class BatchService:
             except AppError as error:
                 results.fail(place, error)
         await self._get(access, _of_type(prepared, PreparedGet), results)
-        await self._find(access, _of_type(prepared, PreparedSearch), results)
+        searches = {p: s for p, s in prepared.items() if isinstance(s, Listing | RankedSearch)}
+        await self._find(access, searches, results)
         for place, listing in _of_type(prepared, ListNamespaces).items():
             found, counts = await self._items.list_namespaces(access, listing)
             results.set(place, encoding.namespaces(found, counts))
@@ -110,8 +112,8 @@ class BatchService:
             results.fail_all(searches, error)
             return
         for (place, search), vector in zip(searches.items(), vectors, strict=True):
-            rows = await self._search.run(access, search, vector)
-            results.set(place, found_items(rows, access))
+            found = await self._search.run(access, search, vector)
+            results.set(place, found_items(found, access))
 
     async def _write(
         self, access: Access, writes: Mapping[int, Write], results: "_Results"

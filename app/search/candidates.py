@@ -1,228 +1,87 @@
-"""SQL that finds the items nearest to a vector: exactly in small scopes, by index in large ones."""
+"""From a scope to the items worth ranking: all of a small one, the promising of a large one."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
-from asyncpg import Record
-from pgvector import HalfVector
+from app.db import Database
+from app.search.gathering import Asked, gather_chosen, gather_scope
+from app.search.large_scopes import Survey, nearest_by_index, neighbours, survey
+from app.search.lexical import Statistics
+from app.search.pool import Pool
+from app.search.scope import Scope
 
-from app.db import Connection
-from app.namespaces import Range
-from app.providers.embeddings.base import Vector
-from app.sql import Parameters
-from app.store.filters import Filter, to_sql
-from app.store.writes import Address
+Way: TypeAlias = Literal["exact", "index", "filter_first"]
 
-_COLUMNS = (
-    "found.namespace, found.key, found.value, found.version, found.importance, found.valid_from, "
-    "found.valid_to, found.source, found.ttl, found.expires_at, found.created_at, found.updated_at"
-)
+_INDEXED_SHARE = 0.02
+"""Of all items: a scope and filter that leave less are applied first, and the rest compared.
 
-_BEST_FIRST = "score DESC NULLS LAST, updated_at DESC, namespace, key"
+The index would have to walk past fifty passages for each one it may return, which takes as long
+and finds fewer of the nearest (docs/decisions/0006-exact-or-index.md).
+"""
 
-_SAMPLE = 2_000
-"""Items that `share_of_all` looks at: about a millisecond, whatever the table's size."""
+_LEAST_REACH = 100
+"""Passages asked of each list: what is middling in both may come first together."""
 
-_MIN_EF_SEARCH = 200
-"""Candidates the index keeps in view; with 100, recall@10 over 100,000 passages was 0.950."""
+_FIRST_REACH = 4
+"""Passages asked of a list for each result wanted: items may have several."""
 
-_MAX_EF_SEARCH = 1000
-"""pgvector's limit."""
+_LAST_REACH = 64
+"""Beyond this, few items with very many passages crowd the rest out: compare every one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """The items a search is about."""
+class Candidates:
+    """What is ranked, how it was found, and in which list a large scope's items were."""
 
-    namespaces: Range
-    filter: Filter | None
-    now: datetime
-    with_expired: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What items are compared with: a vector and the model that made it."""
-
-    vector: Vector
-    model_id: int
+    pool: Pool
+    statistics: Statistics
+    way: Way
+    nearest: frozenset[int] = field(default_factory=frozenset)
+    worded: frozenset[int] = field(default_factory=frozenset)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Which of the ordered results to return."""
+async def find_candidates(
+    database: Database, root: str, scope: Scope, asked: Asked, *, wanted: int, largest: int
+) -> Candidates:
+    """Return the items worth ranking for the first `wanted` results.
 
-    limit: int
-    offset: int
-
-
-async def newest(connection: Connection, scope: Scope, page: Page) -> list[Record]:
-    """Return the items of a scope, the last updated first."""
-    parameters = Parameters()
-    return await connection.fetch(
-        f"SELECT {_COLUMNS.replace('found.', 'i.')}, NULL::float8 AS score FROM items i "
-        f"WHERE {_is_in(scope, parameters)} ORDER BY updated_at DESC, namespace, key "
-        f"{_limit(page, parameters)}",
-        *parameters.values,
-    )
-
-
-async def nearest_exactly(
-    connection: Connection, scope: Scope, target: Target, page: Page, *, largest: int
-) -> list[Record] | None:
-    """Return items by their best passage, then those without passages, comparing every one.
-
-    None when the scope has more than `largest` passages: counting them is cheap, comparing not.
+    A scope of at most `largest` items and passages is read in one statement. For a larger one a
+    survey decides whether its filter leaves so little that all of it can be compared; otherwise
+    the indexes name the candidates, which are then read with their neighbours.
     """
-    parameters = Parameters()
-    of_scope = _passages_of(scope, target, parameters)
-    is_in = _is_in(scope, parameters)
-    limit = parameters.add(largest, "bigint")
-    vector = parameters.add(HalfVector(target.vector), "halfvec")
-    # Items and passages are gathered by grouping, not by a join: for a narrow range of namespaces
-    # the planner expects a single row, and would join thousands by a loop within a loop.
-    rows = await connection.fetch(
-        f"""
-        WITH size AS MATERIALIZED (
-            SELECT count(*) > {limit} AS too_large
-            FROM (SELECT FROM passages p WHERE {of_scope} LIMIT {limit} + 1) AS counted
-        ), ranked AS MATERIALIZED (
-            SELECT namespace, key, max(updated_at) AS updated_at, max(score) AS score FROM (
-                SELECT p.namespace, p.key, NULL::timestamptz AS updated_at,
-                    1 - (p.embedding <=> {vector}) AS score
-                FROM passages p WHERE {of_scope} AND NOT (SELECT too_large FROM size)
-                UNION ALL
-                SELECT i.namespace, i.key, i.updated_at, NULL
-                FROM items i WHERE {is_in} AND NOT (SELECT too_large FROM size)
-            ) AS passages_and_items
-            GROUP BY namespace, key HAVING count(updated_at) > 0
-            ORDER BY {_BEST_FIRST} {_limit(page, parameters)}
-        )
-        SELECT too_large, score, {_COLUMNS}
-        FROM size LEFT JOIN (ranked JOIN items found USING (namespace, key)) ON true
-        ORDER BY score DESC NULLS LAST, found.updated_at DESC, found.namespace, found.key
-        """,
-        *parameters.values,
-    )
-    return None if rows[0]["too_large"] else [row for row in rows if row["key"] is not None]
+    async with database.connection(root) as connection:
+        everything = await gather_scope(connection, scope, asked, largest=largest)
+        if everything is not None:
+            return Candidates(*everything, "exact")
+        surveyed = await survey(connection, scope, asked)
+    if surveyed.share >= _INDEXED_SHARE:
+        found = await _by_index(database, root, scope, asked, surveyed, wanted)
+        if found is not None:
+            return found
+    async with database.connection(root) as connection:
+        pool = await gather_chosen(connection, scope, asked, None)
+    return Candidates(pool, surveyed.statistics, "filter_first")
 
 
-async def nearest_filtered(
-    connection: Connection, scope: Scope, target: Target, page: Page
-) -> list[Record]:
-    """Return what `nearest_exactly` does, filtering first: for a few items of a large scope."""
-    parameters = Parameters()
-    vector = parameters.add(HalfVector(target.vector), "halfvec")
-    model = parameters.add(target.model_id, "smallint")
-    return await connection.fetch(
-        f"""
-        WITH ranked AS MATERIALIZED (
-            SELECT i.namespace, i.key, i.updated_at, best.score
-            FROM items i CROSS JOIN LATERAL (
-                SELECT max(1 - (p.embedding <=> {vector})) AS score FROM passages p
-                WHERE p.namespace = i.namespace AND p.key = i.key AND p.model_id = {model}
-            ) AS best
-            WHERE {_is_in(scope, parameters)}
-            ORDER BY {_BEST_FIRST} {_limit(page, parameters)}
-        )
-        SELECT score, {_COLUMNS} FROM ranked JOIN items found USING (namespace, key)
-        ORDER BY score DESC NULLS LAST, found.updated_at DESC, found.namespace, found.key
-        """,
-        *parameters.values,
-    )
-
-
-async def share_of_all(connection: Connection, scope: Scope) -> float:
-    """Return, from a sample of the whole table, about what share of all items a scope holds."""
-    parameters = Parameters()
-    share: float | None = await connection.fetchval(
-        f"""
-        SELECT avg(CASE WHEN {_is_in(scope, parameters)} THEN 1.0 ELSE 0.0 END)::float8
-        FROM items i TABLESAMPLE SYSTEM ((
-            SELECT least(100, 100.0 * {_SAMPLE} / greatest(reltuples, 1))
-            FROM pg_class WHERE oid = 'items'::regclass
-        ))
-        """,
-        *parameters.values,
-    )
-    return share or 0.0
-
-
-async def nearest_by_index(
-    connection: Connection, scope: Scope, target: Target, *, passages: int
-) -> list[tuple[Address, float]]:
-    """Return the nearest passages' items and scores, best first, an item as often as it matched.
-
-    Fewer than `passages` means that the index gave up or the scope has no more. Runs in a
-    transaction, whose planner settings it changes.
-    """
-    # A plan that sorts would read the whole scope; without sorting only the HNSW index delivers
-    # the order, and it goes on (iterative scan) until enough rows have passed the conditions.
-    await connection.execute(
-        "SELECT set_config('enable_sort', 'off', true), "
-        "set_config('hnsw.ef_search', $1::int::text, true)",
-        min(max(passages, _MIN_EF_SEARCH), _MAX_EF_SEARCH),
-    )
-    parameters = Parameters()
-    is_in = _is_in(scope, parameters)
-    # The partial index is recognised by these two integers, so they stand in the text.
-    model, dimensions = int(target.model_id), len(target.vector)
-    vector = parameters.add(HalfVector(target.vector), f"halfvec({dimensions})")
-    distance = f"p.embedding::halfvec({dimensions}) <=> {vector}"
-    rows = await connection.fetch(
-        f"""
-        SELECT p.namespace, p.key, 1 - ({distance}) AS score
-        FROM passages p JOIN items i ON i.namespace = p.namespace AND i.key = p.key
-        WHERE p.model_id = {model} AND {is_in}
-            AND p.namespace >= {parameters.add(scope.namespaces.low, "text")}
-            AND p.namespace < {parameters.add(scope.namespaces.high, "text")}
-        ORDER BY {distance} LIMIT {parameters.add(passages, "bigint")}
-        """,
-        *parameters.values,
-    )
-    # Iterative scans deliver in rounds, each ordered in itself.
-    ordered = sorted(rows, key=lambda row: -row["score"])
-    return [((row["namespace"], row["key"]), row["score"]) for row in ordered]
-
-
-async def fetch_scored(
-    connection: Connection, scored: Sequence[tuple[Address, float]]
-) -> list[Record]:
-    """Return the items at scored addresses, in the given order."""
-    return await connection.fetch(
-        f"""
-        SELECT {_COLUMNS}, wanted.score
-        FROM unnest($1::text[], $2::text[], $3::float8[]) WITH ORDINALITY
-            AS wanted (namespace, key, score, place)
-        JOIN items found USING (namespace, key) ORDER BY place
-        """,
-        [namespace for (namespace, _), _ in scored],
-        [key for (_, key), _ in scored],
-        [score for _, score in scored],
-    )
-
-
-def _passages_of(scope: Scope, target: Target, parameters: Parameters) -> str:
-    low = parameters.add(scope.namespaces.low, "text")
-    high = parameters.add(scope.namespaces.high, "text")
-    model = parameters.add(target.model_id, "smallint")
-    return f"p.namespace >= {low} AND p.namespace < {high} AND p.model_id = {model}"
-
-
-def _is_in(scope: Scope, parameters: Parameters) -> str:
-    conditions = [
-        f"i.namespace >= {parameters.add(scope.namespaces.low, 'text')}",
-        f"i.namespace < {parameters.add(scope.namespaces.high, 'text')}",
-    ]
-    if not scope.with_expired:
-        now = parameters.add(scope.now, "timestamptz")
-        conditions.append(f"(i.expires_at IS NULL OR i.expires_at > {now})")
-    if scope.filter is not None:
-        conditions.append(f"({to_sql(scope.filter, parameters)})")
-    return " AND ".join(conditions)
-
-
-def _limit(page: Page, parameters: Parameters) -> str:
-    limit = parameters.add(page.limit, "bigint")
-    return f"LIMIT {limit} OFFSET {parameters.add(page.offset, 'bigint')}"
+async def _by_index(
+    database: Database, root: str, scope: Scope, asked: Asked, surveyed: Survey, wanted: int
+) -> Candidates | None:
+    """Ask both lists for more and more; None when they cannot name enough."""
+    reach = _FIRST_REACH
+    while reach <= _LAST_REACH:
+        passages = max(reach * wanted, _LEAST_REACH)
+        async with database.transaction(root) as connection:
+            nearest = await nearest_by_index(connection, scope, asked, passages=passages)
+        worded = surveyed.best_by_words(passages)
+        async with database.connection(root) as connection:
+            beside = await neighbours(connection, worded) if worded else []
+            chosen = sorted({*nearest, *worded, *beside})
+            pool = await gather_chosen(connection, scope, asked, chosen)
+        if len(pool.items) >= wanted or asked.vector is None:
+            return Candidates(
+                pool, surveyed.statistics, "index", frozenset(nearest), frozenset(worded)
+            )
+        if len(nearest) < passages:
+            return None
+        reach *= 4
+    return None

@@ -1,13 +1,25 @@
-"""Found rows to the JSON that clients get."""
+"""Found items to the JSON that clients get."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from app.auth.access import Access
-from app.db import Row
+from app.search.found import Found
 from app.store import encoding
 
 
-def found_items(rows: Iterable[Row], access: Access) -> dict[str, Any]:
-    """Return items with their scores as members for `store.encoding.encode`."""
-    return {"items": [encoding.item(row, access) | {"score": row["score"]} for row in rows]}
+def found_items(found: Found, access: Access) -> dict[str, Any]:
+    """Return what was found as members for `store.encoding.encode`."""
+    members: dict[str, Any] = {
+        "items": [
+            encoding.item(result.row, access)
+            | {"score": result.score}
+            | ({} if result.explanation is None else {"explanation": result.explanation})
+            for result in found.results
+        ],
+        "next_cursor": found.next_cursor,
+    }
+    if found.total is not None:
+        members["total"] = found.total
+    if found.search is not None:
+        members["search"] = found.search
+    return members

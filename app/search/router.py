@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.auth.dependencies import AccessDep
 from app.dependencies import resources_of
-from app.embedding_model import EmbeddingFailedError
+from app.passage_index import EmbeddingFailedError
 from app.problems import problem_responses
 from app.search import encoding
 from app.search.schemas import FoundItems, SearchItems
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/store", tags=["search"])
 @router.post(
     "/items/search",
     operation_id="search_items",
-    summary="Find items by meaning and by filter",
+    summary="Find items by meaning, by words and by filter",
     response_model=FoundItems,
     responses=problem_responses(*ALWAYS, EmbeddingFailedError),
 )
@@ -30,5 +30,5 @@ async def search_items(
     omit_expired: Annotated[bool, Query(description="false also shows expired items.")] = True,
 ) -> Response:
     service = SearchService.build(resources_of(request))
-    rows = await service.search(access, body, with_expired=not omit_expired)
-    return json_response(encoding.found_items(rows, access))
+    found = await service.search(access, body, with_expired=not omit_expired)
+    return json_response(encoding.found_items(found, access))

@@ -1,20 +1,62 @@
 """Bodies of the search route."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from app.schemas import CLEAN, Flag, Labels, Number, Schema, storable
+from app.schemas import CLEAN, Flag, Labels, Moment, Number, Real, Schema, storable
+from app.search.ranking import HalfLives, Weights
+from app.search.relevance import Mode
 from app.store.schemas import Item
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 1000
 MAX_OFFSET = 100_000
 MAX_QUERY_CHARACTERS = 20_000
+MAX_CURSOR_CHARACTERS = 2_000
+MAX_TOKENS = 10_000_000
+MAX_DAYS = 36_500
+MAX_WEIGHT = 1000
+
+Sort: TypeAlias = Literal["updated_at", "-updated_at", "created_at", "-created_at", "key", "-key"]
+"""Column a listing is ordered by; - is descending."""
 
 QueryText = Annotated[
     str, Field(max_length=MAX_QUERY_CHARACTERS, json_schema_extra=CLEAN), AfterValidator(storable)
 ]
+Weight = Annotated[Real, Field(ge=0, le=MAX_WEIGHT)]
+Days = Annotated[Real, Field(gt=0, le=MAX_DAYS)]
+Part = Annotated[float, Field(ge=0, le=1)]
+
+
+class BlendWeights(Schema):
+    """How much each part of the score counts; only the proportions matter."""
+
+    relevance: Weight = Field(1, description="How well the item answers the query.")
+    recency: Weight = Field(0, description="How lately the item was updated.")
+    importance: Weight = Field(0, description="The item's importance; 0.5 where it has none.")
+    strength: Weight = Field(0, description="How often and how lately the item was read.")
+
+    @model_validator(mode="after")
+    def _count_for_something(self) -> Self:
+        if not (self.relevance or self.recency or self.importance or self.strength):
+            raise ValueError("are all 0; give at least one part a weight")
+        return self
+
+    def as_weights(self) -> Weights:
+        """Return what ranking takes."""
+        return Weights(self.relevance, self.recency, self.importance, self.strength)
+
+
+class BlendHalfLives(Schema):
+    """After how many days a part is worth half."""
+
+    recency: Days = Field(30, description="Since the item was updated.")
+    strength: Days = Field(7, description="Since the item was read, if it was read once.")
+
+    def as_half_lives(self) -> HalfLives:
+        """Return what ranking takes."""
+        return HalfLives(self.recency, self.strength)
 
 
 class SearchItems(Schema):
@@ -27,13 +69,38 @@ class SearchItems(Schema):
     )
     query: QueryText | None = Field(
         None,
-        description="Text to find items near to; without it the newest come first.",
+        description="What the items ought to be about; without it they are listed.",
         examples=["what does Alice like to eat?"],
+    )
+    mode: Mode | None = Field(
+        None,
+        description="hybrid (default): by meaning and by words; vector: by meaning alone, the "
+        "score is the cosine similarity; text: by words alone, what has none is left out.",
     )
     filter: Annotated[dict[str, Any], Field(title="Filter")] | None = Field(
         None,
         description="Conditions on the value; see docs/reference/filters.md.",
         examples=[{"kind": "preference"}],
+    )
+    valid_at: Moment | None = Field(
+        None, description="Only items that hold at this time, by valid_from and valid_to."
+    )
+    weights: BlendWeights | None = Field(
+        None, description="What the score is made of; absent: of relevance alone."
+    )
+    half_life_days: BlendHalfLives | None = Field(
+        None, description="How soon recency and strength fade."
+    )
+    min_score: Annotated[Real, Field(ge=0, le=1)] | None = Field(
+        None, description="Leave out items that score less; pinned ones stay."
+    )
+    diversity: Annotated[Real, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="How much an item that resembles a better one is held back; 0: not at all.",
+    )
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Number] | None = Field(
+        None,
+        description="Leave out items once their values exceed about this many tokens together.",
     )
     limit: Annotated[int, Field(ge=0, le=MAX_LIMIT), Number] | None = Field(
         None,
@@ -42,18 +109,82 @@ class SearchItems(Schema):
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET), Number] | None = Field(
         None, description="Leave out the first this many."
     )
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR_CHARACTERS)] | None = Field(
+        None, description="next_cursor of the page before, of the same search."
+    )
+    sort: Sort | None = Field(
+        None, description="Order of a search without a query; - is descending, default -updated_at."
+    )
+    with_total: Flag | None = Field(
+        None, description="Also say how many items there are on all pages."
+    )
+    explain: Flag | None = Field(None, description="Also say how each score came about.")
     refresh_ttl: Flag | None = Field(
         None, description="Restart the lifetime of what is found; absent: as the server is set."
     )
 
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.cursor is not None and self.offset:
+            raise ValueError("cursor and offset are both given; send one of them")
+        if self.cursor is not None and self.diversity:
+            raise ValueError("cursor and diversity are both given; use offset instead of cursor")
+        if self.sort is not None and self.query and self.query.strip():
+            raise ValueError("sort and query are both given; a query ranks by score")
+        return self
+
+
+class MatchedWord(BaseModel):
+    """A word of the query, and how far the item covers it."""
+
+    word: str = Field(description="As the query has it, in lower case.")
+    weight: Part = Field(description="How fully the passage has it, by frequency and length.")
+    nearby: Part = Field(description="The same by the turns around the item in its thread.")
+    rarity: float = Field(description="How rare it is in what was searched; rarer counts more.")
+
+
+class Explanation(BaseModel):
+    """How an item's score came about."""
+
+    relevance: float | None = Field(description="By meaning and words; null: nothing to compare.")
+    similarity: float | None = Field(description="Cosine of the passage's and query's vectors.")
+    lexical: Part | None = Field(description="Share of the query's words covered; BM25.")
+    recency: Part
+    importance: Part
+    strength: Part
+    pinned: bool
+    words: list[MatchedWord] = Field(description="Those the item covers, here or nearby.")
+    passage: str | None = Field(description="The text that matched best.")
+    found_by: list[Literal["vector", "text", "context"]] = Field(
+        description="Which lists of candidates it came from; context: a neighbour in its thread."
+    )
+
+
+class HowSearched(BaseModel):
+    """How the scope was searched."""
+
+    mode: Mode
+    scope: Literal["exact", "index", "filter_first"] = Field(
+        description="exact: every passage was compared; index: the indexes named candidates; "
+        "filter_first: what passed the filter was compared."
+    )
+    passages: int = Field(description="In the scope; an estimate unless exact.")
+    words: list[str] = Field(description="Words of the query that were looked for.")
+    weights: BlendWeights
+    half_life_days: BlendHalfLives
+
 
 class FoundItem(Item):
-    """An item, and how near it is to the query."""
+    """An item, and how well it answers the query."""
 
     score: float | None = Field(description="At most 1; null where nothing was compared.")
+    explanation: Explanation | None = Field(None, description="Where explain asked for it.")
 
 
 class FoundItems(BaseModel):
     """What was found, best first."""
 
     items: list[FoundItem] = Field(description="Empty when nothing was found.")
+    next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
+    total: int | None = Field(None, description="On all pages, where with_total asked for it.")
+    search: HowSearched | None = Field(None, description="Where explain asked for it.")

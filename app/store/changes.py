@@ -57,7 +57,7 @@ class Changes:
                 queue = True
         raise TooManyConflictsError
 
-    async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector]]:
+    async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector | None]]:
         puts = [write for write in writes.values() if isinstance(write, Put)]
         vectors = await self._indexer.embed([put.pieces for put in puts])
         return {put.address: of_item for put, of_item in zip(puts, vectors, strict=True)}
@@ -66,7 +66,7 @@ class Changes:
         self,
         connection: Connection,
         writes: Mapping[Address, Write],
-        vectors: Mapping[Address, list[Vector]],
+        vectors: Mapping[Address, list[Vector | None]],
         actor: str,
     ) -> dict[Address, Written]:
         now = self._clock.now()
@@ -76,9 +76,12 @@ class Changes:
         written = await repository.upsert(connection, puts, actor=actor, now=now) if puts else {}
         if any(written[address].inserted is False for address in absent & written.keys()):
             raise _OvertakenError
-        if puts and self._indexer.model_id is not None:
+        if puts:
+            item_ids = [written[put.address].item_id for put in puts]
             of_puts = [vectors[put.address] for put in puts]
-            await repository.replace_passages(connection, puts, of_puts, self._indexer.model_id)
+            await repository.replace_passages(
+                connection, puts, item_ids, of_puts, self._indexer.index_id
+            )
         if deletes:
             await repository.delete(connection, deletes, actor=actor, now=now)
         return written

@@ -8,7 +8,7 @@ import orjson
 from app.auth.access import Access
 from app.db import Row
 
-_DETAILS = ("importance", "valid_from", "valid_to")
+_DETAILS = ("importance", "pinned", "valid_from", "valid_to")
 
 
 def item(row: Row, access: Access) -> dict[str, Any]:

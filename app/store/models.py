@@ -3,6 +3,7 @@
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -10,6 +11,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     Interval,
@@ -41,6 +43,12 @@ namespaces = Table(
     comment="Namespaces that hold items; emptied ones are removed by the sweeper.",
 )
 
+_POSITION = """
+CASE WHEN jsonb_typeof(source -> 'position') = 'number'
+    AND (source -> 'position')::numeric BETWEEN -9e15 AND 9e15
+THEN (source -> 'position')::numeric::bigint END
+"""
+
 items = Table(
     "items",
     metadata,
@@ -50,6 +58,7 @@ items = Table(
     Column("version", BigInteger, nullable=False),
     Column("index_paths", JSONB, comment="Paths to embed; [] for none, NULL for the setting's."),
     Column("importance", Double),
+    Column("pinned", Boolean, nullable=False, server_default=text("false")),
     Column("valid_from", TIME),
     Column("valid_to", TIME),
     Column("source", JSONB),
@@ -57,10 +66,23 @@ items = Table(
     Column("expires_at", TIME),
     Column("created_at", TIME, nullable=False),
     Column("updated_at", TIME, nullable=False),
+    Column(
+        "id", BigInteger, Identity(), nullable=False, comment="Short name for what refers here."
+    ),
+    Column("thread_id", Text, Computed("source ->> 'thread_id'", persisted=True)),
+    Column("position", BigInteger, Computed(_POSITION, persisted=True)),
     PrimaryKeyConstraint("namespace", "key"),
     CheckConstraint("jsonb_typeof(value) = 'object'", name="value_is_object"),
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance_in_range"),
     Index("items_expires_at_index", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    Index("items_id_index", "id"),
+    Index(
+        "items_thread_index",
+        "namespace",
+        "thread_id",
+        "position",
+        postgresql_where=text("thread_id IS NOT NULL"),
+    ),
     comment="The present state of every item.",
 )
 
@@ -74,6 +96,7 @@ item_versions = Table(
     Column("value", JSONB, comment="NULL where the item ended."),
     Column("index_paths", JSONB),
     Column("importance", Double),
+    Column("pinned", Boolean),
     Column("valid_from", TIME),
     Column("valid_to", TIME),
     Column("source", JSONB),
@@ -88,14 +111,42 @@ passages = Table(
     metadata,
     Column("namespace", BYTEWISE, nullable=False),
     Column("key", BYTEWISE, nullable=False),
-    Column("model_id", SmallInteger, ForeignKey("embedding_models.id"), nullable=False),
-    Column("ordinal", Integer, nullable=False),
+    Column("index_id", SmallInteger, ForeignKey("passage_indexes.id"), nullable=False),
+    Column("ordinal", SmallInteger, nullable=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("length", Integer, nullable=False, comment="In terms."),
     Column("path", Text, nullable=False),
     Column("text", Text, nullable=False),
-    Column("embedding", HALFVEC, nullable=False),
-    PrimaryKeyConstraint("namespace", "key", "model_id", "ordinal"),
+    Column("embedding", HALFVEC, comment="NULL where nothing is embedded."),
+    PrimaryKeyConstraint("namespace", "key", "index_id", "ordinal"),
     ForeignKeyConstraint(
         ["namespace", "key"], ["items.namespace", "items.key"], ondelete="CASCADE"
     ),
     comment="Pieces of the items' indexed text with their embeddings.",
+)
+
+terms = Table(
+    "terms",
+    metadata,
+    Column("namespace", BYTEWISE, nullable=False),
+    Column("term", BYTEWISE, nullable=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("index_id", SmallInteger, nullable=False),
+    Column("ordinal", SmallInteger, nullable=False),
+    Column("frequency", SmallInteger, nullable=False),
+    Column("length", Integer, nullable=False, comment="Of the passage, in terms."),
+    Index("terms_term_index", "term", "namespace"),
+    Index("terms_item_id_index", "item_id"),
+    comment="Which passages hold a term, and how often; a trigger removes those of ended items.",
+)
+
+item_usage = Table(
+    "item_usage",
+    metadata,
+    Column("namespace", BYTEWISE, nullable=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("uses", BigInteger, nullable=False),
+    Column("last_used_at", TIME, nullable=False),
+    PrimaryKeyConstraint("namespace", "item_id"),
+    comment="How often and when items were read; a trigger removes those of ended items.",
 )

@@ -14,8 +14,8 @@ from app.store.expiry import SWEEPER
 from app.store.writes import Address, Put, Written
 
 COLUMNS = (
-    "namespace, key, value, version, index_paths, importance, valid_from, valid_to, source, "
-    "ttl, expires_at, created_at, updated_at"
+    "namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to, "
+    "source, ttl, expires_at, created_at, updated_at"
 )
 
 _FIND = f"""
@@ -58,72 +58,93 @@ SELECT pg_advisory_xact_lock(number) FROM (
 _UPSERT = """
 WITH input AS (
     SELECT * FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::timestamptz[],
-        $7::timestamptz[], $8::text[], $9::interval[], $10::text[]
+        $1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::bool[],
+        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::interval[], $11::text[]
     ) AS t (
-        namespace, key, value, index_paths, importance, valid_from, valid_to, source, ttl, action
+        namespace, key, value, index_paths, importance, pinned, valid_from, valid_to, source, ttl,
+        action
     )
 ), expired AS (
     SELECT namespace, key, version, expires_at FROM items JOIN input USING (namespace, key)
-    WHERE expires_at <= $12
+    WHERE expires_at <= $13
 ), spaces AS (
     INSERT INTO namespaces (namespace)
     SELECT namespace FROM input GROUP BY namespace ORDER BY namespace COLLATE "C"
     ON CONFLICT DO NOTHING
 ), written AS (
     INSERT INTO items AS present (
-        namespace, key, value, version, index_paths, importance, valid_from, valid_to, source,
-        ttl, expires_at, created_at, updated_at
+        namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to,
+        source, ttl, expires_at, created_at, updated_at
     )
     SELECT namespace, key, value::jsonb, 1 + coalesce((
             SELECT max(past.version) FROM item_versions past
             WHERE past.namespace = input.namespace AND past.key = input.key
-        ), 0), index_paths::jsonb, importance, valid_from, valid_to, source::jsonb,
-        ttl, $12::timestamptz + ttl, $12, $12
+        ), 0), index_paths::jsonb, importance, pinned, valid_from, valid_to, source::jsonb,
+        ttl, $13::timestamptz + ttl, $13, $13
     FROM input ORDER BY namespace COLLATE "C", key COLLATE "C"
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value,
-        version = present.version + CASE WHEN present.expires_at <= $12 THEN 2 ELSE 1 END,
+        version = present.version + CASE WHEN present.expires_at <= $13 THEN 2 ELSE 1 END,
         index_paths = excluded.index_paths, importance = excluded.importance,
+        pinned = excluded.pinned,
         valid_from = excluded.valid_from, valid_to = excluded.valid_to, source = excluded.source,
         ttl = excluded.ttl, expires_at = excluded.expires_at, updated_at = excluded.updated_at,
-        created_at = CASE WHEN present.expires_at <= $12
+        created_at = CASE WHEN present.expires_at <= $13
             THEN excluded.created_at ELSE present.created_at END
-    RETURNING namespace, key, version, value, index_paths, importance, valid_from, valid_to,
-        source, created_at, updated_at, expires_at, xmax = 0 AS inserted
+    RETURNING id, namespace, key, version, value, index_paths, importance, pinned, valid_from,
+        valid_to, source, created_at, updated_at, expires_at, xmax = 0 AS inserted
 ), history AS (
     INSERT INTO item_versions (
-        namespace, key, version, action, value, index_paths, importance, valid_from, valid_to,
-        source, actor, recorded_at
+        namespace, key, version, action, value, index_paths, importance, pinned, valid_from,
+        valid_to, source, actor, recorded_at
     )
     SELECT namespace, key, version, input.action, written.value, written.index_paths,
-        written.importance, written.valid_from, written.valid_to, written.source, $11, $12
+        written.importance, written.pinned, written.valid_from, written.valid_to, written.source,
+        $12, $13
     FROM written JOIN input USING (namespace, key)
     UNION ALL
-    SELECT namespace, key, expired.version + 1, 'expire', NULL, NULL, NULL, NULL, NULL, NULL,
-        $13, expired.expires_at
+    SELECT namespace, key, expired.version + 1, 'expire', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        $14, expired.expires_at
     FROM written JOIN expired USING (namespace, key) WHERE written.version = expired.version + 2
 )
-SELECT namespace, key, version, inserted, created_at, updated_at, expires_at FROM written
+SELECT namespace, key, id, version, inserted, created_at, updated_at, expires_at FROM written
 """
 
 # Runs after the upsert, in a statement of its own: holding the items' row locks and with a
-# fresh snapshot, it sees the passages that a concurrent writer left.
+# fresh snapshot, it sees the passages that a concurrent writer left. Passages of another index
+# go too: they are of the old text, and a reindex under way makes them again.
 _REPLACE_PASSAGES = """
 WITH owners AS (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int[]) AS t (namespace, key, passages)
+    SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::int[])
+        AS t (namespace, key, item_id, passages)
 ), stale AS (
     DELETE FROM passages USING owners
     WHERE passages.namespace = owners.namespace AND passages.key = owners.key
-        AND passages.ordinal >= owners.passages
+        AND (passages.ordinal >= owners.passages OR passages.index_id <> $1)
+    RETURNING passages.item_id, passages.ordinal, passages.index_id
+), changed AS (
+    INSERT INTO passages AS present
+        (namespace, key, index_id, ordinal, item_id, length, path, text, embedding)
+    SELECT namespace, key, $1, ordinal, item_id, length, path, text, embedding
+    FROM unnest($6::bigint[], $7::int[], $8::int[], $9::text[], $10::text[], $11::halfvec[])
+        AS t (item_id, ordinal, length, path, text, embedding)
+    JOIN owners USING (item_id)
+    ON CONFLICT (namespace, key, index_id, ordinal) DO UPDATE
+    SET path = excluded.path, text = excluded.text, embedding = excluded.embedding,
+        item_id = excluded.item_id, length = excluded.length
+    WHERE (present.path, present.text, present.item_id)
+        IS DISTINCT FROM (excluded.path, excluded.text, excluded.item_id)
+    RETURNING item_id, ordinal, index_id
+), outdated AS (
+    DELETE FROM terms USING (SELECT * FROM stale UNION ALL SELECT * FROM changed) AS gone
+    WHERE terms.item_id = gone.item_id AND terms.ordinal = gone.ordinal
+        AND terms.index_id = gone.index_id
 )
-INSERT INTO passages AS present (namespace, key, model_id, ordinal, path, text, embedding)
-SELECT namespace, key, $4, ordinal, path, text, embedding
-FROM unnest($5::text[], $6::text[], $7::int[], $8::text[], $9::text[], $10::halfvec[])
-    AS t (namespace, key, ordinal, path, text, embedding)
-ON CONFLICT (namespace, key, model_id, ordinal) DO UPDATE
-SET path = excluded.path, text = excluded.text, embedding = excluded.embedding
-WHERE (present.path, present.text) IS DISTINCT FROM (excluded.path, excluded.text)
+INSERT INTO terms (namespace, term, item_id, index_id, ordinal, frequency, length)
+SELECT namespace, term, item_id, $1, ordinal, frequency, length
+FROM unnest($12::bigint[], $13::int[], $14::int[], $15::text[], $16::int[])
+    AS t (item_id, ordinal, length, term, frequency)
+JOIN owners USING (item_id) JOIN changed USING (item_id, ordinal)
 """
 
 _DELETE = """
@@ -141,20 +162,21 @@ SELECT namespace, key, version + 1, CASE WHEN expired THEN 'expire' ELSE 'delete
 """
 
 _VERSIONS = """
-SELECT version, action, value, importance, valid_from, valid_to, source, actor, recorded_at
+SELECT version, action, value, importance, pinned, valid_from, valid_to, source, actor, recorded_at
 FROM item_versions
 WHERE namespace = $1 AND key = $2 AND version < coalesce($3, 9223372036854775807)
 ORDER BY version DESC LIMIT $4
 """
 
 _VERSION = """
-SELECT version, action, value, index_paths, importance, valid_from, valid_to, source, recorded_at
+SELECT version, action, value, index_paths, importance, pinned, valid_from, valid_to, source,
+    recorded_at
 FROM item_versions WHERE namespace = $1 AND key = $2 AND version = $3
 """
 
 _AS_OF = """
-SELECT namespace, key, past.version, past.action, past.value, past.importance, past.valid_from,
-    past.valid_to, past.source, past.recorded_at AS updated_at,
+SELECT namespace, key, past.version, past.action, past.value, past.importance, past.pinned,
+    past.valid_from, past.valid_to, past.source, past.recorded_at AS updated_at,
     NULL::timestamptz AS expires_at, present.expires_at <= $3 AS expired, (
         SELECT min(born.recorded_at) FROM item_versions born
         WHERE born.namespace = past.namespace AND born.key = past.key
@@ -168,6 +190,10 @@ FROM item_versions past LEFT JOIN items present USING (namespace, key, version)
 WHERE namespace = $1 AND key = $2 AND past.recorded_at <= $3
 ORDER BY past.version DESC LIMIT 1
 """
+
+
+_MAX_FREQUENCY = 2**15 - 1
+"""Of a term in a passage, as the column holds it; BM25 no longer tells such counts apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +249,7 @@ async def upsert(
         [put.value for put in puts],
         [None if put.index_paths is None else json.dumps(put.index_paths) for put in puts],
         [put.details.importance for put in puts],
+        [put.details.pinned for put in puts],
         [put.details.valid_from for put in puts],
         [put.details.valid_to for put in puts],
         [put.details.source for put in puts],
@@ -238,22 +265,34 @@ async def upsert(
 async def replace_passages(
     connection: Connection,
     puts: Sequence[Put],
-    vectors: Sequence[Sequence[Vector]],
-    model_id: int,
+    item_ids: Sequence[int],
+    vectors: Sequence[Sequence[Vector | None]],
+    index_id: int,
 ) -> None:
     """Make the items' passages exactly those of the puts; unchanged ones are not rewritten."""
-    rows = [
-        (*put.address, ordinal, piece.path, piece.text, HalfVector(vector))
-        for put, of_item in zip(puts, vectors, strict=True)
+    passages = [
+        (item_id, ordinal, piece, vector)
+        for put, item_id, of_item in zip(puts, item_ids, vectors, strict=True)
         for ordinal, (piece, vector) in enumerate(zip(put.pieces, of_item, strict=True))
     ]
-    columns = zip(*rows, strict=True) if rows else [()] * 6
+    terms = [
+        (item_id, ordinal, piece.length, term, min(frequency, _MAX_FREQUENCY))
+        for item_id, ordinal, piece, _ in passages
+        for term, frequency in piece.terms.items()
+    ]
     await connection.execute(
         _REPLACE_PASSAGES,
+        index_id,
         *_columns(put.address for put in puts),
+        list(item_ids),
         [len(put.pieces) for put in puts],
-        model_id,
-        *map(list, columns),
+        [item_id for item_id, *_ in passages],
+        [ordinal for _, ordinal, *_ in passages],
+        [piece.length for _, _, piece, _ in passages],
+        [piece.path for _, _, piece, _ in passages],
+        [piece.text for _, _, piece, _ in passages],
+        [None if vector is None else HalfVector(vector) for *_, vector in passages],
+        *(list(column) for column in (zip(*terms, strict=True) if terms else [()] * 5)),
     )
 
 

@@ -9,8 +9,8 @@ from app.auth.dependencies import AccessDep
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
-from app.embedding_model import EmbeddingFailedError
 from app.errors import InvalidRequestError
+from app.passage_index import EmbeddingFailedError
 from app.problems import problem_responses
 from app.queries import header_parameter, query_parameters, read_query
 from app.store import encoding

@@ -30,7 +30,7 @@ MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
 """A hundred years."""
 
-MAX_VERSION = 2**53 - 1
+MAX_INTEGER = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly."""
 
 Key = Annotated[
@@ -78,7 +78,7 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     thread_id: Clean | None = Field(None, description="The conversation.")
-    position: Annotated[int, Number] | None = Field(
+    position: Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER), Number] | None = Field(
         None, description="The turn's place in the conversation."
     )
 
@@ -96,6 +96,7 @@ class ItemDetails(Schema):
     importance: Real | None = Field(
         None, ge=0, le=1, description="How much the memory matters, 0 to 1."
     )
+    pinned: Flag = Field(False, description="Found before all others by a search with a query.")
     valid_from: Moment | None = Field(None, description="Since when the memory holds.")
     valid_to: Moment | None = Field(None, description="Until when the memory held.")
     source: Source | None = Field(None, description="Where the memory came from.")
@@ -155,7 +156,7 @@ class DeleteItem(ItemAddress):
 class RestoreItem(ItemAddress):
     """The earlier version to make present again."""
 
-    version: Annotated[int, Field(ge=1, le=MAX_VERSION), Number] = Field(
+    version: Annotated[int, Field(ge=1, le=MAX_INTEGER), Number] = Field(
         description="As GET /v1/store/items/versions lists it."
     )
 
@@ -204,7 +205,7 @@ class ReadItem(_AddressQuery):
 class ReadVersions(_AddressQuery):
     """Which item's history to read."""
 
-    before: int | None = Field(None, ge=1, le=MAX_VERSION, description="Only older versions.")
+    before: int | None = Field(None, ge=1, le=MAX_INTEGER, description="Only older versions.")
     limit: int = Field(100, ge=1, le=1000, description="At most this many.")
 
 
@@ -216,6 +217,7 @@ class Item(BaseModel):
     value: JsonObject
     version: int = Field(description="Grows with every change; also the ETag.")
     importance: float | None = Field(description="How much the memory matters, 0 to 1.")
+    pinned: bool = Field(description="Found before all others by a search with a query.")
     valid_from: datetime | None = Field(description="Since when the memory holds.")
     valid_to: datetime | None = Field(description="Until when the memory held.")
     source: Source | None = Field(description="Where the memory came from.")
@@ -233,6 +235,7 @@ class ItemVersion(BaseModel):
     )
     value: JsonObject | None = Field(description="null where the item ended.")
     importance: float | None = Field(description="How much the memory mattered, 0 to 1.")
+    pinned: bool | None = Field(description="Whether it was pinned; null where the item ended.")
     valid_from: datetime | None = Field(description="Since when the memory held.")
     valid_to: datetime | None = Field(description="Until when the memory held.")
     source: Source | None = Field(description="Where the memory came from.")

@@ -70,7 +70,7 @@ class ItemService:
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the service from a process's resources."""
-        indexer = Indexer(resources.model, resources.settings.index_fields)
+        indexer = Indexer(resources.index, resources.settings.index_fields)
         return cls(resources.database, indexer, resources.clock, resources.settings)
 
     async def get(self, access: Access, query: ReadItem) -> Row | None:
@@ -127,7 +127,11 @@ class ItemService:
             pieces=await self._indexer.cut(body.value, body.index),
             index_paths=body.index,
             details=Details(
-                body.importance, body.valid_from, body.valid_to, _source_json(body.source)
+                body.importance,
+                body.pinned,
+                body.valid_from,
+                body.valid_to,
+                _source_json(body.source),
             ),
             ttl=body.lifetime(self._default_ttl),
         )
@@ -254,7 +258,7 @@ class ItemService:
         return row
 
 
-def as_refreshed(row: Record, now: datetime) -> Row:
+def as_refreshed(row: Row, now: datetime) -> Row:
     """Return an item as it is after its lifetime was restarted; an expired one stays as it is."""
     is_alive = row["expires_at"] > now
     return {**row, "expires_at": now + row["ttl"]} if is_alive else row
@@ -278,7 +282,13 @@ def _source_json(source: Source | None) -> str | None:
 
 
 def _details(row: Row) -> Details:
-    return Details(row["importance"], row["valid_from"], row["valid_to"], row["source"])
+    return Details(
+        row["importance"],
+        bool(row["pinned"]),
+        row["valid_from"],
+        row["valid_to"],
+        row["source"],
+    )
 
 
 def _index_paths(row: Row) -> list[str] | None:

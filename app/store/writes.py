@@ -16,6 +16,7 @@ class Details:
     """What an item carries beside its value; `source` is JSON text."""
 
     importance: float | None = None
+    pinned: bool = False
     valid_from: datetime | None = None
     valid_to: datetime | None = None
     source: str | None = None
@@ -50,6 +51,7 @@ Write = Put | Delete
 class Written:
     """What became of a put; `inserted` is false where a row was overwritten."""
 
+    item_id: int
     version: int
     inserted: bool
     created_at: datetime

@@ -68,7 +68,7 @@ async def test_restoring_writes_the_old_state_as_a_new_version(store: Store) -> 
         0.9,
     )
     assert [v["action"] for v in await store.versions(ALICE, "k")] == ["restore", "put", "put"]
-    assert (await store.search(ALICE, query="first"))[0]["score"] > 0.99
+    assert (await store.search(ALICE, query="first", mode="vector"))[0]["score"] > 0.99
 
 
 async def test_a_deleted_item_comes_back_under_a_version_of_its_own(store: Store) -> None:

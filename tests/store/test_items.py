@@ -24,6 +24,7 @@ async def test_a_put_item_is_read_back(store: Store, clock: FrozenClock) -> None
         "value": {"text": "likes ramen", "n": 1.5, "deep": [{"a": None}]},
         "version": 1,
         "importance": None,
+        "pinned": False,
         "valid_from": None,
         "valid_to": None,
         "source": None,

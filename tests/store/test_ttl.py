@@ -217,7 +217,7 @@ async def test_expired_items_are_invisible_everywhere(store: Store, clock: Froze
         {"op": "search", "namespace_prefix": ALICE, "query": "ramen"},
         {"op": "list_namespaces", "counts": True},
     )
-    none: dict[str, Any] = {"items": []}
+    none: dict[str, Any] = {"items": [], "next_cursor": None}
     assert results == [None, none, none, {"namespaces": [["users", "bob"]], "counts": [1]}]
 
 

@@ -1,0 +1,191 @@
+"""How items become passages: one embedder and one vocabulary at a time, kept in the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Boolean, Column, Identity, Index, Integer, SmallInteger, Table, Text, text
+from typing_extensions import override
+
+from app.db import EVERYTHING, Connection, Database, Row, metadata
+from app.errors import AppError
+from app.providers.embeddings.base import Embedder, Vector
+from app.providers.embeddings.splitting import split_by_characters
+from app.providers.errors import ProviderError
+from app.terms import VERSION, Vocabulary
+
+passage_indexes = Table(
+    "passage_indexes",
+    metadata,
+    Column("id", SmallInteger, Identity(), primary_key=True),
+    Column("embedding", Text, nullable=False, comment="As MEMORYD_EMBEDDING names it, or none."),
+    Column("dimensions", Integer, nullable=False),
+    Column("vocabulary", Text, nullable=False, comment="Version and language of the terms."),
+    Column("active", Boolean, nullable=False),
+    Index("passage_indexes_active_index", "active", unique=True, postgresql_where=text("active")),
+    comment="The ways in which passages were made; one is active.",
+)
+
+_REGISTRATION_LOCK = 7_305_311
+"""Advisory lock: several processes may start at once on an empty database."""
+
+_NOT_EMBEDDED_CHARACTERS = 1_000
+"""Size of a passage where no model sets a limit; about what the local model reads."""
+
+log = structlog.get_logger()
+
+
+class EmbeddingModelMismatchError(Exception):
+    """The database holds passages of another model than the configured one."""
+
+    def __init__(self, stored: str, configured: str, passages: int) -> None:
+        super().__init__(
+            f"The database holds {passages} passages of {stored}, but this server is "
+            f"configured for {configured}; vectors of two models cannot be compared. "
+            "Run `memoryd reindex` with this configuration, while servers with the old one go on "
+            f"serving, or set MEMORYD_EMBEDDING={stored.partition(' ')[0]}."
+        )
+
+
+class EmbeddingFailedError(AppError):
+    """The embedding provider did not answer as it should; nothing was stored."""
+
+    status = 503
+    code = "embedding_failed"
+    title = "Embedding failed"
+
+    def __init__(self, model: str, error: ProviderError) -> None:
+        super().__init__(
+            f"{model} could not embed the text: {error}. Nothing was stored. "
+            + ("Try again." if error.retryable else "Check the server's embedding settings.")
+        )
+        if error.retryable:
+            self.headers["Retry-After"] = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class PassageIndex:
+    """The number passages are stored under, and what makes them."""
+
+    id: int
+    embedder: Embedder | None
+    vocabulary: Vocabulary
+
+    def split(self, text: str) -> list[str]:
+        """Cut a text into passages; may take a second for a megabyte."""
+        if self.embedder is None:
+            return split_by_characters(text, _NOT_EMBEDDED_CHARACTERS)
+        return self.embedder.split(text)
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector | None]:
+        """Return one unit vector a text, None without an embedder; raises EmbeddingFailedError."""
+        if self.embedder is None or not texts:
+            return [None] * len(texts)
+        try:
+            return [*await self.embedder.embed(texts, urgent=urgent)]
+        except ProviderError as error:
+            raise EmbeddingFailedError(self.embedder.name, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """The way in which passages are made, as the database names it."""
+
+    embedding: str
+    dimensions: int
+    vocabulary: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.embedding} ({self.dimensions} dimensions)"
+
+
+def name_of(vocabulary: Vocabulary) -> str:
+    """Return the name of a vocabulary, different for any two whose terms may differ."""
+    return f"{VERSION}:{vocabulary.language or 'detected'}"
+
+
+def making(embedder: Embedder | None, vocabulary: Vocabulary) -> Making:
+    """Name the way in which these two make passages."""
+    if embedder is None:
+        return Making("none", 0, name_of(vocabulary))
+    return Making(embedder.name, embedder.dimensions, name_of(vocabulary))
+
+
+async def register(
+    database: Database, embedder: Embedder | None, vocabulary: Vocabulary
+) -> PassageIndex:
+    """Return the database's active index, made if there is none that holds passages.
+
+    Raises EmbeddingModelMismatchError where the passages are another model's. Terms of an older
+    vocabulary still serve; `memoryd reindex` renews them.
+    """
+    wanted = making(embedder, vocabulary)
+    async with database.transaction(EVERYTHING) as connection:
+        await lock_registration(connection)
+        active = await connection.fetchrow(
+            "SELECT id, embedding, dimensions, vocabulary FROM passage_indexes WHERE active"
+        )
+        if active and _making_of(active) != wanted and await _is_empty(connection, active):
+            await drop_index(connection, active["id"])
+            active = None
+        if active is None:
+            index_id = await create_index(connection, wanted, active=True)
+            return PassageIndex(index_id, embedder, vocabulary)
+    stored = _making_of(active)
+    if (stored.embedding, stored.dimensions) != (wanted.embedding, wanted.dimensions):
+        raise EmbeddingModelMismatchError(
+            str(stored), str(wanted), await _count_passages(database, active["id"])
+        )
+    if stored != wanted:
+        log.warning("terms_outdated", stored=stored.vocabulary, mended_by="memoryd reindex")
+    return PassageIndex(active["id"], embedder, vocabulary)
+
+
+async def lock_registration(connection: Connection) -> None:
+    """Let one process at a time decide which index is active, until its transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _REGISTRATION_LOCK)
+
+
+async def create_index(connection: Connection, wanted: Making, *, active: bool) -> int:
+    """Add an index without passages, and return its number."""
+    index_id = await connection.fetchval(
+        "INSERT INTO passage_indexes (embedding, dimensions, vocabulary, active) "
+        "VALUES ($1, $2, $3, $4) RETURNING id",
+        wanted.embedding,
+        wanted.dimensions,
+        wanted.vocabulary,
+        active,
+    )
+    if wanted.dimensions:
+        # Names and type modifiers cannot be bound; both values are integers of our own.
+        await connection.execute(
+            f"CREATE INDEX passages_embedding_{int(index_id)} ON passages USING hnsw "
+            f"((embedding::halfvec({int(wanted.dimensions)})) halfvec_cosine_ops) "
+            f"WHERE index_id = {int(index_id)}"
+        )
+    return int(index_id)
+
+
+async def drop_index(connection: Connection, index_id: int) -> None:
+    """Forget an index that holds no passages."""
+    await connection.execute(f"DROP INDEX IF EXISTS passages_embedding_{int(index_id)}")
+    await connection.execute("DELETE FROM passage_indexes WHERE id = $1", index_id)
+
+
+def _making_of(row: Row) -> Making:
+    return Making(row["embedding"], row["dimensions"], row["vocabulary"])
+
+
+async def _is_empty(connection: Connection, active: Row) -> bool:
+    return not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM passages WHERE index_id = $1)", active["id"]
+    )
+
+
+async def _count_passages(database: Database, index_id: int) -> int:
+    async with database.connection(EVERYTHING) as connection:
+        counted = await connection.fetchval(
+            "SELECT count(*) FROM passages WHERE index_id = $1", index_id
+        )
+    return int(counted)

@@ -1,0 +1,170 @@
+"""Scopes too large to read: which of their items are worth ranking."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pgvector import HalfVector
+
+from app.db import Connection
+from app.search.gathering import Asked
+from app.search.lexical import Statistics, coverage, saturation
+from app.search.pool import HIT, Rows, packed, unpack
+from app.search.scope import Scope
+from app.sql import Parameters
+
+_SAMPLE = 2_000
+"""Rows that a survey looks at: about a millisecond, whatever the table's size."""
+
+_HITS_A_TERM = 50_000
+"""A term with more hits is too common to find anything by: reading them would take too long."""
+
+_COMMON_SHARE = 0.25
+"""Of the passages that are taken to hold such a term; it is between a few hundredths and all."""
+
+_MIN_EF_SEARCH = 200
+"""Candidates the index keeps in view; with 100, recall@10 over 100,000 passages was 0.950."""
+
+_MAX_EF_SEARCH = 1000
+"""pgvector's limit."""
+
+_NEIGHBOURS = 2
+"""Turns before and after a candidate that are ranked with it, as far as `context` looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A scope from afar: which share of all items it holds, its statistics, its rarer hits."""
+
+    share: float
+    statistics: Statistics
+    hits: Rows
+
+    def best_by_words(self, passages: int) -> list[int]:
+        """Return the items of the passages that hold most of the query's rarer words."""
+        hits = self.hits
+        found, passage_of = np.unique(hits[["item_id", "ordinal"]], return_inverse=True)
+        weights = np.zeros((len(self.statistics.passages_with), len(found)), np.float64)
+        weight = saturation(
+            hits["frequency"].astype(np.float64),
+            hits["length"].astype(np.float64),
+            self.statistics.average_length,
+        )
+        np.maximum.at(weights, (hits["word"], passage_of.ravel()), weight)
+        score = coverage(weights, self.statistics.rarity)
+        best = np.argsort(-score, kind="stable")[:passages]
+        return [int(item) for item in found["item_id"][best]]
+
+
+async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
+    """Sample the tables and read the postings of all but the most common terms."""
+    parameters = Parameters()
+    index_id = parameters.add(asked.index_id, "smallint")
+    cap = parameters.add(_HITS_A_TERM, "bigint")
+    row = await connection.fetchrow(
+        f"""
+        SELECT (
+            SELECT avg(CASE WHEN {scope.holds_item(parameters)} THEN 1.0 ELSE 0.0 END)::float8
+            FROM items i {_sample("items")}
+        ) AS share, passages.*, (
+            SELECT {packed(HIT)} FROM {asked.terms(parameters)} CROSS JOIN LATERAL (
+                SELECT * FROM terms t WHERE t.term = q.term
+                    AND {scope.namespace_in_range("t", parameters)} AND t.index_id = {index_id}
+                LIMIT {cap}
+            ) AS t
+        ) AS hits
+        FROM (
+            SELECT avg(CASE WHEN {scope.namespace_in_range("p", parameters)}
+                    AND p.index_id = {index_id} THEN 1.0 ELSE 0.0 END)::float8 AS passage_share,
+                avg(p.length)::float8 AS average_length
+            FROM passages p {_sample("passages")}
+        ) AS passages
+        """,
+        *parameters.values,
+    )
+    total = await connection.fetchval(
+        "SELECT greatest(reltuples, 1)::float8 FROM pg_class WHERE oid = 'passages'::regclass"
+    )
+    assert row is not None  # noqa: S101  # a query of aggregates has one row
+    hits = unpack(HIT, row["hits"])
+    statistics, common = _statistics(
+        hits, len(asked.words), total * (row["passage_share"] or 0.0), row["average_length"] or 0.0
+    )
+    rarer = hits if common.all() else hits[~common[hits["word"]]]
+    return Survey(row["share"] or 0.0, statistics, rarer)
+
+
+def _sample(table: str) -> str:
+    return f"""TABLESAMPLE SYSTEM ((
+        SELECT least(100, 100.0 * {_SAMPLE} / greatest(reltuples, 1))
+        FROM pg_class WHERE oid = '{table}'::regclass
+    ))"""
+
+
+def _statistics(
+    hits: Rows, words: int, passages: float, average_length: float
+) -> tuple[Statistics, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Return the scope's statistics, and for each word whether it is too common to count."""
+    passages_with = np.bincount(hits["word"], minlength=words).astype(np.float64)
+    common = passages_with >= _HITS_A_TERM
+    passages = max(passages, float(passages_with.max(initial=1)))
+    passages_with[common] = np.maximum(passages_with[common], _COMMON_SHARE * passages)
+    return Statistics(passages, average_length, passages_with), common
+
+
+async def nearest_by_index(
+    connection: Connection, scope: Scope, asked: Asked, *, passages: int
+) -> list[int]:
+    """Return the items of the nearest passages, one as often as it matched.
+
+    Fewer than `passages` means that the index gave up or the scope has no more. Runs in a
+    transaction, whose planner settings it changes.
+    """
+    if asked.vector is None:
+        return []
+    # A plan that sorts would read the whole scope; without sorting only the HNSW index delivers
+    # the order, and it goes on (iterative scan) until enough rows have passed the conditions.
+    await connection.execute(
+        "SELECT set_config('enable_sort', 'off', true), "
+        "set_config('hnsw.ef_search', $1::int::text, true)",
+        min(max(passages, _MIN_EF_SEARCH), _MAX_EF_SEARCH),
+    )
+    parameters = Parameters()
+    # The partial index is recognised by these two integers, so they stand in the text.
+    index_id, dimensions = int(asked.index_id), len(asked.vector)
+    vector = parameters.add(HalfVector(asked.vector), f"halfvec({dimensions})")
+    rows = await connection.fetch(
+        f"""
+        SELECT p.item_id
+        FROM passages p JOIN items i ON i.namespace = p.namespace AND i.key = p.key
+        WHERE p.index_id = {index_id} AND {scope.holds_item(parameters)}
+            AND {scope.namespace_in_range("p", parameters)}
+        ORDER BY p.embedding::halfvec({dimensions}) <=> {vector}
+        LIMIT {parameters.add(passages, "bigint")}
+        """,
+        *parameters.values,
+    )
+    return [row["item_id"] for row in rows]
+
+
+async def neighbours(connection: Connection, item_ids: Sequence[int]) -> list[int]:
+    """Return the items that stand beside some items in their threads."""
+    rows = await connection.fetch(
+        """
+        SELECT DISTINCT beside.id FROM items i CROSS JOIN LATERAL (
+            (SELECT n.id FROM items n
+            WHERE n.namespace = i.namespace AND n.thread_id = i.thread_id
+                AND n.position <= i.position
+            ORDER BY n.position DESC LIMIT $2)
+            UNION ALL
+            (SELECT n.id FROM items n
+            WHERE n.namespace = i.namespace AND n.thread_id = i.thread_id
+                AND n.position >= i.position
+            ORDER BY n.position LIMIT $2)
+        ) AS beside
+        WHERE i.id = ANY($1::bigint[]) AND i.thread_id IS NOT NULL AND i.position IS NOT NULL
+        """,
+        list(item_ids),
+        _NEIGHBOURS + 1,
+    )
+    return [row["id"] for row in rows]

@@ -1,0 +1,113 @@
+"""A search that was checked and may run."""
+
+from dataclasses import dataclass
+
+from app.search.cursors import ListedCursor, RankedCursor, fingerprint, read_cursor
+from app.search.ranking import HalfLives, Weights
+from app.search.relevance import Mode
+from app.search.schemas import DEFAULT_LIMIT, BlendHalfLives, BlendWeights, SearchItems, Sort
+from app.search.scope import Scope
+from app.terms import QueryWord
+
+# What makes two requests pages of one search.
+_SAME_ON_EVERY_PAGE = {
+    "namespace_prefix", "query", "mode", "filter", "valid_at", "weights", "half_life_days",
+    "min_score", "sort",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which of the ordered results to return, and what else to say."""
+
+    limit: int
+    offset: int
+    max_tokens: int | None
+    with_total: bool
+    refresh_ttl: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A search without a query."""
+
+    name: str
+    scope: Scope
+    page: Page
+    sort: Sort
+    cursor: ListedCursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedSearch:
+    """A search with a query; `query` is what is embedded, None where only words are compared."""
+
+    name: str
+    scope: Scope
+    page: Page
+    query: str | None
+    words: list[QueryWord]
+    mode: Mode
+    weights: Weights
+    half_lives: HalfLives
+    min_score: float | None
+    diversity: float
+    cursor: RankedCursor | None
+    explain: bool
+
+    @property
+    def now(self) -> float:
+        """When recency and strength are reckoned from, in seconds since 1970."""
+        return self.cursor.now if self.cursor else self.scope.now.timestamp()
+
+    @property
+    def seen(self) -> int:
+        """How many results come before the page."""
+        return self.cursor.seen if self.cursor else self.page.offset
+
+
+PreparedSearch = Listing | RankedSearch
+
+
+def listing(body: SearchItems, scope: Scope, *, refresh_ttl: bool) -> Listing:
+    """Prepare a search without a query; raises InvalidRequestError."""
+    name = _name(body, scope)
+    cursor = read_cursor(body.cursor, name, ListedCursor) if body.cursor else None
+    return Listing(name, scope, _page(body, refresh_ttl), body.sort or "-updated_at", cursor)
+
+
+def ranked(
+    body: SearchItems, scope: Scope, words: list[QueryWord], *, embeds: bool, refresh_ttl: bool
+) -> RankedSearch:
+    """Prepare a search with a query; raises InvalidRequestError."""
+    name = _name(body, scope)
+    mode = body.mode or "hybrid"
+    return RankedSearch(
+        name=name,
+        scope=scope,
+        page=_page(body, refresh_ttl),
+        query=body.query if embeds and mode != "text" else None,
+        words=[] if mode == "vector" else words,
+        mode=mode,
+        weights=(body.weights or BlendWeights()).as_weights(),
+        half_lives=(body.half_life_days or BlendHalfLives()).as_half_lives(),
+        min_score=body.min_score,
+        diversity=body.diversity or 0.0,
+        cursor=read_cursor(body.cursor, name, RankedCursor) if body.cursor else None,
+        explain=bool(body.explain),
+    )
+
+
+def _name(body: SearchItems, scope: Scope) -> str:
+    members = body.model_dump(mode="json", include=_SAME_ON_EVERY_PAGE)
+    return fingerprint(members, scope.namespaces.low, scope.with_expired)
+
+
+def _page(body: SearchItems, refresh_ttl: bool) -> Page:
+    return Page(
+        limit=DEFAULT_LIMIT if body.limit is None else body.limit,
+        offset=body.offset or 0,
+        max_tokens=body.max_tokens,
+        with_total=bool(body.with_total),
+        refresh_ttl=refresh_ttl,
+    )

@@ -1,0 +1,124 @@
+"""A search with a query, from candidates to a page."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from app.db import Database
+from app.search.budget import diversified, within_tokens
+from app.search.candidates import Candidates, find_candidates
+from app.search.cursors import write_cursor
+from app.search.explaining import explain_item, explain_search
+from app.search.found import Found, Result
+from app.search.gathering import Asked
+from app.search.paging import behind, cursor_behind, eligible
+from app.search.pool import Integers
+from app.search.prepared import RankedSearch
+from app.search.ranking import Ranking, rank
+from app.search.relevance import relevance
+from app.search.results import count_items, fetch_items, fetch_texts, fetch_vectors
+
+_DIVERSITY_REACH = 4
+"""How many times deeper than the page diversity looks for results that differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedRun:
+    """One run of a search: where it runs, and what it compares passages with.
+
+    Takes two statements where the scope is small. The first reads what is ranked but no values,
+    which may be large and of which only the page's are wanted; the second reads those.
+    """
+
+    database: Database
+    root: str
+    search: RankedSearch
+    asked: Asked
+
+    async def find(self, *, largest: int) -> Found:
+        """Return the page that is asked for; scopes of up to `largest` passages are read whole."""
+        search = self.search
+        wanted = search.seen + search.page.limit
+        reach = wanted * _DIVERSITY_REACH if search.diversity else wanted + 1
+        candidates = await find_candidates(
+            self.database, self.root, search.scope, self.asked, wanted=reach, largest=largest
+        )
+        compared = relevance(candidates.pool, candidates.statistics, search.mode)
+        ranking = rank(candidates.pool, compared, search.weights, search.half_lives, search.now)
+        order = eligible(ranking, min_score=search.min_score, matched_only=search.mode == "text")
+        if search.diversity:
+            order = await self._diversified(ranking, order[:reach], wanted)
+        rest = behind(ranking, order, search.cursor) if search.cursor else order[search.seen :]
+        places = [int(place) for place in rest[: search.page.limit]]
+        has_more = len(rest) > len(places) > 0 and not search.diversity
+        return Found(
+            results=await self._results(candidates, ranking, places),
+            next_cursor=(
+                write_cursor(cursor_behind(ranking, places[-1], search)) if has_more else None
+            ),
+            total=await self._total(candidates, order),
+            search=explain_search(search, candidates) if search.explain else None,
+        )
+
+    async def _diversified(self, ranking: Ranking, order: Integers, count: int) -> Integers:
+        """Return the first `count` of an order, those held back that resemble better ones."""
+        async with self.database.connection(self.root) as connection:
+            vectors = await fetch_vectors(
+                connection, self.asked.index_id, _best_passages(ranking, order)
+            )
+        pinned = int(ranking.pool.items["pinned"][order].sum())
+        score = np.nan_to_num(ranking.score[order])
+        chosen = diversified(score, vectors, self.search.diversity, count, pinned=pinned)
+        return order[chosen]
+
+    async def _results(
+        self, candidates: Candidates, ranking: Ranking, places: list[int]
+    ) -> list[Result]:
+        ids = [int(item_id) for item_id in ranking.pool.items["id"][places]]
+        texts: list[str | None] = [None] * len(places)
+        async with self.database.connection(self.root) as connection:
+            rows = await fetch_items(connection, self.search.scope, ids)
+            if self.search.explain:
+                texts = await fetch_texts(
+                    connection, self.asked.index_id, _best_passages(ranking, places)
+                )
+        results = [
+            Result(
+                rows[item_id], _score(ranking, place), self._why(candidates, ranking, place, text)
+            )
+            for place, item_id, text in zip(places, ids, texts, strict=True)
+            if item_id in rows
+        ]
+        budget = self.search.page.max_tokens
+        return results if budget is None else within_tokens(results, budget)
+
+    def _why(
+        self, candidates: Candidates, ranking: Ranking, place: int, text: str | None
+    ) -> dict[str, Any] | None:
+        if not self.search.explain:
+            return None
+        return explain_item(ranking, candidates, self.asked, place, text)
+
+    async def _total(self, candidates: Candidates, order: Integers) -> int | None:
+        if not self.search.page.with_total:
+            return None
+        if candidates.way != "index":
+            return len(order)
+        async with self.database.connection(self.root) as connection:
+            return await count_items(connection, self.search.scope)
+
+
+def _score(ranking: Ranking, place: int) -> float | None:
+    score = float(ranking.score[place])
+    return None if np.isnan(score) else score
+
+
+def _best_passages(ranking: Ranking, places: list[int] | Integers) -> list[tuple[int, int]]:
+    """Return the item id and ordinal of each item's best passage; ordinal -1 where it has none."""
+    pool, found = ranking.pool, []
+    for place in places:
+        best = int(ranking.relevance.passage[place])
+        ordinal = int(pool.passages["ordinal"][best]) if best >= 0 else -1
+        found.append((int(pool.items["id"][place]), ordinal))
+    return found

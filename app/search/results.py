@@ -1,0 +1,69 @@
+"""SQL that fetches what a search returns, once it is known which items those are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from asyncpg import Record
+
+from app.db import Connection
+from app.search.pool import Floats
+from app.search.scope import Scope
+from app.sql import Parameters
+from app.store.repository import COLUMNS
+
+_PASSAGES = """
+SELECT p.{column}
+FROM unnest($2::bigint[], $3::int[]) WITH ORDINALITY AS wanted (id, ordinal, place)
+LEFT JOIN (items i JOIN passages p ON p.namespace = i.namespace AND p.key = i.key
+    AND p.index_id = $1) ON i.id = wanted.id AND p.ordinal = wanted.ordinal
+ORDER BY place
+"""
+
+
+async def fetch_items(
+    connection: Connection, scope: Scope, item_ids: Sequence[int]
+) -> dict[int, Record]:
+    """Return items by their ids; one that ended meanwhile is missing."""
+    parameters = Parameters()
+    ids = parameters.add(list(item_ids), "bigint[]")
+    rows = await connection.fetch(
+        f"SELECT id, {COLUMNS} FROM items i WHERE i.id = ANY({ids}) "
+        f"AND {scope.namespace_in_range('i', parameters)}",
+        *parameters.values,
+    )
+    return {row["id"]: row for row in rows}
+
+
+async def count_items(connection: Connection, scope: Scope) -> int:
+    """Return how many items a scope holds."""
+    parameters = Parameters()
+    counted = await connection.fetchval(
+        f"SELECT count(*) FROM items i WHERE {scope.holds_item(parameters)}", *parameters.values
+    )
+    return int(counted)
+
+
+async def fetch_texts(
+    connection: Connection, index_id: int, passages: Sequence[tuple[int, int]]
+) -> list[str | None]:
+    """Return the texts of passages, given as item ids and ordinals."""
+    return [row["text"] for row in await _fetch(connection, "text", index_id, passages)]
+
+
+async def fetch_vectors(
+    connection: Connection, index_id: int, passages: Sequence[tuple[int, int]]
+) -> Floats:
+    """Return the unit vectors of passages as rows; zeros where there is none."""
+    rows = await _fetch(connection, "embedding", index_id, passages)
+    vectors = [None if row["embedding"] is None else row["embedding"].to_numpy() for row in rows]
+    width = max((len(vector) for vector in vectors if vector is not None), default=1)
+    blank = np.zeros(width)
+    return np.array([blank if vector is None else vector for vector in vectors], np.float64)
+
+
+async def _fetch(
+    connection: Connection, column: str, index_id: int, passages: Sequence[tuple[int, int]]
+) -> list[Record]:
+    item_ids, ordinals = zip(*passages, strict=True) if passages else ((), ())
+    sql = _PASSAGES.format(column=column)
+    return await connection.fetch(sql, index_id, list(item_ids), list(ordinals))

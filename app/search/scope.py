@@ -1,0 +1,39 @@
+"""Which items a search is about, as SQL conditions."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.namespaces import Range
+from app.sql import Parameters
+from app.store.filters import Filter, to_sql
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The items a search is about."""
+
+    namespaces: Range
+    filter: Filter | None
+    now: datetime
+    with_expired: bool
+    valid_at: datetime | None = None
+
+    def namespace_in_range(self, alias: str, parameters: Parameters) -> str:
+        """Return the condition on the namespace of any table that has one."""
+        low = parameters.add(self.namespaces.low, "text")
+        high = parameters.add(self.namespaces.high, "text")
+        return f"{alias}.namespace >= {low} AND {alias}.namespace < {high}"
+
+    def holds_item(self, parameters: Parameters) -> str:
+        """Return the whole condition on a row of `items i`."""
+        conditions = [self.namespace_in_range("i", parameters)]
+        if not self.with_expired:
+            now = parameters.add(self.now, "timestamptz")
+            conditions.append(f"(i.expires_at IS NULL OR i.expires_at > {now})")
+        if self.valid_at is not None:
+            moment = parameters.add(self.valid_at, "timestamptz")
+            conditions.append(f"(i.valid_from IS NULL OR i.valid_from <= {moment})")
+            conditions.append(f"(i.valid_to IS NULL OR i.valid_to > {moment})")
+        if self.filter is not None:
+            conditions.append(f"({to_sql(self.filter, parameters)})")
+        return " AND ".join(conditions)

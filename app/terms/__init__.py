@@ -1,0 +1,9 @@
+"""Text to the terms that keyword search matches: for passages and for queries, in any language."""
+
+from app.terms.languages import LANGUAGES, check_language
+from app.terms.vocabulary import QueryWord, Vocabulary
+
+VERSION: int = 1
+"""Raised whenever the same text would give other terms: indexes must then be rebuilt."""
+
+__all__ = ["LANGUAGES", "VERSION", "QueryWord", "Vocabulary", "check_language"]

@@ -1,0 +1,113 @@
+# ruff: noqa: RUF001 (other scripts have letters that look like Latin ones)
+import pytest
+
+from app.terms import QueryWord, Vocabulary
+
+ANY_LANGUAGE = Vocabulary()
+
+
+def words(query: str, language: str | None = None) -> list[str]:
+    return [word.word for word in Vocabulary(language).of_query(query)]
+
+
+def finds(query: str, passage: str, vocabulary: Vocabulary = ANY_LANGUAGE) -> bool:
+    terms = vocabulary.of_passage(passage)
+    return any(term in terms for word in vocabulary.of_query(query) for term in word.terms)
+
+
+def test_function_words_are_left_out() -> None:
+    assert words("When did Caroline go to the races?") == ["caroline", "go", "races"]
+    assert words("Who are they, and what is this?") == []
+    assert words("Wo ist die Katze von ihm?") == ["katze"]
+
+
+def test_a_word_of_a_known_language_has_its_stem_and_the_english_one() -> None:
+    assert ANY_LANGUAGE.of_query("Wo sind die Häuser?") == [QueryWord("häuser", ("haus", "hauser"))]
+    assert ANY_LANGUAGE.of_query("Where are the houses?") == [QueryWord("houses", ("hous",))]
+
+
+def test_a_word_alone_may_be_in_any_language() -> None:
+    (word,) = ANY_LANGUAGE.of_query("Katzen")
+    assert {"katz", "katzen"} <= set(word.terms)
+    assert len(word.terms) == len(set(word.terms)) <= 26
+
+
+def test_a_set_language_gives_one_stem() -> None:
+    assert Vocabulary("german").of_query("Katzen") == [QueryWord("katzen", ("katz",))]
+
+
+def test_an_identifier_is_a_word_and_so_are_its_parts() -> None:
+    assert words("INV-2024-0093") == ["inv-2024-0093", "inv", "2024", "0093"]
+    assert finds("0093", "the invoice INV-2024-0093 is late")
+    assert finds("inv-2024-0093", "the invoice INV-2024-0093.")
+
+
+@pytest.mark.parametrize(
+    ("query", "passage"),
+    [
+        ("httpserver", "class HTTPServer"),
+        ("case", "snakeCase"),
+        ("a@b.io", "mail a@b.io!"),
+        ("2.1.3", "released v2.1.3"),
+        ("c++", "He writes C++."),
+        ("net", "a .NET shop"),
+        ("2023-05-08", "2023-05-08T13:56:00Z"),
+        ("report.pdf", r"C:\home\report.pdf"),
+        ("cafe", "le petit café est fermé pour les vacances"),
+        ("Café", "where is the cafe"),
+        ("preferes", "Ce sont nos gâteaux préférés"),
+    ],
+)
+def test_a_query_finds_a_passage_that_writes_it_otherwise(query: str, passage: str) -> None:
+    assert finds(query, passage)
+
+
+def test_one_character_is_found_inside_a_run() -> None:
+    assert finds("猫", "我们家有两只小猫和一只狗")
+    assert finds("薬はどこ", "薬を飲んだ")
+    assert finds("책", "도서관에서 책을 빌렸다")
+
+
+def test_words_with_the_same_terms_are_one() -> None:
+    assert words("The race, the races and the RACE of Mel") == ["race", "mel"]
+
+
+def test_a_query_has_at_most_32_words() -> None:
+    assert words(" ".join(f"n{i}" for i in range(100))) == [f"n{i}" for i in range(32)]
+
+
+SENTENCES = [
+    "The children were painting beautiful sunsets in the mountains",
+    "Die Kinder haben gestern schöne Sonnenuntergänge in den Bergen gemalt",
+    "Les enfants ont dessiné de magnifiques couchers de soleil à la montagne",
+    "Los niños pintaron unas hermosas puestas de sol en las montañas",
+    "I bambini hanno dipinto dei bellissimi tramonti nelle montagne",
+    "As crianças pintaram lindos entardeceres nas montanhas com elas",
+    "De kinderen hebben prachtige zonsondergangen geschilderd in de bergen",
+    "Barnen målade vackra solnedgångar och sjöng inte i bergen",
+    "Børnene malede smukke solnedgange og sang ikke i bjergene nogle dage",
+    "Barna malte vakre solnedganger og sang ikke i fjellene noen dager",
+    "Lapset maalasivat kauniita auringonlaskuja ja lauloivat vuorilla kun minä nukuin",
+    "Çocuklar dağlarda çok güzel gün batımları için resimler yaptılar",
+    "Dzieci malowały piękne zachody słońca w górach, ponieważ był lipiec",
+    "Дети рисовали красивые закаты в горах",
+    "Mixed: Kinder malten while les enfants dormaient и дети рисовали 绘画",
+    "Kinder",
+    "montañas",
+]
+
+
+@pytest.mark.parametrize("language", [None, "english", "german", "russian"])
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_every_content_word_alone_finds_its_sentence(sentence: str, language: str | None) -> None:
+    vocabulary = Vocabulary(language)
+    content = [word.word for word in vocabulary.of_query(sentence)]
+    missed = [word for word in content if not finds(word, sentence, vocabulary)]
+    assert content
+    assert missed == []
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_short_text_is_found_by_queries_in_full_sentences(sentence: str) -> None:
+    for word in ANY_LANGUAGE.of_query(sentence):
+        assert finds(sentence, word.word)

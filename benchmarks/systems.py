@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langgraph.store.base import PutOp
@@ -46,10 +46,14 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpSystem:
-    """A server that speaks the LangGraph wire; `index` names the fields each put has embedded."""
+    """A server that speaks the LangGraph wire.
+
+    `index` names the fields each put has embedded, `search_fields` are memoryd's own of a search.
+    """
 
     client: HttpClient
     index: tuple[str, ...] | None = ("text",)
+    search_fields: dict[str, Any] = field(default_factory=dict)
 
     def body(self, item: Item) -> dict[str, Any]:
         """Return the body of a put."""
@@ -85,6 +89,7 @@ class HttpSystem:
         }
         if query.filter is not None:
             body["filter"] = query.filter
+        body |= self.search_fields
         answer = await self.client.call("POST", "/v1/store/items/search", body)
         return [(tuple(item["namespace"]), item["key"]) for item in answer["items"]]
 

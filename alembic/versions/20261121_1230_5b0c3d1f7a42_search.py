@@ -135,7 +135,7 @@ def _create_terms() -> None:
             "Which passages hold a term, and how often; a trigger removes those of ended items."
         ),
     )
-    op.create_index("terms_term_index", "terms", ["term", "namespace"])
+    op.create_index("terms_term_index", "terms", ["term", "namespace", "index_id"])
     op.create_index("terms_item_id_index", "terms", ["item_id"])
 
 

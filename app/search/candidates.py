@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from app.db import Database
+from app.db import Connection
 from app.search.gathering import Asked, gather_chosen, gather_scope
 from app.search.large_scopes import Survey, nearest_by_index, neighbours, survey
 from app.search.lexical import Statistics
@@ -41,7 +41,7 @@ class Candidates:
 
 
 async def find_candidates(
-    database: Database, root: str, scope: Scope, asked: Asked, *, wanted: int, largest: int
+    connection: Connection, scope: Scope, asked: Asked, *, wanted: int, largest: int
 ) -> Candidates:
     """Return the items worth ranking for the first `wanted` results.
 
@@ -49,34 +49,31 @@ async def find_candidates(
     survey decides whether its filter leaves so little that all of it can be compared; otherwise
     the indexes name the candidates, which are then read with their neighbours.
     """
-    async with database.connection(root) as connection:
-        everything = await gather_scope(connection, scope, asked, largest=largest)
-        if everything is not None:
-            return Candidates(*everything, "exact")
-        surveyed = await survey(connection, scope, asked)
+    everything = await gather_scope(connection, scope, asked, largest=largest)
+    if everything is not None:
+        return Candidates(*everything, "exact")
+    surveyed = await survey(connection, scope, asked)
     if surveyed.share >= _INDEXED_SHARE:
-        found = await _by_index(database, root, scope, asked, surveyed, wanted)
+        found = await _by_index(connection, scope, asked, surveyed, wanted)
         if found is not None:
             return found
-    async with database.connection(root) as connection:
-        pool = await gather_chosen(connection, scope, asked, None)
+    pool = await gather_chosen(connection, scope, asked, None)
     return Candidates(pool, surveyed.statistics, "filter_first")
 
 
 async def _by_index(
-    database: Database, root: str, scope: Scope, asked: Asked, surveyed: Survey, wanted: int
+    connection: Connection, scope: Scope, asked: Asked, surveyed: Survey, wanted: int
 ) -> Candidates | None:
     """Ask both lists for more and more; None when they cannot name enough."""
     reach = _FIRST_REACH
     while reach <= _LAST_REACH:
         passages = max(reach * wanted, _LEAST_REACH)
-        async with database.transaction(root) as connection:
+        async with connection.transaction():
             nearest = await nearest_by_index(connection, scope, asked, passages=passages)
         worded = surveyed.best_by_words(passages)
-        async with database.connection(root) as connection:
-            beside = await neighbours(connection, worded) if worded else []
-            chosen = sorted({*nearest, *worded, *beside})
-            pool = await gather_chosen(connection, scope, asked, chosen)
+        beside = await neighbours(connection, worded) if worded else []
+        chosen = sorted({*nearest, *worded, *beside})
+        pool = await gather_chosen(connection, scope, asked, chosen)
         if len(pool.items) >= wanted or asked.vector is None:
             return Candidates(
                 pool, surveyed.statistics, "index", frozenset(nearest), frozenset(worded)

@@ -2,10 +2,10 @@
 
 import base64
 import hashlib
+import json
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequestError
@@ -49,8 +49,8 @@ AnyCursor = TypeVar("AnyCursor", bound=Cursor)
 
 def fingerprint(*parts: Any) -> str:
     """Return a short name of a search: a cursor fits only the search it came from."""
-    text = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS, default=str)
-    return hashlib.blake2b(text, digest_size=9).hexdigest()
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
 
 def write_cursor(cursor: Cursor) -> str:

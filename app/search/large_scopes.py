@@ -16,11 +16,11 @@ from app.sql import Parameters
 _SAMPLE = 2_000
 """Rows that a survey looks at: about a millisecond, whatever the table's size."""
 
-_HITS_A_TERM = 50_000
-"""A term with more hits is too common to find anything by: reading them would take too long."""
+_COUNTED_HITS = 100_000
+"""A term's hits are counted up to so many: about two milliseconds by the index alone."""
 
-_COMMON_SHARE = 0.25
-"""Of the passages that are taken to hold such a term; it is between a few hundredths and all."""
+_HITS = 20_000
+"""Hits read to find passages by, the rarest terms' first; they decide, and cost some 10 ms."""
 
 _MIN_EF_SEARCH = 200
 """Candidates the index keeps in view; with 100, recall@10 over 100,000 passages was 0.950."""
@@ -57,20 +57,38 @@ class Survey:
 
 
 async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
-    """Sample the tables and read the postings of all but the most common terms."""
+    """Sample the tables, count the hits of every term and read those of the rarer ones."""
     parameters = Parameters()
     index_id = parameters.add(asked.index_id, "smallint")
-    cap = parameters.add(_HITS_A_TERM, "bigint")
+    in_scope = f"{scope.namespace_in_range('t', parameters)} AND t.index_id = {index_id}"
     row = await connection.fetchrow(
         f"""
+        WITH counted AS MATERIALIZED (
+            SELECT word, term, hits FROM {asked.terms(parameters)} CROSS JOIN LATERAL (
+                SELECT count(*) AS hits FROM (
+                    SELECT FROM terms t WHERE t.term = q.term AND {in_scope}
+                    LIMIT {parameters.add(_COUNTED_HITS, "bigint")}
+                ) AS hits
+            ) AS counted WHERE hits > 0
+        ), rarer AS MATERIALIZED (
+            SELECT word, term FROM (
+                SELECT word, term, sum(hits) OVER (ORDER BY hits, term) AS so_far,
+                    row_number() OVER (ORDER BY hits, term) AS place
+                FROM counted
+            ) AS ordered
+            WHERE place = 1 OR so_far <= {parameters.add(_HITS, "bigint")}
+        )
         SELECT (
             SELECT avg(CASE WHEN {scope.holds_item(parameters)} THEN 1.0 ELSE 0.0 END)::float8
             FROM items i {_sample("items")}
         ) AS share, passages.*, (
-            SELECT {packed(HIT)} FROM {asked.terms(parameters)} CROSS JOIN LATERAL (
-                SELECT * FROM terms t WHERE t.term = q.term
-                    AND {scope.namespace_in_range("t", parameters)} AND t.index_id = {index_id}
-                LIMIT {cap}
+            SELECT array_agg(word) FROM counted
+        ) AS words, (
+            SELECT array_agg(hits) FROM counted
+        ) AS counts, (
+            SELECT {packed(HIT)} FROM rarer q CROSS JOIN LATERAL (
+                SELECT * FROM terms t WHERE t.term = q.term AND {in_scope}
+                LIMIT {parameters.add(_COUNTED_HITS, "bigint")}
             ) AS t
         ) AS hits
         FROM (
@@ -86,12 +104,11 @@ async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
         "SELECT greatest(reltuples, 1)::float8 FROM pg_class WHERE oid = 'passages'::regclass"
     )
     assert row is not None  # noqa: S101  # a query of aggregates has one row
-    hits = unpack(HIT, row["hits"])
-    statistics, common = _statistics(
-        hits, len(asked.words), total * (row["passage_share"] or 0.0), row["average_length"] or 0.0
-    )
-    rarer = hits if common.all() else hits[~common[hits["word"]]]
-    return Survey(row["share"] or 0.0, statistics, rarer)
+    counts = np.array(row["counts"] or [], np.float64)
+    having = np.bincount(row["words"] or [], counts, minlength=len(asked.words))
+    passages = max(total * (row["passage_share"] or 0.0), having.max(initial=1.0))
+    statistics = Statistics(passages, row["average_length"] or 0.0, having)
+    return Survey(row["share"] or 0.0, statistics, unpack(HIT, row["hits"]))
 
 
 def _sample(table: str) -> str:
@@ -99,17 +116,6 @@ def _sample(table: str) -> str:
         SELECT least(100, 100.0 * {_SAMPLE} / greatest(reltuples, 1))
         FROM pg_class WHERE oid = '{table}'::regclass
     ))"""
-
-
-def _statistics(
-    hits: Rows, words: int, passages: float, average_length: float
-) -> tuple[Statistics, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Return the scope's statistics, and for each word whether it is too common to count."""
-    passages_with = np.bincount(hits["word"], minlength=words).astype(np.float64)
-    common = passages_with >= _HITS_A_TERM
-    passages = max(passages, float(passages_with.max(initial=1)))
-    passages_with[common] = np.maximum(passages_with[common], _COMMON_SHARE * passages)
-    return Statistics(passages, average_length, passages_with), common
 
 
 async def nearest_by_index(

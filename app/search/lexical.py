@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.search.pool import Floats, Pool, Rows
+from app.search.pool import Floats, Pool, Rows, passage_number
 
 K1 = 0.9
 """How soon more of the same word stops counting.
@@ -15,6 +15,9 @@ This and B as Anserini's defaults for short passages (Lin et al., 2016); on LoCo
 
 B = 0.4
 """How much a passage longer than the average is held against it."""
+
+_WORD_BITS = 5
+"""A query has at most 32 words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,14 @@ class Statistics:
 
 def statistics_of(passages: Rows, hits: Rows, words: int) -> Statistics:
     """Count over all passages of a scope."""
-    pairs = np.unique(hits[["word", "item_id", "ordinal"]])
-    lengths = passages["length"]
+    # One number for a passage and a word: several forms of a word in a passage count once.
+    number = (passage_number(hits) << _WORD_BITS) | hits["word"]
+    having = np.unique(number) & ((1 << _WORD_BITS) - 1)
+    total = len(passages)
     return Statistics(
-        len(passages),
-        float(lengths.mean()) if len(lengths) else 0.0,
-        np.bincount(pairs["word"], minlength=words).astype(np.float64),
+        total,
+        float(passages["length"].sum() / max(total, 1)),
+        np.bincount(having, minlength=words).astype(np.float64),
     )
 
 

@@ -78,14 +78,14 @@ class Pool:
         """Join the rows; passages without an item and hits without a passage are left out."""
         items = items[np.argsort(items["id"])]
         passages, item_of = _joined(passages, passages["item_id"], items["id"])
-        numbers = _number(passages)
+        numbers = passage_number(passages)
         by_number = np.argsort(numbers)
-        hits, places = _joined(hits, _number(hits), numbers[by_number])
+        hits, places = _joined(hits, passage_number(hits), numbers[by_number])
         return cls(items, passages, hits, item_of, by_number[places], uses)
 
 
-def _number(rows: Rows) -> Integers:
-    """Return one number for each passage; an item has fewer than 2^15 of them."""
+def passage_number(rows: Rows) -> Integers:
+    """Return one number for the passage of each row; an item has fewer than 2^15 passages."""
     numbers: Integers = (rows["item_id"] << 15) | rows["ordinal"]
     return numbers
 

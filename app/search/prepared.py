@@ -9,12 +9,6 @@ from app.search.schemas import DEFAULT_LIMIT, BlendHalfLives, BlendWeights, Sear
 from app.search.scope import Scope
 from app.terms import QueryWord
 
-# What makes two requests pages of one search.
-_SAME_ON_EVERY_PAGE = {
-    "namespace_prefix", "query", "mode", "filter", "valid_at", "weights", "half_life_days",
-    "min_score", "sort",
-}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -99,8 +93,19 @@ def ranked(
 
 
 def _name(body: SearchItems, scope: Scope) -> str:
-    members = body.model_dump(mode="json", include=_SAME_ON_EVERY_PAGE)
-    return fingerprint(members, scope.namespaces.low, scope.with_expired)
+    """Name the search that all pages with these members belong to."""
+    return fingerprint(
+        scope.namespaces.low,
+        scope.with_expired,
+        body.query,
+        body.mode,
+        body.filter,
+        body.valid_at,
+        body.sort,
+        body.min_score,
+        None if body.weights is None else body.weights.model_dump(),
+        None if body.half_life_days is None else body.half_life_days.model_dump(),
+    )
 
 
 def _page(body: SearchItems, refresh_ttl: bool) -> Page:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from app.db import Database
+from app.db import Connection
 from app.search.budget import diversified, within_tokens
 from app.search.candidates import Candidates, find_candidates
 from app.search.cursors import write_cursor
@@ -25,14 +25,13 @@ _DIVERSITY_REACH = 4
 
 @dataclass(frozen=True, slots=True)
 class RankedRun:
-    """One run of a search: where it runs, and what it compares passages with.
+    """One run of a search on one connection, comparing passages with what is asked.
 
     Takes two statements where the scope is small. The first reads what is ranked but no values,
     which may be large and of which only the page's are wanted; the second reads those.
     """
 
-    database: Database
-    root: str
+    connection: Connection
     search: RankedSearch
     asked: Asked
 
@@ -42,7 +41,7 @@ class RankedRun:
         wanted = search.seen + search.page.limit
         reach = wanted * _DIVERSITY_REACH if search.diversity else wanted + 1
         candidates = await find_candidates(
-            self.database, self.root, search.scope, self.asked, wanted=reach, largest=largest
+            self.connection, search.scope, self.asked, wanted=reach, largest=largest
         )
         compared = relevance(candidates.pool, candidates.statistics, search.mode)
         ranking = rank(candidates.pool, compared, search.weights, search.half_lives, search.now)
@@ -63,10 +62,9 @@ class RankedRun:
 
     async def _diversified(self, ranking: Ranking, order: Integers, count: int) -> Integers:
         """Return the first `count` of an order, those held back that resemble better ones."""
-        async with self.database.connection(self.root) as connection:
-            vectors = await fetch_vectors(
-                connection, self.asked.index_id, _best_passages(ranking, order)
-            )
+        vectors = await fetch_vectors(
+            self.connection, self.asked.index_id, _best_passages(ranking, order)
+        )
         pinned = int(ranking.pool.items["pinned"][order].sum())
         score = np.nan_to_num(ranking.score[order])
         chosen = diversified(score, vectors, self.search.diversity, count, pinned=pinned)
@@ -77,12 +75,11 @@ class RankedRun:
     ) -> list[Result]:
         ids = [int(item_id) for item_id in ranking.pool.items["id"][places]]
         texts: list[str | None] = [None] * len(places)
-        async with self.database.connection(self.root) as connection:
-            rows = await fetch_items(connection, self.search.scope, ids)
-            if self.search.explain:
-                texts = await fetch_texts(
-                    connection, self.asked.index_id, _best_passages(ranking, places)
-                )
+        rows = await fetch_items(self.connection, self.search.scope, ids)
+        if self.search.explain:
+            texts = await fetch_texts(
+                self.connection, self.asked.index_id, _best_passages(ranking, places)
+            )
         results = [
             Result(
                 rows[item_id], _score(ranking, place), self._why(candidates, ranking, place, text)
@@ -105,8 +102,7 @@ class RankedRun:
             return None
         if candidates.way != "index":
             return len(order)
-        async with self.database.connection(self.root) as connection:
-            return await count_items(connection, self.search.scope)
+        return await count_items(self.connection, self.search.scope)
 
 
 def _score(ranking: Ranking, place: int) -> float | None:

@@ -9,7 +9,7 @@ from app.config import Settings
 from app.db import Database
 from app.passage_index import PassageIndex
 from app.providers.embeddings.base import Vector
-from app.resources import Resources
+from app.resources import Resources, Usage
 from app.search.found import Found, Result
 from app.search.gathering import Asked
 from app.search.listing import list_page
@@ -26,17 +26,29 @@ class SearchService:
     """Finds items."""
 
     def __init__(
-        self, database: Database, index: PassageIndex, clock: Clock, settings: Settings
+        self,
+        database: Database,
+        index: PassageIndex,
+        clock: Clock,
+        usage: Usage,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._index = index
         self._clock = clock
+        self._usage = usage
         self._settings = settings
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the service from a process's resources."""
-        return cls(resources.database, resources.index, resources.clock, resources.settings)
+        return cls(
+            resources.database,
+            resources.index,
+            resources.clock,
+            resources.usage,
+            resources.settings,
+        )
 
     async def search(
         self, access: Access, body: SearchItems, *, with_expired: bool = False
@@ -76,14 +88,15 @@ class SearchService:
         """Return a prepared search's page, restarting lifetimes if that is wanted."""
         if search.page.limit == 0:
             return Found([])
-        if isinstance(search, Listing):
-            async with self._database.connection(access.root) as connection:
+        async with self._database.connection(access.root) as connection:
+            if isinstance(search, Listing):
                 found = await list_page(connection, search)
-        else:
-            with_uses = search.explain or search.weights.strength > 0
-            asked = Asked(self._index.id, vector, search.words, with_uses=with_uses)
-            run = RankedRun(self._database, access.root, search, asked)
-            found = await run.find(largest=self._settings.exact_search_passages)
+            else:
+                with_uses = search.explain or search.weights.strength > 0
+                asked = Asked(self._index.id, vector, search.words, with_uses=with_uses)
+                run = RankedRun(connection, search, asked)
+                found = await run.find(largest=self._settings.exact_search_passages)
+        self._usage.note(result.row for result in found.results)
         return await self._refreshed(access, search, found)
 
     async def _refreshed(self, access: Access, search: PreparedSearch, found: Found) -> Found:

@@ -113,10 +113,11 @@ def _content_words(token: str, taken: str) -> list[str]:
         return []
     content = [part for part in parts if not is_stop_word(part, taken)]
     contracted = "'" in whole and len(content) < len(parts)  # l'amour is amour, they'll is nothing
-    kept = [part for part in content if len(part) > 1]
-    return kept if contracted else [whole, *kept]
+    kept = [part[:MAX_CHARACTERS] for part in content if len(part) > 1]
+    return kept if contracted else [whole[:MAX_CHARACTERS], *kept]
 
 
+@lru_cache(_REMEMBERED)
 def _alternatives(word: str, languages: tuple[str, ...]) -> tuple[str, ...]:
     """Return the terms of a word in each language, as it is written and without diacritics."""
     if is_unspaced(word):

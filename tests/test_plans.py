@@ -10,33 +10,34 @@ import numpy as np
 import pytest
 
 from app.db import Connection, Database
-from app.embedding_model import register
 from app.namespaces import stored_range, to_stored
+from app.passage_index import register
+from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
-from app.search.candidates import (
-    Page,
-    Scope,
-    Target,
-    nearest_by_index,
-    nearest_exactly,
-    nearest_filtered,
-    newest,
-    share_of_all,
-)
+from app.search.gathering import Asked, gather_chosen, gather_scope
+from app.search.large_scopes import nearest_by_index, neighbours, survey
+from app.search.listing import list_page
+from app.search.prepared import listing
+from app.search.results import fetch_items, fetch_texts
+from app.search.schemas import SearchItems
+from app.search.scope import Scope
 from app.store import repository
 from app.store.filters import parse_filter
+from app.store.indexing import Piece
 from app.store.listing import NamespaceQuery, list_namespaces
 from app.store.writes import Put
+from app.terms import QueryWord, Vocabulary
 from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
 
-NAMESPACES, ITEMS_EACH, DIMENSIONS = 1_000, 20, 16
+NAMESPACES, ITEMS_EACH, DIMENSIONS = 1_000, 100, 16
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ONE = to_stored(["users", "u0500"])
-ADDRESS = (ONE, "k01")
-PAGE = Page(limit=10, offset=0)
+ADDRESS = (ONE, "k001")
+LARGEST = 10_000
+USAGE = "item_usage_pkey"
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,12 @@ def filled_url(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 async def filled(filled_url: str) -> AsyncIterator[Database]:
-    """20,000 items with a passage each, in 1,000 namespaces."""
+    """100,000 items with a passage of six terms each, in 1,000 namespaces and threads of ten.
+
+    The terms are one that all have, one of a namespace's hundredth, and rarer ones.
+    """
     database = await Database.open(filled_url, pool_size=2)
-    await register(database, FakeEmbedder(DIMENSIONS))
+    await register(database, FakeEmbedder(DIMENSIONS), Vocabulary())
     async with database.connection("") as connection:
         await _fill(connection)
     yield database
@@ -67,8 +71,10 @@ async def _fill(connection: Connection) -> None:
         NAMESPACES,
     )
     await connection.execute(
-        "INSERT INTO items (namespace, key, value, version, expires_at, created_at, updated_at) "
-        "SELECT namespace, 'k' || to_char(k, 'FM00'), jsonb_build_object('n', k), 1, "
+        "INSERT INTO items (namespace, key, value, version, source, expires_at, created_at, "
+        "updated_at) "
+        "SELECT namespace, 'k' || to_char(k, 'FM000'), jsonb_build_object('n', k), 1, "
+        "jsonb_build_object('thread_id', k / 10, 'position', k % 10), "
         "CASE WHEN k = 1 THEN $2::timestamptz + interval '1 day' END, $2, $2 "
         "FROM namespaces, generate_series(1, $1::int) AS k ORDER BY random()",
         ITEMS_EACH,
@@ -79,9 +85,19 @@ async def _fill(connection: Connection) -> None:
         "SELECT namespace, key, 1, 'put', value, 'x', created_at FROM items"
     )
     await connection.execute(
-        "INSERT INTO passages SELECT namespace, key, 1, 0, '$', key, "
+        "INSERT INTO passages "
+        "(namespace, key, index_id, ordinal, item_id, length, path, text, embedding) "
+        "SELECT namespace, key, 1, 0, id, 6, '$', key, "
         f"(SELECT array_agg(random() - 0.5) FROM generate_series(1, {DIMENSIONS}) "
         "WHERE namespace IS NOT NULL)::real[]::vector::halfvec FROM items"
+    )
+    await connection.execute(
+        "INSERT INTO terms (namespace, term, item_id, index_id, ordinal, frequency, length) "
+        "SELECT namespace, term, id, 1, 0, 1, 6 FROM items, LATERAL (VALUES ('all'), (key), "
+        "('t' || id % 10), ('h' || id % 100), ('r' || id % 5000), ('one' || id)) AS t (term)"
+    )
+    await connection.execute(
+        "INSERT INTO item_usage SELECT namespace, id, 1, created_at FROM items"
     )
     await connection.execute(definition)
     await connection.execute("ANALYZE")
@@ -107,7 +123,7 @@ def plain(connection: ExplainingConnection) -> Connection:
 async def test_items_and_versions_are_reached_by_their_keys(filled: Database) -> None:
     async with explaining(filled) as connection:
         await repository.find(plain(connection), ADDRESS, NOW)
-        await repository.find_many(plain(connection), [ADDRESS, (ONE, "k02")], NOW)
+        await repository.find_many(plain(connection), [ADDRESS, (ONE, "k002")], NOW)
         await repository.refresh(plain(connection), [ADDRESS], NOW)
         await repository.lock(plain(connection), [ADDRESS], NOW)
         await repository.find_versions(plain(connection), ADDRESS, before=None, limit=100)
@@ -118,61 +134,93 @@ async def test_items_and_versions_are_reached_by_their_keys(filled: Database) ->
 
 
 async def test_writes_touch_only_what_they_change(filled: Database) -> None:
-    put = Put(address=ADDRESS, value='{"n": 2}', pieces=[])
+    put = Put(address=ADDRESS, value='{"n": 2}', pieces=[Piece("$", "a b", {"a": 1, "b": 1})])
     async with explaining(filled) as connection:
-        await repository.upsert(plain(connection), [put], actor="x", now=NOW)
-        await repository.replace_passages(plain(connection), [put], [[]], 1)
+        written = await repository.upsert(plain(connection), [put], actor="x", now=NOW)
+        ids = [written[ADDRESS].item_id]
+        await repository.replace_passages(plain(connection), [put], ids, [[vector()]], 1)
         await repository.delete(plain(connection), [ADDRESS], actor="x", now=NOW)
     assert connection.scanned_tables == set()
 
 
-async def test_a_small_scope_is_compared_item_by_item(filled: Database) -> None:
+async def test_a_small_scope_is_read_by_its_range(filled: Database) -> None:
     async with explaining(filled) as connection:
-        rows = await nearest_exactly(
-            plain(connection), _scope(["users", "u0500"]), _target(), PAGE, largest=20_000
+        found = await gather_scope(
+            plain(connection), scope(["users", "u0500"]), asked("all", "k007"), largest=LARGEST
         )
-    assert rows is not None
-    assert len(rows) == 10
+    assert found is not None
+    pool, statistics = found
+    assert (len(pool.items), len(pool.passages)) == (ITEMS_EACH, ITEMS_EACH)
+    assert statistics.passages_with.tolist() == [ITEMS_EACH, 1]
     assert connection.scanned_tables == set()
-    assert connection.indexes == {"items_pkey", "passages_pkey"}
+    assert connection.indexes == {"items_pkey", "passages_pkey", "terms_term_index", USAGE}
 
 
-@pytest.mark.parametrize("condition", [None, {"n": {"$lte": 5}}, {"n": 7}])
+async def test_a_large_scope_is_noticed_without_reading_it(filled: Database) -> None:
+    async with explaining(filled) as connection:
+        found = await gather_scope(
+            plain(connection), scope(["users"]), asked("all"), largest=LARGEST
+        )
+    assert found is None
+
+
+async def test_a_large_scope_is_surveyed_by_the_terms_index(filled: Database) -> None:
+    async with explaining(filled) as connection:
+        surveyed = await survey(plain(connection), scope(["users"]), asked("all", "t3", "r8"))
+    assert surveyed.share == pytest.approx(1, abs=0.01)
+    assert surveyed.statistics.passages == pytest.approx(NAMESPACES * ITEMS_EACH, rel=0.05)
+    assert surveyed.statistics.passages_with.tolist() == [100_000, 10_000, 20]
+    assert set(surveyed.hits["word"]) == {1, 2}, "the word that all have leads nowhere"
+    assert connection.scanned_tables == set()
+    assert connection.indexes == {"terms_term_index", "pg_class_oid_index"}
+
+
+@pytest.mark.parametrize("condition", [None, {"n": {"$lte": 25}}, {"n": 7}])
 async def test_a_large_scope_is_searched_by_the_vector_index(
     filled: Database, condition: dict[str, object] | None
 ) -> None:
     async with explaining(filled) as connection:
         hits = await nearest_by_index(
-            plain(connection), _scope(["users"], condition), _target(), passages=40
+            plain(connection), scope(["users"], condition), asked(), passages=40
         )
     assert len(hits) == 40
     assert "passages_embedding_1" in connection.indexes
     assert connection.scanned_tables == set()
 
 
+async def test_chosen_items_are_read_by_their_keys(filled: Database) -> None:
+    async with explaining(filled) as connection:
+        everything = scope(["users"])
+        ids = await nearest_by_index(plain(connection), everything, asked(), passages=100)
+        await plain(connection).execute("RESET enable_sort")
+        beside = await neighbours(plain(connection), ids)
+        pool = await gather_chosen(plain(connection), everything, asked("all", "h7"), beside)
+        rows = await fetch_items(plain(connection), everything, ids[:10])
+        texts = await fetch_texts(plain(connection), 1, [(item_id, 0) for item_id in ids[:10]])
+    assert len(set(ids)) < len(beside) == len(pool.items) == len(pool.passages)
+    assert (len(rows), len(texts)) == (10, 10)
+    assert connection.scanned_tables == set()
+    assert {"items_id_index", "items_thread_index", "terms_item_id_index"} < connection.indexes
+
+
 async def test_a_filter_that_keeps_little_is_applied_before_anything_is_compared(
     filled: Database,
 ) -> None:
-    scope = _scope(["users"], {"$meta": {"key": "k07"}, "n": 7})
+    narrow = scope(["users"], {"$meta": {"key": "k007"}, "n": 7})
     async with explaining(filled) as connection:
-        assert await share_of_all(plain(connection), scope) == pytest.approx(0.05, abs=0.04)
-        rows = await nearest_filtered(plain(connection), scope, _target(), PAGE)
-    assert {row["key"] for row in rows} == {"k07"}
-    assert "passages" not in connection.scanned_tables
-    assert "passages_pkey" in connection.indexes
+        surveyed = await survey(plain(connection), narrow, asked("all"))
+        pool = await gather_chosen(plain(connection), narrow, asked("all"), None)
+    assert surveyed.share == pytest.approx(1 / ITEMS_EACH, abs=0.02)
+    assert len(pool.items) == len(pool.passages) == len(pool.hits) == NAMESPACES
+    assert connection.scanned_tables <= {"items"}
+    assert {"passages_pkey", "terms_item_id_index"} <= connection.indexes
 
 
-async def test_a_large_scope_is_noticed_without_comparing_it(filled: Database) -> None:
+async def test_a_listing_reads_its_range(filled: Database) -> None:
+    search = listing(SearchItems(), scope(["users", "u0500"]), refresh_ttl=False)
     async with explaining(filled) as connection:
-        rows = await nearest_exactly(
-            plain(connection), _scope(["users"]), _target(), PAGE, largest=1_000
-        )
-    assert rows is None
-
-
-async def test_the_newest_of_one_namespace_are_found_by_key_range(filled: Database) -> None:
-    async with explaining(filled) as connection:
-        await newest(plain(connection), _scope(["users", "u0500"]), PAGE)
+        found = await list_page(plain(connection), search)
+    assert len(found.results) == 10
     assert connection.scanned_tables == set()
     assert connection.indexes == {"items_pkey"}
 
@@ -192,11 +240,14 @@ async def test_nobody_sees_another_root_even_in_plain_sql(filled: Database) -> N
             await connection.execute("INSERT INTO namespaces VALUES ($1)", ONE)
 
 
-def _scope(labels: list[str], condition: dict[str, object] | None = None) -> Scope:
+def scope(labels: list[str], condition: dict[str, object] | None = None) -> Scope:
     parsed = parse_filter(condition) if condition else None
     return Scope(stored_range(to_stored(labels)), parsed, NOW, with_expired=False)
 
 
-def _target() -> Target:
-    vector = np.ones(DIMENSIONS, dtype=np.float32) / np.sqrt(DIMENSIONS, dtype=np.float32)
-    return Target(vector, 1)
+def asked(*terms: str) -> Asked:
+    return Asked(1, vector(), [QueryWord(term, (term,)) for term in terms], with_uses=True)
+
+
+def vector() -> Vector:
+    return np.full(DIMENSIONS, DIMENSIONS**-0.5, dtype=np.float32)

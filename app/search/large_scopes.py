@@ -104,9 +104,10 @@ async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
         "SELECT greatest(reltuples, 1)::float8 FROM pg_class WHERE oid = 'passages'::regclass"
     )
     assert row is not None  # noqa: S101  # a query of aggregates has one row
-    counts = np.array(row["counts"] or [], np.float64)
-    having = np.bincount(row["words"] or [], counts, minlength=len(asked.words))
-    passages = max(total * (row["passage_share"] or 0.0), having.max(initial=1.0))
+    having = np.zeros(len(asked.words))
+    for word, hits in zip(row["words"] or (), row["counts"] or (), strict=True):
+        having[word] += hits
+    passages = max(total * (row["passage_share"] or 0.0), float(having.max(initial=1.0)))
     statistics = Statistics(passages, row["average_length"] or 0.0, having)
     return Survey(row["share"] or 0.0, statistics, unpack(HIT, row["hits"]))
 

@@ -20,6 +20,7 @@ from app.requests import BodyLimit, RequestContext
 from app.resources import open_resources
 from app.search.router import router as search_router
 from app.store.router import router as store_router
+from app.store.usage import recording
 from app.worker import run_worker
 
 DESCRIPTION = "Long-term memory for LLM agents: put, get and search memories by namespace."
@@ -37,7 +38,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         configure_logging(chosen)
-        async with open_resources(chosen, embedder=embedder, clock=clock) as resources:
+        async with (
+            open_resources(chosen, embedder=embedder, clock=clock) as resources,
+            recording(resources.usage, resources.database),
+        ):
             # What was imported and opened lives as long as the process. Left to the collector, a
             # full collection stops every request for some sixty milliseconds, over and over.
             gc.collect()

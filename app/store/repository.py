@@ -19,12 +19,12 @@ COLUMNS = (
 )
 
 _FIND = f"""
-SELECT {COLUMNS} FROM items
+SELECT id, {COLUMNS} FROM items
 WHERE namespace = $1 AND key = $2 AND ($4 OR expires_at IS NULL OR expires_at > $3)
 """
 
 _FIND_MANY = f"""
-SELECT {COLUMNS} FROM items
+SELECT id, {COLUMNS} FROM items
 JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
 WHERE expires_at IS NULL OR expires_at > $3
 """

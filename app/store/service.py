@@ -14,7 +14,7 @@ from app.config import Settings
 from app.db import Database, Row
 from app.errors import InvalidRequestError
 from app.namespaces import Range, stored_range, to_stored
-from app.resources import Resources
+from app.resources import Resources, Usage
 from app.store import repository
 from app.store.changes import Changes
 from app.store.errors import (
@@ -59,11 +59,17 @@ class ItemService:
     """Reads and changes items on behalf of one caller."""
 
     def __init__(
-        self, database: Database, indexer: Indexer, clock: Clock, settings: Settings
+        self,
+        database: Database,
+        indexer: Indexer,
+        clock: Clock,
+        usage: Usage,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._indexer = indexer
         self._clock = clock
+        self._usage = usage
         self._settings = settings
         self._changes = Changes(database, indexer, clock)
 
@@ -71,7 +77,9 @@ class ItemService:
     def build(cls, resources: Resources) -> Self:
         """Make the service from a process's resources."""
         indexer = Indexer(resources.index, resources.settings.index_fields)
-        return cls(resources.database, indexer, resources.clock, resources.settings)
+        return cls(
+            resources.database, indexer, resources.clock, resources.usage, resources.settings
+        )
 
     async def get(self, access: Access, query: ReadItem) -> Row | None:
         """Return an item, restarting its lifetime if it has one and that is wanted."""
@@ -83,7 +91,10 @@ class ItemService:
             row = await repository.find(
                 connection, address, now, with_expired=not query.omit_expired
             )
-            if row is None or row["ttl"] is None or not self.refreshes(query.refresh_ttl):
+            if row is None:
+                return None
+            self._usage.note([row])
+            if row["ttl"] is None or not self.refreshes(query.refresh_ttl):
                 return row
             await repository.refresh(connection, [address], now)
             return as_refreshed(row, now)
@@ -98,6 +109,7 @@ class ItemService:
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
             rows = await repository.find_many(connection, wanted, now)
+            self._usage.note(rows.values())
             mortal = {a for a in refreshed if a in rows and rows[a]["ttl"] is not None}
             if mortal:
                 await repository.refresh(connection, mortal, now)

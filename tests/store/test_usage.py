@@ -1,0 +1,330 @@
+"""Counting how often and when items are used, and what a search makes of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+from math import exp2, log2
+from typing import Any
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from app.clock import FrozenClock
+from app.config import Settings
+from app.db import EVERYTHING, Database, DatabaseUnavailableError
+from app.main import create_app
+from app.providers.embeddings.fake import FakeEmbedder
+from app.resources import MANY_WAITING, MOST_WAITING, Usage
+from app.store.usage import FLUSH_SECONDS, flush, recording
+from tests.support.app import Store, running
+from tests.support.load import at_once
+
+ALICE = ["users", "alice"]
+STRENGTH = {"query": "ramen", "weights": {"relevance": 0, "strength": 1}, "explain": True}
+HALF_LIFE_DAYS = 7
+
+Serving = Callable[[], AbstractAsyncContextManager[Store]]
+
+
+@pytest.fixture
+def serving(settings: Settings, clock: FrozenClock) -> Serving:
+    """The service, started and stopped again; what was counted is written when it stops."""
+
+    @asynccontextmanager
+    async def started() -> AsyncIterator[Store]:
+        app = create_app(settings, embedder=FakeEmbedder(), clock=clock)
+        async with running(app) as client:
+            yield Store(client)
+
+    return started
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    opened = await Database.open(str(settings.database_url), pool_size=5)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def usage(clock: FrozenClock) -> Usage:
+    return Usage(clock)
+
+
+async def closed(settings: Settings) -> Database:
+    database = await Database.open(str(settings.database_url), pool_size=1)
+    await database.close()
+    return database
+
+
+async def rows(database: Database, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    async with database.connection(EVERYTHING) as connection:
+        return await connection.fetch(sql, *arguments)
+
+
+async def put_items(store: Store, database: Database, count: int = 1) -> list[asyncpg.Record]:
+    """Put items and return their rows in the order of their ids."""
+    for number in range(count):
+        await store.put([*ALICE, str(number % 3)], f"k{number}", {"n": number})
+    return await rows(database, "SELECT id, namespace, key FROM items ORDER BY id")
+
+
+async def written(database: Database) -> dict[int, tuple[int, datetime]]:
+    found = await rows(database, "SELECT item_id, uses, last_used_at FROM item_usage")
+    return {row["item_id"]: (row["uses"], row["last_used_at"]) for row in found}
+
+
+def strengths(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Return each item's strength, the items in the order in which they were found."""
+    return {item["key"]: item["explanation"]["strength"] for item in found}
+
+
+def strength(uses: int, idle_days: float) -> float:
+    return round(exp2(-idle_days / (HALF_LIFE_DAYS * (1 + log2(uses)))), 6)
+
+
+class TestWhatCounts:
+    async def test_what_was_read_ranks_first_and_one_use_is_worth_half_after_seven_days(
+        self, serving: Serving, clock: FrozenClock
+    ) -> None:
+        async with serving() as store:
+            for key in ("a", "b", "c"):
+                await store.put(ALICE, key, {"text": "ramen"})
+            await store.get(ALICE, "b")
+        clock.advance(timedelta(days=7))
+        async with serving() as store:
+            found = await store.search(ALICE, **STRENGTH)
+        assert strengths(found) == {"b": 0.5, "a": 0, "c": 0}
+        assert found[0]["score"] == 0.5
+
+    async def test_what_is_used_often_outlasts_what_was_used_last(
+        self, serving: Serving, clock: FrozenClock
+    ) -> None:
+        async with serving() as store:
+            for key in ("lately", "often", "never"):
+                await store.put(ALICE, key, {"text": "ramen"})
+            for _ in range(8):
+                await store.get(ALICE, "often")
+            clock.advance(timedelta(days=3))
+            await store.get(ALICE, "lately")
+        async with serving() as store:
+            found = strengths(await store.search(ALICE, **STRENGTH))
+        assert list(found.items()) == [("lately", 1), ("often", strength(8, 3)), ("never", 0)]
+        clock.advance(timedelta(days=27))
+        async with serving() as store:
+            found = strengths(await store.search(ALICE, **STRENGTH))
+        # That search was a use of each of them.
+        assert list(found.items()) == [
+            ("often", strength(9, 27)),
+            ("lately", strength(2, 27)),
+            ("never", strength(1, 27)),
+        ]
+
+    async def test_the_half_life_is_the_request_s_to_choose(
+        self, serving: Serving, clock: FrozenClock
+    ) -> None:
+        async with serving() as store:
+            await store.put(ALICE, "k", {"text": "ramen"})
+            await store.get(ALICE, "k")
+        clock.advance(timedelta(days=2))
+        async with serving() as store:
+            [item] = await store.search(ALICE, **STRENGTH, half_life_days={"strength": 1})
+        assert item["score"] == 0.25
+
+    @pytest.mark.parametrize(
+        ("way", "uses"),
+        [
+            ("get", 1),
+            ("get as of", 0),
+            ("put", 0),
+            ("versions", 0),
+            ("batch get", 1),
+            ("batch search", 1),
+            ("search by meaning", 1),
+            ("search without a query", 1),
+            ("search behind the page", 0),
+        ],
+    )
+    async def test_items_that_a_read_returns_are_used(
+        self, serving: Serving, database: Database, clock: FrozenClock, way: str, uses: int
+    ) -> None:
+        async with serving() as store:
+            [item] = await put_items(store, database)
+            namespace = [*ALICE, "0"]
+            address: dict[str, Any] = {"namespace": namespace, "key": "k0"}
+            if way.startswith("get"):
+                as_of = {"as_of": clock.now().isoformat()} if way == "get as of" else {}
+                assert (await store.get(namespace, "k0", **as_of))["key"] == "k0"
+            elif way == "put":
+                await store.put(**address, value={"n": 2})
+            elif way == "versions":
+                assert len(await store.versions(namespace, "k0")) == 1
+            elif way == "batch get":
+                await store.batch({"op": "get", **address})
+            elif way == "batch search":
+                await store.batch({"op": "search", "namespace_prefix": ALICE})
+            elif way == "search by meaning":
+                await store.search(ALICE, query="ramen")
+            else:
+                offset = 1 if way == "search behind the page" else 0
+                await store.search(ALICE, offset=offset)
+        assert await written(database) == ({item["id"]: (uses, clock.now())} if uses else {})
+
+    async def test_an_item_that_is_deleted_and_put_again_starts_from_nothing(
+        self, serving: Serving, database: Database
+    ) -> None:
+        async with serving() as store:
+            await store.put(ALICE, "k", {"text": "ramen"})
+            await store.get(ALICE, "k")
+        async with serving() as store:
+            await store.get(ALICE, "k")
+            await store.delete(ALICE, "k")
+            await store.put(ALICE, "k", {"text": "ramen"})
+        assert await written(database) == {}
+        async with serving() as store:
+            assert strengths(await store.search(ALICE, **STRENGTH)) == {"k": 0}
+
+
+class TestSeveralAtOnce:
+    async def test_recorders_add_up_and_keep_the_later_time(
+        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+    ) -> None:
+        [item] = await put_items(store, database)
+        later = FrozenClock(clock.now() + timedelta(seconds=1))
+        others = Usage(later)
+        usage.note([item, item])
+        others.note([item])
+        await flush(others, database)
+        await flush(usage, database)
+        assert await written(database) == {item["id"]: (3, later.now())}
+
+    async def test_no_use_is_lost_between_concurrent_flushes(
+        self, store: Store, database: Database, clock: FrozenClock
+    ) -> None:
+        items = await put_items(store, database, 30)
+
+        async def use_all(number: int) -> None:
+            usage = Usage(clock)
+            for _ in range(10):
+                usage.note(items if number % 2 else reversed(items))
+                await flush(usage, database)
+
+        await at_once(4, use_all)
+        assert await written(database) == {item["id"]: (40, clock.now()) for item in items}
+
+    async def test_an_item_whose_delete_is_under_way_leaves_no_row_behind(
+        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+    ) -> None:
+        ended, present = await put_items(store, database, 2)
+        usage.note([ended, present])
+        async with database.transaction(EVERYTHING) as connection:
+            await connection.execute("DELETE FROM items WHERE id = $1", ended["id"])
+            await flush(usage, database)  # does not wait for the delete
+            assert await written(database) == {present["id"]: (1, clock.now())}
+        await flush(usage, database)
+        assert await written(database) == {present["id"]: (1, clock.now())}
+        assert usage.take() == {}
+
+    async def test_an_item_whose_delete_is_given_up_is_counted_later(
+        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+    ) -> None:
+        [item] = await put_items(store, database)
+        usage.note([item])
+        async with database.connection(EVERYTHING) as connection:
+            given_up = connection.transaction()
+            await given_up.start()
+            await connection.execute("DELETE FROM items")
+            await flush(usage, database)
+            usage.note([item])
+            await given_up.rollback()
+        await flush(usage, database)
+        assert await written(database) == {item["id"]: (2, clock.now())}
+
+    async def test_a_flush_does_not_wait_for_an_update(
+        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+    ) -> None:
+        [item] = await put_items(store, database)
+        usage.note([item])
+        async with database.transaction(EVERYTHING) as connection:
+            await connection.execute("UPDATE items SET importance = 1")
+            await flush(usage, database)
+            assert await written(database) == {item["id"]: (1, clock.now())}
+
+    @pytest.mark.slow
+    async def test_items_that_come_and_go_under_flushes_leave_no_row_behind(
+        self, store: Store, database: Database, clock: FrozenClock
+    ) -> None:
+        ended = asyncio.Event()
+
+        async def come_and_go(number: int) -> None:
+            for _ in range(40):
+                await store.put(ALICE, f"k{number}", {}, index=[])
+                await asyncio.sleep(0.001 * number)
+                await store.delete(ALICE, f"k{number}")
+
+        async def keep_using() -> None:
+            usage = Usage(clock)
+            while not ended.is_set():
+                usage.note(await rows(database, "SELECT id, namespace FROM items"))
+                await flush(usage, database)
+
+        using = [asyncio.create_task(keep_using()) for _ in range(2)]
+        await at_once(4, come_and_go)
+        ended.set()
+        await asyncio.gather(*using)
+        assert await written(database) == {}
+
+
+class TestAFailingDatabase:
+    async def test_counts_of_a_failed_flush_wait_and_add_up(
+        self,
+        store: Store,
+        settings: Settings,
+        database: Database,
+        usage: Usage,
+        clock: FrozenClock,
+    ) -> None:
+        [item] = await put_items(store, database)
+        usage.note([item])
+        away = await closed(settings)
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailableError):
+                await flush(usage, away)
+        clock.advance(timedelta(days=1))
+        usage.note([item])
+        await flush(usage, database)
+        assert await written(database) == {item["id"]: (2, clock.now())}
+
+    async def test_a_service_that_ends_without_its_database_says_what_is_lost(
+        self, settings: Settings, usage: Usage
+    ) -> None:
+        away = await closed(settings)
+        with capture_logs() as logs:
+            async with recording(usage, away):
+                usage.note([{"id": 1, "namespace": "a"}, {"id": 2, "namespace": "a"}] * 3)
+        assert [(log["event"], log.get("uses")) for log in logs] == [
+            ("writing usage put off", None),
+            ("usage lost", 6),
+        ]
+
+    def test_what_waits_is_bounded_and_what_goes_uncounted_is_known(self, usage: Usage) -> None:
+        usage.note({"id": number, "namespace": "a"} for number in range(MOST_WAITING + 5))
+        usage.note([{"id": 0, "namespace": "a"}])
+        assert usage.take_dropped() == 5
+        assert usage.take_dropped() == 0
+        waiting = usage.take()
+        assert len(waiting) == MOST_WAITING
+        assert waiting[0].count == 2
+
+
+async def test_many_waiting_items_are_written_before_their_time(
+    store: Store, database: Database, usage: Usage
+) -> None:
+    [item] = await put_items(store, database)
+    async with recording(usage, database):
+        usage.note([item])
+        usage.note({"id": -number, "namespace": "a"} for number in range(1, MANY_WAITING))
+        await asyncio.sleep(FLUSH_SECONDS / 4)
+        assert list(await written(database)) == [item["id"]]

@@ -1,0 +1,74 @@
+"""Pools built by hand, for tests of ranking that need no database."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from app.search.lexical import Statistics, statistics_of
+from app.search.pool import HIT, ITEM, PASSAGE, USE, Columns, Pool, Rows, unpack
+
+Row = tuple[Any, ...]
+
+
+def item(
+    number: int,
+    *,
+    updated_at: float = 0,
+    importance: float = math.nan,
+    pinned: bool = False,
+    thread: int = 0,
+    position: float = math.nan,
+) -> Row:
+    return number, updated_at, importance, pinned, thread, position
+
+
+def passage(item_id: int, ordinal: int = 0, *, length: int = 1, similarity: float = 0) -> Row:
+    return item_id, ordinal, length, similarity
+
+
+def hit(word: int, item_id: int, ordinal: int = 0, *, frequency: int = 1, length: int = 1) -> Row:
+    return word, item_id, ordinal, frequency, length
+
+
+def use(item_id: int, *, uses: int, last_used_at: float = 0) -> Row:
+    return item_id, uses, last_used_at
+
+
+def rows(columns: Columns, values: Iterable[Row]) -> Rows:
+    return np.array(list(values), unpack(columns, None).dtype)
+
+
+def pool(
+    items: Iterable[Row],
+    passages: Iterable[Row] = (),
+    hits: Iterable[Row] = (),
+    uses: Iterable[Row] = (),
+) -> Pool:
+    return Pool.of(rows(ITEM, items), rows(PASSAGE, passages), rows(HIT, hits), rows(USE, uses))
+
+
+def counted(of: Pool, words: int) -> Statistics:
+    return statistics_of(of.passages, of.hits, words)
+
+
+def of_texts(
+    texts: Sequence[str], query: str, *, similarities: Sequence[float] | None = None
+) -> tuple[Pool, Statistics]:
+    """One item and passage for each text; words are what spaces part."""
+    wanted, split = query.split(), [text.split() for text in texts]
+    made = pool(
+        [item(n) for n in range(len(texts))],
+        [
+            passage(n, length=len(words), similarity=similarities[n] if similarities else math.nan)
+            for n, words in enumerate(split)
+        ],
+        [
+            hit(place, n, frequency=words.count(word), length=len(words))
+            for n, words in enumerate(split)
+            for place, word in enumerate(wanted)
+            if word in words
+        ],
+    )
+    return made, counted(made, len(wanted))

@@ -1,0 +1,129 @@
+"""What of a ranking is returned: diverse, and within a number of tokens."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.search.budget import diversified, tokens_of, within_tokens
+from app.search.found import Result
+from app.search.pool import Floats
+from tests.support.app import Store
+
+descending = st.lists(st.floats(0, 1), min_size=1, max_size=8).map(
+    lambda scores: np.array(sorted(scores, reverse=True))
+)
+places = st.integers(0, 2**31)
+
+
+def some_vectors(count: int, seed: int) -> Floats:
+    vectors = np.random.default_rng(seed).standard_normal((count, 3))
+    unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def results(*values: str) -> list[Result]:
+    return [Result({"value": value}) for value in values]
+
+
+@given(descending, places, st.integers(0, 10))
+def test_without_diversity_the_order_stays(score: Floats, seed: int, count: int) -> None:
+    chosen = diversified(score, some_vectors(len(score), seed), 0, count)
+    assert score[chosen].tolist() == score[:count].tolist()
+
+
+@given(descending, places, st.floats(0, 1))
+def test_every_result_is_chosen_once(score: Floats, seed: int, diversity: float) -> None:
+    chosen = diversified(score, some_vectors(len(score), seed), diversity, len(score) + 1)
+    assert sorted(chosen) == list(range(len(score)))
+
+
+@given(descending, places, st.floats(0, 1))
+def test_the_first_is_always_a_best(score: Floats, seed: int, diversity: float) -> None:
+    first = diversified(score, some_vectors(len(score), seed), diversity, 1)[0]
+    assert score[first] == score[0] or diversity > 1 - 1e-9
+
+
+@given(descending, places, st.floats(0, 1), st.integers(0, 8))
+def test_pinned_results_keep_their_places(
+    score: Floats, seed: int, diversity: float, pinned: int
+) -> None:
+    pinned = min(pinned, len(score))
+    vectors = some_vectors(len(score), seed)
+    chosen = diversified(score, vectors, diversity, len(score), pinned=pinned)
+    assert chosen[:pinned] == list(range(pinned))
+
+
+def test_full_diversity_takes_what_is_least_like_the_chosen() -> None:
+    angles = np.radians([0, 10, 90, 40])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert diversified(np.array([0.9, 0.8, 0.7, 0.6]), vectors, 1, 4) == [0, 2, 3, 1]
+
+
+def test_a_repetition_is_held_back_by_its_similarity() -> None:
+    vectors = np.array([[1, 0], [1, 0], [0, 1.0]])
+    score = np.array([0.9, 0.8, 0.5])
+    assert diversified(score, vectors, 0.2, 3) == [0, 1, 2]
+    assert diversified(score, vectors, 0.3, 3) == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "tokens"), [("", 0), ("abcd", 1), ("abcde", 2), ("好", 1), ("好好", 2)]
+)
+def test_tokens_are_reckoned_by_bytes(value: str, tokens: int) -> None:
+    assert tokens_of(value) == tokens
+
+
+def test_a_result_that_does_not_fit_makes_room_for_a_smaller_one() -> None:
+    kept = within_tokens(results("aaaa", "b" * 40, "cccc", "dddd"), 2)
+    assert [result.row["value"] for result in kept] == ["aaaa", "cccc"]
+
+
+@given(st.lists(st.text(max_size=20)), st.integers(1, 20))
+def test_a_budget_is_never_exceeded_and_keeps_the_order(values: list[str], budget: int) -> None:
+    kept = [result.row["value"] for result in within_tokens(results(*values), budget)]
+    assert sum(map(tokens_of, kept)) <= budget
+    rest = iter(values)
+    assert all(value in rest for value in kept)
+
+
+@given(st.lists(st.text(max_size=20)))
+def test_a_budget_for_everything_leaves_nothing_out(values: list[str]) -> None:
+    assert within_tokens(results(*values), sum(map(tokens_of, values))) == results(*values)
+
+
+NOTES = ["notes"]
+
+
+async def found(store: Store, **body: Any) -> list[str]:
+    return [item["key"] for item in await store.search(NOTES, **body)]
+
+
+async def test_a_page_fits_into_max_tokens(store: Store) -> None:
+    for key, size in (("a", 20), ("b", 200), ("c", 20)):
+        await store.put(NOTES, key, {"t": "ramen " + "x" * size}, index=["t"])
+    assert tokens_of('{"t": "ramen xxxxxxxxxxxxxxxxxxxx"}') == 9
+    assert await found(store, sort="key", max_tokens=18) == ["a", "c"]
+    assert await found(store, sort="key", max_tokens=17) == ["a"]
+    assert await found(store, sort="key", max_tokens=8) == []
+    assert sorted(await found(store, query="ramen", max_tokens=18)) == ["a", "c"]
+
+
+async def test_diversity_holds_repetitions_back(store: Store) -> None:
+    for key, text in (("a", "ramen soup"), ("b", "ramen soup"), ("c", "ramen tea leaves")):
+        await store.put(NOTES, key, {"t": text}, index=["t"])
+    await store.put(NOTES, "pinned", {"t": "ramen soup"}, index=["t"], pinned=True)
+    assert (await found(store, query="ramen soup"))[0] == "pinned"
+    assert (await found(store, query="ramen soup"))[3] == "c"
+    assert await found(store, query="ramen soup", diversity=0) == await found(
+        store, query="ramen soup"
+    )
+    assert (await found(store, query="ramen soup", diversity=1))[:2] == ["pinned", "c"]
+
+
+async def test_diversity_takes_items_without_passages_too(store: Store) -> None:
+    await store.put(NOTES, "a", {"t": "ramen"}, index=["t"])
+    await store.put(NOTES, "b", {"t": "ramen"}, index=False)
+    assert await found(store, query="ramen", diversity=0.5) == ["a", "b"]

@@ -1,0 +1,176 @@
+"""How a score came about."""
+
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+
+from app.clock import FrozenClock
+from app.config import Settings
+from app.main import create_app
+from app.providers.embeddings.fake import FakeEmbedder
+from app.search.relevance import LEXICAL_SHARE
+from tests.support.app import Store, running
+
+NOTES = ["notes"]
+WEIGHTS = {"relevance": 2, "recency": 1, "importance": 1, "strength": 0.5}
+
+
+async def explained(store: Store, query: str, **body: Any) -> dict[str, Any]:
+    response = await store.client.post(
+        "/v1/store/items/search",
+        json={"namespace_prefix": NOTES, "query": query, "explain": True, **body},
+    )
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def by_key(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {item["key"]: item["explanation"] for item in answer["items"]}
+
+
+@pytest.fixture
+async def filled(store: Store) -> Store:
+    value = {"parts": ["tea at five", "hot ramen soup", "ramen and more words in one long part"]}
+    await store.put(NOTES, "parts", value, index=["parts[*]"], importance=0.8)
+    await store.put(NOTES, "tea", {"text": "green tea"}, index=["text"], pinned=True)
+    await store.put(NOTES, "plain", {"text": "bread"}, index=["text"])
+    return store
+
+
+async def test_every_part_of_a_score_is_told(filled: Store) -> None:
+    found = by_key(await explained(filled, "hot ramen unheard"))["parts"]
+    assert found["passage"] == "hot ramen soup"
+    assert found["pinned"] is False
+    assert (found["recency"], found["importance"], found["strength"]) == (1, 0.8, 0)
+    assert [word["word"] for word in found["words"]] == ["hot", "ramen"]
+    hot, ramen = found["words"]
+    assert hot["rarity"] > ramen["rarity"]
+    assert hot["weight"] == ramen["weight"]
+    assert 0.5 < hot["weight"] < 0.6
+    assert hot["nearby"] == 0
+    assert found["found_by"] == ["vector", "text"]
+
+
+async def test_the_parts_make_the_score(filled: Store) -> None:
+    answer = await explained(filled, "hot ramen tea", weights=WEIGHTS)
+    assert len(answer["items"]) == 3
+    for item in answer["items"]:
+        parts = item["explanation"]
+        blended = sum(weight * parts[name] for name, weight in WEIGHTS.items())
+        assert item["score"] == pytest.approx(blended / sum(WEIGHTS.values()), abs=1e-5)
+        meaning = (1 - LEXICAL_SHARE) * max(0, parts["similarity"])
+        assert parts["relevance"] == pytest.approx(
+            LEXICAL_SHARE * parts["lexical"] + meaning, abs=1e-5
+        )
+
+
+async def test_words_and_their_rarity_make_the_lexical_part(filled: Store) -> None:
+    answer = await explained(filled, "hot ramen tea")
+    words = {word["word"]: word["rarity"] for i in by_key(answer).values() for word in i["words"]}
+    assert set(answer["search"]["words"]) == set(words) == {"hot", "ramen", "tea"}
+    for parts in by_key(answer).values():
+        covered = sum(w["rarity"] * max(w["weight"], w["nearby"]) for w in parts["words"])
+        assert parts["lexical"] == pytest.approx(covered / sum(words.values()), abs=1e-5)
+
+
+async def test_pinned_items_say_so(filled: Store) -> None:
+    answer = await explained(filled, "hot ramen")
+    assert {key: parts["pinned"] for key, parts in by_key(answer).items()} == {
+        "tea": True,
+        "parts": False,
+        "plain": False,
+    }
+
+
+async def test_how_the_scope_was_searched_is_told(filled: Store) -> None:
+    answer = await explained(filled, "the hot ramen", weights=WEIGHTS)
+    assert answer["search"] == {
+        "mode": "hybrid",
+        "scope": "exact",
+        "passages": 5,
+        "words": ["hot", "ramen"],
+        "weights": WEIGHTS,
+        "half_life_days": {"recency": 30, "strength": 7},
+    }
+
+
+async def test_what_was_not_compared_is_null(filled: Store) -> None:
+    vector = by_key(await explained(filled, "hot ramen", mode="vector"))["parts"]
+    assert (vector["lexical"], vector["words"]) == (None, [])
+    assert vector["similarity"] == vector["relevance"]
+    assert vector["found_by"] == ["vector"]
+    text = by_key(await explained(filled, "hot ramen", mode="text"))["parts"]
+    assert text["similarity"] is None
+    assert text["lexical"] == text["relevance"]
+    assert text["found_by"] == ["text"]
+
+
+async def test_an_item_without_passages_was_not_compared(store: Store) -> None:
+    await store.put(NOTES, "k", {"text": "ramen"}, index=False)
+    answer = await explained(store, "ramen")
+    parts = by_key(answer)["k"]
+    assert answer["items"][0]["score"] is None
+    nothing = ("relevance", "similarity", "lexical", "passage")
+    assert [parts[name] for name in nothing] == [None] * 4
+    assert (parts["words"], parts["found_by"]) == ([], [])
+
+
+async def test_a_neighbour_in_the_conversation_is_told(store: Store) -> None:
+    for position, text in enumerate(("when is the marathon", "in May")):
+        source = {"thread_id": "t", "position": position}
+        await store.put(NOTES, f"k{position}", {"text": text}, index=["text"], source=source)
+    parts = by_key(await explained(store, "marathon", mode="hybrid"))["k1"]
+    assert parts["found_by"] == ["vector", "context"]
+    (word,) = parts["words"]
+    assert (word["word"], word["weight"]) == ("marathon", 0)
+    assert word["nearby"] > 0
+
+
+async def test_nothing_is_explained_unless_asked_for(filled: Store) -> None:
+    response = await filled.client.post("/v1/store/items/search", json={"query": "ramen"})
+    assert response.json().keys() == {"items", "next_cursor"}
+    assert "explanation" not in response.json()["items"][0]
+
+
+@pytest.fixture
+async def indexed(settings: Settings, embedder: FakeEmbedder, clock: FrozenClock) -> Any:
+    eager = settings.model_copy(update={"exact_search_passages": 0})
+    async with running(create_app(eager, embedder=embedder, clock=clock)) as client:
+        yield Store(client)
+
+
+@pytest.mark.slow
+async def test_candidates_of_a_large_scope_say_which_list_they_were_in(
+    indexed: Store, settings: Settings
+) -> None:
+    for n in range(120):
+        text = "ramen" if n == 7 else f"tea{n}"
+        await indexed.put(NOTES, f"k{n:03}", {"text": text, "n": n}, index=["text"])
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("ANALYZE")
+    await connection.close()
+    answer = await explained(indexed, "ramen", limit=3)
+    assert (answer["search"]["scope"], answer["search"]["passages"]) == ("index", 120)
+    assert answer["items"][0]["key"] == "k007"
+    assert [parts["found_by"] for parts in by_key(answer).values()] == [
+        ["vector", "text"],
+        ["vector"],
+        ["vector"],
+    ]
+    narrow = await explained(indexed, "ramen", filter={"n": 8})
+    assert narrow["search"]["scope"] == "filter_first"
+    assert list(by_key(narrow)) == ["k008"]
+
+
+async def test_explanations_are_as_documented(filled: Store, client: httpx2.AsyncClient) -> None:
+    answer = await explained(filled, "hot ramen")
+    document = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    parts = answer["items"][0]["explanation"]
+    assert parts.keys() == document["Explanation"]["properties"].keys()
+    assert parts["words"] == [] or parts["words"][0].keys() == (
+        document["MatchedWord"]["properties"].keys()
+    )
+    assert answer["search"].keys() == document["HowSearched"]["properties"].keys()

@@ -1,0 +1,135 @@
+"""BM25 over pools built by hand."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.search.lexical import K1, B, Statistics, coverage, saturation, statistics_of, word_weights
+from app.search.pool import HIT, PASSAGE, Floats
+from tests.search.pools import counted, hit, item, of_texts, passage, pool, rows
+
+counts = st.integers(1, 2**15 - 1)
+lengths = st.integers(0, 10**6)
+averages = st.floats(0, 10**6)
+texts = st.lists(
+    st.lists(st.sampled_from("abcdef"), max_size=8).map(" ".join), min_size=1, max_size=8
+)
+queries = st.sets(st.sampled_from("abcdxy"), min_size=1).map(sorted).map(" ".join)
+
+
+def saturated(frequency: int, length: int, average: float) -> float:
+    one = saturation(np.array([frequency], np.float64), np.array([length], np.float64), average)
+    return float(one[0])
+
+
+def bm25_by_the_book(texts: Sequence[str], query: str) -> list[float]:
+    """Robertson and Zaragoza's sum over the query's words, over the most that it could be."""
+    corpus = [text.split() for text in texts]
+    average = max(sum(map(len, corpus)) / len(corpus), 1.0)
+    idf = {}
+    for word in query.split():
+        have = sum(word in words for words in corpus)
+        idf[word] = math.log(1 + (len(corpus) - have + 0.5) / (have + 0.5))
+    scores = []
+    for words in corpus:
+        score = 0.0
+        for word, rarity in idf.items():
+            frequency = words.count(word)
+            score += (
+                rarity * frequency / (frequency + K1 * (1 - B + B * len(words) / average))
+                if frequency
+                else 0
+            )
+        scores.append(score / sum(idf.values()))
+    return scores
+
+
+@given(counts, lengths, averages)
+def test_a_word_is_never_meant_fully(frequency: int, length: int, average: float) -> None:
+    assert 0 <= saturated(frequency, length, average) < 1
+
+
+@given(counts, counts, lengths, averages)
+def test_a_word_weighs_more_the_more_often_it_occurs(
+    one: int, other: int, length: int, average: float
+) -> None:
+    less, more = sorted((one, other))
+    assert saturated(less, length, average) <= saturated(more, length, average)
+
+
+@given(counts, lengths, lengths, averages)
+def test_a_word_weighs_less_in_a_longer_passage(
+    frequency: int, one: int, other: int, average: float
+) -> None:
+    shorter, longer = sorted((one, other))
+    assert saturated(frequency, shorter, average) >= saturated(frequency, longer, average)
+
+
+def test_one_word_in_a_passage_of_average_length_weighs_the_reciprocal_of_1_plus_k1() -> None:
+    assert saturated(1, 7, 7) == pytest.approx(1 / 1.9)
+
+
+@given(st.floats(0, 1e7), st.lists(st.floats(0, 1e7), min_size=1))
+def test_rarity_is_never_negative(passages: float, passages_with: list[float]) -> None:
+    rarity = Statistics(passages, 1, np.array(passages_with)).rarity
+    assert (rarity > 0).all()
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_the_rarer_word_counts_more(passages: int, one: int, other: int) -> None:
+    rare, common = sorted((min(one, passages), min(other, passages)))
+    rarity = Statistics(passages, 1, np.array([rare, common], np.float64)).rarity
+    assert rarity[0] > rarity[1] or rare == common
+
+
+@given(texts, queries)
+def test_coverage_is_bm25_by_the_book(texts: list[str], query: str) -> None:
+    made, statistics = of_texts(texts, query)
+    weights = word_weights(made, statistics)
+    covered: Floats = coverage(weights, statistics.rarity)
+    assert covered == pytest.approx(bm25_by_the_book(texts, query))
+    assert ((covered >= 0) & (covered < 1)).all()
+
+
+def test_coverage_of_a_small_corpus_reckoned_by_hand() -> None:
+    made, statistics = of_texts(["ramen", "ramen tea", "tea", "soup"], "ramen pizza")
+    ramen, pizza = math.log(1 + 2.5 / 2.5), math.log(1 + 4.5 / 0.5)
+    share = ramen / (ramen + pizza)
+    assert coverage(word_weights(made, statistics), statistics.rarity) == pytest.approx(
+        [
+            share / (1 + 0.9 * (0.6 + 0.4 * 1 / 1.25)),
+            share / (1 + 0.9 * (0.6 + 0.4 * 2 / 1.25)),
+            0,
+            0,
+        ]
+    )
+
+
+def test_a_query_without_words_covers_nothing() -> None:
+    assert coverage(np.zeros((0, 3)), np.zeros(0)).tolist() == [0, 0, 0]
+
+
+def test_of_several_forms_of_a_word_the_best_counts() -> None:
+    one = hit(0, 1, frequency=1, length=5)
+    more = hit(0, 1, frequency=3, length=5)
+    for hits in ([one, more], [more, one]):
+        made = pool([item(1)], [passage(1, length=5)], hits)
+        weight = word_weights(made, counted(made, 1))
+        assert weight.tolist() == [[pytest.approx(3 / 3.9)]]
+
+
+def test_a_passage_with_two_forms_of_a_word_is_counted_once() -> None:
+    hits = rows(HIT, [hit(0, 1), hit(0, 1), hit(0, 1, 1), hit(1, 2)])
+    statistics = statistics_of(rows(PASSAGE, [passage(1), passage(1, 1), passage(2)]), hits, 3)
+    assert statistics.passages_with.tolist() == [2, 1, 0]
+
+
+def test_statistics_of_an_empty_scope_are_zero() -> None:
+    statistics = statistics_of(rows(PASSAGE, []), rows(HIT, []), 2)
+    assert (statistics.passages, statistics.average_length) == (0, 0)
+    assert statistics.passages_with.tolist() == [0, 0]
+    assert np.isfinite(statistics.rarity).all()

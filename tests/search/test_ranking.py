@@ -1,0 +1,259 @@
+"""The parts of a score, their blend, and the order of items; pools built by hand."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.search.pool import Floats, Pool
+from app.search.ranking import (
+    SECONDS_A_DAY,
+    HalfLives,
+    Parts,
+    Ranking,
+    Weights,
+    blend,
+    rank,
+    recency,
+    scores,
+    strength,
+)
+from app.search.relevance import LEXICAL_SHARE, Mode, Relevance, relevance
+from tests.search.pools import counted, hit, item, of_texts, passage, pool, use
+
+HALF_LIVES = HalfLives(30, 7)
+NAMES = ("relevance", "recency", "importance", "strength")
+NOW = 1e9
+
+shares = st.floats(0, 1)
+days = st.floats(0, 36_500)
+half_lives = st.floats(1e-3, 36_500)
+weights = st.builds(Weights, *[st.floats(0, 1000).filter(lambda w: w == 0 or w > 1e-6)] * 4).filter(
+    lambda w: w.total > 0
+)
+parts = st.builds(Parts, *[st.floats(0, 1).map(lambda value: np.array([value]))] * 4)
+
+
+def found(made: Pool, *, words: int = 0, mode: Mode = "hybrid") -> Relevance:
+    return relevance(made, counted(made, words), mode)
+
+
+def by_relevance(made: Pool, of: Relevance, now: float = NOW) -> Ranking:
+    return rank(made, of, Weights(1, 0, 0, 0), HALF_LIVES, now)
+
+
+def numbers(ranking: Ranking) -> list[int]:
+    ids: list[int] = ranking.pool.items["id"][ranking.order].tolist()
+    return ids
+
+
+def one(value: float) -> Floats:
+    return np.array([value], np.float64)
+
+
+@given(parts, weights)
+def test_a_blend_lies_between_its_parts(of: Parts, weighed: Weights) -> None:
+    counting = [getattr(of, name)[0] for name in NAMES if getattr(weighed, name)]
+    blended = blend(of, weighed)[0]
+    assert min(counting) - 1e-9 <= blended <= max(counting) + 1e-9
+
+
+@given(parts, weights, st.sampled_from(NAMES), shares)
+def test_a_blend_grows_with_every_part(
+    of: Parts, weighed: Weights, name: str, value: float
+) -> None:
+    changed = replace(of, **{name: one(value)})
+    low, high = sorted((of, changed), key=lambda those: float(getattr(those, name)[0]))
+    assert blend(low, weighed)[0] <= blend(high, weighed)[0]
+
+
+@given(parts, weights, st.sampled_from(NAMES), shares)
+def test_a_part_without_weight_changes_nothing(
+    of: Parts, weighed: Weights, name: str, value: float
+) -> None:
+    weighed = replace(weighed, **{name: 0.0})
+    if weighed.total:
+        assert blend(replace(of, **{name: one(value)}), weighed) == blend(of, weighed)
+
+
+@given(parts, weights, st.floats(0.01, 100))
+def test_only_the_proportions_of_weights_matter(of: Parts, weighed: Weights, by: float) -> None:
+    scaled = Weights(*(getattr(weighed, name) * by for name in NAMES))
+    assert blend(of, scaled) == pytest.approx(blend(of, weighed))
+
+
+@given(parts)
+def test_relevance_alone_is_returned_as_it_is(of: Parts) -> None:
+    compared = found(pool([item(1)], [passage(1, similarity=-0.25)]), mode="vector")
+    assert scores(compared, of, Weights(3, 0, 0, 0)).tolist() == [-0.25]
+
+
+@given(days, days, half_lives)
+def test_recency_falls_with_age_from_1_to_0(age: float, other: float, half_life: float) -> None:
+    newer, older = sorted((age, other))
+    assert 1 >= recency(one(newer), half_life) >= recency(one(older), half_life) >= 0
+
+
+@given(half_lives, st.integers(0, 20))
+def test_recency_is_halved_with_every_half_life(half_life: float, times: int) -> None:
+    assert recency(one(times * half_life), half_life) == pytest.approx(0.5**times)
+
+
+def test_what_was_updated_after_now_is_as_recent_as_can_be() -> None:
+    assert recency(one(-5), 30).tolist() == [1]
+
+
+@given(st.integers(1, 2**62), days, days, half_lives)
+def test_strength_falls_with_the_days_without_use(
+    uses: int, idle: float, other: float, half_life: float
+) -> None:
+    less, more = sorted((idle, other))
+    strong, weak = (strength(one(uses), one(days), half_life) for days in (less, more))
+    assert 1 >= strong >= weak >= 0
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**62), days, half_lives)
+def test_strength_grows_with_use(uses: int, other: int, idle: float, half_life: float) -> None:
+    less, more = sorted((uses, other))
+    assert strength(one(less), one(idle), half_life) <= strength(one(more), one(idle), half_life)
+
+
+def test_strength_of_what_was_used_once_is_halved_with_the_half_life() -> None:
+    assert strength(one(1), one(7), 7) == pytest.approx(0.5)
+    assert strength(one(8), one(28), 7) == pytest.approx(0.5)
+
+
+def test_what_was_never_used_has_no_strength() -> None:
+    assert strength(one(0), one(0), 7).tolist() == [0]
+
+
+def test_items_that_were_given_no_importance_count_as_middling() -> None:
+    made = pool([item(1), item(2, importance=0.9)], [passage(1), passage(2)])
+    ranking = rank(made, found(made), Weights(0, 0, 1, 0), HALF_LIVES, NOW)
+    assert ranking.score.tolist() == [0.5, 0.9]
+    assert numbers(ranking) == [2, 1]
+
+
+def test_uses_belong_to_their_items() -> None:
+    used = [use(9, uses=1), use(2, uses=1, last_used_at=NOW - 7 * SECONDS_A_DAY), use(0, uses=5)]
+    made = pool([item(1), item(2), item(3)], uses=used)
+    ranking = rank(made, found(made), Weights(0, 0, 0, 1), HALF_LIVES, NOW)
+    assert ranking.score.tolist() == [0, 0.5, 0]
+
+
+def test_pinned_items_come_first_then_by_score_then_the_later_then_the_older_item() -> None:
+    made = pool(
+        [
+            item(1, pinned=True),
+            item(2),
+            item(3, updated_at=5),
+            item(4),
+            item(5),
+            item(6, pinned=True),
+        ],
+        [passage(n, similarity=s) for n, s in ((1, 0.1), (2, 0.5), (3, 0.5), (4, 0.9), (5, 0.5))],
+    )
+    assert numbers(by_relevance(made, found(made))) == [1, 6, 4, 3, 2, 5]
+
+
+def test_items_without_a_score_come_last() -> None:
+    made = pool(
+        [item(1, updated_at=9), item(2), item(3)], [passage(2, similarity=-0.5), passage(3)]
+    )
+    ranking = by_relevance(made, found(made, mode="vector"))
+    assert numbers(ranking) == [3, 2, 1]
+    assert np.isnan(ranking.score[ranking.order]).tolist() == [False, False, True]
+
+
+def test_what_was_not_compared_adds_nothing_to_a_blend() -> None:
+    made = pool([item(1, importance=1)])
+    ranking = rank(made, found(made), Weights(1, 0, 1, 0), HALF_LIVES, NOW)
+    assert ranking.score.tolist() == [0.5]
+
+
+def test_meaning_and_words_are_mixed_by_their_shares() -> None:
+    made, statistics = of_texts(["a b", "b b"], "a", similarities=[0.4, 1.0])
+    of = relevance(made, statistics, "hybrid")
+    assert of.score.tolist() == pytest.approx(
+        [LEXICAL_SHARE / 1.9 + (1 - LEXICAL_SHARE) * 0.4, 1 - LEXICAL_SHARE]
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "score"), [("vector", [-0.4, 1]), ("text", [1 / 1.9, 0]), ("hybrid", [0.289474, 0.45])]
+)
+def test_each_mode_scores_by_what_it_compares(mode: Mode, score: list[float]) -> None:
+    made, statistics = of_texts(["a b", "b b"], "a", similarities=[-0.4, 1.0])
+    assert relevance(made, statistics, mode).score == pytest.approx(score, abs=1e-6)
+
+
+def test_without_vectors_words_are_all() -> None:
+    made, statistics = of_texts(["a", "b"], "a")
+    assert relevance(made, statistics, "hybrid").score.tolist() == pytest.approx([1 / 1.9, 0])
+
+
+def test_without_words_meaning_is_all_and_never_negative() -> None:
+    made, statistics = of_texts(["a", "b"], "", similarities=[0.4, -0.3])
+    assert relevance(made, statistics, "hybrid").score.tolist() == [0.4, 0]
+
+
+def test_an_item_earns_what_its_best_passage_does() -> None:
+    made = pool(
+        [item(1), item(2)],
+        [
+            passage(1, 0, similarity=0.2),
+            passage(2, 0, similarity=0.5),
+            passage(1, 1, similarity=0.7),
+        ],
+    )
+    of = found(made)
+    assert of.score.tolist() == [0.7, 0.5]
+    assert made.passages["ordinal"][of.passage].tolist() == [1, 0]
+
+
+def test_of_equal_passages_the_first_is_the_best() -> None:
+    made = pool([item(1)], [passage(1, n, similarity=0.5) for n in (2, 0, 1)])
+    assert made.passages["ordinal"][found(made).passage].tolist() == [0]
+
+
+def test_an_item_without_passages_has_no_relevance() -> None:
+    of = found(pool([item(1)]), words=1)
+    assert [math.isnan(part[0]) for part in (of.score, of.similarity, of.lexical)] == [True] * 3
+    assert of.passage.tolist() == [-1]
+    assert of.words.tolist() == [[0]]
+
+
+def test_a_pool_of_nothing_ranks_nothing() -> None:
+    made = pool([])
+    assert numbers(by_relevance(made, found(made, words=2))) == []
+
+
+def test_passages_and_hits_without_their_item_are_left_out() -> None:
+    made = pool([item(2)], [passage(1), passage(2)], [hit(0, 1), hit(0, 2), hit(0, 2, 1)])
+    assert made.passages["item_id"].tolist() == [2]
+    assert made.hits["item_id"].tolist() == [2]
+
+
+@given(st.lists(st.floats(-1, 1), max_size=6), st.sampled_from(["hybrid", "vector"]))
+def test_the_meaning_of_a_score_does_not_depend_on_what_else_is_found(
+    others: list[float], mode: Mode
+) -> None:
+    texts = ["a b", *["x y"] * len(others)]
+    made, statistics = of_texts(texts, "", similarities=[0.3, *others])
+    assert relevance(made, statistics, mode).score[0] == pytest.approx(0.3)
+
+
+@given(
+    st.lists(st.text("abcx ", max_size=9), min_size=1, max_size=6),
+    st.lists(st.one_of(st.just(math.nan), st.floats(-1, 1)), min_size=6, max_size=6),
+)
+def test_relevance_is_in_0_to_1_or_not_a_number(
+    texts: list[str], similarities: list[float]
+) -> None:
+    made, statistics = of_texts(texts, "a b", similarities=similarities[: len(texts)])
+    for mode in ("hybrid", "text"):
+        score = relevance(made, statistics, mode).score
+        assert ((score >= 0) & (score <= 1)).all()

@@ -1,0 +1,136 @@
+"""When a memory holds, and which searches are refused."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.search.schemas import SearchItems
+from tests.support.app import Store
+
+NOTES = ["notes"]
+SPANS: dict[str, dict[str, Any]] = {
+    "always": {},
+    "since-march": {"valid_from": "2026-03-01T00:00:00Z"},
+    "until-june": {"valid_to": "2026-06-01T00:00:00Z"},
+    "spring": {"valid_from": "2026-03-01T00:00:00Z", "valid_to": "2026-06-01T00:00:00Z"},
+    "never": {"valid_from": "2026-04-01T00:00:00Z", "valid_to": "2026-04-01T00:00:00Z"},
+}
+
+
+@pytest.fixture
+async def spans(store: Store) -> Store:
+    for key, span in SPANS.items():
+        await store.put(NOTES, key, {"text": "ramen"}, index=["text"], **span)
+    return store
+
+
+HOLDING: list[tuple[str | None, set[str]]] = [
+    (None, set(SPANS)),
+    ("2026-02-28T23:59:59.999999Z", {"always", "until-june"}),
+    ("2026-03-01T00:00:00Z", {"always", "since-march", "until-june", "spring"}),
+    ("2026-03-01T00:59:59+01:00", {"always", "until-june"}),
+    ("2026-04-01T00:00:00", {"always", "since-march", "until-june", "spring"}),
+    ("2026-06-01", {"always", "since-march"}),
+]
+
+
+async def test_only_what_holds_at_a_moment_is_found(spans: Store) -> None:
+    for moment, keys in HOLDING:
+        for query in (None, "ramen"):
+            found = await spans.search(NOTES, query=query, valid_at=moment)
+            assert {item["key"] for item in found} == keys, moment
+
+
+async def test_the_total_counts_what_holds(spans: Store) -> None:
+    for query in (None, "ramen"):
+        body = {"query": query, "valid_at": "2026-02-01", "with_total": True, "limit": 1}
+        response = await spans.client.post("/v1/store/items/search", json=body)
+        assert (len(response.json()["items"]), response.json()["total"]) == (1, 2)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"mode": "fuzzy"}, "mode"),
+    ({"mode": 1}, "mode"),
+    ({"valid_at": "soon"}, "valid_at"),
+    ({"valid_at": 1_700_000_000}, "valid_at"),
+    ({"valid_at": "0001-01-01T00:00:00+14:00"}, "valid_at"),
+    ({"weights": {"relevance": -1}}, "weights.relevance"),
+    ({"weights": {"recency": 1001}}, "weights.recency"),
+    ({"weights": {"importance": "1"}}, "weights.importance"),
+    ({"weights": {"strength": True}}, "weights.strength"),
+    ({"weights": {"beauty": 1}}, "weights.beauty"),
+    ({"weights": {"relevance": 0}}, "weights"),
+    ({"weights": 1}, "weights"),
+    ({"half_life_days": {"recency": 0}}, "half_life_days.recency"),
+    ({"half_life_days": {"strength": -1}}, "half_life_days.strength"),
+    ({"half_life_days": {"recency": 36_501}}, "half_life_days.recency"),
+    ({"half_life_days": {"importance": 1}}, "half_life_days.importance"),
+    ({"min_score": 1.1}, "min_score"),
+    ({"min_score": -0.1}, "min_score"),
+    ({"min_score": "0.5"}, "min_score"),
+    ({"diversity": 2}, "diversity"),
+    ({"diversity": -1}, "diversity"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": 10**7 + 1}, "max_tokens"),
+    ({"max_tokens": "10"}, "max_tokens"),
+    ({"max_tokens": 1.5}, "max_tokens"),
+    ({"cursor": 5}, "cursor"),
+    ({"cursor": "x"}, "cursor"),
+    ({"cursor": "漢字"}, "cursor"),
+    ({"cursor": "x" * 100_000}, "cursor"),
+    ({"sort": "value"}, "sort"),
+    ({"sort": "--key"}, "sort"),
+    ({"sort": ""}, "sort"),
+    ({"with_total": "yes"}, "with_total"),
+    ({"with_total": 1}, "with_total"),
+    ({"explain": "true"}, "explain"),
+    ({"cheese": 1}, "cheese"),
+]
+
+
+async def test_what_makes_no_sense_is_refused_naming_the_field(client: httpx2.AsyncClient) -> None:
+    for body, field in REFUSED:
+        for query in ("ramen", None):
+            response = await client.post("/v1/store/items/search", json={"query": query, **body})
+            assert response.status_code == 422, body
+            assert response.json()["errors"][0]["field"] == field
+
+
+async def test_numbers_that_are_none_are_refused(client: httpx2.AsyncClient) -> None:
+    for member in ('"min_score": NaN', '"diversity": Infinity', '"weights": {"recency": 1e999}'):
+        response = await client.post(
+            "/v1/store/items/search",
+            content=f"{{{member}}}",
+            headers={"content-type": "application/json"},
+        )
+        assert response.status_code == 422, member
+
+
+async def test_what_excludes_each_other_is_refused(client: httpx2.AsyncClient) -> None:
+    for body, message in (
+        ({"cursor": "x", "offset": 1}, "cursor and offset are both given"),
+        ({"cursor": "x", "diversity": 0.5}, "cursor and diversity are both given"),
+        ({"query": "ramen", "sort": "key"}, "sort and query are both given"),
+    ):
+        response = await client.post("/v1/store/items/search", json=body)
+        assert response.status_code == 422
+        assert message in response.json()["detail"]
+
+
+async def test_an_operation_of_a_batch_is_refused_naming_its_field(store: Store) -> None:
+    good, bad = {"op": "search"}, {"op": "search", "weights": {"relevance": 0}}
+    results = await store.batch(good, bad, {**good, "cursor": "x"}, atomic=False)
+    assert results[0] == {"items": [], "next_cursor": None}
+    assert [problem["errors"][0]["field"] for problem in results[1:]] == [
+        "weights",
+        "cursor",
+    ]
+
+
+async def test_null_is_the_default_of_every_field(store: Store) -> None:
+    await store.put(NOTES, "k", {"text": "ramen"}, index=["text"])
+    nothing = dict.fromkeys(SearchItems.model_fields.keys() - {"namespace_prefix", "query"})
+    for query in (None, "ramen"):
+        plain = await store.search(NOTES, query=query)
+        assert await store.search(NOTES, query=query, **nothing) == plain

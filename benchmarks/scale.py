@@ -163,8 +163,7 @@ async def measure_searches(client: HttpClient, parts: list[Scope], similarity: V
                     found.append([part.name, f"{part.size:,}", f"{share:.3f}"])
             except* UnexpectedAnswerError as errors:
                 print(f"{part.name}, {mode}: {errors.exceptions[0]}", flush=True)
-    print(table(lines))
-    print(table(found), flush=True)
+    print(table(lines), table(found), sep="\n\n", end="\n\n", flush=True)
 
 
 def _figures(timing: Timing, callers: int, items_a_call: int = 1) -> list[str]:
@@ -195,7 +194,7 @@ async def measure_puts(client: HttpClient, placed: Layout) -> None:
         bulk = (partial(system.put_many, batch) for batch in in_batches)
         timing = await for_a_while(bulk, callers)
         lines.append([f"bulk put, {BULK} a call", *_figures(timing, callers, BULK)])
-    print(table(lines), flush=True)
+    print(table(lines), end="\n\n", flush=True)
 
 
 async def measure(url: str, vectors: Path, count: int) -> None:
@@ -207,8 +206,8 @@ async def measure(url: str, vectors: Path, count: int) -> None:
     database = await Database.open(url, pool_size=1)
     try:
         async with database.connection(EVERYTHING) as connection:
-            print(await sizes(connection, count))
-            print(await settings(connection), flush=True)
+            taken = (await sizes(connection, count), await settings(connection))
+            print(*taken, sep="\n\n", end="\n\n", flush=True)
         with server.memoryd(url, FAKE) as address:
             client = HttpClient(address)
             warm = HttpSystem(client, search_fields={"mode": "vector"})
@@ -235,7 +234,7 @@ async def benchmark(arguments: argparse.Namespace) -> None:
         began = time.perf_counter()
         engine.settle(DATABASE)
         seconds["vacuum and analyze"] = time.perf_counter() - began
-        print(_load_times(seconds, arguments.passages), flush=True)
+        print(_load_times(seconds, arguments.passages), end="\n\n", flush=True)
         await measure(url, vectors, arguments.passages)
 
 

@@ -14,13 +14,13 @@ _SIZES = """
 SELECT relname AS name, CASE WHEN relkind = 'r' THEN pg_table_size(oid)
     ELSE pg_relation_size(oid) END AS bytes
 FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i')
-    AND relpages > 1
+    AND relpages > 100
 ORDER BY bytes DESC
 """
 
 
 async def sizes(connection: Connection, passages: int) -> str:
-    """Lay out what each table and index takes."""
+    """Lay out what each table and index takes, but for the smallest."""
     rows = [(row["name"], row["bytes"]) for row in await connection.fetch(_SIZES)]
     rows.append(("all", sum(taken for _, taken in rows)))
     lines = [[name, f"{taken / 2**20:,.1f}", f"{taken / passages:,.0f}"] for name, taken in rows]

@@ -8,7 +8,7 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice, takewhile
@@ -55,6 +55,7 @@ COMPARED = 50
 EXPLAINED = 20
 """Searches that warm a scope up and tell how it is searched."""
 
+NEW_ITEMS = 20_000
 BULK = 100
 
 Numbers = npt.NDArray[np.int64]
@@ -172,14 +173,16 @@ def _figures(timing: Timing, callers: int, items_a_call: int = 1) -> list[str]:
     return [str(callers), str(len(timing.latencies)), f"{rate:,.1f}", *percentiles]
 
 
-def new_items(placed: Layout, batch: str) -> Iterator[Item]:
-    """Yield items for random common namespaces, with keys that no other `batch` has."""
+def new_items(placed: Layout, batch: str) -> list[Item]:
+    """Return items for random common namespaces, with keys that no other `batch` has."""
     namespaces = placed.below(COMMON)
     source = TextSource(seed=10)
-    texts = source.texts(CALLS * BULK)
+    texts = source.texts(NEW_ITEMS)
     picks = source.picks(len(texts), len(namespaces))
-    for number, (text, pick) in enumerate(zip(texts, picks, strict=True)):
-        yield item(namespaces[pick], number, text, batch)
+    return [
+        item(namespaces[pick], number, text, batch)
+        for number, (text, pick) in enumerate(zip(texts, picks, strict=True))
+    ]
 
 
 async def measure_puts(client: HttpClient, placed: Layout) -> None:
@@ -187,10 +190,10 @@ async def measure_puts(client: HttpClient, placed: Layout) -> None:
     system = HttpSystem(client)
     lines = [["work", "callers", "calls", "items/s", "p50 ms", "p99 ms"]]
     for callers in CALLERS:
-        single = (partial(system.put, one) for one in new_items(placed, f"put{callers}x"))
+        single = [partial(system.put, one) for one in new_items(placed, f"put{callers}x")]
         timing = await for_a_while(single, callers)
         lines.append(["put", *_figures(timing, callers)])
-        in_batches = batches(list(new_items(placed, f"bulk{callers}x")), BULK)
+        in_batches = batches(new_items(placed, f"bulk{callers}x"), BULK)
         bulk = (partial(system.put_many, batch) for batch in in_batches)
         timing = await for_a_while(bulk, callers)
         lines.append([f"bulk put, {BULK} a call", *_figures(timing, callers, BULK)])

@@ -107,6 +107,7 @@ class Database:
                 "application_name": "memoryd",
                 "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
                 "jit": "off",
+                "max_parallel_workers_per_gather": "0",  # many callers share the cores
             },
         )
         return cls(pool)

@@ -5,7 +5,13 @@ from typing import Literal, TypeAlias
 
 from app.db import Connection
 from app.search.gathering import Asked, gather_chosen, gather_scope
-from app.search.large_scopes import Survey, nearest_by_index, neighbours, survey
+from app.search.large_scopes import (
+    Survey,
+    nearest_by_index,
+    neighbours,
+    pinned_items,
+    survey,
+)
 from app.search.lexical import Statistics
 from app.search.pool import Pool
 from app.search.scope import Scope
@@ -18,6 +24,8 @@ _INDEXED_SHARE = 0.02
 The index would have to walk past fifty passages for each one it may return, which takes as long
 and finds fewer of the nearest (docs/decisions/0006-exact-or-index.md).
 """
+
+_NO_LIMIT = 2**40
 
 _LEAST_REACH = 100
 """Passages asked of each list: what is middling in both may come first together."""
@@ -53,6 +61,10 @@ async def find_candidates(
     if everything is not None:
         return Candidates(*everything, "exact")
     surveyed = await survey(connection, scope, asked)
+    if surveyed.share < _INDEXED_SHARE and scope.filter is None and scope.valid_at is None:
+        everything = await gather_scope(connection, scope, asked, largest=_NO_LIMIT)
+        if everything is not None:
+            return Candidates(*everything, "exact")
     if surveyed.share >= _INDEXED_SHARE:
         found = await _by_index(connection, scope, asked, surveyed, wanted)
         if found is not None:
@@ -66,19 +78,20 @@ async def _by_index(
 ) -> Candidates | None:
     """Ask both lists for more and more; None when they cannot name enough."""
     reach = _FIRST_REACH
+    pinned = await pinned_items(connection, scope)
     while reach <= _LAST_REACH:
         passages = max(reach * wanted, _LEAST_REACH)
-        async with connection.transaction():
-            nearest = await nearest_by_index(connection, scope, asked, passages=passages)
+        nearest = await nearest_by_index(connection, scope, asked, passages=passages)
         worded = surveyed.best_by_words(passages)
-        beside = await neighbours(connection, worded) if worded else []
-        chosen = sorted({*nearest, *worded, *beside})
+        named = {*nearest, *worded, *pinned}
+        chosen = sorted({*named, *await neighbours(connection, named)})
         pool = await gather_chosen(connection, scope, asked, chosen)
-        if len(pool.items) >= wanted or asked.vector is None:
+        enough = pool.items["passes"].sum() >= wanted
+        if enough or (asked.vector is None and len(worded) < passages):
             return Candidates(
                 pool, surveyed.statistics, "index", frozenset(nearest), frozenset(worded)
             )
-        if len(nearest) < passages:
+        if asked.vector is not None and len(nearest) < passages:
             return None
         reach *= 4
     return None

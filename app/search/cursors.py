@@ -3,17 +3,22 @@
 import base64
 import hashlib
 import json
-from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequestError
-from app.schemas import Clean
+from app.schemas import Clean, Moment
+from app.terms import MAX_QUERY_WORDS
 
 ItemId = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=-1e12, le=1e12)]
 """Since 1970."""
+
+Count = Annotated[float, Field(ge=0, le=1e12)]
+
+MOST_SEEN = 100_000
+"""How deep the cursors of a ranking count; a large scope is not searched deeper."""
 
 
 class Cursor(BaseModel):
@@ -26,25 +31,45 @@ class Cursor(BaseModel):
 
 
 class RankedCursor(Cursor):
-    """Behind which item a ranking goes on, how many were given, and the time it is reckoned from.
+    """Behind which item a ranking goes on, how many were given, and what scores rest on.
 
-    Recency and strength keep their values from page to page, because `now` does.
+    What does not lie in an item itself is kept from the first page, so that its score is the same
+    on every page, whatever is added meanwhile: the time that recency and strength are reckoned
+    from, and BM25's statistics.
     """
 
-    seen: Annotated[int, Field(ge=0, le=2**31)]
+    seen: Annotated[int, Field(ge=0, le=MOST_SEEN)]
     now: Seconds
     pinned: bool
-    score: float | None
+    score: Annotated[float, Field(ge=-1, le=1)] | None
     updated_at: Seconds
+    passages: Count
+    average_length: Count
+    passages_with: Annotated[list[Count], Field(max_length=MAX_QUERY_WORDS)]
 
 
-class ListedCursor(Cursor):
-    """Behind which item a sorted listing goes on."""
+class TimeCursor(Cursor):
+    """Behind which item a listing by a time goes on."""
 
-    value: Annotated[datetime, Field(strict=False)] | Clean
+    value: Moment
+
+
+class KeyCursor(Cursor):
+    """Behind which item a listing by key goes on."""
+
+    value: Clean
 
 
 AnyCursor = TypeVar("AnyCursor", bound=Cursor)
+
+
+class UnreadableCursorError(InvalidRequestError):
+    """A cursor is not one that a page of the search came with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cursor cannot be read; send next_cursor of the page before as it is.", field="cursor"
+        )
 
 
 def fingerprint(*parts: Any) -> str:
@@ -64,9 +89,7 @@ def read_cursor(text: str, search: str, kind: type[AnyCursor]) -> AnyCursor:
         data = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
         cursor = kind.model_validate_json(data)
     except (ValidationError, ValueError) as error:
-        raise InvalidRequestError(
-            "cursor cannot be read; send next_cursor of the page before as it is.", field="cursor"
-        ) from error
+        raise UnreadableCursorError from error
     if cursor.search != search:
         raise InvalidRequestError(
             "cursor belongs to another search; send the same namespace_prefix, query, filter and "

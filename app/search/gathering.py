@@ -62,8 +62,8 @@ async def gather_scope(
             ) <= {limit} AS fits
         )
         SELECT fits, (
-            SELECT {packed(ITEM)} FROM items i
-            WHERE {scope.holds_item(parameters)} AND (SELECT fits FROM size)
+            SELECT {packed(ITEM, passes=scope.passes(parameters))} FROM items i
+            WHERE {scope.is_alive(parameters)} AND (SELECT fits FROM size)
         ) AS items, (
             SELECT {packed(PASSAGE, similarity=asked.similarity(parameters))} FROM passages p
             WHERE {of_passages} AND (SELECT fits FROM size)
@@ -95,13 +95,17 @@ async def gather_chosen(
     """Return the items of a scope that are among `item_ids`, or all that pass its filter."""
     parameters = Parameters()
     index_id = parameters.add(asked.index_id, "smallint")
-    chosen = scope.holds_item(parameters)
-    if item_ids is not None:
-        chosen += f" AND i.id = ANY({parameters.add(list(item_ids), 'bigint[]')})"
+    passes = scope.passes(parameters)
+    if item_ids is None:
+        wanted = passes
+    else:
+        wanted = f"i.id = ANY({parameters.add(list(item_ids), 'bigint[]')})"
     row = await connection.fetchrow(
         f"""
-        WITH chosen AS MATERIALIZED (SELECT * FROM items i WHERE {chosen})
-        SELECT (SELECT {packed(ITEM)} FROM chosen i) AS items, (
+        WITH chosen AS MATERIALIZED (
+            SELECT * FROM items i WHERE {scope.is_alive(parameters)} AND {wanted}
+        )
+        SELECT (SELECT {packed(ITEM, passes=passes)} FROM chosen i) AS items, (
             SELECT {packed(PASSAGE, similarity=asked.similarity(parameters))}
             FROM chosen CROSS JOIN LATERAL (
                 SELECT * FROM passages p WHERE p.namespace = chosen.namespace

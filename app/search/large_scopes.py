@@ -1,15 +1,16 @@
 """Scopes too large to read: which of their items are worth ranking."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from pgvector import HalfVector
 
 from app.db import Connection
+from app.providers.embeddings.base import Vector
 from app.search.gathering import Asked
 from app.search.lexical import Statistics, coverage, saturation
-from app.search.pool import HIT, Rows, packed, unpack
+from app.search.pool import HIT, Rows, item_of_number, packed, passage_number, unpack
 from app.search.scope import Scope
 from app.sql import Parameters
 
@@ -28,6 +29,9 @@ _MIN_EF_SEARCH = 200
 _MAX_EF_SEARCH = 1000
 """pgvector's limit."""
 
+_MOST_PINNED = 1000
+"""As many as a page can hold."""
+
 _NEIGHBOURS = 2
 """Turns before and after a candidate that are ranked with it, as far as `context` looks."""
 
@@ -40,11 +44,11 @@ class Survey:
     statistics: Statistics
     hits: Rows
 
-    def best_by_words(self, passages: int) -> list[int]:
-        """Return the items of the passages that hold most of the query's rarer words."""
+    def best_by_words(self, items: int) -> list[int]:
+        """Return the items whose passages hold most of the query's rarer words, best first."""
         hits = self.hits
-        found, passage_of = np.unique(hits[["item_id", "ordinal"]], return_inverse=True)
-        weights = np.zeros((len(self.statistics.passages_with), len(found)), np.float64)
+        found, passage_of = np.unique(passage_number(hits), return_inverse=True)
+        weights = np.zeros((len(self.statistics.passages_with), len(found)))
         weight = saturation(
             hits["frequency"].astype(np.float64),
             hits["length"].astype(np.float64),
@@ -52,8 +56,9 @@ class Survey:
         )
         np.maximum.at(weights, (hits["word"], passage_of.ravel()), weight)
         score = coverage(weights, self.statistics.rarity)
-        best = np.argsort(-score, kind="stable")[:passages]
-        return [int(item) for item in found["item_id"][best]]
+        item_ids = item_of_number(found)[np.argsort(-score, kind="stable")]
+        _, firsts = np.unique(item_ids, return_index=True)
+        return [int(item_id) for item_id in item_ids[np.sort(firsts)[:items]]]
 
 
 async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
@@ -94,7 +99,9 @@ async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
         FROM (
             SELECT avg(CASE WHEN {scope.namespace_in_range("p", parameters)}
                     AND p.index_id = {index_id} THEN 1.0 ELSE 0.0 END)::float8 AS passage_share,
-                avg(p.length)::float8 AS average_length
+                avg(p.length) FILTER (
+                    WHERE {scope.namespace_in_range("p", parameters)} AND p.index_id = {index_id}
+                )::float8 AS average_length
             FROM passages p {_sample("passages")}
         ) AS passages
         """,
@@ -116,7 +123,7 @@ def _sample(table: str) -> str:
     return f"""TABLESAMPLE SYSTEM ((
         SELECT least(100, 100.0 * {_SAMPLE} / greatest(reltuples, 1))
         FROM pg_class WHERE oid = '{table}'::regclass
-    ))"""
+    )) REPEATABLE (0)"""
 
 
 async def nearest_by_index(
@@ -124,11 +131,17 @@ async def nearest_by_index(
 ) -> list[int]:
     """Return the items of the nearest passages, one as often as it matched.
 
-    Fewer than `passages` means that the index gave up or the scope has no more. Runs in a
-    transaction, whose planner settings it changes.
+    Fewer than `passages` means that the index gave up or the scope has no more.
     """
     if asked.vector is None:
         return []
+    async with connection.transaction():
+        return await _nearest_by_index(connection, scope, asked, asked.vector, passages)
+
+
+async def _nearest_by_index(
+    connection: Connection, scope: Scope, asked: Asked, to: Vector, passages: int
+) -> list[int]:
     # A plan that sorts would read the whole scope; without sorting only the HNSW index delivers
     # the order, and it goes on (iterative scan) until enough rows have passed the conditions.
     await connection.execute(
@@ -138,8 +151,8 @@ async def nearest_by_index(
     )
     parameters = Parameters()
     # The partial index is recognised by these two integers, so they stand in the text.
-    index_id, dimensions = int(asked.index_id), len(asked.vector)
-    vector = parameters.add(HalfVector(asked.vector), f"halfvec({dimensions})")
+    index_id, dimensions = int(asked.index_id), len(to)
+    vector = parameters.add(HalfVector(to), f"halfvec({dimensions})")
     rows = await connection.fetch(
         f"""
         SELECT p.item_id
@@ -154,7 +167,7 @@ async def nearest_by_index(
     return [row["item_id"] for row in rows]
 
 
-async def neighbours(connection: Connection, item_ids: Sequence[int]) -> list[int]:
+async def neighbours(connection: Connection, item_ids: Iterable[int]) -> list[int]:
     """Return the items that stand beside some items in their threads."""
     rows = await connection.fetch(
         """
@@ -173,5 +186,16 @@ async def neighbours(connection: Connection, item_ids: Sequence[int]) -> list[in
         """,
         list(item_ids),
         _NEIGHBOURS + 1,
+    )
+    return [row["id"] for row in rows]
+
+
+async def pinned_items(connection: Connection, scope: Scope) -> list[int]:
+    """Return the pinned items of a scope, the last updated first."""
+    parameters = Parameters()
+    rows = await connection.fetch(
+        f"SELECT i.id FROM items i WHERE i.pinned AND {scope.is_alive(parameters)} "
+        f"ORDER BY i.updated_at DESC LIMIT {_MOST_PINNED}",
+        *parameters.values,
     )
     return [row["id"] for row in rows]

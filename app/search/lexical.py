@@ -38,6 +38,13 @@ class Statistics:
         rarity: Floats = np.log1p((self.passages - have + 0.5) / (have + 0.5))
         return rarity
 
+    @property
+    def known(self) -> float:
+        """Return the share of the query, by rarity, whose words stand anywhere in the scope."""
+        rarity = self.rarity
+        total = float(rarity.sum())
+        return float(rarity[self.passages_with > 0].sum()) / total if total else 0.0
+
 
 def statistics_of(passages: Rows, hits: Rows, words: int) -> Statistics:
     """Count over all passages of a scope."""

@@ -4,7 +4,7 @@ from asyncpg import Record
 
 from app.db import Connection
 from app.search.budget import within_tokens
-from app.search.cursors import ListedCursor, write_cursor
+from app.search.cursors import KeyCursor, TimeCursor, write_cursor
 from app.search.found import Found, Result
 from app.search.prepared import Listing
 from app.search.results import count_items
@@ -47,7 +47,10 @@ async def _fetch(
 
 
 def _cursor(search: Listing, column: str, row: Record) -> str:
-    return write_cursor(ListedCursor(search=search.name, item_id=row["id"], value=row[column]))
+    kind = KeyCursor if column == "key" else TimeCursor
+    return write_cursor(
+        kind.model_construct(search=search.name, item_id=row["id"], value=row[column])
+    )
 
 
 def _within_budget(results: list[Result], budget: int | None) -> list[Result]:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from app.search.cursors import RankedCursor
+from app.search.cursors import MOST_SEEN, RankedCursor
+from app.search.lexical import Statistics
 from app.search.pool import Integers
 from app.search.prepared import RankedSearch
 from app.search.ranking import Ranking, sort_keys
@@ -10,12 +11,12 @@ from app.search.ranking import Ranking, sort_keys
 
 def eligible(ranking: Ranking, *, min_score: float | None, matched_only: bool) -> Integers:
     """Return the places that may be returned, best first: good enough, with a word if need be."""
-    order = ranking.order
+    order: Integers = ranking.order[ranking.pool.items["passes"][ranking.order]]
     if min_score is not None:
         pinned = ranking.pool.items["pinned"][order]
         order = order[pinned | (np.nan_to_num(ranking.score[order], nan=-1.0) >= min_score)]
     if matched_only:
-        order = order[ranking.relevance.words.max(axis=0, initial=0.0)[order] > 0]
+        order = order[ranking.relevance.has_word[order]]
     return order
 
 
@@ -31,15 +32,20 @@ def behind(ranking: Ranking, order: Integers, cursor: RankedCursor) -> Integers:
     return order[later]
 
 
-def cursor_behind(ranking: Ranking, place: int, search: RankedSearch) -> RankedCursor:
+def cursor_behind(
+    ranking: Ranking, place: int, search: RankedSearch, statistics: Statistics
+) -> RankedCursor:
     """Return the cursor behind the item at a place, the last of the page of a search."""
     item, score = ranking.pool.items[place], ranking.score[place]
     return RankedCursor(
         search=search.name,
         item_id=int(item["id"]),
-        seen=search.seen + search.page.limit,
+        seen=min(search.seen + search.page.limit, MOST_SEEN),
         now=search.now,
         pinned=bool(item["pinned"]),
         score=None if np.isnan(score) else float(score),
         updated_at=float(item["updated_at"]),
+        passages=statistics.passages,
+        average_length=statistics.average_length,
+        passages_with=statistics.passages_with.tolist(),
     )

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
+Truths: TypeAlias = npt.NDArray[np.bool_]
 Rows: TypeAlias = npt.NDArray[Any]
 """A structured array, its fields named as in the types below."""
 
@@ -17,6 +18,7 @@ ITEM = {
     "updated_at": ("float8send(extract(epoch FROM i.updated_at)::float8)", ">f8"),
     "importance": ("float8send(coalesce(i.importance, 'NaN'))", ">f8"),
     "pinned": ("boolsend(i.pinned)", "?"),
+    "passes": ("boolsend({passes})", "?"),
     "thread": (
         "int8send(coalesce(hashtextextended(i.thread_id, hashtextextended(i.namespace, 0)), 0))",
         ">i8",
@@ -63,6 +65,8 @@ def unpack(columns: Columns, data: bytes | None) -> Rows:
 class Pool:
     """Items in ascending order of id, their passages, and where the query's words stand.
 
+    Items that do not pass the filter are not returned, but neighbours may lean on what they say.
+
     `item_of` and `passage_of` lead from a passage and a hit to the row it belongs to.
     """
 
@@ -88,6 +92,12 @@ def passage_number(rows: Rows) -> Integers:
     """Return one number for the passage of each row; an item has fewer than 2^15 passages."""
     numbers: Integers = (rows["item_id"] << 15) | rows["ordinal"]
     return numbers
+
+
+def item_of_number(numbers: Integers) -> Integers:
+    """Return the item of each passage that `passage_number` gave a number."""
+    items: Integers = numbers >> 15
+    return items
 
 
 def _joined(rows: Rows, wanted: Integers, ascending: Integers) -> tuple[Rows, Integers]:

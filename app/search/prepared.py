@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass
 
-from app.search.cursors import ListedCursor, RankedCursor, fingerprint, read_cursor
+import numpy as np
+
+from app.search.cursors import (
+    KeyCursor,
+    RankedCursor,
+    TimeCursor,
+    UnreadableCursorError,
+    fingerprint,
+    read_cursor,
+)
+from app.search.lexical import Statistics
 from app.search.ranking import HalfLives, Weights
 from app.search.relevance import Mode
 from app.search.schemas import DEFAULT_LIMIT, BlendHalfLives, BlendWeights, SearchItems, Sort
@@ -29,7 +39,7 @@ class Listing:
     scope: Scope
     page: Page
     sort: Sort
-    cursor: ListedCursor | None
+    cursor: TimeCursor | KeyCursor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,16 @@ class RankedSearch:
         return self.cursor.now if self.cursor else self.scope.now.timestamp()
 
     @property
+    def statistics(self) -> Statistics | None:
+        """What BM25 rests on where a page before fixed it."""
+        if self.cursor is None:
+            return None
+        known = self.cursor
+        return Statistics(
+            known.passages, known.average_length, np.array(known.passages_with, np.float64)
+        )
+
+    @property
     def seen(self) -> int:
         """How many results come before the page."""
         return self.cursor.seen if self.cursor else self.page.offset
@@ -66,8 +86,13 @@ PreparedSearch = Listing | RankedSearch
 def listing(body: SearchItems, scope: Scope, *, refresh_ttl: bool) -> Listing:
     """Prepare a search without a query; raises InvalidRequestError."""
     name = _name(body, scope)
-    cursor = read_cursor(body.cursor, name, ListedCursor) if body.cursor else None
-    return Listing(name, scope, _page(body, refresh_ttl), body.sort or "-updated_at", cursor)
+    sort = body.sort or "-updated_at"
+    cursor: TimeCursor | KeyCursor | None = None
+    if body.cursor is not None and sort in ("key", "-key"):
+        cursor = read_cursor(body.cursor, name, KeyCursor)
+    elif body.cursor is not None:
+        cursor = read_cursor(body.cursor, name, TimeCursor)
+    return Listing(name, scope, _page(body, refresh_ttl), sort, cursor)
 
 
 def ranked(
@@ -76,20 +101,28 @@ def ranked(
     """Prepare a search with a query; raises InvalidRequestError."""
     name = _name(body, scope)
     mode = body.mode or "hybrid"
+    compared = [] if mode == "vector" else words
     return RankedSearch(
         name=name,
         scope=scope,
         page=_page(body, refresh_ttl),
         query=body.query if embeds and mode != "text" else None,
-        words=[] if mode == "vector" else words,
+        words=compared,
         mode=mode,
         weights=(body.weights or BlendWeights()).as_weights(),
         half_lives=(body.half_life_days or BlendHalfLives()).as_half_lives(),
         min_score=body.min_score,
         diversity=body.diversity or 0.0,
-        cursor=read_cursor(body.cursor, name, RankedCursor) if body.cursor else None,
+        cursor=None if body.cursor is None else _ranked_cursor(body.cursor, name, compared),
         explain=bool(body.explain),
     )
+
+
+def _ranked_cursor(text: str, name: str, words: list[QueryWord]) -> RankedCursor:
+    cursor = read_cursor(text, name, RankedCursor)
+    if len(cursor.passages_with) != len(words):
+        raise UnreadableCursorError
+    return cursor
 
 
 def _name(body: SearchItems, scope: Scope) -> str:

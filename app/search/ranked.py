@@ -18,9 +18,7 @@ from app.search.prepared import RankedSearch
 from app.search.ranking import Ranking, rank
 from app.search.relevance import relevance
 from app.search.results import count_items, fetch_items, fetch_texts, fetch_vectors
-
-_DIVERSITY_REACH = 4
-"""How many times deeper than the page diversity looks for results that differ."""
+from app.search.schemas import MAX_DIVERSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +37,36 @@ class RankedRun:
         """Return the page that is asked for; scopes of up to `largest` passages are read whole."""
         search = self.search
         wanted = search.seen + search.page.limit
-        reach = wanted * _DIVERSITY_REACH if search.diversity else wanted + 1
         candidates = await find_candidates(
-            self.connection, search.scope, self.asked, wanted=reach, largest=largest
+            self.connection,
+            search.scope,
+            self.asked,
+            wanted=MAX_DIVERSE if search.diversity else wanted + 1,
+            largest=largest,
         )
-        compared = relevance(candidates.pool, candidates.statistics, search.mode)
+        statistics = search.statistics or candidates.statistics
+        compared = relevance(candidates.pool, statistics, search.mode)
         ranking = rank(candidates.pool, compared, search.weights, search.half_lives, search.now)
         order = eligible(ranking, min_score=search.min_score, matched_only=search.mode == "text")
-        if search.diversity:
-            order = await self._diversified(ranking, order[:reach], wanted)
-        rest = behind(ranking, order, search.cursor) if search.cursor else order[search.seen :]
+        pages = await self._diversified(ranking, order, wanted) if search.diversity else order
+        rest = behind(ranking, pages, search.cursor) if search.cursor else pages[search.seen :]
         places = [int(place) for place in rest[: search.page.limit]]
-        has_more = len(rest) > len(places) > 0 and not search.diversity
+        cursor = None
+        if len(rest) > len(places) > 0 and not search.diversity:
+            cursor = write_cursor(cursor_behind(ranking, places[-1], search, statistics))
         return Found(
             results=await self._results(candidates, ranking, places),
-            next_cursor=(
-                write_cursor(cursor_behind(ranking, places[-1], search)) if has_more else None
-            ),
+            next_cursor=cursor,
             total=await self._total(candidates, order),
             search=explain_search(search, candidates) if search.explain else None,
         )
 
     async def _diversified(self, ranking: Ranking, order: Integers, count: int) -> Integers:
-        """Return the first `count` of an order, those held back that resemble better ones."""
+        """Return the first `count` of an order, those held back that resemble better ones.
+
+        Always of the same best ones, however few are wanted, so that pages do not overlap.
+        """
+        order = order[:MAX_DIVERSE]
         vectors = await fetch_vectors(
             self.connection, self.asked.index_id, _best_passages(ranking, order)
         )
@@ -102,7 +107,8 @@ class RankedRun:
             return None
         if candidates.way != "index":
             return len(order)
-        return await count_items(self.connection, self.search.scope)
+        words = self.asked if self.search.mode == "text" else None
+        return await count_items(self.connection, self.search.scope, words)
 
 
 def _score(ranking: Ranking, place: int) -> float | None:

@@ -6,6 +6,7 @@ import numpy as np
 from asyncpg import Record
 
 from app.db import Connection
+from app.search.gathering import Asked
 from app.search.pool import Floats
 from app.search.scope import Scope
 from app.sql import Parameters
@@ -34,11 +35,19 @@ async def fetch_items(
     return {row["id"]: row for row in rows}
 
 
-async def count_items(connection: Connection, scope: Scope) -> int:
-    """Return how many items a scope holds."""
+async def count_items(connection: Connection, scope: Scope, having: Asked | None = None) -> int:
+    """Return how many items a scope holds, or how many of them have a word of what is asked."""
     parameters = Parameters()
+    condition = scope.holds_item(parameters)
+    if having is not None:
+        in_scope = scope.namespace_in_range("t", parameters)
+        condition += (
+            f" AND i.id IN (SELECT t.item_id FROM {having.terms(parameters)} JOIN terms t "
+            f"ON t.term = q.term AND {in_scope} "
+            f"AND t.index_id = {parameters.add(having.index_id, 'smallint')})"
+        )
     counted = await connection.fetchval(
-        f"SELECT count(*) FROM items i WHERE {scope.holds_item(parameters)}", *parameters.values
+        f"SELECT count(*) FROM items i WHERE {condition}", *parameters.values
     )
     return int(counted)
 

@@ -13,10 +13,12 @@ DEFAULT_LIMIT = 10
 MAX_LIMIT = 1000
 MAX_OFFSET = 100_000
 MAX_QUERY_CHARACTERS = 20_000
-MAX_CURSOR_CHARACTERS = 2_000
+MAX_CURSOR_CHARACTERS = 6_000
 MAX_TOKENS = 10_000_000
 MAX_DAYS = 36_500
 MAX_WEIGHT = 1000
+MAX_DIVERSE = 1000
+"""Results that can be told apart from one another in some hundredths of a second."""
 
 Sort: TypeAlias = Literal["updated_at", "-updated_at", "created_at", "-created_at", "key", "-key"]
 """Column a listing is ordered by; - is descending."""
@@ -25,7 +27,7 @@ QueryText = Annotated[
     str, Field(max_length=MAX_QUERY_CHARACTERS, json_schema_extra=CLEAN), AfterValidator(storable)
 ]
 Weight = Annotated[Real, Field(ge=0, le=MAX_WEIGHT)]
-Days = Annotated[Real, Field(gt=0, le=MAX_DAYS)]
+Days = Annotated[Real, Field(ge=0.001, le=MAX_DAYS)]
 Part = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -92,7 +94,7 @@ class SearchItems(Schema):
         None, description="How soon recency and strength fade."
     )
     min_score: Annotated[Real, Field(ge=0, le=1)] | None = Field(
-        None, description="Leave out items that score less; pinned ones stay."
+        None, description="Leave out items that score less or were not compared; pinned ones stay."
     )
     diversity: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None,
@@ -100,7 +102,8 @@ class SearchItems(Schema):
     )
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Number] | None = Field(
         None,
-        description="Leave out items once their values exceed about this many tokens together.",
+        description="Leave out items whose values do not fit into about so many tokens, together "
+        "with those before them on the page.",
     )
     limit: Annotated[int, Field(ge=0, le=MAX_LIMIT), Number] | None = Field(
         None,
@@ -129,6 +132,8 @@ class SearchItems(Schema):
             raise ValueError("cursor and offset are both given; send one of them")
         if self.cursor is not None and self.diversity:
             raise ValueError("cursor and diversity are both given; use offset instead of cursor")
+        if self.diversity and (self.offset or 0) + (self.limit or DEFAULT_LIMIT) > MAX_DIVERSE:
+            raise ValueError(f"diversity reaches {MAX_DIVERSE} results; lower offset or limit")
         if self.sort is not None and self.query and self.query.strip():
             raise ValueError("sort and query are both given; a query ranks by score")
         return self
@@ -149,10 +154,10 @@ class Explanation(BaseModel):
     relevance: float | None = Field(description="By meaning and words; null: nothing to compare.")
     similarity: float | None = Field(description="Cosine of the passage's and query's vectors.")
     lexical: Part | None = Field(description="Share of the query's words covered; BM25.")
-    recency: Part
-    importance: Part
-    strength: Part
-    pinned: bool
+    recency: Part = Field(description="Halved with every half-life since the update.")
+    importance: Part = Field(description="The item's, or 0.5.")
+    strength: Part = Field(description="How firmly it is remembered, by its uses.")
+    pinned: bool = Field(description="Whether it comes before all others for that.")
     words: list[MatchedWord] = Field(description="Those the item covers, here or nearby.")
     passage: str | None = Field(description="The text that matched best.")
     found_by: list[Literal["vector", "text", "context"]] = Field(
@@ -163,15 +168,15 @@ class Explanation(BaseModel):
 class HowSearched(BaseModel):
     """How the scope was searched."""
 
-    mode: Mode
+    mode: Mode = Field(description="As asked, or hybrid.")
     scope: Literal["exact", "index", "filter_first"] = Field(
         description="exact: every passage was compared; index: the indexes named candidates; "
         "filter_first: what passed the filter was compared."
     )
     passages: int = Field(description="In the scope; an estimate unless exact.")
     words: list[str] = Field(description="Words of the query that were looked for.")
-    weights: BlendWeights
-    half_life_days: BlendHalfLives
+    weights: BlendWeights = Field(description="What the score is made of.")
+    half_life_days: BlendHalfLives = Field(description="How soon recency and strength fade.")
 
 
 class FoundItem(Item):

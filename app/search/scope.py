@@ -26,10 +26,19 @@ class Scope:
 
     def holds_item(self, parameters: Parameters) -> str:
         """Return the whole condition on a row of `items i`."""
-        conditions = [self.namespace_in_range("i", parameters)]
-        if not self.with_expired:
-            now = parameters.add(self.now, "timestamptz")
-            conditions.append(f"(i.expires_at IS NULL OR i.expires_at > {now})")
+        return f"{self.is_alive(parameters)} AND {self.passes(parameters)}"
+
+    def is_alive(self, parameters: Parameters) -> str:
+        """Return the condition that an item is in the namespaces and has not expired."""
+        in_range = self.namespace_in_range("i", parameters)
+        if self.with_expired:
+            return in_range
+        now = parameters.add(self.now, "timestamptz")
+        return f"{in_range} AND (i.expires_at IS NULL OR i.expires_at > {now})"
+
+    def passes(self, parameters: Parameters) -> str:
+        """Return the condition that an item is valid when it should be and passes the filter."""
+        conditions = ["true"]
         if self.valid_at is not None:
             moment = parameters.add(self.valid_at, "timestamptz")
             conditions.append(f"(i.valid_from IS NULL OR i.valid_from <= {moment})")

@@ -86,7 +86,7 @@ class SearchService:
 
     async def run(self, access: Access, search: PreparedSearch, vector: Vector | None) -> Found:
         """Return a prepared search's page, restarting lifetimes if that is wanted."""
-        if search.page.limit == 0:
+        if search.page.limit == 0 and not search.page.with_total:
             return Found([])
         async with self._database.connection(access.root) as connection:
             if isinstance(search, Listing):

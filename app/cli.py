@@ -19,7 +19,7 @@ from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
 from app.key_commands import keys
 from app.logging import configure_logging
-from app.passage_index import EmbeddingModelMismatchError
+from app.passage_index import EmbeddingModelMismatchError, prepare
 from app.providers.errors import ProviderError
 from app.resources import NoDatabaseError, SettingError, open_resources
 from app.startup import (
@@ -28,6 +28,8 @@ from app.startup import (
     check_before_serving,
     running_database,
 )
+from app.store.paths import check_path
+from app.store.reindexing import ReindexError, reindex
 from app.worker import run_worker
 
 cli = typer.Typer(
@@ -49,6 +51,7 @@ _EXPLAINED = (
     migrations.MigrationFailedError,
     migrations.SchemaMismatchError,
     ProviderError,
+    ReindexError,
     AppError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -125,6 +128,33 @@ def migrate() -> None:
     with running_database(Settings()) as running:
         migrations.upgrade(str(running.database_url))
     typer.echo(f"The schema is at revision {migrations.newest_revision()}.")
+
+
+@cli.command("reindex")
+def reindex_items(
+    drop_others: Annotated[
+        bool,
+        typer.Option(
+            "--drop-others",
+            help="Then remove what is indexed in other ways; no server may use it any more.",
+        ),
+    ] = False,
+) -> None:
+    """Index every item for the configured model and language, while servers go on."""
+    settings = Settings()
+    configure_logging(settings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for path in settings.index_fields:
+        check_path(path, "MEMORYD_INDEX_FIELDS")
+    with running_database(settings) as running:
+        asyncio.run(_reindex(running, drop_others=drop_others))
+
+
+async def _reindex(settings: Settings, *, drop_others: bool) -> None:
+    # One connection for the long statements, and one for the short.
+    chosen = settings.model_copy(update={"database_pool_size": 2})
+    async with open_resources(chosen, choose_index=prepare) as resources:
+        await reindex(resources, typer.echo, drop_others=drop_others)
 
 
 @cli.command()

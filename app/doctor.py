@@ -9,13 +9,15 @@ from typing_extensions import override
 
 from app import migrations
 from app.config import Settings
-from app.db import asyncpg_url
+from app.db import EVERYTHING, Database, asyncpg_url
 from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
-from app.passage_index import EmbeddingModelMismatchError
+from app.passage_index import EmbeddingModelMismatchError, name_of
 from app.providers.errors import ProviderError
 from app.resources import SettingError, open_resources
 from app.startup import is_loopback, open_keys, running_database
+from app.store.reindexing import half_filled, is_under_way
+from app.terms import Vocabulary
 
 OLDEST_POSTGRESQL = 150_000
 OLDEST_PGVECTOR = (0, 8)
@@ -54,6 +56,7 @@ async def _look(settings: Settings, findings: list[Finding]) -> None:
         findings.append(Finding(True, "schema", f"at revision {migrations.newest_revision()}"))
         findings.append(await _keys(settings))
         findings.append(await _embedding(settings))
+        findings.extend(await _indexes(settings))
     except migrations.SchemaMismatchError as error:
         findings.append(Finding(False, "schema", str(error)))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -110,6 +113,48 @@ async def _embedding(settings: Settings) -> Finding:
     except (EmbeddingModelMismatchError, SettingError, AppError, ProviderError) as error:
         return Finding(False, "embedding", str(error))
     return Finding(True, "embedding", f"{settings.embedding} answers")
+
+
+async def _indexes(settings: Settings) -> list[Finding]:
+    """Tell what a reindex would mend; nothing where there is nothing."""
+    database = await Database.open(str(settings.database_url), pool_size=1)
+    try:
+        async with database.connection(EVERYTHING) as connection:
+            stored = await connection.fetchval(
+                "SELECT vocabulary FROM passage_indexes WHERE active"
+            )
+        if await is_under_way(database):
+            return [Finding(True, "reindex", "under way")]
+        return [*_terms(settings, stored), *_half_filled(await half_filled(database))]
+    except AppError as error:
+        return [Finding(False, "reindex", str(error))]
+    finally:
+        await database.close()
+
+
+def _terms(settings: Settings, stored: str | None) -> Iterator[Finding]:
+    try:
+        configured = name_of(Vocabulary(settings.language))
+    except ValueError as error:
+        yield Finding(False, "terms", f"MEMORYD_LANGUAGE: {error}")
+        return
+    if stored not in {None, configured}:
+        yield Finding(
+            False,
+            "terms",
+            f"stored as {stored}, configured as {configured}: words are found less well; "
+            "run `memoryd reindex`",
+        )
+
+
+def _half_filled(names: list[str]) -> Iterator[Finding]:
+    for name in names:
+        yield Finding(
+            False,
+            "reindex",
+            f"stopped before all was indexed for {name}; run `memoryd reindex` with that "
+            "configuration, or `memoryd reindex --drop-others` with the present one",
+        )
 
 
 async def _keys(settings: Settings) -> Finding:

@@ -38,10 +38,10 @@ log = structlog.get_logger()
 class EmbeddingModelMismatchError(Exception):
     """The database holds passages of another model than the configured one."""
 
-    def __init__(self, stored: str, configured: str, passages: int) -> None:
+    def __init__(self, stored: str, configured: str) -> None:
         super().__init__(
-            f"The database holds {passages} passages of {stored}, but this server is "
-            f"configured for {configured}; vectors of two models cannot be compared. "
+            f"The database is indexed for {stored}, but this server is configured for "
+            f"{configured}; vectors of two models cannot be compared. "
             "Run `memoryd reindex` with this configuration, while servers with the old one go on "
             f"serving, or set MEMORYD_EMBEDDING={stored.partition(' ')[0]}."
         )
@@ -97,7 +97,7 @@ class Making:
 
     @override
     def __str__(self) -> str:
-        return f"{self.embedding} ({self.dimensions} dimensions)"
+        return self.embedding + (f" ({self.dimensions} dimensions)" if self.dimensions else "")
 
 
 def name_of(vocabulary: Vocabulary) -> str:
@@ -110,6 +110,11 @@ def making(embedder: Embedder | None, vocabulary: Vocabulary) -> Making:
     if embedder is None:
         return Making("none", 0, name_of(vocabulary))
     return Making(embedder.name, embedder.dimensions, name_of(vocabulary))
+
+
+def making_of(row: Row) -> Making:
+    """Return what a row of the table names."""
+    return Making(row["embedding"], row["dimensions"], row["vocabulary"])
 
 
 async def register(
@@ -126,20 +131,31 @@ async def register(
         active = await connection.fetchrow(
             "SELECT id, embedding, dimensions, vocabulary FROM passage_indexes WHERE active"
         )
-        if active and _making_of(active) != wanted and await _is_empty(connection, active):
+        if active and making_of(active) != wanted and await _is_empty(connection, active):
             await drop_index(connection, active["id"])
             active = None
         if active is None:
-            index_id = await create_index(connection, wanted, active=True)
+            index_id = await find_or_add(connection, wanted)
+            if wanted.dimensions:
+                await connection.execute(create_vector_index(index_id, wanted.dimensions))
+            await activate(connection, index_id)
             return PassageIndex(index_id, embedder, vocabulary)
-    stored = _making_of(active)
+    stored = making_of(active)
     if (stored.embedding, stored.dimensions) != (wanted.embedding, wanted.dimensions):
-        raise EmbeddingModelMismatchError(
-            str(stored), str(wanted), await _count_passages(database, active["id"])
-        )
+        raise EmbeddingModelMismatchError(str(stored), str(wanted))
     if stored != wanted:
         log.warning("terms_outdated", stored=stored.vocabulary, mended_by="memoryd reindex")
     return PassageIndex(active["id"], embedder, vocabulary)
+
+
+async def prepare(
+    database: Database, embedder: Embedder | None, vocabulary: Vocabulary
+) -> PassageIndex:
+    """Return the index for a way of making passages, active or not, for a reindex to fill."""
+    async with database.transaction(EVERYTHING) as connection:
+        await lock_registration(connection)
+        index_id = await find_or_add(connection, making(embedder, vocabulary))
+    return PassageIndex(index_id, embedder, vocabulary)
 
 
 async def lock_registration(connection: Connection) -> None:
@@ -147,45 +163,58 @@ async def lock_registration(connection: Connection) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _REGISTRATION_LOCK)
 
 
-async def create_index(connection: Connection, wanted: Making, *, active: bool) -> int:
-    """Add an index without passages, and return its number."""
-    index_id = await connection.fetchval(
-        "INSERT INTO passage_indexes (embedding, dimensions, vocabulary, active) "
-        "VALUES ($1, $2, $3, $4) RETURNING id",
-        wanted.embedding,
-        wanted.dimensions,
-        wanted.vocabulary,
-        active,
+async def find_or_add(connection: Connection, wanted: Making) -> int:
+    """Return the number of the index whose passages are made so; a new one is not active."""
+    named = (wanted.embedding, wanted.dimensions, wanted.vocabulary)
+    found = await connection.fetchval(
+        "SELECT id FROM passage_indexes "
+        "WHERE (embedding, dimensions, vocabulary) = ($1, $2, $3) ORDER BY active DESC, id LIMIT 1",
+        *named,
     )
-    if wanted.dimensions:
-        # Names and type modifiers cannot be bound; both values are integers of our own.
-        await connection.execute(
-            f"CREATE INDEX passages_embedding_{int(index_id)} ON passages USING hnsw "
-            f"((embedding::halfvec({int(wanted.dimensions)})) halfvec_cosine_ops) "
-            f"WHERE index_id = {int(index_id)}"
+    if found is None:
+        found = await connection.fetchval(
+            "INSERT INTO passage_indexes (embedding, dimensions, vocabulary, active) "
+            "VALUES ($1, $2, $3, false) RETURNING id",
+            *named,
         )
-    return int(index_id)
+    return int(found)
+
+
+async def activate(connection: Connection, index_id: int) -> None:
+    """Make an index the one that servers started from now on use."""
+    await connection.execute("UPDATE passage_indexes SET active = false WHERE active")
+    await connection.execute("UPDATE passage_indexes SET active = true WHERE id = $1", index_id)
+
+
+def vector_index_name(index_id: int) -> str:
+    """Return the name of the HNSW index of an index's vectors."""
+    return f"passages_embedding_{int(index_id)}"
+
+
+def create_vector_index(index_id: int, dimensions: int, *, concurrently: bool = False) -> str:
+    """Return the statement that makes an index's vectors searchable by HNSW."""
+    # Names and type modifiers cannot be bound; the values are integers of our own.
+    return (
+        f"CREATE INDEX {'CONCURRENTLY' if concurrently else ''} IF NOT EXISTS "
+        f"{vector_index_name(index_id)} ON passages USING hnsw "
+        f"((embedding::halfvec({int(dimensions)})) halfvec_cosine_ops) "
+        f"WHERE index_id = {int(index_id)}"
+    )
+
+
+def drop_vector_index(index_id: int, *, concurrently: bool = False) -> str:
+    """Return the statement that undoes it."""
+    way = "CONCURRENTLY" if concurrently else ""
+    return f"DROP INDEX {way} IF EXISTS {vector_index_name(index_id)}"
 
 
 async def drop_index(connection: Connection, index_id: int) -> None:
     """Forget an index that holds no passages."""
-    await connection.execute(f"DROP INDEX IF EXISTS passages_embedding_{int(index_id)}")
+    await connection.execute(drop_vector_index(index_id))
     await connection.execute("DELETE FROM passage_indexes WHERE id = $1", index_id)
-
-
-def _making_of(row: Row) -> Making:
-    return Making(row["embedding"], row["dimensions"], row["vocabulary"])
 
 
 async def _is_empty(connection: Connection, active: Row) -> bool:
     return not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM passages WHERE index_id = $1)", active["id"]
     )
-
-
-async def _count_passages(database: Database, index_id: int) -> int:
-    async with database.connection(EVERYTHING) as connection:
-        counted = await connection.fetchval(
-            "SELECT count(*) FROM passages WHERE index_id = $1", index_id
-        )
-    return int(counted)

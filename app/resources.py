@@ -1,11 +1,12 @@
 """What a process opens once and every service is built from."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from typing import TypeAlias
 
 from app.clock import Clock, SystemClock
 from app.config import Settings
@@ -22,6 +23,9 @@ MANY_WAITING = 1_000
 
 MOST_WAITING = 20_000
 """Items whose uses may wait, some 4 MB; beyond it, uses of further items are dropped."""
+
+
+ChooseIndex: TypeAlias = Callable[[Database, Embedder | None, Vocabulary], Awaitable[PassageIndex]]
 
 
 class NoDatabaseError(Exception):
@@ -117,6 +121,7 @@ async def open_resources(
     *,
     embedder: Embedder | None = None,
     clock: Clock | None = None,
+    choose_index: ChooseIndex = register,
 ) -> AsyncIterator[Resources]:
     """Open everything a process needs, and close it again.
 
@@ -135,7 +140,7 @@ async def open_resources(
     try:
         if batching:
             await batching.warm_up()
-        index = await register(database, batching, vocabulary)
+        index = await choose_index(database, batching, vocabulary)
         yield Resources(settings, database, index, clock, Usage(clock))
     finally:
         if batching:

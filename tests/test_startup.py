@@ -257,11 +257,9 @@ class TestExternal:
         arguments = ("serve", "--port", str(free_port()))
         done = memoryd(*arguments, environment={**external, **other}, cwd=tmp_path)
         assert done.returncode == 1
-        assert done.stderr.startswith(
-            "The database holds 1 embedded passages of fake:hashed (64 dimensions), "
-        )
+        assert done.stderr.startswith("The database is indexed for fake:hashed (64 dimensions), ")
         assert named in done.stderr
-        assert "Set MEMORYD_EMBEDDING=fake:hashed" in done.stderr
+        assert "set MEMORYD_EMBEDDING=fake:hashed" in done.stderr
         assert "Traceback" not in done.stderr
 
     def test_a_taken_port_is_named(

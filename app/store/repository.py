@@ -112,7 +112,7 @@ SELECT namespace, key, id, version, inserted, created_at, updated_at, expires_at
 
 # Runs after the upsert, in a statement of its own: holding the items' row locks and with a
 # fresh snapshot, it sees the passages that a concurrent writer left. Passages of another index
-# go too: they are of the old text, and a reindex under way makes them again.
+# go too, unless they are to be kept: they are of the old text, and a reindex makes them again.
 _REPLACE_PASSAGES = """
 WITH owners AS (
     SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::int[])
@@ -120,7 +120,8 @@ WITH owners AS (
 ), stale AS (
     DELETE FROM passages USING owners
     WHERE passages.namespace = owners.namespace AND passages.key = owners.key
-        AND (passages.ordinal >= owners.passages OR passages.index_id <> $1)
+        AND CASE WHEN passages.index_id = $1 THEN passages.ordinal >= owners.passages
+            ELSE NOT $17 END
     RETURNING passages.item_id, passages.ordinal, passages.index_id
 ), changed AS (
     INSERT INTO passages AS present
@@ -268,8 +269,13 @@ async def replace_passages(
     item_ids: Sequence[int],
     vectors: Sequence[Sequence[Vector | None]],
     index_id: int,
+    *,
+    keep_other_indexes: bool = False,
 ) -> None:
-    """Make the items' passages exactly those of the puts; unchanged ones are not rewritten."""
+    """Make the items' passages exactly those of the puts; unchanged ones are not rewritten.
+
+    Other indexes' passages are kept only where the text is the one that they were made of.
+    """
     passages = [
         (item_id, ordinal, piece, vector)
         for put, item_id, of_item in zip(puts, item_ids, vectors, strict=True)
@@ -293,6 +299,7 @@ async def replace_passages(
         [piece.text for _, _, piece, _ in passages],
         [None if vector is None else HalfVector(vector) for *_, vector in passages],
         *(list(column) for column in (zip(*terms, strict=True) if terms else [()] * 5)),
+        keep_other_indexes,
     )
 
 

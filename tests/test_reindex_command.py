@@ -1,0 +1,139 @@
+import asyncio
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app.config import Settings
+from app.providers.embeddings.fake import FakeEmbedder
+from app.store.reindexing import ReindexError
+from tests.support.command import memoryd
+from tests.support.reindexing import (
+    NAMESPACE,
+    NEW,
+    OLD,
+    Refusing,
+    ask,
+    assert_found,
+    fill,
+    reindexed,
+    serving_in_process,
+    until,
+)
+from tests.support.server import MEMORYD, clean_environment, serving
+
+pytestmark = pytest.mark.slow
+
+ITEMS = 2_000
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url, database_pool_size=5, index_fields=["text"])
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    return {
+        "MEMORYD_DATABASE_URL": str(settings.database_url),
+        "MEMORYD_EMBEDDING": "fake:hashed",
+        "MEMORYD_INDEX_FIELDS": "text",
+    }
+
+
+@pytest.fixture
+async def filled(settings: Settings) -> None:
+    async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
+        for start in range(0, ITEMS, 500):
+            await fill(store, range(start, start + 500))
+
+
+async def interrupted_at(
+    passages: int, settings: Settings, environment: Mapping[str, str], cwd: Path
+) -> Process:
+    """Return a run that has written so many passages, and goes on."""
+    started = await asyncio.create_subprocess_exec(
+        *(MEMORYD, "reindex"),
+        env={**clean_environment(), **environment, "MEMORYD_EMBEDDING_DIMENSIONS": str(NEW)},
+        cwd=cwd,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    enough = f"SELECT count(*) >= {ITEMS + passages} FROM passages"
+    await until(lambda: ask(settings, enough))
+    assert started.returncode is None
+    return started
+
+
+async def test_a_killed_run_is_completed_by_the_next(
+    settings: Settings, environment: dict[str, str], filled: None, tmp_path: Path
+) -> None:
+    for passages in (1, 600):
+        started = await interrupted_at(passages, settings, environment, tmp_path)
+        started.kill()
+        await started.communicate()
+    assert await ask(settings, "SELECT dimensions FROM passage_indexes WHERE active") == OLD
+    done = memoryd(
+        "reindex",
+        environment={**environment, "MEMORYD_EMBEDDING_DIMENSIONS": str(NEW)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Servers started from now on use fake:hashed (32 dimensions), " in done.stdout
+    async with serving_in_process(settings, FakeEmbedder(NEW)) as store:
+        await assert_found(store, settings, range(0, ITEMS, 500))
+
+
+async def test_a_run_that_is_stopped_says_how_far_it_came(
+    settings: Settings, environment: dict[str, str], filled: None, tmp_path: Path
+) -> None:
+    started = await interrupted_at(100, settings, environment, tmp_path)
+    started.terminate()
+    output, errors = await started.communicate()
+    assert started.returncode == 130
+    assert output.decode().startswith("Indexed ")
+    assert b"Traceback" not in errors
+
+
+async def test_the_doctor_says_that_one_is_due(
+    settings: Settings, environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
+        await fill(store, range(3))
+    with pytest.raises(ReindexError):
+        await reindexed(settings, Refusing(NEW))
+    german = {**environment, "MEMORYD_LANGUAGE": "german"}
+    told = memoryd("doctor", environment=german, cwd=tmp_path).stdout
+    assert "MEND  terms: stored as 1:detected, configured as 1:german: " in told
+    assert "MEND  reindex: stopped before all was indexed for fake:hashed (32 dim" in told
+    done = memoryd("reindex", "--drop-others", environment=german, cwd=tmp_path)
+    assert "Dropped 5 passages made in other ways.\n" in done.stdout
+    told = memoryd("doctor", environment=german, cwd=tmp_path).stdout
+    assert "MEND" not in told
+
+
+def test_the_embedded_database_is_reindexed_while_it_serves_and_while_it_does_not() -> None:
+    # pytest keeps other users out of its directories, and PostgreSQL runs as one for root.
+    with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
+        directory = Path(name)
+        environment = {
+            "MEMORYD_DATA_DIR": f"{name}/data",
+            "MEMORYD_EMBEDDING": "fake:hashed",
+            "MEMORYD_EMBEDDING_DIMENSIONS": str(OLD),
+        }
+        changed = {**environment, "MEMORYD_EMBEDDING_DIMENSIONS": str(NEW)}
+        item = {"namespace": NAMESPACE, "key": "k", "value": {"text": "tea"}}
+        with serving(directory / "log", environment=environment) as server:
+            httpx2.put(f"{server.url}/v1/store/items", json=item).raise_for_status()
+            done = memoryd("reindex", environment=changed, cwd=directory)
+            assert done.returncode == 0, done.stderr
+            httpx2.put(f"{server.url}/v1/store/items", json=item).raise_for_status()
+        done = memoryd("reindex", environment=changed, cwd=directory)
+        assert done.stdout == "Indexed 1 item.\n"
+        with serving(directory / "log", environment=changed) as server:
+            body = {"namespace_prefix": NAMESPACE, "query": "tea"}
+            answer = httpx2.post(f"{server.url}/v1/store/items/search", json=body)
+            assert [found["key"] for found in answer.json()["items"]] == ["k"]

@@ -6,7 +6,8 @@ So a word that stands in a neighbouring turn counts for this one too, by a small
 
 import numpy as np
 
-from app.search.pool import Floats, Integers, Rows
+from app.search.packing import Rows
+from app.search.pool import Floats, Integers
 
 SHARES = (0.7, 0.5)
 """Of a word that stands one and two turns away, and below anywhere in the same thread.

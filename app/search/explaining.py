@@ -8,14 +8,14 @@ import numpy as np
 from app.search.candidates import Candidates
 from app.search.gathering import Asked
 from app.search.prepared import RankedSearch
-from app.search.ranking import Ranking
+from app.search.ranking import Parts, Ranking
 
 
 def explain_item(
-    ranking: Ranking, candidates: Candidates, asked: Asked, place: int, passage: str | None
+    ranking: Ranking, parts: Parts, candidates: Candidates, asked: Asked, place: int
 ) -> dict[str, Any]:
     """Return how the score of the item at a place of the pool came about."""
-    of, parts = ranking.relevance, ranking.parts
+    of = ranking.relevance
     item = candidates.pool.items[place]
     return {
         "relevance": _number(of.score[place]),
@@ -26,7 +26,6 @@ def explain_item(
         "strength": _number(parts.strength[place]),
         "pinned": bool(item["pinned"]),
         "words": _words(ranking, candidates, asked, place),
-        "passage": passage,
         "found_by": _found_by(ranking, candidates, place),
     }
 

@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pgvector import HalfVector
 
-from app.db import Connection, Row
+from app.db import Connection
 from app.providers.embeddings.base import Vector
 from app.search.lexical import Statistics, statistics_of
-from app.search.pool import HIT, ITEM, PASSAGE, USE, Pool, packed, unpack
+from app.search.packing import HITS, ITEMS, PASSAGES, USES, Rows
+from app.search.pool import Pool
 from app.search.scope import Scope
 from app.sql import Parameters
 from app.terms import QueryWord
+
+_SEPARATOR = "\x1f"
+"""Between terms, which hold no control characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,22 @@ class Asked:
         return f"coalesce(1 - (p.embedding <=> {vector}), 'NaN')"
 
     def terms(self, parameters: Parameters) -> str:
-        """Return the table `q` of the terms to look for and the words they stand for."""
-        pairs = [(place, term) for place, word in enumerate(self.words) for term in word.terms]
-        words = parameters.add([place for place, _ in pairs], "smallint[]")
-        terms = parameters.add([term for _, term in pairs], "text[]")
-        return f"unnest({words}, {terms}) AS q (word, term)"
+        """Return the table `q` of the terms to look for and their places, read by `hits`."""
+        terms = _SEPARATOR.join(term for word in self.words for term in word.terms)
+        # One text, because the driver looks closely at every member of a list.
+        listed = f"string_to_table({parameters.add(terms, 'text')}, '{_SEPARATOR}')"
+        return f"{listed} WITH ORDINALITY AS q (term, place)"
+
+    @property
+    def word_of_place(self) -> list[int]:
+        """Return the number of the word that the term at each place, from 1, stands for."""
+        return [0, *(number for number, word in enumerate(self.words) for _ in word.terms)]
+
+    def hits(self, data: bytes | None) -> Rows:
+        """Return packed hits, with the words that their terms stand for."""
+        hits = HITS.unpack(data)
+        hits["word"] = np.array(self.word_of_place)[hits["word"]]
+        return hits
 
 
 async def gather_scope(
@@ -62,18 +78,18 @@ async def gather_scope(
             ) <= {limit} AS fits
         )
         SELECT fits, (
-            SELECT {packed(ITEM, passes=scope.passes(parameters))} FROM items i
+            SELECT {ITEMS.sql(passes=scope.passes(parameters))} FROM items i
             WHERE {scope.is_alive(parameters)} AND (SELECT fits FROM size)
         ) AS items, (
-            SELECT {packed(PASSAGE, similarity=asked.similarity(parameters))} FROM passages p
+            SELECT {PASSAGES.sql(similarity=asked.similarity(parameters))} FROM passages p
             WHERE {of_passages} AND (SELECT fits FROM size)
         ) AS passages, (
-            SELECT {packed(HIT)} FROM {asked.terms(parameters)}
+            SELECT {HITS.sql()} FROM {asked.terms(parameters)}
             JOIN terms t ON t.term = q.term AND {scope.namespace_in_range("t", parameters)}
                 AND t.index_id = {index_id}
             WHERE (SELECT fits FROM size)
         ) AS hits, (
-            SELECT {packed(USE)} FROM item_usage u
+            SELECT {USES.sql()} FROM item_usage u
             WHERE {parameters.add(asked.with_uses, "boolean")} AND (SELECT fits FROM size)
                 AND {scope.namespace_in_range("u", parameters)}
         ) AS uses
@@ -83,10 +99,9 @@ async def gather_scope(
     )
     if row is None or not row["fits"]:
         return None
-    statistics = statistics_of(
-        unpack(PASSAGE, row["passages"]), unpack(HIT, row["hits"]), len(asked.words)
-    )
-    return _pool(row), statistics
+    passages, hits = PASSAGES.unpack(row["passages"]), asked.hits(row["hits"])
+    pool = Pool.of(ITEMS.unpack(row["items"]), passages, hits, USES.unpack(row["uses"]))
+    return pool, statistics_of(passages, hits, len(asked.words))
 
 
 async def gather_chosen(
@@ -105,19 +120,19 @@ async def gather_chosen(
         WITH chosen AS MATERIALIZED (
             SELECT * FROM items i WHERE {scope.is_alive(parameters)} AND {wanted}
         )
-        SELECT (SELECT {packed(ITEM, passes=passes)} FROM chosen i) AS items, (
-            SELECT {packed(PASSAGE, similarity=asked.similarity(parameters))}
+        SELECT (SELECT {ITEMS.sql(passes=passes)} FROM chosen i) AS items, (
+            SELECT {PASSAGES.sql(similarity=asked.similarity(parameters))}
             FROM chosen CROSS JOIN LATERAL (
                 SELECT * FROM passages p WHERE p.namespace = chosen.namespace
                     AND p.key = chosen.key AND p.index_id = {index_id} OFFSET 0
             ) AS p
         ) AS passages, (
-            SELECT {packed(HIT)} FROM chosen CROSS JOIN LATERAL (
+            SELECT {HITS.sql()} FROM chosen CROSS JOIN LATERAL (
                 SELECT * FROM terms t WHERE t.item_id = chosen.id AND t.index_id = {index_id}
                 OFFSET 0
             ) AS t JOIN {asked.terms(parameters)} USING (term)
         ) AS hits, (
-            SELECT {packed(USE)} FROM chosen JOIN item_usage u
+            SELECT {USES.sql()} FROM chosen JOIN item_usage u
                 ON u.namespace = chosen.namespace AND u.item_id = chosen.id
             WHERE {parameters.add(asked.with_uses, "boolean")}
         ) AS uses
@@ -125,13 +140,9 @@ async def gather_chosen(
         *parameters.values,
     )
     assert row is not None  # noqa: S101  # a query of scalars has one row
-    return _pool(row)
-
-
-def _pool(row: Row) -> Pool:
     return Pool.of(
-        unpack(ITEM, row["items"]),
-        unpack(PASSAGE, row["passages"]),
-        unpack(HIT, row["hits"]),
-        unpack(USE, row["uses"]),
+        ITEMS.unpack(row["items"]),
+        PASSAGES.unpack(row["passages"]),
+        asked.hits(row["hits"]),
+        USES.unpack(row["uses"]),
     )

@@ -10,7 +10,8 @@ from app.db import Connection
 from app.providers.embeddings.base import Vector
 from app.search.gathering import Asked
 from app.search.lexical import Statistics, coverage, saturation
-from app.search.pool import HIT, Rows, item_of_number, packed, passage_number, unpack
+from app.search.packing import HITS, Rows
+from app.search.pool import item_of_number, passage_number
 from app.search.scope import Scope
 from app.sql import Parameters
 
@@ -69,29 +70,29 @@ async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
     row = await connection.fetchrow(
         f"""
         WITH counted AS MATERIALIZED (
-            SELECT word, term, hits FROM {asked.terms(parameters)} CROSS JOIN LATERAL (
+            SELECT place, term, hits FROM {asked.terms(parameters)} CROSS JOIN LATERAL (
                 SELECT count(*) AS hits FROM (
                     SELECT FROM terms t WHERE t.term = q.term AND {in_scope}
                     LIMIT {parameters.add(_COUNTED_HITS, "bigint")}
                 ) AS hits
             ) AS counted WHERE hits > 0
         ), rarer AS MATERIALIZED (
-            SELECT word, term FROM (
-                SELECT word, term, sum(hits) OVER (ORDER BY hits, term) AS so_far,
-                    row_number() OVER (ORDER BY hits, term) AS place
+            SELECT place, term FROM (
+                SELECT place, term, sum(hits) OVER (ORDER BY hits, term) AS so_far,
+                    row_number() OVER (ORDER BY hits, term) AS rank
                 FROM counted
             ) AS ordered
-            WHERE place = 1 OR so_far <= {parameters.add(_HITS, "bigint")}
+            WHERE rank = 1 OR so_far <= {parameters.add(_HITS, "bigint")}
         )
         SELECT (
             SELECT avg(CASE WHEN {scope.holds_item(parameters)} THEN 1.0 ELSE 0.0 END)::float8
             FROM items i {_sample("items")}
         ) AS share, passages.*, (
-            SELECT array_agg(word) FROM counted
-        ) AS words, (
-            SELECT array_agg(hits) FROM counted
+            SELECT array_agg(place ORDER BY place) FROM counted
+        ) AS places, (
+            SELECT array_agg(hits ORDER BY place) FROM counted
         ) AS counts, (
-            SELECT {packed(HIT)} FROM rarer q CROSS JOIN LATERAL (
+            SELECT {HITS.sql()} FROM rarer q CROSS JOIN LATERAL (
                 SELECT * FROM terms t WHERE t.term = q.term AND {in_scope}
                 LIMIT {parameters.add(_COUNTED_HITS, "bigint")}
             ) AS t
@@ -112,11 +113,11 @@ async def survey(connection: Connection, scope: Scope, asked: Asked) -> Survey:
     )
     assert row is not None  # noqa: S101  # a query of aggregates has one row
     having = np.zeros(len(asked.words))
-    for word, hits in zip(row["words"] or (), row["counts"] or (), strict=True):
-        having[word] += hits
+    for place, hits in zip(row["places"] or (), row["counts"] or (), strict=True):
+        having[asked.word_of_place[place]] += hits
     passages = max(total * (row["passage_share"] or 0.0), float(having.max(initial=1.0)))
     statistics = Statistics(passages, row["average_length"] or 0.0, having)
-    return Survey(row["share"] or 0.0, statistics, unpack(HIT, row["hits"]))
+    return Survey(row["share"] or 0.0, statistics, asked.hits(row["hits"]))
 
 
 def _sample(table: str) -> str:

@@ -1,10 +1,12 @@
 """BM25: how much of what a query says stands in a passage."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from app.search.pool import Floats, Pool, Rows, passage_number
+from app.search.packing import Rows
+from app.search.pool import Floats, Pool, passage_number
 
 K1 = 0.9
 """How soon more of the same word stops counting.
@@ -20,7 +22,7 @@ _WORD_BITS = 5
 """A query has at most 32 words."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Statistics:
     """What BM25 knows about the scope: its passages, and those with each word of the query."""
 
@@ -28,7 +30,7 @@ class Statistics:
     average_length: float
     passages_with: Floats
 
-    @property
+    @cached_property
     def rarity(self) -> Floats:
         """Return each word's inverse document frequency (Robertson and Zaragoza, 2009; never < 0).
 
@@ -38,7 +40,7 @@ class Statistics:
         rarity: Floats = np.log1p((self.passages - have + 0.5) / (have + 0.5))
         return rarity
 
-    @property
+    @cached_property
     def known(self) -> float:
         """Return the share of the query, by rarity, whose words stand anywhere in the scope."""
         rarity = self.rarity

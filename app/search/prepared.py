@@ -19,6 +19,8 @@ from app.search.schemas import DEFAULT_LIMIT, BlendHalfLives, BlendWeights, Sear
 from app.search.scope import Scope
 from app.terms import QueryWord
 
+_WEIGHTS, _HALF_LIVES = BlendWeights(), BlendHalfLives()
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -109,8 +111,8 @@ def ranked(
         query=body.query if embeds and mode != "text" else None,
         words=compared,
         mode=mode,
-        weights=(body.weights or BlendWeights()).as_weights(),
-        half_lives=(body.half_life_days or BlendHalfLives()).as_half_lives(),
+        weights=(body.weights or _WEIGHTS).as_weights(),
+        half_lives=(body.half_life_days or _HALF_LIVES).as_half_lives(),
         min_score=body.min_score,
         diversity=body.diversity or 0.0,
         cursor=None if body.cursor is None else _ranked_cursor(body.cursor, name, compared),

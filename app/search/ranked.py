@@ -15,7 +15,7 @@ from app.search.gathering import Asked
 from app.search.paging import behind, cursor_behind, eligible
 from app.search.pool import Integers
 from app.search.prepared import RankedSearch
-from app.search.ranking import Ranking, rank
+from app.search.ranking import Ranking, parts, rank
 from app.search.relevance import relevance
 from app.search.results import count_items, fetch_items, fetch_texts, fetch_vectors
 from app.search.schemas import MAX_DIVERSE
@@ -79,28 +79,29 @@ class RankedRun:
         self, candidates: Candidates, ranking: Ranking, places: list[int]
     ) -> list[Result]:
         ids = [int(item_id) for item_id in ranking.pool.items["id"][places]]
-        texts: list[str | None] = [None] * len(places)
         rows = await fetch_items(self.connection, self.search.scope, ids)
-        if self.search.explain:
-            texts = await fetch_texts(
-                self.connection, self.asked.index_id, _best_passages(ranking, places)
-            )
+        why = await self._explanations(candidates, ranking, places)
         results = [
-            Result(
-                rows[item_id], _score(ranking, place), self._why(candidates, ranking, place, text)
-            )
-            for place, item_id, text in zip(places, ids, texts, strict=True)
+            Result(rows[item_id], _score(ranking, place), why.get(place))
+            for place, item_id in zip(places, ids, strict=True)
             if item_id in rows
         ]
         budget = self.search.page.max_tokens
         return results if budget is None else within_tokens(results, budget)
 
-    def _why(
-        self, candidates: Candidates, ranking: Ranking, place: int, text: str | None
-    ) -> dict[str, Any] | None:
-        if not self.search.explain:
-            return None
-        return explain_item(ranking, candidates, self.asked, place, text)
+    async def _explanations(
+        self, candidates: Candidates, ranking: Ranking, places: list[int]
+    ) -> dict[int, dict[str, Any]]:
+        search = self.search
+        if not search.explain:
+            return {}
+        of = parts(ranking.pool, ranking.relevance.score, search.half_lives, search.now)
+        passages = _best_passages(ranking, places)
+        texts = await fetch_texts(self.connection, self.asked.index_id, passages)
+        return {
+            place: explain_item(ranking, of, candidates, self.asked, place) | {"passage": text}
+            for place, text in zip(places, texts, strict=True)
+        }
 
     async def _total(self, candidates: Candidates, order: Integers) -> int | None:
         if not self.search.page.with_total:

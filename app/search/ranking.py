@@ -88,13 +88,6 @@ def blend(of: Parts, weights: Weights) -> Floats:
     return weighted / weights.total
 
 
-def scores(relevance: Relevance, of: Parts, weights: Weights) -> Floats:
-    """Return each item's score; NaN where nothing was compared and nothing else counts."""
-    if weights.relevance == weights.total:
-        return relevance.score
-    return blend(of, weights)
-
-
 def sort_keys(pool: Pool, score: Floats) -> tuple[Floats, ...]:
     """Return what items are ordered by, ascending and the most significant first.
 
@@ -123,15 +116,16 @@ class Ranking:
 
     pool: Pool
     relevance: Relevance
-    parts: Parts
     score: Floats
     order: Integers
 
 
 def rank(pool: Pool, of: Relevance, weights: Weights, half_lives: HalfLives, now: float) -> Ranking:
     """Score and order the items of a pool; `now` in seconds since 1970."""
-    made_of = parts(pool, of.score, half_lives, now)
+    if weights.relevance == weights.total:
+        score = of.score  # not a number where nothing was compared
+    else:
+        score = blend(parts(pool, of.score, half_lives, now), weights)
     # Rounded, so that a last bit does not part what a cursor compares.
-    score = np.round(scores(of, made_of, weights), 9)
-    order = np.lexsort(sort_keys(pool, score)[::-1])
-    return Ranking(pool, of, made_of, score, order)
+    score = np.round(score, 9)
+    return Ranking(pool, of, score, np.lexsort(sort_keys(pool, score)[::-1]))

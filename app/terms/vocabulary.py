@@ -102,19 +102,26 @@ def _terms(token: str, taken: str) -> tuple[str, ...]:
 _remembered_terms = lru_cache(_REMEMBERED)(_terms)
 
 
-def _query_words(token: str, taken: str) -> list[str]:
-    return grams_of_query(token) if is_unspaced(token) else _content_words(token, taken)
+def _query_words(token: str, taken: str) -> list[str] | tuple[str, ...]:
+    if is_unspaced(token):
+        return grams_of_query(token)
+    if len(token) > _REMEMBERED_CHARACTERS:
+        return _content_words(token, taken)
+    return _remembered_words(token, taken)
 
 
-def _content_words(token: str, taken: str) -> list[str]:
+def _content_words(token: str, taken: str) -> tuple[str, ...]:
     """Return the words of a token without function words and parts of one character."""
     whole, *parts = words_of(token) or [""]
     if not whole or is_stop_word(whole, taken):
-        return []
+        return ()
     content = [part for part in parts if not is_stop_word(part, taken)]
     contracted = "'" in whole and len(content) < len(parts)  # l'amour is amour, they'll is nothing
     kept = [part[:MAX_CHARACTERS] for part in content if len(part) > 1]
-    return kept if contracted else [whole[:MAX_CHARACTERS], *kept]
+    return tuple(kept if contracted else [whole[:MAX_CHARACTERS], *kept])
+
+
+_remembered_words = lru_cache(_REMEMBERED)(_content_words)
 
 
 @lru_cache(_REMEMBERED)

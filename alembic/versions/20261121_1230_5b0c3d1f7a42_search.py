@@ -92,6 +92,9 @@ def _widen_items() -> None:
     )
     op.create_index("items_id_index", "items", ["id"])
     op.create_index(
+        "items_pinned_index", "items", ["namespace"], postgresql_where=sa.text("pinned")
+    )
+    op.create_index(
         "items_thread_index",
         "items",
         ["namespace", "thread_id", "position"],
@@ -194,6 +197,7 @@ def downgrade() -> None:
     op.drop_column("items", "thread_id")
     op.drop_column("items", "id")
     op.drop_column("item_versions", "pinned")
+    op.drop_index("items_pinned_index", "items")
     op.drop_column("items", "pinned")
     op.drop_column("passage_indexes", "vocabulary")
     op.alter_column("passage_indexes", "embedding", new_column_name="name", comment=None)

@@ -5,16 +5,11 @@ from typing import Literal, TypeAlias
 
 from app.db import Connection
 from app.search.gathering import Asked, gather_chosen, gather_scope
-from app.search.large_scopes import (
-    Survey,
-    nearest_by_index,
-    neighbours,
-    pinned_items,
-    survey,
-)
+from app.search.large_scopes import nearest_by_index, neighbours, pinned_items
 from app.search.lexical import Statistics
 from app.search.pool import Pool
 from app.search.scope import Scope
+from app.search.surveying import Survey, survey
 
 Way: TypeAlias = Literal["exact", "index", "filter_first"]
 

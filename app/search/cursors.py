@@ -7,8 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import InvalidRequestError
 from app.schemas import Clean, Moment
+from app.search.errors import InvalidCursorError
 from app.terms import MAX_QUERY_WORDS
 
 ItemId = Annotated[int, Field(ge=0, lt=2**63)]
@@ -63,13 +63,7 @@ class KeyCursor(Cursor):
 AnyCursor = TypeVar("AnyCursor", bound=Cursor)
 
 
-class UnreadableCursorError(InvalidRequestError):
-    """A cursor is not one that a page of the search came with."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "cursor cannot be read; send next_cursor of the page before as it is.", field="cursor"
-        )
+UNREADABLE = "cursor cannot be read; send next_cursor of the page before as it is."
 
 
 def fingerprint(*parts: Any) -> str:
@@ -84,16 +78,15 @@ def write_cursor(cursor: Cursor) -> str:
 
 
 def read_cursor(text: str, search: str, kind: type[AnyCursor]) -> AnyCursor:
-    """Return the cursor in a request; raises InvalidRequestError where it does not fit."""
+    """Return the cursor in a request; raises InvalidCursorError where it does not fit."""
     try:
         data = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
         cursor = kind.model_validate_json(data)
     except (ValidationError, ValueError) as error:
-        raise UnreadableCursorError from error
+        raise InvalidCursorError(UNREADABLE) from error
     if cursor.search != search:
-        raise InvalidRequestError(
+        raise InvalidCursorError(
             "cursor belongs to another search; send the same namespace_prefix, query, filter and "
-            "ranking as for the page it came with.",
-            field="cursor",
+            "ranking as for the page it came with."
         )
     return cursor

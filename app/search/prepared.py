@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.search.cursors import (
+    UNREADABLE,
     KeyCursor,
     RankedCursor,
     TimeCursor,
-    UnreadableCursorError,
     fingerprint,
     read_cursor,
 )
+from app.search.errors import InvalidCursorError
 from app.search.lexical import Statistics
 from app.search.ranking import HalfLives, Weights
 from app.search.relevance import Mode
@@ -86,7 +87,7 @@ PreparedSearch = Listing | RankedSearch
 
 
 def listing(body: SearchItems, scope: Scope, *, refresh_ttl: bool) -> Listing:
-    """Prepare a search without a query; raises InvalidRequestError."""
+    """Prepare a search without a query; raises InvalidCursorError."""
     name = _name(body, scope)
     sort = body.sort or "-updated_at"
     cursor: TimeCursor | KeyCursor | None = None
@@ -100,7 +101,7 @@ def listing(body: SearchItems, scope: Scope, *, refresh_ttl: bool) -> Listing:
 def ranked(
     body: SearchItems, scope: Scope, words: list[QueryWord], *, embeds: bool, refresh_ttl: bool
 ) -> RankedSearch:
-    """Prepare a search with a query; raises InvalidRequestError."""
+    """Prepare a search with a query; raises InvalidCursorError."""
     name = _name(body, scope)
     mode = body.mode or "hybrid"
     compared = [] if mode == "vector" else words
@@ -123,7 +124,7 @@ def ranked(
 def _ranked_cursor(text: str, name: str, words: list[QueryWord]) -> RankedCursor:
     cursor = read_cursor(text, name, RankedCursor)
     if len(cursor.passages_with) != len(words):
-        raise UnreadableCursorError
+        raise InvalidCursorError(UNREADABLE)
     return cursor
 
 

@@ -9,7 +9,7 @@ from app.config import Settings
 from app.db import Database
 from app.passage_index import PassageIndex
 from app.providers.embeddings.base import Vector
-from app.resources import Resources, Usage
+from app.resources import Resources
 from app.search.found import Found, Result
 from app.search.gathering import Asked
 from app.search.listing import list_page
@@ -20,6 +20,7 @@ from app.search.scope import Scope
 from app.store import repository
 from app.store.filters import parse_filter
 from app.store.service import as_refreshed
+from app.usage import Usage
 
 
 class SearchService:

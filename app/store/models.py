@@ -76,6 +76,7 @@ items = Table(
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance_in_range"),
     Index("items_expires_at_index", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     Index("items_id_index", "id"),
+    Index("items_pinned_index", "namespace", postgresql_where=text("pinned")),
     Index(
         "items_thread_index",
         "namespace",

@@ -65,8 +65,11 @@ WITH input AS (
         action
     )
 ), expired AS (
-    SELECT namespace, key, version, expires_at FROM items JOIN input USING (namespace, key)
+    SELECT id, namespace, key, version, expires_at FROM items JOIN input USING (namespace, key)
     WHERE expires_at <= $13
+), unused AS (
+    DELETE FROM item_usage USING expired
+    WHERE item_usage.namespace = expired.namespace AND item_usage.item_id = expired.id
 ), spaces AS (
     INSERT INTO namespaces (namespace)
     SELECT namespace FROM input GROUP BY namespace ORDER BY namespace COLLATE "C"

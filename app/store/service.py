@@ -14,7 +14,7 @@ from app.config import Settings
 from app.db import Database, Row
 from app.errors import InvalidRequestError
 from app.namespaces import Range, stored_range, to_stored
-from app.resources import Resources, Usage
+from app.resources import Resources
 from app.store import repository
 from app.store.changes import Changes
 from app.store.errors import (
@@ -41,6 +41,7 @@ from app.store.schemas import (
 )
 from app.store.values import check_json, to_json
 from app.store.writes import Address, Delete, Details, Put, Write, Written
+from app.usage import Usage
 
 RESERVED_ROOT = "langgraph"
 """LangGraph keeps its own records below this label."""

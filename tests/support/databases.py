@@ -15,8 +15,8 @@ from app.embedded import EmbeddedPostgres
 TEMPLATE = "memoryd_template"
 
 _EMPTY = """
-DELETE FROM items; DELETE FROM namespaces; DELETE FROM item_versions; DELETE FROM api_keys;
-DELETE FROM passage_indexes;
+DELETE FROM items; DELETE FROM item_usage; DELETE FROM namespaces; DELETE FROM item_versions;
+DELETE FROM api_keys; DELETE FROM passage_indexes;
 DO $$ DECLARE index_name text; BEGIN
     FOR index_name IN SELECT indexname FROM pg_indexes WHERE indexname LIKE 'passages_embedding_%'
     LOOP EXECUTE 'DROP INDEX ' || index_name; END LOOP;

@@ -31,6 +31,9 @@ class ExplainingConnection:
             await self._explain(sql, values)
         return await self._connection.execute(sql, *values)
 
+    def transaction(self) -> Any:
+        return self._connection.transaction()
+
     async def _explain(self, sql: str, values: tuple[Any, ...]) -> None:
         explained = await self._connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *values)
         self.plans.append(json.loads(explained)[0]["Plan"])

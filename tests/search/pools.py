@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from app.search.lexical import Statistics, statistics_of
-from app.search.pool import HIT, ITEM, PASSAGE, USE, Columns, Pool, Rows, unpack
+from app.search.packing import HITS, ITEMS, PASSAGES, USES, Packing, Rows
+from app.search.pool import Pool
 
 Row = tuple[Any, ...]
 
@@ -18,10 +19,11 @@ def item(
     updated_at: float = 0,
     importance: float = math.nan,
     pinned: bool = False,
+    passes: bool = True,
     thread: int = 0,
     position: float = math.nan,
 ) -> Row:
-    return number, updated_at, importance, pinned, thread, position
+    return number, updated_at, importance, pinned, passes, thread, position
 
 
 def passage(item_id: int, ordinal: int = 0, *, length: int = 1, similarity: float = 0) -> Row:
@@ -36,8 +38,16 @@ def use(item_id: int, *, uses: int, last_used_at: float = 0) -> Row:
     return item_id, uses, last_used_at
 
 
-def rows(columns: Columns, values: Iterable[Row]) -> Rows:
-    return np.array(list(values), unpack(columns, None).dtype)
+def item_rows(*values: Row) -> Rows:
+    return _rows(ITEMS, values)
+
+
+def passage_rows(*values: Row) -> Rows:
+    return _rows(PASSAGES, values)
+
+
+def hit_rows(*values: Row) -> Rows:
+    return _rows(HITS, values)
 
 
 def pool(
@@ -46,7 +56,11 @@ def pool(
     hits: Iterable[Row] = (),
     uses: Iterable[Row] = (),
 ) -> Pool:
-    return Pool.of(rows(ITEM, items), rows(PASSAGE, passages), rows(HIT, hits), rows(USE, uses))
+    return Pool.of(item_rows(*items), passage_rows(*passages), hit_rows(*hits), _rows(USES, uses))
+
+
+def _rows(packing: Packing, values: Iterable[Row]) -> Rows:
+    return np.array(list(values), packing.dtype)
 
 
 def counted(of: Pool, words: int) -> Statistics:

@@ -1,7 +1,5 @@
 """What of a ranking is returned: diverse, and within a number of tokens."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 from app.search.budget import diversified, tokens_of, within_tokens
 from app.search.found import Result
 from app.search.pool import Floats
+from tests.search.asking import NOTES, keys, put_texts
 from tests.support.app import Store
 
 descending = st.lists(st.floats(0, 1), min_size=1, max_size=8).map(
@@ -94,36 +93,26 @@ def test_a_budget_for_everything_leaves_nothing_out(values: list[str]) -> None:
     assert within_tokens(results(*values), sum(map(tokens_of, values))) == results(*values)
 
 
-NOTES = ["notes"]
-
-
-async def found(store: Store, **body: Any) -> list[str]:
-    return [item["key"] for item in await store.search(NOTES, **body)]
-
-
 async def test_a_page_fits_into_max_tokens(store: Store) -> None:
     for key, size in (("a", 20), ("b", 200), ("c", 20)):
         await store.put(NOTES, key, {"t": "ramen " + "x" * size}, index=["t"])
     assert tokens_of('{"t": "ramen xxxxxxxxxxxxxxxxxxxx"}') == 9
-    assert await found(store, sort="key", max_tokens=18) == ["a", "c"]
-    assert await found(store, sort="key", max_tokens=17) == ["a"]
-    assert await found(store, sort="key", max_tokens=8) == []
-    assert sorted(await found(store, query="ramen", max_tokens=18)) == ["a", "c"]
+    assert await keys(store, None, sort="key", max_tokens=18) == ["a", "c"]
+    assert await keys(store, None, sort="key", max_tokens=17) == ["a"]
+    assert await keys(store, None, sort="key", max_tokens=8) == []
+    assert sorted(await keys(store, "ramen", max_tokens=18)) == ["a", "c"]
 
 
 async def test_diversity_holds_repetitions_back(store: Store) -> None:
-    for key, text in (("a", "ramen soup"), ("b", "ramen soup"), ("c", "ramen tea leaves")):
-        await store.put(NOTES, key, {"t": text}, index=["t"])
-    await store.put(NOTES, "pinned", {"t": "ramen soup"}, index=["t"], pinned=True)
-    assert (await found(store, query="ramen soup"))[0] == "pinned"
-    assert (await found(store, query="ramen soup"))[3] == "c"
-    assert await found(store, query="ramen soup", diversity=0) == await found(
-        store, query="ramen soup"
-    )
-    assert (await found(store, query="ramen soup", diversity=1))[:2] == ["pinned", "c"]
+    await put_texts(store, {"a": "ramen soup", "b": "ramen soup", "c": "ramen tea leaves"})
+    await put_texts(store, {"pinned": "ramen soup"}, pinned=True)
+    assert (await keys(store, "ramen soup"))[0] == "pinned"
+    assert (await keys(store, "ramen soup"))[3] == "c"
+    assert await keys(store, "ramen soup", diversity=0) == await keys(store, "ramen soup")
+    assert (await keys(store, "ramen soup", diversity=1))[:2] == ["pinned", "c"]
 
 
 async def test_diversity_takes_items_without_passages_too(store: Store) -> None:
     await store.put(NOTES, "a", {"t": "ramen"}, index=["t"])
     await store.put(NOTES, "b", {"t": "ramen"}, index=False)
-    assert await found(store, query="ramen", diversity=0.5) == ["a", "b"]
+    assert await keys(store, "ramen", diversity=0.5) == ["a", "b"]

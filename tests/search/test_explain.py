@@ -2,29 +2,18 @@
 
 from typing import Any
 
-import asyncpg
 import httpx2
 import pytest
 
-from app.clock import FrozenClock
-from app.config import Settings
-from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
 from app.search.relevance import LEXICAL_SHARE
-from tests.support.app import Store, running
+from tests.search.asking import NOTES, page, say
+from tests.support.app import Store
 
-NOTES = ["notes"]
 WEIGHTS = {"relevance": 2, "recency": 1, "importance": 1, "strength": 0.5}
 
 
 async def explained(store: Store, query: str, **body: Any) -> dict[str, Any]:
-    response = await store.client.post(
-        "/v1/store/items/search",
-        json={"namespace_prefix": NOTES, "query": query, "explain": True, **body},
-    )
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+    return await page(store, query=query, explain=True, **body)
 
 
 def by_key(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -61,7 +50,7 @@ async def test_the_parts_make_the_score(filled: Store) -> None:
         parts = item["explanation"]
         blended = sum(weight * parts[name] for name, weight in WEIGHTS.items())
         assert item["score"] == pytest.approx(blended / sum(WEIGHTS.values()), abs=1e-5)
-        meaning = (1 - LEXICAL_SHARE) * max(0, parts["similarity"])
+        meaning = (1 - LEXICAL_SHARE) * max(0, parts["similarity"])  # all words stand in the scope
         assert parts["relevance"] == pytest.approx(
             LEXICAL_SHARE * parts["lexical"] + meaning, abs=1e-5
         )
@@ -119,10 +108,8 @@ async def test_an_item_without_passages_was_not_compared(store: Store) -> None:
 
 
 async def test_a_neighbour_in_the_conversation_is_told(store: Store) -> None:
-    for position, text in enumerate(("when is the marathon", "in May")):
-        source = {"thread_id": "t", "position": position}
-        await store.put(NOTES, f"k{position}", {"text": text}, index=["text"], source=source)
-    parts = by_key(await explained(store, "marathon", mode="hybrid"))["k1"]
+    await say(store, "when is the marathon", "in May")
+    parts = by_key(await explained(store, "marathon", mode="hybrid"))["t1"]
     assert parts["found_by"] == ["vector", "context"]
     (word,) = parts["words"]
     assert (word["word"], word["weight"]) == ("marathon", 0)
@@ -133,36 +120,6 @@ async def test_nothing_is_explained_unless_asked_for(filled: Store) -> None:
     response = await filled.client.post("/v1/store/items/search", json={"query": "ramen"})
     assert response.json().keys() == {"items", "next_cursor"}
     assert "explanation" not in response.json()["items"][0]
-
-
-@pytest.fixture
-async def indexed(settings: Settings, embedder: FakeEmbedder, clock: FrozenClock) -> Any:
-    eager = settings.model_copy(update={"exact_search_passages": 0})
-    async with running(create_app(eager, embedder=embedder, clock=clock)) as client:
-        yield Store(client)
-
-
-@pytest.mark.slow
-async def test_candidates_of_a_large_scope_say_which_list_they_were_in(
-    indexed: Store, settings: Settings
-) -> None:
-    for n in range(120):
-        text = "ramen" if n == 7 else f"tea{n}"
-        await indexed.put(NOTES, f"k{n:03}", {"text": text, "n": n}, index=["text"])
-    connection = await asyncpg.connect(settings.database_url)
-    await connection.execute("ANALYZE")
-    await connection.close()
-    answer = await explained(indexed, "ramen", limit=3)
-    assert (answer["search"]["scope"], answer["search"]["passages"]) == ("index", 120)
-    assert answer["items"][0]["key"] == "k007"
-    assert [parts["found_by"] for parts in by_key(answer).values()] == [
-        ["vector", "text"],
-        ["vector"],
-        ["vector"],
-    ]
-    narrow = await explained(indexed, "ramen", filter={"n": 8})
-    assert narrow["search"]["scope"] == "filter_first"
-    assert list(by_key(narrow)) == ["k008"]
 
 
 async def test_explanations_are_as_documented(filled: Store, client: httpx2.AsyncClient) -> None:

@@ -1,9 +1,7 @@
-"""Meaning, words, conversations and pins together, over HTTP."""
+"""Meaning, words, weights and pins together, over HTTP."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 import numpy as np
@@ -13,12 +11,10 @@ from typing_extensions import override
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.base import Embedder, Vector
+from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
+from tests.search.asking import NOTES, keys, put_texts, say, scores
 from tests.support.app import Store, running
-
-NOTES = ["notes"]
-MODES = ("hybrid", "vector", "text")
 
 
 class ScriptedEmbedder(FakeEmbedder):
@@ -36,53 +32,24 @@ class ScriptedEmbedder(FakeEmbedder):
         return [*np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)]
 
 
-@asynccontextmanager
-async def serving(settings: Settings, clock: FrozenClock, embedder: Embedder) -> Any:
-    async with running(create_app(settings, embedder=embedder, clock=clock)) as client:
-        yield Store(client)
-
-
 @pytest.fixture
 async def scripted(settings: Settings, clock: FrozenClock) -> AsyncIterator[Store]:
     """A store in which a feline is near a cat, and all else is about something else."""
     angles = {"where is my feline": 0, "a cat sleeps on the sofa": 15, "invoice INV-2024-0093": 100}
-    async with serving(settings, clock, ScriptedEmbedder(angles)) as store:
-        yield store
-
-
-async def put(store: Store, texts: Mapping[str, str], **more: Any) -> None:
-    for key, text in texts.items():
-        await store.put(NOTES, key, {"text": text}, index=["text"], **more)
-
-
-async def say(
-    store: Store, *turns: str, thread: str = "t", namespace: Sequence[str] = NOTES
-) -> None:
-    """Put the turns of a conversation, each under its place in it."""
-    for position, text in enumerate(turns):
-        source = {"thread_id": thread, "position": position}
-        key = f"{thread}{position}"
-        await store.put([*namespace], key, {"text": text}, index=["text"], source=source)
-
-
-async def keys(store: Store, query: str, **body: Any) -> list[str]:
-    return [item["key"] for item in await store.search(NOTES, query=query, **body)]
-
-
-async def scores(store: Store, query: str, **body: Any) -> dict[str, float | None]:
-    found = await store.search(NOTES, query=query, **body)
-    return {item["key"]: item["score"] for item in found}
+    app = create_app(settings, embedder=ScriptedEmbedder(angles), clock=clock)
+    async with running(app) as client:
+        yield Store(client)
 
 
 async def test_what_only_words_tell_can_come_first(scripted: Store) -> None:
     texts = {"cat": "a cat sleeps on the sofa", "invoice": "invoice INV-2024-0093", "tea": "tea"}
-    await put(scripted, texts)
+    await put_texts(scripted, texts)
     assert (await keys(scripted, "INV-2024-0093"))[0] == "invoice"
     assert await keys(scripted, "INV-2024-0093", mode="text") == ["invoice"]
 
 
 async def test_what_only_meaning_tells_can_come_first(scripted: Store) -> None:
-    await put(scripted, {"cat": "a cat sleeps on the sofa", "where": "where to buy my tea"})
+    await put_texts(scripted, {"cat": "a cat sleeps on the sofa", "where": "where to buy my tea"})
     query = "where is my feline"
     assert (await keys(scripted, query))[0] == "cat"
     found = await scores(scripted, query, mode="vector")
@@ -93,7 +60,7 @@ async def test_what_only_meaning_tells_can_come_first(scripted: Store) -> None:
 async def test_scores_of_a_vector_search_may_be_negative_but_not_those_of_others(
     scripted: Store,
 ) -> None:
-    await put(scripted, {"invoice": "invoice INV-2024-0093"})
+    await put_texts(scripted, {"invoice": "invoice INV-2024-0093"})
     query = "where is my feline"
     assert await scores(scripted, query, mode="vector") == {
         "invoice": pytest.approx(-0.17, abs=0.01)
@@ -102,7 +69,7 @@ async def test_scores_of_a_vector_search_may_be_negative_but_not_those_of_others
 
 
 async def test_scores_are_in_0_to_1(store: Store) -> None:
-    await put(store, {f"k{n}": "ramen " * n + "tea soup rice" for n in range(8)})
+    await put_texts(store, {f"k{n}": "ramen " * n + "tea soup rice" for n in range(8)})
     for query in ("ramen", "tea ramen unheard", "ramen " * 50, "soup rice tea"):
         for mode in ("hybrid", "text"):
             for score in (await scores(store, query, mode=mode, limit=20)).values():
@@ -111,7 +78,7 @@ async def test_scores_are_in_0_to_1(store: Store) -> None:
 
 
 async def test_words_of_many_kinds_are_found(store: Store) -> None:
-    await put(
+    await put_texts(
         store,
         {
             "invoice": "the invoice INV-2024-0093 is overdue",
@@ -140,80 +107,36 @@ async def test_words_of_many_kinds_are_found(store: Store) -> None:
 
 
 async def test_text_mode_leaves_out_what_has_no_word(store: Store) -> None:
-    await put(store, {"both": "ramen soup", "one": "ramen", "none": "tea"})
+    await put_texts(store, {"both": "ramen soup", "one": "ramen", "none": "tea"})
     assert await keys(store, "ramen soup", mode="text") == ["both", "one"]
 
 
+async def test_text_mode_leaves_out_an_item_without_passages(store: Store) -> None:
+    await store.put(NOTES, "hidden", {"t": "pizza"}, index=False)
+    await put_texts(store, {"zed": "ramen"})
+    assert await keys(store, "ramen", mode="text") == ["zed"]
+
+
 async def test_a_query_of_function_words_is_compared_by_meaning_alone(store: Store) -> None:
-    await put(store, {"a": "who is she", "b": "ramen"})
+    await put_texts(store, {"a": "who is she", "b": "ramen"})
     assert await scores(store, "is she", mode="vector") == await scores(store, "is she")
     assert await keys(store, "is she", mode="text") == []
 
 
-async def test_a_turn_is_found_by_the_turn_before_it(store: Store) -> None:
-    await say(store, "when does the marathon start?", "yes, in May!", "good", "fine", "bye then")
-    await put(store, {"elsewhere": "in May, of course"})
-    found = await keys(store, "marathon May")
-    assert set(found[:2]) == {"t0", "t1"}
-    await put(store, {"twice": "in May, in May"})
-    assert set((await keys(store, "marathon May"))[:2]) == {"t0", "t1"}
-
-
-async def test_the_share_of_a_neighbours_word_falls_with_the_distance(store: Store) -> None:
-    turns = ["marathon", *(f"filler{n}" for n in range(4))]
-    await say(store, *turns)
-    parts = {
-        item["key"]: item["explanation"]["words"][0]["nearby"]
-        for item in await store.search(NOTES, query="marathon", explain=True)
-    }
-    own = 1 / 1.9
-    assert [parts[f"t{n}"] for n in range(1, 5)] == [
-        pytest.approx(own * share, abs=1e-6) for share in (0.7, 0.5, 0.1, 0.1)
-    ]
-
-
-async def test_without_a_source_nothing_is_shared(store: Store) -> None:
-    await put(store, {"a": "marathon", "b": "filler", "c": "other"})
-    shared = await scores(store, "marathon")
-    await store.put(NOTES, "d", {"text": "marathon"}, index=False, source={"thread_id": "t"})
-    again = await scores(store, "marathon")
-    assert {key: again[key] for key in shared} == shared
-    assert shared["b"] == pytest.approx(
-        0.45 * max(0, (await scores(store, "marathon", mode="vector"))["b"] or 0), abs=1e-6
-    )
-
-
-async def test_threads_of_one_name_in_two_namespaces_are_two(store: Store) -> None:
-    await say(store, "marathon", namespace=["notes", "alice"])
-    await say(store, "x", "filler", namespace=["notes", "bob"])
-    found = await store.search(NOTES, query="marathon", explain=True)
-    assert [
-        (i["namespace"][1], i["explanation"]["found_by"]) for i in found if i["key"] == "t1"
-    ] == [("bob", ["vector"])]
-
-
-@pytest.mark.slow
-async def test_context_by_index_is_context_by_comparing_everything(
-    store: Store, settings: Settings, embedder: FakeEmbedder, clock: FrozenClock
+async def test_a_query_of_words_that_stand_nowhere_is_compared_by_meaning_alone(
+    store: Store,
 ) -> None:
-    for thread in "abc":
-        turns = [f"marathon {thread}" if n % 7 == 3 else f"word{n} {thread}" for n in range(12)]
-        await say(store, *turns, thread=thread)
-    connection = await asyncpg.connect(settings.database_url)
-    await connection.execute("ANALYZE")
-    await connection.close()
-    eager = settings.model_copy(update={"exact_search_passages": 0})
-    async with serving(eager, clock, embedder) as indexed:
-        for mode in MODES:
-            for query in ("marathon", "marathon word4 b"):
-                body = {"mode": mode, "limit": 36}
-                assert await scores(indexed, query, **body) == await scores(store, query, **body)
+    await put_texts(store, {f"k{n}": text for n, text in enumerate(["ramen soup", "tea", "rice"])})
+    query = "unheard words"
+    by_meaning = await scores(store, query, mode="vector")
+    assert min(score or 0 for score in by_meaning.values()) < 0
+    assert await scores(store, query) == {key: max(0, by_meaning[key] or 0) for key in by_meaning}
 
 
 @pytest.fixture
 async def pinned(store: Store) -> Store:
-    await put(store, {"a": "ramen soup", "b": "ramen"})
-    await put(store, {"pin": "tea leaves"}, pinned=True)
+    await put_texts(store, {"a": "ramen soup", "b": "ramen"})
+    await put_texts(store, {"pin": "tea leaves"}, pinned=True)
     return store
 
 
@@ -231,7 +154,7 @@ async def test_a_pinned_item_stays_below_min_score_but_needs_a_word_in_text_mode
 
 
 async def test_min_score_leaves_out_what_scores_less(store: Store) -> None:
-    await put(store, {"a": "ramen soup", "b": "ramen", "c": "tea"})
+    await put_texts(store, {"a": "ramen soup", "b": "ramen", "c": "tea"})
     await store.put(NOTES, "unscored", {"text": "ramen"}, index=False)
     found = await scores(store, "ramen soup")
     assert list(found) == ["a", "b", "c", "unscored"]
@@ -244,11 +167,11 @@ async def test_min_score_leaves_out_what_scores_less(store: Store) -> None:
 async def test_weights_decide_what_counts(
     store: Store, clock: FrozenClock, settings: Settings
 ) -> None:
-    await put(store, {"relevant": "ramen soup"})
-    await put(store, {"important": "tea"}, importance=1)
-    await put(store, {"used": "coffee"})
+    await put_texts(store, {"relevant": "ramen soup"})
+    await put_texts(store, {"important": "tea"}, importance=1)
+    await put_texts(store, {"used": "coffee"})
     clock.advance(timedelta(days=30))
-    await put(store, {"recent": "bread"})
+    await put_texts(store, {"recent": "bread"})
     connection = await asyncpg.connect(settings.database_url)
     await connection.execute("SELECT set_config('memoryd.root', '', false)")
     await connection.execute(

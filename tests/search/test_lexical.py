@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.search.lexical import K1, B, Statistics, coverage, saturation, statistics_of, word_weights
-from app.search.pool import HIT, PASSAGE, Floats
-from tests.search.pools import counted, hit, item, of_texts, passage, pool, rows
+from app.search.pool import Floats
+from tests.search.pools import counted, hit, hit_rows, item, of_texts, passage, passage_rows, pool
 
 counts = st.integers(1, 2**15 - 1)
 lengths = st.integers(0, 10**6)
@@ -87,6 +87,21 @@ def test_the_rarer_word_counts_more(passages: int, one: int, other: int) -> None
 
 
 @given(texts, queries)
+def test_no_more_is_covered_than_is_known(texts: list[str], query: str) -> None:
+    made, statistics = of_texts(texts, query)
+    assert 0 <= statistics.known <= 1
+    assert (coverage(word_weights(made, statistics), statistics.rarity) <= statistics.known).all()
+
+
+def test_known_is_the_share_of_the_rarity_of_words_that_stand_in_the_scope() -> None:
+    _, statistics = of_texts(["ramen", "ramen tea", "tea", "soup"], "ramen pizza")
+    ramen, pizza = math.log(1 + 2.5 / 2.5), math.log(1 + 4.5 / 0.5)
+    assert statistics.known == pytest.approx(ramen / (ramen + pizza))
+    for query, known in (("ramen tea", 1), ("pizza pasta", 0), ("", 0)):
+        assert of_texts(["ramen", "tea"], query)[1].known == known
+
+
+@given(texts, queries)
 def test_coverage_is_bm25_by_the_book(texts: list[str], query: str) -> None:
     made, statistics = of_texts(texts, query)
     weights = word_weights(made, statistics)
@@ -123,13 +138,13 @@ def test_of_several_forms_of_a_word_the_best_counts() -> None:
 
 
 def test_a_passage_with_two_forms_of_a_word_is_counted_once() -> None:
-    hits = rows(HIT, [hit(0, 1), hit(0, 1), hit(0, 1, 1), hit(1, 2)])
-    statistics = statistics_of(rows(PASSAGE, [passage(1), passage(1, 1), passage(2)]), hits, 3)
+    hits = hit_rows(hit(0, 1), hit(0, 1), hit(0, 1, 1), hit(1, 2))
+    statistics = statistics_of(passage_rows(passage(1), passage(1, 1), passage(2)), hits, 3)
     assert statistics.passages_with.tolist() == [2, 1, 0]
 
 
 def test_statistics_of_an_empty_scope_are_zero() -> None:
-    statistics = statistics_of(rows(PASSAGE, []), rows(HIT, []), 2)
+    statistics = statistics_of(passage_rows(), hit_rows(), 2)
     assert (statistics.passages, statistics.average_length) == (0, 0)
     assert statistics.passages_with.tolist() == [0, 0]
     assert np.isfinite(statistics.rarity).all()

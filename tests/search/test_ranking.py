@@ -1,6 +1,5 @@
 """The parts of a score, their blend, and the order of items; pools built by hand."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,11 +17,10 @@ from app.search.ranking import (
     blend,
     rank,
     recency,
-    scores,
     strength,
 )
-from app.search.relevance import LEXICAL_SHARE, Mode, Relevance, relevance
-from tests.search.pools import counted, hit, item, of_texts, passage, pool, use
+from app.search.relevance import Mode, Relevance, relevance
+from tests.search.pools import counted, item, passage, pool, use
 
 HALF_LIVES = HalfLives(30, 7)
 NAMES = ("relevance", "recency", "importance", "strength")
@@ -85,10 +83,10 @@ def test_only_the_proportions_of_weights_matter(of: Parts, weighed: Weights, by:
     assert blend(of, scaled) == pytest.approx(blend(of, weighed))
 
 
-@given(parts)
-def test_relevance_alone_is_returned_as_it_is(of: Parts) -> None:
-    compared = found(pool([item(1)], [passage(1, similarity=-0.25)]), mode="vector")
-    assert scores(compared, of, Weights(3, 0, 0, 0)).tolist() == [-0.25]
+def test_relevance_alone_is_returned_as_it_is() -> None:
+    made = pool([item(1, importance=1)], [passage(1, similarity=-0.25)])
+    ranking = rank(made, found(made, mode="vector"), Weights(3, 0, 0, 0), HALF_LIVES, NOW)
+    assert ranking.score.tolist() == [-0.25]
 
 
 @given(days, days, half_lives)
@@ -174,86 +172,6 @@ def test_what_was_not_compared_adds_nothing_to_a_blend() -> None:
     assert ranking.score.tolist() == [0.5]
 
 
-def test_meaning_and_words_are_mixed_by_their_shares() -> None:
-    made, statistics = of_texts(["a b", "b b"], "a", similarities=[0.4, 1.0])
-    of = relevance(made, statistics, "hybrid")
-    assert of.score.tolist() == pytest.approx(
-        [LEXICAL_SHARE / 1.9 + (1 - LEXICAL_SHARE) * 0.4, 1 - LEXICAL_SHARE]
-    )
-
-
-@pytest.mark.parametrize(
-    ("mode", "score"), [("vector", [-0.4, 1]), ("text", [1 / 1.9, 0]), ("hybrid", [0.289474, 0.45])]
-)
-def test_each_mode_scores_by_what_it_compares(mode: Mode, score: list[float]) -> None:
-    made, statistics = of_texts(["a b", "b b"], "a", similarities=[-0.4, 1.0])
-    assert relevance(made, statistics, mode).score == pytest.approx(score, abs=1e-6)
-
-
-def test_without_vectors_words_are_all() -> None:
-    made, statistics = of_texts(["a", "b"], "a")
-    assert relevance(made, statistics, "hybrid").score.tolist() == pytest.approx([1 / 1.9, 0])
-
-
-def test_without_words_meaning_is_all_and_never_negative() -> None:
-    made, statistics = of_texts(["a", "b"], "", similarities=[0.4, -0.3])
-    assert relevance(made, statistics, "hybrid").score.tolist() == [0.4, 0]
-
-
-def test_an_item_earns_what_its_best_passage_does() -> None:
-    made = pool(
-        [item(1), item(2)],
-        [
-            passage(1, 0, similarity=0.2),
-            passage(2, 0, similarity=0.5),
-            passage(1, 1, similarity=0.7),
-        ],
-    )
-    of = found(made)
-    assert of.score.tolist() == [0.7, 0.5]
-    assert made.passages["ordinal"][of.passage].tolist() == [1, 0]
-
-
-def test_of_equal_passages_the_first_is_the_best() -> None:
-    made = pool([item(1)], [passage(1, n, similarity=0.5) for n in (2, 0, 1)])
-    assert made.passages["ordinal"][found(made).passage].tolist() == [0]
-
-
-def test_an_item_without_passages_has_no_relevance() -> None:
-    of = found(pool([item(1)]), words=1)
-    assert [math.isnan(part[0]) for part in (of.score, of.similarity, of.lexical)] == [True] * 3
-    assert of.passage.tolist() == [-1]
-    assert of.words.tolist() == [[0]]
-
-
 def test_a_pool_of_nothing_ranks_nothing() -> None:
     made = pool([])
     assert numbers(by_relevance(made, found(made, words=2))) == []
-
-
-def test_passages_and_hits_without_their_item_are_left_out() -> None:
-    made = pool([item(2)], [passage(1), passage(2)], [hit(0, 1), hit(0, 2), hit(0, 2, 1)])
-    assert made.passages["item_id"].tolist() == [2]
-    assert made.hits["item_id"].tolist() == [2]
-
-
-@given(st.lists(st.floats(-1, 1), max_size=6), st.sampled_from(["hybrid", "vector"]))
-def test_the_meaning_of_a_score_does_not_depend_on_what_else_is_found(
-    others: list[float], mode: Mode
-) -> None:
-    texts = ["a b", *["x y"] * len(others)]
-    made, statistics = of_texts(texts, "", similarities=[0.3, *others])
-    assert relevance(made, statistics, mode).score[0] == pytest.approx(0.3)
-
-
-@given(
-    st.lists(st.text("abcx ", max_size=9), min_size=1, max_size=6),
-    st.lists(st.one_of(st.just(math.nan), st.floats(-1, 1)), min_size=6, max_size=6),
-)
-def test_relevance_is_in_0_to_1_or_not_a_number(
-    texts: list[str], similarities: list[float]
-) -> None:
-    made, statistics = of_texts(texts, "a b", similarities=similarities[: len(texts)])
-    for mode in ("hybrid", "text"):
-        score = relevance(made, statistics, mode).score
-        assert ((score >= 0) & (score <= 1)).all()

@@ -3,14 +3,12 @@
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import httpx2
 import pytest
 
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
 
 FACTS = {
@@ -30,17 +28,6 @@ async def filled(store: Store) -> Store:
 
 def keys(items: list[dict[str, Any]]) -> list[str]:
     return [item["key"] for item in items]
-
-
-def scores(items: list[dict[str, Any]]) -> list[float | None]:
-    return [item["score"] for item in items]
-
-
-async def analyze(url: str) -> None:
-    """Let the database know how large its tables are, which estimates in large scopes rest on."""
-    connection = await asyncpg.connect(url)
-    await connection.execute("ANALYZE")
-    await connection.close()
 
 
 async def test_the_nearest_comes_first_with_its_similarity(filled: Store) -> None:
@@ -92,8 +79,10 @@ async def test_items_that_are_not_embedded_fill_up_the_page_without_a_score(
 
 
 async def test_pages_with_a_query_are_complete_and_disjoint(store: Store) -> None:
-    for n in range(30):
-        await store.put(["many"], f"k{n:02}", {"text": f"word{n} ramen"}, index=["text"])
+    many = {"op": "put", "namespace": ["many"], "index": ["text"]}
+    await store.batch(
+        *({**many, "key": f"k{n:02}", "value": {"text": f"word{n} ramen"}} for n in range(30))
+    )
     pages = [
         keys(await store.search(["many"], query="ramen", limit=5, offset=offset))
         for offset in range(0, 35, 5)
@@ -188,34 +177,3 @@ async def test_without_an_embedding_model_words_are_compared(
             ("food", pytest.approx(1 / 1.9, abs=1e-6)),
             ("drink", 0),
         ]
-
-
-@pytest.fixture
-async def indexed(settings: Settings, embedder: FakeEmbedder, clock: FrozenClock) -> Any:
-    """A server that searches every scope by index, however small."""
-    eager = settings.model_copy(update={"exact_search_passages": 0})
-    async with running(create_app(eager, embedder=embedder, clock=clock)) as client:
-        yield Store(client)
-
-
-async def test_the_index_finds_what_comparing_everything_finds(
-    indexed: Store, settings: Settings, embedder: FakeEmbedder, clock: FrozenClock
-) -> None:
-    for n in range(40):
-        namespace = ["even" if n % 2 == 0 else "odd"]
-        value = {"parts": [f"ramen{m % 7} word{n}" for m in range(1 + n % 5)], "n": n}
-        await indexed.put(namespace, f"k{n:02}", value, index=["parts[*]"])
-    await analyze(str(settings.database_url))
-    async with running(create_app(settings, embedder=embedder, clock=clock)) as client:
-        exact = Store(client)
-        for body in (
-            {"query": "ramen3", "limit": 7},
-            {"query": "ramen3 word9", "limit": 7, "offset": 7},
-            {"query": "word9", "filter": {"n": {"$gt": 30}}, "limit": 50},
-            {"query": "word9", "filter": {"n": 39}, "limit": 5},
-        ):
-            for prefix in (["even"], ["odd"], []):
-                for mode in ("hybrid", "vector", "text"):
-                    ours = await indexed.search(prefix, **body, mode=mode)
-                    theirs = await exact.search(prefix, **body, mode=mode)
-                    assert scores(ours) == scores(theirs), (prefix, body, mode)

@@ -6,9 +6,9 @@ import httpx2
 import pytest
 
 from app.search.schemas import SearchItems
+from tests.search.asking import NOTES, put_texts, status
 from tests.support.app import Store
 
-NOTES = ["notes"]
 SPANS: dict[str, dict[str, Any]] = {
     "always": {},
     "since-march": {"valid_from": "2026-03-01T00:00:00Z"},
@@ -63,6 +63,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"weights": {"relevance": 0}}, "weights"),
     ({"weights": 1}, "weights"),
     ({"half_life_days": {"recency": 0}}, "half_life_days.recency"),
+    ({"half_life_days": {"recency": 0.0009}}, "half_life_days.recency"),
+    ({"half_life_days": {"strength": 1e-320}}, "half_life_days.strength"),
     ({"half_life_days": {"strength": -1}}, "half_life_days.strength"),
     ({"half_life_days": {"recency": 36_501}}, "half_life_days.recency"),
     ({"half_life_days": {"importance": 1}}, "half_life_days.importance"),
@@ -112,10 +114,24 @@ async def test_what_excludes_each_other_is_refused(client: httpx2.AsyncClient) -
         ({"cursor": "x", "offset": 1}, "cursor and offset are both given"),
         ({"cursor": "x", "diversity": 0.5}, "cursor and diversity are both given"),
         ({"query": "ramen", "sort": "key"}, "sort and query are both given"),
+        ({"diversity": 0.5, "offset": 1000, "limit": 1}, "diversity reaches 1000 results"),
+        ({"diversity": 0.5, "offset": 991}, "diversity reaches 1000 results"),
     ):
         response = await client.post("/v1/store/items/search", json=body)
         assert response.status_code == 422
         assert message in response.json()["detail"]
+
+
+async def test_the_utmost_that_is_allowed_is_answered(store: Store) -> None:
+    await put_texts(store, {"k": "ramen"})
+    for body in (
+        {"diversity": 0.5, "offset": 990},
+        {"diversity": 1, "limit": 1000},
+        {"offset": 100_000, "limit": 1000},
+        {"half_life_days": {"recency": 0.001, "strength": 0.001}, "weights": {"strength": 1000}},
+        {"half_life_days": {"recency": 36_500}, "weights": {"recency": 1e-300}},
+    ):
+        assert await status(store, query="ramen", **body) == 200, body
 
 
 async def test_an_operation_of_a_batch_is_refused_naming_its_field(store: Store) -> None:

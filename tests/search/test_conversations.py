@@ -1,0 +1,103 @@
+"""What turns gain from the conversation around them, over HTTP."""
+
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from tests.search.asking import (
+    NOTES,
+    analyze,
+    keys,
+    page,
+    put_parts,
+    put_texts,
+    say,
+    scores,
+)
+from tests.support.app import Store
+
+
+async def explanations(store: Store, query: str, **body: Any) -> dict[str, dict[str, Any]]:
+    found = await page(store, query=query, explain=True, **body)
+    return {item["key"]: item["explanation"] for item in found["items"]}
+
+
+async def test_a_turn_is_found_by_the_turn_before_it(store: Store) -> None:
+    await say(store, "when does the marathon start?", "yes, in May!", "good", "fine", "bye then")
+    await put_texts(store, {"elsewhere": "in May, of course"})
+    assert set((await keys(store, "marathon May"))[:2]) == {"t0", "t1"}
+    await put_texts(store, {"twice": "in May, in May"})
+    assert set((await keys(store, "marathon May"))[:2]) == {"t0", "t1"}
+
+
+async def test_the_share_of_a_neighbours_word_falls_with_the_distance(store: Store) -> None:
+    await say(store, "marathon", *(f"filler{n}" for n in range(4)))
+    found = await explanations(store, "marathon")
+    own = 1 / 1.9
+    assert [found[f"t{n}"]["words"][0]["nearby"] for n in range(1, 5)] == [
+        pytest.approx(own * share, abs=1e-6) for share in (0.7, 0.5, 0.1, 0.1)
+    ]
+
+
+async def test_without_a_source_nothing_is_shared(store: Store) -> None:
+    await put_texts(store, {"a": "marathon", "b": "filler", "c": "other"})
+    shared = await scores(store, "marathon")
+    await store.put(NOTES, "d", {"text": "marathon"}, index=False, source={"thread_id": "t"})
+    again = await scores(store, "marathon")
+    assert {key: again[key] for key in shared} == shared
+    assert shared["b"] == pytest.approx(
+        0.45 * max(0, (await scores(store, "marathon", mode="vector"))["b"] or 0), abs=1e-6
+    )
+
+
+async def test_threads_of_one_name_in_two_namespaces_are_two(store: Store) -> None:
+    await say(store, "marathon", namespace=["notes", "alice"])
+    await say(store, "x", "filler", namespace=["notes", "bob"])
+    assert (await explanations(store, "marathon"))["t1"]["found_by"] == ["vector"]
+
+
+async def test_an_item_alone_in_its_thread_scores_as_without_one(store: Store) -> None:
+    await put_parts(store, "plain", "ramen", "soup")
+    await put_parts(store, "alone", "ramen", "soup", source={"thread_id": "t", "position": 1})
+    found = await scores(store, "ramen soup", mode="text")
+    assert found["plain"] == found["alone"]
+
+
+async def test_an_item_alone_in_its_thread_has_no_context(store: Store) -> None:
+    await say(store, "ramen")
+    (found,) = (await explanations(store, "ramen")).values()
+    assert (found["words"][0]["nearby"], found["found_by"]) == (0, ["vector", "text"])
+
+
+async def test_text_mode_keeps_an_item_whose_neighbour_has_more_of_the_word(store: Store) -> None:
+    filler = " ".join(f"w{n}" for n in range(60))
+    await say(store, "ramen ramen ramen")
+    source = {"thread_id": "t", "position": 1}
+    await put_parts(store, "two", "nothing here", f"ramen {filler}", source=source)
+    assert set(await keys(store, "ramen", mode="text")) == {"t0", "two"}
+
+
+async def test_an_answer_profits_from_a_question_that_a_filter_leaves_out(
+    store: Store, indexed: Store, settings: Settings
+) -> None:
+    await say(store, "when is the marathon?", "in spring", "oh", "hm")
+    await analyze(settings)
+    everyone = await explanations(store, "marathon")
+    body = {"query": "marathon", "filter": {"text": {"$in": ["in spring", "hm"]}}, "limit": 1}
+    for asked, way in ((store, "exact"), (indexed, "index")):
+        answer = await page(asked, **body, explain=True)
+        assert answer["search"]["scope"] == way
+        assert [item["key"] for item in answer["items"]] == ["t1"]
+        found = answer["items"][0]["explanation"]
+        assert found == everyone["t1"]
+        assert found["found_by"] == ["vector", "context"]
+        assert found["words"][0]["nearby"] == pytest.approx(0.7 / 1.9, abs=0.03)
+
+
+async def test_what_a_filter_leaves_out_is_no_result_in_text_mode_either(store: Store) -> None:
+    await say(store, "marathon", "in spring", "the marathon again")
+    body = {"filter": {"text": {"$ne": "marathon"}}, "mode": "text", "with_total": True}
+    answer = await page(store, query="marathon", **body)
+    assert [item["key"] for item in answer["items"]] == ["t2"]
+    assert answer["total"] == 1

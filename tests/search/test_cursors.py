@@ -1,0 +1,172 @@
+"""Cursors: which are refused, and that none is answered with a failure of the server."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import InvalidRequestError
+from app.search.cursors import (
+    Cursor,
+    KeyCursor,
+    RankedCursor,
+    TimeCursor,
+    fingerprint,
+    read_cursor,
+    write_cursor,
+)
+from tests.search.asking import NOTES, page, put_texts, status
+from tests.support.app import Store
+
+RANKED: dict[str, Any] = {"query": "ramen soup"}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def members_of(cursor: str) -> dict[str, Any]:
+    members: dict[str, Any] = json.loads(base64.urlsafe_b64decode(cursor + "=="))
+    return members
+
+
+def cursor_of(members: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(members).encode()).decode().rstrip("=")
+
+
+@pytest.fixture
+async def three(store: Store) -> Store:
+    await put_texts(store, {"a": "ramen", "b": "soup", "c": "ramen soup"})
+    return store
+
+
+async def test_a_cursor_of_another_search_is_refused(three: Store) -> None:
+    cursor = (await page(three, limit=2, **RANKED))["next_cursor"]
+    others: list[dict[str, Any]] = [
+        {"query": "ramen"},
+        {"mode": "text"},
+        {"min_score": 0.1},
+        {"filter": {"n": 1}},
+        {"weights": {"recency": 1}},
+        {"half_life_days": {"recency": 1}},
+        {"valid_at": "2026-01-01"},
+        {"namespace_prefix": []},
+        {"query": None},
+        {"query": None, "sort": "key"},
+    ]
+    for other in others:
+        body = {"namespace_prefix": NOTES, **RANKED, "cursor": cursor, **other}
+        response = await three.client.post("/v1/store/items/search", json=body)
+        assert response.status_code == 422, other
+        assert response.json()["errors"][0]["field"] == "cursor"
+
+
+async def test_a_cursor_of_a_search_with_expired_items_is_refused_without(three: Store) -> None:
+    url, body = "/v1/store/items/search", {**RANKED, "limit": 2}
+    first = await three.client.post(url, json=body, params={"omit_expired": "false"})
+    second = {**body, "cursor": first.json()["next_cursor"]}
+    assert (await three.client.post(url, json=second)).status_code == 422
+    with_expired = await three.client.post(url, json=second, params={"omit_expired": "false"})
+    assert with_expired.status_code == 200
+
+
+@pytest.mark.parametrize("key", ["1700000000", "12.5", "2026-01-01T00:00:00Z"])
+async def test_a_listing_by_key_goes_on_behind_a_key_that_could_be_a_date(
+    store: Store, key: str
+) -> None:
+    await put_texts(store, {key: "ramen", key + "x": "soup"})
+    first = await page(store, sort="key", limit=1)
+    assert await status(store, sort="key", limit=1, cursor=first["next_cursor"]) == 200
+
+
+@pytest.mark.parametrize("letter", ["漢", "\x01"])
+async def test_a_cursor_behind_a_long_key_is_accepted(store: Store, letter: str) -> None:
+    await put_texts(store, {letter * 511 + last: "ramen" for last in "ab"})
+    first = await page(store, sort="key", limit=1)
+    assert await status(store, sort="key", limit=1, cursor=first["next_cursor"]) == 200
+
+
+async def test_a_tampered_cursor_of_a_listing_is_refused(three: Store) -> None:
+    cursor = (await page(three, limit=1))["next_cursor"]
+    for value in ("abc", 5, None, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        forged = cursor_of(members_of(cursor) | {"value": value})
+        assert await status(three, cursor=forged) == 422, value
+
+
+async def test_a_cursor_of_a_ranking_that_never_was_is_refused(three: Store) -> None:
+    cursor = (await page(three, limit=1, **RANKED))["next_cursor"]
+    never: list[dict[str, Any]] = [
+        {"seen": 2**31},
+        {"score": 2.0},
+        {"passages": -1},
+        {"passages_with": []},
+        {"passages_with": [1, 1, 1]},
+        {"now": 1e300},
+    ]
+    for changes in never:
+        forged = cursor_of(members_of(cursor) | changes)
+        assert await status(three, cursor=forged, **RANKED) == 422, changes
+
+
+async def test_an_empty_cursor_is_refused(three: Store) -> None:
+    for body in (RANKED, {}, {"sort": "key"}):
+        assert await status(three, cursor="", **body) == 422
+
+
+def read(cursor: str, kind: type[Cursor]) -> Cursor | None:
+    """Return what is read, None where it is refused; any other error is a failure."""
+    try:
+        return read_cursor(cursor, "name", kind)
+    except InvalidRequestError:
+        return None
+
+
+@given(st.text(), st.sampled_from([RankedCursor, TimeCursor, KeyCursor]))
+def test_text_that_is_no_cursor_is_refused(text: str, kind: type[Cursor]) -> None:
+    assert read(text, kind) is None
+
+
+@settings(max_examples=50)
+@given(
+    st.dictionaries(st.sampled_from([*RankedCursor.model_fields, "value", "more"]), json_values),
+    st.sampled_from([RankedCursor, TimeCursor, KeyCursor]),
+)
+def test_what_is_read_as_a_cursor_is_one(changes: dict[str, Any], kind: type[Cursor]) -> None:
+    cursor = read(cursor_of(changes | {"search": "name"}), kind)
+    assert cursor is None or read(write_cursor(cursor), kind) == cursor
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_cursor_survives_the_way_to_the_client_and_back(item_id: int) -> None:
+    cursor = Cursor(search="name", item_id=item_id)
+    assert read(write_cursor(cursor), Cursor) == cursor
+
+
+def test_searches_have_one_name_each() -> None:
+    assert fingerprint({"a": 1, "b": 2}, "x") == fingerprint({"b": 2, "a": 1}, "x")
+    assert fingerprint({"a": 1}, "x") != fingerprint({"a": 1}, "y")
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+async def test_a_tampered_cursor_of_a_ranking_is_refused_or_read(
+    store: Store, data: st.DataObject
+) -> None:
+    await put_texts(store, {"a": "ramen", "b": "soup"})
+    members = members_of((await page(store, limit=1, **RANKED))["next_cursor"])
+    name = data.draw(st.sampled_from(sorted(members)))
+    if data.draw(st.booleans()):
+        del members[name]
+    else:
+        members[name] = data.draw(json_values)
+    assert await status(store, limit=1, cursor=cursor_of(members), **RANKED) in {200, 422}

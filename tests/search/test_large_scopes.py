@@ -1,0 +1,150 @@
+"""Scopes that are too large to read: what the indexes name is ranked as if all had been read."""
+
+import numpy as np
+import pytest
+
+from app.config import Settings
+from app.search.lexical import Statistics
+from app.search.surveying import Survey
+from tests.search.asking import (
+    NOTES,
+    all_pages,
+    analyze,
+    keys,
+    keys_of,
+    page,
+    put_parts,
+    put_texts,
+    say,
+    scores,
+)
+from tests.search.pools import Row, hit, hit_rows
+from tests.support.app import Store
+
+MODES = ("hybrid", "vector", "text")
+
+
+def surveyed(*hits: Row, passages_with: tuple[float, ...]) -> Survey:
+    return Survey(1, Statistics(100, 5, np.array(passages_with, np.float64)), hit_rows(*hits))
+
+
+def test_the_best_by_words_hold_the_most_and_the_rarest() -> None:
+    hits = [hit(0, 1), hit(1, 2), hit(0, 3), hit(1, 3)]
+    assert surveyed(*hits, passages_with=(50, 2)).best_by_words(10) == [3, 2, 1]
+
+
+def test_the_best_by_words_are_named_once_by_their_best_passage() -> None:
+    hits = [hit(0, 1, n, frequency=n + 1) for n in range(3)] + [hit(0, 2, 4, frequency=2)]
+    assert surveyed(*hits, passages_with=(4,)).best_by_words(2) == [1, 2]
+    assert surveyed(*hits, passages_with=(4,)).best_by_words(1) == [1]
+
+
+def test_without_hits_no_item_is_best_by_words() -> None:
+    assert surveyed(passages_with=(0,)).best_by_words(10) == []
+
+
+@pytest.mark.slow
+async def test_the_index_finds_what_comparing_everything_finds(
+    store: Store, indexed: Store, settings: Settings
+) -> None:
+    puts = [
+        {
+            "op": "put",
+            "namespace": [*NOTES, "odd" if n % 2 else "even"],
+            "key": f"k{n:02}",
+            "value": {"parts": [f"ramen{m % 7} word{n}" for m in range(1 + n % 5)], "n": n},
+            "index": ["parts[*]"],
+        }
+        for n in range(40)
+    ]
+    await indexed.batch(*puts)
+    await analyze(settings)
+    for body in (
+        {"query": "ramen3", "limit": 7},
+        {"query": "ramen3 word9", "limit": 7, "offset": 7},
+        {"query": "word9", "filter": {"n": {"$gt": 30}}, "limit": 50},
+        {"query": "word9", "filter": {"n": 39}, "limit": 5},
+    ):
+        for prefix in ([*NOTES, "even"], [*NOTES, "odd"], NOTES):
+            for mode in MODES:
+                ours, theirs = [
+                    await page(asked, namespace_prefix=prefix, mode=mode, **body)
+                    for asked in (indexed, store)
+                ]
+                assert [item["score"] for item in ours["items"]] == [
+                    item["score"] for item in theirs["items"]
+                ], (prefix, body, mode)
+
+
+async def test_context_by_index_is_context_by_comparing_everything(
+    store: Store, indexed: Store, settings: Settings
+) -> None:
+    for thread in "ab":
+        turns = [f"marathon {thread}" if n % 7 == 3 else f"word{n} {thread}" for n in range(12)]
+        await say(store, *turns, thread=thread)
+    await analyze(settings)
+    for mode in MODES:
+        for query in ("marathon", "marathon word4 b"):
+            body = {"mode": mode, "limit": 24}
+            assert await scores(indexed, query, **body) == await scores(store, query, **body)
+
+
+async def test_candidates_say_which_list_they_were_in(indexed: Store, settings: Settings) -> None:
+    await put_texts(indexed, {f"k{n:03}": "ramen" if n == 7 else f"tea{n}" for n in range(120)})
+    await analyze(settings)
+    answer = await page(indexed, query="ramen", limit=3, explain=True)
+    assert (answer["search"]["scope"], answer["search"]["passages"]) == ("index", 120)
+    assert answer["items"][0]["key"] == "k007"
+    assert [item["explanation"]["found_by"] for item in answer["items"]] == [
+        ["vector", "text"],
+        ["vector"],
+        ["vector"],
+    ]
+
+
+async def test_a_filter_that_leaves_little_is_applied_first(
+    indexed: Store, settings: Settings
+) -> None:
+    await put_texts(indexed, {f"k{n:02}": f"tea{n}" for n in range(60)})
+    await analyze(settings)
+    narrow = await page(indexed, query="tea", filter={"text": "tea8"}, explain=True)
+    assert narrow["search"]["scope"] == "filter_first"
+    assert keys_of(narrow) == ["k08"]
+
+
+async def test_a_pinned_item_comes_first_however_far_it_is(
+    indexed: Store, settings: Settings
+) -> None:
+    await put_texts(indexed, {f"k{n}": f"ramen soup {n}" for n in range(150)})
+    await put_texts(indexed, {"pin": "zzz"}, pinned=True)
+    await analyze(settings)
+    assert (await keys(indexed, "ramen"))[0] == "pin"
+    assert "pin" not in await keys(indexed, "ramen", filter={"text": {"$ne": "zzz"}})
+
+
+async def test_an_item_with_many_passages_does_not_crowd_out_others_in_text_mode(
+    indexed: Store, settings: Settings
+) -> None:
+    await put_parts(indexed, "big", *["ramen ramen ramen"] * 150)
+    await put_texts(indexed, {f"k{n}": f"ramen soup {n}" for n in range(5)})
+    await analyze(settings)
+    assert len(await keys(indexed, "ramen", mode="text")) == 6
+
+
+async def test_the_total_in_text_mode_counts_what_has_a_word(
+    indexed: Store, settings: Settings
+) -> None:
+    await put_texts(indexed, {"a": "ramen", "b": "tea"})
+    await analyze(settings)
+    answer = await page(indexed, query="ramen", mode="text", with_total=True)
+    assert answer["total"] == len(answer["items"]) == 1
+    assert (await page(indexed, query="ramen", with_total=True))["total"] == 2
+
+
+async def test_pages_are_complete_and_disjoint(indexed: Store, settings: Settings) -> None:
+    await put_texts(indexed, {f"k{n}": f"ramen w{n % 7} x{n}" for n in range(200)})
+    await analyze(settings)
+    for mode in MODES:
+        pages = await all_pages(indexed, query="ramen w3 x9", mode=mode, limit=40)
+        assert [len(found) for found in pages] == [40] * 5
+        assert len({key for found in pages for key in found}) == 200

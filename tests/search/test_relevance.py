@@ -1,0 +1,135 @@
+"""How well items answer a query, by meaning and by words; pools built by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.search.pool import Pool
+from app.search.relevance import LEXICAL_SHARE, Mode, Relevance, relevance
+from tests.search.pools import counted, hit, item, of_texts, passage, pool
+
+
+def found(made: Pool, *, words: int = 0, mode: Mode = "hybrid") -> Relevance:
+    return relevance(made, counted(made, words), mode)
+
+
+def test_meaning_and_words_are_mixed_by_their_shares() -> None:
+    made, statistics = of_texts(["a b", "b b"], "a", similarities=[0.4, 1.0])
+    of = relevance(made, statistics, "hybrid")
+    assert of.score.tolist() == pytest.approx(
+        [LEXICAL_SHARE / 1.9 + (1 - LEXICAL_SHARE) * 0.4, 1 - LEXICAL_SHARE]
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "score"), [("vector", [-0.4, 1]), ("text", [1 / 1.9, 0]), ("hybrid", [0.289474, 0.45])]
+)
+def test_each_mode_scores_by_what_it_compares(mode: Mode, score: list[float]) -> None:
+    made, statistics = of_texts(["a b", "b b"], "a", similarities=[-0.4, 1.0])
+    assert relevance(made, statistics, mode).score == pytest.approx(score, abs=1e-6)
+
+
+def test_without_vectors_words_are_all() -> None:
+    made, statistics = of_texts(["a", "b"], "a")
+    assert relevance(made, statistics, "hybrid").score.tolist() == pytest.approx([1 / 1.9, 0])
+
+
+def test_without_words_meaning_is_all_and_never_negative() -> None:
+    made, statistics = of_texts(["a", "b"], "", similarities=[0.4, -0.3])
+    assert relevance(made, statistics, "hybrid").score.tolist() == [0.4, 0]
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_words_that_stand_nowhere_leave_the_score_to_meaning(one: float, other: float) -> None:
+    made, statistics = of_texts(["a", "b"], "x y", similarities=[one, other])
+    assert relevance(made, statistics, "hybrid").score.tolist() == [max(one, 0), max(other, 0)]
+
+
+def test_a_word_that_stands_nowhere_leaves_its_share_to_meaning() -> None:
+    made, statistics = of_texts(["a", "b"], "a x", similarities=[0.4, 1.0])
+    of = relevance(made, statistics, "hybrid")
+    known = math.log(2) / (math.log(2) + math.log(6))
+    meaning = 1 - LEXICAL_SHARE * known
+    assert of.lexical.tolist() == pytest.approx([known / 1.9, 0])
+    assert of.score.tolist() == pytest.approx(
+        [LEXICAL_SHARE * known / 1.9 + meaning * 0.4, meaning]
+    )
+
+
+def test_an_item_has_a_word_that_stands_in_any_of_its_passages() -> None:
+    made = pool(
+        [item(1, thread=7, position=1), item(2, thread=7, position=2), item(3)],
+        [passage(1, 0, similarity=0.9), passage(1, 1), passage(2), passage(3)],
+        [hit(0, 1, 1)],
+    )
+    of = found(made, words=1)
+    assert made.passages["ordinal"][of.passage[0]] == 0
+    assert of.has_word.tolist() == [True, False, False]
+
+
+def test_a_passage_that_was_compared_is_better_than_one_that_was_not() -> None:
+    made = pool([item(1)], [passage(1, 0, similarity=0.9), passage(1, 1, similarity=np.nan)])
+    assert found(made, mode="vector").score.tolist() == [0.9]
+
+
+def test_an_item_earns_what_its_best_passage_does() -> None:
+    made = pool(
+        [item(1), item(2)],
+        [
+            passage(1, 0, similarity=0.2),
+            passage(2, 0, similarity=0.5),
+            passage(1, 1, similarity=0.7),
+        ],
+    )
+    of = found(made)
+    assert of.score.tolist() == [0.7, 0.5]
+    assert made.passages["ordinal"][of.passage].tolist() == [1, 0]
+
+
+def test_of_equal_passages_the_first_is_the_best() -> None:
+    made = pool([item(1)], [passage(1, n, similarity=0.5) for n in (2, 0, 1)])
+    assert made.passages["ordinal"][found(made).passage].tolist() == [0]
+
+
+def test_an_item_without_passages_has_no_relevance() -> None:
+    of = found(pool([item(1)]), words=1)
+    assert [math.isnan(part[0]) for part in (of.score, of.similarity, of.lexical)] == [True] * 3
+    assert of.passage.tolist() == [-1]
+    assert (of.words.tolist(), of.has_word.tolist()) == ([[0]], [False])
+
+
+def test_an_item_without_passages_covers_no_word_of_another() -> None:
+    made, statistics = of_texts(["ramen"], "ramen")
+    more = pool([*made.items.tolist(), item(7)], made.passages.tolist(), made.hits.tolist())
+    assert relevance(more, statistics, "hybrid").words.tolist() == [[pytest.approx(1 / 1.9), 0]]
+
+
+def test_passages_and_hits_without_their_item_are_left_out() -> None:
+    made = pool([item(2)], [passage(1), passage(2)], [hit(0, 1), hit(0, 2), hit(0, 2, 1)])
+    assert made.passages["item_id"].tolist() == [2]
+    assert made.hits["item_id"].tolist() == [2]
+
+
+@given(st.lists(st.floats(-1, 1), max_size=6), st.sampled_from(["hybrid", "vector"]))
+def test_the_meaning_of_a_score_does_not_depend_on_what_else_is_found(
+    others: list[float], mode: Mode
+) -> None:
+    texts = ["a b", *["x y"] * len(others)]
+    made, statistics = of_texts(texts, "", similarities=[0.3, *others])
+    assert relevance(made, statistics, mode).score[0] == pytest.approx(0.3)
+
+
+@given(
+    st.lists(st.text("abcx ", max_size=9), min_size=1, max_size=6),
+    st.lists(st.one_of(st.just(math.nan), st.floats(-1, 1)), min_size=6, max_size=6),
+)
+def test_relevance_is_in_0_to_1_or_not_a_number(
+    texts: list[str], similarities: list[float]
+) -> None:
+    made, statistics = of_texts(texts, "a b", similarities=similarities[: len(texts)])
+    for mode in ("hybrid", "text"):
+        score = relevance(made, statistics, mode).score
+        assert ((score >= 0) & (score <= 1)).all()

@@ -1,11 +1,12 @@
 """From a scope to the items worth ranking: all of a small one, the promising of a large one."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from app.db import Connection
 from app.search.gathering import Asked, gather_chosen, gather_scope
-from app.search.large_scopes import nearest_by_index, neighbours, pinned_items
+from app.search.large_scopes import nearest_by_index, neighbours, passing, pinned_items
 from app.search.lexical import Statistics
 from app.search.pool import Pool
 from app.search.scope import Scope
@@ -56,7 +57,7 @@ async def find_candidates(
     if everything is not None:
         return Candidates(*everything, "exact")
     surveyed = await survey(connection, scope, asked)
-    if surveyed.share < _INDEXED_SHARE and scope.filter is None and scope.valid_at is None:
+    if surveyed.share < _INDEXED_SHARE and scope.keeps_all:
         everything = await gather_scope(connection, scope, asked, largest=_NO_LIMIT)
         if everything is not None:
             return Candidates(*everything, "exact")
@@ -65,6 +66,10 @@ async def find_candidates(
         if found is not None:
             return found
     pool = await gather_chosen(connection, scope, asked, None)
+    if pool.items["thread"].any():
+        kept = {int(item_id) for item_id in pool.items["id"]}
+        beside = await neighbours(connection, kept)
+        pool = await gather_chosen(connection, scope, asked, sorted({*kept, *beside}))
     return Candidates(pool, surveyed.statistics, "filter_first")
 
 
@@ -77,7 +82,8 @@ async def _by_index(
     while reach <= _LAST_REACH:
         passages = max(reach * wanted, _LEAST_REACH)
         nearest = await nearest_by_index(connection, scope, asked, passages=passages)
-        worded = surveyed.best_by_words(passages)
+        worded = surveyed.best_by_words(math.ceil(passages / surveyed.share))
+        worded = (await passing(connection, scope, worded))[:passages]
         named = {*nearest, *worded, *pinned}
         chosen = sorted({*named, *await neighbours(connection, named)})
         pool = await gather_chosen(connection, scope, asked, chosen)

@@ -41,7 +41,7 @@ class RankedCursor(Cursor):
     seen: Annotated[int, Field(ge=0, le=MOST_SEEN)]
     now: Seconds
     pinned: bool
-    score: Annotated[float, Field(ge=-1, le=1)] | None
+    score: Annotated[float, Field(ge=-1.001, le=1.001)] | None  # a cosine may be off by a bit
     updated_at: Seconds
     passages: Count
     average_length: Count
@@ -51,7 +51,7 @@ class RankedCursor(Cursor):
 class TimeCursor(Cursor):
     """Behind which item a listing by a time goes on."""
 
-    value: Moment
+    value: Annotated[Moment, Field(strict=False)]
 
 
 class KeyCursor(Cursor):

@@ -96,3 +96,17 @@ async def pinned_items(connection: Connection, scope: Scope) -> list[int]:
         *parameters.values,
     )
     return [row["id"] for row in rows]
+
+
+async def passing(connection: Connection, scope: Scope, item_ids: list[int]) -> list[int]:
+    """Return those of some items that a scope's filter keeps, in the given order."""
+    if scope.keeps_all:
+        return item_ids
+    parameters = Parameters()
+    rows = await connection.fetch(
+        f"SELECT i.id FROM items i WHERE i.id = ANY({parameters.add(item_ids, 'bigint[]')}) "
+        f"AND {scope.holds_item(parameters)}",
+        *parameters.values,
+    )
+    kept = {row["id"] for row in rows}
+    return [item_id for item_id in item_ids if item_id in kept]

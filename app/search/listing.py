@@ -22,7 +22,7 @@ async def list_page(connection: Connection, search: Listing) -> Found:
     page = rows[:limit]
     return Found(
         _within_budget([Result(row) for row in page], search.page.max_tokens),
-        next_cursor=_cursor(search, column, page[-1]) if len(rows) > limit else None,
+        next_cursor=_cursor(search, column, page[-1]) if len(rows) > limit > 0 else None,
         total=await count_items(connection, search.scope) if search.page.with_total else None,
     )
 

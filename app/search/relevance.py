@@ -70,7 +70,8 @@ def _combined(similarity: Floats, lexical: Floats, mode: Mode, *, known: float) 
     compared = ~np.isnan(similarity)
     meaning = np.clip(np.where(compared, similarity, 0), 0, 1)
     mixed = LEXICAL_SHARE * lexical + (1 - LEXICAL_SHARE * known) * meaning
-    return np.where(compared, mixed, lexical)
+    # What was unknown on the page that a cursor came with may be found by now.
+    return np.where(compared, np.minimum(mixed, 1), lexical)
 
 
 def _best_passages(score: Floats, own: Floats, pool: Pool) -> Integers:

@@ -132,7 +132,8 @@ class SearchItems(Schema):
             raise ValueError("cursor and offset are both given; send one of them")
         if self.cursor is not None and self.diversity:
             raise ValueError("cursor and diversity are both given; use offset instead of cursor")
-        if self.diversity and (self.offset or 0) + (self.limit or DEFAULT_LIMIT) > MAX_DIVERSE:
+        limit = DEFAULT_LIMIT if self.limit is None else self.limit
+        if self.diversity and (self.offset or 0) + limit > MAX_DIVERSE:
             raise ValueError(f"diversity reaches {MAX_DIVERSE} results; lower offset or limit")
         if self.sort is not None and self.query and self.query.strip():
             raise ValueError("sort and query are both given; a query ranks by score")

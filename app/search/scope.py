@@ -18,6 +18,11 @@ class Scope:
     with_expired: bool
     valid_at: datetime | None = None
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is no filter, on the value or on validity."""
+        return self.filter is None and self.valid_at is None
+
     def namespace_in_range(self, alias: str, parameters: Parameters) -> str:
         """Return the condition on the namespace of any table that has one."""
         low = parameters.add(self.namespaces.low, "text")

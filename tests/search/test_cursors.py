@@ -29,6 +29,8 @@ json_values = st.recursive(
     max_leaves=3,
 )
 
+counts = st.sampled_from([0.0, 1.0, 3.0]) | st.floats(0, 1e12)
+
 
 def members_of(cursor: str) -> dict[str, Any]:
     members: dict[str, Any] = json.loads(base64.urlsafe_b64decode(cursor + "=="))
@@ -113,6 +115,17 @@ async def test_a_cursor_of_a_ranking_that_never_was_is_refused(three: Store) -> 
         assert await status(three, cursor=forged, **RANKED) == 422, changes
 
 
+async def test_a_word_that_stood_nowhere_on_the_first_page_raises_no_score_above_1(
+    store: Store,
+) -> None:
+    await put_texts(store, {"pin": "tea"}, pinned=True)
+    await put_texts(store, {"a": "ramen", "b": "soup"})
+    first = await page(store, query="ramen unheard", limit=1)
+    await put_texts(store, {"new": "unheard ramen"})
+    second = await page(store, query="ramen unheard", limit=1, cursor=first["next_cursor"])
+    assert second["items"][0]["score"] <= 1
+
+
 async def test_an_empty_cursor_is_refused(three: Store) -> None:
     for body in (RANKED, {}, {"sort": "key"}):
         assert await status(three, cursor="", **body) == 422
@@ -170,3 +183,30 @@ async def test_a_tampered_cursor_of_a_ranking_is_refused_or_read(
     else:
         members[name] = data.draw(json_values)
     assert await status(store, limit=1, cursor=cursor_of(members), **RANKED) in {200, 422}
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.fixed_dictionaries(
+        {"pinned": st.booleans(), "passages_with": st.lists(counts, min_size=2, max_size=2)},
+        optional={
+            "seen": st.integers(0, 100_000),
+            "now": st.floats(-1e12, 1e12),
+            "score": st.none() | st.floats(-1, 1),
+            "updated_at": st.floats(-1e12, 1e12),
+            "passages": counts,
+            "average_length": counts,
+        },
+    )
+)
+async def test_any_cursor_of_the_right_form_is_answered(
+    store: Store, changes: dict[str, Any]
+) -> None:
+    await put_texts(store, {"a": "ramen", "b": "soup", "c": "ramen soup"})
+    cursor = (await page(store, limit=1, **RANKED))["next_cursor"]
+    forged = cursor_of(members_of(cursor) | changes)
+    for item in (await page(store, limit=1, cursor=forged, explain=True, **RANKED))["items"]:
+        assert 0 <= item["score"] <= 1

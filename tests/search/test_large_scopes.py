@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from app.clock import FrozenClock
 from app.config import Settings
+from app.main import create_app
 from app.search.lexical import Statistics
 from app.search.surveying import Survey
 from tests.search.asking import (
@@ -19,7 +21,8 @@ from tests.search.asking import (
     scores,
 )
 from tests.search.pools import Row, hit, hit_rows
-from tests.support.app import Store
+from tests.search.test_hybrid import ScriptedEmbedder
+from tests.support.app import Store, running
 
 MODES = ("hybrid", "vector", "text")
 
@@ -148,3 +151,31 @@ async def test_pages_are_complete_and_disjoint(indexed: Store, settings: Setting
         pages = await all_pages(indexed, query="ramen w3 x9", mode=mode, limit=40)
         assert [len(found) for found in pages] == [40] * 5
         assert len({key for found in pages for key in found}) == 200
+
+
+async def test_an_answer_profits_from_the_question_where_the_filter_is_applied_first(
+    store: Store, indexed: Store, settings: Settings
+) -> None:
+    await say(store, "when is the marathon?", "in spring", "oh", "hm")
+    await analyze(settings)
+    body = {"query": "marathon", "filter": {"text": "in spring"}}
+    found = [(await page(asked, **body))["items"][0]["score"] for asked in (indexed, store)]
+    assert found[0] == found[1]
+
+
+async def test_what_does_not_pass_the_filter_crowds_no_word_out(
+    settings: Settings, clock: FrozenClock
+) -> None:
+    angles = {"ramen?": 0.0, "ramen": 90.0} | {f"tea{n}": 80.0 for n in range(150)}
+    eager = settings.model_copy(update={"exact_search_passages": 0})
+    app = create_app(eager, embedder=ScriptedEmbedder(angles), clock=clock)
+    async with running(app) as client:
+        store = Store(client)
+        await put_texts(store, {f"a{n:03}": "ramen" for n in range(150)})
+        await put_texts(store, {f"b{n:03}": f"tea{n}" for n in range(150)}, importance=1)
+        await put_texts(store, {"wanted": "ramen"}, importance=1)
+        await analyze(settings)
+        body = {"query": "ramen?", "filter": {"$meta": {"importance": 1}}, "explain": True}
+        answer = await page(store, **body)
+        assert answer["search"]["scope"] == "index"
+        assert answer["items"][0]["key"] == "wanted"

@@ -12,9 +12,8 @@ TOPICS = 200
 WORDS_OF_A_TOPIC = 40
 FILTER_BUCKETS = 100
 
-# Shares of all rows that one namespace holds, as in the table of recalls we compare with.
-SHARES = {"fifth": 0.20, "tenth": 0.10, "twentieth": 0.05, "thirtieth": 0.03}
-SMALL_NAMESPACES = 200
+# How many namespaces hold how many of 100,000 items each.
+UNEVEN = {"large": (1, 20_000), "middle": (1, 5_000), "medium": (50, 500), "small": (1_000, 50)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +95,18 @@ def more_user_items(count: int, users: int, batch: str) -> Iterator[Item]:
 
 
 def uneven_items(count: int) -> list[Item]:
-    """Return `count` items in namespaces of the sizes in SHARES; the rest in many small ones."""
-    rng = np.random.default_rng(3)
-    labels = list(SHARES)
-    bounds = np.cumsum(list(SHARES.values()))
-    placed = np.searchsorted(bounds, rng.random(count), side="right")
-    small = rng.integers(SMALL_NAMESPACES, size=count)
-    texts = TextSource(seed=4).texts(count)
+    """Return about `count` items in namespaces of the sizes in UNEVEN, in random order."""
+    places = [
+        f"{label}{number:03d}"
+        for label, (namespaces, size) in UNEVEN.items()
+        for number in range(namespaces)
+        for _ in range(size * count // 100_000)
+    ]
+    texts = TextSource(seed=4).texts(len(places))
+    order = np.random.default_rng(3).permutation(len(places))
     return [
-        Item(
-            ("recall", labels[place] if place < len(labels) else f"small{rest:03d}"),
-            f"k{n:06d}",
-            _value(n, text),
-        )
-        for n, (place, rest, text) in enumerate(zip(placed, small, texts, strict=True))
+        Item(("recall", places[place]), f"k{n:06d}", _value(n, text))
+        for n, (place, text) in enumerate(zip(order, texts, strict=True))
     ]
 
 

@@ -5,7 +5,7 @@ python -m benchmarks.recall [--items N] [--queries N] [--embedding fake|table] [
 
 import argparse
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,10 +13,10 @@ import numpy.typing as npt
 import uvloop
 
 from benchmarks import server
-from benchmarks.data import FILTER_BUCKETS, SHARES, Item, Query, query_texts, uneven_items
+from benchmarks.data import FILTER_BUCKETS, UNEVEN, Item, Query, query_texts, uneven_items
 from benchmarks.measure import Timing, run, table
 from benchmarks.store import LANGGRAPH, MEMORYD, load, opened
-from benchmarks.systems import Found, System
+from benchmarks.systems import Found, HttpSystem, System
 from benchmarks.vectors import FAKE, TABLE, Vectors, embedding
 
 LIMIT = 10
@@ -70,10 +70,14 @@ def scopes(items: list[Item], texts: list[str]) -> list[Scope]:
     buckets = np.array([item.value["bucket"] for item in items])
     everything = np.arange(len(items))
     found = []
-    for label, share in sorted(SHARES.items(), key=lambda pair: pair[1]):
-        rows = np.flatnonzero(labels == label)
-        queries = [Query(("recall", label), text, limit=LIMIT) for text in texts]
-        found.append(Scope(f"namespace with {share:.0%} of the rows", queries, [rows] * len(texts)))
+    for label, (namespaces, _) in UNEVEN.items():
+        names = [f"{label}{n % namespaces:03d}" for n in range(len(texts))]
+        queries = [
+            Query(("recall", name), text, limit=LIMIT)
+            for name, text in zip(names, texts, strict=True)
+        ]
+        rows = [np.flatnonzero(labels == name) for name in names]
+        found.append(Scope(f"one namespace of {namespaces:,}", queries, rows))
     filtered = [
         Query(("recall",), text, {"bucket": n % FILTER_BUCKETS}, LIMIT)
         for n, text in enumerate(texts)
@@ -117,6 +121,13 @@ def report(results: dict[str, dict[str, Outcome]], scopes: list[Scope]) -> str:
     return table(lines)
 
 
+def by_meaning(system: System) -> System:
+    """Have memoryd compare vectors alone, as the truth does."""
+    if isinstance(system, HttpSystem):
+        return replace(system, search_fields={"mode": "vector"})
+    return system
+
+
 async def compare(arguments: argparse.Namespace) -> None:
     """Load both systems with the same uneven namespaces and search them."""
     items = uneven_items(arguments.items)
@@ -129,7 +140,8 @@ async def compare(arguments: argparse.Namespace) -> None:
     with server.engine() as engine:
         for name in arguments.systems:
             url = engine.fresh_database(f"recall_{name}")
-            async with opened(name, url, arguments.embedding) as system:
+            async with opened(name, url, arguments.embedding) as opened_system:
+                system = by_meaning(opened_system)
                 timing = await load(system, items)
                 print(f"{name}: loaded {len(items):,} items in {timing.seconds:.1f} s", flush=True)
                 engine.settle(f"recall_{name}")

@@ -57,14 +57,21 @@ async def find_candidates(
     if everything is not None:
         return Candidates(*everything, "exact")
     surveyed = await survey(connection, scope, asked)
-    if surveyed.share < _INDEXED_SHARE and scope.keeps_all:
-        everything = await gather_scope(connection, scope, asked, largest=_NO_LIMIT)
-        if everything is not None:
-            return Candidates(*everything, "exact")
     if surveyed.share >= _INDEXED_SHARE:
-        found = await _by_index(connection, scope, asked, surveyed, wanted)
-        if found is not None:
-            return found
+        named = await _by_index(connection, scope, asked, surveyed, wanted)
+        if named is not None:
+            return named
+    return await _all_that_passes(connection, scope, asked, surveyed)
+
+
+async def _all_that_passes(
+    connection: Connection, scope: Scope, asked: Asked, surveyed: Survey
+) -> Candidates:
+    """Return all that a large scope's filter leaves, or all of it where there is no filter."""
+    if scope.keeps_all:
+        everything = await gather_scope(connection, scope, asked, largest=_NO_LIMIT)
+        assert everything is not None  # noqa: S101  # nothing is larger
+        return Candidates(*everything, "exact")
     pool = await gather_chosen(connection, scope, asked, None)
     if pool.items["thread"].any():
         kept = {int(item_id) for item_id in pool.items["id"]}

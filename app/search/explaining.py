@@ -32,11 +32,17 @@ def explain_item(
 
 def explain_search(search: RankedSearch, candidates: Candidates) -> dict[str, Any]:
     """Return how a scope was searched."""
+    statistics = candidates.statistics
     return {
         "mode": search.mode,
         "scope": candidates.way,
-        "passages": round(candidates.statistics.passages),
-        "words": [word.word for word in search.words],
+        "passages": round(statistics.passages),
+        "words": [
+            {"word": word.word, "rarity": round(float(rarity), 6), "passages": round(passages)}
+            for word, rarity, passages in zip(
+                search.words, statistics.rarity, statistics.passages_with, strict=True
+            )
+        ],
         "weights": asdict(search.weights),
         "half_life_days": asdict(search.half_lives),
     }

@@ -16,7 +16,15 @@ from app.search.errors import InvalidCursorError
 from app.search.lexical import Statistics
 from app.search.ranking import HalfLives, Weights
 from app.search.relevance import Mode
-from app.search.schemas import DEFAULT_LIMIT, BlendHalfLives, BlendWeights, SearchItems, Sort
+from app.search.schemas import (
+    DEFAULT_LIMIT,
+    DEFAULT_MODE,
+    DEFAULT_SORT,
+    BlendHalfLives,
+    BlendWeights,
+    SearchItems,
+    Sort,
+)
 from app.search.scope import Scope
 from app.terms import QueryWord
 
@@ -89,7 +97,7 @@ PreparedSearch = Listing | RankedSearch
 def listing(body: SearchItems, scope: Scope, *, refresh_ttl: bool) -> Listing:
     """Prepare a search without a query; raises InvalidCursorError."""
     name = _name(body, scope)
-    sort = body.sort or "-updated_at"
+    sort = body.sort or DEFAULT_SORT
     cursor: TimeCursor | KeyCursor | None = None
     if body.cursor is not None and sort in ("key", "-key"):
         cursor = read_cursor(body.cursor, name, KeyCursor)
@@ -103,7 +111,7 @@ def ranked(
 ) -> RankedSearch:
     """Prepare a search with a query; raises InvalidCursorError."""
     name = _name(body, scope)
-    mode = body.mode or "hybrid"
+    mode = body.mode or DEFAULT_MODE
     compared = [] if mode == "vector" else words
     return RankedSearch(
         name=name,
@@ -134,13 +142,13 @@ def _name(body: SearchItems, scope: Scope) -> str:
         scope.namespaces.low,
         scope.with_expired,
         body.query,
-        body.mode,
-        body.filter,
+        body.mode or DEFAULT_MODE,
+        body.filter or {},
         body.valid_at,
-        body.sort,
+        body.sort or DEFAULT_SORT,
         body.min_score,
-        None if body.weights is None else body.weights.model_dump(),
-        None if body.half_life_days is None else body.half_life_days.model_dump(),
+        (body.weights or _WEIGHTS).model_dump(),
+        (body.half_life_days or _HALF_LIVES).model_dump(),
     )
 
 

@@ -10,6 +10,8 @@ from app.search.relevance import Mode
 from app.store.schemas import Item
 
 DEFAULT_LIMIT = 10
+DEFAULT_MODE: Mode = "hybrid"
+DEFAULT_SORT: "Sort" = "-updated_at"
 MAX_LIMIT = 1000
 MAX_OFFSET = 100_000
 MAX_QUERY_CHARACTERS = 20_000
@@ -166,6 +168,14 @@ class Explanation(BaseModel):
     )
 
 
+class SearchedWord(BaseModel):
+    """A word of the query that passages were compared with."""
+
+    word: str = Field(description="As the query has it, in lower case.")
+    rarity: float = Field(description="What it counts; the lexical score is a share of their sum.")
+    passages: int = Field(description="That have it; an estimate unless exact. 0: tells nothing.")
+
+
 class HowSearched(BaseModel):
     """How the scope was searched."""
 
@@ -175,7 +185,7 @@ class HowSearched(BaseModel):
         "filter_first: what passed the filter was compared."
     )
     passages: int = Field(description="In the scope; an estimate unless exact.")
-    words: list[str] = Field(description="Words of the query that were looked for.")
+    words: list[SearchedWord] = Field(description="Words of the query that were looked for.")
     weights: BlendWeights = Field(description="What the score is made of.")
     half_life_days: BlendHalfLives = Field(description="How soon recency and strength fade.")
 

@@ -7,6 +7,7 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
 from app.db import Database
+from app.errors import InvalidRequestError
 from app.passage_index import PassageIndex
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
@@ -76,6 +77,12 @@ class SearchService:
             return listing(body, scope, refresh_ttl=refresh_ttl)
         words = self._index.vocabulary.of_query(body.query)
         embeds = self._index.embedder is not None
+        if body.mode == "vector" and not embeds:
+            raise InvalidRequestError(
+                "mode is vector, but this server embeds nothing (MEMORYD_EMBEDDING=none); "
+                "send text or hybrid.",
+                field="mode",
+            )
         return ranked(body, scope, words, embeds=embeds, refresh_ttl=refresh_ttl)
 
     async def embed(self, searches: list[PreparedSearch]) -> list[Vector | None]:

@@ -166,3 +166,10 @@ def test_what_does_not_pass_the_filter_is_never_returned() -> None:
     ranking = rank(made, compared, Weights(1, 0, 0, 0), HalfLives(30, 7), 0)
     for min_score in (None, 0.1):
         assert eligible(ranking, min_score=min_score, matched_only=False).tolist() == [1]
+
+
+async def test_a_default_may_be_spelled_out_on_a_later_page(filled: Store) -> None:
+    cursor = (await page(filled, limit=2, **RANKED))["next_cursor"]
+    spelled = {"mode": "hybrid", "weights": {"relevance": 1}, "filter": {}}
+    later = await page(filled, limit=2, cursor=cursor, **RANKED, **spelled)
+    assert keys_of(later) == keys_of(await page(filled, limit=2, cursor=cursor, **RANKED))

@@ -177,3 +177,14 @@ async def test_without_an_embedding_model_words_are_compared(
             ("food", pytest.approx(1 / 1.9, abs=1e-6)),
             ("drink", 0),
         ]
+
+
+async def test_nothing_can_be_compared_by_meaning_where_nothing_is_embedded(
+    settings: Settings, clock: FrozenClock
+) -> None:
+    plain = settings.model_copy(update={"embedding": "none"})
+    async with running(create_app(plain, clock=clock)) as client:
+        body = {"query": "ramen", "mode": "vector"}
+        response = await client.post("/v1/store/items/search", json=body)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "mode"

@@ -36,10 +36,10 @@ Part = Annotated[float, Field(ge=0, le=1)]
 class BlendWeights(Schema):
     """How much each part of the score counts; only the proportions matter."""
 
-    relevance: Weight = Field(1, description="How well the item answers the query.")
-    recency: Weight = Field(0, description="How lately the item was updated.")
-    importance: Weight = Field(0, description="The item's importance; 0.5 where it has none.")
-    strength: Weight = Field(0, description="How often and how lately the item was read.")
+    relevance: Weight = Field(1.0, description="How well the item answers the query.")
+    recency: Weight = Field(0.0, description="How lately the item was updated.")
+    importance: Weight = Field(0.0, description="The item's importance; 0.5 where it has none.")
+    strength: Weight = Field(0.0, description="How often and how lately the item was read.")
 
     @model_validator(mode="after")
     def _count_for_something(self) -> Self:
@@ -55,7 +55,7 @@ class BlendWeights(Schema):
 class BlendHalfLives(Schema):
     """After how many days a part is worth half."""
 
-    recency: Days = Field(30, description="Since the item was updated.")
+    recency: Days = Field(30.0, description="Since the item was updated.")
     strength: Days = Field(7, description="Since the item was read, if it was read once.")
 
     def as_half_lives(self) -> HalfLives:

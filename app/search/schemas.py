@@ -56,7 +56,7 @@ class BlendHalfLives(Schema):
     """After how many days a part is worth half."""
 
     recency: Days = Field(30.0, description="Since the item was updated.")
-    strength: Days = Field(7, description="Since the item was read, if it was read once.")
+    strength: Days = Field(7.0, description="Since the item was read, if it was read once.")
 
     def as_half_lives(self) -> HalfLives:
         """Return what ranking takes."""

@@ -31,7 +31,7 @@ class Packing:
 
 ITEMS = Packing(
     id=("int8send(i.id)", ">i8"),
-    updated_at=("float8send(extract(epoch FROM i.updated_at)::float8)", ">f8"),
+    updated_at=("float8send(date_part('epoch', i.updated_at))", ">f8"),
     importance=("float8send(coalesce(i.importance, 'NaN'))", ">f8"),
     pinned=("boolsend(i.pinned)", "?"),
     passes=("boolsend({passes})", "?"),
@@ -57,5 +57,5 @@ HITS = Packing(
 USES = Packing(
     item_id=("int8send(u.item_id)", ">i8"),
     uses=("int8send(u.uses)", ">i8"),
-    last_used_at=("float8send(extract(epoch FROM u.last_used_at)::float8)", ">f8"),
+    last_used_at=("float8send(date_part('epoch', u.last_used_at))", ">f8"),
 )

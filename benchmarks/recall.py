@@ -70,14 +70,15 @@ def scopes(items: list[Item], texts: list[str]) -> list[Scope]:
     buckets = np.array([item.value["bucket"] for item in items])
     everything = np.arange(len(items))
     found = []
-    for label, (namespaces, _) in UNEVEN.items():
+    for label, (namespaces, size) in UNEVEN.items():
         names = [f"{label}{n % namespaces:03d}" for n in range(len(texts))]
         queries = [
             Query(("recall", name), text, limit=LIMIT)
             for name, text in zip(names, texts, strict=True)
         ]
         rows = [np.flatnonzero(labels == name) for name in names]
-        found.append(Scope(f"one namespace of {namespaces:,}", queries, rows))
+        name = f"one of {namespaces:,} with {size:,} of 100,000"
+        found.append(Scope(name, queries, rows))
     filtered = [
         Query(("recall",), text, {"bucket": n % FILTER_BUCKETS}, LIMIT)
         for n, text in enumerate(texts)

@@ -281,7 +281,7 @@ def search_for(writer: Writer, present: dict[str, int], url: str) -> None:
             }
             [best] = client.post("/v1/store/items/search", json=body).json()["items"]
             assert (best["key"], best["value"]["n"]) == (key, present[key])
-            assert best["score"] > 0.99
+            assert best["score"] > 0.7
         listed = client.post("/v1/store/namespaces", json={"prefix": writer.namespace}).json()
         assert listed["namespaces"] == [writer.namespace]
 

@@ -1,6 +1,6 @@
 """A search that was checked and may run."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -147,8 +147,8 @@ def _name(body: SearchItems, scope: Scope) -> str:
         body.valid_at,
         body.sort or DEFAULT_SORT,
         body.min_score,
-        (body.weights or _WEIGHTS).model_dump(),
-        (body.half_life_days or _HALF_LIVES).model_dump(),
+        asdict((body.weights or _WEIGHTS).as_weights()),
+        asdict((body.half_life_days or _HALF_LIVES).as_half_lives()),
     )
 
 

@@ -36,31 +36,40 @@ Part = Annotated[float, Field(ge=0, le=1)]
 class BlendWeights(Schema):
     """How much each part of the score counts; only the proportions matter."""
 
-    relevance: Weight = Field(1.0, description="How well the item answers the query.")
-    recency: Weight = Field(0.0, description="How lately the item was updated.")
-    importance: Weight = Field(0.0, description="The item's importance; 0.5 where it has none.")
-    strength: Weight = Field(0.0, description="How often and how lately the item was read.")
+    relevance: Weight | None = Field(
+        None, description="How well the item answers the query; absent: 1."
+    )
+    recency: Weight | None = Field(None, description="How lately the item was updated; absent: 0.")
+    importance: Weight | None = Field(
+        None, description="The item's importance, 0.5 where it has none; absent: 0."
+    )
+    strength: Weight | None = Field(
+        None, description="How often and how lately the item was read; absent: 0."
+    )
 
     @model_validator(mode="after")
     def _count_for_something(self) -> Self:
-        if not (self.relevance or self.recency or self.importance or self.strength):
+        if not self.as_weights().total:
             raise ValueError("are all 0; give at least one part a weight")
         return self
 
     def as_weights(self) -> Weights:
         """Return what ranking takes."""
-        return Weights(self.relevance, self.recency, self.importance, self.strength)
+        relevance = 1.0 if self.relevance is None else self.relevance
+        return Weights(relevance, self.recency or 0.0, self.importance or 0.0, self.strength or 0.0)
 
 
 class BlendHalfLives(Schema):
     """After how many days a part is worth half."""
 
-    recency: Days = Field(30.0, description="Since the item was updated.")
-    strength: Days = Field(7.0, description="Since the item was read, if it was read once.")
+    recency: Days | None = Field(None, description="Since the item was updated; absent: 30.")
+    strength: Days | None = Field(
+        None, description="Since the item was read, if it was read once; absent: 7."
+    )
 
     def as_half_lives(self) -> HalfLives:
         """Return what ranking takes."""
-        return HalfLives(self.recency, self.strength)
+        return HalfLives(self.recency or 30.0, self.strength or 7.0)
 
 
 class SearchItems(Schema):

@@ -96,7 +96,9 @@ class ItemDetails(Schema):
     importance: Real | None = Field(
         None, ge=0, le=1, description="How much the memory matters, 0 to 1."
     )
-    pinned: Flag = Field(False, description="Found before all others by a search with a query.")
+    pinned: Flag | None = Field(
+        None, description="true: found before all others by a search with a query."
+    )
     valid_from: Moment | None = Field(None, description="Since when the memory holds.")
     valid_to: Moment | None = Field(None, description="Until when the memory held.")
     source: Source | None = Field(None, description="Where the memory came from.")

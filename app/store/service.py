@@ -141,7 +141,7 @@ class ItemService:
             index_paths=body.index,
             details=Details(
                 body.importance,
-                body.pinned,
+                bool(body.pinned),
                 body.valid_from,
                 body.valid_to,
                 _source_json(body.source),
@@ -252,6 +252,8 @@ class ItemService:
         given = {name: getattr(body, name) for name in body.model_fields_set & _DETAIL_NAMES}
         if "source" in given:
             given["source"] = _source_json(body.source)
+        if "pinned" in given:
+            given["pinned"] = bool(body.pinned)
         return Put(
             address=(row["namespace"], row["key"]),
             value=to_json(value, max_bytes=self._settings.max_value_bytes),

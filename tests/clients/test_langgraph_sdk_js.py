@@ -60,7 +60,7 @@ def test_a_null_index_is_the_default_and_a_null_ttl_is_for_ever(found: dict[str,
 def test_index_paths_choose_what_is_compared(found: dict[str, Any]) -> None:
     items = found["byTitle"]["items"]
     assert [item["key"] for item in items] == ["title", "body", "none"]
-    assert items[0]["score"] == pytest.approx(1, abs=1e-3)
+    assert 0.7 < items[0]["score"] < 0.8
     assert items[2]["score"] is None
 
 

@@ -249,3 +249,9 @@ def test_merging_follows_rfc_7386(target: Any, patch: Any) -> None:
             assert name not in merged
         else:
             assert merged[name] == merge(before.get(name), patch[name])
+
+
+async def test_a_pin_is_set_kept_and_taken_off(store: Store) -> None:
+    await store.put(ALICE, "k", {"n": 1}, pinned=True)
+    assert (await patch(store, "k", value={"n": 2}))["pinned"] is True
+    assert (await patch(store, "k", pinned=None))["pinned"] is False

@@ -253,5 +253,7 @@ def test_merging_follows_rfc_7386(target: Any, patch: Any) -> None:
 
 async def test_a_pin_is_set_kept_and_taken_off(store: Store) -> None:
     await store.put(ALICE, "k", {"n": 1}, pinned=True)
-    assert (await patch(store, "k", value={"n": 2}))["pinned"] is True
-    assert (await patch(store, "k", pinned=None))["pinned"] is False
+    for change, pinned in (({"value": {"n": 2}}, True), ({"pinned": None}, False)):
+        body = {"namespace": ALICE, "key": "k", **change}
+        response = await store.call("PATCH", "/v1/store/items", status=200, json=body)
+        assert response.json()["pinned"] is pinned

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
 from asyncpg import Record
 from pgvector import HalfVector
 
@@ -196,6 +197,8 @@ ORDER BY past.version DESC LIMIT 1
 """
 
 
+_REFRESH_ATTEMPTS = 5
+
 _MAX_FREQUENCY = 2**15 - 1
 """Of a term in a passage, as the column holds it; BM25 no longer tells such counts apart."""
 
@@ -224,8 +227,18 @@ async def find_many(
 
 
 async def refresh(connection: Connection, addresses: Iterable[Address], now: datetime) -> None:
-    """Restart the lifetime of items that have one and have not expired."""
-    await connection.execute(_REFRESH, *_columns(addresses), now)
+    """Restart the lifetime of items that have one and have not expired.
+
+    Outside a transaction: a statement that PostgreSQL ends as one of a deadlock is run again.
+    """
+    columns = _columns(addresses)
+    for _ in range(_REFRESH_ATTEMPTS - 1):
+        try:
+            await connection.execute(_REFRESH, *columns, now)
+        except asyncpg.DeadlockDetectedError:
+            continue
+        return
+    await connection.execute(_REFRESH, *columns, now)
 
 
 async def lock(

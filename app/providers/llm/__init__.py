@@ -1,0 +1,1 @@
+"""Conversations to completions: one file per provider behind one small interface."""

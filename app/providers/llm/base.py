@@ -1,0 +1,92 @@
+"""What every language model can do, in words that are no provider's."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call; `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model's wish to call a tool; `arguments` is None when `raw` is not a JSON object."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] | None
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came of the call with the id `call_id`."""
+
+    call_id: str
+    content: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: `calls` are the assistant's, `results` the user's answers to the calls before."""
+
+    role: Literal["user", "assistant"]
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    results: tuple[ToolResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the model is asked; `tool_choice` is "auto", "any", "none" or the name of a tool."""
+
+    system: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    max_tokens: int = 8_192
+    temperature: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a completion took; `input_tokens` include those read from the provider's cache.
+
+    `cost_usd` is None when the price of the model is not known.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The model's answer; `model` is the name it gave itself."""
+
+    text: str
+    calls: tuple[ToolCall, ...]
+    stop: Literal["end", "tools", "length", "refusal"]
+    spent: Spent
+    model: str
+
+
+class LLM(Protocol):
+    """Answers conversations, with text or with calls of the tools it was offered."""
+
+    @property
+    def name(self) -> str:
+        """The setting that selects this model, such as `anthropic:MODEL`."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Return the model's next turn; raises ProviderError."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""

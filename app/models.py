@@ -2,17 +2,30 @@
 
 from app.auth.models import api_keys
 from app.db import metadata
+from app.jobs.models import idempotent_requests, job_events, jobs, model_calls, workers
+from app.managers.models import consolidation_marks, job_changes, managers
 from app.passage_index import passage_indexes
 from app.store.models import item_usage, item_versions, items, namespaces, passages, terms
+from app.threads.models import thread_messages, threads
 
 __all__ = [
     "api_keys",
+    "consolidation_marks",
+    "idempotent_requests",
     "item_usage",
     "item_versions",
     "items",
+    "job_changes",
+    "job_events",
+    "jobs",
+    "managers",
     "metadata",
+    "model_calls",
     "namespaces",
     "passage_indexes",
     "passages",
     "terms",
+    "thread_messages",
+    "threads",
+    "workers",
 ]

@@ -1,0 +1,116 @@
+"""A job: what is asked, on whose behalf, and how far it has come."""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from app.auth.access import Access, Grant, Verb
+from app.db import Row
+
+
+class State(StrEnum):
+    """Where a job stands; the last three are its end."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    AWAITING_REVIEW = "awaiting_review"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+SETTLED = FINISHED | {State.AWAITING_REVIEW}
+"""States that a worker no longer changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be submitted; `namespace` and `lane` are stored namespaces."""
+
+    kind: str
+    namespace: str
+    request: Mapping[str, Any]
+    lane: str | None = None
+    manager: str | None = None
+    thread_id: str | None = None
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A stored job."""
+
+    id: str
+    namespace: str
+    access: Access
+    kind: str
+    state: State
+    request: dict[str, Any]
+    manager: str | None
+    thread_id: str | None
+    attempt: int
+    max_attempts: int
+    cancel_requested: bool
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    run_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of_row(cls, row: Row) -> Self:
+        """Read a row of `jobs`."""
+        return cls(
+            id=row["id"],
+            namespace=row["namespace"],
+            access=Access(row["actor"], row["root"], _grants(row["grants"])),
+            kind=row["kind"],
+            state=State(row["state"]),
+            request=json.loads(row["request"]),
+            manager=row["manager"],
+            thread_id=row["thread_id"],
+            attempt=row["attempt"],
+            max_attempts=row["max_attempts"],
+            cancel_requested=row["cancel_requested"],
+            result=_object(row["result"]),
+            error=_object(row["error"]),
+            run_at=row["run_at"],
+            created_at=row["created_at"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+        )
+
+
+COLUMNS = (
+    "id, namespace, root, actor, grants, kind, state, request, manager, thread_id, attempt, "
+    "max_attempts, cancel_requested, result, error, run_at, created_at, started_at, finished_at"
+)
+"""What `Job.of_row` reads."""
+
+
+def new_job_id() -> str:
+    """Return an id that sorts by the time it was made."""
+    return f"job_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def grants_json(access: Access) -> str:
+    """Return a caller's grants as they are kept with a job."""
+    return json.dumps([{"prefix": g.prefix, "verbs": sorted(g.verbs)} for g in access.grants])
+
+
+def _grants(text: str) -> tuple[Grant, ...]:
+    return tuple(
+        Grant(tuple(grant["prefix"]), frozenset(map(Verb, grant["verbs"])))
+        for grant in json.loads(text)
+    )
+
+
+def _object(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else dict(json.loads(text))

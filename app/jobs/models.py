@@ -1,0 +1,133 @@
+"""Tables of jobs: the jobs themselves, what they report and spend, and who works on them."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.db import metadata
+
+BYTEWISE = Text(collation="C")
+TIME = DateTime(timezone=True)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", BYTEWISE, primary_key=True, comment="Begins with the time, so ids are in order."),
+    Column("namespace", BYTEWISE, nullable=False, comment="What the job is about, or its root."),
+    Column("root", BYTEWISE, nullable=False, comment="Of the key that submitted it."),
+    Column("actor", Text, nullable=False),
+    Column("grants", JSONB, nullable=False, comment="What the job may do: as the key might."),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("request", JSONB, nullable=False),
+    Column("manager", Text),
+    Column("thread_id", Text),
+    Column("lane", BYTEWISE, comment="Jobs of one lane run one after another."),
+    Column("priority", SmallInteger, nullable=False, comment="0: somebody waits; 1: nobody does."),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("max_attempts", Integer, nullable=False),
+    Column("run_at", TIME, nullable=False),
+    Column("worker", Text),
+    Column("lease_until", TIME, comment="A worker that is silent for longer has lost the job."),
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("result", JSONB),
+    Column("error", JSONB),
+    Column("created_at", TIME, nullable=False),
+    Column("started_at", TIME),
+    Column("finished_at", TIME),
+    CheckConstraint(
+        "state IN ('queued', 'running', 'awaiting_review', 'succeeded', 'failed', 'cancelled')",
+        name="state_is_known",
+    ),
+    Index(
+        "jobs_queue_index",
+        "root",
+        "priority",
+        "run_at",
+        "id",
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index("jobs_running_index", "lease_until", postgresql_where=text("state = 'running'")),
+    Index(
+        "jobs_waiting_thread_key",
+        "root",
+        "thread_id",
+        unique=True,
+        postgresql_where=text("state = 'queued' AND kind = 'extract_thread'"),
+    ),
+    Index("jobs_namespace_index", "namespace", "id"),
+    Index(
+        "jobs_finished_at_index", "finished_at", postgresql_where=text("finished_at IS NOT NULL")
+    ),
+    comment="Every job, from submission to its end; removed when it is old.",
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", BYTEWISE, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("namespace", BYTEWISE, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("recorded_at", TIME, nullable=False),
+    PrimaryKeyConstraint("job_id", "number"),
+    comment="What a job reported, in order.",
+)
+
+model_calls = Table(
+    "model_calls",
+    metadata,
+    Column("job_id", BYTEWISE, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("namespace", BYTEWISE, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("purpose", Text, nullable=False, comment="What the model was asked for."),
+    Column("model", Text, nullable=False),
+    Column("stop", Text, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double, comment="NULL where the model's price is not known."),
+    Column("milliseconds", Integer, nullable=False),
+    Column("recorded_at", TIME, nullable=False),
+    PrimaryKeyConstraint("job_id", "number"),
+    comment="What each call of a model cost, written when it was answered.",
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("concurrency", Integer, nullable=False),
+    Column("started_at", TIME, nullable=False),
+    Column("seen_at", TIME, nullable=False),
+    comment="Processes that work on jobs; those not seen for a while are dead.",
+)
+
+idempotent_requests = Table(
+    "idempotent_requests",
+    metadata,
+    Column("namespace", BYTEWISE, nullable=False, comment="Root of the key that sent it."),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False, comment="Of the route and the body."),
+    Column("answer", JSONB, nullable=False),
+    Column("created_at", TIME, nullable=False),
+    PrimaryKeyConstraint("namespace", "key"),
+    Index("idempotent_requests_created_at_index", "created_at"),
+    comment="What was created under an Idempotency-Key, for a day.",
+)

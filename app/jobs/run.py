@@ -1,0 +1,74 @@
+"""What a job's handler is given: the job, and the ways to report, to pay and to end."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from app.db import Connection, Database
+from app.jobs import repository
+from app.jobs.job import Job, State
+from app.providers.llm.base import LLM, Completion, Request
+
+
+class JobLostError(Exception):
+    """The job was cancelled or given to another worker; what was prepared must not be written."""
+
+
+class JobFailedError(Exception):
+    """The job cannot succeed, however often it is tried; `code` and `detail` say why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class JobConflictError(Exception):
+    """What the job had read was changed meanwhile, too often; trying later may help."""
+
+
+class Handler(Protocol):
+    """Does the jobs of one kind."""
+
+    async def run(self, run: "JobRun") -> None:
+        """Do a job, and call `run.finish` once, in the transaction that writes its outcome.
+
+        No connection may be held while a model answers. Raises JobFailedError, JobConflictError,
+        ProviderError and AppError; the executor decides about another attempt.
+        """
+        ...
+
+
+class JobRun:
+    """One attempt at a job."""
+
+    def __init__(self, job: Job, database: Database) -> None:
+        self.job = job
+        self.finished = False
+        self._database = database
+
+    async def report(self, event: str, **data: Any) -> None:
+        """Tell those who follow the job how far it has come."""
+        async with self._database.transaction(self.job.access.root) as connection:
+            await repository.add_event(connection, self.job, event, data)
+
+    async def complete(self, llm: LLM, request: Request, *, purpose: str) -> Completion:
+        """Ask a model, and write down what the call cost before anything else happens."""
+        started = time.perf_counter()
+        completion = await llm.complete(request)
+        milliseconds = round((time.perf_counter() - started) * 1000)
+        async with self._database.transaction(self.job.access.root) as connection:
+            await repository.add_call(connection, self.job, purpose, completion, milliseconds)
+        return completion
+
+    async def finish(
+        self, connection: Connection, result: Mapping[str, Any], state: State = State.SUCCEEDED
+    ) -> None:
+        """End the job in the transaction that writes what it did.
+
+        Raises JobLostError, and the transaction must not be committed, unless this attempt still
+        has the job and nobody asked to cancel it.
+        """
+        if not await repository.finish(connection, self.job, state, result):
+            raise JobLostError
+        self.finished = True

@@ -1,0 +1,1 @@
+"""Memory managers: conversations in, memories out."""

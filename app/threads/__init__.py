@@ -1,0 +1,1 @@
+"""Threads: conversations buffered until memories are formed from them, and their summaries."""

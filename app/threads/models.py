@@ -1,0 +1,55 @@
+"""Tables of threads and their messages."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.db import metadata
+
+BYTEWISE = Text(collation="C")
+TIME = DateTime(timezone=True)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("root", BYTEWISE, nullable=False, comment="Of the key that appends to it."),
+    Column("id", BYTEWISE, nullable=False),
+    Column("namespace", BYTEWISE, nullable=False, comment="Where its memories go."),
+    Column("formation", JSONB, comment="How memories are formed of it; NULL: not at all."),
+    Column("next_position", BigInteger, nullable=False, server_default=text("0")),
+    Column("learned_until", BigInteger, nullable=False, server_default=text("0")),
+    Column("waiting_since", TIME, comment="When the oldest message not learned from arrived."),
+    Column("summary", JSONB, comment="The running summary."),
+    Column("created_at", TIME, nullable=False),
+    Column("updated_at", TIME, nullable=False),
+    PrimaryKeyConstraint("root", "id"),
+    Index("threads_namespace_index", "namespace"),
+    comment="Conversations, and how far memories were formed of them.",
+)
+
+thread_messages = Table(
+    "thread_messages",
+    metadata,
+    Column("root", BYTEWISE, nullable=False),
+    Column("thread_id", BYTEWISE, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("namespace", BYTEWISE, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("message", JSONB, nullable=False),
+    Column("created_at", TIME, nullable=False),
+    PrimaryKeyConstraint("root", "thread_id", "position"),
+    ForeignKeyConstraint(
+        ["root", "thread_id"], ["threads.root", "threads.id"], ondelete="CASCADE"
+    ),
+    Index("thread_messages_message_id_key", "root", "thread_id", "message_id", unique=True),
+    comment="Messages of threads, in order.",
+)

@@ -1,0 +1,160 @@
+"""The JSON of Anthropic's Messages and of OpenAI's Chat Completions, from the server's side."""
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from app.providers.llm.base import Message, Tool, ToolCall, ToolResult
+
+if TYPE_CHECKING:
+    from tests.support.llm_server import Reply
+
+JSON = dict[str, Any]
+View = tuple[str, str, tuple[Message, ...], tuple[Tool, ...], str, int]
+"""Model, system, messages, tools, tool choice and the limit of tokens."""
+
+
+def read_anthropic(body: JSON) -> View:
+    tools = (Tool(t["name"], t["description"], t["input_schema"]) for t in body.get("tools", []))
+    choice = body.get("tool_choice", {"type": "auto"})
+    return (
+        body["model"],
+        _text(body.get("system", "")),
+        tuple(_anthropic_message(message) for message in body["messages"]),
+        tuple(tools),
+        choice["name"] if choice["type"] == "tool" else choice["type"],
+        body["max_tokens"],
+    )
+
+
+def read_openai(body: JSON) -> View:
+    functions = [tool["function"] for tool in body.get("tools", [])]
+    choice = body.get("tool_choice", "auto")
+    system = [m["content"] for m in body["messages"] if m["role"] == "system"]
+    if isinstance(choice, dict):
+        choice = choice["function"]["name"]
+    return (
+        body["model"],
+        "\n".join(system),
+        _openai_messages([m for m in body["messages"] if m["role"] != "system"]),
+        tuple(Tool(f["name"], f["description"], f["parameters"]) for f in functions),
+        "any" if choice == "required" else choice,
+        body.get("max_completion_tokens") or body["max_tokens"],
+    )
+
+
+def write_anthropic(reply: "Reply", model: str, number: int) -> JSON:
+    stops = {"end": "end_turn", "tools": "tool_use", "length": "max_tokens", "refusal": "refusal"}
+    content: list[JSON] = [{"type": "text", "text": reply.text}] if reply.text else []
+    for place, (name, arguments) in enumerate(reply.calls):
+        call_id = f"toolu_{number}_{place}"
+        content.append({"type": "tool_use", "id": call_id, "name": name, "input": arguments})
+    usage = reply.usage
+    return {
+        "id": f"msg_{number}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": stops[reply.stop],
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": usage.input_tokens - usage.cached_tokens,
+            "output_tokens": usage.output_tokens,
+            "cache_read_input_tokens": usage.cached_tokens,
+            "cache_creation_input_tokens": 0,
+        },
+    }
+
+
+def write_openai(reply: "Reply", model: str, number: int) -> JSON:
+    stops = {
+        "end": "stop",
+        "tools": "tool_calls",
+        "length": "length",
+        "refusal": "content_filter",
+    }
+    message: JSON = {"role": "assistant", "content": reply.text or None, "refusal": None}
+    if reply.calls:
+        message["tool_calls"] = [
+            {
+                "id": f"call_{number}_{place}",
+                "type": "function",
+                "function": {
+                    "name": name,
+                    "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments),
+                },
+            }
+            for place, (name, arguments) in enumerate(reply.calls)
+        ]
+    usage = reply.usage
+    return {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion",
+        "created": 1_800_000_000,
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": stops[reply.stop]}],
+        "usage": {
+            "prompt_tokens": usage.input_tokens,
+            "completion_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+            "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        },
+    }
+
+
+def _text(content: str | list[JSON]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(block["text"] for block in content if block["type"] == "text")
+
+
+def _anthropic_message(message: JSON) -> Message:
+    content = message["content"]
+    role: Literal["user", "assistant"] = message["role"]
+    blocks = content if isinstance(content, list) else []
+    calls = [
+        ToolCall(b["id"], b["name"], b["input"], json.dumps(b["input"]))
+        for b in blocks
+        if b["type"] == "tool_use"
+    ]
+    results = [
+        ToolResult(b["tool_use_id"], _text(b["content"]), b.get("is_error", False))
+        for b in blocks
+        if b["type"] == "tool_result"
+    ]
+    return Message(role, _text(content), tuple(calls), tuple(results))
+
+
+def _openai_messages(messages: list[JSON]) -> tuple[Message, ...]:
+    """Put the results that OpenAI takes one by one, and the text after them, in one message."""
+    found: list[Message] = []
+    results: list[ToolResult] = []
+    for message in messages:
+        if message["role"] == "tool":
+            results.append(ToolResult(message["tool_call_id"], message["content"]))
+            continue
+        if results and message["role"] != "user":
+            found.append(Message("user", results=tuple(results)))
+            results = []
+        found.append(_openai_message(message, tuple(results)))
+        results = []
+    if results:
+        found.append(Message("user", results=tuple(results)))
+    return tuple(found)
+
+
+def _openai_message(message: JSON, results: tuple[ToolResult, ...]) -> Message:
+    calls = [
+        ToolCall(call["id"], call["function"]["name"], _object(raw), raw)
+        for call in message.get("tool_calls", [])
+        for raw in [call["function"]["arguments"]]
+    ]
+    return Message(message["role"], _text(message["content"] or ""), tuple(calls), results)
+
+
+def _object(raw: str) -> JSON | None:
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

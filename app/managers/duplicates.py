@@ -1,0 +1,152 @@
+"""Which memories say the same: exactly, or but for articles, contractions and punctuation.
+
+A false merge loses a memory and a missed one costs a line, so every word, number, negation and
+name must be there on both sides, in the same order (docs/decisions/0012-near-duplicates.md).
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from app.providers.embeddings.base import Vector
+
+LEAST_COSINE = 0.9
+"""Of near duplicates; those of the measured pairs that are the same had 0.93 and more."""
+
+_ENDINGS = ".,;:!。、"  # not "?", quotes, signs: C#, 6' and 5% say something else without
+_KEPT_APART = ("<super>", "<sub>", "<fraction>", "<circle>")  # NFKC makes 102 of 10²
+_TYPOGRAPHY = str.maketrans("\u2018\u2019\u02bc\u201c\u201d\u201e", "'''\"\"\"")
+
+_TOKENS = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
+_ARTICLES = frozenset({"a", "an", "the"})
+_NEED_ARTICLE = frozenset({"few", "little"})  # "a few friends" are some, "few friends" are not
+_CONTRACTED = {"can't": "can", "cannot": "can", "won't": "will", "shan't": "shall"}
+
+_Strings: TypeAlias = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A memory to compare; `vector` of its text, of unit length, where there is one."""
+
+    kind: str | None
+    content: Mapping[str, Any]
+    vector: Vector | None = None
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """Return what contents share that differ in nothing but form.
+
+    Form is: order of JSON keys, letter case, Unicode form, white space, punctuation at the end.
+    """
+    return hashlib.sha256(_canonical(content, _plain).encode()).hexdigest()
+
+
+def wording(content: Mapping[str, Any]) -> str:
+    """Return what near duplicates share at least; those that share it need not be near."""
+    return _canonical(content, lambda text: " ".join(word for word, _ in _words(text)))
+
+
+def near(a: Candidate, b: Candidate) -> bool:
+    """Tell whether two memories of one kind say the same in almost the same words."""
+    if a.kind != b.kind:
+        return False
+    if fingerprint(a.content) == fingerprint(b.content):
+        return True
+    if a.vector is not None and b.vector is not None and float(a.vector @ b.vector) < LEAST_COSINE:
+        return False
+    return wording(a.content) == wording(b.content) and _articles_agree(a.content, b.content)
+
+
+def _canonical(content: Any, of_string: _Strings) -> str:
+    form = _with_strings(content, of_string)
+    return json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _with_strings(value: Any, of_string: _Strings) -> Any:
+    match value:
+        case str():
+            return of_string(value)
+        case Mapping():
+            return {key: _with_strings(inner, of_string) for key, inner in sorted(value.items())}
+        case list():
+            return [_with_strings(inner, of_string) for inner in value]
+        case _:
+            return value
+
+
+def _plain(text: str) -> str:
+    return _trimmed(text).lower()
+
+
+def _trimmed(text: str) -> str:
+    """Return a text in one Unicode form, with single spaces, without punctuation at its end."""
+    spaced = " ".join(_unified(text).translate(_TYPOGRAPHY).split())
+    return spaced.rstrip(_ENDINGS + " ") or spaced
+
+
+def _unified(text: str) -> str:
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", "".join(map(_letter, unicodedata.normalize("NFC", text))))
+
+
+def _letter(character: str) -> str:
+    if unicodedata.decomposition(character).startswith(_KEPT_APART):
+        return character
+    return unicodedata.normalize("NFKC", character)
+
+
+def _words(text: str) -> list[tuple[str, str | None]]:
+    """Return the lower-cased words and signs of a text, each with the article before it."""
+    words: list[tuple[str, str | None]] = []
+    article = None
+    tokens = _TOKENS.findall(_trimmed(text))
+    for before, token, after in zip(["", *tokens], tokens, [*tokens[1:], ""], strict=False):
+        word = token.lower()
+        if _is_article(token, before, after.lower()):
+            article = word
+        elif not (word == "," and after.lower() in {"and", "or"}):
+            first, *rest = _expanded(word)
+            words += [(first, article), *((part, None) for part in rest)]
+            article = None
+    return words
+
+
+def _is_article(token: str, before: str, after: str) -> bool:
+    """Tell articles from the letter in "hepatitis A": small unless a sentence starts with it."""
+    starts = before in {"", ".", "!", "?"}
+    return (
+        token.lower() in _ARTICLES
+        and (token.islower() or starts)
+        and after[:1].isalpha()
+        and after not in _NEED_ARTICLE
+    )
+
+
+def _expanded(word: str) -> list[str]:
+    if word in _CONTRACTED:
+        return [_CONTRACTED[word], "not"]
+    return [word.removesuffix("n't"), "not"] if word.endswith("n't") else [word]
+
+
+def _articles_agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Tell whether one only leaves out articles that the other has, and never has others."""
+    pairs = zip(_articles(a), _articles(b), strict=True)
+    return all(first is None or second is None or first == second for first, second in pairs)
+
+
+def _articles(content: Mapping[str, Any]) -> list[str | None]:
+    """Return the article, or None, before every word, in the order of sorted keys."""
+    found: list[str | None] = []
+
+    def note(text: str) -> str:
+        found.extend(article for _, article in _words(text))
+        return text
+
+    _with_strings(content, note)
+    return found

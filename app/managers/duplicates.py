@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from app.providers.embeddings.base import Vector
 
 LEAST_COSINE = 0.9
-"""Of near duplicates; those of the measured pairs that are the same had 0.93 and more."""
+"""Of near duplicates; the measured ones had 0.96 and more."""
 
 _ENDINGS = ".,;:!。、"  # not "?", quotes, signs: C#, 6' and 5% say something else without
 _KEPT_APART = ("<super>", "<sub>", "<fraction>", "<circle>")  # NFKC makes 102 of 10²

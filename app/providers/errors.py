@@ -4,9 +4,16 @@ from typing import ClassVar
 
 
 class ProviderError(Exception):
-    """A provider did not answer as it should; `retryable` says whether waiting may help."""
+    """A provider did not answer as it should; `retryable` says whether waiting may help.
+
+    `retry_after` is how many seconds the provider asked to wait, if it did.
+    """
 
     retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RateLimitedError(ProviderError):

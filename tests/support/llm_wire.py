@@ -3,6 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
+import orjson
+
 from app.providers.llm.base import Message, Tool, ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ def _anthropic_message(message: JSON) -> Message:
     role: Literal["user", "assistant"] = message["role"]
     blocks = content if isinstance(content, list) else []
     calls = [
-        ToolCall(b["id"], b["name"], b["input"], json.dumps(b["input"]))
+        ToolCall(b["id"], b["name"], b["input"], orjson.dumps(b["input"]).decode())
         for b in blocks
         if b["type"] == "tool_use"
     ]
@@ -149,7 +151,7 @@ def _openai_message(message: JSON, results: tuple[ToolResult, ...]) -> Message:
         for call in message.get("tool_calls", [])
         for raw in [call["function"]["arguments"]]
     ]
-    return Message(message["role"], _text(message["content"] or ""), tuple(calls), results)
+    return Message(message["role"], _text(message.get("content") or ""), tuple(calls), results)
 
 
 def _object(raw: str) -> JSON | None:

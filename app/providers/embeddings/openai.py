@@ -13,12 +13,10 @@ import orjson
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.splitting import split_by_characters
 from app.providers.errors import (
-    BadRequestError,
     MisconfiguredError,
-    ProviderError,
-    RateLimitedError,
     UnavailableError,
 )
+from app.providers.openai_errors import translated
 
 _PASSAGE_CHARACTERS = 6_000
 """Below the 8,191 tokens of OpenAI's models even for Chinese, at about 1.3 tokens a character."""
@@ -30,8 +28,6 @@ _REQUEST_CHARACTERS = 100_000
 """Below OpenAI's 300,000 tokens a request in any script."""
 
 _REQUESTS_AT_ONCE = 4
-_SETTINGS_STATUSES = {401, 403, 404}
-_PASSING_STATUSES = {408, 409}
 
 
 class OpenAIEmbedder:
@@ -52,6 +48,7 @@ class OpenAIEmbedder:
     ) -> None:
         self.name = f"openai:{model}"
         self._model = model
+        self._api_key = api_key
         self._asked_dimensions = dimensions
         self._known_dimensions = dimensions
         self._limit = asyncio.Semaphore(_REQUESTS_AT_ONCE)
@@ -117,7 +114,7 @@ class OpenAIEmbedder:
                     dimensions=openai.omit if dimensions is None else dimensions,
                 )
         except openai.OpenAIError as error:
-            raise _translated(self.name, error) from error
+            raise translated(self.name, error, self._api_key) from None  # it may show the key
         return self._vectors(response.content, len(texts))
 
     def _vectors(self, body: bytes, count: int) -> list[Vector]:
@@ -168,22 +165,3 @@ def _unit(embedding: Any) -> Vector:
     if vector.ndim != 1 or not np.isfinite(length) or length == 0:
         raise ValueError("an embedding is a list of finite numbers, not all of them zero")
     return np.asarray(vector / length, dtype=np.float32)
-
-
-def _translated(name: str, error: openai.OpenAIError) -> ProviderError:
-    if isinstance(error, openai.RateLimitError):
-        return RateLimitedError(f"{name} asks for fewer requests: {error.message}")
-    if isinstance(error, openai.APIStatusError):
-        return _of_status(name, error.status_code, error.message)
-    return UnavailableError(f"{name} cannot be reached: {error}")
-
-
-def _of_status(name: str, status: int, message: str) -> ProviderError:
-    if status in _SETTINGS_STATUSES:
-        return MisconfiguredError(
-            f"{name} refuses the request ({status}): {message}; "
-            "check the API key, the model's name and the base URL"
-        )
-    if status in _PASSING_STATUSES or status >= 500:
-        return UnavailableError(f"{name} fails ({status}): {message}")
-    return BadRequestError(f"{name} refuses the text ({status}): {message}")

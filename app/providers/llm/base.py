@@ -1,6 +1,6 @@
 """What every language model can do, in words that are no provider's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 
@@ -33,18 +33,36 @@ class ToolResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Verbatim:
+    """A turn as the model called `llm` wrote it, its signed thinking included."""
+
+    llm: str
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: `calls` are the assistant's, `results` the user's answers to the calls before."""
+    """One turn: `calls` are the assistant's, `results` the user's answers to the calls before.
+
+    Models that think want a turn that called tools back word for word: append
+    `Completion.message`, not a message of its parts.
+    """
 
     role: Literal["user", "assistant"]
     text: str = ""
     calls: tuple[ToolCall, ...] = ()
     results: tuple[ToolResult, ...] = ()
+    verbatim: Verbatim | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the model is asked; `tool_choice` is "auto", "any", "none" or the name of a tool."""
+    """What the model is asked; `tool_choice` is "auto", "any", "none" or the name of a tool.
+
+    Some models cannot be forced to call a tool: they are asked to in words, so an answer
+    without calls must be reckoned with. Models that take no temperature go without.
+    `max_tokens` limits thinking and answer together.
+    """
 
     system: str
     messages: tuple[Message, ...]
@@ -76,6 +94,12 @@ class Completion:
     stop: Literal["end", "tools", "length", "refusal"]
     spent: Spent
     model: str
+    verbatim: Verbatim | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def message(self) -> Message:
+        """The turn to append to the conversation before the results of its calls."""
+        return Message("assistant", self.text, self.calls, verbatim=self.verbatim)
 
 
 class LLM(Protocol):

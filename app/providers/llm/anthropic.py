@@ -1,0 +1,193 @@
+"""Claude, or any server that speaks Anthropic's Messages API."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import anthropic
+import orjson
+from anthropic.types import CacheControlEphemeralParam
+
+from app.providers.errors import BadRequestError, ProviderError, UnavailableError
+from app.providers.llm.base import Completion, Message, Request, Spent, ToolCall, Verbatim
+from app.providers.llm.prices import cost
+from app.providers.llm.wording import asking_for_calls, is_forced, json_object
+from app.providers.statuses import of_status, retry_after, without_key
+
+_LONGEST_WAIT = 120
+"""Seconds that a retry may be put off by the provider, as in the `openai` package."""
+
+_CONNECT_SECONDS = 5
+_CACHED: CacheControlEphemeralParam = {"type": "ephemeral"}
+_STOPS: dict[str | None, Literal["tools", "length", "refusal"]] = {
+    "tool_use": "tools",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refusal",
+}
+
+
+class AnthropicLLM:
+    """Asks `model` at `base_url`, or at Anthropic itself when there is none.
+
+    `timeout` is how many seconds the server may be silent, at each of 1 + `max_retries` attempts.
+    Setting it also lifts the SDK's rule that long answers be streamed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None,
+        base_url: str | None = None,
+        timeout: float = 120,
+        max_retries: int = 2,
+    ) -> None:
+        self.name = f"anthropic:{model}"
+        self._model = model
+        self._api_key = api_key
+        self._can_be_forced = True
+        self._client = anthropic.AsyncAnthropic(
+            api_key=api_key or "none",
+            base_url=base_url,
+            timeout=anthropic.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+            max_retries=max_retries,
+            middleware=[_refuse_long_waits],
+        )
+
+    async def complete(self, request: Request) -> Completion:
+        """Return the model's next turn; what the model turns out not to take is left out."""
+        while True:
+            try:
+                return self._completion(await self._send(self._arguments(request)))
+            except BadRequestError as error:
+                conceded = self._concede(str(error), request)
+                if conceded is None:
+                    raise
+                request = conceded
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        forced = is_forced(request)
+        wish = forced and not self._can_be_forced
+        system = asking_for_calls(request) if wish else request.system
+        arguments: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": request.max_tokens,
+            "messages": [said for message in request.messages if (said := self._said(message))],
+        }
+        if system:
+            arguments["system"] = [{"type": "text", "text": system, "cache_control": _CACHED}]
+        if request.tools:
+            arguments["tools"] = [
+                {"name": t.name, "description": t.description, "input_schema": t.parameters}
+                for t in request.tools
+            ]
+            arguments["tools"][-1]["cache_control"] = _CACHED
+            arguments["tool_choice"] = _choice("auto" if wish else request.tool_choice)
+        return arguments
+
+    def _said(self, message: Message) -> dict[str, Any] | None:
+        """Return the message in Anthropic's form; None for an empty one, which it refuses."""
+        content: list[dict[str, Any]] = [
+            {
+                "type": "tool_result",
+                "tool_use_id": result.call_id,
+                "content": result.content,
+                "is_error": result.is_error,
+            }
+            for result in message.results
+        ]
+        if message.verbatim is not None and message.verbatim.llm == self.name:
+            content = message.verbatim.content
+        else:
+            if message.text:
+                content.append({"type": "text", "text": message.text})
+            for call in message.calls:
+                use = {"type": "tool_use", "id": call.id, "name": call.name}
+                content.append({**use, "input": call.arguments or {}})
+        return {"role": message.role, "content": content} if content else None
+
+    async def _send(self, arguments: dict[str, Any]) -> bytes:
+        if self._client.is_closed():
+            raise UnavailableError(f"{self.name} is closed; start the server again")
+        try:
+            response = await self._client.messages.with_raw_response.create(**arguments)
+            return bytes(await response.read())
+        except anthropic.AnthropicError as error:
+            raise self._translated(error) from None  # it may show the key
+
+    def _translated(self, error: anthropic.AnthropicError) -> ProviderError:
+        if isinstance(error, anthropic.APIStatusError):
+            message = without_key(error.api_message or error.message, self._api_key)
+            return of_status(self.name, error.status_code, message, error.response.headers)
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        message = without_key(f"{error}{cause}", self._api_key)
+        return UnavailableError(f"{self.name} cannot be reached: {message}")
+
+    def _concede(self, refusal: str, request: Request) -> Request | None:
+        """Return what to ask after this refusal; None if there is nothing to give up."""
+        if "tool_choice" in refusal and is_forced(request) and self._can_be_forced:
+            self._can_be_forced = False
+            return request
+        if "thinking" in refusal and any(message.verbatim for message in request.messages):
+            # Thinking is bound to the words before it; whoever changed those goes without.
+            return replace(
+                request, messages=tuple(replace(m, verbatim=None) for m in request.messages)
+            )
+        return None
+
+    def _completion(self, body: bytes) -> Completion:
+        try:
+            answer = orjson.loads(body)
+            content = answer["content"]
+            calls = tuple(_call(block) for block in content if block["type"] == "tool_use")
+            whole = all(call.arguments is not None for call in calls)
+            return Completion(
+                text="".join(block["text"] for block in content if block["type"] == "text"),
+                calls=calls,
+                stop=_STOPS.get(answer["stop_reason"], "end"),
+                spent=_spent(answer["model"], answer["usage"]),
+                model=answer["model"],
+                verbatim=Verbatim(self.name, content) if whole else None,
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise UnavailableError(
+                f"{self.name} answered with something else than a message; "
+                "check that the base URL is that of a server that speaks Anthropic's API"
+            ) from error
+
+
+async def _refuse_long_waits(
+    request: anthropic.APIRequest, call_next: anthropic.AsyncCallNext
+) -> anthropic.AsyncAPIResponse[Any]:
+    """Leave waits beyond two minutes to the caller: the SDK sleeps for as long as it is told."""
+    response = await call_next(request)
+    if (retry_after(response.headers) or 0) > _LONGEST_WAIT:
+        response.headers["x-should-retry"] = "false"
+    return response
+
+
+def _choice(choice: str) -> dict[str, str]:
+    if choice in {"auto", "any", "none"}:
+        return {"type": choice}
+    return {"type": "tool", "name": choice}
+
+
+def _call(block: dict[str, Any]) -> ToolCall:
+    given = block["input"]
+    raw = given if isinstance(given, str) else orjson.dumps(given).decode()
+    return ToolCall(block["id"], block["name"], json_object(raw), raw)
+
+
+def _spent(model: str, usage: dict[str, Any]) -> Spent:
+    cached = usage.get("cache_read_input_tokens") or 0
+    written = usage.get("cache_creation_input_tokens") or 0
+    tokens = {
+        "input_tokens": usage["input_tokens"] + cached + written,
+        "output_tokens": usage["output_tokens"],
+        "cached_tokens": cached,
+    }
+    return Spent(**tokens, cost_usd=cost(model, **tokens, written_tokens=written))

@@ -1,0 +1,67 @@
+"""The language models of one process."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+
+from app.errors import AppError
+from app.providers.llm.base import LLM, Completion, Request
+
+
+class LLMNotConfiguredError(AppError):
+    """What was asked for needs a language model, and there is none, or no key for it."""
+
+    status = 422
+    code = "llm_not_configured"
+    title = "No language model"
+
+
+class LLMs:
+    """Makes each model once, and lets `concurrency` calls of each provider run at a time."""
+
+    def __init__(
+        self, default: str | None, create: Callable[[str], LLM], *, concurrency: int = 8
+    ) -> None:
+        self._default = default
+        self._create = create
+        self._made: dict[str, LLM] = {}
+        self._limits: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(concurrency)
+        )
+
+    def get(self, spec: str | None = None) -> LLM:
+        """Return the model called `spec`, or the default; raises LLMNotConfiguredError."""
+        spec = spec or self._default
+        if spec is None:
+            raise LLMNotConfiguredError(
+                "This needs a language model, and none is configured; set MEMORYD_LLM to "
+                "anthropic:MODEL with ANTHROPIC_API_KEY, or openai:MODEL with OPENAI_API_KEY."
+            )
+        if spec not in self._made:
+            try:
+                llm = self._create(spec)
+            except ValueError as error:
+                raise LLMNotConfiguredError(f"This needs a language model, but {error}.") from error
+            self._made[spec] = _Limited(llm, self._limits[spec.partition(":")[0]])
+        return self._made[spec]
+
+    async def aclose(self) -> None:
+        """Close every model; calls after it fail with UnavailableError."""
+        for llm in self._made.values():
+            await llm.aclose()
+
+
+class _Limited:
+    """Waits for a turn before each call."""
+
+    def __init__(self, inner: LLM, limit: asyncio.Semaphore) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._limit = limit
+
+    async def complete(self, request: Request) -> Completion:
+        async with self._limit:
+            return await self._inner.complete(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

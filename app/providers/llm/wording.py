@@ -1,0 +1,31 @@
+"""What is said to models that cannot be told by a parameter, and read from what they send."""
+
+from typing import Any
+
+import orjson
+
+from app.providers.llm.base import Request
+
+
+def is_forced(request: Request) -> bool:
+    """Say whether the model is not free to answer without a call."""
+    return bool(request.tools) and request.tool_choice not in {"auto", "none"}
+
+
+def asking_for_calls(request: Request) -> str:
+    """Return the system text with the wish for a call that `tool_choice` would express."""
+    wish = (
+        "Answer by calling at least one of the tools."
+        if request.tool_choice == "any"
+        else f"Answer by calling the tool {request.tool_choice}."
+    )
+    return f"{request.system}\n\n{wish}".strip()
+
+
+def json_object(raw: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object in `raw`, if it is one."""
+    try:
+        value = orjson.loads(raw)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,17 @@
+"""The errors of the `openai` package in this project's words."""
+
+import openai
+
+from app.providers.errors import MisconfiguredError, ProviderError, UnavailableError
+from app.providers.statuses import of_status, without_key
+
+
+def translated(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:
+    """Return what `error` means, without the key."""
+    if not isinstance(error, openai.APIStatusError):
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        return UnavailableError(without_key(f"{name} cannot be reached: {error}{cause}", key))
+    message = without_key(error.message, key)
+    if error.code == "insufficient_quota":
+        return MisconfiguredError(f"{name} has no credit left: {message}")
+    return of_status(name, error.status_code, message, error.response.headers)

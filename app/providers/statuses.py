@@ -1,0 +1,50 @@
+"""What an HTTP status of a model provider means, the same for all of them."""
+
+import email.utils
+import time
+from collections.abc import Mapping
+
+from app.providers.errors import (
+    BadRequestError,
+    MisconfiguredError,
+    ProviderError,
+    RateLimitedError,
+    UnavailableError,
+)
+
+_SETTINGS_STATUSES = {401, 402, 403, 404}
+_PASSING_STATUSES = {408, 409}
+_SHORTEST_SECRET = 12
+"""Shorter keys are made up for servers that ask for none, and may be part of any word."""
+
+
+def of_status(name: str, status: int, message: str, headers: Mapping[str, str]) -> ProviderError:
+    """Return the error that an answer with `status` is, worded for an operator."""
+    wait = retry_after(headers)
+    if status == 429:
+        return RateLimitedError(f"{name} asks for fewer requests: {message}", retry_after=wait)
+    if status in _SETTINGS_STATUSES:
+        return MisconfiguredError(
+            f"{name} refuses the request ({status}): {message}; "
+            "check the API key, the model's name and the base URL"
+        )
+    if status in _PASSING_STATUSES or status >= 500:
+        return UnavailableError(f"{name} fails ({status}): {message}", retry_after=wait)
+    return BadRequestError(f"{name} refuses the input ({status}): {message}")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the headers ask to wait, given as a number or as a date."""
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        date = email.utils.parsedate_tz(value)
+        return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+
+
+def without_key(message: str, key: str | None) -> str:
+    """Return `message` with the key blotted out: some servers repeat the one they refuse."""
+    if key is None or len(key) < _SHORTEST_SECRET:
+        return message
+    return message.replace(key, "[API key]")

@@ -1,0 +1,331 @@
+"""What holds for every language model, asked through its SDK at a scripted server."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeAlias
+
+import pytest
+
+from app.providers.errors import (
+    BadRequestError,
+    MisconfiguredError,
+    ProviderError,
+    RateLimitedError,
+    UnavailableError,
+)
+from app.providers.llm.anthropic import AnthropicLLM
+from app.providers.llm.base import LLM, Message, Request, Tool, ToolResult
+from app.providers.llm.openai import OpenAILLM
+from tests.support.llm_server import (
+    LLMServer,
+    Reply,
+    Usage,
+    calls,
+    cut,
+    cuts_connection,
+    fails,
+    garbage,
+    hangs,
+    llm_server,
+    refuses,
+    says,
+)
+
+KEY = "sk-very-secret-0123456789"
+SAVE = Tool("save", "Save a memory.", {"type": "object", "properties": {"text": {}}})
+DROP = Tool("drop", "Drop a memory.", {"type": "object"})
+HELLO = Request("Be brief.", (Message("user", "Hello"),))
+WITH_TOOLS = Request("Be brief.", (Message("user", "Hello"),), tools=(SAVE, DROP))
+
+Make: TypeAlias = Callable[..., LLM]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LLMServer]:
+    async with llm_server() as running:
+        yield running
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def provider(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def make(provider: str, server: LLMServer) -> AsyncIterator[Make]:
+    made: list[LLM] = []
+
+    def make_one(model: str = "test-model", **options: Any) -> LLM:
+        url = server.base_url_anthropic if provider == "anthropic" else server.base_url_openai
+        given = {"api_key": KEY, "base_url": url, "timeout": 5, "max_retries": 0, **options}
+        one = (AnthropicLLM if provider == "anthropic" else OpenAILLM)(model, **given)
+        made.append(one)
+        return one
+
+    yield make_one
+    for one in made:
+        await one.aclose()
+
+
+@pytest.fixture
+def llm(make: Make) -> LLM:
+    return make()
+
+
+async def test_a_text_is_answered(llm: LLM, server: LLMServer, provider: str) -> None:
+    server.script.append(says("Hi."))
+    answer = await llm.complete(HELLO)
+    assert (answer.text, answer.calls, answer.stop) == ("Hi.", (), "end")
+    assert (answer.model, llm.name) == ("test-model", f"{provider}:test-model")
+    (sent,) = server.requests
+    assert (sent.provider, sent.model) == (provider, "test-model")
+    assert (sent.system, sent.messages) == (HELLO.system, HELLO.messages)
+    assert (sent.tools, sent.max_tokens) == ((), HELLO.max_tokens)
+    assert not {"stream", "tools", "tool_choice", "temperature"} & set(sent.body)
+
+
+async def test_no_system_text_is_sent_when_there_is_none(llm: LLM, server: LLMServer) -> None:
+    await llm.complete(Request("", (Message("user", "Hello"),)))
+    assert "system" not in server.requests[0].body
+    assert [message["role"] for message in server.requests[0].body["messages"]] == ["user"]
+
+
+async def test_tools_are_offered_as_they_are_described(llm: LLM, server: LLMServer) -> None:
+    await llm.complete(WITH_TOOLS)
+    assert server.requests[0].tools == (SAVE, DROP)
+
+
+@pytest.mark.parametrize("choice", ["auto", "any", "none", "save"])
+async def test_the_choice_of_tools_is_sent(llm: LLM, server: LLMServer, choice: str) -> None:
+    await llm.complete(Request("", HELLO.messages, tools=(SAVE,), tool_choice=choice))
+    assert server.requests[0].tool_choice == choice
+
+
+async def test_several_calls_of_one_turn_are_read(llm: LLM, server: LLMServer) -> None:
+    server.script.append(calls(("save", {"text": "a"}), ("drop", {}), text="Both."))
+    answer = await llm.complete(WITH_TOOLS)
+    assert [(call.name, call.arguments) for call in answer.calls] == [
+        ("save", {"text": "a"}),
+        ("drop", {}),
+    ]
+    assert (answer.text, answer.stop) == ("Both.", "tools")
+    assert len({call.id for call in answer.calls}) == 2
+
+
+@pytest.mark.parametrize("verbatim", [True, False])
+async def test_calls_and_their_results_go_back(
+    llm: LLM, server: LLMServer, provider: str, *, verbatim: bool
+) -> None:
+    server.script.append(calls(("save", {"text": "é"}), ("drop", {"n": 1}), text="Both."))
+    answer = await llm.complete(WITH_TOOLS)
+    turn = answer.message if verbatim else Message("assistant", answer.text, answer.calls)
+    first, second = answer.calls
+    results = (ToolResult(first.id, "saved"), ToolResult(second.id, "no such n", is_error=True))
+    asked = (*WITH_TOOLS.messages, turn, Message("user", "Go on.", results=results))
+    await llm.complete(Request("", asked, tools=(SAVE, DROP)))
+    if provider == "openai":  # has no word for errors
+        results = (results[0], ToolResult(second.id, "Error: no such n"))
+    assert server.requests[1].messages == (
+        Message("user", "Hello"),
+        Message("assistant", "Both.", answer.calls),
+        Message("user", "Go on.", results=results),
+    )
+
+
+async def test_a_conversation_may_come_from_another_model(llm: LLM, server: LLMServer) -> None:
+    server.script.append(calls(("save", {"text": "a"})))
+    answer = await llm.complete(WITH_TOOLS)
+    foreign = Message(
+        "assistant",
+        calls=answer.calls,
+        verbatim=type(answer.verbatim)("other:model", "nonsense") if answer.verbatim else None,
+    )
+    result = Message("user", results=(ToolResult(answer.calls[0].id, "saved"),))
+    await llm.complete(Request("", (*WITH_TOOLS.messages, foreign, result), tools=(SAVE,)))
+    assert server.requests[1].messages == (*WITH_TOOLS.messages, foreign, result)
+
+
+async def test_empty_turns_are_left_out(llm: LLM, server: LLMServer) -> None:
+    said = (Message("user", "Hello"), Message("assistant"), Message("user", "Still there?"))
+    await llm.complete(Request("", said))
+    assert server.requests[0].messages == (said[0], said[2])
+
+
+@pytest.mark.parametrize("raw", ["{not json", '"text"', "[1]", ""])
+async def test_arguments_that_are_no_object_are_none(llm: LLM, server: LLMServer, raw: str) -> None:
+    server.script.append(calls(("save", raw)))
+    answer = await llm.complete(WITH_TOOLS)
+    (call,) = answer.calls
+    assert (call.name, call.arguments, call.raw) == ("save", None, raw)
+    result = Message("user", results=(ToolResult(call.id, "not JSON", is_error=True),))
+    await llm.complete(Request("", (*HELLO.messages, answer.message, result), tools=(SAVE,)))
+    assert server.requests[1].messages[1].calls[0].arguments == {}
+
+
+async def test_a_refusal_is_an_answer(llm: LLM, server: LLMServer) -> None:
+    server.script.append(refuses("No."))
+    answer = await llm.complete(HELLO)
+    assert (answer.stop, answer.text) == ("refusal", "No.")
+
+
+async def test_a_truncated_answer_says_so(llm: LLM, server: LLMServer) -> None:
+    server.script.append(cut("Once upon a"))
+    answer = await llm.complete(Request("", HELLO.messages, max_tokens=4))
+    assert (answer.stop, answer.text) == ("length", "Once upon a")
+    assert server.requests[0].max_tokens == 4
+
+
+async def test_long_answers_need_no_streaming(llm: LLM, server: LLMServer) -> None:
+    answer = await llm.complete(Request("", HELLO.messages, max_tokens=128_000))
+    assert answer.stop == "end"
+    assert server.requests[0].max_tokens == 128_000
+
+
+async def test_tokens_are_counted_with_the_cached_ones(llm: LLM, server: LLMServer) -> None:
+    server.script.append(says("Hi.", Usage(1_000, 50, 600)))
+    spent = (await llm.complete(HELLO)).spent
+    assert (spent.input_tokens, spent.output_tokens, spent.cached_tokens) == (1_000, 50, 600)
+    assert spent.cost_usd is None
+
+
+async def test_the_cost_of_a_listed_model_is_known(
+    make: Make, server: LLMServer, provider: str
+) -> None:
+    model, cached = {"anthropic": ("claude-opus-5", 0.5), "openai": ("gpt-6-sol", 0.2)}[provider]
+    plain, output = {"anthropic": (5, 25), "openai": (2, 10)}[provider]
+    server.script.append(says("Hi.", Usage(1_000, 50, 600)))
+    spent = (await make(model).complete(HELLO)).spent
+    assert spent.cost_usd == pytest.approx((400 * plain + 600 * cached + 50 * output) / 1e6)
+
+
+async def test_a_rate_limit_is_waited_out(make: Make, server: LLMServer) -> None:
+    server.script.extend([fails(429, retry_after=0.2), says("Hi.")])
+    began = asyncio.get_running_loop().time()
+    assert (await make(max_retries=2).complete(HELLO)).text == "Hi."
+    assert asyncio.get_running_loop().time() - began >= 0.2
+    assert len(server.requests) == 2
+
+
+async def test_a_lasting_rate_limit_says_how_long(make: Make, server: LLMServer) -> None:
+    server.respond = lambda _: fails(429, retry_after=0.05)
+    with pytest.raises(RateLimitedError, match="fewer requests") as caught:
+        await make(max_retries=2).complete(HELLO)
+    assert (caught.value.retryable, caught.value.retry_after) == (True, 0.05)
+    assert len(server.requests) == 3
+
+
+async def test_long_waits_are_left_to_the_caller(make: Make, server: LLMServer) -> None:
+    server.respond = lambda _: fails(429, retry_after=3_600)
+    with pytest.raises(RateLimitedError) as caught:
+        await make(max_retries=2).complete(HELLO)
+    assert caught.value.retry_after == 3_600
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected", "words"),
+    [
+        (fails(500), UnavailableError, r"fails \(500\)"),
+        (fails(503, retry_after=7), UnavailableError, r"fails \(503\)"),
+        (fails(529), UnavailableError, r"fails \(529\)"),
+        (fails(400, "prompt is too long"), BadRequestError, "prompt is too long"),
+        (fails(413), BadRequestError, r"\(413\)"),
+        (fails(401), MisconfiguredError, "check the API key"),
+        (fails(403), MisconfiguredError, "check the API key"),
+        (fails(404, "no such model"), MisconfiguredError, "no such model.*the model's name"),
+        (cuts_connection(), UnavailableError, "cannot be reached"),
+        (garbage(), UnavailableError, "check that the base URL"),
+        (garbage(b'{"id": "msg_', "application/json"), UnavailableError, "check that the base"),
+        (garbage(b"[]", "application/json"), UnavailableError, "check that the base URL"),
+        (garbage(b"{}", "application/json"), UnavailableError, "check that the base URL"),
+        (garbage(b'{"choices": [], "content": 3}'), UnavailableError, "check that the base"),
+        (garbage(b'{"choices": [{}], "content": [{}]}'), UnavailableError, "check that the"),
+        (garbage(b'{"choices": [{"message": "x"}]}'), UnavailableError, "check that the"),
+    ],
+)
+async def test_faults_become_provider_errors(
+    llm: LLM, server: LLMServer, reply: Reply, expected: type[ProviderError], words: str
+) -> None:
+    server.script.append(reply)
+    with pytest.raises(expected, match=words) as caught:
+        await llm.complete(HELLO)
+    assert caught.value.retryable is (expected is UnavailableError)
+    assert caught.value.retry_after == (7 if "503" in str(caught.value) else None)
+    assert len(server.requests) == 1
+
+
+async def test_a_fault_that_passes_is_not_noticed(make: Make, server: LLMServer) -> None:
+    wait = {"retry-after": "0.01"}
+    server.script.extend([Reply(status=500, headers=wait, body=b"oops"), says("Hi.")])
+    assert (await make(max_retries=1).complete(HELLO)).text == "Hi."
+    assert len(server.requests) == 2
+
+
+@pytest.mark.slow  # the SDKs wait for half a second
+async def test_a_connection_cut_once_is_not_noticed(make: Make, server: LLMServer) -> None:
+    server.script.extend([cuts_connection(), says("Hi.")])
+    assert (await make(max_retries=1).complete(HELLO)).text == "Hi."
+    assert len(server.requests) == 2
+
+
+async def test_a_server_that_is_too_slow_is_unavailable(make: Make, server: LLMServer) -> None:
+    server.script.append(hangs(0.3))
+    with pytest.raises(UnavailableError, match="timed out"):
+        await make(timeout=0.1).complete(HELLO)
+
+
+async def test_a_server_that_is_away_is_unavailable(make: Make, provider: str) -> None:
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        await make(base_url="http://127.0.0.1:9").complete(HELLO)
+
+
+async def test_a_closed_model_is_unavailable(llm: LLM) -> None:
+    await llm.aclose()
+    with pytest.raises(UnavailableError, match="is closed"):
+        await llm.complete(HELLO)
+
+
+async def test_the_key_is_sent_and_never_told(
+    make: Make, server: LLMServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.respond = lambda _: fails(401, f"{KEY} is no key")
+    with pytest.raises(MisconfiguredError, match=r"\[API key\] is no key") as caught:
+        await make().complete(HELLO)
+    headers = server.requests[0].headers
+    assert KEY in headers.get("x-api-key", headers.get("authorization", ""))
+    assert caught.value.__suppress_context__
+    assert KEY not in repr(caught.value)
+    assert KEY not in caplog.text
+
+
+async def test_a_server_that_asks_for_no_key_needs_none(make: Make, server: LLMServer) -> None:
+    server.script.append(says("Hi."))
+    assert (await make(api_key=None).complete(HELLO)).text == "Hi."
+
+
+@pytest.mark.parametrize("choice", ["any", "save"])
+async def test_a_model_that_cannot_be_forced_is_asked_in_words(
+    llm: LLM, server: LLMServer, choice: str
+) -> None:
+    server.script.append(fails(400, 'tool_choice: type "tool" and "any" are not supported.'))
+    forced = Request("Be brief.", HELLO.messages, tools=(SAVE,), tool_choice=choice)
+    await llm.complete(forced)
+    await llm.complete(forced)
+    first, *later = server.requests
+    assert first.tool_choice == choice
+    assert [sent.tool_choice for sent in later] == ["auto", "auto"]
+    wish = {"any": "Answer by calling at least one of the tools."}
+    expected = f"Be brief.\n\n{wish.get(choice, 'Answer by calling the tool save.')}"
+    assert [sent.system for sent in later] == [expected, expected]
+
+
+async def test_a_refusal_that_stays_is_raised(llm: LLM, server: LLMServer) -> None:
+    server.respond = lambda _: fails(400, "tool_choice, temperature, reasoning_effort: no")
+    with pytest.raises(BadRequestError):
+        await llm.complete(
+            Request("", HELLO.messages, tools=(SAVE,), tool_choice="any", temperature=0.5)
+        )
+    assert len(server.requests) <= 4

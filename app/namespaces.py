@@ -85,3 +85,8 @@ def stored_range(prefix: str) -> Range:
     if not prefix:
         return Range("", "\U0010ffff")
     return Range(prefix, prefix[:-1] + AFTER_SEPARATOR)
+
+
+def only(namespace: str) -> Range:
+    """Return the range that holds one stored namespace and none below it."""
+    return Range(namespace, namespace + "\x01")

@@ -6,8 +6,9 @@ from typing import Self
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
-from app.db import Database
+from app.db import Connection, Database
 from app.errors import InvalidRequestError
+from app.namespaces import only, stored_range
 from app.passage_index import PassageIndex
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
@@ -61,11 +62,17 @@ class SearchService:
         return await self.run(access, prepared, vectors[0])
 
     def prepare(
-        self, access: Access, body: SearchItems, *, with_expired: bool = False
+        self,
+        access: Access,
+        body: SearchItems,
+        *,
+        with_expired: bool = False,
+        with_children: bool = True,
     ) -> PreparedSearch:
         """Check a search; raises ForbiddenError, InvalidFilterError and InvalidRequestError."""
+        prefix = access.locate(body.namespace_prefix or [], Verb.READ)
         scope = Scope(
-            namespaces=access.scope(body.namespace_prefix or [], Verb.READ),
+            namespaces=stored_range(prefix) if with_children else only(prefix),
             filter=parse_filter(body.filter) if body.filter else None,
             now=self._clock.now(),
             with_expired=with_expired,
@@ -97,15 +104,20 @@ class SearchService:
         if search.page.limit == 0 and not search.page.with_total:
             return Found([])
         async with self._database.connection(access.root) as connection:
-            if isinstance(search, Listing):
-                found = await list_page(connection, search)
-            else:
-                with_uses = search.explain or search.weights.strength > 0
-                asked = Asked(self._index.id, vector, search.words, with_uses=with_uses)
-                run = RankedRun(connection, search, asked)
-                found = await run.find(largest=self._settings.exact_search_passages)
+            found = await self.find(connection, search, vector)
         self._usage.note(result.row for result in found.results)
         return await self._refreshed(access, search, found)
+
+    async def find(
+        self, connection: Connection, search: PreparedSearch, vector: Vector | None
+    ) -> Found:
+        """Return a prepared search's page; it counts as no use and restarts no lifetime."""
+        if isinstance(search, Listing):
+            return await list_page(connection, search)
+        with_uses = search.explain or search.weights.strength > 0
+        asked = Asked(self._index.id, vector, search.words, with_uses=with_uses)
+        run = RankedRun(connection, search, asked)
+        return await run.find(largest=self._settings.exact_search_passages)
 
     async def _refreshed(self, access: Access, search: PreparedSearch, found: Found) -> Found:
         rows = [result.row for result in found.results]

@@ -1,7 +1,8 @@
 """Applying writes: all of them in one transaction, or none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from typing import TypeAlias
 
 import asyncpg
 
@@ -13,6 +14,9 @@ from app.store import repository
 from app.store.errors import PreconditionFailedError, TooManyConflictsError
 from app.store.indexing import Indexer
 from app.store.writes import Address, Delete, Put, Write, Written
+
+Also: TypeAlias = Callable[[Connection, Mapping[Address, Written]], Awaitable[None]]
+"""What else a transaction does once the items are written, told what became of the puts."""
 
 _ATTEMPTS = 5
 
@@ -37,22 +41,29 @@ class Changes:
         self._indexer = indexer
         self._clock = clock
 
-    async def apply(self, writes: Sequence[Write], access: Access) -> dict[Address, Written]:
+    async def apply(
+        self, writes: Sequence[Write], access: Access, *, also: Also | None = None
+    ) -> dict[Address, Written]:
         """Commit the last write of every address; return what became of the puts.
 
         Raises PreconditionFailedError, EmbeddingFailedError and TooManyConflictsError, each
         with nothing changed. Writers that were in one another's way queue up for their
-        namespaces, and so do those who both put and delete, whose locks have no common order.
+        namespaces, and so do those who both put and delete, whose locks have no common order,
+        and those who do something `also`: in the same transaction, again on every attempt, and
+        with nothing changed by what it raises.
         """
         final = {write.address: write for write in writes}
         vectors = await self._embed(final)
-        queue = len({type(write) for write in final.values()}) > 1
+        queue = also is not None or len({type(write) for write in final.values()}) > 1
         for _ in range(_ATTEMPTS):
             try:
                 async with self._database.transaction(access.root) as connection:
                     if queue:
                         await repository.queue(connection, {namespace for namespace, _ in final})
-                    return await self._apply(connection, final, vectors, access.actor)
+                    written = await self._apply(connection, final, vectors, access.actor)
+                    if also is not None:
+                        await also(connection, written)
+                    return written
             except (*_PASSING, _OvertakenError):
                 queue = True
         raise TooManyConflictsError

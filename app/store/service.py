@@ -13,10 +13,10 @@ from app.clock import Clock
 from app.config import Settings
 from app.db import Database, Row
 from app.errors import InvalidRequestError
-from app.namespaces import Range, stored_range, to_stored
+from app.namespaces import Range, only, stored_range, to_stored
 from app.resources import Resources
 from app.store import repository
-from app.store.changes import Changes
+from app.store.changes import Also, Changes
 from app.store.errors import (
     ItemNotFoundError,
     PreconditionFailedError,
@@ -223,9 +223,11 @@ class ItemService:
             scopes = [self._counted(access, labels, body.max_depth) for labels in found]
             return found, await count_items(connection, scopes, now)
 
-    async def apply(self, access: Access, writes: Sequence[Write]) -> dict[Address, Written]:
-        """Apply prepared writes, all or none; return what became of the puts."""
-        return await self._changes.apply(writes, access)
+    async def apply(
+        self, access: Access, writes: Sequence[Write], *, also: Also | None = None
+    ) -> dict[Address, Written]:
+        """Apply prepared writes, all or none, and what `also` does; return what the puts became."""
+        return await self._changes.apply(writes, access, also=also)
 
     def refreshes(self, refresh_ttl: bool | None) -> bool:
         """Tell whether a read restarts lifetimes: as asked, or as the setting says."""
@@ -236,7 +238,7 @@ class ItemService:
         """Return what a listed namespace stands for: itself, or all below where it was cut."""
         stored = access.root + to_stored(labels)
         is_cut = max_depth is not None and len(labels) == max_depth
-        return stored_range(stored) if is_cut else Range(stored, stored + "\x01")
+        return stored_range(stored) if is_cut else only(stored)
 
     @property
     def _default_ttl(self) -> timedelta | None:

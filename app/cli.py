@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,18 +109,23 @@ def _pass_on(settings: Settings) -> None:
 
 
 @cli.command()
-def worker() -> None:
-    """Run the background worker: it removes what has expired."""
-    settings = Settings()
+def worker(
+    concurrency: Annotated[int | None, typer.Option(help="Jobs done at once. [8]")] = None,
+) -> None:
+    """Run a worker: it does jobs and removes what has expired."""
+    settings = _settings(job_concurrency=concurrency)
     configure_logging(settings)
-    _end_cleanly_on_signals()
     with running_database(settings) as running:
         asyncio.run(_work(running))
 
 
 async def _work(settings: Settings) -> None:
     async with open_resources(settings) as resources:
-        await run_worker(resources)
+        working = asyncio.create_task(run_worker(resources))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+        with suppress(asyncio.CancelledError):
+            await working
 
 
 @cli.command()

@@ -49,6 +49,28 @@ class Settings(BaseSettings):
         None, description="anthropic:MODEL or openai:MODEL, for the jobs that need one."
     )
 
+    llm_timeout_seconds: float = Field(120, gt=0, description="Longest wait for a model's answer.")
+    llm_concurrency: int = Field(
+        8, ge=1, description="Calls of one provider's models at once, in each process."
+    )
+
+    job_concurrency: int = Field(8, ge=1, description="Jobs that one worker does at once.")
+    jobs_per_root: int = Field(
+        16, ge=1, description="Running jobs of the keys with one root, over all workers."
+    )
+    job_attempts: int = Field(5, ge=1, le=100, description="How often a job is begun at most.")
+    job_backoff_seconds: float = Field(
+        2, ge=0, description="Pause before the second attempt; doubled before each further one."
+    )
+    job_timeout_seconds: float = Field(600, gt=0, description="Longest attempt at a job.")
+    job_lease_seconds: float = Field(
+        30, gt=0, description="A worker that is silent for so long has lost its jobs."
+    )
+    drain_seconds: float = Field(
+        20, ge=0, description="How long a worker that is stopped goes on with its jobs."
+    )
+    job_retention_days: int = Field(30, ge=1, description="How long ended jobs are kept.")
+
     default_ttl_minutes: float | None = Field(
         None, gt=0, description="Lifetime of items put without one; empty: for ever."
     )

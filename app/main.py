@@ -14,6 +14,7 @@ from app.auth.service import Authenticator
 from app.batch.router import router as batch_router
 from app.clock import Clock
 from app.config import Settings
+from app.jobs.router import router as jobs_router
 from app.logging import configure_logging
 from app.providers.embeddings.base import Embedder
 from app.requests import BodyLimit, RequestContext
@@ -64,7 +65,7 @@ def create_app(
         lifespan=lifespan,
         strict_content_type=False,
     )
-    for router in (store_router, search_router, batch_router):
+    for router in (store_router, search_router, batch_router, jobs_router):
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
     problems.install(app)

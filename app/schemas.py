@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels
+from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels, parse_labels
 
 # What the validators below check, for the OpenAPI document alone: their messages say more than
 # a failed pattern would.
@@ -40,6 +40,11 @@ def storable(text: str) -> str:
 def _checked_labels(labels: list[str]) -> list[str]:
     check_labels(labels)
     return labels
+
+
+def _parsable(namespace: str) -> str:
+    parse_labels(namespace)
+    return namespace
 
 
 def _not_empty(labels: list[str]) -> list[str]:
@@ -86,6 +91,13 @@ Labels = Annotated[
 
 ItemLabels = Annotated[Labels, AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
 """A namespace that can hold items: at least one label."""
+
+WrittenNamespace = Annotated[
+    str,
+    AfterValidator(_parsable),
+    Field(description="Labels joined by dots, or a JSON array where labels hold dots."),
+]
+"""A namespace in a query string; `parse_labels` takes it apart."""
 
 Moment = Annotated[
     datetime, BeforeValidator(_only_date, json_schema_input_type=datetime), AfterValidator(_as_utc)

@@ -1,11 +1,17 @@
-"""The background process: removes what has expired, indexes what others left out."""
+"""The background process: does jobs, removes what has expired, indexes what others left out."""
 
 import asyncio
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
+from app.db import EVERYTHING
 from app.errors import AppError
+from app.jobs import queue
+from app.jobs.run import Handler
+from app.jobs.worker import JobWorker
 from app.resources import Resources
 from app.store.expiry import prune_namespaces, sweep
 from app.store.filling import catch_up
@@ -17,7 +23,26 @@ _logger = structlog.get_logger("memoryd.worker")
 
 
 async def run_worker(resources: Resources) -> None:
-    """Work until cancelled; a database that is away for a while is waited for."""
+    """Work until cancelled; then finish the jobs that run, or hand them back."""
+    upkeep = asyncio.create_task(_keep_up(resources))
+    worker = JobWorker(
+        resources.database, resources.notifier, handlers(resources), resources.settings
+    )
+    try:
+        await worker.run()
+    finally:
+        upkeep.cancel()
+        with suppress(asyncio.CancelledError):
+            await upkeep
+
+
+def handlers(resources: Resources) -> Mapping[str, Handler]:
+    """Return who does the jobs of each kind."""
+    return {}
+
+
+async def _keep_up(resources: Resources) -> None:
+    """Sweep until cancelled; a database that is away for a while is waited for."""
     upkeep_at = 0.0
     while True:
         try:
@@ -25,12 +50,18 @@ async def run_worker(resources: Resources) -> None:
             if removed:
                 _logger.info("expired items removed", items=removed)
             if time.monotonic() >= upkeep_at:
-                await prune_namespaces(resources.database)
-                if indexed := await catch_up(resources):
-                    _logger.info("items of another configuration indexed", items=indexed)
+                await _walk_tables(resources)
                 upkeep_at = time.monotonic() + UPKEEP_SECONDS
         except AppError as error:
             _logger.warning("sweep put off", reason=error.detail)
         except Exception:  # a mistake here is told, and must not end the sweeping
             _logger.exception("sweep failed")
         await asyncio.sleep(resources.settings.sweep_interval_seconds)
+
+
+async def _walk_tables(resources: Resources) -> None:
+    await prune_namespaces(resources.database)
+    if indexed := await catch_up(resources):
+        _logger.info("items of another configuration indexed", items=indexed)
+    async with resources.database.transaction(EVERYTHING) as connection:
+        await queue.prune(connection, resources.settings.job_retention_days)

@@ -115,6 +115,20 @@ def upgrade() -> None:
         sa.Column(
             "cancel_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False
         ),
+        sa.Column(
+            "events",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="So far.",
+        ),
+        sa.Column(
+            "calls",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="Of models.",
+        ),
         sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -145,7 +159,7 @@ def upgrade() -> None:
     op.create_index(
         "jobs_running_index",
         "jobs",
-        ["lease_until"],
+        ["lane"],
         unique=False,
         postgresql_where=sa.text("state = 'running'"),
     )
@@ -154,7 +168,7 @@ def upgrade() -> None:
         "jobs",
         ["root", "thread_id"],
         unique=True,
-        postgresql_where=sa.text("state = 'queued' AND kind = 'extract_thread'"),
+        postgresql_where=sa.text("state = 'queued' AND kind = 'extract_thread' AND attempt = 0"),
     )
     op.create_table(
         "managers",
@@ -343,7 +357,7 @@ def downgrade() -> None:
     op.drop_index(
         "jobs_waiting_thread_key",
         table_name="jobs",
-        postgresql_where=sa.text("state = 'queued' AND kind = 'extract_thread'"),
+        postgresql_where=sa.text("state = 'queued' AND kind = 'extract_thread' AND attempt = 0"),
     )
     op.drop_index(
         "jobs_running_index", table_name="jobs", postgresql_where=sa.text("state = 'running'")

@@ -41,9 +41,13 @@ class Access:
     root: str
     grants: tuple[Grant, ...]
 
+    def allows(self, labels: Sequence[str], verb: Verb) -> bool:
+        """Tell whether some grant gives a verb on a caller's labels."""
+        return any(grant.covers(labels, verb) for grant in self.grants)
+
     def locate(self, labels: Sequence[str], verb: Verb) -> str:
         """Return the stored namespace for a caller's labels; ForbiddenError without a grant."""
-        if not any(grant.covers(labels, verb) for grant in self.grants):
+        if not self.allows(labels, verb):
             raise ForbiddenError(self.actor, verb, list(labels))
         return self.root + to_stored(labels)
 

@@ -7,7 +7,8 @@ from app.batch.schemas import Batch, BatchResults
 from app.batch.service import BatchService
 from app.dependencies import resources_of
 from app.problems import problem_responses
-from app.store.router import CHANGES, json_response
+from app.responses import json_response
+from app.store.router import CHANGES
 
 router = APIRouter(prefix="/store", tags=["batch"])
 

@@ -10,6 +10,7 @@ class ProviderError(Exception):
     """
 
     retryable: ClassVar[bool] = False
+    code: ClassVar[str] = "provider_error"
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -19,18 +20,24 @@ class ProviderError(Exception):
 class RateLimitedError(ProviderError):
     """The provider asks for fewer requests."""
 
+    code = "provider_rate_limited"
     retryable = True
 
 
 class UnavailableError(ProviderError):
     """The provider is away, slow or broken, or answers with something else than it should."""
 
+    code = "provider_unavailable"
     retryable = True
 
 
 class BadRequestError(ProviderError):
     """The provider refuses this input; another input may pass."""
 
+    code = "provider_refused"
+
 
 class MisconfiguredError(ProviderError):
     """The provider refuses every input until the key, the model or the address is changed."""
+
+    code = "provider_misconfigured"

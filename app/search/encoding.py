@@ -8,7 +8,7 @@ from app.store import encoding
 
 
 def found_items(found: Found, access: Access) -> dict[str, Any]:
-    """Return what was found as members for `store.encoding.encode`."""
+    """Return what was found as members of JSON."""
     members: dict[str, Any] = {
         "items": [
             encoding.item(result.row, access)

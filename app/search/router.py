@@ -11,7 +11,8 @@ from app.problems import problem_responses
 from app.search import encoding
 from app.search.schemas import FoundItems, SearchItems
 from app.search.service import SearchService
-from app.store.router import ALWAYS, json_response
+from app.responses import json_response
+from app.store.router import ALWAYS
 
 router = APIRouter(prefix="/store", tags=["search"])
 

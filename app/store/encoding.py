@@ -12,7 +12,7 @@ _DETAILS = ("importance", "pinned", "valid_from", "valid_to")
 
 
 def item(row: Row, access: Access) -> dict[str, Any]:
-    """Return an item as members for `encode`."""
+    """Return an item as members of JSON."""
     return {
         "namespace": access.relative(row["namespace"]),
         "key": row["key"],
@@ -27,7 +27,7 @@ def item(row: Row, access: Access) -> dict[str, Any]:
 
 
 def version(row: Row) -> dict[str, Any]:
-    """Return one state of an item's history as members for `encode`."""
+    """Return one state of an item's history as members of JSON."""
     return {
         "version": row["version"],
         "action": row["action"],
@@ -40,18 +40,13 @@ def version(row: Row) -> dict[str, Any]:
 
 
 def versions(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return an item's history as members for `encode`."""
+    """Return an item's history as members of JSON."""
     return {"versions": [version(row) for row in rows]}
 
 
 def namespaces(found: list[list[str]], counts: list[int] | None) -> dict[str, Any]:
-    """Return listed namespaces as members for `encode`."""
+    """Return listed namespaces as members of JSON."""
     return {"namespaces": found} | ({} if counts is None else {"counts": counts})
-
-
-def encode(members: Any) -> bytes:
-    """Return the JSON text."""
-    return orjson.dumps(members)
 
 
 def _json(text: str | None) -> orjson.Fragment | None:

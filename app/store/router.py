@@ -13,6 +13,7 @@ from app.errors import InvalidRequestError
 from app.passage_index import EmbeddingFailedError
 from app.problems import problem_responses
 from app.queries import header_parameter, query_parameters, read_query
+from app.responses import json_response
 from app.store import encoding
 from app.store.errors import (
     ItemNotFoundError,
@@ -66,11 +67,6 @@ def precondition_of(request: Request) -> Precondition:
 def _field(request: Request, name: str) -> str | None:
     """Return a header; several lines of it are one list (RFC 9110, 5.3)."""
     return ", ".join(request.headers.getlist(name)) if name in request.headers else None
-
-
-def json_response(members: Any, headers: dict[str, str] | None = None) -> Response:
-    """Return JSON that `encoding` prepared."""
-    return Response(encoding.encode(members), 200, headers, media_type="application/json")
 
 
 def item_response(row: Any, access: Access) -> Response:

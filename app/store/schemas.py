@@ -23,6 +23,7 @@ from app.schemas import (
     Number,
     Real,
     Schema,
+    WrittenNamespace,
     storable,
 )
 
@@ -53,11 +54,6 @@ Value = Annotated[
 ]
 # A title names the class that generators make of an object.
 JsonObject = Annotated[dict[str, Any], Field(title="Value", description="Any JSON object.")]
-
-
-def _parsable(namespace: str) -> str:
-    parse_labels(namespace)
-    return namespace
 
 
 def _none_for_false(index: object) -> object:
@@ -181,7 +177,7 @@ class ListNamespaces(Schema):
 
 
 class _AddressQuery(Schema):
-    namespace: Annotated[str, AfterValidator(_parsable)] = Field(
+    namespace: WrittenNamespace = Field(
         "",
         description="Labels joined by dots, or a JSON array where labels hold dots.",
         examples=["users.alice"],

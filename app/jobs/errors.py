@@ -1,0 +1,40 @@
+"""What can go wrong with jobs."""
+
+from app.errors import ConflictError, NotFoundError
+from app.jobs.job import State
+
+
+class JobNotFoundError(NotFoundError):
+    """No such job, or not one that the caller may see."""
+
+    code = "job_not_found"
+    title = "Job not found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f'There is no job "{job_id}" here; GET /v1/jobs lists those there are. '
+            "Jobs that ended long ago are removed."
+        )
+
+
+class JobStateError(ConflictError):
+    """The job's state does not allow what is asked."""
+
+    code = "job_state"
+    title = "Not in this state"
+
+    def __init__(self, job_id: str, state: State, wanted: str) -> None:
+        super().__init__(f'The job "{job_id}" is {state}; {wanted}.')
+
+
+class IdempotencyKeyReusedError(ConflictError):
+    """An Idempotency-Key came with another request than the first time."""
+
+    code = "idempotency_key_reused"
+    title = "Idempotency key used before"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f'The Idempotency-Key "{key}" was used for another request within the last 24 hours; '
+            "use a new key, or send the same request."
+        )

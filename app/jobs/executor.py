@@ -1,0 +1,98 @@
+"""Doing one job: its handler is run, and what becomes of the attempt is written down."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from app.config import Settings
+from app.db import EVERYTHING, Database
+from app.errors import AppError
+from app.jobs import queue
+from app.jobs.job import Job
+from app.jobs.run import Handler, JobConflictError, JobFailedError, JobLostError, JobRun
+from app.providers.errors import ProviderError
+
+_logger = structlog.get_logger("memoryd.jobs")
+
+AT_ONCE = 0.0
+
+
+class Executor:
+    """Runs the handler of a job's kind."""
+
+    def __init__(
+        self, database: Database, handlers: Mapping[str, Handler], settings: Settings
+    ) -> None:
+        self._database = database
+        self._handlers = handlers
+        self._settings = settings
+
+    async def execute(self, job: Job) -> None:
+        """Do a job and record how it ended; when cancelled itself, the caller says what then."""
+        run = JobRun(job, self._database)
+        with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
+            try:
+                async with asyncio.timeout(self._settings.job_timeout_seconds):
+                    await self._handlers[job.kind].run(run)
+            except JobLostError:
+                await self.end_cancelled(job)  # or another worker has it, and nothing is changed
+            except Exception as error:  # noqa: BLE001  # it ends the attempt, not the worker
+                await self._failed(job, error)
+            else:
+                if not run.finished:
+                    await self._failed(job, RuntimeError("the handler ended without a result"))
+
+    async def end_cancelled(self, job: Job) -> None:
+        """Note that a job that was to be cancelled has stopped."""
+        error = _described("interrupted", "The attempt was interrupted.")
+        await self._give_up(job, error, retry_after=AT_ONCE)
+
+    async def _failed(self, job: Job, error: Exception) -> None:
+        described, retry_after = self._judged(error)
+        _logger.warning(
+            "job attempt failed",
+            attempt=job.attempt,
+            code=described["code"],
+            detail=described["detail"],
+        )
+        await self._give_up(job, described, retry_after=retry_after)
+
+    async def _give_up(
+        self, job: Job, error: Mapping[str, Any], *, retry_after: float | None
+    ) -> None:
+        async with self._database.transaction(EVERYTHING) as connection:
+            await queue.give_up(
+                connection,
+                job,
+                error,
+                retry_after=retry_after,
+                backoff_seconds=self._settings.job_backoff_seconds,
+            )
+
+    def _judged(self, error: Exception) -> tuple[dict[str, str], float | None]:
+        """Return what to tell of an error, and after how many seconds another attempt may help."""
+        match error:
+            case JobFailedError():
+                return _described(error.code, error.detail), None
+            case JobConflictError():
+                return _described("conflict", str(error)), AT_ONCE
+            case TimeoutError():
+                seconds = self._settings.job_timeout_seconds
+                detail = f"The attempt took longer than {seconds:g} seconds."
+                return _described("timeout", detail), AT_ONCE
+            case ProviderError():
+                retry_after = (error.retry_after or AT_ONCE) if error.retryable else None
+                return _described(error.code, str(error)), retry_after
+            case AppError():
+                passing = error.status >= 500 or error.status == 409
+                return _described(error.code, error.detail), AT_ONCE if passing else None
+            case _:
+                _logger.error("job met a mistake of ours", exc_info=error)
+                detail = "The worker failed; its log has the cause under the job's id."
+                return _described("internal_error", detail), AT_ONCE
+
+
+def _described(code: str, detail: str) -> dict[str, str]:
+    return {"code": code, "detail": detail}

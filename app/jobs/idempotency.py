@@ -1,0 +1,78 @@
+"""Requests that may be sent twice: the first answer is given again (Idempotency-Key)."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from fastapi import Request
+
+from app.auth.access import Access
+from app.db import Connection
+from app.errors import InvalidRequestError
+from app.jobs.errors import IdempotencyKeyReusedError
+from app.queries import header_parameter
+
+_PATTERN = r"[\x21-\x7e]{1,200}"
+
+PARAMETER = header_parameter(
+    "Idempotency-Key",
+    f"^{_PATTERN}$",
+    "The same key and request within 24 hours get the first answer again.",
+)
+"""The OpenAPI parameter."""
+
+# Whoever comes second waits here until the first has committed.
+_CLAIM = """
+INSERT INTO idempotent_requests (namespace, key, fingerprint, answer, created_at)
+VALUES ($1, $2, $3, 'null', clock_timestamp())
+ON CONFLICT (namespace, key) DO UPDATE SET
+    fingerprint = excluded.fingerprint, answer = 'null', created_at = excluded.created_at
+    WHERE idempotent_requests.created_at < clock_timestamp() - interval '24 hours'
+RETURNING true
+"""
+
+_FIND = "SELECT fingerprint, answer FROM idempotent_requests WHERE namespace = $1 AND key = $2"
+
+_REMEMBER = "UPDATE idempotent_requests SET answer = $3 WHERE namespace = $1 AND key = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotent:
+    """What tells a request from others; `key` is None where the client sent none."""
+
+    key: str | None
+    fingerprint: str
+
+    @classmethod
+    async def read(cls, request: Request) -> Self:
+        """Read the header, and fingerprint route and body; raises InvalidRequestError."""
+        key = request.headers.get("idempotency-key")
+        if key is not None and not re.fullmatch(_PATTERN, key):
+            raise InvalidRequestError(
+                "The header Idempotency-Key takes 1 to 200 visible ASCII characters.",
+                field="Idempotency-Key",
+            )
+        sent = f"{request.method} {request.url.path}\n".encode() + await request.body()
+        return cls(key, hashlib.sha256(sent).hexdigest())
+
+    async def replayed(self, connection: Connection, access: Access) -> Any:
+        """Return what was answered before, or None; call it first in the creating transaction.
+
+        Raises IdempotencyKeyReusedError.
+        """
+        if self.key is None:
+            return None
+        if await connection.fetchval(_CLAIM, access.root, self.key, self.fingerprint):
+            return None
+        row = await connection.fetchrow(_FIND, access.root, self.key)
+        if row is None or row["fingerprint"] != self.fingerprint:
+            raise IdempotencyKeyReusedError(self.key)
+        return json.loads(row["answer"])
+
+    async def remember(self, connection: Connection, access: Access, answer: Any) -> None:
+        """Keep an answer, in the transaction that created what it tells of."""
+        if self.key is not None:
+            text = json.dumps(answer, ensure_ascii=False)
+            await connection.execute(_REMEMBER, access.root, self.key, text)

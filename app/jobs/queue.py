@@ -1,0 +1,239 @@
+"""All SQL of the queue: who gets which job, for how long, and what becomes of it.
+
+A worker holds a job by a lease that it extends while it works. Everything it writes about the job
+names the attempt, so that one whose lease ran out changes nothing any more. Times are the
+database's, which every worker shares.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.db import Connection
+from app.jobs.job import COLUMNS, Job
+from app.jobs.repository import TELL
+from app.notifier import CHANGED
+
+# Claims are made one after another, or two workers could exceed a root's share together.
+_LOCK = "SELECT pg_advisory_xact_lock(7305313)"
+
+# Roots are visited one index probe each, whatever the number of jobs that wait below them. In each,
+# a job somebody waits for goes before one in the background; the root with fewest running goes
+# first. A lane that has a running job is passed over.
+_CLAIM = f"""
+WITH RECURSIVE roots AS (
+    (SELECT root FROM jobs WHERE state = 'queued' ORDER BY root LIMIT 1)
+    UNION ALL
+    SELECT (SELECT jobs.root FROM jobs WHERE state = 'queued' AND jobs.root > roots.root
+            ORDER BY jobs.root LIMIT 1)
+    FROM roots WHERE root IS NOT NULL
+), running AS (
+    SELECT root, count(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY root
+), chosen AS (
+    SELECT first.id FROM roots LEFT JOIN running USING (root)
+    CROSS JOIN (VALUES (0::smallint), (1::smallint)) AS priorities (priority)
+    CROSS JOIN LATERAL (
+        SELECT id, run_at FROM jobs
+        WHERE state = 'queued' AND jobs.root = roots.root
+            AND jobs.priority = priorities.priority AND run_at <= clock_timestamp()
+            AND NOT EXISTS (
+                SELECT 1 FROM jobs busy WHERE busy.state = 'running' AND busy.lane = jobs.lane
+            )
+        ORDER BY run_at, id LIMIT 1
+    ) AS first
+    WHERE coalesce(running.jobs, 0) < $3
+    ORDER BY coalesce(running.jobs, 0), priorities.priority, first.run_at, first.id LIMIT 1
+), changed AS (
+    UPDATE jobs SET state = 'running', worker = $1, attempt = attempt + 1, events = events + 1,
+        lease_until = clock_timestamp() + make_interval(secs => $2),
+        started_at = coalesce(started_at, clock_timestamp())
+    FROM chosen WHERE jobs.id = chosen.id AND state = 'queued'
+    RETURNING jobs.*
+), told AS (
+    INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
+    SELECT id, events, namespace, state, '{{}}', clock_timestamp() FROM changed
+)
+SELECT {COLUMNS}, pg_notify('{CHANGED}', id) FROM changed
+"""
+
+_EXTEND = """
+UPDATE jobs SET lease_until = clock_timestamp() + make_interval(secs => $2)
+WHERE worker = $1 AND state = 'running' AND id = ANY ($3::text[])
+RETURNING id, cancel_requested
+"""
+
+_BACKOFF = "least($2 * 2 ^ (attempt - 1), 3600) * (0.75 + random() / 2)"
+
+_RESCUE = f"""
+WITH lost AS (
+    SELECT id FROM jobs WHERE state = 'running' AND lease_until < clock_timestamp()
+    FOR UPDATE SKIP LOCKED
+), changed AS (
+    UPDATE jobs SET
+        state = CASE WHEN cancel_requested THEN 'cancelled'
+            WHEN attempt >= max_attempts THEN 'failed' ELSE 'queued' END,
+        error = CASE WHEN NOT cancel_requested THEN $1::jsonb END,
+        run_at = clock_timestamp() + make_interval(secs => {_BACKOFF}),
+        finished_at = CASE WHEN cancel_requested OR attempt >= max_attempts
+            THEN clock_timestamp() END,
+        worker = NULL, lease_until = NULL, events = events + 1
+    FROM lost WHERE jobs.id = lost.id
+    RETURNING jobs.*
+)
+{TELL}
+"""
+
+# Ends an attempt that did not finish. $4: the error; $5: whether another attempt may help; $6: at
+# the earliest after so many seconds.
+_GIVE_UP = f"""
+WITH changed AS (
+    UPDATE jobs SET
+        state = CASE WHEN cancel_requested THEN 'cancelled'
+            WHEN $5 AND attempt < max_attempts THEN 'queued' ELSE 'failed' END,
+        error = CASE WHEN NOT cancel_requested THEN $4::jsonb END,
+        run_at = clock_timestamp() + make_interval(secs => greatest($6, {_BACKOFF})),
+        finished_at = CASE WHEN cancel_requested OR NOT ($5 AND attempt < max_attempts)
+            THEN clock_timestamp() END,
+        worker = NULL, lease_until = NULL, events = events + 1
+    WHERE id = $1 AND attempt = $3 AND state = 'running'
+    RETURNING *
+)
+{TELL}
+"""
+
+_HAND_BACK = f"""
+WITH changed AS (
+    UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END,
+        max_attempts = max_attempts + 1, run_at = clock_timestamp(), worker = NULL,
+        lease_until = NULL,
+        finished_at = CASE WHEN cancel_requested THEN clock_timestamp() END, events = events + 1
+    WHERE id = $1 AND attempt = $2 AND state = 'running'
+    RETURNING *
+)
+{TELL}
+"""
+
+_SEEN = """
+INSERT INTO workers (id, concurrency, started_at, seen_at)
+VALUES ($1, $2, clock_timestamp(), clock_timestamp())
+ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
+"""
+
+_FORGET = "DELETE FROM workers WHERE id = $1 OR seen_at < clock_timestamp() - interval '1 day'"
+
+_STATE = """
+SELECT count(*) FILTER (WHERE state = 'queued' AND run_at <= clock_timestamp()) AS waiting,
+    count(*) FILTER (WHERE state = 'queued' AND run_at > clock_timestamp()) AS scheduled,
+    count(*) FILTER (WHERE state = 'running') AS running,
+    extract(epoch FROM clock_timestamp() - min(run_at) FILTER (
+        WHERE state = 'queued' AND run_at <= clock_timestamp()))::float8 AS oldest_seconds,
+    (SELECT count(*) FROM workers
+     WHERE seen_at > clock_timestamp() - make_interval(secs => $1)) AS workers
+FROM jobs WHERE state IN ('queued', 'running')
+"""
+
+_ENDED = "SELECT kind, state, count(*) AS jobs FROM jobs GROUP BY kind, state"
+
+_PRUNE = """
+DELETE FROM jobs WHERE finished_at < clock_timestamp() - make_interval(days => $1)
+"""
+
+_FORGET_REQUESTS = """
+DELETE FROM idempotent_requests WHERE created_at < clock_timestamp() - interval '24 hours'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """How much work waits, and whether anybody does it."""
+
+    waiting: int
+    scheduled: int
+    running: int
+    oldest_seconds: float | None
+    workers: int
+
+
+async def lock(connection: Connection) -> None:
+    """Let nobody else claim until the transaction ends."""
+    await connection.execute(_LOCK)
+
+
+async def claim(
+    connection: Connection, worker: str, *, lease_seconds: float, most_per_root: int
+) -> Job | None:
+    """Take the job whose turn it is; None when none can be started. Needs the lock."""
+    row = await connection.fetchrow(_CLAIM, worker, lease_seconds, most_per_root)
+    return Job.of_row(row) if row else None
+
+
+async def extend(
+    connection: Connection, worker: str, job_ids: Collection[str], lease_seconds: float
+) -> dict[str, bool]:
+    """Keep jobs; return those still held, and whether each is to be cancelled."""
+    rows = await connection.fetch(_EXTEND, worker, lease_seconds, list(job_ids))
+    return {row["id"]: row["cancel_requested"] for row in rows}
+
+
+async def rescue(connection: Connection, backoff_seconds: float) -> list[str]:
+    """Take jobs from workers that fell silent, to be tried again or given up; return their ids."""
+    error = {"code": "worker_lost", "detail": "The worker stopped in the middle of the job."}
+    rows = await connection.fetch(_RESCUE, json.dumps(error), backoff_seconds)
+    return [row["id"] for row in rows]
+
+
+async def give_up(
+    connection: Connection,
+    job: Job,
+    error: Mapping[str, Any],
+    *,
+    retry_after: float | None,
+    backoff_seconds: float,
+) -> None:
+    """End an attempt that failed: cancelled if that was asked for, queued again, or failed.
+
+    `retry_after` is the least number of seconds to the next attempt; None: no attempt would help.
+    """
+    await connection.execute(
+        _GIVE_UP,
+        job.id,
+        backoff_seconds,
+        job.attempt,
+        json.dumps(error, ensure_ascii=False),
+        retry_after is not None,
+        retry_after or 0.0,
+    )
+
+
+async def hand_back(connection: Connection, job: Job) -> None:
+    """Let another worker have a job that was begun; the attempt does not count."""
+    await connection.execute(_HAND_BACK, job.id, job.attempt)
+
+
+async def seen(connection: Connection, worker: str, concurrency: int) -> None:
+    """Note that a worker lives."""
+    await connection.execute(_SEEN, worker, concurrency)
+
+
+async def forget(connection: Connection, worker: str) -> None:
+    """Note that a worker has ended."""
+    await connection.execute(_FORGET, worker)
+
+
+async def state(connection: Connection, alive_seconds: float) -> QueueState:
+    """Return how the queue stands; workers seen within `alive_seconds` are alive."""
+    row = await connection.fetchrow(_STATE, alive_seconds)
+    assert row is not None  # noqa: S101  # an aggregate always has a row
+    return QueueState(**row)
+
+
+async def counts(connection: Connection) -> Mapping[tuple[str, str], int]:
+    """Return how many jobs there are, by kind and state."""
+    return {(row["kind"], row["state"]): row["jobs"] for row in await connection.fetch(_ENDED)}
+
+
+async def prune(connection: Connection, retention_days: int) -> None:
+    """Remove jobs that ended long ago, and what was kept for repeated requests."""
+    await connection.execute(_PRUNE, retention_days)
+    await connection.execute(_FORGET_REQUESTS)

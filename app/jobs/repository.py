@@ -1,0 +1,280 @@
+"""All SQL on jobs, what they report and what they spend, but that of the queue.
+
+Times are the database's, which every server and worker shares.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from asyncpg import Record
+
+from app.auth.access import Access
+from app.db import Connection
+from app.jobs.job import COLUMNS, Job, NewJob, State, grants_json, new_job_id
+from app.namespaces import Range
+from app.notifier import CANCEL, CHANGED, WORK
+from app.providers.llm.base import Completion
+from app.sql import Parameters
+
+URGENT, BACKGROUND = 0, 1
+"""Priorities: whether somebody waits for the job."""
+
+# Follows a CTE `changed` with the rows of jobs after the change.
+TELL = f"""
+, told AS (
+    INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
+    SELECT id, events, namespace, state, '{{}}', clock_timestamp() FROM changed
+)
+SELECT id, pg_notify('{CHANGED}', id),
+    CASE WHEN state = 'queued' AND run_at <= clock_timestamp() THEN pg_notify('{WORK}', '') END
+FROM changed
+"""
+
+_NEW = """
+INSERT INTO jobs (
+    id, namespace, root, actor, grants, kind, state, request, manager, thread_id, lane, priority,
+    max_attempts, run_at, created_at, events
+) VALUES (
+    $1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12,
+    clock_timestamp() + make_interval(secs => $13), clock_timestamp(), 1
+)
+"""
+
+_CREATE = f"WITH changed AS ({_NEW} RETURNING *) {TELL}"
+
+_CREATE_OR_MOVE = f"""
+WITH changed AS (
+    {_NEW}
+    ON CONFLICT (root, thread_id)
+        WHERE state = 'queued' AND kind = 'extract_thread' AND attempt = 0
+    DO UPDATE SET run_at = excluded.run_at, request = excluded.request,
+        manager = excluded.manager, lane = excluded.lane, namespace = excluded.namespace,
+        actor = excluded.actor, grants = excluded.grants, events = jobs.events + 1
+    RETURNING *
+)
+{TELL}
+"""
+
+_EVENT = f"""
+WITH changed AS (
+    UPDATE jobs SET events = events + 1
+    WHERE id = $1 AND attempt = $2 AND state = 'running' RETURNING id, events, namespace
+), told AS (
+    INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
+    SELECT id, events, namespace, $3, $4, clock_timestamp() FROM changed
+)
+SELECT pg_notify('{CHANGED}', id) FROM changed
+"""
+
+_CALL = """
+WITH called AS (
+    UPDATE jobs SET calls = calls + 1 WHERE id = $1 RETURNING id, calls, namespace
+)
+INSERT INTO model_calls (
+    job_id, number, namespace, attempt, purpose, model, stop, input_tokens, output_tokens,
+    cached_tokens, cost_usd, milliseconds, recorded_at
+)
+SELECT id, calls, namespace, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() FROM called
+"""
+
+_FINISH = f"""
+WITH changed AS (
+    UPDATE jobs SET state = $3, result = $4, error = NULL, worker = NULL, lease_until = NULL,
+        finished_at = CASE WHEN $3 <> 'awaiting_review' THEN clock_timestamp() END,
+        events = events + 1
+    WHERE id = $1 AND attempt = $2 AND state = 'running' AND NOT cancel_requested
+    RETURNING *
+)
+{TELL}
+"""
+
+_SETTLE = f"""
+WITH changed AS (
+    UPDATE jobs SET state = $3, result = $4, events = events + 1,
+        finished_at = coalesce(finished_at, clock_timestamp())
+    WHERE id = $1 AND state = $2 RETURNING *
+)
+{TELL}
+"""
+
+# Queued jobs end at once; running ones when their worker has stopped.
+_CANCEL = f"""
+WITH changed AS (
+    UPDATE jobs SET cancel_requested = true, events = events + 1,
+        state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
+        finished_at = CASE WHEN state = 'running' THEN NULL ELSE clock_timestamp() END
+    WHERE id = $1 AND state IN ('queued', 'running', 'awaiting_review') AND NOT cancel_requested
+    RETURNING *
+), told AS (
+    INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
+    SELECT id, events, namespace, CASE WHEN state = 'running' THEN 'cancelling' ELSE state END,
+        '{{}}', clock_timestamp() FROM changed
+)
+SELECT pg_notify('{CHANGED}', id),
+    CASE WHEN state = 'running' THEN pg_notify('{CANCEL}', id) END FROM changed
+"""
+
+_REDRIVE = f"""
+WITH changed AS (
+    UPDATE jobs SET state = 'queued', run_at = clock_timestamp(), cancel_requested = false,
+        max_attempts = attempt + $2, error = NULL, finished_at = NULL, events = events + 1
+    WHERE id = $1 AND state IN ('failed', 'cancelled') RETURNING *
+)
+{TELL}
+"""
+
+_HURRY = f"""
+WITH changed AS (
+    UPDATE jobs SET run_at = clock_timestamp(), events = events + 1, priority = {URGENT}
+    WHERE id = $1 AND state = 'queued' RETURNING *
+)
+{TELL}
+"""
+
+_SPENT = """
+SELECT count(*) AS model_calls, coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
+    coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
+    coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
+    CASE WHEN bool_and(cost_usd IS NOT NULL) THEN sum(cost_usd) WHEN count(*) = 0 THEN 0 END
+        AS cost_usd
+FROM model_calls WHERE job_id = jobs.id
+"""
+
+_FIND = f"SELECT {COLUMNS}, spent.* FROM jobs, LATERAL ({_SPENT}) AS spent WHERE id = $1"
+
+_EVENTS = """
+SELECT number, event, data, recorded_at FROM job_events
+WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 500
+"""
+
+
+async def insert(
+    connection: Connection, access: Access, new: NewJob, *, priority: int, max_attempts: int
+) -> str:
+    """Store a job in the caller's transaction; return its id. Workers hear of it at commit."""
+    return await _insert(connection, _CREATE, access, new, priority, max_attempts)
+
+
+async def insert_or_move(
+    connection: Connection, access: Access, new: NewJob, *, max_attempts: int
+) -> str:
+    """Store the one queued job of a thread, or move the start of the one there is."""
+    return await _insert(connection, _CREATE_OR_MOVE, access, new, BACKGROUND, max_attempts)
+
+
+async def _insert(
+    connection: Connection,
+    statement: str,
+    access: Access,
+    new: NewJob,
+    priority: int,
+    max_attempts: int,
+) -> str:
+    job_id: str = await connection.fetchval(
+        statement,
+        new_job_id(),
+        new.namespace,
+        access.root,
+        access.actor,
+        grants_json(access),
+        new.kind,
+        json.dumps(new.request, ensure_ascii=False),
+        new.manager,
+        new.thread_id,
+        new.lane,
+        priority,
+        max_attempts,
+        new.delay_seconds,
+    )
+    return job_id
+
+
+async def find(connection: Connection, job_id: str) -> Record | None:
+    """Return a job's row with what it has spent."""
+    return await connection.fetchrow(_FIND, job_id)
+
+
+async def find_page(
+    connection: Connection,
+    namespaces: Range,
+    *,
+    equal: Mapping[str, str],
+    before: str | None,
+    limit: int,
+) -> list[Record]:
+    """Return jobs at or below a namespace, newest first; `equal` names columns and values."""
+    parameters = Parameters()
+    conditions = [
+        f"namespace >= {parameters.add(namespaces.low, 'text')}",
+        f"namespace < {parameters.add(namespaces.high, 'text')}",
+        *(f"{column} = {parameters.add(value, 'text')}" for column, value in equal.items()),
+    ]
+    if before is not None:
+        conditions.append(f"id < {parameters.add(before, 'text')}")
+    return await connection.fetch(
+        f"SELECT {COLUMNS}, spent.* FROM jobs, LATERAL ({_SPENT}) AS spent "
+        f"WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {parameters.add(limit, 'int')}",
+        *parameters.values,
+    )
+
+
+async def find_events(connection: Connection, job_id: str, after: int) -> list[Record]:
+    """Return what a job reported after an event's number, oldest first."""
+    return await connection.fetch(_EVENTS, job_id, after)
+
+
+async def add_event(connection: Connection, job: Job, event: str, data: Mapping[str, Any]) -> bool:
+    """Keep a report of a running job; False when this attempt no longer has the job."""
+    row = await connection.fetchrow(_EVENT, job.id, job.attempt, event, json.dumps(data))
+    return row is not None
+
+
+async def add_call(
+    connection: Connection, job: Job, purpose: str, completion: Completion, milliseconds: int
+) -> None:
+    """Keep what a call of a model cost, whoever has the job by now: it was paid for."""
+    spent = completion.spent
+    await connection.execute(
+        _CALL,
+        job.id,
+        job.attempt,
+        purpose,
+        completion.model,
+        completion.stop,
+        spent.input_tokens,
+        spent.output_tokens,
+        spent.cached_tokens,
+        spent.cost_usd,
+        milliseconds,
+    )
+
+
+async def finish(connection: Connection, job: Job, state: State, result: Mapping[str, Any]) -> bool:
+    """End a running job; False when this attempt no longer has it, or it is to be cancelled."""
+    text = json.dumps(result, ensure_ascii=False)
+    row = await connection.fetchrow(_FINISH, job.id, job.attempt, state, text)
+    return row is not None
+
+
+async def settle(
+    connection: Connection, job_id: str, seen: State, state: State, result: Mapping[str, Any]
+) -> bool:
+    """Move a job that no worker has from the state it was seen in; False when it left that."""
+    text = json.dumps(result, ensure_ascii=False)
+    return await connection.fetchrow(_SETTLE, job_id, seen, state, text) is not None
+
+
+async def request_cancel(connection: Connection, job_id: str) -> None:
+    """Cancel a job that has not ended, at once or as soon as its worker hears of it."""
+    await connection.execute(_CANCEL, job_id)
+
+
+async def redrive(connection: Connection, job_id: str, attempts: int) -> bool:
+    """Queue a failed or cancelled job for more attempts; False in another state."""
+    return await connection.fetchrow(_REDRIVE, job_id, attempts) is not None
+
+
+async def hurry(connection: Connection, job_id: str) -> bool:
+    """Let a queued job start now; False in another state."""
+    return await connection.fetchrow(_HURRY, job_id) is not None

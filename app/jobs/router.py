@@ -1,0 +1,104 @@
+"""HTTP routes of jobs; those that submit one are the features'."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.auth.dependencies import AccessDep
+from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.db import DatabaseUnavailableError
+from app.dependencies import resources_of
+from app.errors import InvalidRequestError
+from app.jobs import encoding
+from app.jobs.errors import JobNotFoundError, JobStateError
+from app.jobs.schemas import Job, JobList, ListJobs
+from app.jobs.service import JobService
+from app.problems import problem_responses
+from app.queries import query_parameters, read_query
+from app.responses import json_response
+
+ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
+
+ONE = (*ALWAYS, JobNotFoundError)
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+def service_of(request: Request) -> JobService:
+    """Return the jobs of the process that serves a request."""
+    return JobService.build(resources_of(request))
+
+
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs, newest first",
+    openapi_extra={"parameters": query_parameters(ListJobs)},
+    response_model=JobList,
+    responses=problem_responses(*ALWAYS),
+)
+async def list_jobs(request: Request, access: AccessDep) -> Response:
+    query = read_query(ListJobs, request)
+    rows = await service_of(request).list(access, query)
+    cursor = rows[-1]["id"] if len(rows) == query.limit else None
+    jobs = [encoding.job(row, access) for row in rows]
+    return json_response({"jobs": jobs, "next_cursor": cursor})
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    summary="Read a job and what came of it",
+    response_model=Job,
+    responses=problem_responses(*ONE),
+)
+async def get_job(request: Request, job_id: str, access: AccessDep) -> Response:
+    row = await service_of(request).get(access, job_id)
+    return json_response(encoding.job(row, access))
+
+
+@router.get(
+    "/{job_id}/events",
+    operation_id="follow_job",
+    summary="Follow a job: a stream of server-sent events, up to its end",
+    description="The id of an event is its number; send the last one as Last-Event-ID to resume. "
+    "The data is a JSON object with `event`, `data` and `at`.",
+    response_class=EventSourceResponse,
+    responses=problem_responses(*ONE),
+)
+async def follow_job(
+    request: Request,
+    job_id: str,
+    access: AccessDep,
+    last_event_id: Annotated[str | None, Header(description="The last event received.")] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+    async for row in service_of(request).follow(access, job_id, after):
+        told: dict[str, Any] = encoding.event(row)
+        yield ServerSentEvent(data=told, event=row["event"], id=str(row["number"]))
+
+
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job that has not ended, queued or running",
+    response_model=Job,
+    responses=problem_responses(*ONE, JobStateError),
+)
+async def cancel_job(request: Request, job_id: str, access: AccessDep) -> Response:
+    row = await service_of(request).cancel(access, job_id)
+    return json_response(encoding.job(row, access))
+
+
+@router.post(
+    "/{job_id}/retry",
+    operation_id="retry_job",
+    summary="Queue a failed or cancelled job again",
+    response_model=Job,
+    responses=problem_responses(*ONE, JobStateError),
+)
+async def retry_job(request: Request, job_id: str, access: AccessDep) -> Response:
+    row = await service_of(request).retry(access, job_id)
+    return json_response(encoding.job(row, access))

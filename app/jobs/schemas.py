@@ -1,0 +1,89 @@
+"""Bodies and answers of the routes of jobs."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from app.jobs.job import State
+from app.namespaces import parse_labels
+from app.schemas import Schema, WrittenNamespace
+
+MAX_PAGE = 200
+
+
+class Spent(BaseModel):
+    """What a job's calls of models took, over all attempts."""
+
+    model_calls: int = Field(description="Answered calls.")
+    input_tokens: int = Field(description="Those read from a provider's cache included.")
+    output_tokens: int = Field(description="What the models wrote.")
+    cached_tokens: int = Field(description="Read from a provider's cache.")
+    cost_usd: float | None = Field(description="null where a model's price is not known.")
+
+
+class JobError(BaseModel):
+    """Why a job failed, or why its last attempt did."""
+
+    code: str = Field(description="The kind of error, for programs.")
+    detail: str = Field(description="What went wrong, and what to do.")
+
+
+class Job(BaseModel):
+    """A job, and what came of it."""
+
+    id: str = Field(examples=["job_019a3c5e7b2d0c1f2e3d4c5b6a798897a6b5"])
+    kind: str = Field(description="What it does.", examples=["extract"])
+    state: State = Field(description="succeeded, failed and cancelled are final.")
+    namespace: list[str] = Field(description="What it is about; empty: the whole root.")
+    manager: str | None = Field(description="The stored manager it was submitted with.")
+    thread_id: str | None = Field(description="The thread it learns from.")
+    attempt: int = Field(description="How often it was begun.")
+    max_attempts: int = Field(description="How often it may be begun.")
+    cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
+    result: dict[str, Any] | None = Field(description="What it did; null before its end.")
+    error: JobError | None = Field(description="null unless the last attempt failed.")
+    spent: Spent
+    run_at: datetime = Field(description="When it is to begin, or was.")
+    created_at: datetime
+    started_at: datetime | None = Field(description="Of the first attempt.")
+    finished_at: datetime | None
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[Job]
+    next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
+
+
+class ListJobs(Schema):
+    """Which jobs to list."""
+
+    namespace: WrittenNamespace = Field(
+        "", description="Jobs at or below it; labels joined by dots, or a JSON array."
+    )
+    state: State | None = Field(None, description="Only jobs in this state.")
+    kind: str | None = Field(None, description="Only jobs of this kind.", max_length=64)
+    thread_id: str | None = Field(None, description="Only jobs of this thread.", max_length=512)
+    cursor: str | None = Field(None, description="next_cursor of the page before.", max_length=64)
+    limit: int = Field(50, ge=1, le=MAX_PAGE, description="At most this many.")
+
+    @property
+    def labels(self) -> list[str]:
+        """The namespace taken apart."""
+        return parse_labels(self.namespace)
+
+    @property
+    def equal(self) -> dict[str, str]:
+        """Columns and the values they must have."""
+        wanted = {"state": self.state, "kind": self.kind, "thread_id": self.thread_id}
+        return {column: value for column, value in wanted.items() if value is not None}
+
+
+class JobEvent(BaseModel):
+    """Something a job reported; `id` of the event stream is its number."""
+
+    event: str = Field(description="A state, or a step of the work.")
+    data: Annotated[dict[str, Any], Field(title="EventData")]
+    at: datetime

@@ -1,0 +1,125 @@
+"""What may be done with jobs: submitting, reading, waiting, cancelling, trying again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Self
+
+from asyncpg import Record
+
+from app.auth.access import Access, Verb
+from app.config import Settings
+from app.db import Connection, Database, Row
+from app.jobs import repository
+from app.jobs.errors import JobNotFoundError, JobStateError
+from app.jobs.job import SETTLED, NewJob, State
+from app.jobs.schemas import ListJobs
+from app.notifier import CHANGED, Notifier, wait_for
+from app.resources import Resources
+
+LOOK_SECONDS = 2.0
+"""How often whoever waits for a job looks at it without being told of news."""
+
+
+class JobService:
+    """Jobs on behalf of one caller."""
+
+    def __init__(self, database: Database, notifier: Notifier, settings: Settings) -> None:
+        self._database = database
+        self._notifier = notifier
+        self._settings = settings
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the service from a process's resources."""
+        return cls(resources.database, resources.notifier, resources.settings)
+
+    async def create(
+        self, connection: Connection, access: Access, new: NewJob, *, urgent: bool = False
+    ) -> str:
+        """Submit a job in the caller's transaction; return its id."""
+        return await repository.insert(
+            connection,
+            access,
+            new,
+            priority=repository.URGENT if urgent else repository.BACKGROUND,
+            max_attempts=self._settings.job_attempts,
+        )
+
+    async def create_or_move(self, connection: Connection, access: Access, new: NewJob) -> str:
+        """Submit a thread's job, or move the start of the one that is queued; return its id."""
+        return await repository.insert_or_move(
+            connection, access, new, max_attempts=self._settings.job_attempts
+        )
+
+    async def get(self, access: Access, job_id: str) -> Record:
+        """Return a job's row; raises JobNotFoundError, also for what the caller may not see."""
+        async with self._database.connection(access.root) as connection:
+            row = await repository.find(connection, job_id)
+        if row is None or not sees(access, row):
+            raise JobNotFoundError(job_id)
+        return row
+
+    async def list(self, access: Access, query: ListJobs) -> list[Record]:
+        """Return a page of jobs, newest first."""
+        async with self._database.connection(access.root) as connection:
+            return await repository.find_page(
+                connection,
+                access.scope(query.labels, Verb.JOBS),
+                equal=query.equal,
+                before=query.cursor,
+                limit=query.limit,
+            )
+
+    async def wait(self, access: Access, job_id: str, seconds: float) -> Record:
+        """Return a job's row once it is settled, or as it is after so many seconds."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._notifier.subscribed(CHANGED, job_id) as news:
+            while True:
+                row = await self.get(access, job_id)
+                left = deadline - asyncio.get_running_loop().time()
+                if row["state"] in SETTLED or left <= 0:
+                    return row
+                await wait_for(news, min(left, LOOK_SECONDS))
+
+    async def follow(self, access: Access, job_id: str, after: int) -> AsyncIterator[Record]:
+        """Yield what a job reports, from the event after a number on, until it is settled."""
+        with self._notifier.subscribed(CHANGED, job_id) as news:
+            while True:
+                settled = (await self.get(access, job_id))["state"] in SETTLED
+                async with self._database.connection(access.root) as connection:
+                    rows = await repository.find_events(connection, job_id, after)
+                for row in rows:
+                    after = row["number"]
+                    yield row
+                if not rows:
+                    if settled:
+                        return
+                    await wait_for(news, LOOK_SECONDS)
+
+    async def cancel(self, access: Access, job_id: str) -> Record:
+        """Cancel a job: at once, or as soon as its worker hears of it; a settled one stays."""
+        row = await self.get(access, job_id)
+        if row["state"] in (State.SUCCEEDED, State.FAILED):
+            raise JobStateError(
+                job_id, State(row["state"]), "only jobs that have not ended can be cancelled"
+            )
+        async with self._database.transaction(access.root) as connection:
+            await repository.request_cancel(connection, job_id)
+        return await self.get(access, job_id)
+
+    async def retry(self, access: Access, job_id: str) -> Record:
+        """Queue a failed or cancelled job again, with all its attempts."""
+        row = await self.get(access, job_id)
+        async with self._database.transaction(access.root) as connection:
+            if not await repository.redrive(connection, job_id, self._settings.job_attempts):
+                raise JobStateError(
+                    job_id, State(row["state"]), "only failed and cancelled jobs can be retried"
+                )
+        return await self.get(access, job_id)
+
+
+def sees(access: Access, row: Row) -> bool:
+    """Tell whether a caller may see a job: one of its root, at a place granted for jobs."""
+    return row["namespace"].startswith(access.root) and access.allows(
+        access.relative(row["namespace"]), Verb.JOBS
+    )

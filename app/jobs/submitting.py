@@ -1,0 +1,81 @@
+"""How every route that submits a job answers: at once, or when the job is done."""
+
+import re
+from typing import Any
+
+from fastapi import Request, Response
+
+from app.auth.access import Access
+from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.db import DatabaseUnavailableError
+from app.dependencies import resources_of
+from app.errors import InvalidRequestError
+from app.jobs import encoding
+from app.jobs.errors import IdempotencyKeyReusedError
+from app.jobs.idempotency import PARAMETER, Idempotent
+from app.jobs.job import SETTLED, NewJob
+from app.jobs.schemas import Job
+from app.jobs.service import JobService
+from app.queries import header_parameter
+from app.responses import json_response
+
+MAX_WAIT_SECONDS = 120
+
+SUBMIT_PARAMETERS = [
+    header_parameter(
+        "Prefer",
+        r"(^|.*[,;\s])wait=\d+.*$",
+        f"wait=N: answer when the job is done, within N seconds (at most {MAX_WAIT_SECONDS}).",
+    ),
+    PARAMETER,
+]
+"""The OpenAPI parameters that `submit` reads."""
+
+SUBMIT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": Job, "description": "The job is done: what Prefer: wait waited for"},
+    202: {
+        "model": Job,
+        "description": "The job is accepted",
+        "headers": {"Location": {"schema": {"type": "string"}, "description": "The job."}},
+    },
+}
+
+SUBMIT_ERRORS = (
+    UnauthenticatedError,
+    ForbiddenError,
+    InvalidRequestError,
+    IdempotencyKeyReusedError,
+    DatabaseUnavailableError,
+)
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+
+
+async def submit(request: Request, access: Access, new: NewJob) -> Response:
+    """Store a job, and answer 202, or 200 with the job done where the client prefers to wait."""
+    resources = resources_of(request)
+    jobs = JobService.build(resources)
+    seconds = wait_seconds(request)
+    idempotent = await Idempotent.read(request)
+    async with resources.database.transaction(access.root) as connection:
+        job_id = await idempotent.replayed(connection, access)
+        if job_id is None:
+            job_id = await jobs.create(connection, access, new, urgent=seconds > 0)
+            await idempotent.remember(connection, access, job_id)
+    return await job_answer(request, access, job_id, seconds)
+
+
+async def job_answer(request: Request, access: Access, job_id: str, seconds: float) -> Response:
+    """Return a submitted job: settled, as 200, if that takes at most so many seconds."""
+    row = await JobService.build(resources_of(request)).wait(access, job_id, seconds)
+    done = row["state"] in SETTLED
+    headers = {"Location": f"/v1/jobs/{job_id}"}
+    if seconds:
+        headers["Preference-Applied"] = f"wait={seconds}"
+    return json_response(encoding.job(row, access), headers, status=200 if done else 202)
+
+
+def wait_seconds(request: Request) -> int:
+    """Return how long the client prefers to wait (RFC 7240), 0 if it does not say."""
+    found = _WAIT.search(", ".join(request.headers.getlist("prefer")).lower())
+    return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0

@@ -1,0 +1,14 @@
+"""Answers as JSON; values of items pass through as text (`orjson.Fragment`), never parsed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+
+def json_response(
+    members: Any, headers: Mapping[str, str] | None = None, status: int = 200
+) -> Response:
+    """Return a JSON answer."""
+    return Response(orjson.dumps(members), status, headers, media_type="application/json")

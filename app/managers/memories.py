@@ -123,7 +123,10 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a model is asked to do with memories; `turns` are empty where it only tidies up."""
+    """What a model is asked to do with memories; `turns` are empty where it only tidies up.
+
+    The first `context_turns` of them are only there to make sense of the others.
+    """
 
     turns: Sequence[Turn]
     existing: Sequence[Existing]
@@ -132,3 +135,4 @@ class Task:
     instructions: str | None = None
     max_steps: int = 1
     now: datetime | None = None
+    context_turns: int = 0

@@ -1,0 +1,71 @@
+"""What can go wrong with managers and with what their jobs are given."""
+
+from collections.abc import Sequence
+
+from app.errors import AppError, InvalidRequestError, NotFoundError
+
+
+class ManagerNotFoundError(NotFoundError):
+    """There is no such manager under the key's root."""
+
+    code = "manager_not_found"
+    title = "Manager not found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f'There is no manager "{name}". GET /v1/managers lists them, '
+            "PUT /v1/managers/{name} makes one."
+        )
+
+
+class ManagerPreconditionError(AppError):
+    """If-Match or If-None-Match does not hold of a manager."""
+
+    status = 412
+    code = "manager_precondition_failed"
+    title = "Precondition failed"
+
+    def __init__(self, name: str, version: int | None) -> None:
+        detail = (
+            f'there is no manager "{name}". To create it, send no If-Match.'
+            if version is None
+            else f'the manager "{name}" is at version {version}. '
+            "Read it again and repeat the request with its ETag."
+        )
+        super().__init__(f"Nothing was changed: {detail}", version=version)
+
+
+class MissingVariableError(InvalidRequestError):
+    """A variable of a manager's namespace was not given a value."""
+
+    code = "missing_variable"
+    title = "Missing variable"
+
+    def __init__(self, variable: str, template: Sequence[str], index: int) -> None:
+        super().__init__(
+            f'The namespace {list(template)} needs the variable "{variable}" in label {index}; '
+            "send it in variables.",
+            field=f"variables.{variable}",
+        )
+
+
+class UnknownVariableError(InvalidRequestError):
+    """A variable was given that the manager's namespace does not have."""
+
+    code = "unknown_variable"
+    title = "Unknown variable"
+
+    def __init__(self, variable: str, known: Sequence[str]) -> None:
+        has = f"has only {', '.join(known)}" if known else "has no variables"
+        super().__init__(
+            f'There is no variable "{variable}": the namespace {has}. '
+            "Check its spelling or leave it out.",
+            field=f"variables.{variable}",
+        )
+
+
+class InvalidMessageError(InvalidRequestError):
+    """A message of a conversation cannot be read."""
+
+    code = "invalid_message"
+    title = "Invalid message"

@@ -1,0 +1,94 @@
+"""Where memories are kept: namespaces whose labels hold `{variables}`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.errors import InvalidRequestError
+from app.managers.errors import MissingVariableError, UnknownVariableError
+from app.namespaces import InvalidNamespaceError, check_labels
+
+_PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[^{}]+|.", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """A label taken apart: `texts[0] variables[0] texts[1] … variables[-1] texts[-1]`."""
+
+    texts: tuple[str, ...]
+    variables: tuple[str, ...]
+
+
+def check_template(template: list[str]) -> list[str]:
+    """Return the template; ValueError when no values could make it a namespace."""
+    labels = [_parsed(label, index) for index, label in enumerate(template)]
+    check_labels(["".join(label.texts) + "x" * bool(label.variables) for label in labels])
+    return template
+
+
+def place(template: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Return the namespace that a template stands for.
+
+    Different values never lead to one namespace. Raises MissingVariableError,
+    UnknownVariableError and InvalidRequestError, naming the variable.
+    """
+    labels = [_parsed(label, index) for index, label in enumerate(template)]
+    known = list(dict.fromkeys(name for label in labels for name in label.variables))
+    for name in variables:
+        if name not in known:
+            raise UnknownVariableError(name, known)
+    for index, label in enumerate(labels):
+        for name in label.variables:
+            if name not in variables:
+                raise MissingVariableError(name, template, index)
+    return [_filled(label, variables, index) for index, label in enumerate(labels)]
+
+
+def _parsed(label: str, index: int) -> _Label:
+    """Take a label apart; ValueError where a brace is neither doubled nor around a name."""
+    texts = [""]
+    variables: list[str] = []
+    for part in _PART.finditer(label):
+        if part[1]:
+            if variables and not texts[-1]:
+                raise ValueError(
+                    f"label {index} has two variables side by side; put something between them, "
+                    "or give each a label of its own"
+                )
+            variables.append(part[1])
+            texts.append("")
+        elif part[0] in ("{", "}"):
+            raise ValueError(
+                f'label {index} has a single "{part[0]}"; write {{name}} for a variable, '
+                f'"{part[0] * 2}" for the brace itself'
+            )
+        else:
+            texts[-1] += part[0][0] if part[0] in ("{{", "}}") else part[0]
+    return _Label(tuple(texts), tuple(variables))
+
+
+def _filled(label: _Label, variables: Mapping[str, str], index: int) -> str:
+    filled = label.texts[0]
+    for place_, name in enumerate(label.variables):
+        value, after = variables[name], label.texts[place_ + 1]
+        is_last = place_ == len(label.variables) - 1
+        if not value.strip():
+            raise _refused(name, "is empty; send a value")
+        if not is_last and (value + after).find(after) < len(value):
+            # {a}-{b} of "x-y", "z" and of "x", "y-z" would be one namespace.
+            raise _refused(
+                name,
+                f'holds "{after}", which separates it from the next variable in label {index} of '
+                "the namespace; give each variable a label of its own",
+            )
+        filled += value + after
+    try:
+        check_labels([filled])
+    except InvalidNamespaceError as error:
+        problem = str(error).replace("label 0", f"label {index} of the namespace")
+        raise _refused(label.variables[-1], f"cannot be used: {problem}") from error
+    return filled
+
+
+def _refused(name: str, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f'The variable "{name}" {problem}.', field=f"variables.{name}")

@@ -1,0 +1,409 @@
+"""Bodies of the routes of managers, and of the jobs that managers describe."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from app.errors import InvalidRequestError
+from app.managers.json_schemas import check_object_schema, validator_of
+from app.managers.kinds import check_built_in, check_kind_name, check_names_differ, resolve_kinds
+from app.managers.memories import Kind
+from app.managers.placing import check_template
+from app.namespaces import MAX_DEPTH
+from app.schemas import (
+    CLEAN,
+    Clean,
+    Flag,
+    ItemLabels,
+    Labels,
+    Moment,
+    Number,
+    Real,
+    Schema,
+    storable,
+)
+from app.store.schemas import MAX_INTEGER, Seconds
+from app.store.values import check_json
+
+MAX_KINDS = 20
+MAX_PHASES = 10
+MAX_STEPS = 10
+MAX_MESSAGES = 2_000
+MAX_EXISTING = 1_000
+MAX_VARIABLES = 50
+MAX_QUERY_LIMIT = 100
+MAX_CONSOLIDATED = 1_000
+MAX_INSTRUCTIONS_CHARACTERS = 50_000
+MAX_ID_CHARACTERS = 512
+
+MANAGER_NAME = r"^[A-Za-z0-9._-]{1,128}$"
+KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+MODEL_NAME = r"^(anthropic|openai):[^\s\x00-\x1f\x7f]{1,200}$"
+
+Strategy: TypeAlias = Literal["llm", "verbatim"]
+Tidying: TypeAlias = Literal["llm", "duplicates"]
+Apply: TypeAlias = Literal["auto", "review"]
+
+
+def _storable_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        check_json(value, "$")
+    except InvalidRequestError as error:
+        raise ValueError(error.detail.removesuffix(".")) from error
+    return value
+
+
+def _by_json_type(text: Any, model: type[BaseModel]) -> BeforeValidator:
+    """Read text or an object by what it is, so that errors name the field and no alternative."""
+    adapter = TypeAdapter(text)
+
+    def read(value: object) -> object:
+        if isinstance(value, str):
+            return adapter.validate_python(value)
+        if isinstance(value, dict | model):
+            return model.model_validate(value)
+        raise ValueError("is neither text nor a JSON object; send one of them")
+
+    return BeforeValidator(read)
+
+
+ManagerName = Annotated[str, Field(pattern=MANAGER_NAME, examples=["user-memories"])]
+ModelName = Annotated[
+    str,
+    Field(
+        pattern=MODEL_NAME,
+        description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM.",
+        examples=["anthropic:claude-sonnet-4-5"],
+    ),
+]
+Instructions = Annotated[
+    str,
+    Field(max_length=MAX_INSTRUCTIONS_CHARACTERS, json_schema_extra=CLEAN),
+    AfterValidator(storable),
+]
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_CHARACTERS, json_schema_extra=CLEAN),
+    AfterValidator(storable),
+]
+JsonObject = Annotated[dict[str, Any], Field(title="Value"), AfterValidator(_storable_json)]
+ObjectSchema = Annotated[
+    dict[str, Any],
+    Field(title="ObjectSchema", description="A JSON Schema (draft 2020-12) of an object."),
+    AfterValidator(_storable_json),
+    AfterValidator(check_object_schema),
+]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), Number]
+BuiltInKind = Annotated[str, AfterValidator(check_built_in)]
+
+
+class KindSchema(Schema):
+    """A kind of memory: a JSON Schema with a name."""
+
+    name: Annotated[str, Field(pattern=KIND_NAME), AfterValidator(check_kind_name)]
+    description: Instructions | None = Field(
+        None, description="Tells the model what the kind is for; absent: the schema's description."
+    )
+    json_schema: ObjectSchema = Field(alias="schema")
+    single: Flag | None = Field(
+        None, description="true: one document of this kind is kept and updated, such as a profile."
+    )
+
+    def as_kind(self) -> Kind:
+        """Return what the rest of the program takes."""
+        described = self.description or self.json_schema.get("description") or ""
+        return Kind(self.name, described, self.json_schema, bool(self.single))
+
+
+class Phase(Schema):
+    """A further pass over the memories, with instructions of its own."""
+
+    instructions: Instructions
+    include_messages: Flag | None = Field(
+        None, description="Show the model the conversation again; absent: false."
+    )
+    enable_inserts: Flag | None = Field(None, description="Absent: true.")
+    enable_updates: Flag | None = Field(None, description="Absent: true.")
+    enable_deletes: Flag | None = Field(None, description="Absent: true.")
+
+
+class ManagerConfig(Schema):
+    """How conversations become memories."""
+
+    namespace: (
+        Annotated[
+            list[str],
+            AfterValidator(check_template),
+            Field(min_length=1, max_length=MAX_DEPTH),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Where memories are kept; `{variable}` anywhere in a label is filled in with "
+        "the request's variables. Absent: nowhere, a job returns them.",
+        examples=[["users", "{user_id}", "memories"]],
+    )
+    kinds: (
+        Annotated[
+            list[Annotated[str | KindSchema, _by_json_type(BuiltInKind, KindSchema)]],
+            Field(min_length=1, max_length=MAX_KINDS),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Built-in kinds (memory, profile, episode, triple) by name, or kinds of your "
+        'own; absent: ["memory"].',
+    )
+    instructions: Instructions | None = Field(
+        None, description="What to remember, what not, and how; added to memoryd's own."
+    )
+    model: ModelName | None = None
+    strategy: Strategy | None = Field(
+        None,
+        description="llm (default): a model extracts memories; verbatim: the messages themselves "
+        "become items, without a model.",
+    )
+    enable_inserts: Flag | None = Field(None, description="Absent: true.")
+    enable_updates: Flag | None = Field(None, description="Absent: true.")
+    enable_deletes: Flag | None = Field(
+        None, description="Absent: false, but true where memories are consolidated."
+    )
+    max_steps: Steps | None = Field(
+        None, description="How often the model may look at its own changes and go on; absent: 1."
+    )
+    query_model: ModelName | None = Field(
+        None,
+        description="Writes the searches for existing memories; absent: the messages themselves "
+        "are searched with.",
+    )
+    query_limit: Annotated[int, Field(ge=0, le=MAX_QUERY_LIMIT), Number] | None = Field(
+        None, description="How many existing memories the model is shown; absent: 10."
+    )
+    default: JsonObject | None = Field(
+        None,
+        description="Content of the first kind, written under the key `default` when there is no "
+        "memory yet.",
+    )
+    phases: Annotated[list[Phase], Field(max_length=MAX_PHASES)] | None = Field(
+        None, description="Further passes over the memories, one after another."
+    )
+    apply: Apply | None = Field(
+        None,
+        description="auto (default): changes are applied at once; review: they wait for "
+        "POST /v1/jobs/{id}/apply.",
+    )
+    max_change_share: Annotated[Real, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="A job that would delete or rewrite more than this share of what it looked at "
+        "waits for a review; absent: 0.5.",
+    )
+    ttl_seconds: Seconds | None = Field(
+        None, description="Lifetime of what is written; absent: the server's default."
+    )
+
+    @field_validator("kinds")
+    @classmethod
+    def _names_differ(cls, kinds: list[str | KindSchema] | None) -> list[str | KindSchema] | None:
+        check_names_differ(kind if isinstance(kind, str) else kind.name for kind in kinds or ())
+        return kinds
+
+    @field_validator("default")
+    @classmethod
+    def _fits_the_first_kind(
+        cls, default: dict[str, Any] | None, info: ValidationInfo
+    ) -> dict[str, Any] | None:
+        if default is not None and "kinds" in info.data:
+            first = _in_full(info.data["kinds"])[0]
+            for error in validator_of(first.schema).iter_errors(default):
+                raise ValueError(f'does not fit the kind "{first.name}": {error.message[:200]}')
+        return default
+
+    def kinds_in_full(self) -> tuple[Kind, ...]:
+        """Return the kinds with their schemas."""
+        return _in_full(self.kinds)
+
+
+def _in_full(kinds: list[str | KindSchema] | None) -> tuple[Kind, ...]:
+    if kinds is None:
+        return resolve_kinds(None)
+    return resolve_kinds(kind if isinstance(kind, str) else kind.as_kind() for kind in kinds)
+
+
+class Manager(BaseModel):
+    """A stored manager: its configuration as it was sent, and what memoryd adds."""
+
+    name: str
+    config: ManagerConfig
+    version: int = Field(description="1 at first, one more with every change.")
+    created_at: datetime
+    updated_at: datetime
+
+
+class ManagerList(BaseModel):
+    """A page of managers, by name."""
+
+    managers: list[Manager]
+    next_cursor: str | None = Field(description="Send it as cursor for the next page; null: last.")
+
+
+class ListManagers(Schema):
+    """Which managers to list."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="At most this many; absent: 100."
+    )
+    cursor: Annotated[str, Field(pattern=MANAGER_NAME)] | None = Field(
+        None, description="next_cursor of the page before."
+    )
+
+
+ContentBlocks = Annotated[list[Any], Field(title="ContentBlocks")]
+
+
+def _text_or_blocks(content: object) -> object:
+    if content is None or isinstance(content, str | list):
+        return content
+    raise ValueError("is neither text nor a list of content blocks; send one of them")
+
+
+class ConversationMessage(BaseModel):
+    """A message of a conversation, as OpenAI, Anthropic or LangChain have it.
+
+    Further members are kept. A list such as ["user", "Hello"] stands for role and content.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Id | None = Field(None, description="Absent: the message's number, counted from 1.")
+    role: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="user, assistant, system, developer or tool; type may stand in for it."
+    )
+    type: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="human, ai, system or tool, as LangChain has it."
+    )
+    content: Annotated[str | ContentBlocks | None, BeforeValidator(_text_or_blocks)] = Field(
+        None, description="Text, or blocks of text, tool_use, tool_result, image and others."
+    )
+    name: Annotated[Clean, Field(max_length=256)] | None = Field(
+        None, description="Who speaks, where the role does not say it."
+    )
+    created_at: Moment | None = Field(None, description="When it was said.")
+    tool_calls: list[dict[str, Any]] | None = Field(
+        None, description="As OpenAI or LangChain have them."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwrap(cls, message: object) -> object:
+        return _unwrapped(message)
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        _storable_json(self.members())
+        return self
+
+    def members(self) -> dict[str, Any]:
+        """Return the message as it is stored."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def _unwrapped(message: object) -> object:
+    """Return a pair, or one of LangChain's two wrappings of a message, as a plain object."""
+    if isinstance(message, list | tuple):
+        if len(message) != 2:
+            raise ValueError('is a list; send an object, or a pair such as ["user", "Hello"]')
+        return {"role": message[0], "content": message[1]}
+    if not isinstance(message, Mapping):
+        return message
+    if "lc" in message and isinstance(kwargs := message.get("kwargs"), Mapping):
+        return {"type": _class_name(message.get("id")), **kwargs}
+    if "type" in message and isinstance(data := message.get("data"), Mapping):
+        return {"type": message["type"], **data}
+    return message
+
+
+def _class_name(path: object) -> object:
+    """Return the last part of `["langchain", "schema", "messages", "HumanMessage"]`."""
+    return path[-1] if isinstance(path, list) and path else None
+
+
+class ExistingMemory(Schema):
+    """A memory that a request brings along."""
+
+    id: Id | None = Field(None, description="Absent: one is made up.")
+    kind: Annotated[str, Field(max_length=64), AfterValidator(storable)] | None = Field(
+        None, description="Absent: the first of the kinds that allows the content."
+    )
+    content: JsonObject
+
+
+ManagerReference = Annotated[
+    str | ManagerConfig,
+    _by_json_type(ManagerName, ManagerConfig),
+    Field(description="The name of a stored manager, or a configuration for this job alone."),
+]
+
+
+class ExtractRequest(Schema):
+    """A conversation to learn from."""
+
+    manager: ManagerReference | None = Field(
+        None, description="Name or configuration; absent: every default."
+    )
+    namespace: ItemLabels | None = Field(
+        None, description="Where the memories are kept, instead of the manager's namespace."
+    )
+    variables: (
+        Annotated[dict[str, str], Field(max_length=MAX_VARIABLES, title="Variables")] | None
+    ) = Field(
+        None,
+        description="What the variables of the manager's namespace stand for.",
+        examples=[{"user_id": "alice"}],
+    )
+    messages: Annotated[list[ConversationMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    existing: (
+        Annotated[
+            list[Annotated[str | ExistingMemory, _by_json_type(Instructions, ExistingMemory)]],
+            Field(max_length=MAX_EXISTING),
+        ]
+        | None
+    ) = Field(None, description="What is known already, where no namespace keeps it.")
+    thread_id: Id | None = Field(None, description="The conversation, for the memories' source.")
+    position: Annotated[int, Field(ge=0, le=MAX_INTEGER), Number] | None = Field(
+        None, description="Place of the first message in the conversation."
+    )
+    apply: Apply | None = Field(None, description="Instead of the manager's.")
+    max_steps: Steps | None = Field(None, description="Instead of the manager's.")
+
+
+class ConsolidateRequest(Schema):
+    """Memories to tidy up."""
+
+    namespace: Labels = Field(description="Tidy up at and below this namespace.")
+    manager: ManagerReference | None = Field(
+        None, description="Name or configuration; absent: every default."
+    )
+    strategy: Tidying | None = Field(
+        None,
+        description="llm: a model merges, corrects and drops; duplicates: equal and nearly equal "
+        "memories are merged without one. Absent: llm, for a verbatim manager duplicates.",
+    )
+    everything: Flag | None = Field(
+        None, description="true: also what has not changed since the last time."
+    )
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSOLIDATED), Number] | None = Field(
+        None, description="Look at no more than this many memories; absent: 200."
+    )
+    apply: Apply | None = Field(None, description="Instead of the manager's.")

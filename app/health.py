@@ -1,10 +1,14 @@
-"""Probes: whether the process is alive, and whether it can do its work."""
+"""Probes: whether the process is alive, whether it can do its work, and how work stands."""
 
-from fastapi import APIRouter, Request
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, Field
 
 from app.db import EVERYTHING, DatabaseUnavailableError
 from app.dependencies import resources_of
+from app.jobs import queue
 from app.problems import problem_responses
 
 router = APIRouter(tags=["health"])
@@ -14,6 +18,26 @@ class Health(BaseModel):
     """The answer of a probe that went well."""
 
     ok: bool = Field(True, description="Always true; a failing probe is a problem.")
+
+
+class Queue(BaseModel):
+    """How much work waits, and whether anybody does it."""
+
+    waiting: int = Field(description="Jobs that could be started now.")
+    scheduled: int = Field(description="Jobs that are to start later.")
+    running: int = Field(description="Jobs that a worker has.")
+    oldest_seconds: float | None = Field(
+        description="How long the oldest waiting job has waited; null: none waits."
+    )
+    workers: int = Field(description="Workers that live.")
+    failed: int = Field(description="Failed jobs that are kept.")
+    warning: str | None = Field(description="What an operator should look at; null: nothing.")
+
+
+class Readiness(Health):
+    """The answer of a server that can serve, and how its jobs stand."""
+
+    queue: Queue
 
 
 @router.get("/healthz", operation_id="check_health", summary="Is the process alive?")
@@ -29,10 +53,57 @@ async def check_ok() -> Health:
 @router.get(
     "/readyz",
     operation_id="check_readiness",
-    summary="Does the database answer?",
+    summary="Does the database answer, and are jobs done?",
+    description="Jobs that wait while no worker lives do not make the server unready: it serves "
+    "all else. `queue.warning` says so.",
     responses=problem_responses(DatabaseUnavailableError),
 )
-async def check_readiness(request: Request) -> Health:
-    async with resources_of(request).database.connection(EVERYTHING) as connection:
-        await connection.fetchval("SELECT 1")
-    return Health()
+async def check_readiness(request: Request) -> Readiness:
+    state, counts = await _queue(request)
+    failed = sum(jobs for (_, job_state), jobs in counts.items() if job_state == "failed")
+    described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
+    return Readiness(queue=Queue(**described, failed=failed, warning=_warning(state)))
+
+
+@router.get(
+    "/metrics",
+    operation_id="read_metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {}}},
+        **problem_responses(DatabaseUnavailableError),
+    },
+)
+async def read_metrics(request: Request) -> Response:
+    state, counts = await _queue(request)
+    registry = CollectorRegistry()
+    for name, help_text in _GAUGES.items():
+        value = getattr(state, name)
+        Gauge(f"memoryd_jobs_{name}", help_text, registry=registry).set(value or 0)
+    jobs = Gauge("memoryd_jobs", "Jobs that are kept.", ["kind", "state"], registry=registry)
+    for (kind, job_state), number in counts.items():
+        jobs.labels(kind, job_state).set(number)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+_GAUGES = {
+    "waiting": "Jobs that could be started now.",
+    "scheduled": "Jobs that are to start later.",
+    "running": "Jobs that a worker has.",
+    "oldest_seconds": "How long the oldest waiting job has waited.",
+    "workers": "Workers that live.",
+}
+
+
+async def _queue(request: Request) -> tuple[queue.QueueState, Any]:
+    resources = resources_of(request)
+    async with resources.database.connection(EVERYTHING) as connection:
+        state = await queue.state(connection, resources.settings.job_lease_seconds)
+        return state, await queue.counts(connection)
+
+
+def _warning(state: queue.QueueState) -> str | None:
+    if state.waiting and not state.workers:
+        return "Jobs wait and no worker lives; start one with `memoryd worker`."
+    return None

@@ -29,6 +29,7 @@ ITEMS = "/v1/store/items"
 OPEN_ROUTES = {
     "/healthz",
     "/readyz",
+    "/metrics",
     "/v1/ok",
     "/docs",
     "/docs/oauth2-redirect",

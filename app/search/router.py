@@ -8,10 +8,10 @@ from app.auth.dependencies import AccessDep
 from app.dependencies import resources_of
 from app.passage_index import EmbeddingFailedError
 from app.problems import problem_responses
+from app.responses import json_response
 from app.search import encoding
 from app.search.schemas import FoundItems, SearchItems
 from app.search.service import SearchService
-from app.responses import json_response
 from app.store.router import ALWAYS
 
 router = APIRouter(prefix="/store", tags=["search"])

@@ -3,12 +3,35 @@
 A manager may be changed or deleted while its jobs wait; they go on as they were asked for.
 """
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, Self, TypeVar
+from uuid import uuid4
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
+from app.errors import InvalidRequestError
+from app.managers.kinds import kind_of
 from app.managers.memories import Kind, Rights
-from app.managers.schemas import Apply, Strategy, Tidying
+from app.managers.schemas import (
+    Apply,
+    ExistingMemory,
+    ManagerConfig,
+    Phase,
+    Strategy,
+    Tidying,
+)
+
+_T = TypeVar("_T")
+
+# PostgreSQL's jsonb does not keep the order of members, but models fill schemas in in that order:
+# thoughts before the action that they lead to.
+KindsAsText = Annotated[
+    tuple[Kind, ...],
+    BeforeValidator(lambda kinds: json.loads(kinds) if isinstance(kinds, str) else kinds),
+    PlainSerializer(lambda kinds: json.dumps([asdict(kind) for kind in kinds]), return_type=str),
+]
 
 
 class PlannedPhase(BaseModel):
@@ -20,6 +43,17 @@ class PlannedPhase(BaseModel):
     enable_updates: bool
     enable_deletes: bool
 
+    @classmethod
+    def of(cls, phase: Phase) -> Self:
+        """Fill in what the client left open."""
+        return cls(
+            instructions=phase.instructions,
+            include_messages=bool(phase.include_messages),
+            enable_inserts=_or(phase.enable_inserts, True),
+            enable_updates=_or(phase.enable_updates, True),
+            enable_deletes=_or(phase.enable_deletes, True),
+        )
+
     @property
     def rights(self) -> Rights:
         """What the model may do in this pass."""
@@ -29,7 +63,7 @@ class PlannedPhase(BaseModel):
 class Config(BaseModel):
     """A manager's configuration with every default filled in."""
 
-    kinds: tuple[Kind, ...]
+    kinds: KindsAsText
     instructions: str | None
     model: str | None  # None where no model is asked
     strategy: Strategy
@@ -45,10 +79,36 @@ class Config(BaseModel):
     max_change_share: float
     ttl_seconds: float | None
 
+    @classmethod
+    def of(cls, config: ManagerConfig, *, deletes: bool) -> Self:
+        """Fill in what the client left open; `deletes` is the default of `enable_deletes`."""
+        return cls(
+            kinds=config.kinds_in_full(),
+            instructions=config.instructions,
+            model=config.model,
+            strategy=config.strategy or "llm",
+            enable_inserts=_or(config.enable_inserts, True),
+            enable_updates=_or(config.enable_updates, True),
+            enable_deletes=_or(config.enable_deletes, deletes),
+            max_steps=_or(config.max_steps, 1),
+            query_model=config.query_model,
+            query_limit=_or(config.query_limit, 10),
+            default=config.default,
+            phases=tuple(PlannedPhase.of(phase) for phase in config.phases or ()),
+            apply=config.apply or "auto",
+            max_change_share=_or(config.max_change_share, 0.5),
+            ttl_seconds=config.ttl_seconds,
+        )
+
     @property
     def rights(self) -> Rights:
         """What the model may do."""
         return Rights(self.enable_inserts, self.enable_updates, self.enable_deletes)
+
+    @property
+    def may_delete(self) -> bool:
+        """Whether a model may delete memories, be it in a phase."""
+        return self.enable_deletes or any(phase.enable_deletes for phase in self.phases)
 
 
 class GivenMemory(BaseModel):
@@ -87,3 +147,37 @@ class ConsolidatePlan(BaseModel):
     strategy: Tidying
     everything: bool
     limit: int
+
+
+def given_memories(
+    existing: Sequence[str | ExistingMemory], kinds: Sequence[Kind]
+) -> list[GivenMemory]:
+    """Return the memories of a request, each with an id and, where one fits, a kind.
+
+    Raises InvalidRequestError for an id that is given twice.
+    """
+    given = [_given(memory, kinds) for memory in existing]
+    seen: set[str] = set()
+    for index, memory in enumerate(given):
+        if memory.id in seen:
+            raise InvalidRequestError(
+                f'existing[{index}].id is "{memory.id}", as an earlier memory\'s is; '
+                "give every memory an id of its own, or none.",
+                field=f"existing[{index}].id",
+            )
+        seen.add(memory.id)
+    return given
+
+
+def _given(memory: str | ExistingMemory, kinds: Sequence[Kind]) -> GivenMemory:
+    if isinstance(memory, str):
+        memory = ExistingMemory(content={"content": memory})
+    return GivenMemory(
+        id=memory.id or uuid4().hex,
+        kind=memory.kind or kind_of(memory.content, kinds),
+        content=memory.content,
+    )
+
+
+def _or(given: _T | None, default: _T) -> _T:
+    return default if given is None else given

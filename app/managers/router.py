@@ -1,0 +1,154 @@
+"""HTTP routes of managers, and those that submit their jobs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.auth.dependencies import AccessDep
+from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.db import DatabaseUnavailableError
+from app.dependencies import resources_of
+from app.errors import InvalidRequestError
+from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
+from app.managers import encoding
+from app.managers.errors import (
+    InvalidMessageError,
+    ManagerNotFoundError,
+    ManagerPreconditionError,
+    MissingVariableError,
+    UnknownVariableError,
+)
+from app.managers.schemas import (
+    ConsolidateRequest,
+    ExtractRequest,
+    ListManagers,
+    Manager,
+    ManagerConfig,
+    ManagerList,
+    ManagerName,
+)
+from app.managers.service import ManagerService
+from app.problems import problem_responses
+from app.providers.llm.pool import LLMNotConfiguredError
+from app.queries import query_parameters, read_query
+from app.responses import json_response
+from app.store.preconditions import etag
+from app.store.router import PRECONDITION, precondition_of
+
+ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
+
+ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The manager's version."}}
+
+Name = Annotated[ManagerName, Path(description="Name of the manager.")]
+
+router = APIRouter(prefix="/managers", tags=["managers"])
+job_router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+def service_of(request: Request) -> ManagerService:
+    """Return the managers of the process that serves a request."""
+    return ManagerService.build(resources_of(request))
+
+
+@router.put(
+    "/{name}",
+    operation_id="put_manager",
+    openapi_extra={"parameters": PRECONDITION},
+    summary="Create a manager, or replace its configuration",
+    response_model=Manager,
+    responses={
+        200: {"description": "Replaced", "headers": ETAG},
+        201: {"model": Manager, "description": "Created", "headers": ETAG},
+        **problem_responses(*ALWAYS, ManagerPreconditionError),
+    },
+)
+async def put_manager(
+    request: Request, name: Name, body: ManagerConfig, access: AccessDep
+) -> Response:
+    row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
+    headers = {"ETag": etag(row["version"])}
+    return json_response(encoding.manager(row), headers, status=201 if is_new else 200)
+
+
+@router.get(
+    "/{name}",
+    operation_id="get_manager",
+    summary="Read a manager",
+    response_model=Manager,
+    responses={200: {"headers": ETAG}, **problem_responses(*ALWAYS, ManagerNotFoundError)},
+)
+async def get_manager(request: Request, name: Name, access: AccessDep) -> Response:
+    row = await service_of(request).get(access, name)
+    return json_response(encoding.manager(row), {"ETag": etag(row["version"])})
+
+
+@router.get(
+    "",
+    operation_id="list_managers",
+    openapi_extra={"parameters": query_parameters(ListManagers)},
+    summary="List managers by name",
+    response_model=ManagerList,
+    responses=problem_responses(*ALWAYS),
+)
+async def list_managers(request: Request, access: AccessDep) -> Response:
+    query = read_query(ListManagers, request)
+    rows, cursor = await service_of(request).list(access, query)
+    managers = [encoding.manager(row) for row in rows]
+    return json_response({"managers": managers, "next_cursor": cursor})
+
+
+@router.delete(
+    "/{name}",
+    operation_id="delete_manager",
+    openapi_extra={"parameters": PRECONDITION},
+    summary="Delete a manager, whether or not it exists; its jobs go on",
+    status_code=204,
+    responses={
+        204: {"description": "Gone"},
+        **problem_responses(*ALWAYS, ManagerPreconditionError),
+    },
+)
+async def delete_manager(request: Request, name: Name, access: AccessDep) -> Response:
+    await service_of(request).delete(access, name, precondition_of(request))
+    return Response(status_code=204)
+
+
+@job_router.post(
+    "/extract",
+    operation_id="extract_memories",
+    openapi_extra={"parameters": SUBMIT_PARAMETERS},
+    summary="Extract memories from a conversation",
+    status_code=202,
+    responses={
+        **SUBMIT_RESPONSES,
+        **problem_responses(
+            *SUBMIT_ERRORS,
+            ManagerNotFoundError,
+            MissingVariableError,
+            UnknownVariableError,
+            InvalidMessageError,
+            LLMNotConfiguredError,
+        ),
+    },
+)
+async def extract_memories(request: Request, body: ExtractRequest, access: AccessDep) -> Response:
+    new = await service_of(request).plan_extract(access, body)
+    return await submit(request, access, new)
+
+
+@job_router.post(
+    "/consolidate",
+    operation_id="consolidate_memories",
+    openapi_extra={"parameters": SUBMIT_PARAMETERS},
+    summary="Tidy up the memories at and below a namespace",
+    status_code=202,
+    responses={
+        **SUBMIT_RESPONSES,
+        **problem_responses(*SUBMIT_ERRORS, ManagerNotFoundError, LLMNotConfiguredError),
+    },
+)
+async def consolidate_memories(
+    request: Request, body: ConsolidateRequest, access: AccessDep
+) -> Response:
+    new = await service_of(request).plan_consolidate(access, body)
+    return await submit(request, access, new)

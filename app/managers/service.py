@@ -1,0 +1,226 @@
+"""Stored managers, and what a job that names or brings one is going to do."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from asyncpg import Record
+
+from app.auth.access import Access, Verb
+from app.clock import Clock
+from app.db import Database
+from app.errors import InvalidRequestError
+from app.jobs.job import NewJob
+from app.managers import repository
+from app.managers.errors import ManagerNotFoundError, ManagerPreconditionError
+from app.managers.messages import to_turns
+from app.managers.placing import place
+from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, given_memories
+from app.managers.schemas import (
+    ConsolidateRequest,
+    ExtractRequest,
+    ListManagers,
+    ManagerConfig,
+)
+from app.namespaces import to_stored
+from app.providers.llm.pool import LLMs
+from app.resources import Resources
+from app.store.preconditions import Precondition
+
+EXTRACT = "extract"
+CONSOLIDATE = "consolidate"
+
+DEFAULT_PAGE = 100
+DEFAULT_CONSOLIDATED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The manager of a job: a stored one, with its name and version, or the request's own."""
+
+    config: ManagerConfig
+    name: str | None = None
+    version: int | None = None
+
+
+class ManagerService:
+    """Managers on behalf of one caller.
+
+    They belong to the root of the key that made them. Writing one takes `admin` on the whole
+    root, reading one `jobs`; a job may name one with no more than the job itself takes.
+    """
+
+    def __init__(self, database: Database, llms: LLMs, clock: Clock) -> None:
+        self._database = database
+        self._llms = llms
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the service from a process's resources."""
+        return cls(resources.database, resources.llms, resources.clock)
+
+    async def get(self, access: Access, name: str) -> Record:
+        """Return a manager's row; raises ManagerNotFoundError."""
+        access.locate([], Verb.JOBS)
+        return await self._find(access, name)
+
+    async def list(self, access: Access, query: ListManagers) -> tuple[list[Record], str | None]:
+        """Return a page of managers by name, and the cursor of the next."""
+        access.locate([], Verb.JOBS)
+        limit = query.limit or DEFAULT_PAGE
+        async with self._database.connection(access.root) as connection:
+            rows = await repository.find_page(
+                connection, access.root, after=query.cursor or "", limit=limit + 1
+            )
+        return rows[:limit], rows[limit - 1]["name"] if len(rows) > limit else None
+
+    async def put(
+        self, access: Access, name: str, config: ManagerConfig, precondition: Precondition
+    ) -> tuple[Record, bool]:
+        """Create or replace a manager; return its row, and whether it is new."""
+        access.locate([], Verb.ADMIN)
+        text = config.model_dump_json(exclude_unset=True, by_alias=True)
+        async with self._database.transaction(access.root) as connection:
+            await repository.lock(connection, access.root, name)
+            row = await repository.find(connection, access.root, name)
+            _check(precondition, name, row)
+            now = self._clock.now()
+            return await repository.write(connection, access.root, name, text, now), row is None
+
+    async def delete(self, access: Access, name: str, precondition: Precondition) -> None:
+        """Remove a manager, whether or not it exists; jobs that wait go on as they were asked."""
+        access.locate([], Verb.ADMIN)
+        async with self._database.transaction(access.root) as connection:
+            await repository.lock(connection, access.root, name)
+            _check(precondition, name, await repository.find(connection, access.root, name))
+            await repository.delete(connection, access.root, name)
+
+    async def plan_extract(self, access: Access, body: ExtractRequest) -> NewJob:
+        """Return the job that a request asks for; raises the errors of `extraction`."""
+        plan = await self.extraction(access, body)
+        stored = None if plan.namespace is None else access.root + to_stored(plan.namespace)
+        return NewJob(
+            kind=EXTRACT,
+            namespace=access.root if stored is None else stored,
+            request=plan.model_dump(mode="json"),
+            lane=stored,
+            manager=plan.manager,
+            thread_id=plan.thread_id,
+        )
+
+    async def extraction(self, access: Access, body: ExtractRequest) -> ExtractPlan:
+        """Decide everything about an extraction.
+
+        Raises ManagerNotFoundError, MissingVariableError, UnknownVariableError,
+        InvalidMessageError, InvalidRequestError, ForbiddenError and LLMNotConfiguredError.
+        """
+        chosen = await self._chosen(access, body.manager)
+        config = _overridden(Config.of(chosen.config, deletes=False), body)
+        namespace = _namespace(chosen.config, body)
+        to_turns(body.messages)  # raises where the job could not read them
+        _check_state(config, namespace, body)
+        _check_extraction(access, config, namespace)
+        return ExtractPlan(
+            config=self._with_models(config) if config.strategy == "llm" else config,
+            manager=chosen.name,
+            manager_version=chosen.version,
+            namespace=namespace,
+            messages=[message.members() for message in body.messages],
+            existing=given_memories(body.existing or (), config.kinds),
+            thread_id=body.thread_id,
+            position=body.position,
+        )
+
+    async def plan_consolidate(self, access: Access, body: ConsolidateRequest) -> NewJob:
+        """Return the job that a request asks for.
+
+        Raises ManagerNotFoundError, ForbiddenError and LLMNotConfiguredError.
+        """
+        chosen = await self._chosen(access, body.manager)
+        config = _overridden(Config.of(chosen.config, deletes=True), body)
+        for verb in (Verb.READ, Verb.WRITE, Verb.DELETE):
+            access.locate(body.namespace, verb)
+        stored = access.locate(body.namespace, Verb.JOBS)
+        strategy = body.strategy or ("llm" if config.strategy == "llm" else "duplicates")
+        plan = ConsolidatePlan(
+            config=self._with_models(config) if strategy == "llm" else config,
+            manager=chosen.name,
+            manager_version=chosen.version,
+            namespace=body.namespace,
+            strategy=strategy,
+            everything=bool(body.everything),
+            limit=body.limit or DEFAULT_CONSOLIDATED,
+        )
+        return NewJob(
+            kind=CONSOLIDATE,
+            namespace=stored,
+            request=plan.model_dump(mode="json"),
+            lane=stored,
+            manager=plan.manager,
+        )
+
+    async def _chosen(self, access: Access, manager: str | ManagerConfig | None) -> _Chosen:
+        if not isinstance(manager, str):
+            return _Chosen(manager or ManagerConfig())
+        row = await self._find(access, manager)
+        config = ManagerConfig.model_validate_json(row["config"])
+        return _Chosen(config, row["name"], row["version"])
+
+    async def _find(self, access: Access, name: str) -> Record:
+        async with self._database.connection(access.root) as connection:
+            row = await repository.find(connection, access.root, name)
+        if row is None:
+            raise ManagerNotFoundError(name)
+        return row
+
+    def _with_models(self, config: Config) -> Config:
+        """Name the models that will be asked; raises LLMNotConfiguredError if they cannot be."""
+        query_model = config.query_model and self._llms.get(config.query_model).name
+        model = self._llms.get(config.model).name
+        return config.model_copy(update={"model": model, "query_model": query_model})
+
+
+def _check(precondition: Precondition, name: str, row: Record | None) -> None:
+    version = None if row is None else row["version"]
+    if not precondition.holds(version):
+        raise ManagerPreconditionError(name, version)
+
+
+def _overridden(config: Config, body: ExtractRequest | ConsolidateRequest) -> Config:
+    """Return the configuration with what the request says otherwise."""
+    asked = {name: getattr(body, name, None) for name in ("apply", "max_steps")}
+    return config.model_copy(update={name: given for name, given in asked.items() if given})
+
+
+def _namespace(config: ManagerConfig, body: ExtractRequest) -> list[str] | None:
+    """Return the labels under which memories are kept; None: nowhere."""
+    if body.namespace is not None:
+        place([], body.variables or {})  # variables of a namespace that has none are a mistake
+        return body.namespace
+    labels = place(config.namespace or [], body.variables or {})
+    return labels if config.namespace else None
+
+
+def _check_state(config: Config, namespace: list[str] | None, body: ExtractRequest) -> None:
+    """Raise InvalidRequestError where it does not go together what is known and kept."""
+    if namespace is not None and body.existing is not None:
+        raise InvalidRequestError(
+            "existing is given, but the namespace has the existing memories; leave existing out, "
+            "or send no namespace.",
+            field="existing",
+        )
+    if namespace is None and config.strategy == "verbatim":
+        raise InvalidRequestError(
+            "The strategy verbatim only stores messages, and no namespace says where; send one.",
+            field="namespace",
+        )
+
+
+def _check_extraction(access: Access, config: Config, namespace: list[str] | None) -> None:
+    """Raise ForbiddenError unless the caller may do all that the job may do."""
+    access.locate(namespace or [], Verb.JOBS)
+    if namespace is not None:
+        for verb in (Verb.READ, Verb.WRITE):
+            access.locate(namespace, verb)
+        if config.may_delete and config.strategy == "llm":
+            access.locate(namespace, Verb.DELETE)

@@ -117,7 +117,7 @@ class _Reconciling:
             key=memory.key,
             kind=change.kind or memory.kind,
             content=change.content,
-            importance=known(change.importance, memory.importance),
+            importance=_known(change.importance, memory.importance),
             valid_from=change.valid_from or memory.valid_from,
             message_ids=change.message_ids,
         )
@@ -216,7 +216,7 @@ class _Reconciling:
             content={**content, **change.content} if change.kind in self.single else content,
             importance=_larger(edit.importance, change.importance),
             valid_from=edit.valid_from or change.valid_from,
-            message_ids=both(edit.message_ids, change.message_ids),
+            message_ids=_both(edit.message_ids, change.message_ids),
         )
         self.unchanged += 1
 
@@ -236,8 +236,7 @@ def _only_text(content: Mapping[str, Any]) -> str | None:
     return values[0] if len(values) == 1 and isinstance(values[0], str) else None
 
 
-def known(first: float | None, second: float | None) -> float | None:
-    """Return the first number, or the second where there is none."""
+def _known(first: float | None, second: float | None) -> float | None:
     return second if first is None else first
 
 
@@ -246,6 +245,5 @@ def _larger(first: float | None, second: float | None) -> float | None:
     return max(known, default=None)
 
 
-def both(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
-    """Return the ids of either, each once."""
+def _both(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first, *second)))

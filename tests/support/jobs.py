@@ -1,0 +1,180 @@
+"""Jobs in tests: a kind of job that does what a test says, and workers that do it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeAlias
+
+from asyncpg import Record
+from fastapi import FastAPI, Request, Response
+
+from app.auth.access import OPEN, Access, Verb
+from app.auth.dependencies import AccessDep
+from app.config import Settings
+from app.db import EVERYTHING, Database
+from app.jobs import queue, repository
+from app.jobs.job import SETTLED, Job, NewJob, State
+from app.jobs.run import Handler, JobRun
+from app.jobs.service import JobService
+from app.jobs.submitting import submit
+from app.jobs.worker import JobWorker
+from app.main import create_app
+from app.namespaces import to_stored
+from app.resources import Resources
+
+KIND = "test"
+PATIENCE = 20.0
+
+Act: TypeAlias = Callable[[JobRun], Awaitable[None]]
+
+
+class Acting:
+    """A handler that does what `script` holds, job by job, and then `act` for every job."""
+
+    def __init__(self, database: Database, act: Act | None = None) -> None:
+        self.script: deque[Act] = deque()
+        self.jobs: list[Job] = []
+        self.act = act or self.succeed
+        self._database = database
+
+    async def run(self, run: JobRun) -> None:
+        self.jobs.append(run.job)
+        act = self.script.popleft() if self.script else self.act
+        await act(run)
+
+    async def succeed(self, run: JobRun, state: State = State.SUCCEEDED, **result: Any) -> None:
+        """End the job as a handler should, with nothing written beside it."""
+        async with self._database.transaction(run.job.access.root) as connection:
+            await run.finish(connection, result, state)
+
+    @property
+    def attempts(self) -> list[tuple[str, int]]:
+        """The jobs that were begun, in order, and which attempt it was."""
+        return [(job.id, job.attempt) for job in self.jobs]
+
+
+def raises(error: BaseException) -> Act:
+    async def act(_run: JobRun) -> None:
+        raise error
+
+    return act
+
+
+async def hang(_run: JobRun) -> None:
+    await asyncio.Event().wait()
+
+
+def quick(settings: Settings, **chosen: Any) -> Settings:
+    """Return settings under which attempts and leases pass quickly."""
+    return settings.model_copy(
+        update={"job_backoff_seconds": 0.02, "job_lease_seconds": 0.9, "drain_seconds": 2.0}
+        | chosen
+    )
+
+
+def worker_of(
+    resources: Resources, handlers: Mapping[str, Handler], settings: Settings | None = None
+) -> JobWorker:
+    return JobWorker(
+        resources.database, resources.notifier, handlers, settings or resources.settings
+    )
+
+
+@asynccontextmanager
+async def working(*workers: JobWorker) -> AsyncIterator[None]:
+    """Let workers work until the end of the block; then they drain."""
+    tasks = [asyncio.create_task(worker.run()) for worker in workers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def run_jobs(
+    resources: Resources, handlers: Mapping[str, Handler], settings: Settings | None = None
+) -> None:
+    """Do every job that can be started now, their further attempts included."""
+    async with working(worker_of(resources, handlers, settings)):
+        await until(lambda: _is_done(resources.database))
+
+
+async def _is_done(database: Database) -> bool:
+    async with database.connection(EVERYTHING) as connection:
+        state = await queue.state(connection, 60)
+    return state.waiting == state.running == 0
+
+
+async def until(holds: Callable[[], Awaitable[Any]], seconds: float = PATIENCE) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(seconds):
+        while not await holds():  # noqa: ASYNC110 - the database would not tell
+            await asyncio.sleep(0.01)
+
+
+def new_job(labels: list[str] | None = None, *, lane: str | None = None, **more: Any) -> NewJob:
+    """Return a job about a namespace, `["users"]` if none is given."""
+    fields: dict[str, Any] = {"kind": KIND, "request": {}, **more}
+    return NewJob(namespace=to_stored(labels or ["users"]), lane=lane, **fields)
+
+
+async def enqueue(
+    resources: Resources, new: NewJob | None = None, access: Access = OPEN, **more: Any
+) -> str:
+    """Submit a job in a transaction of its own; return its id."""
+    async with resources.database.transaction(access.root) as connection:
+        return await JobService.build(resources).create(
+            connection, access, new or new_job(), **more
+        )
+
+
+async def job_row(database: Database, job_id: str) -> Record:
+    """Return a job's row with what it has spent."""
+    async with database.connection(EVERYTHING) as connection:
+        row = await repository.find(connection, job_id)
+    assert row is not None
+    return row
+
+
+async def settled(database: Database, job_id: str, seconds: float = PATIENCE) -> Record:
+    """Return a job's row once no worker changes it any more."""
+    return await in_state(database, job_id, *SETTLED, seconds=seconds)
+
+
+async def in_state(
+    database: Database, job_id: str, *states: State, seconds: float = PATIENCE
+) -> Record:
+    """Return a job's row once it is in one of the states."""
+
+    async def reached() -> bool:
+        return (await job_row(database, job_id))["state"] in states
+
+    await until(reached, seconds)
+    return await job_row(database, job_id)
+
+
+async def events_of(database: Database, job_id: str) -> list[str]:
+    """Return what a job reported, in order."""
+    async with database.connection(EVERYTHING) as connection:
+        return [row["event"] for row in await repository.find_events(connection, job_id, 0)]
+
+
+def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:
+    """Return the application with one more route, which submits jobs of the kind `test`."""
+    app = create_app(settings, **replaced)
+
+    @app.post("/v1/jobs/test")
+    async def submit_test(request: Request, access: AccessDep) -> Response:
+        body: dict[str, Any] = await request.json()
+        namespace = access.locate(body.pop("namespace", ["users"]), Verb.JOBS)
+        lane = namespace if body.pop("in_lane", False) else None
+        delay = body.pop("delay_seconds", 0.0)
+        return await submit(
+            request, access, NewJob(KIND, namespace, body, lane, delay_seconds=delay)
+        )
+
+    return app

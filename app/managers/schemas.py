@@ -329,8 +329,8 @@ def _unwrapped(message: object) -> object:
         return message
     if "lc" in message and isinstance(kwargs := message.get("kwargs"), Mapping):
         return {"type": _class_name(message.get("id")), **kwargs}
-    if "type" in message and isinstance(data := message.get("data"), Mapping):
-        return {"type": message["type"], **data}
+    if "content" not in message and isinstance(data := message.get("data"), Mapping):
+        return {"type": message.get("type"), **data}
     return message
 
 

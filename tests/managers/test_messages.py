@@ -1,0 +1,270 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.load import dumpd
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_openai_messages,
+    messages_to_dict,
+)
+
+from app.managers.errors import InvalidMessageError
+from app.managers.memories import Turn
+from app.managers.messages import MAX_TOOL_CHARACTERS, to_turns
+from app.managers.schemas import ConversationMessage
+
+CALLING = AIMessage(
+    content=[
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "Let me look."},
+        {"type": "tool_use", "id": "t1", "name": "search", "input": {"q": "ramen"}},
+    ],
+    tool_calls=[{"id": "t1", "name": "search", "args": {"q": "ramen"}}],
+    id="m2",
+)
+CONVERSATION: list[BaseMessage] = [
+    SystemMessage("Be kind."),
+    HumanMessage("Where is good ramen?", id="m1", name="Alice"),
+    CALLING,
+    ToolMessage("Ippudo", tool_call_id="t1", name="search"),
+    ChatMessage("Thanks!", role="user"),
+]
+TURNS = [
+    Turn("1", "system", "Be kind.", "system"),
+    Turn("m1", "Alice", "Where is good ramen?"),
+    Turn("m2", "assistant", 'Let me look.\n[calls search({"q": "ramen"})]', "assistant"),
+    Turn("4", "search", "Ippudo", "tool"),
+    Turn("5", "user", "Thanks!"),
+]
+
+
+def turn(message: Any) -> Turn:
+    [only] = to_turns([ConversationMessage.model_validate(message)])
+    return only
+
+
+def refused(*messages: Any) -> InvalidMessageError:
+    with pytest.raises(InvalidMessageError) as caught:
+        to_turns(messages)
+    assert caught.value.status == 422
+    return caught.value
+
+
+def test_langchain_messages_are_read_as_they_are_dumped() -> None:
+    assert to_turns([message.model_dump() for message in CONVERSATION]) == TURNS
+    assert to_turns([dumpd(message) for message in CONVERSATION]) == TURNS
+    assert to_turns(messages_to_dict(CONVERSATION)) == TURNS
+
+
+def test_openai_messages_are_read() -> None:
+    openai = convert_to_openai_messages(
+        [message for message in CONVERSATION if message.type != "chat"]
+    )
+    assert isinstance(openai, list)
+    assert [(t.speaker, t.role, t.text) for t in to_turns(openai)] == [
+        (t.speaker, t.role, t.text) for t in TURNS[:4]
+    ]
+
+
+def test_anthropic_messages_are_read() -> None:
+    turns = to_turns(
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?", "cache_control": {"type": "eph"}},
+                    {"type": "image", "source": {"type": "base64", "data": "iVBOR"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "redacted_thinking", "data": "xyz"},
+                    {"type": "tool_use", "id": "t1", "name": "look", "input": {}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "t1",
+                        "content": [{"type": "text", "text": "A cat"}, {"type": "image"}],
+                    },
+                    {"type": "tool_result", "tool_use_id": "t2", "content": "A dog"},
+                    {"type": "tool_result", "tool_use_id": "t3"},
+                    {"type": "document", "source": {}},
+                ],
+            },
+        ]
+    )
+    assert [(turn.role, turn.text) for turn in turns] == [
+        ("user", "What is this?\n[image]"),
+        ("assistant", "[calls look({})]"),
+        ("user", "[result: A cat [image]]\n[result: A dog]\n[result: ]\n[document]"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "role", "text"),
+    [
+        (["user", "hi"], "user", "hi"),
+        (["ai", "hi"], "assistant", "hi"),
+        ({"role": "developer", "content": "hi"}, "system", "hi"),
+        ({"role": "Assistant", "content": "hi"}, "assistant", "hi"),
+        ({"type": "message", "role": "user", "content": "hi"}, "user", "hi"),
+        ({"type": "AIMessageChunk", "content": "hi"}, "assistant", "hi"),
+        ({"type": "human", "content": "hi", "data": {"content": "other"}}, "user", "hi"),
+        ({"role": "user", "content": ["hi", {"text": "you"}]}, "user", "hi\nyou"),
+        ({"role": "user", "content": [{"type": "input_text", "text": "hi"}]}, "user", "hi"),
+        ({"role": "user", "content": [{"type": "input_image"}]}, "user", "[image]"),
+        ({"role": "user", "content": []}, "user", ""),
+        ({"role": "user", "content": ""}, "user", ""),
+        ({"role": "user"}, "user", ""),
+        ({"role": "assistant", "content": None, "tool_calls": None}, "assistant", ""),
+        (
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"function": {"name": "f", "arguments": '{"a":1}'}}],
+            },
+            "assistant",
+            '[calls f({"a":1})]',
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"name": "f", "args": {"é": 1}}, {}]},
+            "assistant",
+            '[calls f({"é": 1})]\n[calls ?({})]',
+        ),
+    ],
+)
+def test_a_message_becomes_a_turn(message: Any, role: str, text: str) -> None:
+    assert (turn(message).role, turn(message).text) == (role, text)
+
+
+def test_times_are_kept_in_utc() -> None:
+    said = turn({"role": "user", "content": "x", "created_at": "2026-01-31T12:00:00+02:00"})
+    assert said.said_at == datetime(2026, 1, 31, 10, tzinfo=UTC)
+
+
+def test_a_name_takes_one_line_and_the_place_of_the_role() -> None:
+    assert turn({"role": "user", "name": "Al\nice  B", "content": "x"}).speaker == "Al ice B"
+    assert turn({"role": "user", "name": " ", "content": "x"}).speaker == "user"
+
+
+def test_what_tools_are_asked_and_answer_is_cut_to_a_length() -> None:
+    long = "x" * (MAX_TOOL_CHARACTERS + 1234)
+    cut = "x" * MAX_TOOL_CHARACTERS + "… (1,234 characters more)"
+    assert turn({"role": "tool", "content": long}).text == cut
+    assert turn({"role": "user", "content": long}).text == long
+    results = {"role": "user", "content": [{"type": "tool_result", "content": long}]}
+    assert turn(results).text == f"[result: {cut}]"
+    calls = {"role": "assistant", "tool_calls": [{"name": "f", "args": long}]}
+    assert turn(calls).text == f"[calls f({cut})]"
+
+
+def test_messages_without_an_id_are_numbered_around_those_that_have_one() -> None:
+    given_ids = [None, "1", None, "2'", None, "x"]
+    messages = [{"role": "user", "content": "x", "id": given_id} for given_id in given_ids]
+    assert [turn.id for turn in to_turns(messages)] == ["1'", "1", "3", "2'", "5", "x"]
+
+
+def test_an_id_given_twice_is_refused() -> None:
+    error = refused(*[{"role": "user", "content": "x", "id": name} for name in ("a", "b", "a")])
+    assert error.members["errors"][0]["field"] == "messages[2].id"
+    assert 'messages[2].id is "a", as an earlier message\'s is' in error.detail
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "problem"),
+    [
+        ({}, "messages[1].role", "is missing; send user, assistant"),
+        ({"content": "x"}, "messages[1].role", "is missing"),
+        ({"role": "alice", "content": "x"}, "messages[1].role", 'is "alice"; send user'),
+        ({"type": "remove", "content": ""}, "messages[1].type", 'is "remove"'),
+        ({"role": 1, "content": "x"}, "messages[1].role", "not a string"),
+        ({"role": "user", "content": 5}, "messages[1].content", "neither text nor a list"),
+        ({"role": "user", "content": {"text": "x"}}, "messages[1].content", "neither text"),
+        ({"role": "user", "content": [5]}, "messages[1].content[0]", "neither text nor a block"),
+        ({"role": "user", "content": [{}]}, "messages[1].content[0].type", "is missing"),
+        ({"role": "user", "content": [{"type": 5}]}, "messages[1].content[0].type", "is missing"),
+        (
+            {"role": "user", "content": ["x", {"type": "text", "text": 5}]},
+            "messages[1].content[1].text",
+            "is not a string",
+        ),
+        (
+            {"role": "user", "content": [{"type": "tool_result", "content": [5]}]},
+            "messages[1].content[0].content[0]",
+            "neither text",
+        ),
+        ({"role": "assistant", "tool_calls": [5]}, "messages[1].tool_calls[0]", "not a JSON obj"),
+        ({"role": "user", "content": "a\x00b"}, "messages[1]", "$.content contains U+0000"),
+        ({"role": "user", "content": "x", "more": {"a": "\ud800"}}, "messages[1]", "$.more.a"),
+        ({"role": "user", "content": "x", "id": ""}, "messages[1].id", "at least 1 character"),
+        ({"role": "user", "content": "x", "id": "i" * 513}, "messages[1].id", "at most 512"),
+        ({"role": "user", "content": "x", "created_at": 5}, "messages[1].created_at", "not a date"),
+        (["user", "a", "b"], "messages[1]", "is a list; send an object, or a pair"),
+        ("hello", "messages[1]", "dictionary"),
+        (None, "messages[1]", "dictionary"),
+    ],
+)
+def test_a_message_that_cannot_be_read_is_named(message: Any, field: str, problem: str) -> None:
+    error = refused(["user", "hi"], message)
+    assert [found["field"] for found in error.members["errors"]] == [field]
+    assert problem in error.members["errors"][0]["detail"]
+
+
+texts = st.text(max_size=5)
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                ["type", "text", "content", "name", "input", "args", "arguments", "function", "id"]
+            ),
+            st.one_of(inner, st.sampled_from(["text", "tool_use", "tool_result", "image"])),
+            max_size=4,
+        ),
+    ),
+    max_leaves=8,
+)
+members = st.sampled_from(
+    ["role", "type", "content", "id", "name", "created_at", "tool_calls", "lc", "kwargs", "data"]
+)
+roles = st.sampled_from(["user", "human", "ai", "tool", "system", "nobody"])
+messages_like = st.one_of(
+    st.dictionaries(members, st.one_of(json_values, roles), max_size=6),
+    st.fixed_dictionaries({"role": roles, "content": json_values}),
+    st.tuples(roles, json_values).map(list),
+    json_values,
+)
+
+
+@given(st.lists(messages_like, max_size=4))
+def test_any_messages_are_read_or_refused_as_documented(messages: list[Any]) -> None:
+    try:
+        turns = to_turns(messages)
+    except InvalidMessageError as error:
+        assert error.members["errors"][0]["field"].startswith("messages[")
+        return
+    assert len(turns) == len(messages)
+    assert len({turn.id for turn in turns}) == len(turns)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), texts.map(str.strip))))
+def test_order_and_words_are_kept(pairs: list[tuple[str, str]]) -> None:
+    pairs = [(role, text.replace("\x00", "")) for role, text in pairs]
+    messages = [{"role": role, "content": text} for role, text in pairs]
+    assert [(turn.role, turn.text) for turn in to_turns(messages)] == [
+        (role, text.strip()) for role, text in pairs
+    ]

@@ -70,7 +70,7 @@ def plan(entries: Sequence[Entry], running: RunningSummary | None, budget: Budge
 
     The result of a tool goes with its call. The newest message of the user stays.
     """
-    system, rest = _without_system(entries, running, budget)
+    system, rest = without_system(entries, running, budget)
     fresh = uncovered(rest, running)
     room = budget.total - (system.cost if system else 0)
     shown = budget.cost(running.message()) if running else 0
@@ -166,7 +166,7 @@ def _boundaries(entries: Sequence[Entry]) -> list[int]:
     return [i for i, end in enumerate(accumulate([0, *needed], max)) if end <= i]
 
 
-def _without_system(
+def without_system(
     entries: Sequence[Entry], running: RunningSummary | None, budget: Budget
 ) -> tuple[Entry | None, Sequence[Entry]]:
     """Set the leading system message aside, and take the old summary out of the conversation."""

@@ -47,9 +47,7 @@ thread_messages = Table(
     Column("message", JSONB, nullable=False),
     Column("created_at", TIME, nullable=False),
     PrimaryKeyConstraint("root", "thread_id", "position"),
-    ForeignKeyConstraint(
-        ["root", "thread_id"], ["threads.root", "threads.id"], ondelete="CASCADE"
-    ),
+    ForeignKeyConstraint(["root", "thread_id"], ["threads.root", "threads.id"], ondelete="CASCADE"),
     Index("thread_messages_message_id_key", "root", "thread_id", "message_id", unique=True),
     comment="Messages of threads, in order.",
 )

@@ -1,0 +1,42 @@
+"""What can go wrong with threads."""
+
+from app.errors import ConflictError, NotFoundError
+
+
+class ThreadNotFoundError(NotFoundError):
+    """No such thread, or not one of the key's root."""
+
+    code = "thread_not_found"
+    title = "Thread not found"
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(
+            f'There is no thread "{thread_id}"; '
+            "POST /v1/threads/{thread_id}/messages makes one of its first messages."
+        )
+
+
+class ThreadElsewhereError(ConflictError):
+    """A thread's memories go to another namespace than the one that is named now."""
+
+    code = "thread_elsewhere"
+    title = "Thread belongs to another namespace"
+
+    def __init__(self, thread_id: str, labels: list[str]) -> None:
+        super().__init__(
+            f'The thread "{thread_id}" belongs to another namespace than {labels}; use one thread '
+            "for each namespace, or delete the thread and send its messages again."
+        )
+
+
+class ThreadWithoutManagerError(ConflictError):
+    """Memories are to be formed of a thread that was never given a manager."""
+
+    code = "thread_without_manager"
+    title = "Thread has no manager"
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(
+            f'No manager was ever named for the thread "{thread_id}", so its messages are only '
+            "kept; name one when appending the next."
+        )

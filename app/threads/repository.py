@@ -1,0 +1,191 @@
+"""All SQL of threads and their messages.
+
+An appending transaction holds its thread's row from the first statement to its end, so that the
+positions of messages have no gaps and every reader sees a whole number of requests.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from asyncpg import Record
+
+from app.db import Connection, Row
+
+Ref: TypeAlias = tuple[str, str]
+"""Which thread: the root of its key, and its id."""
+
+_HOLD = """
+INSERT INTO threads (root, id, namespace, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)
+ON CONFLICT (root, id) DO UPDATE SET updated_at = excluded.updated_at
+RETURNING *
+"""
+
+_FIND = "SELECT * FROM threads WHERE root = $1 AND id = $2"
+
+_FORM = """
+UPDATE threads SET next_position = $3, waiting_since = $4, formation = $5
+WHERE root = $1 AND id = $2
+"""
+
+_DELETE = "DELETE FROM threads WHERE root = $1 AND id = $2"
+
+_INSERT_MESSAGES = """
+INSERT INTO thread_messages (
+    root, thread_id, position, namespace, message_id, message, created_at
+)
+SELECT $1, $2, position, $3, message_id, message::jsonb, $4
+FROM unnest($5::bigint[], $6::text[], $7::text[]) AS sent (position, message_id, message)
+"""
+
+_FIND_KNOWN = """
+SELECT message_id, message FROM thread_messages
+WHERE root = $1 AND thread_id = $2 AND message_id = ANY ($3::text[])
+"""
+
+_FIND_MESSAGES = """
+SELECT position, message, created_at FROM thread_messages
+WHERE root = $1 AND thread_id = $2 AND position >= $3 AND position < $4 ORDER BY position
+"""
+
+# As many messages as their JSON has room for: from a position on, at least one; or back from it.
+_FIND_NEXT = """
+SELECT position, message FROM (
+    SELECT position, message::text AS message,
+        sum(length(message::text)) OVER (ORDER BY position) - length(message::text) AS taken
+    FROM thread_messages
+    WHERE root = $1 AND thread_id = $2 AND position >= $3 AND position < $4
+) AS found WHERE taken < $5 ORDER BY position
+"""
+_FIND_BEFORE = """
+SELECT position, message FROM (
+    SELECT position, message::text AS message,
+        sum(length(message::text)) OVER (ORDER BY position DESC) AS taken
+    FROM thread_messages
+    WHERE root = $1 AND thread_id = $2 AND position >= $3 AND position < $4
+) AS found WHERE taken <= $5 ORDER BY position
+"""
+
+# A worker whose job was given to another, or whose thread is gone, moves nothing.
+_LEARNED = """
+UPDATE threads SET learned_until = $4, waiting_since = (
+    SELECT created_at FROM thread_messages
+    WHERE root = threads.root AND thread_id = threads.id AND position = $4
+)
+WHERE root = $1 AND id = $2 AND learned_until = $3 RETURNING next_position
+"""
+
+_JOBS = """
+SELECT id, state, run_at FROM jobs
+WHERE root = $1 AND thread_id = $2 AND kind = 'extract_thread' AND state IN ('queued', 'running')
+ORDER BY state, run_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message with its place in a thread."""
+
+    position: int
+    message_id: str
+    message: Mapping[str, Any]
+
+
+async def hold(connection: Connection, ref: Ref, namespace: str, now: datetime) -> Record:
+    """Return a thread's row, made if there is none, and keep others from appending."""
+    row = await connection.fetchrow(_HOLD, *ref, namespace, now)
+    assert row is not None  # noqa: S101  # inserted or updated
+    return row
+
+
+async def find(connection: Connection, ref: Ref) -> Record | None:
+    """Return a thread's row."""
+    return await connection.fetchrow(_FIND, *ref)
+
+
+async def lock(connection: Connection, ref: Ref) -> Record | None:
+    """Return a thread's row, and keep others from appending."""
+    return await connection.fetchrow(f"{_FIND} FOR UPDATE", *ref)
+
+
+async def delete(connection: Connection, ref: Ref) -> None:
+    """Remove a thread and its messages."""
+    await connection.execute(_DELETE, *ref)
+
+
+async def append(
+    connection: Connection, thread: Row, messages: Sequence[NewMessage], now: datetime
+) -> None:
+    """Store messages of a thread that is held."""
+    await connection.execute(
+        _INSERT_MESSAGES,
+        thread["root"],
+        thread["id"],
+        thread["namespace"],
+        now,
+        [message.position for message in messages],
+        [message.message_id for message in messages],
+        [json.dumps(message.message, ensure_ascii=False) for message in messages],
+    )
+
+
+async def set_formation(
+    connection: Connection,
+    ref: Ref,
+    next_position: int,
+    waiting_since: datetime | None,
+    formation: str | None,
+) -> None:
+    """Write how far a thread that is held goes, and how memories are formed of it."""
+    await connection.execute(_FORM, *ref, next_position, waiting_since, formation)
+
+
+async def find_known(
+    connection: Connection, ref: Ref, message_ids: Collection[str]
+) -> dict[str, Any]:
+    """Return the messages of a thread that have one of some ids, by id."""
+    if not message_ids:
+        return {}
+    rows = await connection.fetch(_FIND_KNOWN, *ref, list(message_ids))
+    return {row["message_id"]: json.loads(row["message"]) for row in rows}
+
+
+async def find_messages(connection: Connection, ref: Ref, start: int, end: int) -> list[Record]:
+    """Return the messages from one position to before another."""
+    return await connection.fetch(_FIND_MESSAGES, *ref, start, end)
+
+
+async def find_next(
+    connection: Connection, ref: Ref, start: int, end: int, characters: int
+) -> list[Record]:
+    """Return messages from a position on, as many as their JSON has room for; at least one."""
+    return await connection.fetch(_FIND_NEXT, *ref, start, end, characters)
+
+
+async def find_before(
+    connection: Connection, ref: Ref, start: int, end: int, characters: int
+) -> list[Record]:
+    """Return the last messages before a position that their JSON has room for."""
+    return await connection.fetch(_FIND_BEFORE, *ref, start, end, characters)
+
+
+async def learned(connection: Connection, ref: Ref, start: int, end: int) -> int | None:
+    """Note that messages were learned from; return where the thread ends.
+
+    None, and nothing is changed, if they are not the next to be learned from any more.
+    """
+    position: int | None = await connection.fetchval(_LEARNED, *ref, start, end)
+    return position
+
+
+async def find_jobs(connection: Connection, ref: Ref) -> list[Record]:
+    """Return the jobs that form memories of a thread: queued ones first, the next one first."""
+    return await connection.fetch(_JOBS, *ref)
+
+
+def message_of(row: Row) -> dict[str, Any]:
+    """Return a row's message."""
+    message: dict[str, Any] = json.loads(row["message"])
+    return message

@@ -1,0 +1,184 @@
+"""HTTP routes of threads, and of the runs that LangMem's remote executor creates."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.auth.dependencies import AccessDep
+from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.db import DatabaseUnavailableError
+from app.dependencies import resources_of
+from app.errors import InvalidRequestError
+from app.jobs.errors import IdempotencyKeyReusedError
+from app.jobs.idempotency import PARAMETER, Idempotent
+from app.jobs.schemas import Job
+from app.jobs.submitting import SUBMIT_PARAMETERS, SUBMIT_RESPONSES, job_answer, wait_seconds
+from app.managers.errors import (
+    InvalidMessageError,
+    ManagerNotFoundError,
+    MissingVariableError,
+    UnknownVariableError,
+)
+from app.problems import problem_responses
+from app.providers.llm.pool import LLMNotConfiguredError
+from app.queries import query_parameters, read_query
+from app.responses import json_response
+from app.threads import encoding
+from app.threads.errors import (
+    ThreadElsewhereError,
+    ThreadNotFoundError,
+    ThreadWithoutManagerError,
+)
+from app.threads.runs import RunService
+from app.threads.schemas import (
+    AppendedMessages,
+    AppendMessages,
+    CreateRun,
+    FlushedThread,
+    ReadMessages,
+    Run,
+    Thread,
+    ThreadId,
+    ThreadMessages,
+)
+from app.threads.service import ThreadService
+
+ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
+
+LEARNS = (
+    *ALWAYS,
+    IdempotencyKeyReusedError,
+    ManagerNotFoundError,
+    MissingVariableError,
+    InvalidMessageError,
+    LLMNotConfiguredError,
+)
+
+RUN_HEADERS = {
+    "Content-Location": {"schema": {"type": "string"}, "description": "The run, for the SDKs."},
+    "Location": {"schema": {"type": "string"}, "description": "The job."},
+}
+
+InPath = Annotated[ThreadId, Path(description="The client's own id of the conversation.")]
+
+router = APIRouter(tags=["threads"])
+
+
+def service_of(request: Request) -> ThreadService:
+    """Return the threads of the process that serves a request."""
+    return ThreadService.build(resources_of(request))
+
+
+@router.post(
+    "/threads/{thread_id:path}/messages",
+    operation_id="append_messages",
+    openapi_extra={"parameters": [PARAMETER]},
+    summary="Append messages to a thread, to form memories of them when it falls quiet",
+    status_code=202,
+    response_model=AppendedMessages,
+    responses=problem_responses(*LEARNS, UnknownVariableError, ThreadElsewhereError),
+)
+async def append_messages(
+    request: Request, thread_id: InPath, body: AppendMessages, access: AccessDep
+) -> Response:
+    idempotent = await Idempotent.read(request)
+    answer = await service_of(request).append(access, thread_id, body, idempotent)
+    return json_response(answer, status=202)
+
+
+@router.get(
+    "/threads/{thread_id:path}/messages",
+    operation_id="list_messages",
+    openapi_extra={"parameters": query_parameters(ReadMessages)},
+    summary="List a thread's messages in order",
+    response_model=ThreadMessages,
+    responses=problem_responses(*ALWAYS, ThreadNotFoundError),
+)
+async def list_messages(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+    query = read_query(ReadMessages, request)
+    rows = await service_of(request).messages(access, thread_id, query)
+    return json_response(encoding.messages(rows, query.limit))
+
+
+@router.post(
+    "/threads/{thread_id:path}/flush",
+    operation_id="flush_thread",
+    openapi_extra={"parameters": SUBMIT_PARAMETERS[:1]},
+    summary="Form memories of a thread now, instead of when it falls quiet",
+    status_code=202,
+    responses={
+        **SUBMIT_RESPONSES,
+        200: {"model": Job | FlushedThread, "description": "The job is done, or nothing waits"},
+        **problem_responses(*ALWAYS, ThreadNotFoundError, ThreadWithoutManagerError),
+    },
+)
+async def flush_thread(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+    job_id = await service_of(request).flush(access, thread_id)
+    if job_id is None:
+        return json_response({"job": None})
+    return await job_answer(request, access, job_id, wait_seconds(request))
+
+
+@router.post(
+    "/threads/{thread_id:path}/runs",
+    operation_id="create_thread_run",
+    openapi_extra={"parameters": [PARAMETER]},
+    summary="Learn from a conversation, as LangMem's ReflectionExecutor asks for it",
+    response_model=Run,
+    responses={
+        200: {"headers": RUN_HEADERS},
+        **problem_responses(*LEARNS, ThreadNotFoundError, ThreadElsewhereError),
+    },
+)
+async def create_thread_run(
+    request: Request, thread_id: InPath, body: CreateRun, access: AccessDep
+) -> Response:
+    idempotent = await Idempotent.read(request)
+    runs = RunService.build(resources_of(request))
+    run = await runs.create_in_thread(access, thread_id, body, idempotent)
+    return _run_answer(run["run_id"], run, f"/v1/threads/{quote(thread_id, safe='')}")
+
+
+@router.post(
+    "/runs",
+    operation_id="create_run",
+    openapi_extra={"parameters": [PARAMETER]},
+    summary="Learn from a conversation that has no thread",
+    response_model=Run,
+    responses={200: {"headers": RUN_HEADERS}, **problem_responses(*LEARNS)},
+)
+async def create_run(request: Request, body: CreateRun, access: AccessDep) -> Response:
+    idempotent = await Idempotent.read(request)
+    run = await RunService.build(resources_of(request)).create(access, body, idempotent)
+    return _run_answer(run["run_id"], run, "/v1")
+
+
+# After the longer paths: an id may hold slashes.
+@router.get(
+    "/threads/{thread_id:path}",
+    operation_id="get_thread",
+    summary="Read how far memories were formed of a thread",
+    response_model=Thread,
+    responses=problem_responses(*ALWAYS, ThreadNotFoundError),
+)
+async def get_thread(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+    row, job = await service_of(request).get(access, thread_id)
+    return json_response(encoding.thread(row, job, access))
+
+
+@router.delete(
+    "/threads/{thread_id:path}",
+    operation_id="delete_thread",
+    summary="Delete a thread and its messages; memories formed of it stay",
+    status_code=204,
+    responses=problem_responses(*ALWAYS, ThreadNotFoundError),
+)
+async def delete_thread(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+    await service_of(request).delete(access, thread_id)
+    return Response(status_code=204)
+
+
+def _run_answer(run_id: str, run: object, parent: str) -> Response:
+    headers = {"Content-Location": f"{parent}/runs/{run_id}", "Location": f"/v1/jobs/{run_id}"}
+    return json_response(run, headers)

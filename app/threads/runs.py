@@ -1,0 +1,112 @@
+"""Runs as LangMem's remote executor asks for them: conversations to learn from, later."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Self
+
+from app.auth.access import Access
+from app.clock import Clock
+from app.db import Connection, Database
+from app.jobs.idempotency import Idempotent
+from app.jobs.service import JobService
+from app.managers.placing import place
+from app.managers.schemas import ExtractRequest
+from app.managers.service import ManagerService
+from app.resources import Resources
+from app.threads import repository
+from app.threads.appending import Arrival, append, with_place
+from app.threads.errors import ThreadNotFoundError
+from app.threads.schemas import CreateRun
+
+
+class RunService:
+    """Runs on behalf of one caller."""
+
+    def __init__(
+        self, database: Database, jobs: JobService, managers: ManagerService, clock: Clock
+    ) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._managers = managers
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the service from a process's resources."""
+        return cls(
+            resources.database,
+            JobService.build(resources),
+            ManagerService.build(resources),
+            resources.clock,
+        )
+
+    async def create(self, access: Access, body: CreateRun, idempotent: Idempotent) -> Any:
+        """Submit a job that learns from a conversation without a thread."""
+        asked = await self._managers.plan_extract(access, _request(body))
+        new = replace(asked, delay_seconds=body.after_seconds or 0.0)
+        async with self._database.transaction(access.root) as connection:
+            run = await idempotent.replayed(connection, access)
+            if run is None:
+                job_id = await self._jobs.create(connection, access, new)
+                run = _run(job_id, None, body, self._clock.now())
+                await idempotent.remember(connection, access, run)
+        return run
+
+    async def create_in_thread(
+        self, access: Access, thread_id: str, body: CreateRun, idempotent: Idempotent
+    ) -> Any:
+        """Add what is new in a conversation to its thread, and put off the thread's job."""
+        plan = with_place(await self._managers.extraction(access, _request(body, thread_id)))
+        arrival = Arrival(
+            thread_id=thread_id,
+            messages=[message.members() for message in body.input.messages],
+            namespace=plan.namespace,
+            plan=plan,
+            after_seconds=body.after_seconds or 0.0,
+            is_run=True,
+        )
+        async with self._database.transaction(access.root) as connection:
+            run = await idempotent.replayed(connection, access)
+            if run is None:
+                if body.if_not_exists != "create":
+                    await _check_exists(connection, access, thread_id)
+                now = self._clock.now()
+                appended = await append(connection, access, self._jobs, arrival, now)
+                run = _run(appended.job_id, thread_id, body, now)
+                await idempotent.remember(connection, access, run)
+        return run
+
+
+def _request(body: CreateRun, thread_id: str | None = None) -> ExtractRequest:
+    """Return a run as the extraction it stands for."""
+    configurable = body.config.configurable if body.config else None
+    namespace = configurable.namespace if configurable else None
+    if configurable and namespace:
+        namespace = place(namespace, configurable.variables_in(namespace))
+    return ExtractRequest(
+        manager=body.assistant_id,
+        namespace=namespace,
+        messages=body.input.messages,
+        thread_id=thread_id,
+    )
+
+
+async def _check_exists(connection: Connection, access: Access, thread_id: str) -> None:
+    if await repository.find(connection, (access.root, thread_id)) is None:
+        raise ThreadNotFoundError(thread_id)
+
+
+def _run(
+    job_id: str | None, thread_id: str | None, body: CreateRun, now: datetime
+) -> dict[str, Any]:
+    return {
+        "run_id": job_id,
+        "thread_id": thread_id,
+        "assistant_id": body.assistant_id,
+        "status": "pending",
+        "created_at": now.isoformat(),
+        "updated_at": now.isoformat(),
+        "metadata": body.metadata or {},
+        "kwargs": {},
+        "multitask_strategy": body.multitask_strategy,
+    }

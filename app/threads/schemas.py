@@ -1,0 +1,192 @@
+"""Bodies and answers of the routes of threads."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from app.jobs.schemas import Job
+from app.managers.placing import check_template
+from app.managers.schemas import (
+    MAX_MESSAGES,
+    MAX_VARIABLES,
+    ConversationMessage,
+    ManagerName,
+    ManagerReference,
+)
+from app.namespaces import MAX_DEPTH
+from app.schemas import CLEAN, ItemLabels, Real, Schema, storable
+
+MAX_SECONDS = 86_400
+MAX_PAGE = 200
+
+
+def _routable(thread_id: str) -> str:
+    if thread_id.endswith("/messages"):  # GET of such a thread would list another's messages
+        raise ValueError('ends in "/messages"; choose another id')
+    return storable(thread_id)
+
+
+ThreadId = Annotated[
+    str, Field(min_length=1, max_length=256, json_schema_extra=CLEAN), AfterValidator(_routable)
+]
+
+Seconds = Annotated[Real, Field(ge=0, le=MAX_SECONDS)]
+
+
+class AppendMessages(Schema):
+    """Messages to add to a thread, and how memories are to be formed of it."""
+
+    messages: list[ConversationMessage] = Field(
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="In the order they were said. One whose id the thread knows is left out.",
+    )
+    manager: ManagerReference | None = Field(
+        None,
+        description="What forms memories: the name of a stored manager, or a configuration. "
+        "Absent: the manager that was last named for this thread; if none ever was, the messages "
+        "are only kept.",
+    )
+    namespace: ItemLabels | None = Field(
+        None, description="Where the thread's memories go, instead of the manager's template."
+    )
+    variables: (
+        Annotated[dict[str, str], Field(max_length=MAX_VARIABLES, title="Variables")] | None
+    ) = Field(None, description="What the variables of the manager's namespace stand for.")
+    after_seconds: Seconds | None = Field(
+        None, description="Form memories after so many seconds without a message; at first 30."
+    )
+    max_wait_seconds: Seconds | None = Field(
+        None,
+        description="Let no message wait for longer, however many follow; at first 600, or twenty "
+        "times after_seconds where that is longer.",
+    )
+
+
+class AppendedMessages(BaseModel):
+    """What became of appended messages."""
+
+    thread_id: str
+    appended: int = Field(description="Messages that are new in the thread.")
+    already_known: int = Field(description="Messages whose id the thread knew already.")
+    differing: list[str] = Field(
+        description="Known ids that came with other words this time; the first words were kept."
+    )
+    waiting: int = Field(description="Messages that no memories were formed of yet.")
+    job_id: str | None = Field(description="What will form memories of them; null: nothing will.")
+    forms_at: datetime | None = Field(description="When it will, unless more messages come.")
+
+
+class Thread(BaseModel):
+    """A thread, and how far memories were formed of it."""
+
+    thread_id: str
+    namespace: list[str] = Field(description="Where its memories go.")
+    manager: str | None = Field(description="The stored manager that was last named for it.")
+    messages: int = Field(description="How many there are; their positions begin at 0.")
+    learned_until: int = Field(description="Position of the next message to be learned from.")
+    waiting: int = Field(description="Messages that no memories were formed of yet.")
+    waiting_since: datetime | None = Field(description="When the first of those came.")
+    job_id: str | None = Field(description="The job that waits to form memories, if there is one.")
+    forms_at: datetime | None = Field(description="When it will begin.")
+    summary: dict[str, Any] | None = Field(description="The running summary, if there is one.")
+    created_at: datetime
+    updated_at: datetime = Field(description="When messages were last appended.")
+
+
+class ThreadMessage(BaseModel):
+    """A message and its place in the thread."""
+
+    position: int
+    message: dict[str, Any] = Field(description="As it was sent; with an id if it had none.")
+    created_at: datetime = Field(description="When it was appended.")
+
+
+class ThreadMessages(BaseModel):
+    """A page of a thread's messages, in order."""
+
+    messages: list[ThreadMessage]
+    next_cursor: int | None = Field(description="Send it for the next page; null: there is none.")
+
+
+class ReadMessages(Schema):
+    """Which messages of a thread to read."""
+
+    cursor: int = Field(0, ge=0, lt=2**63, description="next_cursor of the page before.")
+    limit: int = Field(100, ge=1, le=MAX_PAGE, description="At most this many.")
+
+
+class FlushedThread(BaseModel):
+    """Nothing waits: memories were formed of every message."""
+
+    job: Job | None
+
+
+class RunInput(BaseModel):
+    """What LangMem's executor hands over."""
+
+    messages: list[ConversationMessage] = Field(
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="The conversation so far; what the thread holds already is recognized.",
+    )
+
+
+class Configurable(BaseModel):
+    """What LangGraph calls configurable; every further text is a variable."""
+
+    model_config = ConfigDict(extra="allow")
+
+    namespace: Annotated[list[str], Field(min_length=1, max_length=MAX_DEPTH)] | None = Field(
+        None,
+        description="Where memories are kept, instead of the manager's template; itself one, so "
+        "that `{user_id}` is never taken for a label.",
+    )
+
+    @field_validator("namespace")
+    @classmethod
+    def _is_template(cls, namespace: list[str] | None) -> list[str] | None:
+        return namespace and check_template(namespace)
+
+    def variables_in(self, template: Sequence[str]) -> dict[str, str]:
+        """Return the values of those variables that a template has."""
+        given = {name: str(value) for name, value in (self.model_extra or {}).items()}
+        labels = "".join(template)
+        return {name: value for name, value in given.items() if f"{{{name}}}" in labels}
+
+
+class RunConfig(BaseModel):
+    """LangGraph's configuration of a run."""
+
+    configurable: Configurable = Field(default_factory=Configurable)
+
+
+class CreateRun(BaseModel):
+    """A run as the LangGraph SDKs create it; members not listed here are of no consequence."""
+
+    assistant_id: ManagerName = Field(description="The name of a stored manager.")
+    input: RunInput
+    config: RunConfig | None = None
+    metadata: dict[str, Any] | None = Field(None, description="Given back in the answer.")
+    multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] | None = Field(
+        None, description="Whichever: a run that waits is put off, one that runs is left alone."
+    )
+    if_not_exists: Literal["create", "reject"] | None = Field(
+        None, description="create: make the thread if there is none. Absent: reject."
+    )
+    after_seconds: Seconds | None = Field(None, description="Begin so much later. Absent: at once.")
+
+
+class Run(BaseModel):
+    """A run as the LangGraph SDKs know it; GET /v1/jobs/{run_id} tells more."""
+
+    run_id: str = Field(description="The id of the job.")
+    thread_id: str | None
+    assistant_id: str
+    status: Literal["pending"]
+    created_at: datetime
+    updated_at: datetime
+    metadata: dict[str, Any]
+    multitask_strategy: str | None

@@ -1,0 +1,376 @@
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
+from langchain_core.messages import AIMessage, convert_to_messages
+from langchain_core.messages.utils import count_tokens_approximately
+from typing_extensions import override
+
+from app.providers.llm.base import Completion, Request, Spent
+from app.threads.summaries import Budget, RunningSummary, plan
+from app.threads.summary_messages import Message, approximate_tokens, one_each, read
+from app.threads.summary_schemas import SummarizeRequest
+from app.threads.summary_writing import summary_of
+
+with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph calls outdated
+    from langmem.short_term import RunningSummary as LangMemSummary  # type: ignore[import-untyped]
+    from langmem.short_term import summarize_messages
+
+EMPTY = RunningSummary("", (), None)
+FIRST = "First summary of the conversation."
+SECOND = "Updated summary including new messages."
+
+
+@dataclass(frozen=True)
+class Limits:
+    total: int
+    summary: int = 1
+    threshold: int | None = None
+    approximate: bool = False
+
+    @property
+    def budget(self) -> Budget:
+        counter = approximate_tokens if self.approximate else one_each
+        threshold = self.total if self.threshold is None else self.threshold
+        return Budget(self.total, threshold, self.summary, counter)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    covered: frozenset[str]
+    last: str | None
+    messages: list[tuple[str | None, str]]
+    calls: int
+    told: str
+
+
+class ScriptedModel(FakeMessagesListChatModel):
+    asked: list[Any] = []  # noqa: RUF012  # pydantic copies it for each model
+
+    @override
+    def invoke(self, input: Any, *args: Any, **kwargs: Any) -> AIMessage:
+        self.asked.append(input)
+        return super().invoke(input, *args, **kwargs)
+
+
+def through_langmem(
+    messages: list[Message], limits: Limits, reply: str = FIRST, before: Outcome | None = None
+) -> Outcome:
+    model = ScriptedModel(responses=[AIMessage(content=reply)])
+    running = before and LangMemSummary(FIRST, set(before.covered), before.last)
+    with warnings.catch_warnings(action="ignore"):  # where it cannot make the input short enough
+        result = summarize_messages(
+            convert_to_messages(messages),
+            running_summary=running if before and before.covered else None,
+            model=model,
+            max_tokens=limits.total,
+            max_tokens_before_summary=limits.threshold,
+            max_summary_tokens=limits.summary,
+            token_counter=count_tokens_approximately if limits.approximate else _length,
+        )
+    summary = result.running_summary
+    return Outcome(
+        frozenset(summary.summarized_message_ids if summary else ()),
+        summary.last_summarized_message_id if summary else None,
+        [(_own_id(m.id, messages), str(m.content)) for m in result.messages],
+        len(model.asked),
+        "\n".join(str(message.content) for asked in model.asked for message in asked),
+    )
+
+
+async def through_memoryd(
+    messages: list[Message], limits: Limits, reply: str = FIRST, before: Outcome | None = None
+) -> Outcome:
+    asked: list[Request] = []
+
+    async def ask(request: Request, _purpose: str) -> Completion:
+        asked.append(request)
+        return Completion(reply, (), "end", Spent(1, 1, 0, None), "scripted")
+
+    running = None
+    if before and before.covered:
+        running = RunningSummary(FIRST, tuple(sorted(before.covered)), before.last)
+    found = plan(read(messages, limits.budget.counter), running, limits.budget)
+    if found.gone:
+        turns = [entry.turn for entry in found.read]
+        text = await summary_of(ask, turns, running.text if running else None, None, 256)
+        running = (running or EMPTY).extended(text, found.gone)
+    return Outcome(
+        frozenset(running.message_ids if running else ()),
+        running.last_id if running else None,
+        [(_own_id(m.get("id"), messages), m["content"]) for m in found.result(running)],
+        len(asked),
+        "\n".join(message.text for request in asked for message in request.messages),
+    )
+
+
+def _length(messages: Any) -> int:
+    return len(messages)
+
+
+def _own_id(message_id: str | None, messages: list[Message]) -> str | None:
+    """Return the id of a message that was sent; LangMem's summary message has none."""
+    return message_id if message_id in {message.get("id") for message in messages} else None
+
+
+def same(ours: Outcome, theirs: Outcome) -> bool:
+    return (ours.covered, ours.last, ours.messages, ours.calls) == (
+        (theirs.covered, theirs.last, theirs.messages, theirs.calls)
+    )
+
+
+def exchange(number: int) -> list[Message]:
+    return [
+        {"role": "user", "content": f"Message {number}"},
+        {"role": "assistant", "content": f"Response {number}"},
+    ]
+
+
+def numbered(messages: list[Message], start: int = 1) -> list[Message]:
+    return [{**message, "id": str(i)} for i, message in enumerate(messages, start)]
+
+
+LATEST = {"role": "user", "content": "Latest message"}
+PROMPT = {"role": "system", "content": "You are a helpful assistant.", "id": "prompt"}
+FOUR = numbered([*(m for i in range(1, 5) for m in exchange(i)), LATEST])
+THREE = FOUR[:6] + numbered([LATEST], 7)
+SOME_EMPTY = [{**m, "content": "" if m["id"] in {"1", "4"} else m["content"]} for m in FOUR]
+LONG = numbered([*(m for i in range(20) for m in exchange(i)), LATEST])
+WITH_TOOLS = numbered(
+    [
+        {"role": "user", "content": "Message 1"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"name": "tool_1", "id": "a", "args": {"arg1": "value1"}},
+                {"name": "tool_2", "id": "b", "args": {"arg1": "value1"}},
+            ],
+        },
+        {"role": "tool", "content": "Result 1", "tool_call_id": "a", "name": "tool_1"},
+        {"role": "tool", "content": "Result 2", "tool_call_id": "b", "name": "tool_2"},
+        {"role": "assistant", "content": "Response 1"},
+        {"role": "user", "content": "Message 2"},
+    ]
+)
+
+SCENARIOS = {
+    "empty input": ([], Limits(10), 0),
+    "only a system message": ([PROMPT], Limits(10), 0),
+    "no summarization needed": (FOUR[:3], Limits(10), 0),
+    "summarize first time": (FOUR, Limits(6), 6),
+    "max tokens before summary": (FOUR, Limits(6, threshold=8), 8),
+    "with system message": ([PROMPT, *FOUR], Limits(6), 6),
+    "approximate token counter": (SOME_EMPTY, Limits(50, 10, approximate=True), 8),
+    "large number of messages": (LONG, Limits(22, 0), 22),
+    "last ai with tool calls": (WITH_TOOLS, Limits(6, threshold=2), 4),
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_summing_up_for_the_first_time_is_as_in_langmem(scenario: str) -> None:
+    messages, limits, summarized = SCENARIOS[scenario]
+    ours = await through_memoryd(messages, limits)
+    assert same(ours, through_langmem(messages, limits))
+    assert len(ours.covered) == summarized
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.keys() - {"last ai with tool calls"})
+async def test_nothing_happens_when_the_same_is_summed_up_again_as_in_langmem(
+    scenario: str,
+) -> None:
+    messages, limits, _ = SCENARIOS[scenario]
+    first = through_langmem(messages, limits)
+    ours = await through_memoryd(messages, limits, SECOND, first)
+    assert same(ours, through_langmem(messages, limits, SECOND, first))
+    assert ours.calls == 0
+    assert ours.messages == first.messages
+
+
+NEW = numbered(
+    [
+        {"role": "assistant", "content": "Response to latest"},
+        *(message for i in (4, 5, 6) for message in exchange(i)),
+        LATEST,
+    ],
+    8,
+)
+APPROXIMATE = Limits(45, 15, approximate=True)
+
+
+def sent_back(first: Outcome) -> list[Message]:
+    """Return the result for three exchanges as LangGraph keeps it, which names every message."""
+    return [{"role": "system", "content": first.messages[0][1], "id": "summary"}, THREE[-1]]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sends"),
+    [(Limits(6), "everything"), (Limits(6), "the result"), (APPROXIMATE, "everything")],
+)
+async def test_going_on_with_new_messages_is_as_in_langmem(limits: Limits, sends: str) -> None:
+    first = through_langmem(THREE, limits)
+    messages = [*(THREE if sends == "everything" else sent_back(first)), *NEW]
+    ours = await through_memoryd(messages, limits, SECOND, first)
+    assert same(ours, through_langmem(messages, limits, SECOND, first))
+    assert len(ours.covered) == 12
+    assert ours.messages[0][1].endswith(SECOND)
+    assert [message_id for message_id, _ in ours.messages[1:]] == ["13", "14", "15"]
+
+
+def test_messages_without_ids_are_refused_only_where_they_must_be_told_apart() -> None:
+    nameless = [{"role": "user", "content": "Message 1"}]
+    limits = {"max_tokens": 9, "max_summary_tokens": 1}
+    with pytest.raises(ValueError, match="required to have ID"):
+        through_langmem(nameless, Limits(9))
+    body = SummarizeRequest.model_validate({"messages": nameless, **limits})
+    entries, _ = body.conversation()
+    assert [entry.id for entry in entries] == ["1"]
+
+
+def test_messages_that_were_summed_up_before_are_refused_as_in_langmem() -> None:
+    first = through_langmem(FOUR[:3], Limits(2))
+    again = [*FOUR[:3], *numbered(exchange(2), 4)]
+    again[-1] = {**again[-1], "id": "1"}
+    with pytest.raises(ValueError, match="has already been summarized"):
+        through_langmem(again, Limits(5), SECOND, first)
+
+
+# What follows are LangMem's faults.
+
+
+async def test_langmem_swallows_the_newest_message_of_the_user() -> None:
+    messages = [*FOUR[:4], {"role": "user", "content": "word " * 100, "id": "newest"}]
+    limits = Limits(100, 20, approximate=True)
+    assert "newest" in through_langmem(messages, limits).covered
+    ours = await through_memoryd(messages, limits)
+    assert ours.covered == {"1", "2", "3", "4"}
+    assert ours.messages[-1][0] == "newest"
+
+
+async def test_langmem_swallows_the_question_that_tools_are_at_work_on() -> None:
+    messages = WITH_TOOLS[:4]
+    limits = Limits(3, threshold=4)
+    assert "1" in through_langmem(messages, limits).covered
+    ours = await through_memoryd(messages, limits)
+    assert ours.covered == {"2", "3", "4"}
+    assert ours.messages[1:] == [("1", "Message 1")]
+
+
+async def test_langmem_parts_parallel_calls_from_their_results() -> None:
+    limits = Limits(6, threshold=3)
+    theirs = through_langmem(WITH_TOOLS, limits)
+    assert theirs.messages[1] == ("4", "Result 2")
+    ours = await through_memoryd(WITH_TOOLS, limits)
+    assert ours.covered == {"1", "2", "3", "4"}
+
+
+async def test_langmem_counts_messages_as_summed_up_that_no_model_has_read() -> None:
+    first = through_langmem(THREE, Limits(6))
+    messages = [*THREE, *NEW]
+    theirs = through_langmem(messages, Limits(6), SECOND, first)
+    ours = await through_memoryd(messages, Limits(6), SECOND, first)
+    assert "Response to latest" not in theirs.told
+    assert "8" in theirs.covered
+    assert "Response to latest" in ours.told
+
+
+async def test_the_old_summary_is_told_whenever_a_new_one_is_written() -> None:
+    first = through_langmem(THREE, Limits(6))
+    ours = await through_memoryd([*THREE, *NEW], Limits(6), SECOND, first)
+    assert FIRST in ours.told
+    assert not any(FIRST in text for _, text in ours.messages)
+
+
+async def test_langmem_drops_instructions_that_hold_the_old_summary() -> None:
+    first = through_langmem(THREE, Limits(6))
+    prompt = {**PROMPT, "content": f"{PROMPT['content']}\n{first.messages[0][1]}"}
+    messages = [prompt, THREE[-1]]
+    theirs = through_langmem(messages, Limits(6), SECOND, first)
+    ours = await through_memoryd(messages, Limits(6), SECOND, first)
+    assert not any(text.startswith("You are") for _, text in theirs.messages)
+    assert ours.messages[0] == ("prompt", "You are a helpful assistant.")
+
+
+async def test_langmem_makes_room_twice_for_a_summary_that_is_sent_back() -> None:
+    first = through_langmem(THREE, APPROXIMATE)
+    messages = [*sent_back(first), *NEW]
+    theirs = through_langmem(messages, APPROXIMATE, SECOND, first)
+    ours = await through_memoryd(messages, APPROXIMATE, SECOND, first)
+    assert [message_id for message_id, _ in theirs.messages] == [None, "15"]
+    assert [message_id for message_id, _ in ours.messages] == [None, "13", "14", "15"]
+    kept = [approximate_tokens({"content": text}, "assistant") for _, text in ours.messages[1:]]
+    assert sum(kept) <= APPROXIMATE.total - APPROXIMATE.summary
+
+
+words = st.text("abc ", max_size=40)
+rounds = st.lists(
+    st.one_of(
+        st.builds(lambda text: [{"role": "user", "content": text}], words),
+        st.builds(lambda text: [{"role": "assistant", "content": text}], words),
+        st.builds(
+            lambda text, result: [
+                {
+                    "role": "assistant",
+                    "content": text,
+                    "tool_calls": [{"name": "look", "args": {"for": result}, "id": "call"}],
+                },
+                {"role": "tool", "content": result, "tool_call_id": "call"},
+            ],
+            words,
+            words,
+        ),
+    ),
+    max_size=10,
+)
+limits_of_all_kinds = st.builds(
+    lambda more, summary, threshold, approximate: Limits(
+        summary + more, summary, threshold, approximate
+    ),
+    st.integers(1, 40),
+    st.integers(0, 15),
+    st.none() | st.integers(0, 60),
+    st.booleans(),
+)
+
+
+@given(rounds, rounds, limits_of_all_kinds, st.booleans())
+async def test_whatever_keeps_the_question_and_calls_whole_is_as_in_langmem(
+    said: list[list[Message]],
+    later: list[list[Message]],
+    limits: Limits,
+    has_prompt: bool,
+) -> None:
+    messages = numbered([message for part in said for message in part])
+    more = numbered([message for part in later for message in part], len(messages) + 1)
+    prompt = [PROMPT] if has_prompt else []
+    first = await compared([*prompt, *messages], limits, None)
+    await compared([*prompt, *messages, *more], limits, first)
+
+
+async def compared(messages: list[Message], limits: Limits, before: Outcome | None) -> Outcome:
+    theirs = through_langmem(messages, limits, SECOND if before else FIRST, before)
+    users = [message["id"] for message in messages if message["role"] == "user"]
+    assume(not users or users[-1] not in theirs.covered)
+    covered = [message["id"] in theirs.covered for message in messages]
+    for i, message in enumerate(messages[1:], 1):
+        assume(message["role"] != "tool" or covered[i] == covered[i - 1])
+    ours = await through_memoryd(messages, limits, SECOND if before else FIRST, before)
+    prompt = limits.budget.cost(PROMPT) if PROMPT in messages else 0
+    assume(limits.total - limits.summary >= prompt)  # or LangMem never sums up
+    assert same(ours, theirs)
+    return theirs
+
+
+@given(rounds, st.sampled_from([None, "Ada"]))
+def test_tokens_are_counted_as_langchains_approximate_counter_does(
+    said: list[list[Message]], name: str | None
+) -> None:
+    messages = [{**message, "name": name} for part in said for message in part]
+    entries = read(messages, approximate_tokens)
+    assert [entry.cost for entry in entries] == [
+        count_tokens_approximately([message]) for message in convert_to_messages(messages)
+    ]

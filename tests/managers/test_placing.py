@@ -23,7 +23,7 @@ labels = st.lists(
     max_size=5,
 ).map("".join)
 templates = st.lists(labels, min_size=1, max_size=3)
-assignments = st.fixed_dictionaries({name: values for name in NAMES})
+assignments = st.fixed_dictionaries(dict.fromkeys(NAMES, values))
 
 
 def usable(template: list[str]) -> bool:
@@ -44,8 +44,8 @@ def placed(template: list[str], given_values: dict[str, str]) -> list[str] | Non
     try:
         return place(template, given_values)
     except InvalidRequestError as error:
-        assert error.status == 422
-        assert error.members["errors"][0]["field"].startswith("variables.")
+        if not error.members["errors"][0]["field"].startswith("variables."):
+            raise
         return None
 
 

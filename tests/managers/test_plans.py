@@ -1,0 +1,346 @@
+import json
+from typing import Any
+
+import pytest
+
+from app.auth.access import ALL_GRANTED, Access, Grant, Verb
+from app.auth.errors import ForbiddenError
+from app.clock import FrozenClock
+from app.db import Database
+from app.errors import AppError, InvalidRequestError
+from app.jobs.job import NewJob
+from app.managers.errors import (
+    InvalidMessageError,
+    ManagerNotFoundError,
+    MissingVariableError,
+    UnknownVariableError,
+)
+from app.managers.kinds import EPISODE, MEMORY, PROFILE
+from app.managers.memories import Kind, Rights
+from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, GivenMemory
+from app.managers.schemas import ConsolidateRequest, ExtractRequest, ManagerConfig
+from app.managers.service import ManagerService
+from app.namespaces import to_stored
+from app.providers.llm.base import LLM, Completion, Request
+from app.providers.llm.pool import LLMNotConfiguredError, LLMs
+from app.store.preconditions import UNCONDITIONAL
+
+ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
+MESSAGES = [["user", "I am Alice."], ["assistant", "Hello!"]]
+JOB_VERBS = {Verb.JOBS, Verb.READ, Verb.WRITE, Verb.DELETE}
+
+
+class NamedLLM:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def complete(self, request: Request) -> Completion:
+        raise NotImplementedError
+
+    async def aclose(self) -> None: ...
+
+
+def create(spec: str) -> LLM:
+    if spec.startswith("openai:"):
+        raise ValueError("OPENAI_API_KEY is not set")
+    return NamedLLM(spec)
+
+
+@pytest.fixture
+def service(database: Database, clock: FrozenClock) -> ManagerService:
+    return ManagerService(database, LLMs("anthropic:default", create), clock)
+
+
+@pytest.fixture
+def without_llm(database: Database, clock: FrozenClock) -> ManagerService:
+    return ManagerService(database, LLMs(None, create), clock)
+
+
+def key(*verbs: Verb, prefix: tuple[str, ...] = ()) -> Access:
+    return Access("mk_2", ACME.root, (Grant(prefix, frozenset(verbs)),))
+
+
+async def extract(service: ManagerService, access: Access = ACME, **body: Any) -> NewJob:
+    request = ExtractRequest.model_validate({"messages": MESSAGES, **body})
+    return await service.plan_extract(access, request)
+
+
+async def planned(service: ManagerService, **body: Any) -> ExtractPlan:
+    return ExtractPlan.model_validate((await extract(service, **body)).request)
+
+
+async def consolidate(service: ManagerService, access: Access = ACME, **body: Any) -> NewJob:
+    return await service.plan_consolidate(access, ConsolidateRequest.model_validate(body))
+
+
+async def store(service: ManagerService, name: str, **config: Any) -> None:
+    await service.put(ACME, name, ManagerConfig.model_validate(config), UNCONDITIONAL)
+
+
+def field_of(error: AppError) -> str:
+    [found] = error.members["errors"]
+    return str(found["field"])
+
+
+async def test_every_default_is_filled_in(service: ManagerService) -> None:
+    plan = await planned(service)
+    assert plan == ExtractPlan(
+        config=Config(
+            kinds=(MEMORY,),
+            instructions=None,
+            model="anthropic:default",
+            strategy="llm",
+            enable_inserts=True,
+            enable_updates=True,
+            enable_deletes=False,
+            max_steps=1,
+            query_model=None,
+            query_limit=10,
+            default=None,
+            phases=(),
+            apply="auto",
+            max_change_share=0.5,
+            ttl_seconds=None,
+        ),
+        manager=None,
+        manager_version=None,
+        namespace=None,
+        messages=[
+            {"role": "user", "content": "I am Alice."},
+            {"role": "assistant", "content": "Hello!"},
+        ],
+        existing=[],
+        thread_id=None,
+        position=None,
+        learn_from=0,
+    )
+    assert plan.config.rights == Rights(inserts=True, updates=True, deletes=False)
+
+
+async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: ManagerService) -> None:
+    manager = {
+        "enable_inserts": False,
+        "enable_updates": False,
+        "query_limit": 0,
+        "max_change_share": 0,
+        "phases": [{"instructions": "Tidy up.", "enable_deletes": False}],
+    }
+    config = (await planned(service, manager=manager)).config
+    assert config.rights == Rights(inserts=False, updates=False, deletes=False)
+    assert (config.query_limit, config.max_change_share) == (0, 0)
+    [phase] = config.phases
+    assert phase.rights == Rights(inserts=True, updates=True, deletes=False)
+    assert not phase.include_messages
+
+
+async def test_a_job_that_stores_nothing_belongs_to_the_root_and_has_no_lane(
+    service: ManagerService,
+) -> None:
+    job = await extract(service)
+    assert (job.kind, job.namespace, job.lane) == ("extract", "acme\x1f", None)
+
+
+async def test_a_job_that_stores_runs_in_the_lane_of_its_namespace(service: ManagerService) -> None:
+    await store(service, "notes", namespace=["users", "{user}"])
+    await store(service, "notes", namespace=["users", "{user}", "notes"], kinds=["episode"])
+    job = await extract(service, manager="notes", variables={"user": "al"}, thread_id="t")
+    stored = to_stored(["acme", "users", "al", "notes"])
+    assert (job.namespace, job.lane, job.manager, job.thread_id) == (stored, stored, "notes", "t")
+    plan = ExtractPlan.model_validate(job.request)
+    assert plan.namespace == ["users", "al", "notes"]
+    assert (plan.manager, plan.manager_version) == ("notes", 2)
+    assert plan.config.kinds == (EPISODE,)
+
+
+async def test_a_plan_survives_storage_with_the_order_of_its_schemas(
+    service: ManagerService,
+) -> None:
+    schema = {"type": "object", "properties": {"zzz": {}, "a": {}, "bb": {}}}
+    kinds = ["profile", {"name": "odd", "schema": schema}, "episode"]
+    job = await extract(service, manager={"kinds": kinds})
+    reordered = json.loads(json.dumps(job.request, sort_keys=True))
+    config = ExtractPlan.model_validate(reordered).config
+    assert config.kinds == (PROFILE, Kind("odd", "", schema), EPISODE)
+    assert list(config.kinds[1].schema["properties"]) == ["zzz", "a", "bb"]
+    assert list(config.kinds[2].schema["properties"]) == list(EPISODE.schema["properties"])
+
+
+async def test_a_request_has_the_last_word(service: ManagerService) -> None:
+    manager = {"namespace": ["{x}"], "apply": "review", "max_steps": 2}
+    plan = await planned(
+        service, manager=manager, namespace=["here"], apply="auto", max_steps=3, position=7
+    )
+    assert plan.namespace == ["here"]
+    assert (plan.config.apply, plan.config.max_steps, plan.position) == ("auto", 3, 7)
+
+
+async def test_the_namespace_may_be_given_without_a_manager(service: ManagerService) -> None:
+    assert (await planned(service, namespace=["users", "al"])).namespace == ["users", "al"]
+
+
+async def test_variables_have_to_fit_the_namespace(service: ManagerService) -> None:
+    manager = {"namespace": ["{org}", "user-{id}"]}
+    with pytest.raises(MissingVariableError) as missing:
+        await extract(service, manager=manager, variables={"org": "a"})
+    assert field_of(missing.value) == "variables.id"
+    with pytest.raises(MissingVariableError):
+        await extract(service, manager=manager)
+    with pytest.raises(UnknownVariableError) as unknown:
+        await extract(service, manager=manager, variables={"org": "a", "id": "b", "ID": "c"})
+    assert field_of(unknown.value) == "variables.ID"
+    with pytest.raises(UnknownVariableError):
+        await extract(service, variables={"org": "a"})
+    with pytest.raises(UnknownVariableError):
+        await extract(service, manager=manager, namespace=["x"], variables={"org": "a"})
+
+
+async def test_existing_memories_get_ids_and_kinds(service: ManagerService) -> None:
+    existing = [
+        "Likes ramen.",
+        {"content": {"name": "Alice"}},
+        {"id": "m7", "kind": "other", "content": {"a": 1}},
+    ]
+    plan = await planned(service, manager={"kinds": ["memory", "profile"]}, existing=existing)
+    first, second, third = plan.existing
+    assert (first.kind, first.content) == ("memory", {"content": "Likes ramen."})
+    assert second.kind == "profile"
+    assert third == GivenMemory(id="m7", kind="other", content={"a": 1})
+    assert len({first.id, second.id, third.id}) == 3
+    plan = await planned(service, manager={"kinds": ["triple"]}, existing=["Likes ramen."])
+    assert plan.existing[0].kind is None
+
+
+async def test_existing_memories_and_a_namespace_do_not_go_together(
+    service: ManagerService,
+) -> None:
+    with pytest.raises(InvalidRequestError, match="the namespace has the existing") as caught:
+        await extract(service, namespace=["users"], existing=[])
+    assert field_of(caught.value) == "existing"
+
+
+async def test_an_id_of_an_existing_memory_is_given_once(service: ManagerService) -> None:
+    memory = {"id": "a", "content": {}}
+    with pytest.raises(InvalidRequestError) as caught:
+        await extract(service, existing=[memory, memory])
+    assert field_of(caught.value) == "existing[1].id"
+
+
+async def test_messages_are_checked_before_the_job_is_taken(service: ManagerService) -> None:
+    with pytest.raises(InvalidMessageError) as caught:
+        await extract(service, messages=[["user", "a"], ["nobody", "b"]])
+    assert field_of(caught.value) == "messages[1].role"
+
+
+async def test_there_has_to_be_a_manager_of_that_name(service: ManagerService) -> None:
+    other_root = Access("mk_3", to_stored(["acme", "inner"]), ALL_GRANTED)
+    await store(service, "notes")
+    with pytest.raises(ManagerNotFoundError):
+        await extract(service, manager="Notes")
+    with pytest.raises(ManagerNotFoundError):
+        await extract(service, other_root, manager="notes")
+    with pytest.raises(ManagerNotFoundError):
+        await consolidate(service, other_root, manager="notes", namespace=[])
+
+
+async def test_a_model_is_needed_where_one_is_asked(without_llm: ManagerService) -> None:
+    with pytest.raises(LLMNotConfiguredError, match="MEMORYD_LLM"):
+        await extract(without_llm)
+    with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):
+        await extract(without_llm, manager={"model": "openai:gpt"})
+    with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):
+        await extract(without_llm, manager={"model": "anthropic:c", "query_model": "openai:gpt"})
+    with pytest.raises(LLMNotConfiguredError):
+        await consolidate(without_llm, namespace=["users"])
+    plan = await planned(without_llm, manager={"model": "anthropic:claude"})
+    assert plan.config.model == "anthropic:claude"
+
+
+async def test_verbatim_needs_no_model_but_a_namespace(without_llm: ManagerService) -> None:
+    manager = {"strategy": "verbatim"}
+    plan = await planned(without_llm, manager=manager, namespace=["talk"])
+    assert (plan.config.strategy, plan.config.model) == ("verbatim", None)
+    with pytest.raises(InvalidRequestError, match="no namespace says where") as caught:
+        await extract(without_llm, manager=manager)
+    assert field_of(caught.value) == "namespace"
+
+
+@pytest.mark.parametrize("verb", [Verb.JOBS, Verb.READ, Verb.WRITE])
+async def test_storing_takes_grants_for_what_the_job_does(
+    service: ManagerService, verb: Verb
+) -> None:
+    verbs = {Verb.JOBS, Verb.READ, Verb.WRITE}
+    await extract(service, key(*verbs, prefix=("users",)), namespace=["users", "al"])
+    with pytest.raises(ForbiddenError, match=f"no grant to {verb} in namespace"):
+        await extract(service, key(*verbs - {verb}), namespace=["users", "al"])
+    with pytest.raises(ForbiddenError):
+        await extract(service, key(*JOB_VERBS, prefix=("users", "bo")), namespace=["users", "al"])
+
+
+@pytest.mark.parametrize(
+    "manager", [{"enable_deletes": True}, {"phases": [{"instructions": "Tidy up."}]}]
+)
+async def test_a_model_that_may_delete_takes_the_grant_to_delete(
+    service: ManagerService, manager: dict[str, Any]
+) -> None:
+    with pytest.raises(ForbiddenError, match="no grant to delete"):
+        await extract(
+            service, key(*JOB_VERBS - {Verb.DELETE}), namespace=["users"], manager=manager
+        )
+    await extract(service, key(*JOB_VERBS), namespace=["users"], manager=manager)
+
+
+async def test_storing_nothing_takes_no_more_than_jobs_on_the_whole_root(
+    service: ManagerService,
+) -> None:
+    await extract(service, key(Verb.JOBS), manager={"enable_deletes": True})
+    with pytest.raises(ForbiddenError):
+        await extract(service, key(*JOB_VERBS, prefix=("users",)))
+
+
+async def test_consolidating_fills_in_defaults_of_its_own(service: ManagerService) -> None:
+    job = await consolidate(service, namespace=["users"])
+    plan = ConsolidatePlan.model_validate(job.request)
+    stored = to_stored(["acme", "users"])
+    assert (job.kind, job.namespace, job.lane) == ("consolidate", stored, stored)
+    assert (plan.namespace, plan.strategy, plan.everything, plan.limit) == (
+        ["users"],
+        "llm",
+        False,
+        200,
+    )
+    assert plan.config.rights == Rights(inserts=True, updates=True, deletes=True)
+    assert plan.config.model == "anthropic:default"
+
+
+async def test_consolidating_takes_what_manager_and_request_say(service: ManagerService) -> None:
+    await store(service, "careful", enable_deletes=False, kinds=["triple"], namespace=["{x}"])
+    job = await consolidate(
+        service, manager="careful", namespace=[], everything=True, limit=5, apply="review"
+    )
+    plan = ConsolidatePlan.model_validate(job.request)
+    assert (plan.manager, plan.manager_version, job.manager) == ("careful", 1, "careful")
+    assert [kind.name for kind in plan.config.kinds] == ["triple"]
+    assert not plan.config.enable_deletes
+    assert (plan.namespace, plan.everything, plan.limit) == ([], True, 5)
+    assert plan.config.apply == "review"
+
+
+@pytest.mark.parametrize(
+    "body", [{"strategy": "duplicates"}, {"manager": {"strategy": "verbatim"}}]
+)
+async def test_merging_duplicates_needs_no_model(
+    without_llm: ManagerService, body: dict[str, Any]
+) -> None:
+    job = await consolidate(without_llm, namespace=["users"], **body)
+    assert ConsolidatePlan.model_validate(job.request).strategy == "duplicates"
+
+
+@pytest.mark.parametrize("verb", sorted(JOB_VERBS))
+async def test_consolidating_takes_grants_for_what_the_job_does(
+    service: ManagerService, verb: Verb
+) -> None:
+    await consolidate(service, key(*JOB_VERBS, prefix=("users",)), namespace=["users"])
+    with pytest.raises(ForbiddenError, match=f"no grant to {verb} "):
+        await consolidate(service, key(*JOB_VERBS - {verb}), namespace=["users"])
+    with pytest.raises(ForbiddenError):
+        await consolidate(service, key(*JOB_VERBS, prefix=("users",)), namespace=[])

@@ -13,10 +13,14 @@ from app.jobs import queue
 from app.jobs.job import Job
 from app.jobs.run import Handler, JobConflictError, JobFailedError, JobLostError, JobRun
 from app.providers.errors import ProviderError
+from app.schemas import UNSTORABLE
 
 _logger = structlog.get_logger("memoryd.jobs")
 
 AT_ONCE = 0.0
+
+MOST_CHARACTERS = 2_000
+"""Of an error's detail: some providers answer with a whole page."""
 
 
 class Executor:
@@ -36,6 +40,10 @@ class Executor:
             try:
                 async with asyncio.timeout(self._settings.job_timeout_seconds):
                     await self._handlers[job.kind].run(run)
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise
+                await self._failed(job, RuntimeError(f"the handler let {error!r} through"))
             except JobLostError:
                 await self.end_cancelled(job)  # or another worker has it, and nothing is changed
             except Exception as error:  # noqa: BLE001  # it ends the attempt, not the worker
@@ -94,5 +102,11 @@ class Executor:
                 return _described("internal_error", detail), AT_ONCE
 
 
+def _is_cancelled() -> bool:
+    """Tell whether the attempt is interrupted, rather than something that its handler awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _described(code: str, detail: str) -> dict[str, str]:
-    return {"code": code, "detail": detail}
+    return {"code": code, "detail": UNSTORABLE.sub("\ufffd", detail)[:MOST_CHARACTERS]}

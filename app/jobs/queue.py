@@ -6,7 +6,7 @@ database's, which every worker shares.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ WITH RECURSIVE roots AS (
 ), running AS (
     SELECT root, count(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY root
 ), chosen AS (
-    SELECT first.id FROM roots LEFT JOIN running USING (root)
+    SELECT first.id, first.run_at FROM roots LEFT JOIN running USING (root)
     CROSS JOIN (VALUES (0::smallint), (1::smallint)) AS priorities (priority)
     CROSS JOIN LATERAL (
         SELECT id, run_at FROM jobs
@@ -48,7 +48,7 @@ WITH RECURSIVE roots AS (
     UPDATE jobs SET state = 'running', worker = $1, attempt = attempt + 1, events = events + 1,
         lease_until = clock_timestamp() + make_interval(secs => $2),
         started_at = coalesce(started_at, clock_timestamp())
-    FROM chosen WHERE jobs.id = chosen.id AND state = 'queued'
+    FROM chosen WHERE jobs.id = chosen.id AND state = 'queued' AND jobs.run_at = chosen.run_at
     RETURNING jobs.*
 ), told AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
@@ -58,9 +58,10 @@ SELECT {COLUMNS}, pg_notify('{CHANGED}', id) FROM changed
 """
 
 _EXTEND = """
-UPDATE jobs SET lease_until = clock_timestamp() + make_interval(secs => $2)
-WHERE worker = $1 AND state = 'running' AND id = ANY ($3::text[])
-RETURNING id, cancel_requested
+UPDATE jobs SET lease_until = clock_timestamp() + make_interval(secs => $3)
+FROM unnest($1::text[], $2::int[]) AS held (id, attempt)
+WHERE jobs.id = held.id AND jobs.attempt = held.attempt AND state = 'running'
+RETURNING jobs.id, jobs.attempt, cancel_requested
 """
 
 _BACKOFF = "least($2 * 2 ^ (attempt - 1), 3600) * (0.75 + random() / 2)"
@@ -108,7 +109,7 @@ WITH changed AS (
         max_attempts = max_attempts + 1, run_at = clock_timestamp(), worker = NULL,
         lease_until = NULL,
         finished_at = CASE WHEN cancel_requested THEN clock_timestamp() END, events = events + 1
-    WHERE id = $1 AND attempt = $2 AND state = 'running'
+    WHERE worker = $1 AND state = 'running'
     RETURNING *
 )
 {TELL}
@@ -169,11 +170,12 @@ async def claim(
 
 
 async def extend(
-    connection: Connection, worker: str, job_ids: Collection[str], lease_seconds: float
-) -> dict[str, bool]:
-    """Keep jobs; return those still held, and whether each is to be cancelled."""
-    rows = await connection.fetch(_EXTEND, worker, lease_seconds, list(job_ids))
-    return {row["id"]: row["cancel_requested"] for row in rows}
+    connection: Connection, held: Sequence[Job], lease_seconds: float
+) -> set[tuple[str, int]]:
+    """Keep jobs; return id and attempt of those that are neither lost nor to be cancelled."""
+    ids, attempts = [job.id for job in held], [job.attempt for job in held]
+    rows = await connection.fetch(_EXTEND, ids, attempts, lease_seconds)
+    return {(row["id"], row["attempt"]) for row in rows if not row["cancel_requested"]}
 
 
 async def rescue(connection: Connection, backoff_seconds: float) -> list[str]:
@@ -206,9 +208,9 @@ async def give_up(
     )
 
 
-async def hand_back(connection: Connection, job: Job) -> None:
-    """Let another worker have a job that was begun; the attempt does not count."""
-    await connection.execute(_HAND_BACK, job.id, job.attempt)
+async def hand_back(connection: Connection, worker: str) -> None:
+    """Let other workers have what one has begun; its attempts do not count."""
+    await connection.execute(_HAND_BACK, worker)
 
 
 async def seen(connection: Connection, worker: str, concurrency: int) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import structlog
 
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db import EVERYTHING, Connection, Database
 from app.errors import AppError
 from app.jobs import queue
 from app.jobs.executor import Executor
@@ -22,6 +23,21 @@ LOOK_SECONDS = 1.0
 """How often the queue is looked at without being told of news: delayed jobs come due silently."""
 
 _logger = structlog.get_logger("memoryd.jobs")
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """An attempt at a job that this worker makes; `stopped` once it must come to nothing."""
+
+    job: Job
+    task: asyncio.Task[None] = field(init=False)
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """Interrupt the attempt."""
+        if not self.stopped:
+            self.stopped = True
+            self.task.cancel()
 
 
 class JobWorker:
@@ -39,43 +55,33 @@ class JobWorker:
         self._notifier = notifier
         self._executor = Executor(database, handlers, settings)
         self._settings = settings
-        self._running: dict[str, tuple[Job, asyncio.Task[None]]] = {}
-        self._cancelled: set[str] = set()
-        self._free = asyncio.Event()
+        self._held: set[_Held] = set()
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Work until cancelled; then finish what is running, or hand it back."""
         keeping = asyncio.create_task(self._keep_always())
         try:
-            with self._notifier.subscribed(WORK) as news:
+            with self._notifier.subscribed(WORK) as self._news:
                 while True:
                     await self._take_what_fits()
-                    await self._wait(news)
+                    await wait_for(self._news, LOOK_SECONDS)
         finally:
             await self._drain()
             keeping.cancel()
             with suppress(asyncio.CancelledError):
                 await keeping
-            with suppress(AppError):
-                async with self._database.transaction(EVERYTHING) as connection:
-                    await queue.forget(connection, self.id)
-
-    async def _wait(self, news: asyncio.Event) -> None:
-        """Wait for a free place, then for news."""
-        while len(self._running) >= self._settings.job_concurrency:
-            self._free.clear()
-            await self._free.wait()
-            news.set()
-        await wait_for(news, LOOK_SECONDS)
+            await self._leave()
 
     async def _take_what_fits(self) -> None:
         try:
-            while len(self._running) < self._settings.job_concurrency:
+            while len(self._held) < self._settings.job_concurrency:
                 job = await self._claimed()
                 if job is None:
                     return
-                task = asyncio.create_task(self._work_on(job))
-                self._running[job.id] = (job, task)
+                held = _Held(job)
+                held.task = asyncio.create_task(self._work_on(held))
+                self._held.add(held)
         except AppError as error:
             _logger.warning("taking jobs put off", reason=error.detail)
         except Exception:  # a mistake here is told, and must not end the worker
@@ -91,38 +97,39 @@ class JobWorker:
                 most_per_root=self._settings.jobs_per_root,
             )
 
-    async def _work_on(self, job: Job) -> None:
-        watching = asyncio.create_task(self._stop_when_cancelled(job))
+    async def _work_on(self, held: _Held) -> None:
         try:
-            await self._executor.execute(job)
-        except asyncio.CancelledError:
-            await self._stopped(job)
+            await self._attempt(held)
         except AppError as error:  # the lease runs out, and the job is taken up again
-            _logger.warning("the end of a job could not be written", job=job.id, why=error.detail)
+            detail = error.detail
+            _logger.warning("the end of a job could not be written", job=held.job.id, why=detail)
         except Exception:
-            _logger.exception("the end of a job could not be written", job=job.id)
+            _logger.exception("the end of a job could not be written", job=held.job.id)
+        finally:
+            self._held.discard(held)
+            self._news.set()  # there is a place, and perhaps the next job of its lane or root
+
+    async def _attempt(self, held: _Held) -> None:
+        watching = asyncio.create_task(self._watch(held))
+        try:
+            await self._executor.execute(held.job)
+        except asyncio.CancelledError:
+            if not held.stopped:  # draining; what is left is handed back all at once
+                raise
+            await self._executor.end_cancelled(held.job)
         finally:
             watching.cancel()
-            self._cancelled.discard(job.id)
-            del self._running[job.id]
-            self._free.set()
 
-    async def _stopped(self, job: Job) -> None:
-        if job.id in self._cancelled:
-            await self._executor.end_cancelled(job)
-            return
-        async with self._database.transaction(EVERYTHING) as connection:
-            await queue.hand_back(connection, job)
-
-    async def _stop_when_cancelled(self, job: Job) -> None:
-        with self._notifier.subscribed(CANCEL, job.id) as news:
-            await news.wait()
-        self._stop(job.id)
-
-    def _stop(self, job_id: str) -> None:
-        if job_id in self._running and job_id not in self._cancelled:
-            self._cancelled.add(job_id)
-            self._running[job_id][1].cancel()
+    async def _watch(self, held: _Held) -> None:
+        """Look at a job when there is news for it; a notifier that reconnects wakes all."""
+        with self._notifier.subscribed(CANCEL, held.job.id) as news:
+            while not held.stopped:
+                await news.wait()
+                news.clear()
+                with suppress(AppError):  # the next heartbeat looks again
+                    async with self._database.transaction(EVERYTHING) as connection:
+                        kept = await self._extend(connection, [held])
+                    _stop_others([held], kept)
 
     async def _keep_always(self) -> None:
         while True:
@@ -136,21 +143,38 @@ class JobWorker:
 
     async def _keep(self) -> None:
         """Say that this worker lives, keep its jobs, and take up those of workers that do not."""
-        held = list(self._running)
+        held = list(self._held)
         async with self._database.transaction(EVERYTHING) as connection:
             await queue.seen(connection, self.id, self._settings.job_concurrency)
-            kept = await queue.extend(connection, self.id, held, self._settings.job_lease_seconds)
+            kept = await self._extend(connection, held)
             rescued = await queue.rescue(connection, self._settings.job_backoff_seconds)
-        for job_id in held:
-            if kept.get(job_id, True):  # lost, or to be cancelled
-                self._stop(job_id)
+        _stop_others(held, kept)
         if rescued:
             _logger.warning("jobs of a lost worker taken up", jobs=rescued)
 
+    async def _extend(
+        self, connection: Connection, held: Collection[_Held]
+    ) -> set[tuple[str, int]]:
+        jobs = [one.job for one in held]
+        return await queue.extend(connection, jobs, self._settings.job_lease_seconds)
+
     async def _drain(self) -> None:
-        tasks = [task for _, task in self._running.values()]
+        tasks = [held.task for held in self._held]
         if tasks:
             await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
-        for _, task in list(self._running.values()):
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _leave(self) -> None:
+        """Hand back what is left, a job whose claim was interrupted too."""
+        with suppress(AppError):
+            async with self._database.transaction(EVERYTHING) as connection:
+                await queue.hand_back(connection, self.id)
+                await queue.forget(connection, self.id)
+
+
+def _stop_others(held: Collection[_Held], kept: Collection[tuple[str, int]]) -> None:
+    for one in held:
+        if (one.job.id, one.job.attempt) not in kept:
+            one.stop()

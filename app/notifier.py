@@ -69,8 +69,8 @@ class Notifier:
         while True:
             try:
                 await self._listen()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                _logger.warning("listening interrupted", reason=type(error).__name__)
+            except Exception as error:  # noqa: BLE001  # whatever it is, listening goes on
+                _logger.warning("listening interrupted", reason=repr(error))
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:

@@ -212,9 +212,13 @@ async def find_page(
     ]
     if before is not None:
         conditions.append(f"id < {parameters.add(before, 'text')}")
+    page = (
+        f"SELECT * FROM jobs WHERE {' AND '.join(conditions)} "
+        f"ORDER BY id DESC LIMIT {parameters.add(limit, 'int')}"
+    )
     return await connection.fetch(
-        f"SELECT {COLUMNS}, spent.* FROM jobs, LATERAL ({_SPENT}) AS spent "
-        f"WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT {parameters.add(limit, 'int')}",
+        f"SELECT {COLUMNS}, spent.* FROM ({page}) AS jobs, LATERAL ({_SPENT}) AS spent "
+        "ORDER BY id DESC",
         *parameters.values,
     )
 

@@ -1,9 +1,10 @@
 """HTTP routes of jobs; those that submit one are the features'."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.auth.dependencies import AccessDep
@@ -22,6 +23,8 @@ from app.responses import json_response
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 
 ONE = (*ALWAYS, JobNotFoundError)
+
+_EVENT_ID = re.compile("[0-9]{1,9}")
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -59,6 +62,11 @@ async def get_job(request: Request, job_id: str, access: AccessDep) -> Response:
     return json_response(encoding.job(row, access))
 
 
+async def find_job(request: Request, job_id: str, access: AccessDep) -> None:
+    """Raise JobNotFoundError before a stream begins, which could not say so any more."""
+    await service_of(request).get(access, job_id)
+
+
 @router.get(
     "/{job_id}/events",
     operation_id="follow_job",
@@ -67,6 +75,7 @@ async def get_job(request: Request, job_id: str, access: AccessDep) -> Response:
     "The data is a JSON object with `event`, `data` and `at`.",
     response_class=EventSourceResponse,
     responses=problem_responses(*ONE),
+    dependencies=[Depends(find_job)],
 )
 async def follow_job(
     request: Request,
@@ -74,7 +83,7 @@ async def follow_job(
     access: AccessDep,
     last_event_id: Annotated[str | None, Header(description="The last event received.")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+    after = int(found[0]) if (found := _EVENT_ID.fullmatch(last_event_id or "")) else 0
     async for row in service_of(request).follow(access, job_id, after):
         told: dict[str, Any] = encoding.event(row)
         yield ServerSentEvent(data=told, event=row["event"], id=str(row["number"]))

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from app.jobs.job import State
 from app.namespaces import parse_labels
-from app.schemas import Schema, WrittenNamespace
+from app.schemas import Clean, Schema, WrittenNamespace
 
 MAX_PAGE = 200
 
@@ -32,7 +32,7 @@ class JobError(BaseModel):
 class Job(BaseModel):
     """A job, and what came of it."""
 
-    id: str = Field(examples=["job_019a3c5e7b2d0c1f2e3d4c5b6a798897a6b5"])
+    id: str = Field(examples=["job_019a3c5e7b2d0c1f2e3d4c5b6a798897"])
     kind: str = Field(description="What it does.", examples=["extract"])
     state: State = Field(description="succeeded, failed and cancelled are final.")
     namespace: list[str] = Field(description="What it is about; empty: the whole root.")
@@ -64,9 +64,9 @@ class ListJobs(Schema):
         "", description="Jobs at or below it; labels joined by dots, or a JSON array."
     )
     state: State | None = Field(None, description="Only jobs in this state.")
-    kind: str | None = Field(None, description="Only jobs of this kind.", max_length=64)
-    thread_id: str | None = Field(None, description="Only jobs of this thread.", max_length=512)
-    cursor: str | None = Field(None, description="next_cursor of the page before.", max_length=64)
+    kind: Clean | None = Field(None, description="Only jobs of this kind.", max_length=64)
+    thread_id: Clean | None = Field(None, description="Only jobs of this thread.", max_length=512)
+    cursor: Clean | None = Field(None, description="next_cursor of the page before.", max_length=64)
     limit: int = Field(50, ge=1, le=MAX_PAGE, description="At most this many.")
 
     @property

@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Self
 
-from asyncpg import Record
+from asyncpg import Record, UniqueViolationError
 
 from app.auth.access import Access, Verb
 from app.config import Settings
-from app.db import Connection, Database, Row
+from app.db import Connection, Database, DatabaseUnavailableError, Row
 from app.jobs import repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import SETTLED, NewJob, State
 from app.jobs.schemas import ListJobs
 from app.notifier import CHANGED, Notifier, wait_for
 from app.resources import Resources
+from app.schemas import UNSTORABLE
 
 LOOK_SECONDS = 2.0
 """How often whoever waits for a job looks at it without being told of news."""
@@ -53,6 +54,8 @@ class JobService:
 
     async def get(self, access: Access, job_id: str) -> Record:
         """Return a job's row; raises JobNotFoundError, also for what the caller may not see."""
+        if UNSTORABLE.search(job_id):
+            raise JobNotFoundError(job_id)
         async with self._database.connection(access.root) as connection:
             row = await repository.find(connection, job_id)
         if row is None or not sees(access, row):
@@ -75,19 +78,27 @@ class JobService:
         deadline = asyncio.get_running_loop().time() + seconds
         with self._notifier.subscribed(CHANGED, job_id) as news:
             while True:
-                row = await self.get(access, job_id)
                 left = deadline - asyncio.get_running_loop().time()
-                if row["state"] in SETTLED or left <= 0:
-                    return row
+                try:
+                    row = await self.get(access, job_id)
+                    if row["state"] in SETTLED or left <= 0:
+                        return row
+                except DatabaseUnavailableError:
+                    if left <= 0:
+                        raise
                 await wait_for(news, min(left, LOOK_SECONDS))
 
     async def follow(self, access: Access, job_id: str, after: int) -> AsyncIterator[Record]:
         """Yield what a job reports, from the event after a number on, until it is settled."""
         with self._notifier.subscribed(CHANGED, job_id) as news:
             while True:
-                settled = (await self.get(access, job_id))["state"] in SETTLED
-                async with self._database.connection(access.root) as connection:
-                    rows = await repository.find_events(connection, job_id, after)
+                try:
+                    settled = (await self.get(access, job_id))["state"] in SETTLED
+                    async with self._database.connection(access.root) as connection:
+                        rows = await repository.find_events(connection, job_id, after)
+                except DatabaseUnavailableError:
+                    await wait_for(news, LOOK_SECONDS)
+                    continue
                 for row in rows:
                     after = row["number"]
                     yield row
@@ -98,23 +109,27 @@ class JobService:
 
     async def cancel(self, access: Access, job_id: str) -> Record:
         """Cancel a job: at once, or as soon as its worker hears of it; a settled one stays."""
+        await self.get(access, job_id)
+        async with self._database.transaction(access.root) as connection:
+            await repository.request_cancel(connection, job_id)
         row = await self.get(access, job_id)
         if row["state"] in (State.SUCCEEDED, State.FAILED):
             raise JobStateError(
                 job_id, State(row["state"]), "only jobs that have not ended can be cancelled"
             )
-        async with self._database.transaction(access.root) as connection:
-            await repository.request_cancel(connection, job_id)
-        return await self.get(access, job_id)
+        return row
 
     async def retry(self, access: Access, job_id: str) -> Record:
         """Queue a failed or cancelled job again, with all its attempts."""
-        row = await self.get(access, job_id)
-        async with self._database.transaction(access.root) as connection:
-            if not await repository.redrive(connection, job_id, self._settings.job_attempts):
-                raise JobStateError(
-                    job_id, State(row["state"]), "only failed and cancelled jobs can be retried"
-                )
+        state = State((await self.get(access, job_id))["state"])
+        try:
+            async with self._database.transaction(access.root) as connection:
+                if not await repository.redrive(connection, job_id, self._settings.job_attempts):
+                    raise JobStateError(
+                        job_id, state, "only failed and cancelled jobs can be retried"
+                    )
+        except UniqueViolationError as error:
+            raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)
 
 

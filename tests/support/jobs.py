@@ -21,6 +21,7 @@ from app.jobs.submitting import submit
 from app.jobs.worker import JobWorker
 from app.main import create_app
 from app.namespaces import to_stored
+from app.notifier import CHANGED
 from app.resources import Resources
 
 KIND = "test"
@@ -114,6 +115,18 @@ async def until(holds: Callable[[], Awaitable[Any]], seconds: float = PATIENCE) 
     async with asyncio.timeout(seconds):
         while not await holds():  # noqa: ASYNC110 - the database would not tell
             await asyncio.sleep(0.01)
+
+
+async def listening(resources: Resources) -> None:
+    """Wait until the process hears news of the database."""
+    with resources.notifier.subscribed(CHANGED, "test") as news:
+
+        async def heard() -> bool:
+            async with resources.database.connection(EVERYTHING) as connection:
+                await connection.execute("SELECT pg_notify($1, 'test')", CHANGED)
+            return news.is_set()
+
+        await until(heard)
 
 
 def new_job(labels: list[str] | None = None, *, lane: str | None = None, **more: Any) -> NewJob:

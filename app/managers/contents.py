@@ -7,11 +7,9 @@ from typing import Any
 
 import jsonpatch
 from jsonpointer import JsonPointerException
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
+from app.managers.json_schemas import validator_of
 from app.store.errors import InvalidValueError
 from app.store.values import check_json
 
@@ -62,12 +60,10 @@ def edited(content: dict[str, Any], edits: object) -> Any:
 
 
 def _faults(content: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    # An empty registry: references to other documents must not be fetched.
-    validator = Draft202012Validator(schema, registry=Registry())
     try:
-        errors = sorted(validator.iter_errors(content), key=lambda error: error.json_path)
-    except (Unresolvable, RecursionError, re.error) as error:
-        return [f"its schema cannot be applied ({_clipped(repr(error))})"]
+        errors = sorted(validator_of(schema).iter_errors(content), key=lambda e: e.json_path)
+    except re.error as error:
+        return [f"its schema has a pattern that cannot be read ({error})"]
     return [_fault(error) for error in errors[:_MAX_FAULTS]]
 
 

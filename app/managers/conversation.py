@@ -59,7 +59,7 @@ def _message(number: int, turn: Turn) -> str:
         "id": str(number),
         "from": turn.speaker,
         "role": turn.role if turn.role != turn.speaker else None,
-        "time": _moment(turn.said_at),
+        "time": _weekday_and_time(turn.said_at),
     }
     return f"<message{_attributes(attributes)}>\n{escaped(turn.text)}\n</message>"
 
@@ -69,8 +69,8 @@ def _memory(memory: Existing) -> str:
         "id": memory.id,
         "kind": memory.kind,
         "importance": None if memory.importance is None else f"{memory.importance:g}",
-        "since": _moment(memory.valid_from),
-        "changed": _moment(memory.updated_at),
+        "since": _time(memory.valid_from),
+        "changed": _time(memory.updated_at),
     }
     return f"<memory{_attributes(attributes)}>{_json(memory.content)}</memory>"
 
@@ -83,12 +83,17 @@ def _attributes(values: Mapping[str, str | None]) -> str:
     )
 
 
-def _moment(moment: datetime | None) -> str | None:
+def _weekday_and_time(moment: datetime | None) -> str | None:
+    # The weekday, because people say "on Friday" and models miscount.
+    return None if moment is None else f"{moment.astimezone(UTC):%A}, {_time(moment)}"
+
+
+def _time(moment: datetime | None) -> str | None:
     if moment is None:
         return None
     utc = moment.astimezone(UTC)
     whole_day = (utc.hour, utc.minute, utc.second) == (0, 0, 0)
-    return f"{utc:%A, %Y-%m-%d}" if whole_day else f"{utc:%A, %Y-%m-%d %H:%M} UTC"
+    return f"{utc.date()}" if whole_day else f"{utc.date()} {utc:%H:%M} UTC"
 
 
 def _json(value: Any) -> str:

@@ -18,8 +18,6 @@ DONE = "done"
 IDLE = frozenset({NO_CHANGE, DONE})
 """Tools that change nothing."""
 
-_DEFINITIONS = ("$defs", "definitions")
-
 
 def offered_tools(
     task: Task, memories: Collection[Existing], *, first_step: bool
@@ -54,16 +52,13 @@ def _insert(kind: Kind, task: Task) -> Tool:
     text = tool_text(
         "insert_single" if kind.single else "insert", kind=kind.name, description=kind.description
     )
-    schema, definitions = _embedded(kind.schema)
-    content = {"type": "object", "description": tool_text("content"), **schema}
-    return Tool(
-        name=INSERT + kind.name,
-        description=text,
-        parameters={
-            **_object({"content": content, **_particulars(task)}, ["content", "importance"]),
-            **definitions,
-        },
-    )
+    # References start at the root of the whole: `#/$defs/…`, and nowhere else.
+    own = {name: part for name, part in kind.schema.items() if name not in {"$defs", "$schema"}}
+    content = {"description": tool_text("content"), **own}
+    parameters = _object({"content": content, **_particulars(task)}, ["content", "importance"])
+    if "$defs" in kind.schema:
+        parameters["$defs"] = kind.schema["$defs"]
+    return Tool(INSERT + kind.name, text, parameters)
 
 
 def _update(task: Task, memories: Collection[Existing]) -> Tool:
@@ -134,35 +129,3 @@ def _text(name: str) -> dict[str, Any]:
 
 def _id(ids: list[str]) -> dict[str, Any]:
     return {**_text("id"), "enum": ids}
-
-
-def _embedded(schema: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the schema for use inside another, and the definitions to put at that one's root.
-
-    There `#/$defs/…` still resolves; a reference to another place gets the new path before it.
-    """
-    moved = {name: _moved(schema[name]) for name in _DEFINITIONS if name in schema}
-    left_out = {*_DEFINITIONS, "$schema", "$id"}
-    return {name: _moved(part) for name, part in schema.items() if name not in left_out}, moved
-
-
-def _moved(part: Any) -> Any:
-    if isinstance(part, list):
-        return [_moved(element) for element in part]
-    if not isinstance(part, dict):
-        return part
-    return {
-        name: _moved_reference(value)
-        if name == "$ref" and isinstance(value, str)
-        else _moved(value)
-        for name, value in part.items()
-    }
-
-
-def _moved_reference(reference: str) -> str:
-    path = reference.removeprefix("#")
-    if path == reference or (path and not path.startswith("/")):
-        return reference  # to another document, or to an anchor
-    if path.startswith(tuple(f"/{name}/" for name in _DEFINITIONS)):
-        return reference
-    return f"#/properties/content{path}"

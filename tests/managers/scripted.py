@@ -1,0 +1,90 @@
+"""A model that answers from a script, and tasks to give it."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from app.managers.kinds import MEMORY
+from app.managers.memories import Existing, Kind, Rights, Task, Turn
+from app.providers.llm.base import Completion, Request, Spent, ToolCall
+
+Arguments = dict[str, Any]
+Stop = Literal["end", "tools", "length", "refusal"]
+
+EVERYTHING = Rights(inserts=True, updates=True, deletes=True)
+NOW = datetime(2026, 5, 5, 9, 30, tzinfo=UTC)
+
+
+class ScriptedModel:
+    """An `Ask`: gives its replies in order and keeps what it was asked."""
+
+    def __init__(self, *replies: Completion) -> None:
+        self._replies = list(replies)
+        self.requests: list[Request] = []
+        self.purposes: list[str] = []
+
+    async def __call__(self, request: Request, purpose: str) -> Completion:
+        self.requests.append(request)
+        self.purposes.append(purpose)
+        return self._replies.pop(0)
+
+    @property
+    def results(self) -> list[tuple[bool, str]]:
+        """Whether each call of the last request's results failed, and what was said of it."""
+        return [(r.is_error, r.content) for r in self.requests[-1].messages[-1].results]
+
+    @property
+    def tool_names(self) -> list[str]:
+        return [tool.name for tool in self.requests[-1].tools]
+
+
+def says(text: str, stop: Stop = "end") -> Completion:
+    return Completion(text, (), stop, Spent(1, 1, 0, None), "scripted")
+
+
+def calls(*wanted: tuple[str, Arguments | str], text: str = "", stop: Stop = "tools") -> Completion:
+    """Return a reply with calls; arguments given as a string are what could not be read."""
+    return Completion(
+        text,
+        tuple(
+            ToolCall(f"call_{number}", name, arguments, json.dumps(arguments))
+            if isinstance(arguments, dict)
+            else ToolCall(f"call_{number}", name, None, arguments)
+            for number, (name, arguments) in enumerate(wanted, start=1)
+        ),
+        stop,
+        Spent(1, 1, 0, None),
+        "scripted",
+    )
+
+
+NOTHING = calls(("no_change", {"reason": "small talk"}))
+DONE = calls(("done", {}))
+
+
+def insert(text: str, **particulars: Any) -> tuple[str, Arguments]:
+    return "insert_memory", {"content": {"content": text}, "importance": 0.5, **particulars}
+
+
+def update(memory_id: str, text: str, **particulars: Any) -> tuple[str, Arguments]:
+    edit = {"op": "replace", "path": "/content", "value": text}
+    return "update_memory", {"id": memory_id, "edits": [edit], **particulars}
+
+
+def delete(memory_id: str, reason: str = "wrong") -> tuple[str, Arguments]:
+    return "delete_memory", {"id": memory_id, "reason": reason}
+
+
+def memory(memory_id: str, text: str, **details: Any) -> Existing:
+    return Existing(memory_id, "memory", {"content": text}, **details)
+
+
+def task(
+    *existing: Existing,
+    kinds: Sequence[Kind] = (MEMORY,),
+    rights: Rights = EVERYTHING,
+    turns: Sequence[Turn] = (Turn("a", "user", "I moved to Lisbon."),),
+    **others: Any,
+) -> Task:
+    return Task(turns, existing, kinds, rights, **{"now": NOW, **others})

@@ -85,7 +85,7 @@ ModelName = Annotated[
     Field(
         pattern=MODEL_NAME,
         description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM.",
-        examples=["anthropic:claude-sonnet-4-5"],
+        examples=["anthropic:claude-sonnet-5-5"],
     ),
 ]
 Instructions = Annotated[

@@ -39,6 +39,28 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         {"json": {"operations": [{"op": "get", **PLACE}]}},
     ),
     "delete_item": ("DELETE", "/v1/store/items", Verb.DELETE, {"json": PLACE}),
+    "put_manager": ("PUT", "/v1/managers/notes", Verb.ADMIN, {"json": {"kinds": ["memory"]}}),
+    "get_manager": ("GET", "/v1/managers/notes", Verb.JOBS, {}),
+    "list_managers": ("GET", "/v1/managers", Verb.JOBS, {}),
+    "extract_memories": (
+        "POST",
+        "/v1/jobs/extract",
+        Verb.JOBS,
+        {
+            "json": {
+                "manager": {"strategy": "verbatim"},
+                "namespace": ["users", "alice"],
+                "messages": [["user", "I love ramen."]],
+            }
+        },
+    ),
+    "consolidate_memories": (
+        "POST",
+        "/v1/jobs/consolidate",
+        Verb.JOBS,
+        {"json": {"namespace": ["users", "alice"], "strategy": "duplicates"}},
+    ),
+    "delete_manager": ("DELETE", "/v1/managers/notes", Verb.ADMIN, {}),
 }
 """In an order in which each succeeds after those before it."""
 

@@ -80,7 +80,7 @@ class Preparer:
             members["ttl_seconds"] = change.ttl_seconds
         if row is not None:
             members |= _carried_over(row, change.valid_from)
-        body = PutItem(
+        body = PutItem.model_construct(  # of what was checked when it came in
             namespace=labels,
             key=change.key,
             value=json.loads(change.value),

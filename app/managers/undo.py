@@ -138,7 +138,7 @@ class UndoService:
     ) -> Write:
         """Return the write of an earlier state; its lifetime, which no history has, starts anew."""
         source, paths = past["source"], past["index_paths"]
-        body = PutItem(
+        body = PutItem.model_construct(  # of what was checked when it came in
             namespace=access.relative(change.namespace),
             key=change.key,
             value=json.loads(past["value"]),

@@ -4,7 +4,11 @@ import pytest
 
 from app.auth.service import KeyService
 from app.clock import FrozenClock
+from app.config import Settings
 from app.db import Database
+from app.providers.embeddings.fake import FakeEmbedder
+from app.resources import open_resources
+from tests.managers.extracting import Extracting
 
 
 @pytest.fixture
@@ -17,3 +21,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def keys(database: Database, clock: FrozenClock) -> KeyService:
     return KeyService(database, clock)
+
+
+@pytest.fixture
+async def extracting(settings: Settings, embedder: FakeEmbedder) -> AsyncIterator[Extracting]:
+    """An empty database, and extractions into it."""
+    async with open_resources(settings, embedder=embedder) as opened:
+        yield Extracting(opened)

@@ -9,7 +9,7 @@ import pytest
 
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import Message, Request, Tool, ToolResult
-from app.providers.llm.openai import OpenAILLM
+from app.providers.llm.openai_chat import ChatLLM
 from tests.support.llm_server import by_rules, llm_server
 from tests.support.server import free_port
 
@@ -30,7 +30,7 @@ def asking(text: str, *tools: Tool) -> Request:
 async def test_the_first_rule_that_fits_answers() -> None:
     async with llm_server() as server:
         server.respond = by_rules(RULES)
-        llm = OpenAILLM("m", base_url=server.base_url_openai)
+        llm = ChatLLM("m", base_url=server.base_url_openai)
         called = await llm.complete(asking("hello, I like tea", SAVE))
         assert [(call.name, call.arguments) for call in called.calls] == [("save", {"text": "tea"})]
         assert (await llm.complete(asking("hello, I like tea"))).text == "Hi."
@@ -48,7 +48,7 @@ async def test_it_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "tests.support.llm_server", "--port", str(port)]
     process = subprocess.Popen([*command, "--script", str(script), "--delay-ms", "50"])  # noqa: ASYNC220
-    llm = OpenAILLM("m", base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
+    llm = ChatLLM("m", base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
     try:
         assert await answer_when_up(llm) == "Hi."
         began = asyncio.get_running_loop().time()
@@ -60,7 +60,7 @@ async def test_it_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
         process.wait(10)
 
 
-async def answer_when_up(llm: OpenAILLM) -> str:
+async def answer_when_up(llm: ChatLLM) -> str:
     for _ in range(200):
         try:
             return (await llm.complete(asking("hello"))).text

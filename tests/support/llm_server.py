@@ -1,4 +1,4 @@
-"""A scripted language model that speaks the HTTP of Anthropic and of OpenAI.
+"""A scripted language model that speaks the HTTP of Anthropic and both of OpenAI's.
 
 In tests: `async with llm_server() as llm:`. As a process, answering by rules:
 `python -m tests.support.llm_server --port N --script FILE.json [--delay-ms N]`, where the file
@@ -19,9 +19,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.providers.llm.base import Message, Tool
-from tests.support.llm_wire import read_anthropic, read_openai, write_anthropic, write_openai
+from tests.support.llm_wire import read_anthropic, read_chat, write_anthropic, write_chat
+from tests.support.llm_wire_responses import read_responses, write_responses
 
 JSON = dict[str, Any]
+_READ = {
+    "/v1/messages": read_anthropic,
+    "/v1/chat/completions": read_chat,
+    "/v1/responses": read_responses,
+}
+_WRITE = {
+    "/v1/messages": write_anthropic,
+    "/v1/chat/completions": write_chat,
+    "/v1/responses": write_responses,
+}
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,7 @@ class Received:
     max_tokens: int
     body: JSON
     headers: dict[str, str]
+    path: str
 
     @property
     def last_user_text(self) -> str:
@@ -139,8 +151,8 @@ class LLMServer:
     def _answer(self, received: Received, reply: Reply) -> bytes:
         body = reply.body
         if body is None:
-            write = write_anthropic if received.provider == "anthropic" else write_openai
-            body = json.dumps(write(reply, received.model, next(self._ids))).encode()
+            answer = _WRITE[received.path](reply, received.model, next(self._ids))
+            body = json.dumps(answer).encode()
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),
@@ -161,10 +173,9 @@ async def _read(reader: asyncio.StreamReader) -> Received | None:
     except asyncio.IncompleteReadError:
         return None
     path = first.split()[1]
-    if path == "/v1/messages":
-        return Received("anthropic", *read_anthropic(body), body, headers)
-    assert path == "/v1/chat/completions", f"nothing is scripted for {path}"
-    return Received("openai", *read_openai(body), body, headers)
+    assert path in _READ, f"nothing is scripted for {path}"
+    provider: Literal["anthropic", "openai"] = "anthropic" if "messages" in path else "openai"
+    return Received(provider, *_READ[path](body), body, headers, path)
 
 
 @asynccontextmanager

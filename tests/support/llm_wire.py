@@ -28,7 +28,7 @@ def read_anthropic(body: JSON) -> View:
     )
 
 
-def read_openai(body: JSON) -> View:
+def read_chat(body: JSON) -> View:
     functions = [tool["function"] for tool in body.get("tools", [])]
     choice = body.get("tool_choice", "auto")
     system = [m["content"] for m in body["messages"] if m["role"] == "system"]
@@ -37,7 +37,7 @@ def read_openai(body: JSON) -> View:
     return (
         body["model"],
         "\n".join(system),
-        _openai_messages([m for m in body["messages"] if m["role"] != "system"]),
+        chat_messages([m for m in body["messages"] if m["role"] != "system"]),
         tuple(Tool(f["name"], f["description"], f["parameters"]) for f in functions),
         "any" if choice == "required" else choice,
         body.get("max_completion_tokens") or body["max_tokens"],
@@ -68,7 +68,7 @@ def write_anthropic(reply: "Reply", model: str, number: int) -> JSON:
     }
 
 
-def write_openai(reply: "Reply", model: str, number: int) -> JSON:
+def write_chat(reply: "Reply", model: str, number: int) -> JSON:
     stops = {
         "end": "stop",
         "tools": "tool_calls",
@@ -127,7 +127,7 @@ def _anthropic_message(message: JSON) -> Message:
     return Message(role, _text(content), tuple(calls), tuple(results))
 
 
-def _openai_messages(messages: list[JSON]) -> tuple[Message, ...]:
+def chat_messages(messages: list[JSON]) -> tuple[Message, ...]:
     """Put the results that OpenAI takes one by one, and the text after them, in one message."""
     found: list[Message] = []
     results: list[ToolResult] = []
@@ -138,14 +138,14 @@ def _openai_messages(messages: list[JSON]) -> tuple[Message, ...]:
         if results and message["role"] != "user":
             found.append(Message("user", results=tuple(results)))
             results = []
-        found.append(_openai_message(message, tuple(results)))
+        found.append(_chat_message(message, tuple(results)))
         results = []
     if results:
         found.append(Message("user", results=tuple(results)))
     return tuple(found)
 
 
-def _openai_message(message: JSON, results: tuple[ToolResult, ...]) -> Message:
+def _chat_message(message: JSON, results: tuple[ToolResult, ...]) -> Message:
     calls = [
         ToolCall(call["id"], call["function"]["name"], _object(raw), raw)
         for call in message.get("tool_calls", [])

@@ -10,7 +10,7 @@ from anthropic.types import CacheControlEphemeralParam
 from app.providers.errors import BadRequestError, ProviderError, UnavailableError
 from app.providers.llm.base import Completion, Message, Request, Spent, ToolCall, Verbatim
 from app.providers.llm.prices import cost
-from app.providers.llm.wording import asking_for_calls, is_forced, json_object
+from app.providers.llm.wording import asking_in_words, is_forced, json_object
 from app.providers.statuses import of_status, retry_after, without_key
 
 _LONGEST_WAIT = 120
@@ -70,23 +70,23 @@ class AnthropicLLM:
         await self._client.close()
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        forced = is_forced(request)
-        wish = forced and not self._can_be_forced
-        system = asking_for_calls(request) if wish else request.system
+        if is_forced(request) and not self._can_be_forced:
+            request = asking_in_words(request)
         arguments: dict[str, Any] = {
             "model": self._model,
             "max_tokens": request.max_tokens,
             "messages": [said for message in request.messages if (said := self._said(message))],
         }
-        if system:
-            arguments["system"] = [{"type": "text", "text": system, "cache_control": _CACHED}]
+        if request.system:
+            system = {"type": "text", "text": request.system, "cache_control": _CACHED}
+            arguments["system"] = [system]
         if request.tools:
             arguments["tools"] = [
                 {"name": t.name, "description": t.description, "input_schema": t.parameters}
                 for t in request.tools
             ]
             arguments["tools"][-1]["cache_control"] = _CACHED
-            arguments["tool_choice"] = _choice("auto" if wish else request.tool_choice)
+            arguments["tool_choice"] = _choice(request.tool_choice)
         return arguments
 
     def _said(self, message: Message) -> dict[str, Any] | None:

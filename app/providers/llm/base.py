@@ -61,7 +61,7 @@ class Request:
 
     Some models cannot be forced to call a tool: they are asked to in words, so an answer
     without calls must be reckoned with. Models that take no temperature go without.
-    `max_tokens` limits thinking and answer together.
+    `max_tokens` limits thinking and answer together; OpenAI takes no less than 16.
     """
 
     system: str

@@ -4,8 +4,7 @@ import importlib
 from typing import Any
 
 from app.providers.llm.base import LLM
-
-_CLASSES = {"anthropic": "AnthropicLLM", "openai": "OpenAILLM"}
+from app.providers.llm.deferred import DeferredLLM
 
 
 def create_llm(
@@ -19,24 +18,28 @@ def create_llm(
 ) -> LLM:
     """Return the model that `spec` names; raises ValueError for one that names none or lacks a key.
 
-    The first of a provider takes about a second: its SDK is imported.
+    OpenAI itself is asked through its Responses, other servers through Chat Completions.
     """
+    openai = ("openai_chat", "ChatLLM") if openai_base_url else ("openai_responses", "ResponsesLLM")
+    providers = {
+        "anthropic": (("anthropic", "AnthropicLLM"), anthropic_api_key, anthropic_base_url),
+        "openai": (openai, openai_api_key, openai_base_url),
+    }
     provider, _, model = spec.partition(":")
-    if provider not in _CLASSES or not model:
+    if provider not in providers or not model:
         raise ValueError(
             f"no language model is called {spec!r}; write anthropic:MODEL or openai:MODEL"
         )
-    api_key, base_url = {
-        "anthropic": (anthropic_api_key, anthropic_base_url),
-        "openai": (openai_api_key, openai_base_url),
-    }[provider]
+    (module, name), api_key, base_url = providers[provider]
     if not (api_key or base_url):
         raise ValueError(
             f"{spec} needs {provider.upper()}_API_KEY, "
             f"or {provider.upper()}_BASE_URL of a server that takes no key"
         )
-    module: Any = importlib.import_module(f"app.providers.llm.{provider}")
-    llm: LLM = getattr(module, _CLASSES[provider])(
-        model, api_key=api_key, base_url=base_url, timeout=timeout
-    )
-    return llm
+
+    def make() -> LLM:
+        found: Any = importlib.import_module(f"app.providers.llm.{module}")
+        llm: LLM = getattr(found, name)(model, api_key=api_key, base_url=base_url, timeout=timeout)
+        return llm
+
+    return DeferredLLM(spec, make)

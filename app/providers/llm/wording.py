@@ -1,5 +1,6 @@
 """What is said to models that cannot be told by a parameter, and read from what they send."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,14 +13,14 @@ def is_forced(request: Request) -> bool:
     return bool(request.tools) and request.tool_choice not in {"auto", "none"}
 
 
-def asking_for_calls(request: Request) -> str:
-    """Return the system text with the wish for a call that `tool_choice` would express."""
+def asking_in_words(request: Request) -> Request:
+    """Return the request with its `tool_choice` as a wish at the end of the system text."""
     wish = (
         "Answer by calling at least one of the tools."
         if request.tool_choice == "any"
         else f"Answer by calling the tool {request.tool_choice}."
     )
-    return f"{request.system}\n\n{wish}".strip()
+    return replace(request, system=f"{request.system}\n\n{wish}".strip(), tool_choice="auto")
 
 
 def json_object(raw: str | bytes) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import pytest
 
 from app.providers.errors import BadRequestError, MisconfiguredError
 from app.providers.llm.base import Message, Request, Spent, Tool, ToolResult
-from app.providers.llm.openai import OpenAILLM
+from app.providers.llm.openai_chat import ChatLLM
 from tests.support.llm_server import LLMServer, Reply, calls, fails, garbage, llm_server
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
@@ -32,32 +32,21 @@ async def server() -> AsyncIterator[LLMServer]:
 
 
 @pytest.fixture
-async def llm(server: LLMServer) -> AsyncIterator[OpenAILLM]:
-    one = OpenAILLM("m", api_key="k", base_url=server.base_url_openai, max_retries=0)
+async def llm(server: LLMServer) -> AsyncIterator[ChatLLM]:
+    one = ChatLLM("m", api_key="k", base_url=server.base_url_openai, max_retries=0)
     yield one
     await one.aclose()
 
 
 async def test_compatible_servers_get_the_limit_they_all_know(
-    llm: OpenAILLM, server: LLMServer
+    llm: ChatLLM, server: LLMServer
 ) -> None:
     await llm.complete(HELLO)
     assert server.requests[0].body["max_tokens"] == HELLO.max_tokens
     assert "max_completion_tokens" not in server.requests[0].body
 
 
-async def test_openai_itself_gets_the_limit_it_wants(
-    server: LLMServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url_openai)
-    llm = OpenAILLM("m", api_key="k")
-    await llm.complete(HELLO)
-    await llm.aclose()
-    assert server.requests[0].body["max_completion_tokens"] == HELLO.max_tokens
-    assert "max_tokens" not in server.requests[0].body
-
-
-async def test_a_refused_limit_is_renamed_for_good(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_a_refused_limit_is_renamed_for_good(llm: ChatLLM, server: LLMServer) -> None:
     refusal = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     server.script.append(fails(400, refusal))
     await llm.complete(HELLO)
@@ -69,9 +58,7 @@ async def test_a_refused_limit_is_renamed_for_good(llm: OpenAILLM, server: LLMSe
     assert names == ["max_tokens", "max_completion_tokens", "max_completion_tokens"]
 
 
-async def test_a_refused_temperature_is_left_out_for_good(
-    llm: OpenAILLM, server: LLMServer
-) -> None:
+async def test_a_refused_temperature_is_left_out_for_good(llm: ChatLLM, server: LLMServer) -> None:
     server.script.append(fails(400, "Unsupported value: 'temperature' does not support 0.2."))
     cool = Request("", HELLO.messages, temperature=0.2)
     await llm.complete(cool)
@@ -80,7 +67,7 @@ async def test_a_refused_temperature_is_left_out_for_good(
 
 
 async def test_a_model_that_cannot_reason_with_tools_calls_them_without(
-    llm: OpenAILLM, server: LLMServer
+    llm: ChatLLM, server: LLMServer
 ) -> None:
     refusal = "Function tools with reasoning_effort are not supported; set it to 'none'."
     server.script.append(fails(400, refusal))
@@ -90,14 +77,14 @@ async def test_a_model_that_cannot_reason_with_tools_calls_them_without(
     assert efforts == [None, "none", None]
 
 
-async def test_a_model_that_can_do_neither_is_refused(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_a_model_that_can_do_neither_is_refused(llm: ChatLLM, server: LLMServer) -> None:
     server.respond = lambda _: fails(400, "reasoning_effort: use /v1/responses")
     with pytest.raises(BadRequestError, match="use /v1/responses"):
         await llm.complete(WITH_TOOL)
     assert len(server.requests) == 2
 
 
-async def test_what_a_server_adds_to_a_call_goes_back(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_what_a_server_adds_to_a_call_goes_back(llm: ChatLLM, server: LLMServer) -> None:
     call = {
         "id": "c1",
         "type": "function",
@@ -121,47 +108,47 @@ async def test_what_a_server_adds_to_a_call_goes_back(llm: OpenAILLM, server: LL
     ]
 
 
-async def test_calls_count_more_than_the_reason_to_stop(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_calls_count_more_than_the_reason_to_stop(llm: ChatLLM, server: LLMServer) -> None:
     call = {"id": "c1", "function": {"name": "save", "arguments": "{}"}}
     server.script.append(choice("stop", tool_calls=[call]))
     assert (await llm.complete(WITH_TOOL)).stop == "tools"
 
 
-async def test_calls_cut_off_are_said_to_be(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_calls_cut_off_are_said_to_be(llm: ChatLLM, server: LLMServer) -> None:
     call = {"id": "c1", "function": {"name": "save", "arguments": '{"text": "Once'}}
     server.script.append(choice("length", tool_calls=[call]))
     answer = await llm.complete(WITH_TOOL)
     assert (answer.stop, answer.calls[0].arguments) == ("length", None)
 
 
-async def test_a_refusal_in_words_of_its_own_is_read(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_a_refusal_in_words_of_its_own_is_read(llm: ChatLLM, server: LLMServer) -> None:
     server.script.append(choice("stop", refusal="I won't."))
     answer = await llm.complete(HELLO)
     assert (answer.stop, answer.text) == ("refusal", "I won't.")
 
 
 async def test_a_filter_that_answers_with_an_error_is_a_refusal(
-    llm: OpenAILLM, server: LLMServer
+    llm: ChatLLM, server: LLMServer
 ) -> None:
     server.script.append(error(400, "content_filter"))
     answer = await llm.complete(HELLO)
     assert (answer.stop, answer.text, answer.model) == ("refusal", "", "m")
 
 
-async def test_servers_that_count_nothing_are_read(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_servers_that_count_nothing_are_read(llm: ChatLLM, server: LLMServer) -> None:
     server.script.append(choice("stop", content="Hi."))
     answer = await llm.complete(HELLO)
     assert (answer.text, answer.model) == ("Hi.", "m")
     assert answer.spent == Spent(0, 0, 0, None)
 
 
-async def test_an_empty_account_is_no_passing_fault(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_an_empty_account_is_no_passing_fault(llm: ChatLLM, server: LLMServer) -> None:
     server.script.append(error(429, "insufficient_quota"))
     with pytest.raises(MisconfiguredError, match="no credit left"):
         await llm.complete(HELLO)
 
 
-async def test_several_calls_may_come_at_once(llm: OpenAILLM, server: LLMServer) -> None:
+async def test_several_calls_may_come_at_once(llm: ChatLLM, server: LLMServer) -> None:
     server.script.append(calls(("save", {}), ("save", {})))
     assert len((await llm.complete(WITH_TOOL)).calls) == 2
     assert "parallel_tool_calls" not in server.requests[0].body

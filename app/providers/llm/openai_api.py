@@ -1,0 +1,139 @@
+"""What OpenAI's Responses and Chat Completions have in common."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import openai
+import orjson
+
+from app.providers.errors import BadRequestError, UnavailableError
+from app.providers.llm.base import Completion, Request, Spent, ToolCall, ToolResult
+from app.providers.llm.prices import cost
+from app.providers.llm.wording import asking_in_words, is_forced
+from app.providers.openai_errors import translated
+
+_CONNECT_SECONDS = 5
+_FREE = (None, "auto", "none")
+
+FILTERED = {"content_filter", "invalid_prompt", "bio_policy", "misalignment_policy_violation"}
+"""The codes of errors that mean: the model would not answer this, ask something else."""
+
+
+class OpenAIModel(ABC):
+    """Asks `model` at `base_url`, or at OpenAI itself when there is none.
+
+    `timeout` is how many seconds the server may be silent, at each of 1 + `max_retries` attempts.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout: float = 120,
+        max_retries: int = 2,
+    ) -> None:
+        self.name = f"openai:{model}"
+        self._model = model
+        self._api_key = api_key
+        self._can_be_forced = True
+        self._takes_temperature = True
+        self._client = openai.AsyncOpenAI(
+            # Servers of one's own often take no key, but the SDK insists on one.
+            api_key=api_key or "none",
+            base_url=base_url,
+            timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+            max_retries=max_retries,
+        )
+
+    async def complete(self, request: Request) -> Completion:
+        """Return the model's next turn; what the model turns out not to take is left out."""
+        while True:
+            arguments = self._arguments(request)
+            try:
+                body = await self._send(arguments)
+                return self._refused() if body is None else self._completion(body)
+            except BadRequestError as error:
+                if not self._concede(str(error), arguments):
+                    raise
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    @abstractmethod
+    def _body(self, request: Request) -> dict[str, Any]:
+        """Return what to send, but for the model and the temperature."""
+
+    @abstractmethod
+    async def _post(self, arguments: dict[str, Any]) -> bytes:
+        """Send it and return the answer as it came."""
+
+    @abstractmethod
+    def _read(self, answer: dict[str, Any]) -> Completion:
+        """Return what the answer says; raises KeyError and the like if it is no answer."""
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        if is_forced(request) and not self._can_be_forced:
+            request = asking_in_words(request)
+        arguments = {"model": self._model, **self._body(request)}
+        if request.temperature is not None and self._takes_temperature:
+            arguments["temperature"] = request.temperature
+        return arguments
+
+    async def _send(self, arguments: dict[str, Any]) -> bytes | None:
+        """Return the answer; None if a filter refused the request."""
+        if self._client.is_closed():
+            raise UnavailableError(f"{self.name} is closed; start the server again")
+        try:
+            return await self._post(arguments)
+        except openai.BadRequestError as error:
+            if error.code in FILTERED:
+                return None
+            raise translated(self.name, error, self._api_key) from None  # it may show the key
+        except openai.OpenAIError as error:
+            raise translated(self.name, error, self._api_key) from None
+
+    def _concede(self, refusal: str, arguments: dict[str, Any]) -> bool:
+        """Give up the parameter that the model refuses, for good; False if none is at fault."""
+        if "temperature" in refusal and "temperature" in arguments:
+            self._takes_temperature = False
+        elif "tool_choice" in refusal and arguments.get("tool_choice") not in _FREE:
+            self._can_be_forced = False
+        else:
+            return False
+        return True
+
+    def _completion(self, body: bytes) -> Completion:
+        try:
+            return self._read(orjson.loads(body))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise UnavailableError(
+                f"{self.name} answered with something else than a completion; "
+                "check that the base URL is that of an OpenAI-compatible server"
+            ) from error
+
+    def _refused(self) -> Completion:
+        return Completion("", (), "refusal", Spent(0, 0, 0, None), self._model)
+
+
+def spent(model: str, input_tokens: int, output_tokens: int, details: dict[str, Any]) -> Spent:
+    """Return what an answer took; `details` are those of its input tokens."""
+    tokens = {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cached_tokens": details.get("cached_tokens") or 0,
+    }
+    written = details.get("cache_write_tokens") or 0
+    return Spent(**tokens, cost_usd=cost(model, **tokens, written_tokens=written))
+
+
+def arguments_of(call: ToolCall) -> str:
+    """Return the arguments to send back: servers parse them, so no broken JSON may return."""
+    return "{}" if call.arguments is None else call.raw
+
+
+def output_of(result: ToolResult) -> str:
+    """Return the result in words, as OpenAI has no mark for errors."""
+    return f"Error: {result.content}" if result.is_error else result.content

@@ -1,0 +1,122 @@
+"""Models of any server that speaks OpenAI's Chat Completions."""
+
+from typing import Any, Literal
+
+from typing_extensions import override
+
+from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall, Verbatim
+from app.providers.llm.openai_api import OpenAIModel, arguments_of, output_of, spent
+from app.providers.llm.wording import json_object
+
+_STOPS: dict[str | None, Literal["length", "refusal"]] = {
+    "length": "length",
+    "content_filter": "refusal",
+}
+
+
+class ChatLLM(OpenAIModel):
+    """Asks a compatible server.
+
+    `max_tokens` is the name of the limit that all of them know. Ollama and others ignore the
+    name that replaced it, and would write without a limit; gateways to OpenAI's newer models
+    refuse the old name, and say so.
+    """
+
+    _limit_name = "max_tokens"
+    _reasons_with_tools = True
+
+    @override
+    def _body(self, request: Request) -> dict[str, Any]:
+        system = [{"role": "system", "content": request.system}] if request.system else []
+        body: dict[str, Any] = {
+            self._limit_name: request.max_tokens,
+            "messages": system + [said for m in request.messages for said in self._said(m)],
+        }
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tool_choice"] = _choice(request.tool_choice)
+            if not self._reasons_with_tools:
+                body["reasoning_effort"] = "none"
+        return body
+
+    def _said(self, message: Message) -> list[dict[str, Any]]:
+        """Return the message in OpenAI's form, where each result is a message of its own."""
+        if message.verbatim is not None and message.verbatim.llm == self.name:
+            return [message.verbatim.content]
+        said: list[dict[str, Any]] = [
+            {"role": "tool", "tool_call_id": result.call_id, "content": output_of(result)}
+            for result in message.results
+        ]
+        if message.calls:
+            called = [_called(call) for call in message.calls]
+            said.append({"role": "assistant", "content": message.text, "tool_calls": called})
+        elif message.text:
+            said.append({"role": message.role, "content": message.text})
+        return said
+
+    @override
+    async def _post(self, arguments: dict[str, Any]) -> bytes:
+        response = await self._client.chat.completions.with_raw_response.create(**arguments)
+        return bytes(response.content)
+
+    @override
+    def _concede(self, refusal: str, arguments: dict[str, Any]) -> bool:
+        if "max_completion_tokens" in refusal and "max_tokens" in arguments:
+            self._limit_name = "max_completion_tokens"
+        elif "reasoning_effort" in refusal and self._reasons_with_tools and "tools" in arguments:
+            self._reasons_with_tools = False
+        else:
+            return super()._concede(refusal, arguments)
+        return True
+
+    @override
+    def _read(self, answer: dict[str, Any]) -> Completion:
+        choice = answer["choices"][0]
+        message = choice["message"]
+        calls = tuple(_call(call) for call in message.get("tool_calls") or ())
+        refusal = message.get("refusal")
+        stop = "refusal" if refusal else _STOPS.get(choice["finish_reason"])
+        whole = all(call.arguments is not None for call in calls)
+        kept = {name: value for name, value in message.items() if value or name == "content"}
+        model = answer.get("model") or self._model
+        usage = answer.get("usage") or {}
+        return Completion(
+            text=refusal or message.get("content") or "",
+            calls=calls,
+            stop=stop or ("tools" if calls else "end"),
+            spent=spent(
+                model,
+                usage.get("prompt_tokens") or 0,
+                usage.get("completion_tokens") or 0,
+                usage.get("prompt_tokens_details") or {},
+            ),
+            model=model,
+            verbatim=Verbatim(self.name, kept) if calls and whole else None,
+        )
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def _choice(choice: str) -> str | dict[str, Any]:
+    if choice in {"auto", "none"}:
+        return choice
+    if choice == "any":
+        return "required"
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": arguments_of(call)}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _call(call: dict[str, Any]) -> ToolCall:
+    raw = call["function"]["arguments"]
+    return ToolCall(call["id"], call["function"]["name"], json_object(raw), raw)

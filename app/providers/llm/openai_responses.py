@@ -1,0 +1,136 @@
+"""Models of OpenAI, asked through its Responses; nothing is stored there."""
+
+from typing import Any, Literal
+
+from typing_extensions import override
+
+from app.providers.errors import ProviderError, RateLimitedError, UnavailableError
+from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall, Verbatim
+from app.providers.llm.openai_api import FILTERED, OpenAIModel, arguments_of, output_of, spent
+from app.providers.llm.wording import json_object
+from app.providers.statuses import without_key
+
+_REASONING = "reasoning.encrypted_content"
+_WORDS = {"output_text": "text", "refusal": "refusal"}
+_OF_THE_STORE = {"id", "status"}
+"""Fields of items that point to stored ones; without a store OpenAI may not find those."""
+
+
+class ResponsesLLM(OpenAIModel):
+    """Asks OpenAI, and sends back what the model reasoned, which only OpenAI can read."""
+
+    _shows_reasoning = True
+
+    @override
+    def _body(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "input": [item for message in request.messages for item in self._items(message)],
+            "max_output_tokens": request.max_tokens,
+            "store": False,
+        }
+        if request.system:
+            body["instructions"] = request.system
+        if self._shows_reasoning:
+            body["include"] = [_REASONING]
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tool_choice"] = _choice(request.tool_choice)
+        return body
+
+    def _items(self, message: Message) -> list[dict[str, Any]]:
+        """Return the message in OpenAI's form, where results and calls are items beside texts."""
+        if message.verbatim is not None and message.verbatim.llm == self.name:
+            content: list[dict[str, Any]] = message.verbatim.content
+            return content
+        outputs = [
+            {"type": "function_call_output", "call_id": r.call_id, "output": output_of(r)}
+            for r in message.results
+        ]
+        text = [{"role": message.role, "content": message.text}] if message.text else []
+        return [*outputs, *text, *(_called(call) for call in message.calls)]
+
+    @override
+    async def _post(self, arguments: dict[str, Any]) -> bytes:
+        response = await self._client.responses.with_raw_response.create(**arguments)
+        return bytes(response.content)
+
+    @override
+    def _concede(self, refusal: str, arguments: dict[str, Any]) -> bool:
+        if "Encrypted content is not supported" in refusal and "include" in arguments:
+            self._shows_reasoning = False  # models that do not reason refuse to show it
+            return True
+        return super()._concede(refusal, arguments)
+
+    @override
+    def _read(self, answer: dict[str, Any]) -> Completion:
+        if answer["status"] == "failed":
+            if answer["error"]["code"] in FILTERED:
+                return self._refused()
+            raise self._failure(answer["error"])
+        items, model, usage = answer["output"], answer["model"], answer["usage"] or {}
+        calls = tuple(_call(item) for item in items if item["type"] == "function_call")
+        parts = [p for item in items if item["type"] == "message" for p in item["content"]]
+        stop = _stop(answer, parts)
+        whole = all(call.arguments is not None for call in calls)
+        return Completion(
+            text="\n\n".join(p[_WORDS[p["type"]]] for p in parts if p["type"] in _WORDS),
+            calls=calls,
+            stop=stop or ("tools" if calls else "end"),
+            spent=spent(
+                model,
+                usage.get("input_tokens", 0),
+                usage.get("output_tokens", 0),
+                usage.get("input_tokens_details") or {},
+            ),
+            model=model,
+            verbatim=Verbatim(self.name, _kept(items)) if whole and stop is None else None,
+        )
+
+    def _failure(self, error: dict[str, Any]) -> ProviderError:
+        message = without_key(error["message"], self._api_key)
+        if error["code"] == "rate_limit_exceeded":
+            return RateLimitedError(f"{self.name} asks for fewer requests: {message}")
+        return UnavailableError(f"{self.name} fails: {message}")
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": False,  # strict schemas must name every property as required
+    }
+
+
+def _choice(choice: str) -> str | dict[str, Any]:
+    if choice in {"auto", "none"}:
+        return choice
+    return "required" if choice == "any" else {"type": "function", "name": choice}
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    called = {"type": "function_call", "call_id": call.id, "name": call.name}
+    return {**called, "arguments": arguments_of(call)}
+
+
+def _call(item: dict[str, Any]) -> ToolCall:
+    raw = item["arguments"]
+    return ToolCall(item["call_id"], item["name"], json_object(raw), raw)
+
+
+def _stop(
+    answer: dict[str, Any], parts: list[dict[str, Any]]
+) -> Literal["length", "refusal"] | None:
+    """Return why the model stopped; None if it came to an end."""
+    if answer["status"] == "incomplete":
+        filtered = answer["incomplete_details"]["reason"] == "content_filter"
+        return "refusal" if filtered else "length"
+    return "refusal" if any(part["type"] == "refusal" for part in parts) else None
+
+
+def _kept(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in item.items() if v is not None and k not in _OF_THE_STORE}
+        for item in items
+    ]

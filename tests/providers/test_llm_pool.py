@@ -1,4 +1,8 @@
 import asyncio
+import gc
+import subprocess
+import sys
+import weakref
 from functools import partial
 from typing import Any
 
@@ -6,10 +10,12 @@ import pytest
 
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import LLM, Message, Request
+from app.providers.llm.deferred import DeferredLLM
+from app.providers.llm.openai_chat import ChatLLM
 from app.providers.llm.pool import LLMNotConfiguredError, LLMs
 from app.providers.llm.prices import cost
 from app.providers.llm.registry import create_llm
-from tests.support.llm_server import hangs, llm_server
+from tests.support.llm_server import hangs, llm_server, says
 
 HELLO = Request("", (Message("user", "Hello"),))
 
@@ -33,6 +39,77 @@ async def test_models_are_closed_together() -> None:
     for llm in models:
         with pytest.raises(UnavailableError, match="is closed"):
             await llm.complete(HELLO)
+
+
+async def test_only_the_models_used_last_are_kept() -> None:
+    llms = pool("openai:default", openai_api_key="k")
+    default, forgotten = llms.get(), weakref.ref(llms.get("openai:once"))
+    for number in range(40):
+        llms.get(f"openai:{number}")
+        assert llms.get() is default
+    gc.collect()
+    assert forgotten() is None
+    await llms.aclose()
+
+
+async def test_a_model_that_is_not_kept_still_answers_those_who_have_it() -> None:
+    async with llm_server() as server:
+        llms = pool(openai_base_url=server.base_url_openai)
+        server.script.append(hangs(0.1))
+        held = llms.get("openai:held")
+        call = asyncio.create_task(held.complete(HELLO))
+        await asyncio.sleep(0.05)
+        for number in range(40):
+            llms.get(f"openai:{number}")
+        server.script.append(says("Again."))
+        assert (await call).text == "late"
+        assert (await held.complete(HELLO)).text == "Again."
+        await llms.aclose()
+
+
+async def test_a_model_is_made_once_by_calls_that_come_together() -> None:
+    made: list[LLM] = []
+    async with llm_server() as server:
+
+        def make() -> LLM:
+            made.append(ChatLLM("m", base_url=server.base_url_openai))
+            return made[-1]
+
+        llm = DeferredLLM("openai:m", make)
+        assert made == []
+        await asyncio.gather(*(llm.complete(HELLO) for _ in range(5)))
+        assert (len(made), len(server.requests)) == (1, 5)
+        await llm.aclose()
+
+
+@pytest.mark.slow
+def test_no_sdk_is_imported_before_a_model_is_asked() -> None:
+    program = """
+import sys
+from app.providers.llm.pool import LLMs
+from app.providers.llm.registry import create_llm
+llms = LLMs("openai:m", lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k"))
+llms.get(), llms.get("anthropic:m")
+print({"openai", "anthropic"} & set(sys.modules))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "set()"
+
+
+async def test_openai_itself_is_asked_through_its_responses_and_others_through_chat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with llm_server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url_openai)  # for the SDK alone
+        itself = create_llm("openai:m", openai_api_key="k")
+        other = create_llm("openai:m", openai_base_url=server.base_url_openai)
+        for llm in (itself, other):
+            await llm.complete(HELLO)
+            await llm.aclose()
+        paths = [sent.path for sent in server.requests]
+        assert paths == ["/v1/responses", "/v1/chat/completions"]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +147,9 @@ async def test_calls_of_a_provider_are_limited_across_its_models() -> None:
         await asyncio.gather(*(model.complete(HELLO) for model in models * 6))
         assert (len(server.requests), server.max_in_flight) == (12, 3)
         models.append(llms.get("anthropic:c"))
+        await models[-1].complete(HELLO)  # imports the SDK
         await asyncio.gather(*(model.complete(HELLO) for model in models * 6))
-        assert (len(server.requests), server.max_in_flight) == (30, 6)
+        assert (len(server.requests), server.max_in_flight) == (31, 6)
         await llms.aclose()
 
 

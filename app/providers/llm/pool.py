@@ -1,11 +1,14 @@
 """The language models of one process."""
 
 import asyncio
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
 from app.errors import AppError
 from app.providers.llm.base import LLM, Completion, Request
+
+_KEPT = 32
+"""Clients may name models, so there can be any number of them."""
 
 
 class LLMNotConfiguredError(AppError):
@@ -17,14 +20,14 @@ class LLMNotConfiguredError(AppError):
 
 
 class LLMs:
-    """Makes each model once, and lets `concurrency` calls of each provider run at a time."""
+    """Keeps the models used last, and lets `concurrency` calls of each provider run at a time."""
 
     def __init__(
         self, default: str | None, create: Callable[[str], LLM], *, concurrency: int = 8
     ) -> None:
         self._default = default
         self._create = create
-        self._made: dict[str, LLM] = {}
+        self._made: OrderedDict[str, LLM] = OrderedDict()
         self._limits: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(concurrency)
         )
@@ -43,6 +46,10 @@ class LLMs:
             except ValueError as error:
                 raise LLMNotConfiguredError(f"This needs a language model, but {error}.") from error
             self._made[spec] = _Limited(llm, self._limits[spec.partition(":")[0]])
+        self._made.move_to_end(spec)
+        if len(self._made) > _KEPT:
+            # Not closed here: whoever holds it may go on. Its SDK closes it with its last holder.
+            self._made.popitem(last=False)
         return self._made[spec]
 
     async def aclose(self) -> None:

@@ -1,0 +1,278 @@
+"""What is done with memories that are kept already: which are seen together, what they come to."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Self
+
+from app.db import Row
+from app.managers.duplicates import Candidate, fingerprint, near, wording
+from app.managers.extraction import propose
+from app.managers.memories import Ask, Change, Delete, Existing, Insert, Rejected, Shape, Task
+from app.managers.reconciling import Edit, reconcile
+from app.managers.shapes import as_existing
+from app.managers.tools import DELETE, UPDATE
+from app.providers.embeddings.base import Vector
+
+MAX_MEMORIES = 40
+MAX_CHARACTERS = 24_000
+"""Of one batch: some 6,000 tokens, which every model reads with attention."""
+
+_CHARACTERS_BESIDE = 100
+"""What a memory is shown with: its id, kind and dates."""
+
+_SAME = 2.0
+"""Strength of a tie between near duplicates: stronger than any similarity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A stored memory with what decides how it may be treated.
+
+    `fixed` says why it is neither rewritten nor deleted, None where it may be.
+    """
+
+    existing: Existing
+    item_id: int
+    created_at: datetime
+    updated_at: datetime
+    fixed: str | None = None
+    valid_to: datetime | None = None
+    ttl: timedelta | None = None
+    vector: Vector | None = None
+
+    @classmethod
+    def of_row(cls, row: Row) -> Self:
+        """Read a row of items with the vector of its first passage."""
+        existing = as_existing(row, f"i{row['id']}")
+        embedding = row["embedding"]
+        return cls(
+            existing,
+            row["id"],
+            row["created_at"],
+            row["updated_at"],
+            _fixed(row, existing),
+            row["valid_to"],
+            row["ttl"],
+            None if embedding is None else embedding.to_numpy(),
+        )
+
+    @property
+    def candidate(self) -> Candidate:
+        """The memory as one to compare."""
+        return Candidate(self.existing.kind, self.existing.content, self.vector)
+
+    @property
+    def characters(self) -> int:
+        """How much of a prompt it takes."""
+        return len(json.dumps(self.existing.content, ensure_ascii=False)) + _CHARACTERS_BESIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Two memories that are near one another, by the numbers of their items."""
+
+    one: int
+    other: int
+    strength: float  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Edits that are made together or not at all, and the memories that they rest on.
+
+    `formal` of them are known to lose nothing but form. `failure` says why there are none where
+    a model did not do its work.
+    """
+
+    memories: Sequence[Memory]
+    edits: Sequence[Edit] = ()
+    formal: Sequence[Edit] = ()
+    rejected: Sequence[Rejected] = ()
+    failure: str | None = None
+
+
+def batches(memories: Sequence[Memory], ties: Iterable[Tie]) -> list[list[Memory]]:
+    """Return memories of one namespace in batches that fit a model, what is near kept together.
+
+    The strongest ties hold first, and none makes a batch too large; what is left is put beside
+    others, because fewer calls cost less. Memories too large for any batch are left out.
+    """
+    groups = {memory.item_id: [memory] for memory in memories if _fit([memory])}
+    for tie in sorted([*ties, *_same(memories)], key=lambda tie: -tie.strength):
+        one, other = groups.get(tie.one), groups.get(tie.other)
+        if one is not None and other is not None and one is not other and _fit([*one, *other]):
+            one += other
+            groups |= {memory.item_id: one for memory in other}
+    distinct = {id(group): group for group in groups.values()}
+    packed: list[list[Memory]] = []
+    for group in sorted(distinct.values(), key=len, reverse=True):
+        room = next((batch for batch in packed if _fit([*batch, *group])), None)
+        if room is None:
+            packed.append(list(group))
+        else:
+            room += group
+    return [sorted(batch, key=_age) for batch in packed]
+
+
+def merges(memories: Iterable[Memory]) -> list[Part]:
+    """Return how exact and near duplicates among memories of one namespace become one each.
+
+    The oldest keeps its key, and takes on the newest wording and the highest importance.
+    """
+    alike: dict[tuple[str | None, Shape, str], list[Memory]] = defaultdict(list)
+    for memory in memories:
+        if memory.fixed is None or memory.fixed == _PINNED:
+            kind = memory.existing.kind, memory.existing.shape
+            alike[*kind, wording(memory.existing.content)].append(memory)
+    return [
+        _merged(same)
+        for some in alike.values()
+        for same in _duplicates(sorted(some, key=_precedence))
+        if len(same) > 1
+    ]
+
+
+async def tidy(ask: Ask, batch: Sequence[Memory], task: Task, *, namespace: str) -> Part:
+    """Ask a model to put a batch in order; `task` says how. Raises what `ask` raises.
+
+    Where an insert or update could not be carried out, the part has no edits: what was to be
+    deleted may have been meant to go on in it.
+    """
+    by_id = {f"m{number}": memory for number, memory in enumerate(batch, start=1)}
+    shown = [replace(memory.existing, id=id_) for id_, memory in by_id.items()]
+    fixed = {id_: memory.fixed for id_, memory in by_id.items() if memory.fixed}
+    instructions = "\n\n".join(filter(None, [task.instructions, _hands_off(fixed)]))
+    proposed = await propose(ask, replace(task, existing=shown, instructions=instructions))
+    allowed = [change for change in proposed.changes if change.memory_id not in fixed]
+    forbidden = [
+        Rejected(_tool(change), f"the memory {fixed[change.memory_id]}")
+        for change in proposed.changes
+        if change.memory_id in fixed
+    ]
+    rejected = (*proposed.rejected, *forbidden)
+    failure = next((call.reason for call in rejected if call.tool != DELETE), None)
+    if failure is not None:
+        return Part(batch, rejected=rejected, failure=failure)
+    single = {kind.name for kind in task.kinds if kind.single}
+    edits = reconcile(allowed, shown, namespace=namespace, single=single).edits
+    return Part(batch, tuple(edits.values()), rejected=rejected)
+
+
+_PINNED = "is pinned"
+_FOREIGN = "is not a manager's"
+
+
+def _fixed(row: Row, existing: Existing) -> str | None:
+    if row["pinned"]:
+        return _PINNED
+    is_text = existing.content.keys() == {"content"}  # as LangMem's tools write it
+    return _FOREIGN if existing.shape is Shape.VALUE and not is_text else None
+
+
+def _hands_off(fixed: Iterable[str]) -> str | None:
+    ids = ", ".join(fixed)
+    return f"These memories are only for reading, leave them as they are: {ids}." if ids else None
+
+
+def _tool(change: Change) -> str:
+    match change:
+        case Delete():
+            return DELETE
+        case Insert(kind=kind):
+            return kind
+        case _:
+            return UPDATE
+
+
+def _fit(memories: Sequence[Memory]) -> bool:
+    return (
+        len(memories) <= MAX_MEMORIES
+        and sum(memory.characters for memory in memories) <= MAX_CHARACTERS
+    )
+
+
+def _same(memories: Iterable[Memory]) -> list[Tie]:
+    """Return ties between memories of one wording."""
+    alike: dict[str, list[int]] = defaultdict(list)
+    for memory in memories:
+        alike[wording(memory.existing.content)].append(memory.item_id)
+    return [Tie(one, other, _SAME) for ids in alike.values() for one, other in pairwise(ids)]
+
+
+def _age(memory: Memory) -> tuple[datetime, int]:
+    return memory.created_at, memory.item_id
+
+
+def _precedence(memory: Memory) -> tuple[bool, datetime, int]:
+    """Order memories by who stays: pinned ones, then the oldest."""
+    return memory.fixed is None, *_age(memory)
+
+
+def _duplicates(memories: Iterable[Memory]) -> list[list[Memory]]:
+    """Group memories of one wording so that any two of a group are duplicates."""
+    groups: list[list[Memory]] = []
+    for memory in memories:
+        for group in groups:
+            if memory.fixed is None and all(_are_one(memory, other) for other in _forms(group)):
+                group.append(memory)
+                break
+        else:
+            groups.append([memory])
+    return groups
+
+
+def _forms(group: Sequence[Memory]) -> list[Memory]:
+    """Return one memory of each fingerprint and time, whoever is like them is like all."""
+    return list({_form(memory): memory for memory in group}.values())
+
+
+def _form(memory: Memory) -> tuple[object, ...]:
+    return fingerprint(memory.existing.content), memory.existing.valid_from
+
+
+def _are_one(a: Memory, b: Memory) -> bool:
+    """Tell whether two memories say the same of the same time, for as long."""
+    since = {a.existing.valid_from, b.existing.valid_from} - {None}
+    same_time = len(since) < 2 and a.valid_to == b.valid_to and a.ttl == b.ttl
+    return same_time and near(a.candidate, b.candidate)
+
+
+def _merged(same: Sequence[Memory]) -> Part:
+    kept, *others = same
+    before = kept.existing
+    newest = kept if kept.fixed else max(same, key=lambda memory: memory.updated_at)
+    known = [m.existing.importance for m in same if m.existing.importance is not None]
+    since = [m.existing.valid_from for m in same if m.existing.valid_from is not None]
+    after = replace(
+        _edit(before),
+        content=newest.existing.content,
+        importance=max(known, default=None),
+        valid_from=next(iter(since), None),
+    )
+    edits = [] if kept.fixed or after == _edit(before) else [after]
+    for other in others:
+        reason = f"says what {before.key} says"
+        edits.append(replace(_edit(other.existing), content=None, reason=reason))
+    there = {fingerprint(memory.content) for memory in (before, newest.existing)}
+    formal = [
+        edit for edit in edits
+        if edit.before and fingerprint(edit.before.content) in there
+        and (edit.content is None or len(there) == 1)
+    ]  # fmt: skip
+    return Part(same, edits, formal)
+
+
+def _edit(memory: Existing) -> Edit:
+    return Edit(
+        memory,
+        memory.namespace,
+        memory.key,
+        memory.kind,
+        memory.content,
+        memory.importance,
+        memory.valid_from,
+    )

@@ -60,6 +60,12 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         Verb.JOBS,
         {"json": {"namespace": ["users", "alice"], "strategy": "duplicates"}},
     ),
+    "summarize": (
+        "POST",
+        "/v1/jobs/summarize",
+        Verb.JOBS,
+        {"json": {"messages": [["user", "I love ramen."]], "max_tokens": 1000}},
+    ),
     "delete_manager": ("DELETE", "/v1/managers/notes", Verb.ADMIN, {}),
 }
 """In an order in which each succeeds after those before it."""

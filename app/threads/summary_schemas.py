@@ -132,6 +132,11 @@ class SummarizeRequest(Schema):
         return SUMMARY_TOKENS if self.max_summary_tokens is None else self.max_summary_tokens
 
     @property
+    def told_tokens(self) -> int:
+        """Length of the summary that the model is told; a number of messages says none."""
+        return SUMMARY_TOKENS if self.token_counter == "messages" else self.summary_tokens
+
+    @property
     def budget(self) -> Budget:
         """How much room there is."""
         total = self.max_tokens or 0

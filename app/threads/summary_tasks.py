@@ -124,7 +124,7 @@ class SummarizeHandler:
             [entry.turn for entry in found.read],
             running.text if running else None,
             body.instructions,
-            body.summary_tokens,
+            body.told_tokens,
         )
         return (running or _EMPTY).extended(text, found.gone)
 

@@ -119,6 +119,18 @@ async def test_a_conversation_is_shortened(summaries: Summaries, llm: LLMServer)
     assert job["spent"]["model_calls"] == 1
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [(SMALL, 192), ({"max_tokens": 40, "max_summary_tokens": 36}, 27)],
+)
+async def test_the_model_is_told_how_long_the_summary_may_be(
+    summaries: Summaries, llm: LLMServer, limits: JSON, words: int
+) -> None:
+    llm.script.append(answers("They counted."))
+    await summaries.result(messages=TALK, **limits)
+    assert f"at most about {words} words" in llm.requests[0].system
+
+
 async def test_going_on_from_a_result_extends_its_summary(
     summaries: Summaries, llm: LLMServer
 ) -> None:

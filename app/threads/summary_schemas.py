@@ -18,7 +18,7 @@ from app.schemas import Number, Schema
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
 from app.threads.summaries import Budget, RunningSummary, summed_up_before, without_system
-from app.threads.summary_messages import COUNTERS, CounterName, Entry, read
+from app.threads.summary_messages import COUNTERS, CounterName, Entry, one_each, read
 
 MAX_SUMMARIZED = 100_000
 SUMMARY_TOKENS = 256
@@ -134,7 +134,7 @@ class SummarizeRequest(Schema):
     @property
     def told_tokens(self) -> int:
         """Length of the summary that the model is told; a number of messages says none."""
-        return SUMMARY_TOKENS if self.token_counter == "messages" else self.summary_tokens
+        return SUMMARY_TOKENS if self.budget.counter is one_each else self.summary_tokens
 
     @property
     def budget(self) -> Budget:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Self
 
 from app.db import Row
-from app.managers.duplicates import Candidate, fingerprint, near, wording
+from app.managers.duplicates import Candidate, articles, fingerprint, near, wording
 from app.managers.extraction import propose
 from app.managers.memories import Ask, Change, Delete, Existing, Insert, Rejected, Shape, Task
 from app.managers.reconciling import Edit, reconcile
@@ -121,7 +121,8 @@ def batches(memories: Sequence[Memory], ties: Iterable[Tie]) -> list[list[Memory
 def merges(memories: Iterable[Memory]) -> list[Part]:
     """Return how exact and near duplicates among memories of one namespace become one each.
 
-    The oldest keeps its key, and takes on the newest wording and the highest importance.
+    The oldest keeps its key, and takes on the newest of the fullest wordings and the highest
+    importance.
     """
     alike: dict[tuple[str | None, Shape, str], list[Memory]] = defaultdict(list)
     for memory in memories:
@@ -244,7 +245,7 @@ def _are_one(a: Memory, b: Memory) -> bool:
 def _merged(same: Sequence[Memory]) -> Part:
     kept, *others = same
     before = kept.existing
-    newest = kept if kept.fixed else max(same, key=lambda memory: memory.updated_at)
+    newest = kept if kept.fixed else max(same, key=_wording)
     known = [m.existing.importance for m in same if m.existing.importance is not None]
     since = [m.existing.valid_from for m in same if m.existing.valid_from is not None]
     after = replace(
@@ -264,6 +265,12 @@ def _merged(same: Sequence[Memory]) -> Part:
         and (edit.content is None or len(there) == 1)
     ]  # fmt: skip
     return Part(same, edits, formal)
+
+
+def _wording(memory: Memory) -> tuple[int, datetime]:
+    """Order wordings by how exact they are, then by how new: "dog" is less than "the dog"."""
+    present = [article for article in articles(memory.existing.content) if article is not None]
+    return len(present), memory.updated_at
 
 
 def _edit(memory: Existing) -> Edit:

@@ -62,6 +62,18 @@ def near(a: Candidate, b: Candidate) -> bool:
     return wording(a.content) == wording(b.content) and _articles_agree(a.content, b.content)
 
 
+def articles(content: Mapping[str, Any]) -> list[str | None]:
+    """Return the article, or None, before every word, in the order of sorted keys."""
+    found: list[str | None] = []
+
+    def note(text: str) -> str:
+        found.extend(article for _, article in _words(text))
+        return text
+
+    _with_strings(content, note)
+    return found
+
+
 def _canonical(content: Any, of_string: _Strings) -> str:
     form = _with_strings(content, of_string)
     return json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -136,17 +148,5 @@ def _expanded(word: str) -> list[str]:
 
 def _articles_agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Tell whether one only leaves out articles that the other has, and never has others."""
-    pairs = zip(_articles(a), _articles(b), strict=True)
+    pairs = zip(articles(a), articles(b), strict=True)
     return all(first is None or second is None or first == second for first, second in pairs)
-
-
-def _articles(content: Mapping[str, Any]) -> list[str | None]:
-    """Return the article, or None, before every word, in the order of sorted keys."""
-    found: list[str | None] = []
-
-    def note(text: str) -> str:
-        found.extend(article for _, article in _words(text))
-        return text
-
-    _with_strings(content, note)
-    return found

@@ -15,8 +15,10 @@ from app.config import Settings
 from app.jobs.job import State
 from app.managers.applying import Applier
 from app.managers.consolidate_tasks import ConsolidateHandler
+from app.managers.review import ReviewService
 from app.managers.schemas import ConsolidateRequest
 from app.managers.service import ManagerService
+from app.managers.undo import UndoService
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMs
@@ -409,6 +411,33 @@ async def test_exact_duplicates_never_wait_for_a_review(tidied: Tidied) -> None:
     for number in range(8):
         await tidied.put(str(number), "Ana likes tea")
     assert (await tidied.result(strategy="duplicates"))["counts"] == counts(deleted=7, unchanged=1)
+
+
+async def test_undo_brings_everything_back(tidied: Tidied) -> None:
+    await tidied.put("a", "Ana lives in Porto", importance=0.7, source={"thread_id": "t"})
+    await tidied.put("b", "Ana lives in Lisbon", valid_from="2025-05-01T00:00:00Z")
+    await tidied.put("c", "Ana likes tea")
+    before = [await tidied.item(key) for key in "abc"]
+    tidied.model.script += [
+        calls(update("m1", "Ana lives in Lisbon"), delete("m2"), insert("Ana is well"))
+    ]
+    row = await tidied.consolidate(manager={"max_change_share": 1})
+    assert await tidied.count() == 3
+    undone = await UndoService.build(tidied.resources).undo(OPEN, row["id"])
+    assert json.loads(undone["result"])["counts"] == json.loads(row["result"])["counts"]
+    after = [await tidied.item(key) for key in "abc"]
+    for name in ("value", "importance", "valid_from", "source", "pinned"):
+        assert [item[name] for item in after] == [item[name] for item in before]
+    assert await tidied.keys() == ["a", "b", "c"]
+
+
+async def test_what_was_reviewed_and_applied_is_not_looked_at_again(tidied: Tidied) -> None:
+    await tidied.put("a", "Ana likes tea", importance=0.1)
+    await tidied.put("b", "Ana likes tea", importance=0.2)
+    row = await tidied.consolidate(strategy="duplicates", apply="review")
+    await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
+    assert await tidied.keys() == ["a"]
+    assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
 
 
 async def test_every_change_waits_where_the_manager_says_so(tidied: Tidied) -> None:

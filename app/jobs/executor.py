@@ -72,11 +72,7 @@ class Executor:
     ) -> None:
         async with self._database.transaction(EVERYTHING) as connection:
             await queue.give_up(
-                connection,
-                job,
-                error,
-                retry_after=retry_after,
-                backoff_seconds=self._settings.job_backoff_seconds,
+                connection, job, error, retry_after=retry_after, settings=self._settings
             )
 
     def _judged(self, error: Exception) -> tuple[dict[str, str], float | None]:

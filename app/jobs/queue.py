@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.config import Settings
 from app.db import Connection
 from app.jobs.job import COLUMNS, Job
 from app.jobs.repository import TELL
@@ -64,7 +65,12 @@ WHERE jobs.id = held.id AND jobs.attempt = held.attempt AND state = 'running'
 RETURNING jobs.id, jobs.attempt, cancel_requested
 """
 
-_BACKOFF = "least($2 * 2 ^ (attempt - 1), 3600) * (0.75 + random() / 2)"
+# $2: the first pause; $3: how many attempts a job has. Those handed back, and those before it was
+# queued again by hand, do not make the pause longer.
+_BACKOFF = """
+least($2 * 2 ^ least(greatest($3 - (max_attempts - attempt) - 1, 0), 20), 3600)
+    * (0.75 + random() / 2)
+"""
 
 _RESCUE = f"""
 WITH lost AS (
@@ -85,19 +91,19 @@ WITH lost AS (
 {TELL}
 """
 
-# Ends an attempt that did not finish. $4: the error; $5: whether another attempt may help; $6: at
+# Ends an attempt that did not finish. $5: the error; $6: whether another attempt may help; $7: at
 # the earliest after so many seconds.
 _GIVE_UP = f"""
 WITH changed AS (
     UPDATE jobs SET
         state = CASE WHEN cancel_requested THEN 'cancelled'
-            WHEN $5 AND attempt < max_attempts THEN 'queued' ELSE 'failed' END,
-        error = CASE WHEN NOT cancel_requested THEN $4::jsonb END,
-        run_at = clock_timestamp() + make_interval(secs => greatest($6, {_BACKOFF})),
-        finished_at = CASE WHEN cancel_requested OR NOT ($5 AND attempt < max_attempts)
+            WHEN $6 AND attempt < max_attempts THEN 'queued' ELSE 'failed' END,
+        error = CASE WHEN NOT cancel_requested THEN $5::jsonb END,
+        run_at = clock_timestamp() + make_interval(secs => greatest($7, {_BACKOFF})),
+        finished_at = CASE WHEN cancel_requested OR NOT ($6 AND attempt < max_attempts)
             THEN clock_timestamp() END,
         worker = NULL, lease_until = NULL, events = events + 1
-    WHERE id = $1 AND attempt = $3 AND state = 'running'
+    WHERE id = $1 AND attempt = $4 AND state = 'running'
     RETURNING *
 )
 {TELL}
@@ -178,10 +184,12 @@ async def extend(
     return {(row["id"], row["attempt"]) for row in rows if not row["cancel_requested"]}
 
 
-async def rescue(connection: Connection, backoff_seconds: float) -> list[str]:
+async def rescue(connection: Connection, settings: Settings) -> list[str]:
     """Take jobs from workers that fell silent, to be tried again or given up; return their ids."""
     error = {"code": "worker_lost", "detail": "The worker stopped in the middle of the job."}
-    rows = await connection.fetch(_RESCUE, json.dumps(error), backoff_seconds)
+    rows = await connection.fetch(
+        _RESCUE, json.dumps(error), settings.job_backoff_seconds, settings.job_attempts
+    )
     return [row["id"] for row in rows]
 
 
@@ -191,7 +199,7 @@ async def give_up(
     error: Mapping[str, Any],
     *,
     retry_after: float | None,
-    backoff_seconds: float,
+    settings: Settings,
 ) -> None:
     """End an attempt that failed: cancelled if that was asked for, queued again, or failed.
 
@@ -200,7 +208,8 @@ async def give_up(
     await connection.execute(
         _GIVE_UP,
         job.id,
-        backoff_seconds,
+        settings.job_backoff_seconds,
+        settings.job_attempts,
         job.attempt,
         json.dumps(error, ensure_ascii=False),
         retry_after is not None,

@@ -147,7 +147,7 @@ class JobWorker:
         async with self._database.transaction(EVERYTHING) as connection:
             await queue.seen(connection, self.id, self._settings.job_concurrency)
             kept = await self._extend(connection, held)
-            rescued = await queue.rescue(connection, self._settings.job_backoff_seconds)
+            rescued = await queue.rescue(connection, self._settings)
         _stop_others(held, kept)
         if rescued:
             _logger.warning("jobs of a lost worker taken up", jobs=rescued)

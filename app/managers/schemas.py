@@ -18,7 +18,13 @@ from pydantic import (
 
 from app.errors import InvalidRequestError
 from app.managers.json_schemas import check_object_schema, validator_of
-from app.managers.kinds import check_built_in, check_kind_name, check_names_differ, resolve_kinds
+from app.managers.kinds import (
+    BUILT_IN,
+    check_built_in,
+    check_kind_name,
+    check_names_differ,
+    resolve_kinds,
+)
 from app.managers.memories import Kind
 from app.managers.placing import check_template
 from app.namespaces import MAX_DEPTH
@@ -106,7 +112,9 @@ ObjectSchema = Annotated[
     AfterValidator(check_object_schema),
 ]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), Number]
-BuiltInKind = Annotated[str, AfterValidator(check_built_in)]
+BuiltInKind = Annotated[
+    str, Field(json_schema_extra={"enum": list(BUILT_IN)}), AfterValidator(check_built_in)
+]
 
 
 class KindSchema(Schema):
@@ -157,7 +165,7 @@ class ManagerConfig(Schema):
     )
     kinds: (
         Annotated[
-            list[Annotated[str | KindSchema, _by_json_type(BuiltInKind, KindSchema)]],
+            list[Annotated[BuiltInKind | KindSchema, _by_json_type(BuiltInKind, KindSchema)]],
             Field(min_length=1, max_length=MAX_KINDS),
         ]
         | None
@@ -350,7 +358,7 @@ class ExistingMemory(Schema):
 
 
 ManagerReference = Annotated[
-    str | ManagerConfig,
+    ManagerName | ManagerConfig,
     _by_json_type(ManagerName, ManagerConfig),
     Field(description="The name of a stored manager, or a configuration for this job alone."),
 ]
@@ -375,7 +383,11 @@ class ExtractRequest(Schema):
     messages: Annotated[list[ConversationMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     existing: (
         Annotated[
-            list[Annotated[str | ExistingMemory, _by_json_type(Instructions, ExistingMemory)]],
+            list[
+                Annotated[
+                    Instructions | ExistingMemory, _by_json_type(Instructions, ExistingMemory)
+                ]
+            ],
             Field(max_length=MAX_EXISTING),
         ]
         | None

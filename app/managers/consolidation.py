@@ -1,4 +1,4 @@
-"""What is done with memories that are kept already: which are seen together, what they come to."""
+"""Memories that are kept already: which are looked at together, and which become one."""
 
 import json
 from collections import defaultdict
@@ -10,11 +10,9 @@ from typing import Self
 
 from app.db import Row
 from app.managers.duplicates import Candidate, articles, fingerprint, near, wording
-from app.managers.extraction import propose
-from app.managers.memories import Ask, Change, Delete, Existing, Insert, Rejected, Shape, Task
-from app.managers.reconciling import Edit, reconcile
+from app.managers.memories import Existing, Rejected, Shape
+from app.managers.reconciling import Edit
 from app.managers.shapes import as_existing
-from app.managers.tools import DELETE, UPDATE
 from app.providers.embeddings.base import Vector
 
 MAX_MEMORIES = 40
@@ -43,10 +41,12 @@ class Memory:
     valid_to: datetime | None = None
     ttl: timedelta | None = None
     vector: Vector | None = None
+    uses: int = 0
+    last_used_at: datetime | None = None
 
     @classmethod
     def of_row(cls, row: Row) -> Self:
-        """Read a row of items with the vector of its first passage."""
+        """Read a row of items with their uses and the vector of the first passage."""
         existing = as_existing(row, f"i{row['id']}")
         embedding = row["embedding"]
         return cls(
@@ -58,6 +58,8 @@ class Memory:
             row["valid_to"],
             row["ttl"],
             None if embedding is None else embedding.to_numpy(),
+            row["uses"] or 0,
+            row["last_used_at"],
         )
 
     @property
@@ -137,32 +139,6 @@ def merges(memories: Iterable[Memory]) -> list[Part]:
     ]
 
 
-async def tidy(ask: Ask, batch: Sequence[Memory], task: Task, *, namespace: str) -> Part:
-    """Ask a model to put a batch in order; `task` says how. Raises what `ask` raises.
-
-    Where an insert or update could not be carried out, the part has no edits: what was to be
-    deleted may have been meant to go on in it.
-    """
-    by_id = {f"m{number}": memory for number, memory in enumerate(batch, start=1)}
-    shown = [replace(memory.existing, id=id_) for id_, memory in by_id.items()]
-    fixed = {id_: memory.fixed for id_, memory in by_id.items() if memory.fixed}
-    instructions = "\n\n".join(filter(None, [task.instructions, _hands_off(fixed)]))
-    proposed = await propose(ask, replace(task, existing=shown, instructions=instructions))
-    allowed = [change for change in proposed.changes if change.memory_id not in fixed]
-    forbidden = [
-        Rejected(_tool(change), f"the memory {fixed[change.memory_id]}")
-        for change in proposed.changes
-        if change.memory_id in fixed
-    ]
-    rejected = (*proposed.rejected, *forbidden)
-    failure = next((call.reason for call in rejected if call.tool != DELETE), None)
-    if failure is not None:
-        return Part(batch, rejected=rejected, failure=failure)
-    single = {kind.name for kind in task.kinds if kind.single}
-    edits = reconcile(allowed, shown, namespace=namespace, single=single).edits
-    return Part(batch, tuple(edits.values()), rejected=rejected)
-
-
 _PINNED = "is pinned"
 _FOREIGN = "is not a manager's"
 
@@ -172,21 +148,6 @@ def _fixed(row: Row, existing: Existing) -> str | None:
         return _PINNED
     is_text = existing.content.keys() == {"content"}  # as LangMem's tools write it
     return _FOREIGN if existing.shape is Shape.VALUE and not is_text else None
-
-
-def _hands_off(fixed: Iterable[str]) -> str | None:
-    ids = ", ".join(fixed)
-    return f"These memories are only for reading, leave them as they are: {ids}." if ids else None
-
-
-def _tool(change: Change) -> str:
-    match change:
-        case Delete():
-            return DELETE
-        case Insert(kind=kind):
-            return kind
-        case _:
-            return UPDATE
 
 
 def _fit(memories: Sequence[Memory]) -> bool:

@@ -8,7 +8,7 @@ from itertools import chain
 
 from asyncpg import Record
 
-from app.db import Connection, Row
+from app.db import Connection
 from app.managers.consolidation import Memory, Tie
 from app.managers.verbatim import KIND
 from app.namespaces import Range
@@ -30,9 +30,11 @@ _AT_ONCE = 20
 # The first passage has the memory's vector; longer memories are compared by their beginning.
 # A message has its place in a conversation, which goes on without it in another way.
 _ROWS = f"""
-SELECT items.id, embedding, {", ".join(f"items.{column}" for column in COLUMNS.split(", "))}
+SELECT items.id, embedding, uses, last_used_at,
+    {", ".join(f"items.{column}" for column in COLUMNS.split(", "))}
 FROM items LEFT JOIN passages ON passages.namespace = items.namespace
     AND passages.key = items.key AND index_id = $1 AND ordinal = 0
+LEFT JOIN item_usage ON item_usage.namespace = items.namespace AND item_usage.item_id = items.id
 WHERE (items.expires_at IS NULL OR items.expires_at > $2)
     AND (items.thread_id IS NULL OR items.value ->> 'kind' IS DISTINCT FROM '{KIND}')
 """
@@ -113,9 +115,10 @@ ON CONFLICT (namespace) DO UPDATE SET consolidated_until = excluded.consolidated
 
 _ADD_USES = """
 INSERT INTO item_usage AS present (namespace, item_id, uses, last_used_at)
-SELECT items.namespace, id, sum(uses), max(last_used_at)
-FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) AS more (id, uses, last_used_at)
-JOIN items USING (id) WHERE items.namespace >= $4 AND items.namespace < $5 GROUP BY 1, 2
+SELECT namespace, item_id, sum(uses), max(last_used_at)
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[])
+    AS more (namespace, item_id, uses, last_used_at)
+GROUP BY namespace, item_id
 ON CONFLICT (namespace, item_id) DO UPDATE SET uses = present.uses + excluded.uses,
     last_used_at = greatest(present.last_used_at, excluded.last_used_at)
 """
@@ -217,17 +220,13 @@ async def name_follow_up(connection: Connection, job_id: str, follow_up: str) ->
     )
 
 
-async def add_uses(
-    connection: Connection, scope: Range, kept: Sequence[int], uses: Sequence[Row]
-) -> None:
-    """Count uses of items that ended as uses of those, one for each, that they became one with."""
-    counts = [row["uses"] for row in uses]
-    last = [row["last_used_at"] for row in uses]
-    await connection.execute(_ADD_USES, list(kept), counts, last, scope.low, scope.high)
-
-
-async def find_uses(connection: Connection, ids: Iterable[int]) -> list[Record]:
-    """Return how often and when last items were used."""
-    return await connection.fetch(
-        "SELECT item_id, uses, last_used_at FROM item_usage WHERE item_id = ANY($1)", list(ids)
+async def add_uses(connection: Connection, merged: Sequence[tuple[Memory, Memory]]) -> None:
+    """Count uses of memories as uses of those, before them, that they became one with."""
+    used = [(kept, ended) for kept, ended in merged if ended.uses]
+    await connection.execute(
+        _ADD_USES,
+        [kept.existing.namespace for kept, _ in used],
+        [kept.item_id for kept, _ in used],
+        [ended.uses for _, ended in used],
+        [ended.last_used_at for _, ended in used],
     )

@@ -20,6 +20,7 @@ from app.managers.schemas import ConsolidateRequest
 from app.managers.service import ManagerService
 from app.managers.undo import UndoService
 from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMs
 from app.resources import Resources, open_resources
@@ -488,6 +489,43 @@ async def test_a_duplicate_stays_where_the_other_one_ends_meanwhile(
     result = await tidied.result(strategy="duplicates")
     assert result["counts"] == counts(unchanged=2, rejected=1)
     assert await tidied.keys() == ["b"]
+
+
+async def test_batches_without_a_change_are_not_sent_again(tidied: Tidied) -> None:
+    for number in range(50):
+        await tidied.put(f"k{number}", f"The shelf {number} of Ana has {number} figs")
+    assert (await tidied.result())["batches"] == 2
+    await tidied.put("new", "The shelf 50 of Ana has 50 figs")
+    assert (await tidied.result())["batches"] == 1
+
+
+async def test_a_failing_provider_is_tried_again_and_changes_nothing(tidied: Tidied) -> None:
+    await tidied.put("a", "Ana lives in Porto")
+    await tidied.put("b", "Ana lives in Lisbon")
+
+    async def fail() -> None:
+        raise UnavailableError("scripted")
+
+    tidied.model.script += [fail, calls(delete("m1"))]
+    row = await tidied.consolidate()
+    assert (row["state"], row["attempt"]) == (State.SUCCEEDED, 2)
+    assert await tidied.keys() == ["b"]
+
+
+@pytest.mark.slow
+async def test_a_transaction_under_way_holds_the_mark_back(
+    database_url: str, embedder: FakeEmbedder
+) -> None:
+    settings = quick(Settings(database_url=database_url, database_pool_size=8))
+    async with open_resources(settings, embedder=embedder) as resources:
+        tidied = Tidied(resources, RunningClock(), ScriptedLLM())
+        async with resources.database.transaction("") as writing:
+            await writing.execute("SELECT 1")
+            await tidied.put("a", "Ana likes tea")
+            assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
+            assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
+        assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
+        assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from app.managers.consolidation import (
     Tie,
     batches,
     merges,
-    tidy,
 )
 from app.managers.memories import Existing, Shape
+from app.managers.tidying import tidy
 from tests.managers.scripted import (
     NOTHING,
     ScriptedModel,

@@ -1,4 +1,4 @@
-"""HTTP routes of managers, and those that submit their jobs."""
+"""HTTP routes of managers."""
 
 from typing import Annotated
 
@@ -9,18 +9,12 @@ from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
-from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers import encoding
 from app.managers.errors import (
-    InvalidMessageError,
     ManagerNotFoundError,
     ManagerPreconditionError,
-    MissingVariableError,
-    UnknownVariableError,
 )
 from app.managers.schemas import (
-    ConsolidateRequest,
-    ExtractRequest,
     ListManagers,
     Manager,
     ManagerConfig,
@@ -29,7 +23,6 @@ from app.managers.schemas import (
 )
 from app.managers.service import ManagerService
 from app.problems import problem_responses
-from app.providers.llm.pool import LLMNotConfiguredError
 from app.queries import query_parameters, read_query
 from app.responses import json_response
 from app.store.preconditions import etag
@@ -42,7 +35,6 @@ ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The manager's ver
 Name = Annotated[ManagerName, Path(description="Name of the manager.")]
 
 router = APIRouter(prefix="/managers", tags=["managers"])
-job_router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
 def service_of(request: Request) -> ManagerService:
@@ -111,44 +103,3 @@ async def list_managers(request: Request, access: AccessDep) -> Response:
 async def delete_manager(request: Request, name: Name, access: AccessDep) -> Response:
     await service_of(request).delete(access, name, precondition_of(request))
     return Response(status_code=204)
-
-
-@job_router.post(
-    "/extract",
-    operation_id="extract_memories",
-    openapi_extra={"parameters": SUBMIT_PARAMETERS},
-    summary="Extract memories from a conversation",
-    status_code=202,
-    responses={
-        **SUBMIT_RESPONSES,
-        **problem_responses(
-            *SUBMIT_ERRORS,
-            ManagerNotFoundError,
-            MissingVariableError,
-            UnknownVariableError,
-            InvalidMessageError,
-            LLMNotConfiguredError,
-        ),
-    },
-)
-async def extract_memories(request: Request, body: ExtractRequest, access: AccessDep) -> Response:
-    new = await service_of(request).plan_extract(access, body)
-    return await submit(request, access, new)
-
-
-@job_router.post(
-    "/consolidate",
-    operation_id="consolidate_memories",
-    openapi_extra={"parameters": SUBMIT_PARAMETERS},
-    summary="Tidy up the memories at and below a namespace",
-    status_code=202,
-    responses={
-        **SUBMIT_RESPONSES,
-        **problem_responses(*SUBMIT_ERRORS, ManagerNotFoundError, LLMNotConfiguredError),
-    },
-)
-async def consolidate_memories(
-    request: Request, body: ConsolidateRequest, access: AccessDep
-) -> Response:
-    new = await service_of(request).plan_consolidate(access, body)
-    return await submit(request, access, new)

@@ -1,6 +1,5 @@
 """Bodies of the routes of managers, and of the jobs that managers describe."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -10,13 +9,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from app.errors import InvalidRequestError
 from app.managers.json_schemas import check_object_schema, validator_of
 from app.managers.kinds import (
     BUILT_IN,
@@ -27,6 +24,7 @@ from app.managers.kinds import (
 )
 from app.managers.memories import Kind
 from app.managers.placing import check_template
+from app.managers.reading import by_json_type, storable_json, text_or_blocks, unwrapped
 from app.namespaces import MAX_DEPTH
 from app.schemas import (
     CLEAN,
@@ -41,7 +39,6 @@ from app.schemas import (
     storable,
 )
 from app.store.schemas import MAX_INTEGER, Seconds
-from app.store.values import check_json
 
 MAX_KINDS = 20
 MAX_PHASES = 10
@@ -63,28 +60,6 @@ Tidying: TypeAlias = Literal["llm", "duplicates"]
 Apply: TypeAlias = Literal["auto", "review"]
 
 
-def _storable_json(value: dict[str, Any]) -> dict[str, Any]:
-    try:
-        check_json(value, "$")
-    except InvalidRequestError as error:
-        raise ValueError(error.detail.removesuffix(".")) from error
-    return value
-
-
-def _by_json_type(text: Any, model: type[BaseModel]) -> BeforeValidator:
-    """Read text or an object by what it is, so that errors name the field and no alternative."""
-    adapter = TypeAdapter(text)
-
-    def read(value: object) -> object:
-        if isinstance(value, str):
-            return adapter.validate_python(value)
-        if isinstance(value, dict | model):
-            return model.model_validate(value)
-        raise ValueError("is neither text nor a JSON object; send one of them")
-
-    return BeforeValidator(read)
-
-
 ManagerName = Annotated[str, Field(pattern=MANAGER_NAME, examples=["user-memories"])]
 ModelName = Annotated[
     str,
@@ -104,11 +79,11 @@ Id = Annotated[
     Field(min_length=1, max_length=MAX_ID_CHARACTERS, json_schema_extra=CLEAN),
     AfterValidator(storable),
 ]
-JsonObject = Annotated[dict[str, Any], Field(title="Value"), AfterValidator(_storable_json)]
+JsonObject = Annotated[dict[str, Any], Field(title="Value"), AfterValidator(storable_json)]
 ObjectSchema = Annotated[
     dict[str, Any],
     Field(title="ObjectSchema", description="A JSON Schema (draft 2020-12) of an object."),
-    AfterValidator(_storable_json),
+    AfterValidator(storable_json),
     AfterValidator(check_object_schema),
 ]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), Number]
@@ -165,7 +140,7 @@ class ManagerConfig(Schema):
     )
     kinds: (
         Annotated[
-            list[Annotated[BuiltInKind | KindSchema, _by_json_type(BuiltInKind, KindSchema)]],
+            list[Annotated[BuiltInKind | KindSchema, by_json_type(BuiltInKind, KindSchema)]],
             Field(min_length=1, max_length=MAX_KINDS),
         ]
         | None
@@ -280,12 +255,6 @@ class ListManagers(Schema):
 ContentBlocks = Annotated[list[Any], Field(title="ContentBlocks")]
 
 
-def _text_or_blocks(content: object) -> object:
-    if content is None or isinstance(content, str | list):
-        return content
-    raise ValueError("is neither text nor a list of content blocks; send one of them")
-
-
 class ConversationMessage(BaseModel):
     """A message of a conversation, as OpenAI, Anthropic or LangChain have it.
 
@@ -301,7 +270,7 @@ class ConversationMessage(BaseModel):
     type: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="human, ai, system or tool, as LangChain has it."
     )
-    content: Annotated[str | ContentBlocks | None, BeforeValidator(_text_or_blocks)] = Field(
+    content: Annotated[str | ContentBlocks | None, BeforeValidator(text_or_blocks)] = Field(
         None, description="Text, or blocks of text, tool_use, tool_result, image and others."
     )
     name: Annotated[Clean, Field(max_length=256)] | None = Field(
@@ -315,36 +284,16 @@ class ConversationMessage(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _unwrap(cls, message: object) -> object:
-        return _unwrapped(message)
+        return unwrapped(message)
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> Self:
-        _storable_json(self.members())
+        storable_json(self.members())
         return self
 
     def members(self) -> dict[str, Any]:
         """Return the message as it is stored."""
         return self.model_dump(mode="json", exclude_unset=True)
-
-
-def _unwrapped(message: object) -> object:
-    """Return a pair, or one of LangChain's two wrappings of a message, as a plain object."""
-    if isinstance(message, list | tuple):
-        if len(message) != 2:
-            raise ValueError('is a list; send an object, or a pair such as ["user", "Hello"]')
-        return {"role": message[0], "content": message[1]}
-    if not isinstance(message, Mapping):
-        return message
-    if "lc" in message and isinstance(kwargs := message.get("kwargs"), Mapping):
-        return {"type": _class_name(message.get("id")), **kwargs}
-    if "content" not in message and isinstance(data := message.get("data"), Mapping):
-        return {"type": message.get("type"), **data}
-    return message
-
-
-def _class_name(path: object) -> object:
-    """Return the last part of `["langchain", "schema", "messages", "HumanMessage"]`."""
-    return path[-1] if isinstance(path, list) and path else None
 
 
 class ExistingMemory(Schema):
@@ -359,7 +308,7 @@ class ExistingMemory(Schema):
 
 ManagerReference = Annotated[
     ManagerName | ManagerConfig,
-    _by_json_type(ManagerName, ManagerConfig),
+    by_json_type(ManagerName, ManagerConfig),
     Field(description="The name of a stored manager, or a configuration for this job alone."),
 ]
 
@@ -384,9 +333,7 @@ class ExtractRequest(Schema):
     existing: (
         Annotated[
             list[
-                Annotated[
-                    Instructions | ExistingMemory, _by_json_type(Instructions, ExistingMemory)
-                ]
+                Annotated[Instructions | ExistingMemory, by_json_type(Instructions, ExistingMemory)]
             ],
             Field(max_length=MAX_EXISTING),
         ]

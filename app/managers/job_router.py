@@ -1,0 +1,59 @@
+"""HTTP routes that submit the jobs of managers."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.auth.dependencies import AccessDep
+from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
+from app.managers.errors import (
+    InvalidMessageError,
+    ManagerNotFoundError,
+    MissingVariableError,
+    UnknownVariableError,
+)
+from app.managers.router import service_of
+from app.managers.schemas import ConsolidateRequest, ExtractRequest
+from app.problems import problem_responses
+from app.providers.llm.pool import LLMNotConfiguredError
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+@router.post(
+    "/extract",
+    operation_id="extract_memories",
+    openapi_extra={"parameters": SUBMIT_PARAMETERS},
+    summary="Extract memories from a conversation",
+    status_code=202,
+    responses={
+        **SUBMIT_RESPONSES,
+        **problem_responses(
+            *SUBMIT_ERRORS,
+            ManagerNotFoundError,
+            MissingVariableError,
+            UnknownVariableError,
+            InvalidMessageError,
+            LLMNotConfiguredError,
+        ),
+    },
+)
+async def extract_memories(request: Request, body: ExtractRequest, access: AccessDep) -> Response:
+    new = await service_of(request).plan_extract(access, body)
+    return await submit(request, access, new)
+
+
+@router.post(
+    "/consolidate",
+    operation_id="consolidate_memories",
+    openapi_extra={"parameters": SUBMIT_PARAMETERS},
+    summary="Tidy up the memories at and below a namespace",
+    status_code=202,
+    responses={
+        **SUBMIT_RESPONSES,
+        **problem_responses(*SUBMIT_ERRORS, ManagerNotFoundError, LLMNotConfiguredError),
+    },
+)
+async def consolidate_memories(
+    request: Request, body: ConsolidateRequest, access: AccessDep
+) -> Response:
+    new = await service_of(request).plan_consolidate(access, body)
+    return await submit(request, access, new)

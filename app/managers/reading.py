@@ -1,0 +1,59 @@
+"""Reading JSON that may come in one of several forms."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, TypeAdapter
+
+from app.errors import InvalidRequestError
+from app.store.values import check_json
+
+
+def storable_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the value; ValueError, naming the place, when PostgreSQL cannot hold it."""
+    try:
+        check_json(value, "$")
+    except InvalidRequestError as error:
+        raise ValueError(error.detail.removesuffix(".")) from error
+    return value
+
+
+def by_json_type(text: Any, model: type[BaseModel]) -> BeforeValidator:
+    """Read text or an object by what it is, so that errors name the field and no alternative."""
+    adapter = TypeAdapter(text)
+
+    def read(value: object) -> object:
+        if isinstance(value, str):
+            return adapter.validate_python(value)
+        if isinstance(value, dict | model):
+            return model.model_validate(value)
+        raise ValueError("is neither text nor a JSON object; send one of them")
+
+    return BeforeValidator(read)
+
+
+def text_or_blocks(content: object) -> object:
+    """Return a message's content; ValueError when it is neither text nor a list."""
+    if content is None or isinstance(content, str | list):
+        return content
+    raise ValueError("is neither text nor a list of content blocks; send one of them")
+
+
+def unwrapped(message: object) -> object:
+    """Return a pair, or one of LangChain's two wrappings of a message, as a plain object."""
+    if isinstance(message, list | tuple):
+        if len(message) != 2:
+            raise ValueError('is a list; send an object, or a pair such as ["user", "Hello"]')
+        return {"role": message[0], "content": message[1]}
+    if not isinstance(message, Mapping):
+        return message
+    if "lc" in message and isinstance(kwargs := message.get("kwargs"), Mapping):
+        return {"type": _class_name(message.get("id")), **kwargs}
+    if "content" not in message and isinstance(data := message.get("data"), Mapping):
+        return {"type": message.get("type"), **data}
+    return message
+
+
+def _class_name(path: object) -> object:
+    """Return the last part of `["langchain", "schema", "messages", "HumanMessage"]`."""
+    return path[-1] if isinstance(path, list) and path else None

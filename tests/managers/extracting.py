@@ -67,7 +67,8 @@ class Extracting:
 
     def __init__(self, resources: Resources) -> None:
         self.model = Model()
-        self.resources = replace(resources, llms=LLMs(self.model.name, lambda _: self.model))
+        llms = LLMs(self.model.name, lambda _: self.model, concurrency=64)
+        self.resources = replace(resources, llms=llms)
         self.items = ItemService.build(self.resources)
         self.jobs = JobService.build(self.resources)
         self.reviews = ReviewService.build(self.resources)

@@ -144,7 +144,7 @@ class ConsolidateHandler:
             await self._check_basis(connection, work)
             await neighbours.add_uses(connection, work.merged)
         await neighbours.set_mark(connection, _mark(work.run, work.plan), _reached(work, until))
-        if work.looked.remaining and not waits:
+        if work.looked.remaining and not work.looked.held and not waits:
             await self._go_on(connection, work)
 
     async def _check_basis(self, connection: Connection, work: Work) -> None:

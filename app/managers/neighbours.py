@@ -133,14 +133,15 @@ class Looked:
     """Memories by their namespaces with what ties them, and how far this has come.
 
     `until` is the mark to set when they were dealt with, None where nothing changed; `remaining`
-    says whether more has changed behind it.
+    says whether more has changed behind them, `held` whether writers under way keep the mark back.
     """
 
     memories: Mapping[str, list[Memory]]
     ties: Mapping[str, list[Tie]]
     changed: frozenset[int]
-    until: datetime | None
-    remaining: bool
+    until: datetime | None = None
+    remaining: bool = False
+    held: bool = False
 
     @property
     def all(self) -> list[Memory]:
@@ -167,7 +168,7 @@ class Lookout:
         where = (self.index_id, self.now, scope.low, scope.high)
         rows = await connection.fetch(_FIND_CHANGED, *where, since, limit)
         if not rows:
-            return Looked({}, {}, frozenset(), None, remaining=False)
+            return Looked({}, {}, frozenset())
         last: datetime = rows[-1]["updated_at"]
         remaining: bool = await connection.fetchval(_HAS_CHANGED, *where, last)
         changed: dict[str, list[int]] = defaultdict(list)
@@ -183,7 +184,7 @@ class Lookout:
         memories: dict[str, list[Memory]] = defaultdict(list)
         for row in rows:
             memories[row["namespace"]].append(Memory.of_row(row))
-        return Looked(memories, ties, ids, min(last, settled), remaining)
+        return Looked(memories, ties, ids, min(last, settled), remaining, held=settled < last)
 
     async def _ties(self, connection: Connection, namespace: str, ids: Sequence[int]) -> list[Tie]:
         found: list[Record] = []

@@ -1,18 +1,22 @@
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import httpx2
 import pytest
 from asyncpg import Record
+from pydantic import SecretStr
 
 from app.auth.access import OPEN
 from app.clock import FrozenClock, SystemClock
 from app.config import Settings
 from app.jobs.job import State
+from app.main import create_app
 from app.managers.applying import Applier
 from app.managers.consolidate_tasks import ConsolidateHandler
 from app.managers.review import ReviewService
@@ -28,7 +32,10 @@ from app.store.preconditions import UNCONDITIONAL
 from app.store.schemas import DeleteItem, PutItem, ReadItem, ReadVersions
 from app.store.service import ItemService
 from tests.managers.scripted import NOTHING, calls, delete, insert, says, update
+from tests.support.app import Store, running
 from tests.support.jobs import enqueue, job_row, quick, run_jobs
+from tests.support.llm_server import LLMServer, Received, Reply, llm_server
+from tests.support.llm_server import calls as script_calls
 
 ANA = ["users", "ana"]
 BEN = ["users", "ben"]
@@ -524,6 +531,10 @@ async def test_a_transaction_under_way_holds_the_mark_back(
             await tidied.put("a", "Ana likes tea")
             assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
             assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
+            await tidied.put("a", "Ben sings", BEN)
+            held = await tidied.result(strategy="duplicates", limit=1)
+            assert (held["remaining"], held["follow_up"]) == (True, None)
+        await tidied.delete("a", BEN)
         assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
         assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
 
@@ -545,3 +556,77 @@ async def consolidate_while_writing(tidied: Tidied) -> None:
     await asyncio.gather(tidied.consolidate(strategy="duplicates"), *written)
     await tidied.consolidate(strategy="duplicates")
     assert await tidied.keys() == [f"a{number}" for number in range(6)]
+
+
+@pytest.fixture
+async def llm() -> AsyncIterator[LLMServer]:
+    async with llm_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def working(
+    database_url: str, llm: LLMServer, embedder: FakeEmbedder
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a server that does its jobs with a scripted model."""
+    settings = Settings(
+        database_url=database_url,
+        database_pool_size=8,
+        run_worker=True,
+        llm="openai:scripted",
+        openai_api_key=SecretStr("key"),
+        openai_base_url=llm.base_url_openai,
+    )
+    async with running(create_app(settings, embedder=embedder)) as client:
+        yield client
+
+
+async def done(client: httpx2.AsyncClient, kind: str, **body: Any) -> Any:
+    """Submit a job; return it when it has succeeded."""
+    response = await client.post(f"/v1/jobs/{kind}", json=body, headers={"Prefer": "wait=30"})
+    assert response.status_code == 200, response.text
+    assert response.json()["state"] == "succeeded", response.text
+    return response.json()
+
+
+@pytest.mark.slow
+async def test_memories_are_tidied_up_and_brought_back_over_http(
+    working: httpx2.AsyncClient, llm: LLMServer
+) -> None:
+    store = Store(working)
+    for key, text in (("a", "Ana lives in Porto"), ("b", "Ana moved to Lisbon")):
+        await store.put(ANA, key, {"kind": "memory", "content": {"content": text}})
+    llm.script += [script_calls(update("m1", "Ana lives in Lisbon"), delete("m2", "is in m1"))]
+    job = await done(working, "consolidate", namespace=["users"])
+    assert job["result"]["counts"] == counts(updated=1, deleted=1)
+    assert job["spent"]["model_calls"] == 1
+    assert (await store.get(ANA, "a"))["value"]["content"]["content"] == "Ana lives in Lisbon"
+    assert await store.get(ANA, "b") is None
+    assert (await done(working, "consolidate", namespace=["users"]))["result"]["looked_at"] == 0
+    assert len(llm.requests) == 1
+    undone = await working.post(f"/v1/jobs/{job['id']}/undo")
+    assert undone.status_code == 200
+    assert (await store.get(ANA, "a"))["value"]["content"]["content"] == "Ana lives in Porto"
+    assert (await store.get(ANA, "b"))["value"]["content"]["content"] == "Ana moved to Lisbon"
+
+
+@pytest.mark.slow
+async def test_extracting_and_consolidating_at_once_loses_and_doubles_nothing(
+    working: httpx2.AsyncClient, llm: LLMServer
+) -> None:
+    def respond(received: Received) -> Reply:
+        said = re.search("<conversation>.*?(Ana has .*?)\n", received.last_user_text, re.DOTALL)
+        return script_calls(insert(said[1]) if said else ("no_change", {"reason": "fine"}))
+
+    llm.respond = respond
+    texts = [f"Ana has the number {number}" for number in range(8)]
+    extracts = [
+        done(working, "extract", namespace=ANA, messages=[{"role": "user", "content": text}])
+        for text in [*texts, *texts]
+    ]
+    strategies = ["duplicates", "llm"] * 3
+    tidying = [done(working, "consolidate", namespace=["users"], strategy=s) for s in strategies]
+    await asyncio.gather(*extracts, *tidying)
+    await done(working, "consolidate", namespace=["users"], strategy="duplicates")
+    found = await Store(working).search(["users"], limit=100)
+    assert sorted(item["value"]["content"]["content"] for item in found) == texts

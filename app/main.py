@@ -16,15 +16,34 @@ from app.clock import Clock
 from app.config import Settings
 from app.jobs.router import router as jobs_router
 from app.logging import configure_logging
+from app.managers.job_router import router as manager_jobs_router
+from app.managers.review_router import router as review_router
+from app.managers.router import router as managers_router
 from app.providers.embeddings.base import Embedder
 from app.requests import BodyLimit, RequestContext
 from app.resources import open_resources
 from app.search.router import router as search_router
 from app.store.router import router as store_router
 from app.store.usage import recording
+from app.threads.router import router as threads_router
+from app.threads.summary_router import router as summary_router
 from app.worker import run_worker
 
 DESCRIPTION = "Long-term memory for LLM agents: put, get and search memories by namespace."
+
+
+ROUTERS = (
+    store_router,
+    search_router,
+    batch_router,
+    # Before the router of jobs, whose /v1/jobs/{job_id} would take their paths for ids.
+    manager_jobs_router,
+    summary_router,
+    review_router,
+    jobs_router,
+    managers_router,
+    threads_router,
+)
 
 
 def create_app(
@@ -65,7 +84,7 @@ def create_app(
         lifespan=lifespan,
         strict_content_type=False,
     )
-    for router in (store_router, search_router, batch_router, jobs_router):
+    for router in ROUTERS:
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
     problems.install(app)

@@ -12,9 +12,13 @@ from app.errors import AppError
 from app.jobs import queue
 from app.jobs.run import Handler
 from app.jobs.worker import JobWorker
+from app.managers.consolidate_tasks import ConsolidateHandler
+from app.managers.tasks import ExtractHandler
 from app.resources import Resources
 from app.store.expiry import prune_namespaces, sweep
 from app.store.filling import catch_up
+from app.threads.summary_tasks import SummarizeHandler
+from app.threads.tasks import ThreadExtractHandler
 
 UPKEEP_SECONDS = 3600.0
 """Between walks over whole tables, which the first round begins with."""
@@ -38,7 +42,12 @@ async def run_worker(resources: Resources) -> None:
 
 def handlers(resources: Resources) -> Mapping[str, Handler]:
     """Return who does the jobs of each kind."""
-    return {}
+    return {
+        "extract": ExtractHandler.build(resources),
+        "consolidate": ConsolidateHandler.build(resources),
+        "extract_thread": ThreadExtractHandler.build(resources),
+        "summarize": SummarizeHandler.build(resources),
+    }
 
 
 async def _keep_up(resources: Resources) -> None:
@@ -63,5 +72,7 @@ async def _walk_tables(resources: Resources) -> None:
     await prune_namespaces(resources.database)
     if indexed := await catch_up(resources):
         _logger.info("items of another configuration indexed", items=indexed)
-    async with resources.database.transaction(EVERYTHING) as connection:
-        await queue.prune(connection, resources.settings.job_retention_days)
+    async with resources.database.connection(EVERYTHING) as connection:
+        while await queue.prune(connection, resources.settings.job_retention_days):
+            pass
+        await queue.forget_requests(connection)

@@ -179,7 +179,12 @@ def upgrade() -> None:
             comment="Root of the keys that may use it.",
         ),
         sa.Column("name", sa.Text(collation="C"), nullable=False),
-        sa.Column("config", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "config",
+            postgresql.JSON(astext_type=sa.Text()),
+            nullable=False,
+            comment="As text: jsonb would sort members.",
+        ),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),

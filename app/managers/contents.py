@@ -2,14 +2,13 @@
 
 import copy
 import json
-import re
 from typing import Any
 
 import jsonpatch
 from jsonpointer import JsonPointerException
-from jsonschema.exceptions import ValidationError
+from jsonschema_rs import ValidationError
 
-from app.managers.json_schemas import validator_of
+from app.managers.json_schemas import place_of, validator_of
 from app.store.errors import InvalidValueError
 from app.store.values import check_json
 
@@ -60,16 +59,12 @@ def edited(content: dict[str, Any], edits: object) -> Any:
 
 
 def _faults(content: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    try:
-        errors = sorted(validator_of(schema).iter_errors(content), key=lambda e: e.json_path)
-    except re.error as error:
-        return [f"its schema has a pattern that cannot be read ({error})"]
+    errors = sorted(validator_of(schema).iter_errors(content), key=place_of)
     return [_fault(error) for error in errors[:_MAX_FAULTS]]
 
 
 def _fault(error: ValidationError) -> str:
-    place = "content" + error.json_path.removeprefix("$")
-    return f"{place}: {_clipped(error.message)}"
+    return f"content{place_of(error)}: {_clipped(error.message)}"
 
 
 def _clipped(message: str) -> str:

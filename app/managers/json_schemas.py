@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing import Registry
+from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError, meta
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_BYTES = 32_768
@@ -33,28 +31,48 @@ def check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
     if schema.get("type") != "object":
         raise ValueError('does not describe an object; give it "type": "object"')
     try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
+        meta.validate({**schema, "$schema": DIALECT})
+    except ValidationError as error:
         raise ValueError(f"is no JSON Schema (draft 2020-12): {_sentence(error)}") from error
     _check_references(schema)
+    try:
+        validator_of(schema)
+    except ValidationError as error:
+        raise ValueError(f"holds what cannot be checked: {_sentence(error)}") from error
     return schema
 
 
 def validator_of(schema: dict[str, Any]) -> Draft202012Validator:
-    """Return what checks content by a schema; it never looks for schemas elsewhere."""
+    """Return what checks content by a schema.
+
+    No pattern takes more than linear time; what looks around or back is refused.
+    """
     return _validator(json.dumps(schema))
+
+
+def place_of(error: ValidationError) -> str:
+    """Return where in the content an error is, such as `.stops[0].name`; empty for all of it."""
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path
+    )
 
 
 @lru_cache(maxsize=256)
 def _validator(text: str) -> Draft202012Validator:
-    registry: Registry[Any] = Registry()  # jsonschema's own would fetch what it does not know
-    return Draft202012Validator(json.loads(text), registry=registry)
+    return Draft202012Validator(json.loads(text), pattern_options=RegexOptions(), retriever=_refuse)
 
 
-def _sentence(error: SchemaError) -> str:
-    place = error.json_path.removeprefix("$").removeprefix(".")
-    message = error.message if len(error.message) <= 200 else f"{error.message[:200]}…"
-    return f"{place}: {message}" if place else message
+def _refuse(uri: str) -> None:
+    raise ValueError(f"{uri} is elsewhere; schemas are never fetched")
+
+
+def _sentence(error: ValidationError) -> str:
+    place = place_of(error).removeprefix(".")
+    return f"{place}: {_clipped(error.message)}" if place else _clipped(error.message)
+
+
+def _clipped(message: str) -> str:
+    return message if len(message) <= 200 else f"{message[:200]}…"
 
 
 def _check_references(schema: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from app.db import metadata
 
@@ -23,7 +23,7 @@ managers = Table(
     metadata,
     Column("namespace", BYTEWISE, nullable=False, comment="Root of the keys that may use it."),
     Column("name", BYTEWISE, nullable=False),
-    Column("config", JSONB, nullable=False),
+    Column("config", JSON, nullable=False, comment="As text: jsonb would sort members."),
     Column("version", Integer, nullable=False),
     Column("created_at", TIME, nullable=False),
     Column("updated_at", TIME, nullable=False),

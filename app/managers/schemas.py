@@ -52,7 +52,8 @@ MAX_INSTRUCTIONS_CHARACTERS = 50_000
 MAX_ID_CHARACTERS = 512
 
 MANAGER_NAME = r"^[A-Za-z0-9._-]{1,128}$"
-KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,55}$"
+"""So that the name of its tool, `insert_<kind>`, has at most 64 characters, as providers ask."""
 MODEL_NAME = r"^(anthropic|openai):[^\s\x00-\x1f\x7f]{1,200}$"
 
 Strategy: TypeAlias = Literal["llm", "verbatim"]

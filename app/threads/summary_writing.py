@@ -6,7 +6,7 @@ from typing import Any
 from app.errors import InvalidRequestError
 from app.jobs.run import JobFailedError
 from app.managers.dialogue import Dialogue
-from app.managers.json_schemas import validator_of
+from app.managers.json_schemas import place_of, validator_of
 from app.managers.memories import Ask, Turn
 from app.providers.llm.base import Completion, Message, Request, ToolCall, ToolResult
 from app.schemas import UNSTORABLE
@@ -97,7 +97,7 @@ def _problem(call: ToolCall | None, schema: dict[str, Any]) -> str:
         return "the arguments are not a JSON object; they may have been cut off"
     errors = list(validator_of(schema).iter_errors(call.arguments))[:_PROBLEMS]
     if errors:
-        return "; ".join(f"{error.json_path}: {error.message[:_QUOTED]}" for error in errors)
+        return "; ".join(f"${place_of(error)}: {error.message[:_QUOTED]}" for error in errors)
     try:
         check_json(call.arguments, "$")
     except InvalidRequestError as error:

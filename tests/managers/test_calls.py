@@ -55,7 +55,7 @@ def carry_out(
         ("insert_profile", {}, "there is no tool 'insert_profile'"),
         ("insert_memory", {}, "content is missing"),
         ("insert_memory", {"content": "Ana"}, 'content must be an object, not "Ana"'),
-        ("insert_memory", {"content": {}}, "'content' is a required property"),
+        ("insert_memory", {"content": {}}, '"content" is a required property'),
         ("insert_memory", {"content": {"content": 5}}, "content.content: 5 is not of type"),
         ("insert_memory", {"content": {"content": "a", "b": 1}}, "'b' was unexpected"),
         (*insert("a\x00b"), "memory.content.content contains U+0000"),
@@ -100,7 +100,7 @@ def carry_out(
         (
             "update_memory",
             {"id": "m1", "edits": [{"op": "remove", "path": "/content"}]},
-            "'content' is a required property",
+            '"content" is a required property',
         ),
         (
             "update_memory",
@@ -193,7 +193,7 @@ def test_calls_on_one_memory_take_effect_in_the_order_given() -> None:
 def test_references_of_a_kind_are_followed() -> None:
     relation = {"subject": {"name": "Ana"}, "predicate": "lives in", "object": {"name": "Porto"}}
     assert check_content(relation, RELATION.schema) == relation
-    with pytest.raises(BadContentError, match=r"content\.object\.is_a: 'city' is not one of"):
+    with pytest.raises(BadContentError, match=r'content\.object\.is_a: "city" is not one of'):
         check_content({**relation, "object": {"name": "Porto", "is_a": "city"}}, RELATION.schema)
 
 
@@ -202,13 +202,13 @@ def test_formats_are_not_asserted() -> None:
     assert check_content({"mail": "nobody"}, schema) == {"mail": "nobody"}
 
 
-def test_a_pattern_that_python_cannot_read_is_told_and_not_raised() -> None:
-    with pytest.raises(BadContentError, match="pattern that cannot be read"):
-        check_content({"a": "b"}, {"properties": {"a": {"pattern": r"\p{Lu}"}}})
+def test_a_pattern_takes_linear_time() -> None:
+    with pytest.raises(BadContentError, match=r"content\.a: .* does not match"):
+        check_content({"a": "a" * 5_000 + "!"}, {"properties": {"a": {"pattern": "^(a+)+$"}}})
 
 
 def test_of_a_long_message_the_end_stays_because_it_says_what_is_wrong() -> None:
-    with pytest.raises(BadContentError, match=r"x … x+' is not one of \['a'\]") as raised:
+    with pytest.raises(BadContentError, match=r'x … x+" is not ') as raised:
         check_content({"a": "x" * 5_000}, {"properties": {"a": {"enum": ["a"]}}})
     assert len(str(raised.value)) < 500
 

@@ -110,3 +110,140 @@ async def test_a_refused_call_is_told_and_the_others_stand(extracting: Extractin
     assert result["counts"] == counts(inserted=1, rejected=1)
     assert result["rejected"][0]["tool"] == "update_memory"
     assert await extracting.said() == [LISBON]
+
+
+async def test_a_default_is_written_with_the_first_outcome_and_never_again(
+    extracting: Extracting,
+) -> None:
+    manager = {"default": {"content": "Nothing is known of Ana."}}
+    extracting.model.script += [NOTHING, NOTHING]
+    result = await extracting.extract(manager=manager)
+    assert "Nothing is known of Ana." in extracting.model.shown
+    assert result["counts"] == counts(inserted=1)
+    assert await extracting.value("default") == memory_value("Nothing is known of Ana.")
+    assert (await extracting.extract(manager=manager))["counts"] == counts()
+    assert len(await extracting.history("default")) == 1
+
+
+async def test_a_default_that_the_model_corrects_is_written_corrected(
+    extracting: Extracting,
+) -> None:
+    extracting.model.script.append(calls(update("m1", LISBON)))
+    await extracting.extract(manager={"default": {"content": "Nothing is known of Ana."}})
+    assert await extracting.value("default") == memory_value(LISBON)
+    assert len(await extracting.history("default")) == 1
+
+
+async def test_a_profile_is_created_where_inserts_are_not_permitted_and_then_patched(
+    extracting: Extracting,
+) -> None:
+    manager = {"kinds": ["profile"], "enable_inserts": False}
+    edit = {"op": "add", "path": "/occupation", "value": "baker"}
+    extracting.model.script += [
+        calls(("insert_profile", {"content": {"name": "Ana"}, "importance": 0.9})),
+        calls(("update_memory", {"id": "m1", "edits": [edit]})),
+    ]
+    await extracting.extract(manager=manager)
+    await extracting.extract(manager=manager)
+    (row,) = await extracting.stored()
+    assert (row["key"], row["version"], row["importance"]) == ("profile", 2, 0.9)
+    content = {"name": "Ana", "occupation": "baker"}
+    assert json.loads(row["value"]) == {"kind": "profile", "content": content}
+
+
+async def test_what_others_wrote_is_updated_in_their_shape(extracting: Extracting) -> None:
+    await extracting.put("tool", {"content": "Ana lives in Porto."})
+    await extracting.put("nested", {"content": {"content": "Ana has a dog."}})
+    await extracting.put("free", {"content": "Ana likes tea.", "tags": ["x"]}, index=["tags"])
+    await extracting.put("odd", {"kind": 7})
+    extracting.model.script.append(
+        calls(update("m1", LISBON), update("m2", "Ana has a cat."), update("m3", "Ana likes mate."))
+    )
+    result = await extracting.extract(manager={"max_change_share": 1})
+    assert result["counts"] == counts(updated=3)
+    assert await extracting.value("tool") == {"content": LISBON}
+    assert await extracting.value("nested") == {"content": {"content": "Ana has a cat."}}
+    assert await extracting.value("free") == {"content": "Ana likes mate.", "tags": ["x"]}
+    assert json.loads((await extracting.get("free"))["index_paths"]) == ["tags"]
+
+
+async def test_phases_go_on_with_what_those_before_left(extracting: Extracting) -> None:
+    await extracting.put("home", "Ana lives in Porto.")
+    await extracting.put("pet", "Ana has a dog.")
+    extracting.model.script += [
+        calls(update("m1", LISBON), insert("Ana is a baker.", importance=0.3)),
+        calls(delete("m2"), update("m3", "Ana is a baker and cook."), insert("Ana is busy.")),
+        calls(delete("m4"), insert("Ana works a lot.")),
+    ]
+    result = await extracting.extract(
+        manager={
+            "max_change_share": 1,
+            "phases": [
+                {"instructions": "Merge.", "include_messages": True},
+                {"instructions": "Tidy up."},
+            ],
+        }
+    )
+    assert result["counts"] == counts(inserted=2, updated=1, deleted=1)
+    said = ["Ana is a baker and cook.", LISBON, "Ana works a lot."]
+    assert await extracting.said() == said
+    first, second, third = extracting.model.requests
+    assert "I moved to Lisbon." in first.messages[0].text
+    assert "I moved to Lisbon." in second.messages[0].text
+    assert "Merge." in second.system
+    assert "I moved to Lisbon." not in third.messages[0].text
+    assert "Ana is busy." in third.messages[0].text
+
+
+async def test_an_id_freed_in_one_phase_is_not_given_to_another_memory(
+    extracting: Extracting,
+) -> None:
+    await extracting.put("pet", "Ana has a dog.")
+    extracting.model.script += [
+        calls(delete("m1"), insert("Ana has a cat.")),
+        calls(delete("m2")),
+        calls(insert("Ana has a bird.")),
+    ]
+    phases = [{"instructions": "a"}, {"instructions": "b", "include_messages": True}]
+    manager = {"enable_deletes": True, "phases": phases}
+    assert (await extracting.extract(manager=manager))["counts"] == counts(inserted=1, deleted=1)
+    assert await extracting.said() == ["Ana has a bird."]
+
+
+async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
+    extracting: Extracting,
+) -> None:
+    extracting.model.script.append(
+        calls(
+            update("m1", LISBON, importance=0.8, valid_from="2026-05-03"),
+            delete("m3"),
+            insert("Ana likes tea.", importance=0.4),
+            insert("Ana has a DOG"),
+        )
+    )
+    job_id, result = await extracting.settled(
+        namespace=None,
+        manager={"enable_deletes": True},
+        existing=[
+            {"id": "x", "content": {"content": "Ana lives in Porto."}},
+            "Ana has a dog.",
+            {"id": "z", "kind": "note", "content": {"any": "thing"}},
+        ],
+    )
+    first, second, third = result["memories"]
+    assert first == {
+        "id": "x",
+        "kind": "memory",
+        "content": {"content": LISBON},
+        "importance": 0.8,
+        "valid_from": "2026-05-03T00:00:00+00:00",
+        "change": "updated",
+    }
+    assert (second["content"], second["change"]) == ({"content": "Ana has a dog."}, "unchanged")
+    assert (third["content"], third["change"]) == ({"content": "Ana likes tea."}, "inserted")
+    assert len({first["id"], second["id"], third["id"]}) == 3
+    assert result["deleted"] == ["z"]
+    assert result["counts"] == counts(inserted=1, updated=1, deleted=1, unchanged=1)
+    assert await extracting.stored() == []
+    assert await extracting.changes(job_id) == []
+    assert await extracting.state(job_id) == State.SUCCEEDED

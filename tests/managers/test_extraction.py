@@ -106,7 +106,7 @@ async def test_a_failing_call_goes_back_once_while_the_others_stand() -> None:
     assert model.results[0] == (False, "Memory m1 inserted.")
     failed, reason = model.results[1]
     assert failed
-    assert "'content' is a required property" in reason
+    assert '"content" is a required property' in reason
 
 
 async def test_a_call_that_fails_again_is_rejected_with_the_newer_reason() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema_rs import meta
 from pydantic import BaseModel, ValidationError
 
 from app.managers.json_schemas import MAX_BYTES, check_object_schema, validator_of
@@ -120,10 +120,13 @@ def test_content_is_of_the_first_kind_that_allows_it() -> None:
         ({"type": "array"}, 'give it "type": "object"'),
         ({"type": ["object", "null"]}, 'give it "type": "object"'),
         ({"$ref": "#/$defs/A", "$defs": {"A": NOTE}}, 'give it "type": "object"'),
-        ({"type": "object", "required": "text"}, "required: 'text' is not of type 'array'"),
+        ({"type": "object", "required": "text"}, 'required: "text" is not of type "array"'),
         ({"type": "object", "properties": {"a": {"type": "strin"}}}, "properties.a.type: "),
-        ({"type": "object", "properties": {"a": {"pattern": "("}}}, "properties.a.pattern: "),
-        ({"type": "object", "properties": []}, "properties: [] is not of type 'object'"),
+        (
+            {"type": "object", "properties": {"a": {"pattern": "("}}},
+            "checked: properties.a.pattern: ",
+        ),
+        ({"type": "object", "properties": []}, 'properties: [] is not of type "object"'),
         ({**NOTE, "$schema": "http://json-schema.org/draft-07/schema#"}, "another dialect"),
         ({**NOTE, "$schema": 7}, "another dialect"),
         ({**NOTE, "$id": "https://example.com/note"}, 'holds "$id"'),
@@ -192,9 +195,8 @@ def test_members_may_be_called_like_keywords() -> None:
 
 
 def test_a_schema_elsewhere_is_never_asked_for() -> None:
-    validator = validator_of({"properties": {"a": {"$ref": "https://example.com/schema.json"}}})
-    with pytest.raises(Exception, match=r"Unresolvable: https://example\.com"):
-        validator.is_valid({"a": 1})
+    with pytest.raises(ValueError, match="schemas are never fetched"):
+        validator_of({"properties": {"a": {"$ref": "https://example.com/schema.json"}}})
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_a_schema_elsewhere_is_never_asked_for() -> None:
         ([{"name": "1note", "schema": NOTE}], "kinds.0.name", "match pattern"),
         ([{"name": "no te", "schema": NOTE}], "kinds.0.name", "match pattern"),
         ([{"name": "note\n", "schema": NOTE}], "kinds.0.name", "match pattern"),
-        ([{"name": "n" * 65, "schema": NOTE}], "kinds.0.name", "match pattern"),
+        ([{"name": "n" * 57, "schema": NOTE}], "kinds.0.name", "match pattern"),
         ([{"name": "done", "schema": NOTE}], "kinds.0.name", "reserved for a tool"),
         ([{"name": "Update_Memory", "schema": NOTE}], "kinds.0.name", "reserved for a tool"),
         ([{"name": "note", "schema": NOTE, "single": "yes"}], "kinds.0.single", "boolean"),
@@ -263,5 +265,5 @@ def test_any_object_is_a_usable_schema_or_refused(members: dict[str, Any]) -> No
         schema = check_object_schema({"type": "object", **members})
     except ValueError:
         return
-    Draft202012Validator.check_schema(schema)
+    meta.validate(schema)
     validator_of(schema).is_valid({"properties": {}, "not": [1], "items": "x"})

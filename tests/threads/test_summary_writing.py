@@ -101,9 +101,9 @@ async def test_a_schema_of_the_request_is_what_the_tool_takes() -> None:
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [
-        (record(title="Lisbon"), "'summary' is a required property"),
+        (record(title="Lisbon"), '"summary" is a required property'),
         (record(**GOOD, mood="glad"), "'mood' was unexpected"),
-        (record(title=1, summary="x"), "$.title: 1 is not of type 'string'"),
+        (record(title=1, summary="x"), '$.title: 1 is not of type "string"'),
         (record(title="a\x00", summary="x"), "$.title contains U+0000"),
         (calls(("record", '{"title": "Lis')), "not a JSON object"),
         (calls(("write", GOOD)), "the tool `record` was not called"),
@@ -123,7 +123,7 @@ async def test_a_record_that_cannot_be_taken_goes_back_once(
 
 async def test_a_record_that_cannot_be_taken_twice_fails_the_job() -> None:
     model = ScriptedModel(record(title="Lisbon"), record(title="Lisbon"))
-    with pytest.raises(JobFailedError, match="'summary' is a required property") as caught:
+    with pytest.raises(JobFailedError, match='"summary" is a required property') as caught:
         await recorded(model)
     assert caught.value.code == "invalid_output"
 

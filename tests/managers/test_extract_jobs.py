@@ -239,11 +239,24 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
         "valid_from": "2026-05-03T00:00:00+00:00",
         "change": "updated",
     }
-    assert (second["content"], second["change"]) == ({"content": "Ana has a dog."}, "unchanged")
+    assert (second["content"], second["importance"]) == ({"content": "Ana has a dog."}, 0.5)
+    assert second["change"] == "updated"
     assert (third["content"], third["change"]) == ({"content": "Ana likes tea."}, "inserted")
     assert len({first["id"], second["id"], third["id"]}) == 3
     assert result["deleted"] == ["z"]
-    assert result["counts"] == counts(inserted=1, updated=1, deleted=1, unchanged=1)
+    assert result["counts"] == counts(inserted=1, updated=2, deleted=1)
     assert await extracting.stored() == []
     assert await extracting.changes(job_id) == []
     assert await extracting.state(job_id) == State.SUCCEEDED
+
+
+async def test_untouched_memories_are_returned_as_they_were(extracting: Extracting) -> None:
+    extracting.model.script.append(NOTHING)
+    result = await extracting.extract(namespace=None, existing=["Ana has a dog."])
+    (memory,) = result["memories"]
+    assert (memory["change"], memory["importance"], memory["valid_from"]) == (
+        "unchanged",
+        None,
+        None,
+    )
+    assert (result["deleted"], result["counts"]) == ([], counts())

@@ -121,7 +121,7 @@ def _check_place(access: Access, thread: Row, labels: list[str] | None) -> None:
 
 def _check_rights(access: Access, thread: Row, formation: Formation | None) -> None:
     """Raise ForbiddenError unless the caller may do what the thread's job will do."""
-    for verb in (Verb.JOBS, *((Verb.READ, Verb.WRITE) if formation else ())):
+    for verb in (Verb.JOBS, *(formation.verbs if formation else ())):
         access.locate(access.relative(thread["namespace"]), verb)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from app.auth.access import Verb
 from app.managers.plans import ExtractPlan
 
 EXTRACT_THREAD = "extract_thread"
@@ -41,6 +42,13 @@ class Formation(BaseModel):
         named = {"after_seconds": after, "max_wait_seconds": max_wait}
         update = {name: seconds for name, seconds in named.items() if seconds is not None}
         return self.model_copy(update=update)
+
+    @property
+    def verbs(self) -> tuple[Verb, ...]:
+        """What the job does where the memories are, beside being one."""
+        config = self.plan.config
+        deletes = config.may_delete and config.strategy == "llm"
+        return (Verb.READ, Verb.WRITE, *((Verb.DELETE,) if deletes else ()))
 
     def delay_seconds(self, waiting_since: datetime, now: datetime) -> float:
         """Return how long to wait for further messages when one has just come."""

@@ -1,6 +1,7 @@
 """HTTP routes of threads, and of the runs that LangMem's remote executor creates."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Request, Response
@@ -30,7 +31,7 @@ from app.threads.errors import (
     ThreadNotFoundError,
     ThreadWithoutManagerError,
 )
-from app.threads.runs import RunService
+from app.threads.runs import RunService, is_placeholder
 from app.threads.schemas import (
     AppendedMessages,
     AppendMessages,
@@ -134,10 +135,12 @@ async def flush_thread(request: Request, thread_id: InPath, access: AccessDep) -
 async def create_thread_run(
     request: Request, thread_id: InPath, body: CreateRun, access: AccessDep
 ) -> Response:
+    if is_placeholder(thread_id):
+        return await create_run(request, body, access)
     idempotent = await Idempotent.read(request)
     runs = RunService.build(resources_of(request))
     run = await runs.create_in_thread(access, thread_id, body, idempotent)
-    return _run_answer(run["run_id"], run, f"/v1/threads/{quote(thread_id, safe='')}")
+    return _run_answer(run, f"/v1/threads/{quote(thread_id, safe='')}")
 
 
 @router.post(
@@ -151,7 +154,7 @@ async def create_thread_run(
 async def create_run(request: Request, body: CreateRun, access: AccessDep) -> Response:
     idempotent = await Idempotent.read(request)
     run = await RunService.build(resources_of(request)).create(access, body, idempotent)
-    return _run_answer(run["run_id"], run, "/v1")
+    return _run_answer(run, "/v1")
 
 
 # After the longer paths: an id may hold slashes.
@@ -179,6 +182,7 @@ async def delete_thread(request: Request, thread_id: InPath, access: AccessDep) 
     return Response(status_code=204)
 
 
-def _run_answer(run_id: str, run: object, parent: str) -> Response:
+def _run_answer(run: Mapping[str, Any], parent: str) -> Response:
+    run_id = run["run_id"]
     headers = {"Content-Location": f"{parent}/runs/{run_id}", "Location": f"/v1/jobs/{run_id}"}
     return json_response(run, headers)

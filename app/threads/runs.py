@@ -1,5 +1,6 @@
 """Runs as LangMem's remote executor asks for them: conversations to learn from, later."""
 
+import re
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
@@ -17,6 +18,14 @@ from app.threads import repository
 from app.threads.appending import Arrival, append, with_place
 from app.threads.errors import ThreadNotFoundError
 from app.threads.schemas import CreateRun
+
+# What LangMem 0.0.30 sends where no thread was named: the text of a placeholder of its own.
+_PLACEHOLDER = re.compile(r"<object object at 0x[0-9a-f]+>")
+
+
+def is_placeholder(thread_id: str) -> bool:
+    """Tell whether LangMem's executor means no thread; users would share the one it names."""
+    return _PLACEHOLDER.fullmatch(thread_id) is not None
 
 
 class RunService:

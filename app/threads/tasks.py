@@ -16,9 +16,11 @@ from app.threads.appending import job_of
 from app.threads.errors import ThreadNotFoundError
 from app.threads.formation import Formation
 
-MAX_MESSAGES = 200
+MAX_MESSAGES = 100
+"""That one job learns from: no more than calls are taken from one reply of a model."""
+
 MAX_CHARACTERS = 96_000
-"""Of the JSON of the messages that one job learns from: some 24,000 tokens."""
+"""Of their JSON: some 24,000 tokens."""
 
 CONTEXT_MESSAGES = 10
 CONTEXT_CHARACTERS = 8_000

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from app.config import Settings
 from app.db import Database
 from app.jobs.run import Handler, JobConflictError
+from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
 from app.threads import tasks
@@ -18,12 +19,11 @@ from app.threads.tasks import ThreadExtractHandler
 from tests.support.app import Store, running
 from tests.support.jobs import Acting, quick, raises, run_jobs, settled, until, worker_of, working
 from tests.support.llm_server import LLMServer, calls, fails, llm_server
-from tests.threads.conftest import app_with_threads
 from tests.threads.remembering import learned_from, remembering, shown_as_context
 from tests.threads.talking import VERBATIM, Threads, says
 
-REMEMBERING = {"namespace": ["users", "{user_id}"]}
-ALICE = {"manager": REMEMBERING, "variables": {"user_id": "alice"}}
+REMEMBERING: dict[str, Any] = {"namespace": ["users", "{user_id}"]}
+ALICE: dict[str, Any] = {"manager": REMEMBERING, "variables": {"user_id": "alice"}}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def settings(database_url: str, llm: LLMServer) -> Settings:
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of a server that tells the real time and has no worker."""
-    async with running(app_with_threads(settings, embedder=FakeEmbedder())) as started:
+    async with running(create_app(settings, embedder=FakeEmbedder())) as started:
         yield started
 
 
@@ -290,14 +290,14 @@ async def test_a_job_to_be_tried_again_and_a_new_one_learn_from_each_message_onc
 async def test_a_long_backlog_is_learned_from_in_portions(
     threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
 ) -> None:
-    for start in range(0, 450, 150):
-        await threads.form("t", *(f"message {n}" for n in range(start, start + 150)))
+    for start in range(0, 250, 125):
+        await threads.form("t", *(f"message {n}" for n in range(start, start + 125)))
     await threads.flush("t")
     await run_jobs(resources, handlers)
     jobs = [await settled(resources.database, id_) for id_ in await job_ids(resources.database)]
     assert [job["state"] for job in jobs] == ["succeeded"] * 3
     texts = [item["value"]["content"]["text"] for item in await memories(store)]
-    assert texts == [f"message {n}" for n in range(450)]
+    assert texts == [f"message {n}" for n in range(250)]
     assert (await threads.get("t"))["waiting"] == 0
 
 

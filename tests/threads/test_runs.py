@@ -1,0 +1,210 @@
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.clock import FrozenClock
+from tests.threads.talking import VERBATIM, Threads, says
+
+HUMAN: dict[str, Any] = {
+    "content": "I like tea",
+    "additional_kwargs": {},
+    "response_metadata": {},
+    "type": "human",
+    "name": None,
+    "id": None,
+}
+AI: dict[str, Any] = {**HUMAN, "content": "Noted.", "type": "ai", "id": "run-1", "tool_calls": []}
+
+
+@pytest.fixture
+async def manager(client: httpx2.AsyncClient) -> str:
+    """The name of a stored manager."""
+    stored = await client.put("/v1/managers/keeper", json=VERBATIM)
+    assert stored.status_code == 201, stored.text
+    return "keeper"
+
+
+def run_of(*messages: Any, **more: Any) -> dict[str, Any]:
+    """Return a run as LangMem's executor sends it."""
+    return {
+        "input": {"messages": list(messages)},
+        "assistant_id": "keeper",
+        "config": {"configurable": {"thread_id": "t", "namespace": ["memories", "u1"]}},
+        "multitask_strategy": "rollback",
+        "if_not_exists": "create",
+        "after_seconds": 30,
+        "stream_mode": "values",
+        "stream_subgraphs": False,
+        "stream_resumable": False,
+        **more,
+    }
+
+
+async def create(
+    threads: Threads, *messages: Any, status: int = 200, **more: Any
+) -> dict[str, Any]:
+    run = run_of(*messages, **more)
+    return await threads.call("POST", "t", "/runs", status=status, json=run)
+
+
+async def test_a_run_is_answered_as_the_sdk_expects(
+    client: httpx2.AsyncClient, manager: str
+) -> None:
+    body = run_of(HUMAN, metadata={"a": 1})
+    response = await client.post("/v1/threads/a%2Fb/runs", json=body)
+    run = response.json()
+    job = (await client.get(response.headers["location"])).json()
+    assert run == {
+        "run_id": job["id"],
+        "thread_id": "a/b",
+        "assistant_id": manager,
+        "status": "pending",
+        "created_at": "2026-01-01T12:00:00+00:00",
+        "updated_at": "2026-01-01T12:00:00+00:00",
+        "metadata": {"a": 1},
+        "kwargs": {},
+        "multitask_strategy": "rollback",
+    }
+    assert response.headers["content-location"] == f"/v1/threads/a%2Fb/runs/{job['id']}"
+    assert (job["kind"], job["manager"], job["namespace"]) == (
+        "extract_thread",
+        "keeper",
+        ["memories", "u1"],
+    )
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_further_run_puts_the_waiting_one_off(threads: Threads, clock: FrozenClock) -> None:
+    first = await create(threads, HUMAN)
+    clock.advance(timedelta(seconds=20))
+    second = await create(threads, HUMAN, AI)
+    assert second["run_id"] == first["run_id"]
+    thread = await threads.get("t")
+    assert (thread["manager"], thread["waiting"]) == ("keeper", 2)
+
+
+@pytest.mark.usefixtures("manager")
+async def test_each_run_brings_the_conversation_and_only_what_is_new_is_added(
+    threads: Threads,
+) -> None:
+    conversation: list[dict[str, Any]] = [HUMAN, AI]
+    for n in range(5):
+        await create(threads, *conversation)
+        conversation += [{**HUMAN, "content": f"And {n}"}, {**AI, "id": f"run-{n + 2}"}]
+    assert await threads.texts("t") == [message["content"] for message in conversation[:-2]]
+
+
+@pytest.mark.usefixtures("manager")
+async def test_runs_that_overtake_one_another_add_each_message_once(threads: Threads) -> None:
+    conversation = [says(str(n)) for n in range(6)]
+    for length in (4, 2, 6, 3, 6):
+        await create(threads, *conversation[:length])
+    assert await threads.texts("t") == list("012345")
+
+
+@pytest.mark.usefixtures("manager")
+async def test_runs_with_a_window_of_the_conversation_go_on_where_it_ended(
+    threads: Threads,
+) -> None:
+    conversation = [says(str(n)) for n in range(9)]
+    for end in (3, 5, 7, 9):
+        await create(threads, *conversation[max(0, end - 4) : end])
+    assert await threads.texts("t") == list("012345678")
+
+
+@pytest.mark.usefixtures("manager")
+async def test_pairs_of_role_and_content_are_messages(threads: Threads) -> None:
+    await create(threads, ["user", "Hi"], ["assistant", "Hello"])
+    await create(threads, ["user", "Hi"], ["assistant", "Hello"], ["user", "Bye"])
+    assert await threads.texts("t") == ["Hi", "Hello", "Bye"]
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_run_waits_as_long_as_it_asks(threads: Threads, clock: FrozenClock) -> None:
+    for _ in range(3):
+        await create(threads, HUMAN, after_seconds=1800)
+        clock.advance(timedelta(seconds=1000))
+        run = await create(threads, HUMAN, AI, after_seconds=1800)
+    job = (await threads.client.get(f"/v1/jobs/{run['run_id']}")).json()
+    assert job["state"] == "queued"
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_thread_is_only_made_if_the_run_says_so(threads: Threads) -> None:
+    problem = await create(threads, HUMAN, if_not_exists=None, status=404)
+    assert problem["code"] == "thread_not_found"
+    await create(threads, HUMAN, if_not_exists="reject", status=404)
+    await create(threads, HUMAN)
+    await create(threads, HUMAN, AI, if_not_exists="reject")
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_run_without_a_thread_is_a_job_of_its_own(client: httpx2.AsyncClient) -> None:
+    body = run_of(HUMAN, AI, if_not_exists=None)
+    runs = [(await client.post("/v1/runs", json=body)) for _ in range(2)]
+    assert [run.status_code for run in runs] == [200, 200]
+    first, second = (run.json() for run in runs)
+    assert first["run_id"] != second["run_id"]
+    assert first["thread_id"] is None
+    assert runs[0].headers["content-location"] == f"/v1/runs/{first['run_id']}"
+    job = (await client.get(f"/v1/jobs/{first['run_id']}")).json()
+    assert (job["kind"], job["state"], job["namespace"]) == (
+        "extract",
+        "queued",
+        ["memories", "u1"],
+    )
+    assert job["run_at"] > job["created_at"]
+
+
+@pytest.mark.usefixtures("manager")
+async def test_the_same_idempotency_key_makes_one_run(client: httpx2.AsyncClient) -> None:
+    headers = {"Idempotency-Key": "k"}
+    for path in ("/v1/runs", "/v1/threads/t/runs"):
+        body = run_of(HUMAN)
+        headers = {"Idempotency-Key": path}
+        runs = [(await client.post(path, json=body, headers=headers)).json() for _ in range(2)]
+        assert runs[0] == runs[1]
+
+
+async def test_an_unknown_assistant_is_a_problem(client: httpx2.AsyncClient) -> None:
+    for path in ("/v1/runs", "/v1/threads/t/runs"):
+        response = await client.post(path, json=run_of(HUMAN))
+        assert (response.status_code, response.json()["code"]) == (404, "manager_not_found")
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_variable_in_the_namespace_is_filled_in_or_missed(threads: Threads) -> None:
+    namespace = ["memories", "{langgraph_user_id}"]
+    config: dict[str, Any] = {"configurable": {"namespace": namespace}}
+    problem = await create(threads, HUMAN, config=config, status=422)
+    assert problem["code"] == "missing_variable"
+    config["configurable"] |= {"langgraph_user_id": "u7", "model": "x"}
+    await create(threads, HUMAN, config=config)
+    assert (await threads.get("t"))["namespace"] == ["memories", "u7"]
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_manager_with_variables_wants_a_namespace_of_the_run(threads: Threads) -> None:
+    problem = await create(threads, HUMAN, config=None, status=422)
+    assert problem["code"] == "missing_variable"
+
+
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"input": {"messages": []}},
+        {"input": None},
+        {"assistant_id": None},
+        {"after_seconds": -1},
+        {"config": {"configurable": {"namespace": ["a", "{"]}}},
+        {"config": {"configurable": {"namespace": []}}},
+    ],
+)
+async def test_a_run_that_makes_no_sense_is_refused(
+    threads: Threads, wrong: dict[str, Any]
+) -> None:
+    await threads.call("POST", "t", "/runs", status=422, json=run_of(HUMAN) | wrong)
+    await threads.get("t", status=404)

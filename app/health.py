@@ -37,7 +37,7 @@ class Queue(BaseModel):
 class Readiness(Health):
     """The answer of a server that can serve, and how its jobs stand."""
 
-    queue: Queue
+    queue: Queue = Field(description="How jobs stand.")
 
 
 @router.get("/healthz", operation_id="check_health", summary="Is the process alive?")

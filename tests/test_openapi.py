@@ -51,7 +51,10 @@ def test_operation_ids_are_unique_verb_phrases() -> None:
     assert len(set(ids)) == len(ids)
     assert [one for one in ids if not re.fullmatch(r"[a-z]+(_[a-z]+){1,3}", one)] == []
     verbs = {one.split("_")[0] for one in ids}
-    assert verbs <= {"check", "put", "get", "patch", "delete", "list", "restore", "search", "run"}
+    store = {"put", "get", "patch", "delete", "list", "restore", "search", "run"}
+    jobs = {"extract", "consolidate", "summarize", "follow", "cancel", "retry"}
+    rest = {"check", "read", "apply", "discard", "undo", "append", "flush", "create"}
+    assert verbs <= store | jobs | rest
 
 
 @of_every_operation

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.auth.dependencies import AccessDep
@@ -25,6 +25,8 @@ ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUna
 ONE = (*ALWAYS, JobNotFoundError)
 
 _EVENT_ID = re.compile("[0-9]{1,9}")
+
+JobId = Annotated[str, Path(description="As it was answered when the job was submitted.")]
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -57,12 +59,12 @@ async def list_jobs(request: Request, access: AccessDep) -> Response:
     response_model=Job,
     responses=problem_responses(*ONE),
 )
-async def get_job(request: Request, job_id: str, access: AccessDep) -> Response:
+async def get_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
     row = await service_of(request).get(access, job_id)
     return json_response(encoding.job(row, access))
 
 
-async def find_job(request: Request, job_id: str, access: AccessDep) -> None:
+async def find_job(request: Request, job_id: JobId, access: AccessDep) -> None:
     """Raise JobNotFoundError before a stream begins, which could not say so any more."""
     await service_of(request).get(access, job_id)
 
@@ -79,7 +81,7 @@ async def find_job(request: Request, job_id: str, access: AccessDep) -> None:
 )
 async def follow_job(
     request: Request,
-    job_id: str,
+    job_id: JobId,
     access: AccessDep,
     last_event_id: Annotated[str | None, Header(description="The last event received.")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
@@ -96,7 +98,7 @@ async def follow_job(
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def cancel_job(request: Request, job_id: str, access: AccessDep) -> Response:
+async def cancel_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
     row = await service_of(request).cancel(access, job_id)
     return json_response(encoding.job(row, access))
 
@@ -108,6 +110,6 @@ async def cancel_job(request: Request, job_id: str, access: AccessDep) -> Respon
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def retry_job(request: Request, job_id: str, access: AccessDep) -> Response:
+async def retry_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
     row = await service_of(request).retry(access, job_id)
     return json_response(encoding.job(row, access))

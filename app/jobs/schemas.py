@@ -32,7 +32,10 @@ class JobError(BaseModel):
 class Job(BaseModel):
     """A job, and what came of it."""
 
-    id: str = Field(examples=["job_019a3c5e7b2d0c1f2e3d4c5b6a798897"])
+    id: str = Field(
+        description="Sorts by the time of submission.",
+        examples=["job_019a3c5e7b2d0c1f2e3d4c5b6a798897"],
+    )
     kind: str = Field(description="What it does.", examples=["extract"])
     state: State = Field(description="succeeded, failed and cancelled are final.")
     namespace: list[str] = Field(description="What it is about; empty: the whole root.")
@@ -43,17 +46,17 @@ class Job(BaseModel):
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
     result: dict[str, Any] | None = Field(description="What it did; null before its end.")
     error: JobError | None = Field(description="null unless the last attempt failed.")
-    spent: Spent
+    spent: Spent = Field(description="What its calls of models took.")
     run_at: datetime = Field(description="When it is to begin, or was.")
-    created_at: datetime
+    created_at: datetime = Field(description="When it was submitted.")
     started_at: datetime | None = Field(description="Of the first attempt.")
-    finished_at: datetime | None
+    finished_at: datetime | None = Field(description="null before its end.")
 
 
 class JobList(BaseModel):
     """A page of jobs, newest first."""
 
-    jobs: list[Job]
+    jobs: list[Job] = Field(description="Empty where there are none.")
     next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
 
 

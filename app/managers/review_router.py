@@ -6,7 +6,7 @@ from app.auth.dependencies import AccessDep
 from app.dependencies import resources_of
 from app.jobs import encoding
 from app.jobs.errors import JobStateError
-from app.jobs.router import ONE
+from app.jobs.router import ONE, JobId
 from app.jobs.schemas import Job
 from app.managers import review_encoding
 from app.managers.review import ReviewService
@@ -38,7 +38,7 @@ def service_of(request: Request) -> ReviewService:
     response_model=JobChangeList,
     responses=problem_responses(*ONE),
 )
-async def list_job_changes(request: Request, job_id: str, access: AccessDep) -> Response:
+async def list_job_changes(request: Request, job_id: JobId, access: AccessDep) -> Response:
     query = read_query(ListJobChanges, request)
     limit = query.limit or DEFAULT_PAGE
     rows = await service_of(request).list_changes(
@@ -54,7 +54,7 @@ async def list_job_changes(request: Request, job_id: str, access: AccessDep) -> 
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )
-async def apply_job(request: Request, job_id: str, access: AccessDep) -> Response:
+async def apply_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
     row = await service_of(request).apply(access, job_id)
     return json_response(encoding.job(row, access))
 
@@ -66,7 +66,7 @@ async def apply_job(request: Request, job_id: str, access: AccessDep) -> Respons
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def discard_job(request: Request, job_id: str, access: AccessDep) -> Response:
+async def discard_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
     row = await service_of(request).discard(access, job_id)
     return json_response(encoding.job(row, access))
 
@@ -78,6 +78,6 @@ async def discard_job(request: Request, job_id: str, access: AccessDep) -> Respo
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )
-async def undo_job(request: Request, job_id: str, access: AccessDep) -> Response:
+async def undo_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
     row = await UndoService.build(resources_of(request)).undo(access, job_id)
     return json_response(encoding.job(row, access))

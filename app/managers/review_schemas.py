@@ -27,7 +27,7 @@ class JobChange(BaseModel):
     """An insert, update or delete that a job proposed, and what came of it."""
 
     number: int = Field(description="Place among the changes of the job, from 1.")
-    action: Action
+    action: Action = Field(description="What is done to the item.")
     state: ChangeState = Field(
         description="proposed: waits for a review; rejected: could not be applied any more."
     )
@@ -48,5 +48,5 @@ class JobChange(BaseModel):
 class JobChangeList(BaseModel):
     """A page of a job's changes, in order."""
 
-    changes: list[JobChange]
+    changes: list[JobChange] = Field(description="In the order of their numbers.")
     next_cursor: int | None = Field(description="Send it as cursor for the next page; null: last.")

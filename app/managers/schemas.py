@@ -96,7 +96,9 @@ BuiltInKind = Annotated[
 class KindSchema(Schema):
     """A kind of memory: a JSON Schema with a name."""
 
-    name: Annotated[str, Field(pattern=KIND_NAME), AfterValidator(check_kind_name)]
+    name: Annotated[str, Field(pattern=KIND_NAME), AfterValidator(check_kind_name)] = Field(
+        description="What memories of the kind are marked with."
+    )
     description: Instructions | None = Field(
         None, description="Tells the model what the kind is for; absent: the schema's description."
     )
@@ -114,7 +116,7 @@ class KindSchema(Schema):
 class Phase(Schema):
     """A further pass over the memories, with instructions of its own."""
 
-    instructions: Instructions
+    instructions: Instructions = Field(description="What this pass is to do.")
     include_messages: Flag | None = Field(
         None, description="Show the model the conversation again; absent: false."
     )
@@ -153,7 +155,9 @@ class ManagerConfig(Schema):
     instructions: Instructions | None = Field(
         None, description="What to remember, what not, and how; added to memoryd's own."
     )
-    model: ModelName | None = None
+    model: ModelName | None = Field(
+        None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
+    )
     strategy: Strategy | None = Field(
         None,
         description="llm (default): a model extracts memories; verbatim: the messages themselves "
@@ -228,17 +232,17 @@ def _in_full(kinds: list[str | KindSchema] | None) -> tuple[Kind, ...]:
 class Manager(BaseModel):
     """A stored manager: its configuration as it was sent, and what memoryd adds."""
 
-    name: str
-    config: ManagerConfig
+    name: str = Field(description="What requests call it.")
+    config: ManagerConfig = Field(description="As it was sent.")
     version: int = Field(description="1 at first, one more with every change.")
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime = Field(description="When it was first stored.")
+    updated_at: datetime = Field(description="When it was last changed.")
 
 
 class ManagerList(BaseModel):
     """A page of managers, by name."""
 
-    managers: list[Manager]
+    managers: list[Manager] = Field(description="In the order of their names.")
     next_cursor: str | None = Field(description="Send it as cursor for the next page; null: last.")
 
 
@@ -304,7 +308,7 @@ class ExistingMemory(Schema):
     kind: Annotated[str, Field(max_length=64), AfterValidator(storable)] | None = Field(
         None, description="Absent: the first of the kinds that allows the content."
     )
-    content: JsonObject
+    content: JsonObject = Field(description="What it says, as its kind has it.")
 
 
 ManagerReference = Annotated[
@@ -330,7 +334,9 @@ class ExtractRequest(Schema):
         description="What the variables of the manager's namespace stand for.",
         examples=[{"user_id": "alice"}],
     )
-    messages: Annotated[list[ConversationMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: list[ConversationMessage] = Field(
+        min_length=1, max_length=MAX_MESSAGES, description="In the order they were said."
+    )
     existing: (
         Annotated[
             list[

@@ -68,7 +68,7 @@ class AppendMessages(Schema):
 class AppendedMessages(BaseModel):
     """What became of appended messages."""
 
-    thread_id: str
+    thread_id: str = Field(description="The thread they were appended to.")
     appended: int = Field(description="Messages that are new in the thread.")
     already_known: int = Field(description="Messages whose id the thread knew already.")
     differing: list[str] = Field(
@@ -82,7 +82,7 @@ class AppendedMessages(BaseModel):
 class Thread(BaseModel):
     """A thread, and how far memories were formed of it."""
 
-    thread_id: str
+    thread_id: str = Field(description="The client's own id of the conversation.")
     namespace: list[str] = Field(description="Where its memories go.")
     manager: str | None = Field(description="The stored manager that was last named for it.")
     messages: int = Field(description="How many there are; their positions begin at 0.")
@@ -92,14 +92,14 @@ class Thread(BaseModel):
     job_id: str | None = Field(description="The job that waits to form memories, if there is one.")
     forms_at: datetime | None = Field(description="When it will begin.")
     summary: dict[str, Any] | None = Field(description="The running summary, if there is one.")
-    created_at: datetime
+    created_at: datetime = Field(description="When its first messages came.")
     updated_at: datetime = Field(description="When messages were last appended.")
 
 
 class ThreadMessage(BaseModel):
     """A message and its place in the thread."""
 
-    position: int
+    position: int = Field(description="Place in the thread, from 0.")
     message: dict[str, Any] = Field(description="As it was sent; with an id if it had none.")
     created_at: datetime = Field(description="When it was appended.")
 
@@ -107,7 +107,7 @@ class ThreadMessage(BaseModel):
 class ThreadMessages(BaseModel):
     """A page of a thread's messages, in order."""
 
-    messages: list[ThreadMessage]
+    messages: list[ThreadMessage] = Field(description="In the order they were said.")
     next_cursor: int | None = Field(description="Send it for the next page; null: there is none.")
 
 
@@ -121,7 +121,7 @@ class ReadMessages(Schema):
 class FlushedThread(BaseModel):
     """Nothing waits: memories were formed of every message."""
 
-    job: Job | None
+    job: Job | None = Field(description="Always null; a job that waits is answered as a job.")
 
 
 class RunInput(BaseModel):
@@ -160,15 +160,17 @@ class Configurable(BaseModel):
 class RunConfig(BaseModel):
     """LangGraph's configuration of a run."""
 
-    configurable: Configurable = Field(default_factory=Configurable)
+    configurable: Configurable = Field(
+        default_factory=Configurable, description="Namespace and variables."
+    )
 
 
 class CreateRun(BaseModel):
     """A run as the LangGraph SDKs create it; members not listed here are of no consequence."""
 
     assistant_id: ManagerName = Field(description="The name of a stored manager.")
-    input: RunInput
-    config: RunConfig | None = None
+    input: RunInput = Field(description="What to learn from.")
+    config: RunConfig | None = Field(None, description="Where memories are kept.")
     metadata: dict[str, Any] | None = Field(None, description="Given back in the answer.")
     multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] | None = Field(
         None, description="Whichever: a run that waits is put off, one that runs is left alone."
@@ -183,10 +185,10 @@ class Run(BaseModel):
     """A run as the LangGraph SDKs know it; GET /v1/jobs/{run_id} tells more."""
 
     run_id: str = Field(description="The id of the job.")
-    thread_id: str | None
-    assistant_id: str
-    status: Literal["pending"]
-    created_at: datetime
-    updated_at: datetime
-    metadata: dict[str, Any]
-    multitask_strategy: str | None
+    thread_id: str | None = Field(description="The thread, where the run is one's.")
+    assistant_id: str = Field(description="The manager that does it.")
+    status: Literal["pending"] = Field(description="A run is answered before it begins.")
+    created_at: datetime = Field(description="When it was created.")
+    updated_at: datetime = Field(description="The same.")
+    metadata: dict[str, Any] = Field(description="As it was sent.")
+    multitask_strategy: str | None = Field(description="As it was sent.")

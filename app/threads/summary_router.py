@@ -17,7 +17,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 @router.post(
     "/summarize",
-    operation_id="summarize",
+    operation_id="summarize_conversation",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
     summary="Shorten a conversation by a running summary, or record it as one object",
     status_code=202,
@@ -28,6 +28,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
         ),
     },
 )
-async def summarize(request: Request, body: SummarizeRequest, access: AccessDep) -> Response:
-    """Submit a job."""
+async def summarize_conversation(
+    request: Request, body: SummarizeRequest, access: AccessDep
+) -> Response:
     return await submit(request, access, await summarizing_job(resources_of(request), access, body))

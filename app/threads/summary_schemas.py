@@ -39,7 +39,7 @@ class SummaryState(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    summary: Annotated[Instructions, Field(min_length=1)]
+    summary: Annotated[Instructions, Field(min_length=1)] = Field(description="The text.")
     summarized_message_ids: Annotated[list[Id], Field(max_length=MAX_SUMMARIZED)] = Field(
         description="Messages that it covers."
     )
@@ -77,7 +77,9 @@ class SummarizeRequest(Schema):
     running_summary: SummaryState | None = Field(
         None, description="What an earlier job's result gave; its messages may be sent or left out."
     )
-    model: ModelName | None = None
+    model: ModelName | None = Field(
+        None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
+    )
     max_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
         None, description="How long the resulting conversation may be; needed in mode running."
     )

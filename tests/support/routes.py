@@ -60,7 +60,7 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         Verb.JOBS,
         {"json": {"namespace": ["users", "alice"], "strategy": "duplicates"}},
     ),
-    "summarize": (
+    "summarize_conversation": (
         "POST",
         "/v1/jobs/summarize",
         Verb.JOBS,

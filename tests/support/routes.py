@@ -66,9 +66,43 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         Verb.JOBS,
         {"json": {"messages": [["user", "I love ramen."]], "max_tokens": 1000}},
     ),
+    "append_messages": (
+        "POST",
+        "/v1/threads/chat/messages",
+        Verb.JOBS,
+        {
+            "json": {
+                "manager": {"strategy": "verbatim"},
+                "namespace": ["users", "alice"],
+                "messages": [["user", "I love ramen."]],
+            }
+        },
+    ),
     "delete_manager": ("DELETE", "/v1/managers/notes", Verb.ADMIN, {}),
 }
 """In an order in which each succeeds after those before it."""
+
+_RUN = {
+    "assistant_id": "notes",
+    "input": {"messages": [["user", "I love ramen."]]},
+    "config": {"configurable": {"namespace": ["users", "alice"]}},
+    "if_not_exists": "create",
+}
+
+HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "create_thread_run": (
+        "POST",
+        "/v1/threads/chat/runs",
+        "manager_not_found",
+        {"json": _RUN},
+    ),
+    "create_run": ("POST", "/v1/runs", "manager_not_found", {"json": _RUN}),
+    "flush_thread": ("POST", "/v1/threads/chat/flush", "thread_not_found", {}),
+    "get_thread": ("GET", "/v1/threads/chat", "thread_not_found", {}),
+    "list_messages": ("GET", "/v1/threads/chat/messages", "thread_not_found", {}),
+    "delete_thread": ("DELETE", "/v1/threads/chat", "thread_not_found", {}),
+}
+"""Routes about a thing that must be there, and what is said (404) to those who do not see it."""
 
 
 async def call(

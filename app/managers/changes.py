@@ -109,7 +109,8 @@ UPDATE job_changes SET state = marked.state, version_after = marked.version_afte
     details = marked.details::jsonb
 FROM unnest($2::int[], $3::text[], $4::bigint[], $5::text[])
     AS marked (number, state, version_after, details)
-WHERE job_id = $1 AND job_changes.number = marked.number
+WHERE job_id = $1 AND job_changes.number = marked.number AND job_changes.state = $6
+RETURNING job_changes.number
 """
 
 _FIND = f"""
@@ -146,17 +147,21 @@ async def keep(connection: Connection, job_id: str, changes: Sequence[ItemChange
     )
 
 
-async def mark(connection: Connection, job_id: str, changes: Iterable[ItemChange]) -> None:
-    """Write down what came of changes that are kept already."""
+async def mark(
+    connection: Connection, job_id: str, changes: Iterable[ItemChange], *, seen: ChangeState
+) -> bool:
+    """Write down what came of changes; False when some are not in the state they were seen in."""
     marked = list(changes)
-    await connection.execute(
+    rows = await connection.fetch(
         _MARK,
         job_id,
         [change.number for change in marked],
         [change.state for change in marked],
         [change.version_after for change in marked],
         [change.details() for change in marked],
+        seen,
     )
+    return len(rows) == len(marked)
 
 
 async def find(connection: Connection, job_id: str, state: ChangeState) -> list[ItemChange]:

@@ -117,7 +117,7 @@ class ReviewService:
             for change in proposed:
                 access.locate(access.relative(change.namespace), Verb.WRITE)
             discarded = (replace(change, state=ChangeState.DISCARDED) for change in proposed)
-            await stored.mark(connection, job_id, discarded)
+            await stored.mark(connection, job_id, discarded, seen=ChangeState.PROPOSED)
             result = self._decided(job, access, "discarded")
             await self._settle(connection, job, State.CANCELLED, result)
         return await self._jobs.get(access, job_id)
@@ -141,7 +141,8 @@ class ReviewService:
             if found := await self._repeats.find(connection, sought, leaving_out=own):
                 raise RepeatedError(found)
             applied = [as_applied(change, written) for change in prepared.changes]
-            await stored.mark(connection, job["id"], [*applied, *sorted_.rejected])
+            decided = [*applied, *sorted_.rejected]
+            await stored.mark(connection, job["id"], decided, seen=ChangeState.PROPOSED)
             result = self._decided(job, access, "applied")
             counts = result["counts"]
             rejected = counts["rejected"] + len(sorted_.rejected)

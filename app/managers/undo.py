@@ -34,6 +34,10 @@ THERE_AGAIN = "The item was written anew since the job deleted it."
 NO_HISTORY = "The state before the job is no longer in the item's history."
 
 
+class _OvertakenError(Exception):
+    """Somebody else undid the job at the same time."""
+
+
 @dataclass(slots=True)
 class _Sorted:
     """A job's changes: those that are taken back, by what writes, and those that stay."""
@@ -92,8 +96,8 @@ class UndoService:
                 )
             try:
                 await self._undo(acting(access, job_id), access, job)
-            except PreconditionFailedError:
-                continue  # an item was changed since it was looked at
+            except (PreconditionFailedError, _OvertakenError):
+                continue  # something was changed since it was looked at
             return await self._jobs.get(access, job_id)
         raise TooManyConflictsError
 
@@ -101,8 +105,11 @@ class UndoService:
         sorted_ = await self._sorted(acting_, job["id"])
 
         async def end(connection: Connection, _: Mapping[Address, Written]) -> None:
-            await stored.mark(connection, job["id"], [*sorted_.undone, *sorted_.kept])
-            result = json.loads(job["result"])
+            every = [*sorted_.undone, *sorted_.kept]
+            if not await stored.mark(connection, job["id"], every, seen=ChangeState.APPLIED):
+                raise _OvertakenError
+            row = await jobs.find(connection, job["id"])
+            result = json.loads(row["result"] if row else job["result"])
             before = result.get("undone", {}).get("counts", {}).get("undone", 0)
             result["undone"] = {
                 "counts": {"undone": before + len(sorted_.undone), "kept": len(sorted_.kept)},

@@ -16,6 +16,9 @@ from app.jobs.job import COLUMNS, Job
 from app.jobs.repository import TELL
 from app.notifier import CHANGED
 
+PRUNED_AT_ONCE = 1_000
+"""Jobs removed in one statement, with all they reported and changed."""
+
 # Claims are made one after another, or two workers could exceed a root's share together.
 _LOCK = "SELECT pg_advisory_xact_lock(7305313)"
 
@@ -143,7 +146,10 @@ FROM jobs WHERE state IN ('queued', 'running')
 _ENDED = "SELECT kind, state, count(*) AS jobs FROM jobs GROUP BY kind, state"
 
 _PRUNE = """
-DELETE FROM jobs WHERE finished_at < clock_timestamp() - make_interval(days => $1)
+DELETE FROM jobs WHERE id IN (
+    SELECT id FROM jobs WHERE finished_at < clock_timestamp() - make_interval(days => $1)
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+)
 """
 
 _FORGET_REQUESTS = """
@@ -244,7 +250,12 @@ async def counts(connection: Connection) -> Mapping[tuple[str, str], int]:
     return {(row["kind"], row["state"]): row["jobs"] for row in await connection.fetch(_ENDED)}
 
 
-async def prune(connection: Connection, retention_days: int) -> None:
-    """Remove jobs that ended long ago, and what was kept for repeated requests."""
-    await connection.execute(_PRUNE, retention_days)
+async def prune(connection: Connection, retention_days: int) -> bool:
+    """Remove some jobs that ended long ago; tell whether there may be more."""
+    removed = await connection.execute(_PRUNE, retention_days, PRUNED_AT_ONCE)
+    return removed == f"DELETE {PRUNED_AT_ONCE}"
+
+
+async def forget_requests(connection: Connection) -> None:
+    """Remove what was kept for requests that might have been repeated."""
     await connection.execute(_FORGET_REQUESTS)

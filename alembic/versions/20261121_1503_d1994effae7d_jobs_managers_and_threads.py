@@ -34,13 +34,14 @@ def upgrade() -> None:
             nullable=False,
             comment="Consolidated, with all below it.",
         ),
+        sa.Column("strategy", sa.Text(), nullable=False, comment="By which it was."),
         sa.Column(
             "consolidated_until",
             sa.DateTime(timezone=True),
             nullable=False,
             comment="Newest change looked at.",
         ),
-        sa.PrimaryKeyConstraint("namespace", name=op.f("consolidation_marks_pkey")),
+        sa.PrimaryKeyConstraint("namespace", "strategy", name=op.f("consolidation_marks_pkey")),
         comment="Up to where each namespace has been consolidated.",
     )
     op.create_table(

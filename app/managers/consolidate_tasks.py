@@ -89,7 +89,7 @@ class ConsolidateHandler:
         async with self._database.connection(access.root) as connection:
             since = None
             if not plan.everything:
-                since = await neighbours.find_mark(connection, _mark(run, plan))
+                since = await neighbours.find_mark(connection, run.job.namespace, plan.strategy)
             return await lookout.look(connection, scope, since, limit=plan.limit)
 
     async def _tidy(self, work: Work, llm: LLM) -> None:
@@ -143,7 +143,9 @@ class ConsolidateHandler:
         if not waits:
             await self._check_basis(connection, work)
             await neighbours.add_uses(connection, work.merged)
-        await neighbours.set_mark(connection, _mark(work.run, work.plan), _reached(work, until))
+        await neighbours.set_mark(
+            connection, work.run.job.namespace, work.plan.strategy, _reached(work, until)
+        )
         if work.looked.remaining and not work.looked.held and not waits:
             await self._go_on(connection, work)
 
@@ -187,11 +189,6 @@ class ConsolidateHandler:
         new = NewJob(job.kind, job.namespace, request, lane=job.namespace, manager=plan.manager)
         follow_up = await self._jobs.create(connection, job.access, new)
         await neighbours.name_follow_up(connection, job.id, follow_up)
-
-
-def _mark(run: JobRun, plan: ConsolidatePlan) -> str:
-    """Return what the mark is kept under; a namespace's own text ends in a separator."""
-    return run.job.namespace + plan.strategy
 
 
 def _reached(work: Work, until: datetime) -> datetime:

@@ -54,7 +54,9 @@ job_changes = Table(
 consolidation_marks = Table(
     "consolidation_marks",
     metadata,
-    Column("namespace", BYTEWISE, primary_key=True, comment="Consolidated, with all below it."),
+    Column("namespace", BYTEWISE, nullable=False, comment="Consolidated, with all below it."),
+    Column("strategy", Text, nullable=False, comment="By which it was."),
     Column("consolidated_until", TIME, nullable=False, comment="Newest change looked at."),
+    PrimaryKeyConstraint("namespace", "strategy"),
     comment="Up to where each namespace has been consolidated.",
 )

@@ -112,9 +112,13 @@ SELECT coalesce(min(xact_start), clock_timestamp()) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'memoryd' AND pid <> pg_backend_pid()
 """
 
+_FIND_MARK = """
+SELECT consolidated_until FROM consolidation_marks WHERE namespace = $1 AND strategy = $2
+"""
+
 _SET_MARK = """
-INSERT INTO consolidation_marks (namespace, consolidated_until) VALUES ($1, $2)
-ON CONFLICT (namespace) DO UPDATE SET consolidated_until = excluded.consolidated_until
+INSERT INTO consolidation_marks (namespace, strategy, consolidated_until) VALUES ($1, $2, $3)
+ON CONFLICT (namespace, strategy) DO UPDATE SET consolidated_until = excluded.consolidated_until
 """
 
 _ADD_USES = """
@@ -202,17 +206,15 @@ def _nearest(ties: Iterable[Tie], known: Collection[int], limit: int) -> list[in
     return list(others)[:limit]
 
 
-async def find_mark(connection: Connection, mark: str) -> datetime | None:
-    """Return up to when changes have been looked at."""
-    until: datetime | None = await connection.fetchval(
-        "SELECT consolidated_until FROM consolidation_marks WHERE namespace = $1", mark
-    )
+async def find_mark(connection: Connection, namespace: str, strategy: str) -> datetime | None:
+    """Return up to when a strategy has looked at the changes of a namespace."""
+    until: datetime | None = await connection.fetchval(_FIND_MARK, namespace, strategy)
     return until
 
 
-async def set_mark(connection: Connection, mark: str, until: datetime) -> None:
-    """Keep up to when changes have been looked at."""
-    await connection.execute(_SET_MARK, mark, until)
+async def set_mark(connection: Connection, namespace: str, strategy: str, until: datetime) -> None:
+    """Keep up to when a strategy has looked at the changes of a namespace."""
+    await connection.execute(_SET_MARK, namespace, strategy, until)
 
 
 async def name_follow_up(connection: Connection, job_id: str, follow_up: str) -> None:

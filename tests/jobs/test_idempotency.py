@@ -1,0 +1,175 @@
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.auth.access import ALL_GRANTED
+from app.auth.service import KeyService
+from app.clock import FrozenClock
+from app.db import Database
+from app.jobs import queue
+from app.resources import Resources
+from tests.support.jobs import KIND, Acting, worker_of, working
+from tests.support.load import at_once
+
+
+async def post(
+    client: httpx2.AsyncClient, key: str, body: Any, headers: dict[str, str] | None = None
+) -> httpx2.Response:
+    sent = {"idempotency-key": key, **(headers or {})}
+    return await client.post("/v1/jobs/test", json=body, headers=sent)
+
+
+async def job_count(database: Database) -> int:
+    async with database.connection("") as connection:
+        return int(await connection.fetchval("SELECT count(*) FROM jobs"))
+
+
+async def test_the_same_key_and_body_get_the_same_job(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    first, second = [await post(client, "k1", {"n": 1}) for _ in range(2)]
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert first.headers["location"] == second.headers["location"]
+    assert await job_count(database) == 1
+
+
+async def test_a_replay_shows_the_job_as_it_is_by_then(
+    client: httpx2.AsyncClient, resources: Resources, acting: Acting
+) -> None:
+    first = await post(client, "k1", {})
+    async with working(worker_of(resources, {KIND: acting})):
+        second = await post(client, "k1", {}, {"prefer": "wait=10"})
+    assert (second.status_code, second.json()["state"]) == (200, "succeeded")
+    assert first.json()["id"] == second.json()["id"]
+    third = await post(client, "k1", {})
+    assert (third.status_code, third.json()) == (200, second.json())
+    assert len(acting.jobs) == 1
+
+
+async def test_another_body_under_the_same_key_is_a_conflict(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    await post(client, "k1", {"n": 1})
+    response = await post(client, "k1", {"n": 2})
+    assert (response.status_code, response.json()["code"]) == (409, "idempotency_key_reused")
+    assert await job_count(database) == 1
+
+
+async def test_other_keys_and_no_key_make_other_jobs(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    await post(client, "k1", {})
+    await post(client, "K1", {})
+    for _ in range(2):
+        assert (await client.post("/v1/jobs/test", json={})).status_code == 202
+    assert await job_count(database) == 4
+
+
+async def test_two_at_once_make_one_job(client: httpx2.AsyncClient, database: Database) -> None:
+    for n in range(5):
+        answers = await at_once(8, lambda _, n=n: post(client, f"k{n}", {"n": n}))
+        assert {answer.status_code for answer in answers} == {202}
+        assert len({answer.json()["id"] for answer in answers}) == 1
+    assert await job_count(database) == 5
+
+
+async def test_two_at_once_with_different_bodies_make_one_job(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    answers = await at_once(8, lambda n: post(client, "k", {"n": n}))
+    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
+    assert await job_count(database) == 1
+
+
+async def test_a_key_may_be_used_anew_after_a_day(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    first = await post(client, "k1", {"n": 1})
+    await age(database, "23 hours 59 minutes")
+    assert (await post(client, "k1", {"n": 1})).json()["id"] == first.json()["id"]
+    await age(database, "2 minutes")
+    second = await post(client, "k1", {"n": 2})
+    assert second.status_code == 202
+    assert second.json()["id"] != first.json()["id"]
+    assert (await post(client, "k1", {"n": 2})).json()["id"] == second.json()["id"]
+
+
+async def age(database: Database, by: str) -> None:
+    async with database.connection("") as connection:
+        await connection.execute(
+            f"UPDATE idempotent_requests SET created_at = created_at - interval '{by}'"
+        )
+
+
+async def test_old_keys_are_forgotten(client: httpx2.AsyncClient, database: Database) -> None:
+    await post(client, "old", {})
+    await age(database, "25 hours")
+    await post(client, "new", {})
+    async with database.transaction("") as connection:
+        await queue.forget_requests(connection)
+        rows = await connection.fetch("SELECT key FROM idempotent_requests")
+    assert [row["key"] for row in rows] == ["new"]
+
+
+async def test_a_submission_that_failed_is_not_remembered(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    async with database.connection("") as connection:
+        await connection.execute("ALTER TABLE jobs ADD CONSTRAINT no_seven CHECK (lane IS NULL)")
+        try:
+            response = await post(client, "k1", {"in_lane": True})
+            assert response.status_code == 500
+        finally:
+            await connection.execute("ALTER TABLE jobs DROP CONSTRAINT no_seven")
+        assert await connection.fetchval("SELECT count(*) FROM idempotent_requests") == 0
+    assert (await post(client, "k1", {"in_lane": False})).status_code == 202
+
+
+async def test_keys_of_different_roots_have_nothing_to_do_with_each_other(
+    client: httpx2.AsyncClient, database: Database, clock: FrozenClock
+) -> None:
+    keys, jobs = KeyService(database, clock), set()
+    for root in (["acme"], ["acme2"], ["acme", "inner"]):
+        token = await keys.create("key", root=root, grants=ALL_GRANTED, expires_at=None)
+        answers = [await post(client, "k1", {"n": root}, {"x-api-key": str(token)}) for _ in "ab"]
+        assert [answer.status_code for answer in answers] == [202, 202]
+        jobs |= {answer.json()["id"] for answer in answers}
+    assert len(jobs) == 3
+
+
+async def test_two_keys_of_one_root_share_them(
+    client: httpx2.AsyncClient, database: Database, clock: FrozenClock
+) -> None:
+    keys, jobs = KeyService(database, clock), set()
+    for name in ("one", "two"):
+        token = await keys.create(name, root=["acme"], grants=ALL_GRANTED, expires_at=None)
+        jobs.add((await post(client, "k1", {}, {"x-api-key": str(token)})).json()["id"])
+    assert len(jobs) == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 201, "schlüssel", "a\x7f"])
+async def test_a_key_that_cannot_be_one_is_refused(client: httpx2.AsyncClient, key: str) -> None:
+    headers = {b"idempotency-key": key.encode("latin-1")}
+    response = await client.post("/v1/jobs/test", json={}, headers=headers)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+async def test_whoever_waits_for_a_first_that_fails_is_the_first(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    async with database.connection("") as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(
+            "INSERT INTO idempotent_requests (namespace, key, fingerprint, answer, created_at) "
+            "VALUES ('', 'k1', 'another', 'null', now())"
+        )
+        waiting = asyncio.create_task(post(client, "k1", {}))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await transaction.rollback()
+    assert (await waiting).status_code == 202

@@ -78,6 +78,7 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
             }
         },
     ),
+    "list_jobs": ("GET", "/v1/jobs", Verb.JOBS, {"params": {"namespace": "users"}}),
     "delete_manager": ("DELETE", "/v1/managers/notes", Verb.ADMIN, {}),
 }
 """In an order in which each succeeds after those before it."""
@@ -101,6 +102,10 @@ HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "get_thread": ("GET", "/v1/threads/chat", "thread_not_found", {}),
     "list_messages": ("GET", "/v1/threads/chat/messages", "thread_not_found", {}),
     "delete_thread": ("DELETE", "/v1/threads/chat", "thread_not_found", {}),
+    "get_job": ("GET", "/v1/jobs/job_0", "job_not_found", {}),
+    "follow_job": ("GET", "/v1/jobs/job_0/events", "job_not_found", {}),
+    "cancel_job": ("POST", "/v1/jobs/job_0/cancel", "job_not_found", {}),
+    "retry_job": ("POST", "/v1/jobs/job_0/retry", "job_not_found", {}),
 }
 """Routes about a thing that must be there, and what is said (404) to those who do not see it."""
 

@@ -1,4 +1,5 @@
 import asyncio
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -69,8 +70,12 @@ async def test_other_keys_and_no_key_make_other_jobs(
 
 
 async def test_two_at_once_make_one_job(client: httpx2.AsyncClient, database: Database) -> None:
+
+    async def same(n: int, _caller: int) -> httpx2.Response:
+        return await post(client, f"k{n}", {"n": n})
+
     for n in range(5):
-        answers = await at_once(8, lambda _, n=n: post(client, f"k{n}", {"n": n}))
+        answers = await at_once(8, partial(same, n))
         assert {answer.status_code for answer in answers} == {202}
         assert len({answer.json()["id"] for answer in answers}) == 1
     assert await job_count(database) == 5

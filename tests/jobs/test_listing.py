@@ -28,7 +28,8 @@ async def test_jobs_are_listed_newest_first_page_by_page(
     submitted = sorted([await enqueue(resources) for _ in range(7)], reverse=True)
     assert ids(await listed(client)) == submitted
     assert (await listed(client))["next_cursor"] is None
-    found, cursor = [], {}
+    found: list[str] = []
+    cursor: dict[str, str] = {}
     for size in (3, 3, 1):
         page = await listed(client, limit=3, **cursor)
         assert len(page["jobs"]) == size

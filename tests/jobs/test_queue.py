@@ -101,7 +101,7 @@ async def test_one_tenants_backlog_does_not_hold_up_another(database: Database) 
 
 
 async def test_the_root_with_fewest_running_jobs_has_its_turn(database: Database) -> None:
-    of = {}
+    of: dict[str, str] = {}
     for name in ("a", "b", "c"):
         of |= dict.fromkeys(await submit(database, name, times=6), name)
     for round_ in range(1, 7):

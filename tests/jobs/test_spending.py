@@ -3,6 +3,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from typing_extensions import override
 
 from app.jobs.run import JobRun
 from app.providers.errors import UnavailableError
@@ -142,6 +143,7 @@ async def test_a_paid_call_is_kept_though_the_job_was_lost_meanwhile(
     client: httpx2.AsyncClient, resources: Resources
 ) -> None:
     class Stolen(Paid):
+        @override
         async def complete(self, request: Request) -> Completion:
             async with resources.database.connection("") as connection:
                 await connection.execute("UPDATE jobs SET attempt = attempt + 1")

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.routing import APIRoute
+from typing_extensions import override
 
 from app.auth.dependencies import AccessDep
 from app.auth.errors import ForbiddenError, UnauthenticatedError
@@ -63,7 +65,20 @@ RUN_HEADERS = {
 
 InPath = Annotated[ThreadId, Path(description="The client's own id of the conversation.")]
 
-router = APIRouter(tags=["threads"])
+
+class UndecodedRoute(APIRoute):
+    """Finds its way by the path as it was sent, so that an id may hold slashes, as `%2F`."""
+
+    @override
+    def matches(self, scope: Any) -> Any:
+        """Tell whether a request is for this route, and what its path says."""
+        match, found = super().matches({**scope, "path": scope["raw_path"].decode("ascii")})
+        if parameters := found.get("path_params"):
+            found["path_params"] = {name: unquote(text) for name, text in parameters.items()}
+        return match, found
+
+
+router = APIRouter(tags=["threads"], route_class=UndecodedRoute)
 
 
 def service_of(request: Request) -> ThreadService:
@@ -72,7 +87,7 @@ def service_of(request: Request) -> ThreadService:
 
 
 @router.post(
-    "/threads/{thread_id:path}/messages",
+    "/threads/{thread_id}/messages",
     operation_id="append_messages",
     openapi_extra={"parameters": [PARAMETER]},
     summary="Append messages to a thread, to form memories of them when it falls quiet",
@@ -89,7 +104,7 @@ async def append_messages(
 
 
 @router.get(
-    "/threads/{thread_id:path}/messages",
+    "/threads/{thread_id}/messages",
     operation_id="list_messages",
     openapi_extra={"parameters": query_parameters(ReadMessages)},
     summary="List a thread's messages in order",
@@ -103,7 +118,7 @@ async def list_messages(request: Request, thread_id: InPath, access: AccessDep) 
 
 
 @router.post(
-    "/threads/{thread_id:path}/flush",
+    "/threads/{thread_id}/flush",
     operation_id="flush_thread",
     openapi_extra={"parameters": SUBMIT_PARAMETERS[:1]},
     summary="Form memories of a thread now, instead of when it falls quiet",
@@ -122,7 +137,7 @@ async def flush_thread(request: Request, thread_id: InPath, access: AccessDep) -
 
 
 @router.post(
-    "/threads/{thread_id:path}/runs",
+    "/threads/{thread_id}/runs",
     operation_id="create_thread_run",
     openapi_extra={"parameters": [PARAMETER]},
     summary="Learn from a conversation, as LangMem's ReflectionExecutor asks for it",
@@ -157,9 +172,8 @@ async def create_run(request: Request, body: CreateRun, access: AccessDep) -> Re
     return _run_answer(run, "/v1")
 
 
-# After the longer paths: an id may hold slashes.
 @router.get(
-    "/threads/{thread_id:path}",
+    "/threads/{thread_id}",
     operation_id="get_thread",
     summary="Read how far memories were formed of a thread",
     response_model=Thread,
@@ -171,7 +185,7 @@ async def get_thread(request: Request, thread_id: InPath, access: AccessDep) -> 
 
 
 @router.delete(
-    "/threads/{thread_id:path}",
+    "/threads/{thread_id}",
     operation_id="delete_thread",
     summary="Delete a thread and its messages; memories formed of it stay",
     status_code=204,

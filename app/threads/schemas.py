@@ -22,14 +22,8 @@ MAX_SECONDS = 86_400
 MAX_PAGE = 200
 
 
-def _routable(thread_id: str) -> str:
-    if thread_id.endswith("/messages"):  # GET of such a thread would list another's messages
-        raise ValueError('ends in "/messages"; choose another id')
-    return storable(thread_id)
-
-
 ThreadId = Annotated[
-    str, Field(min_length=1, max_length=256, json_schema_extra=CLEAN), AfterValidator(_routable)
+    str, Field(min_length=1, max_length=256, json_schema_extra=CLEAN), AfterValidator(storable)
 ]
 
 Seconds = Annotated[Real, Field(ge=0, le=MAX_SECONDS)]
@@ -93,7 +87,7 @@ class Thread(BaseModel):
     forms_at: datetime | None = Field(description="When it will begin.")
     summary: dict[str, Any] | None = Field(description="The running summary, if there is one.")
     created_at: datetime = Field(description="When its first messages came.")
-    updated_at: datetime = Field(description="When messages were last appended.")
+    updated_at: datetime = Field(description="When messages last came.")
 
 
 class ThreadMessage(BaseModel):

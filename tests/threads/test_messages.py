@@ -280,7 +280,8 @@ async def test_a_deleted_thread_is_gone_with_its_messages_and_its_job(threads: T
 
 
 @pytest.mark.parametrize(
-    "thread_id", ["a/b", "..", ".", "%2F", "ü ñ", "a?b#c", "messages", "x/flush", " ", "😀" * 256]
+    "thread_id",
+    ["a/b", "..", ".", "%2F", "ü ñ", "a?b#c", "messages", "x/flush", "x/messages", " ", "😀" * 256],
 )
 async def test_an_id_may_be_any_text(threads: Threads, thread_id: str) -> None:
     await threads.append(thread_id, "a")
@@ -289,7 +290,16 @@ async def test_an_id_may_be_any_text(threads: Threads, thread_id: str) -> None:
     await threads.delete(thread_id)
 
 
-@pytest.mark.parametrize("thread_id", ["", "x" * 257, "a\x00b", "a/messages"])
+async def test_a_slash_is_part_of_an_id_only_where_it_is_encoded(threads: Threads) -> None:
+    await threads.append("a/messages", "x")
+    for path in ("a/messages/messages", "a/b", ""):
+        response = await threads.client.get(f"/v1/threads/{path}")
+        assert (response.status_code, response.json()["code"]) == (404, "no_such_route")
+    response = await threads.client.delete("/v1/threads/a/messages")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
+
+
+@pytest.mark.parametrize("thread_id", ["x" * 257, "a\x00b"])
 async def test_an_id_that_cannot_be_is_refused(threads: Threads, thread_id: str) -> None:
     problem = await threads.append(thread_id, "a", status=422)
     assert problem["errors"][0]["field"] == "thread_id"

@@ -40,7 +40,23 @@ ROOTS = [
 """Neighbours of one another in every order that text can be sorted in; one lies inside another."""
 
 PLACES = [["users"], ["users", "alice"], ["inner", "users"]]
-TABLES = ("namespaces", "items", "item_versions", "passages", "terms", "item_usage")
+TABLES = (
+    "namespaces",
+    "items",
+    "item_versions",
+    "passages",
+    "terms",
+    "item_usage",
+    "jobs",
+    "job_events",
+    "model_calls",
+    "job_changes",
+    "idempotent_requests",
+    "managers",
+    "consolidation_marks",
+    "threads",
+    "thread_messages",
+)
 SECRET = "the secret of "
 
 _numbers = itertools.count(1)
@@ -387,6 +403,35 @@ def inserts(namespace: str, key: str) -> dict[str, str]:
         f"length) VALUES ('{namespace}', 'term', {item_id}, 1, 0, 1, 1)",
         "item_usage": "INSERT INTO item_usage (namespace, item_id, uses, last_used_at) "
         f"VALUES ('{namespace}', {item_id}, 1, now())",
+        **job_inserts(namespace, key),
+    }
+
+
+def job_inserts(namespace: str, key: str) -> dict[str, str]:
+    """Return a statement for each table of jobs, managers and threads."""
+    job = f"md5('{namespace}{key}'), '{namespace}'"
+    return {
+        "jobs": "INSERT INTO jobs (id, namespace, root, actor, grants, kind, state, request, "
+        f"priority, max_attempts, run_at, created_at) VALUES ({job}, '{namespace}', 'somebody', "
+        "'[]', 'extract', 'queued', '{}', 0, 5, now(), now())",
+        "job_events": "INSERT INTO job_events (job_id, namespace, number, event, data, "
+        f"recorded_at) VALUES ({job}, 1, 'queued', '{{}}', now())",
+        "model_calls": "INSERT INTO model_calls (job_id, namespace, number, attempt, purpose, "
+        "model, stop, input_tokens, output_tokens, cached_tokens, milliseconds, recorded_at) "
+        f"VALUES ({job}, 1, 1, 'extract', 'm', 'end', 1, 1, 0, 1, now())",
+        "job_changes": "INSERT INTO job_changes (job_id, namespace, number, key, action, state, "
+        f"details) VALUES ({job}, 1, '{key}', 'insert', 'applied', '{{}}')",
+        "idempotent_requests": "INSERT INTO idempotent_requests (namespace, key, fingerprint, "
+        f"answer, created_at) VALUES ('{namespace}', '{key}', '', 'null', now())",
+        "managers": "INSERT INTO managers (namespace, name, config, version, created_at, "
+        f"updated_at) VALUES ('{namespace}', '{key}', '{{}}', 1, now(), now())",
+        "consolidation_marks": "INSERT INTO consolidation_marks (namespace, strategy, "
+        f"consolidated_until) VALUES ('{namespace}', 'llm', now())",
+        "threads": "INSERT INTO threads (root, id, namespace, created_at, updated_at) "
+        f"VALUES ('{namespace}', '{key}', '{namespace}', now(), now())",
+        "thread_messages": "INSERT INTO thread_messages (root, thread_id, position, namespace, "
+        f"message_id, message, created_at) VALUES ('{namespace}', '{key}', 1, '{namespace}', "
+        "'m', '{}', now())",
     }
 
 

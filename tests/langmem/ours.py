@@ -1,0 +1,105 @@
+"""memoryd over HTTP, doing what a script decides."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import httpx2
+from pydantic import BaseModel, SecretStr
+
+from app.config import Settings
+from app.main import create_app
+from app.providers.embeddings.fake import FakeEmbedder
+from tests.langmem.decisions import JSON, Decision, Done, Insert, Nothing, Patch, Remove, Script
+from tests.support.app import Store, running
+from tests.support.jobs import quick
+from tests.support.llm_server import LLMServer, Received, Reply, calls
+
+Respond: TypeAlias = Callable[[Received], Reply]
+
+_MEMORY = re.compile(r'<memory id="([^"]+)"[^>]*>(.*)</memory>')
+
+
+def shown(received: Received) -> dict[str, JSON]:
+    """Return the memories that a request shows, as they were shown last, by their ids."""
+    texts = "\n".join(message.text for message in received.messages)
+    return {id_: json.loads(content) for id_, content in _MEMORY.findall(texts)}
+
+
+def responding(script: Script) -> Respond:
+    """Return a `respond` that decides what a script says."""
+    return lambda received: calls(
+        *(_call(decision, id_) for decision, id_ in script.decide(shown(received)))
+    )
+
+
+def insert(kind: str, content: JSON) -> tuple[str, JSON]:
+    return f"insert_{kind}", {"content": content, "importance": 0.5}
+
+
+def no_change() -> tuple[str, JSON]:
+    return "no_change", {"reason": "-"}
+
+
+def _call(decision: Decision, id_: str) -> tuple[str, JSON]:
+    match decision:
+        case Insert(_, memory):
+            return insert(memory.kind, memory.content)
+        case Patch(_, edits):
+            return "update_memory", {"id": id_, "edits": list(edits)}
+        case Remove():
+            return "delete_memory", {"id": id_, "reason": "-"}
+        case Done():
+            return "done", {}
+        case Nothing():
+            return no_change()
+
+
+def kind(schema: type[BaseModel], *, single: bool = False) -> JSON:
+    """Return a Pydantic class as a kind of memory."""
+    own = {"name": schema.__name__, "schema": schema.model_json_schema()}
+    return {**own, "single": True} if single else own
+
+
+class Memoryd:
+    """A client of a server with a worker, and the scripted model behind it."""
+
+    def __init__(self, client: httpx2.AsyncClient, llm: LLMServer) -> None:
+        self.client = client
+        self.llm = llm
+        self.store = Store(client)
+
+    async def job(self, path: str, *, status: int = 200, wait: int = 60, **body: Any) -> JSON:
+        """Submit a job, and wait for it if `wait` is not 0."""
+        headers = {"Prefer": f"wait={wait}"} if wait else {}
+        response = await self.client.post(f"/v1/jobs/{path}", json=body, headers=headers)
+        assert response.status_code == status, response.text
+        answer: JSON = response.json()
+        return answer
+
+    async def extract(self, messages: Sequence[Any], **body: Any) -> JSON:
+        """Return the result of an extraction that succeeds."""
+        job = await self.job("extract", messages=list(messages), **body)
+        assert job["state"] == "succeeded", job
+        result: JSON = job["result"]
+        return result
+
+    async def items(self, namespace: Sequence[str]) -> dict[str, JSON]:
+        """Return the values at and below a namespace by their keys."""
+        found = await self.store.search(list(namespace), limit=1000)
+        return {item["key"]: item["value"] for item in found}
+
+
+@asynccontextmanager
+async def serving(database_url: str, llm: LLMServer) -> AsyncIterator[Memoryd]:
+    """Yield a memoryd that asks a scripted model, with a worker inside."""
+    settings = quick(
+        Settings(database_url=database_url, database_pool_size=8, llm="openai:scripted"),
+        openai_api_key=SecretStr("sk-test"),
+        openai_base_url=llm.base_url_openai,
+        run_worker=True,
+    )
+    async with running(create_app(settings, embedder=FakeEmbedder())) as client:
+        yield Memoryd(client, llm)

@@ -170,6 +170,8 @@ _SENTENCES = {
 
 def _sentence(error: Mapping[str, Any]) -> str:
     kind = error["type"]
+    if kind == "model_attributes_type" and len(error["loc"]) > 1:
+        kind = "dict_type"  # a member of the body, not the body itself
     if kind == "json_invalid":
         return f"The body is not valid JSON: {error['ctx']['error']}."
     if kind == "union_tag_invalid":

@@ -1,5 +1,6 @@
 """What can go wrong with managers and with what their jobs are given."""
 
+import json
 from collections.abc import Sequence
 
 from app.errors import AppError, InvalidRequestError, NotFoundError
@@ -43,8 +44,8 @@ class MissingVariableError(InvalidRequestError):
 
     def __init__(self, variable: str, template: Sequence[str], index: int) -> None:
         super().__init__(
-            f'The namespace {list(template)} needs the variable "{variable}" in label {index}; '
-            "send it in variables.",
+            f"The namespace {json.dumps(template, ensure_ascii=False)} needs the variable "
+            f'"{variable}" in label {index}; send it in variables.',
             field=f"variables.{variable}",
         )
 

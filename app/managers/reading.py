@@ -1,9 +1,10 @@
 """Reading JSON that may come in one of several forms."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter
 
 from app.errors import InvalidRequestError
 from app.store.values import check_json
@@ -30,6 +31,17 @@ def by_json_type(text: Any, model: type[BaseModel]) -> BeforeValidator:
         raise ValueError("is neither text nor a JSON object; send one of them")
 
     return BeforeValidator(read)
+
+
+def matching(pattern: str, wanted: str) -> AfterValidator:
+    """Refuse text that a pattern does not match, in words instead of the pattern."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"is not {wanted}")
+        return text
+
+    return AfterValidator(check)
 
 
 def text_or_blocks(content: object) -> object:

@@ -24,7 +24,7 @@ from app.managers.kinds import (
 )
 from app.managers.memories import Kind
 from app.managers.placing import check_template
-from app.managers.reading import by_json_type, storable_json, text_or_blocks, unwrapped
+from app.managers.reading import by_json_type, matching, storable_json, text_or_blocks, unwrapped
 from app.namespaces import MAX_DEPTH
 from app.schemas import (
     CLEAN,
@@ -61,14 +61,19 @@ Tidying: TypeAlias = Literal["llm", "duplicates"]
 Apply: TypeAlias = Literal["auto", "review"]
 
 
-ManagerName = Annotated[str, Field(pattern=MANAGER_NAME, examples=["user-memories"])]
+ManagerName = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": MANAGER_NAME}, examples=["user-memories"]),
+    matching(MANAGER_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-"'),
+]
 ModelName = Annotated[
     str,
     Field(
-        pattern=MODEL_NAME,
+        json_schema_extra={"pattern": MODEL_NAME},
         description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM.",
         examples=["anthropic:claude-sonnet-5-5"],
     ),
+    matching(MODEL_NAME, "anthropic:MODEL or openai:MODEL; put the provider before the model"),
 ]
 Instructions = Annotated[
     str,
@@ -96,9 +101,12 @@ BuiltInKind = Annotated[
 class KindSchema(Schema):
     """A kind of memory: a JSON Schema with a name."""
 
-    name: Annotated[str, Field(pattern=KIND_NAME), AfterValidator(check_kind_name)] = Field(
-        description="What memories of the kind are marked with."
-    )
+    name: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": KIND_NAME}),
+        matching(KIND_NAME, 'a name of up to 56 letters, digits, "_" and "-", a letter first'),
+        AfterValidator(check_kind_name),
+    ] = Field(description="What memories of the kind are marked with.")
     description: Instructions | None = Field(
         None, description="Tells the model what the kind is for; absent: the schema's description."
     )

@@ -1,5 +1,7 @@
 """What can go wrong with threads."""
 
+import json
+
 from app.errors import ConflictError, NotFoundError
 
 
@@ -23,9 +25,10 @@ class ThreadElsewhereError(ConflictError):
     title = "Thread belongs to another namespace"
 
     def __init__(self, thread_id: str, labels: list[str]) -> None:
+        namespace = json.dumps(labels, ensure_ascii=False)
         super().__init__(
-            f'The thread "{thread_id}" belongs to another namespace than {labels}; use one thread '
-            "for each namespace, or delete the thread and send its messages again."
+            f'The thread "{thread_id}" belongs to another namespace than {namespace}; '
+            "use one thread for each namespace, or delete the thread and send its messages again."
         )
 
 

@@ -467,6 +467,24 @@ async def test_what_is_wrong_with_a_consolidation_is_named(
     assert fields_of(await asked.post("/v1/jobs/consolidate", json=body)) == [field]
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"messages": ["hi"]}, "This is not a JSON object; send one."),
+        (
+            {"manager": {"model": "gpt"}},
+            "is not anthropic:MODEL or openai:MODEL; put the provider before the model.",
+        ),
+        ({"manager": "a b"}, 'is not a name of 1 to 128 letters, digits, ".", "_" and "-".'),
+    ],
+)
+async def test_it_is_said_what_to_send_instead(
+    asked: httpx2.AsyncClient, body: dict[str, Any], detail: str
+) -> None:
+    [error] = (await extract(asked, **body)).json()["errors"]
+    assert error["detail"] == detail
+
+
 async def test_an_unknown_manager_is_named(asked: httpx2.AsyncClient) -> None:
     response = await extract(asked, manager="nobody")
     assert code_of(response, 404) == "manager_not_found"

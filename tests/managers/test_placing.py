@@ -75,7 +75,7 @@ def test_a_missing_variable_is_named_with_the_place_where_it_was_expected() -> N
     with pytest.raises(MissingVariableError) as caught:
         place(["tenants", "{org}", "user-{id}"], {"org": "acme"})
     assert caught.value.detail == (
-        "The namespace ['tenants', '{org}', 'user-{id}'] needs the variable \"id\" in label 2; "
+        'The namespace ["tenants", "{org}", "user-{id}"] needs the variable "id" in label 2; '
         "send it in variables."
     )
     assert caught.value.members["errors"][0]["field"] == "variables.id"

@@ -41,6 +41,17 @@ async def test_the_first_rule_that_fits_answers() -> None:
         await llm.aclose()
 
 
+async def test_a_rule_may_name_a_memory_by_its_text() -> None:
+    call = {"name": "forget", "arguments": {"id": "the one with Rome"}}
+    async with llm_server() as server:
+        server.respond = by_rules([{"reply": {"calls": [call]}}])
+        llm = ChatLLM("m", base_url=server.base_url_openai)
+        shown = '<memory id="m1" kind="memory">Oslo</memory>\n<memory id="m2">Rome</memory>'
+        assert (await llm.complete(asking(shown, SAVE))).calls[0].arguments == {"id": "m2"}
+        assert (await llm.complete(asking("", SAVE))).calls[0].arguments == {"id": "Rome"}
+        await llm.aclose()
+
+
 @pytest.mark.slow
 async def test_it_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
     script = tmp_path / "script.json"

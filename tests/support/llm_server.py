@@ -5,11 +5,13 @@ In tests: `async with llm_server() as llm:`. As a process, answering by rules:
 holds `[{"when": {"tool": NAME, "contains": TEXT}, "reply": {"text": TEXT} | {"calls":
 [{"name": NAME, "arguments": {…}}]}}, …]`: `tool` is one that was offered, `contains` is sought in
 the text of the last user message, both may be absent, and the first rule that fits answers.
+Where a call's `id` is `the one with TEXT`, the id of the shown memory that has it is sent.
 """
 
 import argparse
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -194,7 +196,9 @@ def by_rules(rules: list[JSON], delay: float = 0) -> Callable[[Received], Reply]
     def respond(received: Received) -> Reply:
         fitting = (rule["reply"] for rule in rules if _fits(rule.get("when", {}), received))
         reply: JSON = next(fitting, {"text": "Nothing to do."})
-        wanted = tuple((call["name"], call["arguments"]) for call in reply.get("calls", []))
+        wanted = tuple(
+            (call["name"], _with_id(call["arguments"], received)) for call in reply.get("calls", [])
+        )
         stop: Literal["tools", "end"] = "tools" if wanted else "end"
         return Reply(reply.get("text", ""), wanted, stop, delay=delay)
 
@@ -205,6 +209,14 @@ def _fits(when: JSON, received: Received) -> bool:
     offered = {tool.name for tool in received.tools}
     contained = when.get("contains", "") in received.last_user_text
     return contained and ("tool" not in when or when["tool"] in offered)
+
+
+def _with_id(arguments: JSON, received: Received) -> JSON:
+    sought = str(arguments.get("id", "")).removeprefix("the one with ")
+    if sought == arguments.get("id", ""):
+        return arguments
+    shown = re.findall(r'<memory id="(\w+)"[^>]*>(.*)</memory>', received.last_user_text)
+    return {**arguments, "id": next((id_ for id_, text in shown if sought in text), sought)}
 
 
 async def _serve(port: int, rules: list[JSON], delay: float) -> None:

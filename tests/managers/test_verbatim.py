@@ -10,7 +10,7 @@ from tests.managers.extracting import ANA, Extracting, counts
 from tests.support.load import at_once
 
 VERBATIM = {"strategy": "verbatim"}
-TALK = [
+TALK: list[dict[str, Any]] = [
     {"id": "a", "role": "system", "content": "Be kind."},
     {"id": "b", "role": "user", "content": "Hello!", "created_at": "2026-05-03T10:00:00Z"},
     {"id": "c", "role": "assistant", "content": "Hi Ana.", "name": "Bot"},

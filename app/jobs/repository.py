@@ -43,12 +43,15 @@ INSERT INTO jobs (
 
 _CREATE = f"WITH changed AS ({_NEW} RETURNING *) {TELL}"
 
+# One that is due already keeps its place in the queue.
 _CREATE_OR_MOVE = f"""
 WITH changed AS (
     {_NEW}
     ON CONFLICT (root, thread_id)
         WHERE state = 'queued' AND kind = 'extract_thread' AND attempt = 0
-    DO UPDATE SET run_at = excluded.run_at, request = excluded.request,
+    DO UPDATE SET request = excluded.request,
+        run_at = CASE WHEN excluded.run_at <= clock_timestamp()
+            THEN least(jobs.run_at, excluded.run_at) ELSE excluded.run_at END,
         manager = excluded.manager, lane = excluded.lane, namespace = excluded.namespace,
         actor = excluded.actor, grants = excluded.grants, events = jobs.events + 1
     RETURNING *

@@ -106,6 +106,14 @@ HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "follow_job": ("GET", "/v1/jobs/job_0/events", "job_not_found", {}),
     "cancel_job": ("POST", "/v1/jobs/job_0/cancel", "job_not_found", {}),
     "retry_job": ("POST", "/v1/jobs/job_0/retry", "job_not_found", {}),
+    "list_job_changes": ("GET", "/v1/jobs/job_0/changes", "job_not_found", {}),
+    "apply_job": ("POST", "/v1/jobs/job_0/apply", "job_not_found", {}),
+    "discard_job": ("POST", "/v1/jobs/job_0/discard", "job_not_found", {}),
+    "undo_job": ("POST", "/v1/jobs/job_0/undo", "job_not_found", {}),
+    "list_job_changes": ("GET", "/v1/jobs/job_0/changes", "job_not_found", {}),
+    "apply_job": ("POST", "/v1/jobs/job_0/apply", "job_not_found", {}),
+    "discard_job": ("POST", "/v1/jobs/job_0/discard", "job_not_found", {}),
+    "undo_job": ("POST", "/v1/jobs/job_0/undo", "job_not_found", {}),
 }
 """Routes about a thing that must be there, and what is said (404) to those who do not see it."""
 
@@ -113,5 +121,5 @@ HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 async def call(
     client: httpx2.AsyncClient, operation: str, headers: dict[str, str] | None = None
 ) -> httpx2.Response:
-    method, path, _, request = REQUESTS[operation]
+    method, path, _, request = {**REQUESTS, **HIDDEN}[operation]
     return await client.request(method, path, headers=headers, **request)

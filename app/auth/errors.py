@@ -1,5 +1,7 @@
 """What is said to those who may not."""
 
+import json
+
 from app.errors import AppError
 
 
@@ -23,7 +25,9 @@ class ForbiddenError(AppError):
     title = "Not allowed"
 
     def __init__(self, actor: str, verb: str, labels: list[str]) -> None:
-        where = f"namespace {labels}" if labels else "the whole store"
+        where = (
+            f"namespace {json.dumps(labels, ensure_ascii=False)}" if labels else "the whole store"
+        )
         super().__init__(
             f"The key {actor} has no grant to {verb} in {where}. "
             "Use a key with that grant, or narrow the request to a namespace it covers."

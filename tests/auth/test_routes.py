@@ -5,9 +5,11 @@ from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.keys import Token
 from app.auth.service import KeyService
 from tests.support.app import Store
-from tests.support.routes import PLACE, REQUESTS, call
+from tests.support.routes import HIDDEN, PLACE, REQUESTS, call
 
 OPERATIONS = list(REQUESTS)
+
+SUCCESS = {200, 201, 202, 204}
 
 
 async def key_with(keys: KeyService, *grants: Grant, root: tuple[str, ...] = ()) -> dict[str, str]:
@@ -29,7 +31,7 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> str:
 async def test_without_any_key_everything_is_allowed(client: httpx2.AsyncClient) -> None:
     for operation in OPERATIONS:
         response = await call(client, operation)
-        assert response.status_code in {200, 204}, f"{operation}: {response.text}"
+        assert response.status_code in SUCCESS, f"{operation}: {response.text}"
 
 
 async def test_a_key_with_every_verb_may_do_everything(
@@ -38,14 +40,14 @@ async def test_a_key_with_every_verb_may_do_everything(
     headers = await key_with(keys, *ALL_GRANTED)
     for operation in OPERATIONS:
         response = await call(client, operation, headers)
-        assert response.status_code in {200, 204}, f"{operation}: {response.text}"
+        assert response.status_code in SUCCESS, f"{operation}: {response.text}"
 
 
 async def test_every_route_wants_a_key_once_there_is_one(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:
     await key_with(keys, *ALL_GRANTED)
-    for operation in OPERATIONS:
+    for operation in (*OPERATIONS, *HIDDEN):
         response = await call(client, operation)
         assert_problem(response, 401, "unauthenticated")
         assert response.headers["www-authenticate"] == "Bearer"
@@ -74,7 +76,8 @@ async def test_a_key_without_the_verb_is_refused(
     verb = REQUESTS[operation][2]
     headers = await key_with(keys, Grant((), frozenset(Verb) - {verb}))
     detail = assert_problem(await call(client, operation, headers), 403, "forbidden")
-    assert f"no grant to {verb} in namespace ['users'" in detail
+    where = ('namespace ["users"', "the whole store")
+    assert any(f"no grant to {verb} in {place}" in detail for place in where)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -88,6 +91,14 @@ async def test_a_key_for_another_namespace_is_refused(
         Grant(("users", "alice", "private"), frozenset(Verb)),
     )
     assert_problem(await call(client, operation, headers), 403, "forbidden")
+
+
+@pytest.mark.parametrize("operation", HIDDEN)
+async def test_what_a_key_may_not_see_is_not_there(
+    client: httpx2.AsyncClient, keys: KeyService, operation: str
+) -> None:
+    headers = await key_with(keys, *ALL_GRANTED)
+    assert_problem(await call(client, operation, headers), 404, HIDDEN[operation][2])
 
 
 async def test_a_batch_asks_for_the_verb_of_each_operation(

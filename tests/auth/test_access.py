@@ -77,6 +77,6 @@ def test_what_is_refused_is_named() -> None:
         access.locate(["teams"], Verb.READ)
     assert "mk_1" in elsewhere.value.detail
     assert "read" in elsewhere.value.detail
-    assert "['teams']" in elsewhere.value.detail
+    assert '["teams"]' in elsewhere.value.detail
     with pytest.raises(ForbiddenError, match="the whole store"):
         access.locate([], Verb.READ)

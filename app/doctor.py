@@ -181,9 +181,14 @@ def _llm(settings: Settings) -> Finding:
             "anthropic:MODEL or openai:MODEL",
         )
     provider = settings.llm.split(":")[0]
-    key = {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
-    if provider not in key:
+    needed = {
+        "openai": settings.openai_api_key or settings.openai_base_url,
+        "anthropic": settings.anthropic_api_key or settings.anthropic_base_url,
+    }
+    if provider not in needed:
         return Finding(False, "LLM", f"MEMORYD_LLM={settings.llm}; use anthropic: or openai:")
-    if key[provider] is None:
-        return Finding(False, "LLM", f"{settings.llm}; set {provider.upper()}_API_KEY")
+    if not needed[provider]:
+        name = provider.upper()
+        mend = f"set {name}_API_KEY, or {name}_BASE_URL of a server that takes no key"
+        return Finding(False, "LLM", f"{settings.llm}; {mend}")
     return Finding(True, "LLM", settings.llm)

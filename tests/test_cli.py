@@ -253,8 +253,20 @@ class TestDoctor:
     @pytest.mark.parametrize(
         ("environment", "told"),
         [
-            ({"MEMORYD_LLM": "openai:gpt"}, "MEND openai:gpt; set OPENAI_API_KEY"),
-            ({"MEMORYD_LLM": "anthropic:c"}, "MEND anthropic:c; set ANTHROPIC_API_KEY"),
+            (
+                {"MEMORYD_LLM": "openai:gpt"},
+                "MEND openai:gpt; set OPENAI_API_KEY, "
+                "or OPENAI_BASE_URL of a server that takes no key",
+            ),
+            (
+                {"MEMORYD_LLM": "anthropic:c"},
+                "MEND anthropic:c; set ANTHROPIC_API_KEY, "
+                "or ANTHROPIC_BASE_URL of a server that takes no key",
+            ),
+            (
+                {"MEMORYD_LLM": "openai:gpt", "OPENAI_BASE_URL": "http://localhost:1/v1"},
+                "ok openai:gpt",
+            ),
             ({"MEMORYD_LLM": "gpt"}, "MEND MEMORYD_LLM=gpt; use anthropic: or openai:"),
             ({"MEMORYD_LLM": "openai:gpt", "OPENAI_API_KEY": "hunter2"}, "ok openai:gpt"),
         ],

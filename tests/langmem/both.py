@@ -8,9 +8,10 @@ from pydantic import BaseModel
 
 from tests.langmem import ours, theirs
 from tests.langmem.decisions import JSON, Decision, Memory, Script, plain
-from tests.langmem.original import ChatModel, InMemoryStore, create_memory_store_manager
+from tests.langmem.original import InMemoryStore, create_memory_store_manager
 from tests.langmem.original import Memory as LangMemMemory
 from tests.langmem.ours import Memoryd
+from tests.support.llm_server import Received
 
 TALK = [
     {"role": "user", "content": "I am Ana, and I have moved to Lisbon."},
@@ -93,7 +94,10 @@ class BothStores:
         self.schemas = schemas
         self.theirs: InMemoryStore = theirs.store()
         self.held: dict[str, Memory] = {}
-        self.asked_theirs: list[dict[str, JSON]] = []
+        # What the models were asked the last time, and the memories that were shown to them.
+        self.requests: list[Received] = []
+        self.shown_ours: list[list[JSON]] = []
+        self.shown_theirs: list[list[JSON]] = []
         self._keys: set[str] = set()
 
     @property
@@ -115,39 +119,39 @@ class BothStores:
         messages: Sequence[Any] = TALK,
         max_steps: int = 1,
         query_limit: int = 20,
+        queries: Sequence[str] = (),
         **options: Any,
-    ) -> JSON:
-        """Let both learn from a conversation; return the result of memoryd's job.
+    ) -> None:
+        """Let both learn from a conversation.
 
-        `options` are LangMem's own: `default`, `phases`, `query_model`, `enable_…`.
+        `queries` are those of a query model, where there is to be one. `options` are of both:
+        `default`, `phases`, `enable_…`.
         """
-        await self.learn_theirs(
-            *replies, messages=messages, max_steps=max_steps, query_limit=query_limit, **options
+        held = self._started(options)
+        options = {"query_limit": query_limit, **options}
+        await self._learn_theirs(
+            Script(*replies, held=held), messages, max_steps, queries, **options
         )
-        script = Script(*replies, held=self._started(options))
-        self.memoryd.llm.requests.clear()
-        self.memoryd.llm.respond = ours.responding(script)
-        config = {**as_config(self.schemas, options), "namespace": list(self.template)}
-        result = await self.memoryd.extract(
-            messages,
-            manager={**config, "query_limit": query_limit, "max_steps": max_steps},
-            variables={"user": self.user},
-        )
-        _check(script, result)
+        script = Script(*replies, held=held)
+        await self._learn_ours(script, messages, max_steps, queries, **options)
         self.held = script.held
         await self.check()
-        return result
 
-    async def learn_theirs(
-        self, *replies: Sequence[Decision], messages: Sequence[Any], max_steps: int, **options: Any
+    async def _learn_theirs(
+        self,
+        script: Script,
+        messages: Sequence[Any],
+        max_steps: int,
+        queries: Sequence[str],
+        **options: Any,
     ) -> None:
-        script = Script(*replies, held=self._started(options))
         model = theirs.model_of(script)
         manager = create_memory_store_manager(
             model,
             schemas=list(self.schemas),
             store=self.theirs,
             namespace=self.template,
+            query_model=theirs.searching(queries) if queries else None,
             **options,
         )
         await manager.ainvoke(
@@ -155,12 +159,33 @@ class BothStores:
             config={"configurable": {"user": self.user}},
         )
         _check(script, {})
-        self.asked_theirs = [theirs.shown(asked) for asked in model.asked]
+        self.shown_theirs = [list(theirs.shown(asked).values()) for asked in model.asked]
 
-    @property
-    def asked_ours(self) -> list[dict[str, JSON]]:
-        """The memories that each request showed to our model the last time."""
-        return [ours.shown(received) for received in self.memoryd.llm.requests]
+    async def _learn_ours(
+        self,
+        script: Script,
+        messages: Sequence[Any],
+        max_steps: int,
+        queries: Sequence[str],
+        **options: Any,
+    ) -> None:
+        llm = self.memoryd.llm
+        llm.requests.clear()
+        llm.respond = ours.responding(script, queries)
+        query_model = f"openai:{ours.SEARCHER}" if queries else None
+        result = await self.memoryd.extract(
+            messages,
+            manager={
+                **as_config(self.schemas, options),
+                "namespace": list(self.template),
+                "max_steps": max_steps,
+                "query_model": query_model,
+            },
+            variables={"user": self.user},
+        )
+        _check(script, result)
+        self.requests = [asked for asked in llm.requests if asked.model != ours.SEARCHER]
+        self.shown_ours = [list(ours.shown(asked).values()) for asked in self.requests]
 
     async def check(self) -> None:
         """Check that both hold what they are to hold."""
@@ -183,9 +208,8 @@ class BothStores:
 def as_config(schemas: Sequence[type[BaseModel]], options: Mapping[str, Any]) -> JSON:
     """Return the configuration of a manager that is to do what LangMem's does."""
     is_profile = options.get("enable_inserts") is False
-    config = {name: value for name, value in options.items() if not isinstance(value, ChatModel)}
     kinds = [ours.kind(schema, single=is_profile) for schema in schemas]
-    return {**config, "kinds": kinds, "max_change_share": 1}
+    return {**options, "kinds": kinds, "max_change_share": 1}
 
 
 def _their_existing(

@@ -3,10 +3,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.langmem.both import Both
-from tests.langmem.ours import Memoryd, serving
-from tests.support.databases import Cluster
-from tests.support.llm_server import llm_server
+pytest.register_assert_rewrite("tests.langmem.both")  # its assertions say what differs
+
+from tests.langmem.both import Both  # noqa: E402
+from tests.langmem.ours import Memoryd, serving  # noqa: E402
+from tests.support.databases import Cluster  # noqa: E402
+from tests.support.llm_server import llm_server  # noqa: E402
 
 os.environ["LANGSMITH_TRACING"] = "false"  # nothing is sent anywhere
 

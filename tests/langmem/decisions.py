@@ -96,10 +96,11 @@ class Script:
 
 
 def plain(content: Any) -> Any:
-    """Return a content without members that are null: Pydantic writes those out, JSON does not."""
+    """Return a content without members that are null, as Pydantic writes them; sorted by name."""
     match content:
         case dict():
-            return {name: plain(value) for name, value in content.items() if value is not None}
+            members = sorted(content.items())
+            return {name: plain(value) for name, value in members if value is not None}
         case list():
             return [plain(value) for value in content]
         case _:

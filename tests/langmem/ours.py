@@ -19,6 +19,9 @@ from tests.support.llm_server import LLMServer, Received, Reply, calls
 
 Respond: TypeAlias = Callable[[Received], Reply]
 
+SEARCHER = "searcher"
+"""The query model."""
+
 _MEMORY = re.compile(r'<memory id="([^"]+)"[^>]*>(.*)</memory>')
 
 
@@ -28,11 +31,15 @@ def shown(received: Received) -> dict[str, JSON]:
     return {id_: json.loads(content) for id_, content in _MEMORY.findall(texts)}
 
 
-def responding(script: Script) -> Respond:
-    """Return a `respond` that decides what a script says."""
-    return lambda received: calls(
-        *(_call(decision, id_) for decision, id_ in script.decide(shown(received)))
-    )
+def responding(script: Script, queries: Sequence[str] = ()) -> Respond:
+    """Return a `respond` that decides what a script says; the query model searches."""
+
+    def respond(received: Received) -> Reply:
+        if received.model == SEARCHER:
+            return calls(*(("search_memories", {"query": query}) for query in queries))
+        return calls(*(_call(*decided) for decided in script.decide(shown(received))))
+
+    return respond
 
 
 def insert(kind: str, content: JSON) -> tuple[str, JSON]:

@@ -48,6 +48,12 @@ def model_of(script: Script) -> ChatModel:
     return ChatModel(respond=respond)
 
 
+def searching(queries: Sequence[str]) -> ChatModel:
+    """Return a chat model that searches for something."""
+    calls = [("search_memory", {"query": query}) for query in queries]
+    return ChatModel(respond=lambda _: calling(*calls))
+
+
 def _call(decision: Decision, id_: str, memories: dict[str, JSON]) -> tuple[str, JSON] | None:
     match decision:
         case Insert(_, memory):

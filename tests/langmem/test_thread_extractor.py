@@ -1,0 +1,85 @@
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tests.langmem.both import TALK
+from tests.langmem.original import (
+    Asked,
+    ChatModel,
+    SummarizeThread,
+    calling,
+    create_thread_extractor,
+)
+from tests.langmem.ours import Memoryd
+from tests.support.llm_server import calls, says
+
+JSON = dict[str, Any]
+
+
+class Step(BaseModel):
+    what: str
+    is_done: bool
+
+
+class Plan(BaseModel):
+    goal: str
+    steps: list[Step]
+    mood: str | None = None
+
+
+PLAN = {"goal": "Tea in Lisbon", "steps": [{"what": "find a shop", "is_done": True}], "mood": None}
+TITLE = {"title": "Ana in Lisbon", "summary": "Ana moved to Lisbon and found a tea shop."}
+
+
+@pytest.mark.parametrize(
+    ("schema", "record"), [(None, TITLE), (Plan, PLAN)], ids=["the default", "one's own"]
+)
+async def test_a_conversation_is_recorded_by_a_schema(
+    memoryd: Memoryd, schema: type[BaseModel] | None, record: JSON
+) -> None:
+    name = (schema or SummarizeThread).__name__
+    model = ChatModel(respond=lambda _: calling((name, record)))
+    extractor = create_thread_extractor(model, schema=schema)
+    theirs = await extractor.ainvoke({"messages": TALK})
+
+    memoryd.llm.script.append(calls(("record", record)))
+    body = {} if schema is None else {"schema": schema.model_json_schema()}
+    job = await memoryd.job("summarize", mode="extract", messages=TALK, **body)
+
+    assert job["result"]["content"] == theirs.model_dump(mode="json") == record
+    (asked,), (received,) = model.asked, memoryd.llm.requests
+    for message in TALK:
+        assert message["content"] in asked.text
+        assert message["content"] in received.last_user_text
+
+
+async def test_instructions_say_what_is_wanted(memoryd: Memoryd) -> None:
+    model = ChatModel(respond=lambda _: calling(("SummarizeThread", TITLE)))
+    extractor = create_thread_extractor(model, instructions="Answer in {language}.")
+    await extractor.ainvoke({"messages": TALK, "language": "Portuguese"})
+
+    memoryd.llm.script.append(calls(("record", TITLE)))
+    instructions = "Answer in Portuguese."  # who calls memoryd fills variables in
+    await memoryd.job("summarize", mode="extract", messages=TALK, instructions=instructions)
+
+    assert instructions in model.asked[0].text
+    assert instructions in memoryd.llm.requests[0].system
+
+
+async def test_a_model_that_only_talks_breaks_langmem_and_is_asked_again_by_memoryd(
+    memoryd: Memoryd,
+) -> None:
+    def talk(_: Asked) -> Any:
+        return calling()
+
+    extractor = create_thread_extractor(ChatModel(respond=talk))
+    with pytest.raises(IndexError):
+        await extractor.ainvoke({"messages": TALK})
+
+    memoryd.llm.script += [says("They talked about tea."), calls(("record", TITLE))]
+    job = await memoryd.job("summarize", mode="extract", messages=TALK)
+    assert job["result"]["content"] == TITLE
+    memoryd.llm.script += [says("They talked about tea."), says("As I said.")]
+    job = await memoryd.job("summarize", mode="extract", messages=TALK)
+    assert (job["state"], job["error"]["code"]) == ("failed", "invalid_output")

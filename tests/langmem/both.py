@@ -8,8 +8,7 @@ from pydantic import BaseModel
 
 from tests.langmem import ours, theirs
 from tests.langmem.decisions import JSON, Decision, Memory, Script, plain
-from tests.langmem.original import InMemoryStore, create_memory_store_manager
-from tests.langmem.original import Memory as LangMemMemory
+from tests.langmem.original import InMemoryStore, LangMemMemory, create_memory_store_manager
 from tests.langmem.ours import Memoryd
 from tests.support.llm_server import Received
 

@@ -24,16 +24,16 @@ with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph call
     )
     from langmem.errors import ConfigurationError  # type: ignore[import-untyped]
     from langmem.knowledge.extraction import (  # type: ignore[import-untyped]
-        Memory,
-        SummarizeThread,
+        Memory as LangMemMemory,
     )
+    from langmem.knowledge.extraction import SummarizeThread
 
 __all__ = [
     "Asked",
     "ChatModel",
     "ConfigurationError",
     "InMemoryStore",
-    "Memory",
+    "LangMemMemory",
     "ReflectionExecutor",
     "SummarizeThread",
     "calling",
@@ -41,6 +41,7 @@ __all__ = [
     "create_memory_manager",
     "create_memory_store_manager",
     "create_thread_extractor",
+    "in_turn",
 ]
 
 

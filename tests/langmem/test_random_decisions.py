@@ -24,7 +24,7 @@ from tests.langmem.decisions import (
     replace,
     said,
 )
-from tests.langmem.original import Memory as LangMemMemory
+from tests.langmem.original import LangMemMemory
 
 pytestmark = pytest.mark.slow
 

@@ -44,7 +44,7 @@ async def test_a_conversation_is_recorded_by_a_schema(
     theirs = await extractor.ainvoke({"messages": TALK})
 
     memoryd.llm.script.append(calls(("record", record)))
-    body = {} if schema is None else {"schema": schema.model_json_schema()}
+    body: JSON = {} if schema is None else {"schema": schema.model_json_schema()}
     job = await memoryd.job("summarize", mode="extract", messages=TALK, **body)
 
     assert job["result"]["content"] == theirs.model_dump(mode="json") == record

@@ -244,7 +244,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(collation="C"), nullable=False),
         sa.Column("action", sa.Text(), nullable=False, comment="insert, update or delete."),
         sa.Column(
-            "state", sa.Text(), nullable=False, comment="proposed, applied, discarded or undone."
+            "state", sa.Text(), nullable=False, comment="proposed, applied, rejected, discarded or undone."
         ),
         sa.Column("kind", sa.Text(), nullable=True),
         sa.Column(

@@ -39,7 +39,9 @@ job_changes = Table(
     Column("namespace", BYTEWISE, nullable=False),
     Column("key", BYTEWISE, nullable=False),
     Column("action", Text, nullable=False, comment="insert, update or delete."),
-    Column("state", Text, nullable=False, comment="proposed, applied, discarded or undone."),
+    Column(
+        "state", Text, nullable=False, comment="proposed, applied, rejected, discarded or undone."
+    ),
     Column("kind", Text),
     Column("value", JSONB, comment="The value to write; NULL for a delete."),
     Column("details", JSONB, nullable=False, comment="Importance, validity, source."),

@@ -19,6 +19,8 @@ from app.store.schemas import PutItem, Source
 from app.store.service import ItemService
 from app.store.writes import Address, Delete, Write, Written
 
+_SAID_IN = ("thread_id", "position", "message_ids")
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -54,7 +56,7 @@ class Preparer:
             version = row["version"] if row else None
             if version != wanted.version_before:
                 raise PreconditionFailedError(wanted.key, version)
-            change = replace(wanted, ttl_seconds=_seconds(row["ttl"])) if row else wanted
+            change = _continued(wanted, row) if row else wanted
             try:
                 write = await self._write(access, change, row)
             except InvalidRequestError as error:
@@ -106,6 +108,19 @@ def as_applied(change: ItemChange, written: Mapping[Address, Written]) -> ItemCh
     else:
         after = written[change.address].version
     return replace(change, state=ChangeState.APPLIED, version_after=after)
+
+
+def _continued(change: ItemChange, row: Row) -> ItemChange:
+    """Return a change of an item with what the item keeps: its lifetime, and where it is from.
+
+    An update that names no message, as of a consolidation, came from none: the words are still
+    those of the messages before.
+    """
+    source = change.source
+    if source and not source.get("message_ids") and row["source"] is not None:
+        before = json.loads(row["source"])
+        source = {**source, **{name: before[name] for name in _SAID_IN if name in before}}
+    return replace(change, ttl_seconds=_seconds(row["ttl"]), source=source)
 
 
 def _carried_over(row: Row, valid_from: datetime | None) -> dict[str, Any]:

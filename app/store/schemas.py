@@ -237,7 +237,7 @@ class ItemVersion(BaseModel):
     valid_from: datetime | None = Field(description="Since when the memory held.")
     valid_to: datetime | None = Field(description="Until when the memory held.")
     source: Source | None = Field(description="Where the memory came from.")
-    actor: str = Field(description="The key that made the change.")
+    actor: str = Field(description="The key that made the change, and the job if it was one.")
     recorded_at: datetime = Field(description="When the change was made.")
 
 

@@ -57,6 +57,20 @@ async def test_updates_and_deletes_reach_the_items_that_the_model_was_shown(
     assert "home" not in extracting.model.shown
 
 
+async def test_words_that_came_from_no_message_are_still_those_of_the_messages_before(
+    extracting: Extracting,
+) -> None:
+    extracting.model.script += [
+        calls(insert("Ana lives in Porto.", message_ids=["1"])),
+        calls(update("m1", LISBON)),
+    ]
+    await extracting.settled(thread_id="t1", position=3)
+    job_id, _ = await extracting.settled(thread_id="t2")
+    (row,) = await extracting.stored()
+    source = json.loads(row["source"])
+    assert (source["thread_id"], source["position"], source["job_id"]) == ("t1", 3, job_id)
+
+
 async def test_doing_nothing_is_said_to_be_nothing(extracting: Extracting) -> None:
     extracting.model.script.append(NOTHING)
     job_id, result = await extracting.settled()

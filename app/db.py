@@ -28,6 +28,9 @@ EVERYTHING = ""
 
 STATEMENT_TIMEOUT_SECONDS = 30
 
+IDLE_SECONDS = 30
+"""A process that freezes in a transaction must not keep its locks: it could stop every claim."""
+
 
 # What PostgreSQL says or does when it is away, starting, full or too slow.
 _UNAVAILABLE = (
@@ -40,6 +43,7 @@ _UNAVAILABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
 
@@ -106,6 +110,7 @@ class Database:
             server_settings={
                 "application_name": "memoryd",
                 "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
+                "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
                 "jit": "off",
                 "max_parallel_workers_per_gather": "0",  # many callers share the cores
             },

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,6 +88,7 @@ def serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_graceful_shutdown=ceil(running.drain_seconds),  # streams may go on for ever
         )
 
 

@@ -293,3 +293,8 @@ async def test_a_great_many_old_jobs_are_pruned_by_and_by(
         await connection.execute("UPDATE jobs SET state = 'failed', finished_at = '2000-01-01'")
         assert [await queue.prune(connection, 30) for _ in range(3)] == [True, True, False]
         assert await connection.fetchval("SELECT count(*) FROM jobs") == 0
+
+
+async def test_a_process_that_freezes_in_a_claim_loses_its_connection(database: Database) -> None:
+    async with database.connection(EVERYTHING) as connection:
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"

@@ -1,0 +1,224 @@
+"""Processes are killed, paused and stopped, connections cut, in the middle of work."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.databases import Cluster
+from tests.support.jobs import until
+from tests.support.workers import Deployment, deployed
+
+pytestmark = pytest.mark.slow
+
+ITEMS_EACH = 2
+
+
+@pytest.fixture
+def deployment(
+    request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path
+) -> Iterator[Deployment]:
+    """A server without workers; a test may be parametrized with settings."""
+    with deployed(cluster, tmp_path, **getattr(request, "param", {})) as started:
+        yield started
+
+
+@pytest.fixture
+async def client(deployment: Deployment) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=deployment.server.url, timeout=60) as opened:
+        yield opened
+
+
+async def submit(client: httpx2.AsyncClient, numbers: range, namespaces: int) -> list[str]:
+    """Submit jobs that each add items of their own to one of some namespaces."""
+
+    async def one(n: int) -> str:
+        body = {
+            "manager": {"strategy": "verbatim"},
+            "namespace": ["users", f"u{n % namespaces}"],
+            "messages": [["user", f"Fact {n}, part {part}."] for part in range(ITEMS_EACH)],
+        }
+        response = await client.post("/v1/jobs/extract", json=body)
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
+
+    ids: list[str] = []
+    for start in range(numbers.start, numbers.stop, 20):
+        ids += await asyncio.gather(*map(one, range(start, min(start + 20, numbers.stop))))
+    return ids
+
+
+async def all_ended(deployment: Deployment) -> bool:
+    question = "SELECT 1 FROM jobs WHERE state IN ('queued', 'running') LIMIT 1"
+    return not await deployment.ask(question)
+
+
+async def some_are_running(deployment: Deployment) -> bool:
+    return bool(await deployment.ask("SELECT 1 FROM jobs WHERE state = 'running'"))
+
+
+async def is_running(deployment: Deployment, job_id: str, attempt: int) -> bool:
+    [row] = await deployment.ask("SELECT state, attempt FROM jobs WHERE id = $1", job_id)
+    return (row["state"], row["attempt"]) == ("running", attempt)
+
+
+async def assert_each_applied_once(deployment: Deployment, job_ids: list[str]) -> None:
+    jobs = await deployment.ask("SELECT id, state, max_attempts - attempt AS left FROM jobs")
+    assert sorted(row["id"] for row in jobs) == sorted(job_ids)
+    assert {row["state"] for row in jobs} == {"succeeded"}
+    assert min(row["left"] for row in jobs) >= 0
+    [versions] = await deployment.ask(
+        "SELECT count(*) AS versions, count(DISTINCT (namespace, key)) AS items FROM item_versions"
+    )
+    assert versions["versions"] == versions["items"] == ITEMS_EACH * len(job_ids)
+    inserts = await deployment.ask(
+        "SELECT job_id, count(*) FROM job_changes WHERE state = 'applied' GROUP BY job_id"
+    )
+    assert {row["job_id"]: row["count"] for row in inserts} == dict.fromkeys(job_ids, ITEMS_EACH)
+    ends = await deployment.ask("SELECT job_id FROM job_events WHERE event = 'succeeded'")
+    assert sorted(row["job_id"] for row in ends) == sorted(job_ids)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_workers_killed_under_load_lose_and_repeat_nothing(
+    deployment: Deployment, client: httpx2.AsyncClient, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - of when, not of secrets
+    job_ids = await submit(client, range(300), 40)
+    workers = [deployment.start_worker() for _ in range(2)]
+    for round_ in range(5):
+        await until(lambda: some_are_running(deployment))
+        await asyncio.sleep(chance.uniform(0, 0.2))
+        for doomed in chance.sample(workers, chance.randint(1, 2)):
+            doomed.kill()
+            workers.remove(doomed)
+        job_ids += await submit(client, range(300 + 60 * round_, 360 + 60 * round_), 40)
+        while len(workers) < 2:
+            workers.append(deployment.start_worker())
+    await until(lambda: all_ended(deployment), 90)
+    await assert_each_applied_once(deployment, job_ids)
+    lost = await deployment.ask("SELECT 1 FROM job_events WHERE event = 'queued' AND number > 1")
+    assert lost, "some were killed in the middle of a job"
+
+
+async def test_workers_paused_under_load_lose_and_repeat_nothing(
+    deployment: Deployment, client: httpx2.AsyncClient
+) -> None:
+    chance = random.Random(3)  # noqa: S311
+    job_ids = await submit(client, range(200), 20)
+    workers = [deployment.start_worker() for _ in range(2)]
+    for round_ in range(3):
+        await until(lambda: some_are_running(deployment))
+        await asyncio.sleep(chance.uniform(0, 0.2))
+        paused = chance.choice(workers)
+        paused.pause()
+        await asyncio.sleep(2)  # longer than a lease
+        job_ids += await submit(client, range(200 + 100 * round_, 300 + 100 * round_), 20)
+        paused.resume()
+    await until(lambda: all_ended(deployment), 90)
+    await assert_each_applied_once(deployment, job_ids)
+
+
+async def test_a_worker_that_freezes_for_good_holds_nobody_up_for_long(
+    deployment: Deployment, client: httpx2.AsyncClient
+) -> None:
+    """Wherever it freezes, in a claim or in its last transaction with a job locked, too."""
+    frozen = deployment.start_worker()
+    job_ids = await submit(client, range(100), 20)
+    async with deployment.items_locked():
+        await until(lambda: some_wait_for_a_lock(deployment))
+        frozen.pause()
+    deployment.start_worker()
+    await until(lambda: all_ended(deployment), 90)
+    await assert_each_applied_once(deployment, job_ids)
+
+
+async def some_wait_for_a_lock(deployment: Deployment) -> bool:
+    return bool(await deployment.ask("SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+
+@pytest.mark.parametrize("deployment", [{"MEMORYD_JOB_ATTEMPTS": "3"}], indirect=True)
+async def test_a_job_whose_every_worker_is_killed_fails_after_its_attempts(
+    deployment: Deployment, client: httpx2.AsyncClient
+) -> None:
+    [poison] = await submit(client, range(1), 1)
+    for attempt in (1, 2, 3):
+        async with deployment.items_locked():  # its last transaction waits here
+            worker = deployment.start_worker()
+            await until(partial(is_running, deployment, poison, attempt), 30)
+            await until(lambda: some_wait_for_a_lock(deployment))
+            worker.kill()
+    deployment.start_worker()
+    await until(lambda: all_ended(deployment), 30)
+    job = (await client.get(f"/v1/jobs/{poison}")).json()
+    assert (job["state"], job["attempt"]) == ("failed", 3)
+    assert job["error"]["code"] == "worker_lost"
+    assert await deployment.ask("SELECT * FROM items") == []
+    await client.post(f"/v1/jobs/{poison}/retry")
+    await until(lambda: all_ended(deployment), 30)
+    await assert_each_applied_once(deployment, [poison])
+
+
+async def test_a_stopped_worker_drains(deployment: Deployment, client: httpx2.AsyncClient) -> None:
+    job_ids = await submit(client, range(200), 40)
+    for _ in range(3):
+        worker = deployment.start_worker()
+        await until(lambda: some_are_running(deployment))
+        assert worker.stop() == 0
+        assert not await some_are_running(deployment)
+        assert await deployment.ask("SELECT * FROM workers") == []
+    deployment.start_worker()
+    await until(lambda: all_ended(deployment), 60)
+    await assert_each_applied_once(deployment, job_ids)
+    assert await deployment.ask("SELECT 1 FROM jobs WHERE error IS NOT NULL") == []
+
+
+@pytest.mark.parametrize("deployment", [{"MEMORYD_DRAIN_SECONDS": "0.2"}], indirect=True)
+async def test_what_a_stopped_worker_cannot_finish_it_hands_back(
+    deployment: Deployment, client: httpx2.AsyncClient
+) -> None:
+    [job_id] = await submit(client, range(1), 1)
+    worker = deployment.start_worker()
+    async with deployment.items_locked():
+        await until(partial(is_running, deployment, job_id, 1), 30)
+        assert worker.stop() == 0
+    [row] = await deployment.ask("SELECT state, max_attempts - attempt AS left FROM jobs")
+    assert (row["state"], row["left"]) == ("queued", 5)
+    deployment.start_worker()
+    await until(lambda: all_ended(deployment), 30)
+    await assert_each_applied_once(deployment, [job_id])
+
+
+async def test_connections_cut_under_load_lose_and_repeat_nothing(
+    deployment: Deployment, client: httpx2.AsyncClient
+) -> None:
+    for _ in range(2):
+        deployment.start_worker()
+    job_ids = await submit(client, range(300), 40)
+    for _ in range(8):
+        await asyncio.sleep(0.15)
+        await deployment.ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    await until(lambda: all_ended(deployment), 90)
+    await assert_each_applied_once(deployment, job_ids)
+
+
+async def test_a_server_that_is_stopped_does_not_wait_for_followers(
+    deployment: Deployment, client: httpx2.AsyncClient
+) -> None:
+    [job_id] = await submit(client, range(1), 1)
+    async with client.stream("GET", f"/v1/jobs/{job_id}/events") as response:
+        assert response.status_code == 200
+        deployment.server.process.terminate()
+        await until(lambda: has_ended(deployment), 20)
+
+
+async def has_ended(deployment: Deployment) -> Any:
+    return deployment.server.process.poll() is not None

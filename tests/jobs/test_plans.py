@@ -1,0 +1,189 @@
+"""What PostgreSQL does for the queue when it is long: plans, and that claims stay quick."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from app.auth.access import ALL_GRANTED, Access
+from app.config import Settings
+from app.db import EVERYTHING, Connection, Database
+from app.jobs import queue, repository
+from app.jobs.job import NewJob, State
+from app.namespaces import Range, stored_range, to_stored
+from tests.support.databases import Cluster
+from tests.support.plans import ExplainingConnection
+
+pytestmark = pytest.mark.slow
+
+ROOTS, WAITING_EACH, ENDED_EACH, RUNNING = 1_000, 20, 80, 200
+ONE = to_stored(["r0500"])
+
+
+@pytest.fixture(scope="module")
+def filled_url(cluster: Cluster) -> Iterator[str]:
+    with cluster.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def filled(filled_url: str) -> AsyncIterator[Database]:
+    """100,000 jobs of 1,000 roots, a fifth of them queued, 200 running, with events and calls."""
+    database = await Database.open(filled_url, pool_size=2)
+    async with database.connection(EVERYTHING) as connection:
+        await connection.execute("SET statement_timeout = 0")
+        await connection.execute(
+            "INSERT INTO jobs (id, namespace, root, actor, grants, kind, state, request, lane, "
+            "priority, attempt, max_attempts, run_at, created_at, finished_at) "
+            "SELECT format('job_%s%s', to_char(n, 'FM000'), to_char(r, 'FM0000')), "
+            "r.root || E'users\\x1f', r.root, 'mk', '[]', 'extract', "
+            "CASE WHEN n <= $2 THEN 'queued' WHEN n % 20 = 0 THEN 'failed' ELSE 'succeeded' END, "
+            "jsonb_build_object('messages', repeat(md5(r.root), 20)), r.root || n % 4, "
+            "1, 0, 5, now() - n * interval '1 second', now(), CASE WHEN n > $2 THEN now() END "
+            "FROM (SELECT r, format(E'r%s\\x1f', to_char(r, 'FM0000')) AS root "
+            "FROM generate_series(1, $1) AS r) AS r, generate_series(1, $3) AS n ORDER BY random()",
+            ROOTS,
+            WAITING_EACH,
+            WAITING_EACH + ENDED_EACH,
+        )
+        await connection.execute(
+            "UPDATE jobs SET state = 'running', attempt = 1, worker = 'w', "
+            "lease_until = now() + interval '1 hour' "
+            "WHERE id IN (SELECT max(id) FROM jobs WHERE state = 'queued' GROUP BY root LIMIT $1)",
+            RUNNING,
+        )
+        await connection.execute(
+            "INSERT INTO job_events SELECT id, n, namespace, 'step', '{}', now() "
+            "FROM jobs, generate_series(1, 3) AS n"
+        )
+        await connection.execute("UPDATE jobs SET events = 3")
+        await connection.execute(
+            "INSERT INTO model_calls SELECT id, 1, namespace, 1, 'extract', 'm', 'end', 1, 1, 0, "
+            "0.5, 1, now() FROM jobs WHERE state = 'succeeded'"
+        )
+        await connection.execute("ANALYZE")
+        await connection.execute("RESET statement_timeout")
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def explaining(database: Database, root: str) -> AsyncIterator[ExplainingConnection]:
+    """Yield a connection whose work is undone."""
+    async with database.connection(root) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            yield ExplainingConnection(connection)
+        finally:
+            await transaction.rollback()
+
+
+def plain(connection: ExplainingConnection) -> Connection:
+    return cast(Connection, connection)
+
+
+async def claim(connection: Any) -> Any:
+    return await queue.claim(connection, "w", lease_seconds=60, most_per_root=16)
+
+
+async def test_a_claim_reads_the_queue_by_its_index(filled: Database) -> None:
+    async with explaining(filled, EVERYTHING) as connection:
+        assert await claim(plain(connection)) is not None
+    assert connection.scanned_tables == set()
+    assert connection.indexes == {"jobs_queue_index", "jobs_running_index", "jobs_pkey"}
+
+
+async def test_claims_are_quick_while_a_thousand_roots_wait(filled: Database) -> None:
+    async with filled.connection(EVERYTHING) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        began = time.monotonic()
+        for _ in range(100):
+            assert await claim(connection) is not None
+        seconds = time.monotonic() - began
+        await transaction.rollback()
+    assert seconds < 10, "100 claims, on a machine that may be busy"
+
+
+async def test_a_claim_passes_a_long_busy_lane(filled: Database) -> None:
+    async with filled.connection(EVERYTHING) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("UPDATE jobs SET state = 'cancelled' WHERE state = 'queued'")
+        await connection.execute(
+            "UPDATE jobs SET state = 'queued', root = $1, lane = 'busy' WHERE state = 'succeeded'",
+            ONE,
+        )
+        await connection.execute("UPDATE jobs SET lane = 'busy' WHERE state = 'running'")
+        began = time.monotonic()
+        assert await claim(connection) is None
+        seconds = time.monotonic() - began
+        await transaction.rollback()
+    assert seconds < 5, "75,000 jobs behind one that runs"
+
+
+async def test_keeping_and_rescuing_touch_what_runs(filled: Database) -> None:
+    async with explaining(filled, EVERYTHING) as connection:
+        job = await claim(connection)
+        connection.plans.clear()
+        assert await queue.extend(plain(connection), [job], 60) == {(job.id, 1)}
+        assert await queue.rescue(plain(connection), Settings()) == []
+        await queue.hand_back(plain(connection), "nobody")
+    assert connection.scanned_tables == set()
+    assert connection.indexes <= {"jobs_pkey", "jobs_running_index"}
+
+
+async def test_a_job_and_its_events_are_reached_by_their_keys(filled: Database) -> None:
+    access = Access("mk", ONE, ALL_GRANTED)
+    async with explaining(filled, ONE) as connection:
+        new = NewJob("extract", ONE, {})
+        job_id = await repository.insert(plain(connection), access, new, priority=1, max_attempts=5)
+        assert await repository.find(plain(connection), job_id)
+        assert await repository.find_events(plain(connection), job_id, 0)
+        await repository.request_cancel(plain(connection), job_id)
+        assert await repository.redrive(plain(connection), job_id, 5)
+        assert await repository.hurry(plain(connection), job_id)
+    assert connection.scanned_tables == set()
+    assert connection.indexes == {"jobs_pkey", "job_events_pkey", "model_calls_pkey"}
+
+
+@pytest.mark.parametrize("root", [EVERYTHING, ONE])
+@pytest.mark.parametrize(
+    "equal", [{}, {"state": "succeeded"}, {"state": "failed"}, {"kind": "none"}]
+)
+async def test_a_page_of_jobs_is_read_by_an_index(
+    filled: Database, root: str, equal: dict[str, str]
+) -> None:
+    async with explaining(filled, root) as connection:
+        rows = await repository.find_page(
+            plain(connection), _range(root), equal=equal, before=None, limit=50
+        )
+    ended = {"succeeded": ENDED_EACH - 4, "failed": 4}
+    expected = 0 if "kind" in equal else 50 if not root else ended.get(equal.get("state", ""), 50)
+    assert len(rows) == min(50, expected)
+    assert connection.scanned_tables <= ({"jobs"} if "kind" in equal and not root else set())
+
+
+def _range(root: str) -> Range:
+    return stored_range(root)
+
+
+async def test_a_page_adds_up_what_it_shows_and_no_more(filled: Database) -> None:
+    async with filled.connection(EVERYTHING) as connection:
+        began = time.monotonic()
+        rows = await repository.find_page(
+            connection, _range(EVERYTHING), equal={"state": State.SUCCEEDED}, before=None, limit=50
+        )
+        seconds = time.monotonic() - began
+    assert [row["model_calls"] for row in rows] == [1] * 50
+    assert seconds < 1
+
+
+async def test_readiness_reads_what_has_not_ended(filled: Database) -> None:
+    async with explaining(filled, EVERYTHING) as connection:
+        found = await queue.state(plain(connection), 60)
+    assert (found.waiting, found.running) == (ROOTS * WAITING_EACH - RUNNING, RUNNING)
+    assert "jobs" not in connection.scanned_tables

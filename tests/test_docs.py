@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from app.errors import AppError
 from app.main import create_app
 from tests.support.databases import Cluster
 from tests.support.documented_commands import carry_out, steps_in
-from tests.support.server import clean_environment, serving
+from tests.support.server import clean_environment, free_port, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -37,22 +38,40 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.fixture(scope="module")
+def model_port() -> Iterator[int]:
+    """The port of a scripted model, started as the tutorial shows."""
+    port = free_port()
+    options = ["--port", str(port), "--script", "docs/tutorial/scripted-model.json"]
+    command = [sys.executable, "-m", "tests.support.llm_server", *options]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        yield port
+        process.terminate()
+
+
 @pytest.fixture
-def environment(cluster: Cluster, data_dir: Path) -> Iterator[dict[str, str]]:
+def environment(cluster: Cluster, data_dir: Path, model_port: int) -> Iterator[dict[str, str]]:
     """The environment of a reader whose database is empty; the embeddings are the default's."""
     with cluster.database() as url:
-        yield {"MEMORYD_DATABASE_URL": url, "MEMORYD_DATA_DIR": str(data_dir)}
+        yield {
+            "MEMORYD_DATABASE_URL": url,
+            "MEMORYD_DATA_DIR": str(data_dir),
+            "MEMORYD_RUN_WORKER": "true",
+            "MEMORYD_LLM": "openai:scripted",
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
+        }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl, which the documents use, is absent")
 @pytest.mark.parametrize("document", SHOWING_COMMANDS, ids=title)
 def test_commands_answer_as_shown(
-    document: Path, environment: dict[str, str], tmp_path: Path
+    document: Path, environment: dict[str, str], model_port: int, tmp_path: Path
 ) -> None:
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with serving(tmp_path / "log", environment=environment) as server:
         text = document.read_text().replace("localhost:8080", f"127.0.0.1:{server.port}")
+        text = text.replace("localhost:8090", f"127.0.0.1:{model_port}")
         shell = {**clean_environment(), **environment, "PATH": programs, "COLUMNS": "200"}
         steps = steps_in(text)
         answered = carry_out(steps, shell, tmp_path)

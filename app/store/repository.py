@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import asyncpg
 from asyncpg import Record
 from pgvector import HalfVector
 
@@ -31,14 +30,18 @@ WHERE expires_at IS NULL OR expires_at > $3
 """
 
 # Rows are locked in the order in which every writer locks them, or readers would deadlock.
+_HOLD = """
+SELECT namespace, key FROM items
+JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
+WHERE expires_at > $3 ORDER BY namespace, key FOR NO KEY UPDATE OF items
+"""
+
+# Runs after the lock, in a statement of its own. In the same one it would come to a row by the
+# version that it saw at its beginning, and wait there for another reader, who waits for the lock.
 _REFRESH = """
-WITH alive AS (
-    SELECT namespace, key FROM items
-    JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
-    WHERE expires_at > $3 ORDER BY namespace, key FOR NO KEY UPDATE OF items
-)
-UPDATE items SET expires_at = $3 + ttl FROM alive
-WHERE items.namespace = alive.namespace AND items.key = alive.key
+UPDATE items SET expires_at = $3 + ttl
+FROM unnest($1::text[], $2::text[]) AS wanted (namespace, key)
+WHERE items.namespace = wanted.namespace AND items.key = wanted.key AND expires_at > $3
 """
 
 _LOCK = """
@@ -197,8 +200,6 @@ ORDER BY past.version DESC LIMIT 1
 """
 
 
-_REFRESH_ATTEMPTS = 5
-
 _MAX_FREQUENCY = 2**15 - 1
 """Of a term in a passage, as the column holds it; BM25 no longer tells such counts apart."""
 
@@ -229,16 +230,15 @@ async def find_many(
 async def refresh(connection: Connection, addresses: Iterable[Address], now: datetime) -> None:
     """Restart the lifetime of items that have one and have not expired.
 
-    Outside a transaction: a statement that PostgreSQL ends as one of a deadlock is run again.
+    Of one item by one statement, of several in a transaction.
     """
-    columns = _columns(addresses)
-    for _ in range(_REFRESH_ATTEMPTS - 1):
-        try:
-            await connection.execute(_REFRESH, *columns, now)
-        except asyncpg.DeadlockDetectedError:
-            continue
+    wanted = list(addresses)
+    if len(wanted) == 1:
+        await connection.execute(_REFRESH, *_columns(wanted), now)
         return
-    await connection.execute(_REFRESH, *columns, now)
+    async with connection.transaction():
+        held = await connection.fetch(_HOLD, *_columns(wanted), now)
+        await connection.execute(_REFRESH, *_columns(map(tuple, held)), now)
 
 
 async def lock(

@@ -16,8 +16,8 @@ from app.clock import Clock
 from app.config import Settings
 from app.jobs.router import router as jobs_router
 from app.logging import configure_logging
+from app.managers.changes.router import router as review_router
 from app.managers.job_router import router as manager_jobs_router
-from app.managers.review_router import router as review_router
 from app.managers.router import router as managers_router
 from app.providers.embeddings.base import Embedder
 from app.requests import BodyLimit, RequestContext
@@ -26,7 +26,7 @@ from app.search.router import router as search_router
 from app.store.router import router as store_router
 from app.store.usage import recording
 from app.threads.router import router as threads_router
-from app.threads.summary_router import router as summary_router
+from app.threads.summaries.router import router as summary_router
 from app.worker import run_worker
 
 DESCRIPTION = "Long-term memory for LLM agents: put, get and search memories by namespace."

@@ -12,12 +12,12 @@ from app.errors import AppError
 from app.jobs import queue
 from app.jobs.run import Handler
 from app.jobs.worker import JobWorker
-from app.managers.consolidate_tasks import ConsolidateHandler
-from app.managers.tasks import ExtractHandler
+from app.managers.consolidation.tasks import ConsolidateHandler
+from app.managers.extraction.tasks import ExtractHandler
 from app.resources import Resources
 from app.store.expiry import prune_namespaces, sweep
 from app.store.filling import catch_up
-from app.threads.summary_tasks import SummarizeHandler
+from app.threads.summaries.tasks import SummarizeHandler
 from app.threads.tasks import ThreadExtractHandler
 
 UPKEEP_SECONDS = 3600.0

@@ -8,8 +8,8 @@ from asyncpg import Record
 from app.db import Connection, Database, Row
 from app.jobs.run import JobFailedError, JobLostError, JobRun
 from app.jobs.service import JobService
+from app.managers.extraction.tasks import Extractor
 from app.managers.plans import ExtractPlan
-from app.managers.tasks import Extractor
 from app.resources import Resources
 from app.threads import repository
 from app.threads.appending import job_of

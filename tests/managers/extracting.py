@@ -13,11 +13,11 @@ from app.db import EVERYTHING
 from app.jobs.job import COLUMNS, Job, State
 from app.jobs.run import JobRun
 from app.jobs.service import JobService
-from app.managers.review import ReviewService
+from app.managers.changes.review import ReviewService
+from app.managers.changes.undo import UndoService
+from app.managers.extraction.tasks import ExtractHandler
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
-from app.managers.tasks import ExtractHandler
-from app.managers.undo import UndoService
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMs
 from app.resources import Resources

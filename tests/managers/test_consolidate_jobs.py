@@ -17,12 +17,12 @@ from app.clock import FrozenClock, SystemClock
 from app.config import Settings
 from app.jobs.job import State
 from app.main import create_app
-from app.managers.applying import Applier
-from app.managers.consolidate_tasks import ConsolidateHandler
-from app.managers.review import ReviewService
+from app.managers.changes.applying import Applier
+from app.managers.changes.review import ReviewService
+from app.managers.changes.undo import UndoService
+from app.managers.consolidation.tasks import ConsolidateHandler
 from app.managers.schemas import ConsolidateRequest
 from app.managers.service import ManagerService
-from app.managers.undo import UndoService
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Request

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.conversation import escaped, message_ids, shown_memories, shown_turns
 from app.managers.memories import Existing, Turn
+from app.managers.proposals.conversation import escaped, message_ids, shown_memories, shown_turns
 from tests.managers.scripted import memory, task
 
 TAGS = ["conversation", "earlier", "message", "memory", "memories", "instructions"]

@@ -9,8 +9,8 @@ from app.auth.access import ALL_GRANTED, Access
 from app.db import Connection
 from app.jobs.job import State
 from app.jobs.run import JobConflictError, JobLostError, JobRun
+from app.managers.extraction.tasks import Extractor
 from app.managers.plans import ExtractPlan
-from app.managers.tasks import Extractor
 from app.namespaces import to_stored
 from app.providers.llm.base import Completion, Request
 from tests.managers.extracting import ANA, SAID, Extracting, counts, memory_value

@@ -2,7 +2,7 @@ import json
 from datetime import UTC, datetime
 
 from app.jobs.job import State
-from app.managers.instructions import PROMPT_VERSION
+from app.managers.proposals.instructions import PROMPT_VERSION
 from tests.managers.extracting import Extracting, counts, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update
 

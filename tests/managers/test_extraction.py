@@ -2,8 +2,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.managers.contents import MAX_BYTES
-from app.managers.extraction import propose
 from app.managers.kinds import MEMORY, PROFILE
 from app.managers.memories import (
     Delete,
@@ -16,6 +14,8 @@ from app.managers.memories import (
     Turn,
     Update,
 )
+from app.managers.proposals.contents import MAX_BYTES
+from app.managers.proposals.proposing import propose
 from app.providers.llm.base import Completion
 from tests.managers.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.managers.scripted import (

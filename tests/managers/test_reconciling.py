@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.breaker import objection
+from app.managers.changes.breaker import objection
+from app.managers.changes.reconciling import Edit, Reconciled, reconcile
 from app.managers.memories import Change, Delete, Existing, Insert, Shape, Update
-from app.managers.reconciling import Edit, Reconciled, reconcile
 from app.managers.shapes import read_value, write_value
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)

@@ -6,10 +6,10 @@ from typing_extensions import override
 
 from app.auth.access import OPEN
 from app.db import Database
+from app.managers.extraction.queries import MAX_QUERIES, windows, written_by_model
+from app.managers.extraction.retrieval import Retriever
 from app.managers.memories import Existing, Shape, Turn
 from app.managers.plans import Config
-from app.managers.queries import MAX_QUERIES, windows, written_by_model
-from app.managers.retrieval import Retriever
 from app.managers.schemas import ManagerConfig
 from app.namespaces import to_stored
 from app.providers.embeddings.base import Vector

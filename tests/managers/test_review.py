@@ -7,9 +7,9 @@ from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import State
-from app.managers.breaker import HARMLESS
-from app.managers.review import OUTDATED, REPEATED
-from app.managers.tasks import REVIEW_WANTED
+from app.managers.changes.breaker import HARMLESS
+from app.managers.changes.review import OUTDATED, REPEATED
+from app.managers.extraction.tasks import REVIEW_WANTED
 from app.namespaces import to_stored
 from tests.managers.extracting import ANA, SAID, Extracting, counts, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update

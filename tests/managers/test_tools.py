@@ -6,7 +6,7 @@ from jsonschema import Draft202012Validator
 
 from app.managers.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
 from app.managers.memories import Existing, Rights, Task
-from app.managers.tools import offered_tools
+from app.managers.proposals.tools import offered_tools
 from app.providers.llm.base import Tool
 from tests.managers.make_examples import RELATION
 from tests.managers.scripted import memory, task

@@ -8,7 +8,7 @@ from app.auth.access import OPEN, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.jobs.errors import JobStateError
 from app.jobs.job import State
-from app.managers.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
+from app.managers.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
 from tests.managers.extracting import Extracting, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update
 from tests.support.load import at_once

@@ -110,10 +110,6 @@ HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "apply_job": ("POST", "/v1/jobs/job_0/apply", "job_not_found", {}),
     "discard_job": ("POST", "/v1/jobs/job_0/discard", "job_not_found", {}),
     "undo_job": ("POST", "/v1/jobs/job_0/undo", "job_not_found", {}),
-    "list_job_changes": ("GET", "/v1/jobs/job_0/changes", "job_not_found", {}),
-    "apply_job": ("POST", "/v1/jobs/job_0/apply", "job_not_found", {}),
-    "discard_job": ("POST", "/v1/jobs/job_0/discard", "job_not_found", {}),
-    "undo_job": ("POST", "/v1/jobs/job_0/undo", "job_not_found", {}),
 }
 """Routes about a thing that must be there, and what is said (404) to those who do not see it."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from app.managers.memories import Turn
-from app.threads.summary_prompts import THREAD_SCHEMA
-from app.threads.summary_writing import record_of, summary_of
+from app.threads.summaries.prompts import THREAD_SCHEMA
+from app.threads.summaries.writing import record_of, summary_of
 from tests.managers.scripted import ScriptedModel, calls, says
 
 DIRECTORY = Path(__file__).parent / "examples"

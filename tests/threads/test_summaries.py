@@ -3,8 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.managers.memories import Turn
-from app.threads.summaries import Budget, RunningSummary, parts, plan, summed_up_before, uncovered
-from app.threads.summary_messages import Message, approximate_tokens, one_each, read
+from app.threads.summaries.messages import Message, approximate_tokens, one_each, read
+from app.threads.summaries.shortening import (
+    Budget,
+    RunningSummary,
+    parts,
+    plan,
+    summed_up_before,
+    uncovered,
+)
 
 
 def user(text: str, message_id: str | None = None) -> Message:

@@ -11,10 +11,10 @@ from langchain_core.messages.utils import count_tokens_approximately
 from typing_extensions import override
 
 from app.providers.llm.base import Completion, Request, Spent
-from app.threads.summaries import Budget, RunningSummary, plan
-from app.threads.summary_messages import Message, approximate_tokens, one_each, read
-from app.threads.summary_schemas import SummarizeRequest
-from app.threads.summary_writing import summary_of
+from app.threads.summaries.messages import Message, approximate_tokens, one_each, read
+from app.threads.summaries.schemas import SummarizeRequest
+from app.threads.summaries.shortening import Budget, RunningSummary, plan
+from app.threads.summaries.writing import summary_of
 
 with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph calls outdated
     from langmem.short_term import RunningSummary as LangMemSummary  # type: ignore[import-untyped]

@@ -13,8 +13,8 @@ from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
 from app.threads.router import router as threads_router
-from app.threads.summary_router import router
-from app.threads.summary_tasks import SUMMARIZE, SummarizeHandler
+from app.threads.summaries.router import router
+from app.threads.summaries.tasks import SUMMARIZE, SummarizeHandler
 from tests.support.app import running
 from tests.support.jobs import quick, settled, worker_of, working
 from tests.support.llm_server import LLMServer, calls, llm_server, refuses

@@ -5,8 +5,8 @@ import pytest
 from app.jobs.run import JobFailedError
 from app.managers.memories import Turn
 from app.providers.llm.base import Completion
-from app.threads.summary_prompts import THREAD_SCHEMA
-from app.threads.summary_writing import PART_CHARACTERS, record_of, summary_of
+from app.threads.summaries.prompts import THREAD_SCHEMA
+from app.threads.summaries.writing import PART_CHARACTERS, record_of, summary_of
 from tests.managers.scripted import ScriptedModel, calls, says
 from tests.threads.make_summary_examples import DIRECTORY, EXAMPLES, shown
 

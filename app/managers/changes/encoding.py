@@ -1,0 +1,44 @@
+"""Changes of jobs as clients see them; values are passed through as text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from app.auth.access import Access
+from app.db import Row
+from app.managers.changes.repository import ItemChange
+
+
+def changes(rows: Sequence[Row], limit: int, access: Access) -> dict[str, Any]:
+    """Return a page of at most `limit` changes; a further row says that there is another page."""
+    page = rows[:limit]
+    return {
+        "changes": [_change(row, access) for row in page],
+        "next_cursor": page[-1]["number"] if len(rows) > limit else None,
+    }
+
+
+def _change(row: Row, access: Access) -> dict[str, Any]:
+    change = ItemChange.of_row(row)
+    return {
+        "number": change.number,
+        "action": change.action,
+        "state": change.state,
+        "namespace": access.relative(change.namespace),
+        "key": change.key,
+        "kind": change.kind,
+        "value": _json(change.value),
+        "value_before": _json(row["value_before"]),
+        "importance": change.importance,
+        "valid_from": change.valid_from,
+        "source": change.source,
+        "reason": change.reason,
+        "outcome": change.outcome,
+        "version_before": change.version_before,
+        "version_after": change.version_after,
+    }
+
+
+def _json(text: str | None) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(text)

@@ -1,0 +1,191 @@
+"""What a person does with the changes that a job proposed: read them, apply or discard them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from asyncpg import Record
+
+from app.auth.access import Access, Verb
+from app.clock import Clock
+from app.db import Connection, Database
+from app.jobs import repository as jobs
+from app.jobs.errors import JobStateError
+from app.jobs.job import State
+from app.jobs.service import JobService
+from app.managers.changes import repository as stored
+from app.managers.changes.applying import acting, counted
+from app.managers.changes.preparing import Preparer, as_applied
+from app.managers.changes.reconciling import Edit, repeats
+from app.managers.changes.repeats import RepeatedError, Repeats
+from app.managers.changes.repository import ChangeState, ItemChange
+from app.managers.extraction.verbatim import KIND
+from app.managers.memories import Existing
+from app.managers.shapes import read_value
+from app.resources import Resources
+from app.store.errors import PreconditionFailedError, TooManyConflictsError
+from app.store.service import ItemService
+from app.store.writes import Address, Written
+
+_ROUNDS = 5
+"""Times that what others changed meanwhile is looked at anew."""
+
+OUTDATED = "The item was changed since this was proposed."
+REPEATED = "A memory that says the same was written since this was proposed."
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """A job's changes: those that can be applied, and those that cannot any more."""
+
+    fitting: list[ItemChange] = field(default_factory=list)
+    rejected: list[ItemChange] = field(default_factory=list)
+
+    def reject(self, change: ItemChange, reason: str) -> None:
+        self.rejected.append(replace(change, state=ChangeState.REJECTED, outcome=reason))
+
+
+class ReviewService:
+    """Reviews on behalf of one caller."""
+
+    def __init__(
+        self,
+        database: Database,
+        jobs_: JobService,
+        items: ItemService,
+        preparer: Preparer,
+        repeats_: Repeats,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._jobs = jobs_
+        self._items = items
+        self._preparer = preparer
+        self._repeats = repeats_
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the service from a process's resources."""
+        return cls(
+            resources.database,
+            JobService.build(resources),
+            ItemService.build(resources),
+            Preparer.build(resources),
+            Repeats.build(resources),
+            resources.clock,
+        )
+
+    async def list_changes(
+        self, access: Access, job_id: str, *, after: int, limit: int
+    ) -> list[Record]:
+        """Return rows of a job's changes behind a number, with what was there before."""
+        await self._jobs.get(access, job_id)
+        async with self._database.connection(access.root) as connection:
+            rows = await stored.find_page(connection, job_id, after=after, limit=limit)
+        for namespace in {row["namespace"] for row in rows}:
+            access.locate(access.relative(namespace), Verb.READ)
+        return rows
+
+    async def apply(self, access: Access, job_id: str) -> Record:
+        """Apply what a job proposed, but not to items that were changed since; return the job.
+
+        Raises JobNotFoundError, JobStateError, ForbiddenError and TooManyConflictsError.
+        """
+        known: list[Existing] = []
+        for _ in range(_ROUNDS):
+            job = await self._awaiting_review(access, job_id)
+            try:
+                await self._apply(access, job, known)
+            except PreconditionFailedError:
+                continue  # an item was changed since it was looked at
+            except RepeatedError as error:
+                known += error.memories
+                continue
+            return await self._jobs.get(access, job_id)
+        raise TooManyConflictsError
+
+    async def discard(self, access: Access, job_id: str) -> Record:
+        """Let what a job proposed be forgotten and the job be cancelled; return the job.
+
+        Raises JobNotFoundError, JobStateError and ForbiddenError.
+        """
+        job = await self._awaiting_review(access, job_id)
+        async with self._database.transaction(access.root) as connection:
+            proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
+            for change in proposed:
+                access.locate(access.relative(change.namespace), Verb.WRITE)
+            discarded = (replace(change, state=ChangeState.DISCARDED) for change in proposed)
+            await stored.mark(connection, job_id, discarded, seen=ChangeState.PROPOSED)
+            result = self._decided(job, access, "discarded")
+            await self._settle(connection, job, State.CANCELLED, result)
+        return await self._jobs.get(access, job_id)
+
+    async def _awaiting_review(self, access: Access, job_id: str) -> Record:
+        job = await self._jobs.get(access, job_id)
+        if job["state"] != State.AWAITING_REVIEW:
+            raise JobStateError(job_id, State(job["state"]), "it has no changes to decide about")
+        return job
+
+    async def _apply(self, access: Access, job: Record, known: Sequence[Existing]) -> None:
+        acting_ = acting(access, job["id"])
+        sorted_ = await self._sorted(access, job["id"], known)
+        prepared = await self._preparer.prepare(acting_, sorted_.fitting)
+        for change, reason in prepared.refused:
+            sorted_.reject(change, reason)
+        sought = await self._repeats.prepare(access, _compared(prepared.changes))
+        own = {change.address for change in prepared.changes}
+
+        async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
+            if found := await self._repeats.find(connection, sought, leaving_out=own):
+                raise RepeatedError(found)
+            applied = [as_applied(change, written) for change in prepared.changes]
+            decided = [*applied, *sorted_.rejected]
+            await stored.mark(connection, job["id"], decided, seen=ChangeState.PROPOSED)
+            result = self._decided(job, access, "applied")
+            counts = result["counts"]
+            rejected = counts["rejected"] + len(sorted_.rejected)
+            result["counts"] = {**counts, **counted(applied), "rejected": rejected}
+            await self._settle(connection, job, State.SUCCEEDED, result)
+
+        await self._items.apply(acting_, prepared.writes, also=end)
+
+    async def _sorted(self, access: Access, job_id: str, known: Sequence[Existing]) -> _Sorted:
+        async with self._database.connection(access.root) as connection:
+            proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
+        rows = await self._preparer.present(access, proposed)
+        sorted_ = _Sorted()
+        for change in proposed:
+            row = rows.get(change.address)
+            if (row["version"] if row else None) != change.version_before:
+                sorted_.reject(change, OUTDATED)
+            elif change.action == "insert" and any(repeats(_edit(change), m) for m in known):
+                sorted_.reject(change, REPEATED)
+            else:
+                sorted_.fitting.append(change)
+        return sorted_
+
+    def _decided(self, job: Record, access: Access, decision: str) -> dict[str, Any]:
+        """Return the job's result with what was decided, by whom and when."""
+        result: dict[str, Any] = json.loads(job["result"])
+        decided = {"decision": decision, "by": access.actor, "at": self._clock.now().isoformat()}
+        return {**result, "review": {**result["review"], **decided}}
+
+    async def _settle(
+        self, connection: Connection, job: Record, state: State, result: Mapping[str, Any]
+    ) -> None:
+        if not await jobs.settle(connection, job["id"], State.AWAITING_REVIEW, state, result):
+            raise JobStateError(job["id"], state, "somebody else decided about it just now")
+
+
+def _compared(changes: Sequence[ItemChange]) -> list[Edit]:
+    """Return the inserts that must not repeat anything; messages may."""
+    return [
+        _edit(change) for change in changes if change.action == "insert" and change.kind != KIND
+    ]
+
+
+def _edit(change: ItemChange) -> Edit:
+    _, kind, content = read_value(json.loads(change.value or "{}"))
+    return Edit(None, change.namespace, change.key, kind, content)

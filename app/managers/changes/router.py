@@ -1,0 +1,83 @@
+"""HTTP routes of reviews: what jobs of managers changed, or want to change."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.auth.dependencies import AccessDep
+from app.dependencies import resources_of
+from app.jobs import encoding
+from app.jobs.errors import JobStateError
+from app.jobs.router import ONE, JobId
+from app.jobs.schemas import Job
+from app.managers.changes import encoding as review_encoding
+from app.managers.changes.review import ReviewService
+from app.managers.changes.schemas import JobChangeList, ListJobChanges
+from app.managers.changes.undo import UndoService
+from app.passage_index import EmbeddingFailedError
+from app.problems import problem_responses
+from app.queries import query_parameters, read_query
+from app.responses import json_response
+from app.store.errors import TooManyConflictsError
+
+DEFAULT_PAGE = 100
+
+CHANGES = (*ONE, JobStateError, TooManyConflictsError, EmbeddingFailedError)
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+def service_of(request: Request) -> ReviewService:
+    """Return the reviews of the process that serves a request."""
+    return ReviewService.build(resources_of(request))
+
+
+@router.get(
+    "/{job_id}/changes",
+    operation_id="list_job_changes",
+    openapi_extra={"parameters": query_parameters(ListJobChanges)},
+    summary="List what a job changed, or wants to change",
+    response_model=JobChangeList,
+    responses=problem_responses(*ONE),
+)
+async def list_job_changes(request: Request, job_id: JobId, access: AccessDep) -> Response:
+    query = read_query(ListJobChanges, request)
+    limit = query.limit or DEFAULT_PAGE
+    rows = await service_of(request).list_changes(
+        access, job_id, after=query.cursor or 0, limit=limit + 1
+    )
+    return json_response(review_encoding.changes(rows, limit, access))
+
+
+@router.post(
+    "/{job_id}/apply",
+    operation_id="apply_job",
+    summary="Apply what a job proposed, but to items changed since",
+    response_model=Job,
+    responses=problem_responses(*CHANGES),
+)
+async def apply_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+    row = await service_of(request).apply(access, job_id)
+    return json_response(encoding.job(row, access))
+
+
+@router.post(
+    "/{job_id}/discard",
+    operation_id="discard_job",
+    summary="Discard what a job proposed; the job is cancelled",
+    response_model=Job,
+    responses=problem_responses(*ONE, JobStateError),
+)
+async def discard_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+    row = await service_of(request).discard(access, job_id)
+    return json_response(encoding.job(row, access))
+
+
+@router.post(
+    "/{job_id}/undo",
+    operation_id="undo_job",
+    summary="Take back what a job did, but to items changed since",
+    response_model=Job,
+    responses=problem_responses(*CHANGES),
+)
+async def undo_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+    row = await UndoService.build(resources_of(request)).undo(access, job_id)
+    return json_response(encoding.job(row, access))

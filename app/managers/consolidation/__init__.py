@@ -1,0 +1,1 @@
+"""Jobs that tidy up what is kept already."""

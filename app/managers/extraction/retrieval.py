@@ -1,0 +1,113 @@
+"""Which existing memories a conversation may be about."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+from app.auth.access import Access
+from app.clock import Clock
+from app.db import Database, Row
+from app.managers.extraction.queries import windows, written_by_model
+from app.managers.memories import Ask, Existing, Turn
+from app.managers.plans import Config
+from app.managers.proposals.contents import MAX_BYTES
+from app.managers.shapes import as_existing
+from app.namespaces import to_stored
+from app.resources import Resources
+from app.search.prepared import PreparedSearch
+from app.search.schemas import SearchItems
+from app.search.service import SearchService
+from app.store import repository
+from app.store.writes import Address
+
+DEFAULT_KEY = "default"
+"""Of the memory that a manager starts with."""
+
+_MAX_DOCUMENTS = 50
+"""Of single kinds; there are more only where others wrote them."""
+
+
+class Retriever:
+    """Finds memories in one namespace, not in those below it, which may hold other kinds."""
+
+    def __init__(self, database: Database, search: SearchService, clock: Clock) -> None:
+        self._database = database
+        self._search = search
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        return cls(resources.database, SearchService.build(resources), resources.clock)
+
+    async def find(
+        self,
+        access: Access,
+        namespace: list[str],
+        config: Config,
+        turns: Sequence[Turn],
+        *,
+        learn_from: int = 0,
+        ask: Ask | None = None,
+    ) -> list[Existing]:
+        """Return the memories nearest to what the turns say, the oldest first.
+
+        With them come all documents of single kinds and, where there is no memory at all, the
+        manager's default, not written yet. `ask` asks the query model, where there is one.
+        """
+        queries = await written_by_model(ask, turns, learn_from) if ask else []
+        queries = queries or windows(turns[learn_from:])
+        rows = await self._rows(access, namespace, config, queries)
+        if rows is None:
+            return _default(access.root + to_stored(namespace), config)
+        ordered = sorted(rows, key=lambda row: (row["created_at"], row["key"]))
+        return [as_existing(row, f"m{number}") for number, row in enumerate(ordered, start=1)]
+
+    async def at(self, access: Access, namespace: str, keys: Iterable[str]) -> dict[str, Existing]:
+        """Return the memories that are at some keys of a stored namespace."""
+        addresses = [(namespace, key) for key in keys]
+        async with self._database.connection(access.root) as connection:
+            rows = await repository.find_many(connection, addresses, self._clock.now())
+        return {key: as_existing(row, key) for (_, key), row in rows.items()}
+
+    async def _rows(
+        self, access: Access, namespace: list[str], config: Config, queries: Iterable[str]
+    ) -> list[Row] | None:
+        """Return the rows of the memories to show; None when the namespace is empty."""
+
+        def prepared(**members: Any) -> PreparedSearch:
+            body = SearchItems(namespace_prefix=namespace, **members)
+            return self._search.prepare(access, body, with_children=False)
+
+        limit = config.query_limit
+        ranked = [prepared(query=query, limit=limit) for query in queries if limit]
+        vectors = await self._search.embed(ranked)
+        documents = prepared(filter=_documents(config), limit=_MAX_DOCUMENTS, sort="created_at")
+        async with self._database.connection(access.root) as connection:
+            anything = await self._search.find(connection, prepared(limit=1), None)
+            if not anything.results:
+                return None
+            chosen = await self._search.find(connection, documents, None)
+            best: dict[Address, tuple[float, Row]] = {}
+            for search, vector in zip(ranked, vectors, strict=True):
+                for result in (await self._search.find(connection, search, vector)).results:
+                    address = (result.row["namespace"], result.row["key"])
+                    score = -1.0 if result.score is None else result.score
+                    if score > best.get(address, (-2.0, None))[0]:
+                        best[address] = (score, result.row)
+        nearest = sorted(best.values(), key=lambda found: -found[0])[:limit]
+        rows = {row["key"]: row for _, row in nearest}
+        rows |= {result.row["key"]: result.row for result in chosen.results}
+        return [row for row in rows.values() if len(row["value"]) <= MAX_BYTES]
+
+
+def _documents(config: Config) -> dict[str, Any]:
+    """Return the filter that finds the documents of single kinds, or what is at their place."""
+    names = [kind.name for kind in config.kinds if kind.single]
+    return {"$or": [{"kind": {"$in": names}}, {"$meta": {"key": {"$in": names}}}]}
+
+
+def _default(namespace: str, config: Config) -> list[Existing]:
+    if config.default is None:
+        return []
+    kind = config.kinds[0].name
+    return [Existing("m1", kind, config.default, namespace=namespace, key=DEFAULT_KEY)]

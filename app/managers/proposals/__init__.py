@@ -1,0 +1,1 @@
+"""What models propose to do with memories: asked, checked, repaired, merged. No database."""

@@ -1,0 +1,34 @@
+"""HTTP route that submits jobs to sum conversations up."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.auth.dependencies import AccessDep
+from app.dependencies import resources_of
+from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
+from app.managers.errors import InvalidMessageError
+from app.problems import problem_responses
+from app.providers.llm.pool import LLMNotConfiguredError
+from app.threads.errors import ThreadNotFoundError
+from app.threads.summaries.schemas import SummarizeRequest
+from app.threads.summaries.tasks import summarizing_job
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+
+@router.post(
+    "/summarize",
+    operation_id="summarize_conversation",
+    openapi_extra={"parameters": SUBMIT_PARAMETERS},
+    summary="Shorten a conversation by a running summary, or record it as one object",
+    status_code=202,
+    responses={
+        **SUBMIT_RESPONSES,
+        **problem_responses(
+            *SUBMIT_ERRORS, ThreadNotFoundError, InvalidMessageError, LLMNotConfiguredError
+        ),
+    },
+)
+async def summarize_conversation(
+    request: Request, body: SummarizeRequest, access: AccessDep
+) -> Response:
+    return await submit(request, access, await summarizing_job(resources_of(request), access, body))

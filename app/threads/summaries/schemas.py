@@ -1,0 +1,187 @@
+"""Body of the route that sums conversations up."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.errors import InvalidRequestError
+from app.managers.schemas import (
+    MAX_MESSAGES,
+    ConversationMessage,
+    Id,
+    Instructions,
+    ModelName,
+    ObjectSchema,
+)
+from app.schemas import Number, Schema
+from app.store.schemas import MAX_INTEGER
+from app.threads.schemas import ThreadId
+from app.threads.summaries.messages import COUNTERS, CounterName, Entry, one_each, read
+from app.threads.summaries.shortening import (
+    Budget,
+    RunningSummary,
+    summed_up_before,
+    without_system,
+)
+
+MAX_SUMMARIZED = 100_000
+SUMMARY_TOKENS = 256
+
+Tokens = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
+
+_ONLY_RUNNING = (
+    "running_summary",
+    "max_tokens",
+    "max_tokens_before_summary",
+    "max_summary_tokens",
+    "token_counter",
+)
+
+
+class SummaryState(BaseModel):
+    """A running summary, as a result gives it and LangMem keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    summary: Annotated[Instructions, Field(min_length=1)] = Field(description="The text.")
+    summarized_message_ids: Annotated[list[Id], Field(max_length=MAX_SUMMARIZED)] = Field(
+        description="Messages that it covers."
+    )
+    last_summarized_message_id: Id | None = Field(description="The last one that it covers.")
+
+    @classmethod
+    def of(cls, running: RunningSummary) -> Self:
+        """Return a summary as clients have it."""
+        return cls(
+            summary=running.text,
+            summarized_message_ids=list(running.message_ids),
+            last_summarized_message_id=running.last_id,
+        )
+
+    def as_running(self) -> RunningSummary:
+        """Return what the rest of the program takes."""
+        ids = tuple(self.summarized_message_ids)
+        return RunningSummary(self.summary, ids, self.last_summarized_message_id)
+
+
+class SummarizeRequest(Schema):
+    """A conversation to sum up, and how."""
+
+    mode: Literal["running", "extract"] | None = Field(
+        None,
+        description="running (default): shorten the conversation to a budget, with a summary in "
+        "place of its older messages; extract: record the whole of it as one object.",
+    )
+    messages: Annotated[list[ConversationMessage], Field(max_length=MAX_MESSAGES)] | None = Field(
+        None, description="The conversation; beside running_summary every message needs an id."
+    )
+    thread_id: ThreadId | None = Field(
+        None, description="A thread, instead of messages; its running summary is kept with it."
+    )
+    running_summary: SummaryState | None = Field(
+        None, description="What an earlier job's result gave; its messages may be sent or left out."
+    )
+    model: ModelName | None = Field(
+        None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
+    )
+    max_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
+        None, description="How long the resulting conversation may be; needed in mode running."
+    )
+    max_tokens_before_summary: Tokens | None = Field(
+        None, description="Sum nothing up below this length of messages; absent: max_tokens."
+    )
+    max_summary_tokens: Tokens | None = Field(
+        None, description="Room for the summary, less than max_tokens; absent: 256."
+    )
+    token_counter: CounterName | None = Field(
+        None,
+        description="approximate (default): about four characters are a token; messages: every "
+        "message counts as one, also in the limits.",
+    )
+    instructions: Instructions | None = Field(
+        None, description="What to keep and how to word it; added to memoryd's own."
+    )
+    json_schema: ObjectSchema | None = Field(
+        None,
+        alias="schema",
+        description="What mode extract records; absent: an object with title and summary.",
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.messages is None) == (self.thread_id is None):
+            raise ValueError("needs either messages or thread_id; send one of them")
+        if self.is_running:
+            self._check_running()
+        elif unused := [name for name in _ONLY_RUNNING if getattr(self, name) is not None]:
+            raise ValueError(f"has {unused[0]}, which mode extract does not take; leave it out")
+        return self
+
+    def _check_running(self) -> None:
+        if self.json_schema is not None:
+            raise ValueError('has schema, which needs "mode": "extract"; send that, too')
+        if self.max_tokens is None:
+            raise ValueError("lacks max_tokens, which mode running needs; send it")
+        if self.summary_tokens >= self.max_tokens:
+            raise ValueError("has max_summary_tokens that leave no room in max_tokens; send fewer")
+        if self.running_summary is not None and self.thread_id is not None:
+            raise ValueError("has running_summary, but the thread keeps its own; leave it out")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the conversation is to be shortened, and not recorded as one object."""
+        return self.mode != "extract"
+
+    @property
+    def summary_tokens(self) -> int:
+        """Room for the summary."""
+        return SUMMARY_TOKENS if self.max_summary_tokens is None else self.max_summary_tokens
+
+    @property
+    def told_tokens(self) -> int:
+        """Length of the summary that the model is told; a number of messages says none."""
+        return SUMMARY_TOKENS if self.budget.counter is one_each else self.summary_tokens
+
+    @property
+    def budget(self) -> Budget:
+        """How much room there is."""
+        total = self.max_tokens or 0
+        before = self.max_tokens_before_summary
+        return Budget(
+            total=total,
+            threshold=total if before is None else before,
+            summary=self.summary_tokens,
+            counter=COUNTERS[self.token_counter or "approximate"],
+        )
+
+    def conversation(self) -> tuple[list[Entry], RunningSummary | None]:
+        """Return the messages that were sent, and their summary.
+
+        Raises InvalidMessageError and, where they do not go together, InvalidRequestError.
+        """
+        messages = [message.members() for message in self.messages or ()]
+        entries = read(messages, self.budget.counter)
+        if self.running_summary is None:
+            return entries, None
+        running = self.running_summary.as_running()
+        _, rest = without_system(entries, running, self.budget)
+        _check_ids(rest, {message.get("id") for message in messages}, running)
+        return entries, running
+
+
+def _check_ids(entries: Sequence[Entry], given: set[str | None], running: RunningSummary) -> None:
+    """Raise InvalidRequestError unless it is certain which messages a summary covers."""
+    if nameless := next((entry for entry in entries if entry.id not in given), None):
+        raise InvalidRequestError(
+            "Beside running_summary every message needs an id, by which it is told from those that "
+            f'are covered; "{nameless.turn.text[:40]}" has none. A leading system message may '
+            "go without.",
+            field="messages",
+        )
+    if again := summed_up_before(entries, running):
+        raise InvalidRequestError(
+            f'The message "{again.id}" is covered by running_summary, but comes after the last '
+            "one that is; give new messages new ids, and leave those covered in their places.",
+            field="messages",
+        )

@@ -1,0 +1,115 @@
+"""What models make of conversations: a summary in words, or a record that fits a schema."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.errors import InvalidRequestError
+from app.jobs.run import JobFailedError
+from app.managers.json_schemas import place_of, validator_of
+from app.managers.memories import Ask, Turn
+from app.managers.proposals.dialogue import Dialogue
+from app.providers.llm.base import Completion, Message, Request, ToolCall, ToolResult
+from app.schemas import UNSTORABLE
+from app.store.values import check_json
+from app.threads.summaries.prompts import (
+    RECORD,
+    record_request,
+    record_system,
+    record_tool,
+    summary_request,
+    summary_system,
+)
+from app.threads.summaries.shortening import parts
+
+PART_CHARACTERS = 96_000
+"""Of a conversation in one request: some 24,000 tokens. A longer one is read part by part."""
+
+EARLIER_TOKENS = 2_000
+"""Of the summary of what is too long to be recorded at once."""
+
+_MAX_TOKENS = 8_192
+_PROBLEMS = 5
+_QUOTED = 300
+
+
+async def summary_of(
+    ask: Ask, turns: Sequence[Turn], earlier: str | None, instructions: str | None, max_tokens: int
+) -> str:
+    """Return a summary of messages and of what was summed up before them.
+
+    `max_tokens` is what the model is asked to keep to. Raises JobFailedError and what `ask` raises.
+    """
+    system = summary_system(instructions, max_tokens)
+    limit = max(_MAX_TOKENS, 2 * max_tokens)
+    summary = earlier
+    for part in parts(turns, PART_CHARACTERS):
+        message = Message("user", summary_request(part, summary))
+        completion = await ask(Request(system, (message,), max_tokens=limit), "summarize")
+        summary = _text(completion)
+    return summary or ""
+
+
+async def record_of(
+    ask: Ask, turns: Sequence[Turn], schema: dict[str, Any], instructions: str | None
+) -> dict[str, Any]:
+    """Return what a conversation comes to, as an object that fits a schema.
+
+    Raises JobFailedError and what `ask` raises.
+    """
+    *before, last = parts(turns, PART_CHARACTERS)
+    read = [turn for part in before for turn in part]
+    earlier = await summary_of(ask, read, None, instructions, EARLIER_TOKENS) if before else None
+    dialogue = Dialogue(ask, record_system(instructions))
+    dialogue.say(record_request(last, earlier))
+    problem = ""
+    for purpose in ("record", "repair"):
+        completion = await dialogue.answer(purpose, [record_tool(schema)])
+        _check_not_refused(completion)
+        call = next((call for call in completion.calls if call.name == RECORD), None)
+        problem = _problem(call, schema)
+        if call is not None and call.arguments is not None and not problem:
+            return call.arguments
+        dialogue.say(*_sent_back(completion, problem))
+    raise JobFailedError("invalid_output", f"The model's record is not usable: {problem}.")
+
+
+def _text(completion: Completion) -> str:
+    _check_not_refused(completion)
+    if completion.stop == "length":
+        raise JobFailedError("truncated", "The model's summary was cut off; it wrote too much.")
+    text = UNSTORABLE.sub("\ufffd", completion.text).strip()
+    if not text:
+        raise JobFailedError("invalid_output", "The model answered without a summary.")
+    return text
+
+
+def _check_not_refused(completion: Completion) -> None:
+    if completion.stop == "refusal":
+        said = completion.text.strip()[:_QUOTED]
+        raise JobFailedError("refused", f"The model refused{': ' + said if said else ''}.")
+
+
+def _problem(call: ToolCall | None, schema: dict[str, Any]) -> str:
+    """Return what is wrong with the record in a model's call; nothing if it can be taken."""
+    if call is None:
+        return f"the tool `{RECORD}` was not called"
+    if call.arguments is None:
+        return "the arguments are not a JSON object; they may have been cut off"
+    errors = list(validator_of(schema).iter_errors(call.arguments))[:_PROBLEMS]
+    if errors:
+        return "; ".join(f"${place_of(error)}: {error.message[:_QUOTED]}" for error in errors)
+    try:
+        check_json(call.arguments, "$")
+    except InvalidRequestError as error:
+        return error.detail.removesuffix(".")
+    return ""
+
+
+def _sent_back(completion: Completion, problem: str) -> tuple[str, list[ToolResult]]:
+    """Return our turn after an answer that cannot be used."""
+    results = [ToolResult(call.id, f"Not recorded: {problem}.", True) for call in completion.calls]
+    return (
+        f"Nothing has been recorded: {problem}. Call `{RECORD}` once more, with everything that "
+        "belongs in the record, corrected.",
+        results,
+    )

@@ -85,11 +85,14 @@ class HttpClient:
         self._port = parts.port or 80
         self._idle: deque[_Connection] = deque()
 
-    async def call(self, method: str, path: str, body: object = None) -> Any:
-        """Send `body` as JSON; return the answer's JSON, or None where it has none."""
+    async def call(self, method: str, path: str, body: object = None, headers: str = "") -> Any:
+        """Send `body` as JSON; return the answer's JSON, or None where it has none.
+
+        Further headers are given as they are sent, each with its line end.
+        """
         payload = b"" if body is None else orjson.dumps(body)
         head = (
-            f"{method} {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n"
+            f"{method} {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n{headers}"
             f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
         )
         connection = await self._connection()

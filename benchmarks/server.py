@@ -74,8 +74,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def memoryd(database_url: str | None, embedding: str) -> Iterator[str]:
-    """Run `memoryd serve` with one server process; yield its base URL.
+def memoryd(
+    database_url: str | None, embedding: str, more: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run `memoryd serve` with one server process and `more` settings; yield its base URL.
 
     Without a database URL it starts its own embedded database, as a newcomer's does.
     """
@@ -84,7 +86,7 @@ def memoryd(database_url: str | None, embedding: str) -> Iterator[str]:
         program = str(Path(sys.executable).with_name("memoryd"))
         command = [program, "serve", "--host", "127.0.0.1", "--port", str(port)]
         with _embedding(embedding) as environment:
-            settings = environment | {"MEMORYD_LOG_LEVEL": "warning"}
+            settings = {**environment, "MEMORYD_LOG_LEVEL": "warning", **(more or {})}
             if database_url is not None:
                 settings["MEMORYD_DATABASE_URL"] = database_url
                 subprocess.run([program, "migrate"], env=os.environ | settings, check=True)

@@ -221,6 +221,7 @@ async def test_a_job_that_awaits_review_can_be_cancelled(
     assert job["finished_at"] is not None
 
 
+@pytest.mark.slow
 async def test_cancel_and_finish_at_once_agree_on_one_end(
     resources: Resources, acting: Acting
 ) -> None:

@@ -127,6 +127,7 @@ async def test_a_running_job_is_followed_as_it_goes(
             assert [event["event"] async for event in told] == ["succeeded"]
 
 
+@pytest.mark.slow
 async def test_followers_and_waiters_outlast_lost_connections(
     streaming: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
@@ -180,6 +181,7 @@ async def test_a_follower_who_leaves_costs_nothing(
     assert (await streaming.get("/readyz")).json()["queue"]["waiting"] == 1
 
 
+@pytest.mark.slow
 async def test_many_events_arrive_whole(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:

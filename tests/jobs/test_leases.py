@@ -55,6 +55,7 @@ async def written(database: Database) -> list[str]:
         return [row["namespace"] for row in await connection.fetch("SELECT * FROM namespaces")]
 
 
+@pytest.mark.slow
 async def test_a_paused_worker_loses_its_job_and_writes_nothing_more(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +104,7 @@ async def has(things: list[Any]) -> bool:
     return bool(things)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_beats_keeps_a_job_for_many_leases(
     resources: Resources, acting: Acting
 ) -> None:
@@ -142,6 +144,7 @@ async def test_a_worker_that_woke_too_late_stops_what_it_lost(
         assert (row["state"], row["attempt"]) == ("running", 2)
 
 
+@pytest.mark.slow
 async def test_a_worker_may_get_back_the_job_that_it_lost(
     resources: Resources, acting: Acting
 ) -> None:
@@ -233,6 +236,7 @@ async def test_an_attempt_that_lost_its_job_reports_and_ends_nothing(resources: 
         await Acting(database).succeed(JobRun(old, database))
 
 
+@pytest.mark.slow
 async def test_news_lost_and_found_again_interrupt_nothing(
     resources: Resources, acting: Acting
 ) -> None:

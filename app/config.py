@@ -58,9 +58,9 @@ class Settings(BaseSettings):
     jobs_per_root: int = Field(
         16, ge=1, description="Running jobs of the keys with one root, over all workers."
     )
-    job_attempts: int = Field(5, ge=1, le=100, description="How often a job is begun at most.")
+    job_attempts: int = Field(8, ge=1, le=100, description="How often a job is begun at most.")
     job_backoff_seconds: float = Field(
-        2, ge=0, description="Pause before the second attempt; doubled before each further one."
+        5, ge=0, description="Pause before the second attempt; doubled before each further one."
     )
     job_timeout_seconds: float = Field(600, gt=0, description="Longest attempt at a job.")
     job_lease_seconds: float = Field(

@@ -24,7 +24,8 @@ URGENT, BACKGROUND = 0, 1
 TELL = f"""
 , told AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
-    SELECT id, events, namespace, state, '{{}}', clock_timestamp() FROM changed
+    SELECT id, events, namespace, state, CASE WHEN state = 'queued'
+        THEN jsonb_build_object('run_at', run_at) ELSE '{{}}' END, clock_timestamp() FROM changed
 )
 SELECT id, pg_notify('{CHANGED}', id),
     CASE WHEN state = 'queued' AND run_at <= clock_timestamp() THEN pg_notify('{WORK}', '') END

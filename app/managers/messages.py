@@ -85,6 +85,8 @@ def _free(number: str, given: set[str]) -> str:
 
 def _turn(message: ConversationMessage, turn_id: str, index: int) -> Turn:
     role = _role(message, index)
+    if role != "assistant" and message.content is None and not message.tool_calls:
+        raise _wrong(index, "content", "is missing; send what was said")
     speaker = " ".join((message.name or "").split()) or role
     text = "\n".join(part for part in _parts(message, index) if part)
     return Turn(

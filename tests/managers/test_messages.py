@@ -128,7 +128,6 @@ def test_anthropic_messages_are_read() -> None:
         ({"role": "user", "content": [{"type": "input_image"}]}, "user", "[image]"),
         ({"role": "user", "content": []}, "user", ""),
         ({"role": "user", "content": ""}, "user", ""),
-        ({"role": "user"}, "user", ""),
         ({"role": "assistant", "content": None, "tool_calls": None}, "assistant", ""),
         (
             {
@@ -269,3 +268,11 @@ def test_order_and_words_are_kept(pairs: list[tuple[str, str]]) -> None:
     assert [(turn.role, turn.text) for turn in to_turns(messages)] == [
         (role, text.strip()) for role, text in pairs
     ]
+
+
+@pytest.mark.parametrize("role", ["user", "system", "tool"])
+def test_what_was_said_has_to_be_there(role: str) -> None:
+    with pytest.raises(InvalidMessageError, match=r"messages\[0\]\.content is missing") as caught:
+        to_turns([{"role": role, "text": "Hello"}])
+    assert caught.value.members["errors"][0]["field"] == "messages[0].content"
+    assert to_turns([{"role": "assistant", "content": None}])[0].text == ""

@@ -69,7 +69,12 @@ async def hang(_run: JobRun) -> None:
 def quick(settings: Settings, **chosen: Any) -> Settings:
     """Return settings under which attempts and leases pass quickly."""
     return settings.model_copy(
-        update={"job_backoff_seconds": 0.005, "job_lease_seconds": 0.9, "drain_seconds": 2.0}
+        update={
+            "job_attempts": 5,
+            "job_backoff_seconds": 0.005,
+            "job_lease_seconds": 0.9,
+            "drain_seconds": 2.0,
+        }
         | chosen
     )
 

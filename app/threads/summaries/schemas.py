@@ -124,7 +124,10 @@ class SummarizeRequest(Schema):
         if self.max_tokens is None:
             raise ValueError("lacks max_tokens, which mode running needs; send it")
         if self.summary_tokens >= self.max_tokens:
-            raise ValueError("has max_summary_tokens that leave no room in max_tokens; send fewer")
+            raise ValueError(
+                f"has max_tokens {self.max_tokens}, which leave no room for a summary of "
+                f"{self.summary_tokens} (max_summary_tokens); raise max_tokens or lower the other"
+            )
         if self.running_summary is not None and self.thread_id is not None:
             raise ValueError("has running_summary, but the thread keeps its own; leave it out")
 

@@ -1,7 +1,11 @@
+import json
+
 import pytest
+from langchain_core.messages import AIMessage
 from pydantic import BaseModel
 
-from tests.langmem.both import Both, Form
+from tests.langmem import ours, theirs
+from tests.langmem.both import TALK, Both, Form, as_config
 from tests.langmem.decisions import (
     Done,
     Insert,
@@ -10,11 +14,14 @@ from tests.langmem.decisions import (
     Patch,
     Remove,
     add,
+    plain,
     remove,
     replace,
     reword,
     said,
 )
+from tests.langmem.original import Asked, ChatModel, calling, create_memory_manager, in_turn
+from tests.support.llm_server import calls
 
 PORTO = said("Ana lives in Porto.")
 TEA = said("Ana likes tea.")
@@ -179,6 +186,50 @@ async def test_memories_are_of_several_schemas(both: Both) -> None:
         "Episode",
         "Triple",
     ]
+
+
+async def test_what_does_not_fit_its_schema_is_repaired(both: Both) -> None:
+    wrong = {**ANA.content, "age": "thirty"}
+    repair = {
+        "json_doc_id": "call_0",
+        "planned_edits": "-",
+        "patches": [replace("/age", 30)],
+    }
+    model = ChatModel(
+        respond=in_turn(calling(("Profile", wrong)), calling(("PatchFunctionErrors", repair)))
+    )
+    manager = create_memory_manager(model, schemas=[Profile])
+    ((_, by_theirs),) = await manager.ainvoke({"messages": TALK})
+
+    right = {**wrong, "age": 30}
+    both.memoryd.llm.script += [
+        calls(ours.insert("Profile", wrong)),
+        calls(ours.insert("Profile", right)),
+    ]
+    result = await both.memoryd.extract(TALK, manager=as_config([Profile], {}))
+    (by_ours,) = result["memories"]
+    assert by_ours["content"] == plain(by_theirs.model_dump(mode="json")) == plain(right)
+    assert result["rejected"] == []
+
+
+async def test_edits_may_be_written_as_text(both: Both) -> None:
+    edits = [add("/likes/-", "fado")]
+
+    def patch(asked: Asked) -> AIMessage:
+        (id_,) = theirs.shown(asked)
+        as_text = {"json_doc_id": id_, "planned_edits": "-", "patches": json.dumps(edits)}
+        return calling(("PatchDoc", as_text))
+
+    manager = create_memory_manager(ChatModel(respond=patch), schemas=[Profile])
+    state = {"messages": TALK, "existing": [("ana", "Profile", ANA.content)]}
+    ((_, by_theirs),) = await manager.ainvoke(state)
+
+    update = ("update_memory", {"id": "m1", "edits": json.dumps(edits)})
+    both.memoryd.llm.script.append(calls(update))
+    existing = [{"id": "ana", "kind": "Profile", "content": ANA.content}]
+    result = await both.memoryd.extract(TALK, manager=as_config([Profile], {}), existing=existing)
+    (by_ours,) = result["memories"]
+    assert by_ours["content"] == plain(by_theirs.model_dump(mode="json"))
 
 
 @pytest.mark.parametrize("form", ["texts", "pairs"])

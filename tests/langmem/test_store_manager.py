@@ -1,3 +1,4 @@
+import pytest
 from pydantic import BaseModel
 
 from tests.langmem.both import TALK, Both
@@ -14,11 +15,13 @@ from tests.langmem.decisions import (
     reword,
     said,
 )
+from tests.support.llm_server import calls
+
+pytestmark = pytest.mark.slow
 
 PORTO = said("Ana lives in Porto.")
 TEA = said("Ana likes tea.")
 DOG = said("Ana has a dog called Rex.")
-
 TIDY: JSON = {"instructions": "Put them in order."}
 
 
@@ -163,6 +166,18 @@ async def test_all_searches_of_the_query_model_are_made(both: Both) -> None:
     await stores.learn([Remove("dog")], query_limit=2, queries=queries, enable_deletes=True)
     for (memories,) in (stores.shown_theirs, stores.shown_ours):
         assert sorted(memory["content"] for memory in memories) == sorted(queries)
+
+
+async def test_what_langmem_has_stored_is_not_learned_again_by_a_manager_of_the_built_in_kind(
+    both: Both,
+) -> None:
+    stores = both.store()
+    await stores.put(tea=TEA)
+    tea = {"content": TEA.content, "importance": 0.5}
+    both.memoryd.llm.script.append(calls(("insert_memory", tea)))
+    result = await both.memoryd.extract(TALK, namespace=stores.namespace)
+    assert result["counts"]["inserted"] == 0
+    await stores.check()
 
 
 def numbered(count: int) -> dict[str, Memory]:

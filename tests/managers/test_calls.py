@@ -115,6 +115,21 @@ def test_bad_calls_are_told_why(name: str, arguments: dict[str, Any] | None, rea
     assert reason in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["content", "edits"])
+def test_arguments_that_are_nested_may_come_as_text(name: str) -> None:
+    tool, arguments = insert("Ana lives in Faro.") if name == "content" else update("m1", "Faro")
+    as_text = {**arguments, name: json.dumps(arguments[name])}
+    assert carry_out(tool, as_text) == carry_out(tool, arguments)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "null", '"a"', "1e999"])
+def test_text_that_is_nothing_nested_is_refused(text: str) -> None:
+    with pytest.raises(BadCallError, match="content must be an object"):
+        carry_out("insert_memory", {"content": text})
+    with pytest.raises(BadCallError, match="edits must be a list"):
+        carry_out("update_memory", {"id": "m1", "edits": text})
+
+
 @pytest.mark.parametrize(
     ("rights", "call"),
     [

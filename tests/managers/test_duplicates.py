@@ -159,6 +159,11 @@ def test_memories_of_other_kinds_are_never_duplicates() -> None:
     assert not near(Candidate("memory", content), Candidate(None, content))
 
 
+def test_a_kind_is_the_same_in_whatever_case_its_name_is_written() -> None:
+    content = memory("Likes tea")
+    assert near(Candidate("memory", content), Candidate("Memory", content))
+
+
 def test_a_field_more_is_a_difference() -> None:
     assert not near(
         Candidate("m", {"content": "The tea"}), Candidate("m", {"content": "tea", "when": "x"})

@@ -52,8 +52,11 @@ def wording(content: Mapping[str, Any]) -> str:
 
 
 def near(a: Candidate, b: Candidate) -> bool:
-    """Tell whether two memories of one kind say the same in almost the same words."""
-    if a.kind != b.kind:
+    """Tell whether two memories of one kind say the same in almost the same words.
+
+    The case of a kind's name does not count: what LangMem calls Memory is our memory.
+    """
+    if (a.kind or "").lower() != (b.kind or "").lower():
         return False
     if fingerprint(a.content) == fingerprint(b.content):
         return True

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.managers.memories import Delete, Existing, Insert, Task, Update
 from app.managers.proposals import tools
-from app.managers.proposals.contents import BadContentError, check_content, edited
+from app.managers.proposals.contents import BadContentError, check_content, edited, unquoted
 from app.managers.proposals.conversation import message_ids
 from app.managers.proposals.draft import Draft
 from app.providers.llm.base import ToolCall
@@ -65,7 +65,7 @@ class Clerk:
             raise BadCallError(f"there is a {kind} already, and only one is kept; update it")
         if "content" not in arguments:
             raise BadCallError("content is missing")
-        content = check_content(arguments["content"], self._schema(kind))
+        content = check_content(unquoted(arguments["content"]), self._schema(kind))
         particulars = self._particulars(arguments)
         change = Insert(self._draft.new_id(), kind, content, **particulars)
         self._draft.apply(change)
@@ -75,7 +75,8 @@ class Clerk:
         memory = self._memory(arguments)
         try:
             content = check_content(
-                edited(memory.content, arguments.get("edits", [])), self._schema(memory.kind)
+                edited(memory.content, unquoted(arguments.get("edits", []))),
+                self._schema(memory.kind),
             )
         except BadContentError as error:
             raise BadCallError(f"{error}. {_as_it_is(memory)}") from error

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import suppress
 from typing import Any
 
 import jsonpatch
@@ -38,6 +39,14 @@ def check_content(content: object, schema: dict[str, Any] | None) -> dict[str, A
     if schema is not None and (faults := _faults(content, schema)):
         raise BadContentError("content does not fit its kind: " + "; ".join(faults))
     return content
+
+
+def unquoted(argument: object) -> object:
+    """Return what an argument says; some models write what is nested as a text of JSON."""
+    if isinstance(argument, str):
+        with suppress(ValueError, RecursionError):
+            return json.loads(argument)
+    return argument
 
 
 def edited(content: dict[str, Any], edits: object) -> Any:

@@ -306,7 +306,7 @@ WRONG: list[tuple[JSON, str]] = [
     ({}, "needs either messages or thread_id"),
     ({"messages": TALK, "thread_id": "t1", **SMALL}, "needs either messages or thread_id"),
     ({"messages": TALK}, "lacks max_tokens"),
-    ({"messages": TALK, "max_tokens": 256}, "leave no room in max_tokens"),
+    ({"messages": TALK, "max_tokens": 256}, "which leave no room for a summary of 256"),
     ({"messages": TALK, "schema": {"type": "object"}, **SMALL}, "has schema"),
     ({"messages": TALK, "mode": "extract", "max_tokens": 900}, "has max_tokens"),
     ({"messages": TALK, "mode": "extract", "schema": {"type": "string"}}, "schema"),

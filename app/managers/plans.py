@@ -138,7 +138,10 @@ class ExtractPlan(BaseModel):
 
 
 class ConsolidatePlan(BaseModel):
-    """What a job of the kind `consolidate` does, at and below `namespace`."""
+    """What a job of the kind `consolidate` does, at and below `namespace`.
+
+    `everything_from` is the job that this one goes on for, where that looked at everything.
+    """
 
     config: Config
     manager: str | None
@@ -147,6 +150,7 @@ class ConsolidatePlan(BaseModel):
     strategy: Tidying
     everything: bool
     limit: int
+    everything_from: str | None = None
 
 
 def given_memories(

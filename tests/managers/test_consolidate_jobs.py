@@ -274,6 +274,29 @@ async def test_everything_is_looked_at_again_when_asked_for(tidied: Tidied) -> N
     assert len(tidied.model.requests) == 2
 
 
+async def test_everything_is_also_what_a_consolidation_wrote(tidied: Tidied) -> None:
+    for number in range(4):
+        await tidied.put(str(number), f"Ana has the number {number}")
+    tidied.model.script += [calls(update("m1", "Ana has no number"), update("m4", "Ana has a 3"))]
+    await tidied.result()
+    assert (await tidied.result())["looked_at"] == 0
+    tidied.model.requests.clear()
+    await tidied.result(everything=True, limit=2)
+    assert len(tidied.model.requests) == 2  # the second by the job that follows
+    assert "Ana has no number" in tidied.model.shown
+    assert "Ana has a 3" in tidied.model.shown
+    assert (await tidied.result())["looked_at"] == 0
+
+
+async def test_what_one_strategy_wrote_is_new_to_the_other(tidied: Tidied) -> None:
+    await tidied.put("a", "Ana likes tea")
+    await tidied.put("b", "Ana hates tea")
+    await tidied.result()
+    await tidied.put("c", "Ana likes tea", importance=0.9)
+    assert (await tidied.result(strategy="duplicates"))["counts"]["updated"] == 1
+    assert (await tidied.result())["looked_at"] == 2
+
+
 async def test_each_strategy_has_a_mark_of_its_own(tidied: Tidied) -> None:
     await tidied.put("a", "Ana lives in Porto")
     await tidied.put("b", "Ana likes tea")
@@ -450,6 +473,29 @@ async def test_what_was_reviewed_and_applied_is_not_looked_at_again(tidied: Tidi
     await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
     assert await tidied.keys() == ["a"]
     assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
+
+
+async def test_what_is_to_go_on_in_another_memory_is_not_deleted_without_it(
+    tidied: Tidied,
+) -> None:
+    await tidied.put("a", "Ana likes tea")
+    await tidied.put("b", "Ana likes coffee")
+    tidied.model.script += [calls(update("m1", "Ana likes tea and coffee"), delete("m2"))]
+    row = await tidied.consolidate(apply="review")
+    await tidied.put("a", "Ana likes green tea")
+    applied = await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
+    assert json.loads(applied["result"])["counts"] == counts(rejected=2)
+    assert await tidied.said("a", "b") == ["Ana likes green tea", "Ana likes coffee"]
+
+
+async def test_duplicates_of_what_has_ended_meanwhile_are_not_deleted(tidied: Tidied) -> None:
+    for key in "abc":
+        await tidied.put(key, "Ana likes tea")
+    row = await tidied.consolidate(strategy="duplicates", apply="review")
+    await tidied.delete("a")
+    applied = await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
+    assert json.loads(applied["result"])["counts"] == counts(unchanged=1, rejected=2)
+    assert await tidied.keys() == ["b", "c"]
 
 
 async def test_every_change_waits_where_the_manager_says_so(tidied: Tidied) -> None:

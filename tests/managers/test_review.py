@@ -8,7 +8,7 @@ from app.auth.errors import ForbiddenError
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import State
 from app.managers.changes.breaker import HARMLESS
-from app.managers.changes.review import OUTDATED, REPEATED
+from app.managers.changes.review import OUTDATED, REPEATED, UNFOUNDED
 from app.managers.extraction.tasks import REVIEW_WANTED
 from app.namespaces import to_stored
 from tests.managers.extracting import ANA, SAID, Extracting, counts, memory_value
@@ -44,6 +44,19 @@ async def test_changes_wait_and_nothing_is_written(extracting: Extracting) -> No
     assert result["review"] == {"reason": REVIEW_WANTED}
     assert await extracting.said() == ["Ana drinks tea.", "Ana has a dog.", "Ana lives in Porto."]
     assert [state for _, state, _ in await states(extracting, job_id)] == ["proposed"] * 3
+
+
+async def test_a_memory_is_not_deleted_where_what_took_it_in_was_changed(
+    extracting: Extracting,
+) -> None:
+    job_id, _ = await proposed(extracting)
+    await extracting.put("home", "Ana lives in Faro.")
+    await extracting.reviews.apply(OPEN, job_id)
+    assert sorted(await states(extracting, job_id)) == [
+        ("delete", "rejected", UNFOUNDED),
+        ("insert", "applied", None),
+        ("update", "rejected", OUTDATED),
+    ]
 
 
 async def test_without_a_change_there_is_nothing_to_wait_for(extracting: Extracting) -> None:

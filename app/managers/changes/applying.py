@@ -133,7 +133,8 @@ def counted(changes: Iterable[ItemChange]) -> dict[str, int]:
 
 
 def _drafted(outcome: Outcome) -> list[ItemChange]:
-    return [_draft(edit, outcome.origin) for edit in outcome.edits]
+    drafts = [_draft(edit, outcome.origin) for edit in outcome.edits]
+    return drafts if outcome.review else [replace(draft, basis=()) for draft in drafts]
 
 
 def _draft(edit: Edit, origin: Origin) -> ItemChange:
@@ -154,6 +155,7 @@ def _draft(edit: Edit, origin: Origin) -> ItemChange:
         ttl_seconds=None if before else origin.ttl_seconds,
         reason=edit.reason,
         version_before=before.version if before else None,
+        basis=edit.basis,
     )
 
 

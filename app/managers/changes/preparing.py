@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.db import Database, Row
+from app.db import Connection, Database, Row
 from app.errors import InvalidRequestError
 from app.managers.changes.repository import ChangeState, ItemChange
 from app.resources import Resources
@@ -49,7 +49,7 @@ class Preparer:
 
         Raises PreconditionFailedError where one was changed since, and ForbiddenError.
         """
-        rows = await self.present(access, changes)
+        rows = await self.present(access, [change.address for change in changes])
         prepared = Prepared()
         for wanted in changes:
             row = rows.get(wanted.address)
@@ -66,9 +66,8 @@ class Preparer:
                 prepared.writes.append(write)
         return prepared
 
-    async def present(self, access: Access, changes: Iterable[ItemChange]) -> Mapping[Address, Row]:
-        """Return the items, as they are now, that changes are about."""
-        addresses = [change.address for change in changes]
+    async def present(self, access: Access, addresses: Iterable[Address]) -> Mapping[Address, Row]:
+        """Return the items as they are now."""
         async with self._database.connection(access.root) as connection:
             return await repository.find_many(connection, addresses, self._clock.now())
 
@@ -92,6 +91,17 @@ class Preparer:
         )
         put = await self._items.prepare_put(access, body)
         return replace(put, precondition=at_version(change.version_before))
+
+
+async def check_versions(
+    connection: Connection, versions: Mapping[Address, int | None], now: datetime
+) -> None:
+    """Raise PreconditionFailedError unless items are, and stay until the end, at their versions."""
+    locked = await repository.lock(connection, versions, now)
+    for address, version in versions.items():
+        found = locked[address].version if address in locked else None
+        if found != version:
+            raise PreconditionFailedError(address[1], found)
 
 
 def at_version(version: int | None) -> Precondition:

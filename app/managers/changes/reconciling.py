@@ -4,18 +4,22 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
 from app.managers.changes.duplicates import Candidate, near
 from app.managers.memories import Change, Delete, Existing, Insert, Update
+
+Basis: TypeAlias = tuple[tuple[str, str, int], ...]
+"""Namespaces, keys and versions of items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     """The next state of one memory: `before` is None for a new one, `content` for an ended one.
 
-    `namespace` is a stored one; it and `key` are None where memories are kept nowhere.
+    `namespace` is a stored one; it and `key` are None where memories are kept nowhere. `basis`
+    are the items, with their versions, without which the edit would lose something.
     """
 
     before: Existing | None
@@ -27,6 +31,7 @@ class Edit:
     valid_from: datetime | None = None
     message_ids: tuple[str, ...] = ()
     reason: str | None = None
+    basis: Basis = ()
 
     @property
     def action(self) -> Literal["insert", "update", "delete"]:

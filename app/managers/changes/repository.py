@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeAlias
 from asyncpg import Record
 
 from app.db import Connection, Row
+from app.managers.changes.reconciling import Basis
 
 Action: TypeAlias = Literal["insert", "update", "delete"]
 
@@ -29,7 +30,8 @@ class ItemChange:
     """A change of one item; `value` is JSON text, None for a delete.
 
     `ttl_seconds` is the lifetime of what is inserted, or was that of what is there. `outcome`
-    says why the change was not applied or not undone.
+    says why the change was not applied or not undone. `basis` are items, with their versions,
+    without which the change must not be applied.
     """
 
     namespace: str
@@ -47,6 +49,7 @@ class ItemChange:
     number: int = 0
     state: ChangeState = ChangeState.PROPOSED
     outcome: str | None = None
+    basis: Basis = ()
 
     @classmethod
     def of_row(cls, row: Row) -> Self:
@@ -69,6 +72,7 @@ class ItemChange:
             number=row["number"],
             state=ChangeState(row["state"]),
             outcome=details["outcome"],
+            basis=tuple(tuple(item) for item in details.get("basis", ())),
         )
 
     @property
@@ -85,6 +89,7 @@ class ItemChange:
             "source": self.source,
             "ttl_seconds": self.ttl_seconds,
             "outcome": self.outcome,
+            "basis": self.basis,
         }
         return json.dumps(members, ensure_ascii=False)
 

@@ -1,7 +1,7 @@
 """What a person does with the changes that a job proposed: read them, apply or discard them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from app.jobs.job import State
 from app.jobs.service import JobService
 from app.managers.changes import repository as stored
 from app.managers.changes.applying import acting, counted
-from app.managers.changes.preparing import Preparer, as_applied
+from app.managers.changes.preparing import Preparer, as_applied, check_versions
 from app.managers.changes.reconciling import Edit, repeats
 from app.managers.changes.repeats import RepeatedError, Repeats
 from app.managers.changes.repository import ChangeState, ItemChange
@@ -32,6 +32,7 @@ _ROUNDS = 5
 """Times that what others changed meanwhile is looked at anew."""
 
 OUTDATED = "The item was changed since this was proposed."
+UNFOUNDED = "A memory that this rests on was changed since it was proposed."
 REPEATED = "A memory that says the same was written since this was proposed."
 
 
@@ -136,8 +137,10 @@ class ReviewService:
             sorted_.reject(change, reason)
         sought = await self._repeats.prepare(access, _compared(prepared.changes))
         own = {change.address for change in prepared.changes}
+        basis = {a: v for a, v in _basis(prepared.changes).items() if a not in own}
 
         async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
+            await check_versions(connection, basis, self._clock.now())
             if found := await self._repeats.find(connection, sought, leaving_out=own):
                 raise RepeatedError(found)
             applied = [as_applied(change, written) for change in prepared.changes]
@@ -154,12 +157,16 @@ class ReviewService:
     async def _sorted(self, access: Access, job_id: str, known: Sequence[Existing]) -> _Sorted:
         async with self._database.connection(access.root) as connection:
             proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
-        rows = await self._preparer.present(access, proposed)
+        basis = _basis(proposed)
+        addresses = {change.address for change in proposed} | basis.keys()
+        rows = await self._preparer.present(access, addresses)
+        versions = {address: row["version"] for address, row in rows.items()}
         sorted_ = _Sorted()
         for change in proposed:
-            row = rows.get(change.address)
-            if (row["version"] if row else None) != change.version_before:
+            if versions.get(change.address) != change.version_before:
                 sorted_.reject(change, OUTDATED)
+            elif any(versions.get((n, key)) != version for n, key, version in change.basis):
+                sorted_.reject(change, UNFOUNDED)
             elif change.action == "insert" and any(repeats(_edit(change), m) for m in known):
                 sorted_.reject(change, REPEATED)
             else:
@@ -177,6 +184,11 @@ class ReviewService:
     ) -> None:
         if not await jobs.settle(connection, job["id"], State.AWAITING_REVIEW, state, result):
             raise JobStateError(job["id"], state, "somebody else decided about it just now")
+
+
+def _basis(changes: Iterable[ItemChange]) -> dict[Address, int]:
+    """Return the versions of the items that changes rest on."""
+    return {(n, key): version for change in changes for n, key, version in change.basis}
 
 
 def _compared(changes: Sequence[ItemChange]) -> list[Edit]:

@@ -127,7 +127,7 @@ class UndoService:
         async with self._database.connection(access.root) as connection:
             changes = await stored.find(connection, job_id, ChangeState.APPLIED)
             before = {change.address: await _before(connection, change) for change in changes}
-        rows = await self._preparer.present(access, changes)
+        rows = await self._preparer.present(access, before)
         sorted_ = _Sorted()
         for change in changes:
             row, past = rows.get(change.address), before[change.address]

@@ -10,7 +10,7 @@ from typing import Self
 
 from app.db import Row
 from app.managers.changes.duplicates import Candidate, articles, fingerprint, near, wording
-from app.managers.changes.reconciling import Edit
+from app.managers.changes.reconciling import Basis, Edit
 from app.managers.memories import Existing, Rejected, Shape
 from app.managers.shapes import as_existing
 from app.providers.embeddings.base import Vector
@@ -95,6 +95,12 @@ class Part:
     formal: Sequence[Edit] = ()
     rejected: Sequence[Rejected] = ()
     failure: str | None = None
+
+    @property
+    def basis(self) -> Basis:
+        """The items that the edits rest on."""
+        found = (memory.existing for memory in self.memories)
+        return tuple((m.namespace or "", m.key or "", m.version or 0) for m in found)
 
 
 def batches(memories: Sequence[Memory], ties: Iterable[Tie]) -> list[list[Memory]]:

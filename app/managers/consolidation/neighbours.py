@@ -43,7 +43,8 @@ WHERE (items.expires_at IS NULL OR items.expires_at > $2)
     AND (items.thread_id IS NULL OR items.value ->> 'kind' IS DISTINCT FROM '{KIND}')
 """
 
-# What a consolidation wrote, it has looked at.
+# What a consolidation wrote, it has looked at; but not one of another strategy, nor, where
+# everything is looked at, one that was submitted before.
 _CHANGED = """
     AND items.namespace >= $3 AND items.namespace < $4
     AND ($5::timestamptz IS NULL OR items.updated_at > $5)
@@ -51,13 +52,14 @@ _CHANGED = """
         SELECT FROM job_changes JOIN jobs ON jobs.id = job_changes.job_id
         WHERE job_changes.namespace = items.namespace AND job_changes.key = items.key
             AND job_changes.version_after = items.version AND job_changes.state = 'applied'
-            AND jobs.kind = 'consolidate'
+            AND jobs.kind = 'consolidate' AND jobs.request ->> 'strategy' = $6
+            AND ($7::text IS NULL OR jobs.id >= $7)
     )
 """
 
 # With all that have the last one's time, because the mark is a time.
 _FIND_CHANGED = f"""
-{_ROWS} {_CHANGED} ORDER BY items.updated_at FETCH FIRST $6 ROWS WITH TIES
+{_ROWS} {_CHANGED} ORDER BY items.updated_at FETCH FIRST $8 ROWS WITH TIES
 """
 
 _HAS_CHANGED = f"SELECT EXISTS ({_ROWS} {_CHANGED})"
@@ -155,10 +157,15 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Lookout:
-    """Finds memories as one passage index has them, at one moment."""
+    """Finds memories as one passage index has them, at one moment, for one strategy.
+
+    `everything_from` is the job with which looking at everything began, None where it did not.
+    """
 
     index_id: int
     now: datetime
+    strategy: str
+    everything_from: str | None
 
     async def look(
         self, connection: Connection, scope: Range, since: datetime | None, *, limit: int
@@ -170,11 +177,12 @@ class Lookout:
         """
         settled: datetime = await connection.fetchval(_SETTLED_UNTIL)
         where = (self.index_id, self.now, scope.low, scope.high)
-        rows = await connection.fetch(_FIND_CHANGED, *where, since, limit)
+        which = (self.strategy, self.everything_from)
+        rows = await connection.fetch(_FIND_CHANGED, *where, since, *which, limit)
         if not rows:
             return Looked({}, {}, frozenset())
         last: datetime = rows[-1]["updated_at"]
-        remaining: bool = await connection.fetchval(_HAS_CHANGED, *where, last)
+        remaining: bool = await connection.fetchval(_HAS_CHANGED, *where, last, *which)
         changed: dict[str, list[int]] = defaultdict(list)
         for row in rows:
             changed[row["namespace"]].append(row["id"])

@@ -1,6 +1,6 @@
 """What a consolidation came to: what is to be written, what is told, what has to be reviewed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.jobs.run import JobRun
@@ -28,7 +28,7 @@ class Work:
     @property
     def edits(self) -> list[Edit]:
         """What is to be done."""
-        return [edit for part in self.parts for edit in part.edits]
+        return [replace(edit, basis=part.basis) for part in self.parts for edit in part.edits]
 
     @property
     def failures(self) -> list[str]:

@@ -13,6 +13,7 @@ from app.jobs.job import NewJob
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.managers.changes.applying import Applier, Origin, Outcome
+from app.managers.changes.preparing import check_versions
 from app.managers.changes.reconciling import Edit, repeats
 from app.managers.changes.repeats import RepeatedError
 from app.managers.consolidation import neighbours
@@ -85,7 +86,8 @@ class ConsolidateHandler:
     async def _look(self, run: JobRun, plan: ConsolidatePlan) -> Looked:
         access = run.job.access
         scope = access.scope(plan.namespace, Verb.READ)
-        lookout = Lookout(self._index_id, self._clock.now())
+        began = run.job.id if plan.everything else plan.everything_from
+        lookout = Lookout(self._index_id, self._clock.now(), plan.strategy, began)
         async with self._database.connection(access.root) as connection:
             since = None
             if not plan.everything:
@@ -161,11 +163,7 @@ class ConsolidateHandler:
             for memory in part.memories
             if part.edits and _address(memory.existing) not in edited
         }
-        locked = await repository.lock(connection, basis, self._clock.now())
-        for address, version in basis.items():
-            found = locked[address].version if address in locked else None
-            if found != version:
-                raise PreconditionFailedError(address[1], found)
+        await check_versions(connection, basis, self._clock.now())
 
     async def _leave_out_overtaken(self, work: Work) -> None:
         """Keep the parts whose memories are as they were; the others are for the next run."""
@@ -185,7 +183,9 @@ class ConsolidateHandler:
     async def _go_on(self, connection: Connection, work: Work) -> None:
         """Submit a job for what else has changed."""
         job, plan = work.run.job, work.plan
-        request = plan.model_copy(update={"everything": False}).model_dump(mode="json")
+        began = job.id if plan.everything else plan.everything_from
+        update = {"everything": False, "everything_from": began}
+        request = plan.model_copy(update=update).model_dump(mode="json")
         new = NewJob(job.kind, job.namespace, request, lane=job.namespace, manager=plan.manager)
         follow_up = await self._jobs.create(connection, job.access, new)
         await neighbours.name_follow_up(connection, job.id, follow_up)

@@ -9,7 +9,7 @@ from app.db import Database
 from app.jobs.run import JobConflictError, JobRun
 from app.managers.changes.applying import Also, Applier, Origin, Outcome
 from app.managers.changes.breaker import objection
-from app.managers.changes.reconciling import Reconciled, reconcile
+from app.managers.changes.reconciling import Edit, Reconciled, reconcile
 from app.managers.changes.repeats import RepeatedError
 from app.managers.extraction.retrieval import Retriever
 from app.managers.extraction.stateless import full_state, given
@@ -150,7 +150,7 @@ class Extractor:
             )
             complete = replace(
                 outcome,
-                edits=list(reconciled.edits.values()),
+                edits=_founded(list(reconciled.edits.values())),
                 unchanged=reconciled.unchanged,
                 review=_review(extraction, reconciled, existing),
             )
@@ -231,6 +231,13 @@ class ExtractHandler:
     async def run(self, run: JobRun) -> None:
         """Do a job."""
         await self._extractor.extract(run, ExtractPlan.model_validate(run.job.request))
+
+
+def _founded(edits: Sequence[Edit]) -> list[Edit]:
+    """Return edits whose deletes rest on the updates: what is deleted may go on in these."""
+    updated = [edit.before for edit in edits if edit.action == "update" and edit.before]
+    basis = tuple((m.namespace or "", m.key or "", m.version or 0) for m in updated)
+    return [replace(edit, basis=basis) if edit.action == "delete" else edit for edit in edits]
 
 
 def _review(

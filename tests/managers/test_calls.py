@@ -37,12 +37,16 @@ EDITS = st.lists(
 
 
 def carry_out(
-    name: str, arguments: dict[str, Any] | None, given_task: Task | None = None
+    name: str,
+    arguments: dict[str, Any] | None,
+    given_task: Task | None = None,
+    *,
+    last: bool = False,
 ) -> tuple[Any, ...]:
     chosen = given_task or task(memory("m1", "Ana lives in Porto."))
     draft = Draft(chosen.existing)
     offered = [tool.name for tool in tools.offered_tools(chosen, draft.memories, first_step=False)]
-    Clerk(chosen, draft).carry_out(ToolCall("1", name, arguments, ""), offered)
+    Clerk(chosen, draft).carry_out(ToolCall("1", name, arguments, ""), offered, last=last)
     return draft.changes()
 
 
@@ -64,12 +68,14 @@ def carry_out(
         (*insert("a", importance=1.01), "importance must be from 0 to 1"),
         (*insert("a", importance=float("nan")), "importance must be from 0 to 1, not nan"),
         (*insert("a", importance=True), "importance must be a number"),
-        (*insert("a", importance="0.5"), "importance must be a number"),
+        (*insert("a", importance="high"), "importance must be a number"),
         (*insert("a", valid_from="last year"), "valid_from must be a date such as"),
         (*insert("a", valid_from="2026-13"), "valid_from must be a date"),
         (*insert("a", valid_from="0000"), "valid_from must be a date"),
         (*insert("a", valid_from=1_770_000_000), "valid_from must be a date"),
         (*insert("a", valid_from={}), "valid_from must be a date"),
+        ("update_memory", {"id": "m1"}, "edits are missing"),
+        ("update_memory", {"id": "m1", "content": {"content": "Faro"}}, "edits are missing"),
         ("update_memory", {"edits": []}, "there is no memory with the id null; there are m1"),
         ("update_memory", {"id": ["m1"], "edits": []}, "there is no memory with the id"),
         (*update("m2", "a"), 'there is no memory with the id "m2"; there are m1'),
@@ -149,6 +155,7 @@ def test_what_is_not_permitted_is_not_carried_out(
     ("given_moment", "moment"),
     [
         ("2026", datetime(2026, 1, 1, tzinfo=UTC)),
+        (2026, datetime(2026, 1, 1, tzinfo=UTC)),
         ("2026-05", datetime(2026, 5, 1, tzinfo=UTC)),
         ("2026-05-03", datetime(2026, 5, 3, tzinfo=UTC)),
         ("2026-05-03T10:00:00+02:00", datetime(2026, 5, 3, 8, tzinfo=UTC)),
@@ -158,7 +165,7 @@ def test_what_is_not_permitted_is_not_carried_out(
     ],
 )
 def test_dates_are_read_as_exactly_as_they_are_known(
-    given_moment: str | None, moment: datetime | None
+    given_moment: str | int | None, moment: datetime | None
 ) -> None:
     (change,) = carry_out(*insert("a", valid_from=given_moment))
     assert change.valid_from == moment
@@ -170,7 +177,21 @@ def test_what_is_told_besides_is_optional_and_unknown_messages_are_left_out() ->
     (change,) = carry_out("insert_memory", {**content, "message_ids": ["1", "7", None, "1", 1]})
     assert change.message_ids == ("a",)
     (change,) = carry_out("insert_memory", {**content, "message_ids": "1"})
-    assert change.message_ids == ()
+    assert change.message_ids == ("a",)
+
+
+def test_a_number_may_come_as_text() -> None:
+    (change,) = carry_out(*insert("a", importance="0.5"))
+    assert change.importance == 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"importance": "high"}, {"importance": 8}, {"valid_from": "last week"}]
+)
+def test_in_the_last_attempt_wrong_details_are_left_out(wrong: dict[str, Any]) -> None:
+    name, arguments = insert("a", **wrong)
+    right = {key: value for key, value in arguments.items() if key not in wrong}
+    assert carry_out(name, arguments, last=True) == carry_out(name, right)
 
 
 def test_an_update_may_leave_the_content_as_it_is() -> None:

@@ -111,14 +111,20 @@ async def test_a_failing_call_goes_back_once_while_the_others_stand() -> None:
 
 async def test_a_call_that_fails_again_is_rejected_with_the_newer_reason() -> None:
     model = ScriptedModel(
-        calls(insert("a", importance=2), insert("b")), calls(insert("a", importance="high"))
+        calls(insert("a", importance=2), insert("b")), calls(("insert_memory", {}))
     )
     proposed = await propose(model, task())
     assert [change.memory_id for change in proposed.changes] == ["m1"]
-    assert proposed.rejected == (
-        Rejected("insert_memory", "importance must be a number from 0 to 1"),
-    )
+    assert proposed.rejected == (Rejected("insert_memory", "content is missing"),)
     assert len(model.requests) == 2
+
+
+async def test_no_memory_is_lost_for_an_importance_that_stays_wrong() -> None:
+    badly = calls(insert("a", importance="high", valid_from="last week"))
+    model = ScriptedModel(badly, badly)
+    proposed = await propose(model, task())
+    assert proposed.changes == (Insert("m1", "memory", {"content": "a"}),)
+    assert proposed.rejected == ()
 
 
 async def test_a_call_that_is_not_sent_again_is_rejected_with_its_reason() -> None:

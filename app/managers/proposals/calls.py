@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -38,8 +39,14 @@ class Clerk:
         self._task = task
         self._draft = draft
 
-    def carry_out(self, call: ToolCall, offered: Collection[str], *, cut: bool = False) -> str:
-        """Return what to tell the model about its call; raises BadCallError."""
+    def carry_out(
+        self, call: ToolCall, offered: Collection[str], *, cut: bool = False, last: bool = False
+    ) -> str:
+        """Return what to tell the model about its call; raises BadCallError.
+
+        In the `last` attempt, a memory is worth more than its date: details that are wrong are
+        left out.
+        """
         if cut:
             raise BadCallError("the reply was cut off in this call")
         if call.name not in offered:
@@ -47,7 +54,8 @@ class Clerk:
         if call.arguments is None:
             raise BadCallError("the arguments are not a JSON object")
         try:
-            return self._answer(call.name, call.arguments)
+            arguments = _without_wrong_details(call.arguments) if last else call.arguments
+            return self._answer(call.name, arguments)
         except BadContentError as error:
             raise BadCallError(str(error)) from error
 
@@ -73,6 +81,8 @@ class Clerk:
 
     def _update(self, arguments: dict[str, Any]) -> str:
         memory = self._memory(arguments)
+        if "edits" not in arguments and ("content" in arguments or arguments.keys() == {"id"}):
+            raise BadCallError("edits are missing")
         try:
             content = check_content(
                 edited(memory.content, unquoted(arguments.get("edits", []))),
@@ -106,17 +116,30 @@ class Clerk:
         return next((known.schema for known in self._task.kinds if known.name == kind), None)
 
     def _particulars(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        shown = arguments.get("message_ids")
+        shown, turns = arguments.get("message_ids"), self._task.turns
         return {
             "importance": _importance(arguments.get("importance")),
             "valid_from": _valid_from(arguments.get("valid_from")),
-            "message_ids": message_ids(shown if isinstance(shown, list) else [], self._task.turns),
+            "message_ids": message_ids(shown if isinstance(shown, list) else [shown], turns),
         }
+
+
+def _without_wrong_details(arguments: dict[str, Any]) -> dict[str, Any]:
+    right = dict(arguments)
+    for name, read in (("importance", _importance), ("valid_from", _valid_from)):
+        try:
+            read(arguments.get(name))
+        except BadCallError:
+            del right[name]
+    return right
 
 
 def _importance(importance: object) -> float | None:
     if importance is None:
         return None
+    if isinstance(importance, str):
+        with suppress(ValueError):
+            importance = float(importance)
     if isinstance(importance, bool) or not isinstance(importance, int | float):
         raise BadCallError("importance must be a number from 0 to 1")
     if not 0 <= importance <= 1:  # neither is NaN
@@ -127,7 +150,7 @@ def _importance(importance: object) -> float | None:
 def _valid_from(moment: object) -> datetime | None:
     if moment is None or moment == "":
         return None
-    whole = moment
+    whole = moment = str(moment) if type(moment) is int else moment
     if isinstance(moment, str) and _MONTH.fullmatch(moment):
         whole = f"{moment}-01-01"[:10]  # of a year or a month, the first day
     try:

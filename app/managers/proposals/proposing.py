@@ -108,7 +108,7 @@ class _Extraction:
         """
         texts = [filled("repair"), *([filled("cut")] if cut else [])]
         self._dialogue.say("\n\n".join(texts), outcome.results)
-        repaired = self._carry_out(await self._ask("repair"))
+        repaired = self._carry_out(await self._ask("repair"), last=True)
         open_ = list(outcome.failed)
         for tool in [*repaired.done, *(call.tool for call in repaired.failed)]:
             if tool not in IDLE and open_:
@@ -117,14 +117,14 @@ class _Extraction:
         self._rejected += [*open_, *repaired.failed]
         return repaired
 
-    def _carry_out(self, reply: Completion) -> _Outcome:
+    def _carry_out(self, reply: Completion, *, last: bool = False) -> _Outcome:
         outcome = _Outcome()
         offered = [tool.name for tool in self._tools()]
         # Even if its arguments can be read: the texts in them may be cut short.
         cut = reply.calls[-1:] if reply.stop == "length" else ()
         for call in reply.calls[:MAX_CALLS]:
             try:
-                result = self._clerk.carry_out(call, offered, cut=call in cut)
+                result = self._clerk.carry_out(call, offered, cut=call in cut, last=last)
             except BadCallError as error:
                 failed = _rejected(call.name, str(error))
                 outcome.failed.append(failed)

@@ -122,7 +122,8 @@ SELECT pg_notify('{CHANGED}', id),
 _REDRIVE = f"""
 WITH changed AS (
     UPDATE jobs SET state = 'queued', run_at = clock_timestamp(), cancel_requested = false,
-        max_attempts = attempt + $2, error = NULL, finished_at = NULL, events = events + 1
+        max_attempts = attempt + $2, result = NULL, error = NULL, finished_at = NULL,
+        events = events + 1
     WHERE id = $1 AND state IN ('failed', 'cancelled') RETURNING *
 )
 {TELL}

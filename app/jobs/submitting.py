@@ -48,7 +48,7 @@ SUBMIT_ERRORS = (
     DatabaseUnavailableError,
 )
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d+)(?:$|[,;\s])")
+_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(\d+)\1(?:$|[,;\s])')
 
 
 async def submit(request: Request, access: Access, new: NewJob) -> Response:
@@ -78,4 +78,4 @@ async def job_answer(request: Request, access: Access, job_id: str, seconds: flo
 def wait_seconds(request: Request) -> int:
     """Return how long the client prefers to wait (RFC 7240), 0 if it does not say."""
     found = _WAIT.search(", ".join(request.headers.getlist("prefer")).lower())
-    return min(int(found[1][:9]), MAX_WAIT_SECONDS) if found else 0
+    return min(int(found[2][:9]), MAX_WAIT_SECONDS) if found else 0

@@ -166,7 +166,7 @@ async def test_waiting_too_long_ends_with_202_and_the_job_goes_on(
 
 @pytest.mark.parametrize(
     "prefer",
-    ["wait", "wait=", "wait=-1", "wait=soon", "await=5", "wait=5s", "respond-async", "wait=0", ""],
+    ["wait", "wait=", "wait=-1", "wait=soon", "await=5", "wait=5s", 'wait="5', "wait=0", ""],
 )
 async def test_a_preference_that_says_no_time_is_ignored(
     client: httpx2.AsyncClient, prefer: str
@@ -182,6 +182,8 @@ async def test_a_preference_that_says_no_time_is_ignored(
     [
         ("wait=9", "wait=9"),
         ("Wait=9", "wait=9"),
+        ('wait="9"', "wait=9"),
+        ("wait = 9", "wait=9"),
         ("respond-async, wait=9", "wait=9"),
         ("respond-async; x=1, wait=9; y", "wait=9"),
         ("wait=100000", "wait=120"),

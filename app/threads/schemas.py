@@ -17,6 +17,7 @@ from app.managers.schemas import (
 )
 from app.namespaces import MAX_DEPTH
 from app.schemas import CLEAN, ItemLabels, Real, Schema, storable
+from app.store.schemas import MAX_INTEGER
 
 MAX_SECONDS = 86_400
 MAX_PAGE = 200
@@ -108,7 +109,7 @@ class ThreadMessages(BaseModel):
 class ReadMessages(Schema):
     """Which messages of a thread to read."""
 
-    cursor: int = Field(0, ge=0, lt=2**63, description="next_cursor of the page before.")
+    cursor: int = Field(0, ge=0, le=MAX_INTEGER, description="next_cursor of the page before.")
     limit: int = Field(100, ge=1, le=MAX_PAGE, description="At most this many.")
 
 

@@ -1,13 +1,13 @@
 """Bodies of the routes that review and undo what jobs of managers came to."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from app.managers.changes.repository import Action, ChangeState
 from app.schemas import Schema
-from app.store.schemas import MAX_INTEGER, JsonObject, Source
+from app.store.schemas import Source
 
 MAX_PAGE = 1000
 
@@ -15,7 +15,7 @@ MAX_PAGE = 1000
 class ListJobChanges(Schema):
     """Which changes of a job to list."""
 
-    cursor: Annotated[int, Field(ge=0, le=MAX_INTEGER)] | None = Field(
+    cursor: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
         None, description="next_cursor of the page before."
     )
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = Field(
@@ -34,8 +34,12 @@ class JobChange(BaseModel):
     namespace: list[str] = Field(description="Labels from the outermost in.")
     key: str = Field(description="Name of the item in its namespace.")
     kind: str | None = Field(description="Of the memory; null: written by others, of no kind.")
-    value: JsonObject | None = Field(description="The item's next value; null for a delete.")
-    value_before: JsonObject | None = Field(description="null where there was no item.")
+    value: Annotated[dict[str, Any], Field(title="Value")] | None = Field(
+        description="The item's next value; null for a delete."
+    )
+    value_before: Annotated[dict[str, Any], Field(title="ValueBefore")] | None = Field(
+        description="null where there was no item."
+    )
     importance: float | None = Field(description="How much the memory matters, 0 to 1.")
     valid_from: datetime | None = Field(description="Since when the memory holds.")
     source: Source | None = Field(description="Where the memory comes from; null for a delete.")

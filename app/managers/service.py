@@ -1,5 +1,6 @@
 """Stored managers, and what a job that names or brings one is going to do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -158,6 +159,10 @@ class ManagerService:
             lane=stored,
             manager=plan.manager,
         )
+
+    async def template(self, access: Access, name: str) -> Sequence[str] | None:
+        """Return where a stored manager keeps memories; raises ManagerNotFoundError."""
+        return (await self._chosen(access, name)).config.namespace
 
     async def _chosen(self, access: Access, manager: str | ManagerConfig | None) -> _Chosen:
         if not isinstance(manager, str):

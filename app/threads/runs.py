@@ -17,7 +17,7 @@ from app.resources import Resources
 from app.threads import repository
 from app.threads.appending import Arrival, append, with_place
 from app.threads.errors import ThreadNotFoundError
-from app.threads.schemas import CreateRun
+from app.threads.schemas import Configurable, CreateRun
 
 # What LangMem 0.0.30 sends where no thread was named: the text of a placeholder of its own.
 _PLACEHOLDER = re.compile(r"<object object at 0x[0-9a-f]+>")
@@ -51,7 +51,7 @@ class RunService:
 
     async def create(self, access: Access, body: CreateRun, idempotent: Idempotent) -> Any:
         """Submit a job that learns from a conversation without a thread."""
-        asked = await self._managers.plan_extract(access, _request(body))
+        asked = await self._managers.plan_extract(access, await self._request(access, body))
         new = replace(asked, delay_seconds=body.after_seconds or 0.0)
         async with self._database.transaction(access.root) as connection:
             run = await idempotent.replayed(connection, access)
@@ -65,7 +65,8 @@ class RunService:
         self, access: Access, thread_id: str, body: CreateRun, idempotent: Idempotent
     ) -> Any:
         """Add what is new in a conversation to its thread, and put off the thread's job."""
-        plan = with_place(await self._managers.extraction(access, _request(body, thread_id)))
+        request = await self._request(access, body, thread_id)
+        plan = with_place(await self._managers.extraction(access, request))
         arrival = Arrival(
             thread_id=thread_id,
             messages=[message.members() for message in body.input.messages],
@@ -85,19 +86,20 @@ class RunService:
                 await idempotent.remember(connection, access, run)
         return run
 
-
-def _request(body: CreateRun, thread_id: str | None = None) -> ExtractRequest:
-    """Return a run as the extraction it stands for."""
-    configurable = body.config.configurable if body.config else None
-    namespace = configurable.namespace if configurable else None
-    if configurable and namespace:
-        namespace = place(namespace, configurable.variables_in(namespace))
-    return ExtractRequest(
-        manager=body.assistant_id,
-        namespace=namespace,
-        messages=body.input.messages,
-        thread_id=thread_id,
-    )
+    async def _request(
+        self, access: Access, body: CreateRun, thread_id: str | None = None
+    ) -> ExtractRequest:
+        """Return a run as the extraction it stands for."""
+        configurable = body.config.configurable if body.config else Configurable()
+        template = configurable.namespace or await self._managers.template(
+            access, body.assistant_id
+        )
+        return ExtractRequest(
+            manager=body.assistant_id,
+            namespace=place(template, configurable.variables_in(template)) if template else None,
+            messages=body.input.messages,
+            thread_id=thread_id,
+        )
 
 
 async def _check_exists(connection: Connection, access: Access, thread_id: str) -> None:

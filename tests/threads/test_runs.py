@@ -186,9 +186,20 @@ async def test_a_variable_in_the_namespace_is_filled_in_or_missed(threads: Threa
 
 
 @pytest.mark.usefixtures("manager")
-async def test_a_manager_with_variables_wants_a_namespace_of_the_run(threads: Threads) -> None:
-    problem = await create(threads, HUMAN, config=None, status=422)
-    assert problem["code"] == "missing_variable"
+async def test_a_manager_with_variables_wants_their_values_of_the_run(threads: Threads) -> None:
+    for config in (None, {}, {"configurable": {"thread_id": "t"}}):
+        problem = await create(threads, HUMAN, config=config, status=422)
+        assert problem["code"] == "missing_variable"
+
+
+@pytest.mark.usefixtures("manager")
+async def test_variables_of_the_managers_namespace_are_filled_in(threads: Threads) -> None:
+    config = {"configurable": {"user_id": "u7", "thread_id": "t", "model": "x"}}
+    await create(threads, HUMAN, config=config)
+    assert (await threads.get("t"))["namespace"] == ["users", "u7"]
+    response = await threads.client.post("/v1/runs", json=run_of(HUMAN, config=config))
+    job = (await threads.client.get(response.headers["location"])).json()
+    assert job["namespace"] == ["users", "u7"]
 
 
 @pytest.mark.usefixtures("manager")

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents, and their place in the OpenAPI document."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,13 @@ from app.errors import AppError, InvalidRequestError
 MEDIA_TYPE = "application/problem+json"
 
 _TYPE_PREFIX = "urn:memoryd:problem:"
+
+_OF_THE_PLATFORM = re.compile("/v1/(assistants|crons|runs|threads)(/|$)")
+
+_SERVED_TO_ITS_SDKS = (
+    " To LangGraph's SDKs memoryd serves the store and runs.create; GET /v1/jobs/{run_id} tells "
+    "what came of a run."
+)
 
 
 class FieldProblem(BaseModel):
@@ -87,18 +95,26 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code, title, detail = _HTTP_PROBLEMS.get(
         error.status_code, ("http_error", "Request failed", error.detail)
     )
+    if error.status_code in {404, 405} and _OF_THE_PLATFORM.match(request.scope["path"]):
+        detail += _SERVED_TO_ITS_SDKS
     headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
     return _response(_members(error.status_code, code, title, detail), headers)
 
 
 def _allowed_methods(request: Request) -> str:
-    """Return every method of a path; Starlette names those of the first route it meets."""
-    path = request.scope["path"]
-    methods: set[str] = set()
-    for route in iter_route_contexts(request.app.routes):
-        if route.path_regex.match(path):
-            methods |= route.methods or set()
-    return ", ".join(sorted(methods))
+    """Return every method of a path; Starlette names those of the first route it meets.
+
+    An id may hold slashes, which only the path as it was sent tells apart; and where a path fits
+    several patterns, such as jobs/extract and jobs/{job_id}, the first one counts.
+    """
+    sent = request.scope["raw_path"].decode("latin-1")
+    routes = list(iter_route_contexts(request.app.routes))
+    for path in (sent, request.scope["path"]):
+        patterns = [route.path for route in routes if route.path_regex.match(path)]
+        of_first = (route.methods or () for route in routes if route.path in patterns[:1])
+        if methods := {method for methods in of_first for method in methods}:
+            return ", ".join(sorted(methods))
+    return ""
 
 
 def internal_error() -> Response:

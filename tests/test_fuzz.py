@@ -125,6 +125,24 @@ async def test_a_hostile_query_string_is_refused(client: httpx2.AsyncClient, que
     assert response.headers["content-type"] == MEDIA_TYPE
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/threads/t/messages?cursor=9223372036854775807",
+        "/v1/threads/t/messages?cursor=-1",
+        "/v1/threads/%00",
+        "/v1/jobs/job_0/changes?cursor=9007199254740991",
+        "/v1/jobs?cursor=%00",
+        "/v1/jobs?limit=1e9",
+        "/v1/managers?cursor=%00",
+    ],
+)
+async def test_a_hostile_path_or_cursor_is_refused(client: httpx2.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert response.status_code == 422, response.text
+    assert response.json()["code"] == "invalid_request"
+
+
 @pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "TRACE", "POST", "ANYTHING"])
 async def test_a_method_there_is_not_is_answered_with_those_there_are(
     client: httpx2.AsyncClient, method: str
@@ -132,3 +150,21 @@ async def test_a_method_there_is_not_is_answered_with_those_there_are(
     response = await client.request(method, "/v1/store/items")
     assert response.status_code == 405
     assert response.headers["allow"] == "DELETE, GET, PATCH, PUT"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/jobs/extract", "POST"),
+        ("/v1/jobs/one", "GET"),
+        ("/v1/threads/a%2Fb", "DELETE, GET"),
+        ("/v1/threads/a%2Fmessages", "DELETE, GET"),
+        ("/v1/threads/a%2Fb/messages", "GET, POST"),
+        ("/v1/%6Aobs/one", "GET"),
+    ],
+)
+async def test_the_methods_are_those_of_the_route_that_the_path_means(
+    client: httpx2.AsyncClient, path: str, allowed: str
+) -> None:
+    response = await client.put(path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)

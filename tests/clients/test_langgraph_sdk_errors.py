@@ -1,6 +1,6 @@
 """Our problem documents as the LangGraph SDK for Python raises them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -96,6 +96,26 @@ async def test_a_route_there_is_not_raises_not_found(server: Server) -> None:
             await client.assistants.get("one")
     assert raised.value.status_code == 404
     assert raised.value.code == "no_such_route"
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        (lambda client: client.threads.create(), "no_such_route"),
+        (lambda client: client.threads.get_state("t"), "no_such_route"),
+        (lambda client: client.runs.create_batch([]), "no_such_route"),
+        (lambda client: client.runs.get("t", "r"), "no_such_route"),
+        (lambda client: client.runs.list("t"), "method_not_allowed"),
+        (lambda client: client.crons.search(), "no_such_route"),
+    ],
+)
+async def test_what_only_the_platform_can_do_raises_with_what_there_is(
+    server: Server, call: Callable[[Any], Awaitable[Any]], code: str
+) -> None:
+    async with get_client(url=f"{server.url}/v1", api_key=None) as client:
+        with pytest.raises(APIStatusError, match=r"the store and runs\.create; GET /v1/jobs/") as e:
+            await call(client)
+    assert e.value.code == code
 
 
 async def test_without_a_key_the_error_says_how_to_send_one(locked: LockedServer) -> None:

@@ -1,6 +1,6 @@
 """Probes: whether the process is alive, whether it can do its work, and how work stands."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
@@ -59,10 +59,11 @@ async def check_ok() -> Health:
     responses=problem_responses(DatabaseUnavailableError),
 )
 async def check_readiness(request: Request) -> Readiness:
-    state, counts = await _queue(request)
-    failed = sum(jobs for (_, job_state), jobs in counts.items() if job_state == "failed")
+    state, failures = await _queue(request)
     described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
-    return Readiness(queue=Queue(**described, failed=failed, warning=_warning(state)))
+    return Readiness(
+        queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state))
+    )
 
 
 @router.get(
@@ -76,14 +77,14 @@ async def check_readiness(request: Request) -> Readiness:
     },
 )
 async def read_metrics(request: Request) -> Response:
-    state, counts = await _queue(request)
+    state, failures = await _queue(request)
     registry = CollectorRegistry()
     for name, help_text in _GAUGES.items():
         value = getattr(state, name)
         Gauge(f"memoryd_jobs_{name}", help_text, registry=registry).set(value or 0)
-    jobs = Gauge("memoryd_jobs", "Jobs that are kept.", ["kind", "state"], registry=registry)
-    for (kind, job_state), number in counts.items():
-        jobs.labels(kind, job_state).set(number)
+    failed = Gauge("memoryd_jobs_failed", "Failed jobs that are kept.", ["kind"], registry=registry)
+    for kind, number in failures.items():
+        failed.labels(kind).set(number)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -96,11 +97,11 @@ _GAUGES = {
 }
 
 
-async def _queue(request: Request) -> tuple[queue.QueueState, Any]:
+async def _queue(request: Request) -> tuple[queue.QueueState, Mapping[str, int]]:
     resources = resources_of(request)
     async with resources.database.connection(EVERYTHING) as connection:
         state = await queue.state(connection, resources.settings.job_lease_seconds)
-        return state, await queue.counts(connection)
+        return state, await queue.failures(connection)
 
 
 def _warning(state: queue.QueueState) -> str | None:

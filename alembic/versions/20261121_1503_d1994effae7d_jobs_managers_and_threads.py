@@ -149,6 +149,9 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("finished_at IS NOT NULL"),
     )
+    op.create_index(
+        "jobs_failed_index", "jobs", ["kind"], postgresql_where=sa.text("state = 'failed'")
+    )
     op.create_index("jobs_namespace_index", "jobs", ["namespace", "id"], unique=False)
     op.create_index(
         "jobs_queue_index",
@@ -370,6 +373,9 @@ def downgrade() -> None:
     )
     op.drop_index(
         "jobs_queue_index", table_name="jobs", postgresql_where=sa.text("state = 'queued'")
+    )
+    op.drop_index(
+        "jobs_failed_index", table_name="jobs", postgresql_where=sa.text("state = 'failed'")
     )
     op.drop_index("jobs_namespace_index", table_name="jobs")
     op.drop_index(

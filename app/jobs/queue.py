@@ -102,7 +102,7 @@ WITH changed AS (
         state = CASE WHEN cancel_requested THEN 'cancelled'
             WHEN $6 AND attempt < max_attempts THEN 'queued' ELSE 'failed' END,
         error = CASE WHEN NOT cancel_requested THEN $5::jsonb END,
-        run_at = clock_timestamp() + make_interval(secs => greatest($7, {_BACKOFF})),
+        run_at = clock_timestamp() + make_interval(secs => greatest(least($7, 3600), {_BACKOFF})),
         finished_at = CASE WHEN cancel_requested OR NOT ($6 AND attempt < max_attempts)
             THEN clock_timestamp() END,
         worker = NULL, lease_until = NULL, events = events + 1
@@ -144,7 +144,7 @@ SELECT count(*) FILTER (WHERE run_at <= clock_timestamp()) AS waiting,
 FROM jobs WHERE state = 'queued'
 """
 
-_ENDED = "SELECT kind, state, count(*) AS jobs FROM jobs GROUP BY kind, state"
+_FAILURES = "SELECT kind, count(*) AS jobs FROM jobs WHERE state = 'failed' GROUP BY kind"
 
 _PRUNE = """
 DELETE FROM jobs WHERE id IN (
@@ -246,9 +246,9 @@ async def state(connection: Connection, alive_seconds: float) -> QueueState:
     return QueueState(**row)
 
 
-async def counts(connection: Connection) -> Mapping[tuple[str, str], int]:
-    """Return how many jobs there are, by kind and state."""
-    return {(row["kind"], row["state"]): row["jobs"] for row in await connection.fetch(_ENDED)}
+async def failures(connection: Connection) -> Mapping[str, int]:
+    """Return how many failed jobs are kept, by kind."""
+    return {row["kind"]: row["jobs"] for row in await connection.fetch(_FAILURES)}
 
 
 async def prune(connection: Connection, retention_days: int) -> bool:

@@ -108,7 +108,7 @@ WITH changed AS (
     UPDATE jobs SET cancel_requested = true, events = events + 1,
         state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
         finished_at = CASE WHEN state = 'running' THEN NULL ELSE clock_timestamp() END
-    WHERE id = $1 AND state IN ('queued', 'running', 'awaiting_review') AND NOT cancel_requested
+    WHERE id = $1 AND state IN ('queued', 'running') AND NOT cancel_requested
     RETURNING *
 ), told AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)

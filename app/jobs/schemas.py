@@ -44,7 +44,9 @@ class Job(BaseModel):
     attempt: int = Field(description="How often it was begun.")
     max_attempts: int = Field(description="How often it may be begun.")
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
-    result: dict[str, Any] | None = Field(description="What it did; null before its end.")
+    result: Annotated[dict[str, Any], Field(title="Result")] | None = Field(
+        description="What it did; null before its end."
+    )
     error: JobError | None = Field(description="null unless the last attempt failed.")
     spent: Spent = Field(description="What its calls of models took.")
     run_at: datetime = Field(description="When it is to begin, or was.")
@@ -82,11 +84,3 @@ class ListJobs(Schema):
         """Columns and the values they must have."""
         wanted = {"state": self.state, "kind": self.kind, "thread_id": self.thread_id}
         return {column: value for column, value in wanted.items() if value is not None}
-
-
-class JobEvent(BaseModel):
-    """Something a job reported; `id` of the event stream is its number."""
-
-    event: str = Field(description="A state, or a step of the work.")
-    data: Annotated[dict[str, Any], Field(title="EventData")]
-    at: datetime

@@ -113,6 +113,8 @@ class JobService:
         async with self._database.transaction(access.root) as connection:
             await repository.request_cancel(connection, job_id)
         row = await self.get(access, job_id)
+        if row["state"] == State.AWAITING_REVIEW:
+            raise JobStateError(job_id, State.AWAITING_REVIEW, "discard what it proposes instead")
         if row["state"] in (State.SUCCEEDED, State.FAILED):
             raise JobStateError(
                 job_id, State(row["state"]), "only jobs that have not ended can be cancelled"

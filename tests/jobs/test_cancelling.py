@@ -211,15 +211,15 @@ async def test_cancelling_twice_is_cancelling_once(
     assert await events_of(resources.database, job_id) == ["queued", "cancelled"]
 
 
-async def test_a_job_that_awaits_review_can_be_cancelled(
+async def test_a_job_that_awaits_review_is_discarded_rather_than_cancelled(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
     acting.act = lambda run: acting.succeed(run, State.AWAITING_REVIEW, proposed=3)
     job_id = await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
-    job = (await cancel(client, job_id)).json()
-    assert (job["state"], job["result"]) == ("cancelled", {"proposed": 3})
-    assert job["finished_at"] is not None
+    refused = await cancel(client, job_id, status=409)
+    assert refused.json()["code"] == "job_state"
+    assert "discard what it proposes" in refused.json()["detail"]
 
 
 @pytest.mark.slow

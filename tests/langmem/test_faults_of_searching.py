@@ -17,8 +17,6 @@ from tests.langmem.stores import (
 )
 from tests.support.llm_server import calls
 
-pytestmark = pytest.mark.slow
-
 TEA: JSON = {"content": "Ana likes tea."}
 DOG: JSON = {"content": "Ana has a dog called Rex."}
 

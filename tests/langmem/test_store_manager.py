@@ -1,4 +1,3 @@
-import pytest
 from pydantic import BaseModel
 
 from tests.langmem.both import TALK, Both
@@ -16,8 +15,6 @@ from tests.langmem.decisions import (
     said,
 )
 from tests.support.llm_server import calls
-
-pytestmark = pytest.mark.slow
 
 PORTO = said("Ana lives in Porto.")
 TEA = said("Ana likes tea.")

@@ -202,7 +202,7 @@ class Watching(Acting):
         for name in (lane, root):
             self.running[name] += 1
             self.most[name] = max(self.most[name], self.running[name])
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.01)
         for name in (lane, root):
             self.running[name] -= 1
         await self.succeed(run)

@@ -77,10 +77,19 @@ def store(client: httpx2.AsyncClient) -> Store:
 def server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real server process on an empty database, shared by a module's tests."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with (
-        cluster.database() as url,
-        serving(
-            log, environment={"MEMORYD_DATABASE_URL": url, "MEMORYD_EMBEDDING": "fake:hashed"}
-        ) as started,
-    ):
+    with cluster.database() as url, serving(log, environment=_serving(url)) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def working_server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Such a server that does jobs, too."""
+    log = tmp_path_factory.mktemp("working-server") / "log"
+    with cluster.database() as url:
+        environment = {**_serving(url), "MEMORYD_RUN_WORKER": "true"}
+        with serving(log, environment=environment) as started:
+            yield started
+
+
+def _serving(url: str) -> dict[str, str]:
+    return {"MEMORYD_DATABASE_URL": url, "MEMORYD_EMBEDDING": "fake:hashed"}

@@ -94,7 +94,9 @@ ObjectSchema = Annotated[
 ]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), Number]
 BuiltInKind = Annotated[
-    str, Field(json_schema_extra={"enum": list(BUILT_IN)}), AfterValidator(check_built_in)
+    str,
+    Field(title="BuiltInKind", json_schema_extra={"enum": list(BUILT_IN)}),
+    AfterValidator(check_built_in),
 ]
 
 
@@ -185,7 +187,9 @@ class ManagerConfig(Schema):
         "are searched with.",
     )
     query_limit: Annotated[int, Field(ge=0, le=MAX_QUERY_LIMIT), Number] | None = Field(
-        None, description="How many existing memories the model is shown; absent: 10."
+        None,
+        description="How many existing memories the model is shown; absent: 10, of long "
+        "conversations up to 50.",
     )
     default: JsonObject | None = Field(
         None,

@@ -86,7 +86,9 @@ class Thread(BaseModel):
     waiting_since: datetime | None = Field(description="When the first of those came.")
     job_id: str | None = Field(description="The job that waits to form memories, if there is one.")
     forms_at: datetime | None = Field(description="When it will begin.")
-    summary: dict[str, Any] | None = Field(description="The running summary, if there is one.")
+    summary: Annotated[dict[str, Any], Field(title="Summary")] | None = Field(
+        description="The running summary, if there is one."
+    )
     created_at: datetime = Field(description="When its first messages came.")
     updated_at: datetime = Field(description="When messages last came.")
 

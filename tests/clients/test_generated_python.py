@@ -34,6 +34,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield import_module(PACKAGE)
 
 
+@pytest.fixture(scope="module")
+def server(working_server: Server) -> Server:
+    """A server that does jobs."""
+    return working_server
+
+
 @pytest.fixture
 def client(package: Any, server: Server) -> Iterator[Any]:
     with package.Client(base_url=server.url) as started:
@@ -142,3 +148,101 @@ def test_a_failed_precondition_is_a_problem(client: Any, models: Any, root: str,
     assert refused.status_code == 412
     assert refused.parsed.code == "precondition_failed"
     assert refused.parsed["version"] == 1
+
+
+@pytest.fixture
+def manager(client: Any, models: Any, root: str) -> str:
+    """The name of a stored manager that keeps what users say."""
+    config = models.ManagerConfig(namespace=[root, "{user_id}"], strategy="verbatim")
+    put = operation("managers", "put_manager").sync_detailed(client=client, name=root, body=config)
+    assert (put.status_code, put.parsed.version) == (201, 1)
+    return root
+
+
+def said(models: Any, text: str, role: str = "user") -> Any:
+    return models.ConversationMessage(role=role, content=text)
+
+
+def extract(client: Any, models: Any, manager: str, text: str, **more: Any) -> Any:
+    body = models.ExtractRequest(
+        manager=manager,
+        variables=models.ExtractRequestVariables.from_dict({"user_id": "ann"}),
+        messages=[said(models, text), said(models, "Noted.", "assistant")],
+    )
+    submit = operation("jobs", "extract_memories").sync_detailed
+    return submit(client=client, body=body, **more)
+
+
+def test_managers(client: Any, models: Any, manager: str) -> None:
+    found = operation("managers", "get_manager").sync(client=client, name=manager)
+    assert found.config.namespace == [manager, "{user_id}"]
+    page = operation("managers", "list_managers").sync(client=client, limit=1000)
+    assert manager in [one.name for one in page.managers]
+    put = operation("managers", "put_manager").sync
+    kind = models.KindSchema(
+        name="dish", schema=models.KindSchemaObjectSchema.from_dict({"type": "object"})
+    )
+    kinds = [models.ManagerConfigBuiltInKind.MEMORY, kind]
+    config = models.ManagerConfig(kinds=kinds, max_steps=2)
+    assert put(client=client, name=manager, body=config).config.kinds == kinds
+
+
+def test_a_job_that_is_waited_for(client: Any, models: Any, manager: str) -> None:
+    done = extract(client, models, manager, "I love ramen.", prefer="wait=20", idempotency_key="k")
+    assert done.status_code == 200
+    job = done.parsed
+    assert (job.state, job.manager, job.namespace) == (
+        models.State.SUCCEEDED,
+        manager,
+        [manager, "ann"],
+    )
+    assert job.result["counts"]["inserted"] == 2
+    assert (job.error, job.spent.model_calls, job.spent.cost_usd) == (None, 0, 0.0)
+    assert job.created_at <= job.started_at <= job.finished_at
+    again = extract(client, models, manager, "I love ramen.", idempotency_key="k").parsed
+    assert again.id == job.id
+    other = extract(client, models, manager, "I love soba.", idempotency_key="k")
+    assert (other.status_code, other.parsed.code) == (409, "idempotency_key_reused")
+
+
+def test_jobs_are_listed_and_their_changes_read(client: Any, models: Any, manager: str) -> None:
+    job = extract(client, models, manager, "I love ramen.", prefer="wait=20").parsed
+    query = {"namespace": manager, "state": models.ListJobsState.SUCCEEDED, "limit": 5}
+    listed = operation("jobs", "list_jobs").sync(client=client, **query)
+    assert ([one.id for one in listed.jobs], listed.next_cursor) == ([job.id], None)
+    page = operation("jobs", "list_job_changes").sync(client=client, job_id=job.id, limit=1)
+    (change,) = page.changes
+    assert (change.state, change.value_before, change.number) == ("applied", None, 1)
+    assert change.value["content"] == {"role": "user", "text": "I love ramen."}
+    undone = operation("jobs", "undo_job").sync(client=client, job_id=job.id)
+    assert undone.result["undone"]["counts"] == {"undone": 2, "kept": 0}
+    refused = operation("jobs", "cancel_job").sync_detailed(client=client, job_id=job.id)
+    assert (refused.status_code, refused.parsed.code) == (409, "job_state")
+
+
+def test_a_thread_is_appended_to_flushed_and_read(client: Any, models: Any, manager: str) -> None:
+    thread = {"client": client, "thread_id": f"{manager}/chat 1"}
+    body = models.AppendMessages(
+        manager=manager,
+        variables=models.AppendMessagesVariables.from_dict({"user_id": "ann"}),
+        messages=[said(models, "I moved to Kyoto.")],
+        after_seconds=60.0,
+    )
+    appended = operation("threads", "append_messages").sync(**thread, body=body)
+    assert (appended.appended, appended.waiting, appended.differing) == (1, 1, [])
+    job = operation("threads", "flush_thread").sync(**thread, prefer="wait=20")
+    assert (job.id, job.state) == (appended.job_id, models.State.SUCCEEDED)
+    assert operation("threads", "flush_thread").sync(**thread) == models.FlushedThread(job=None)
+    found = operation("threads", "get_thread").sync(**thread)
+    assert (found.messages, found.learned_until, found.summary) == (1, 1, None)
+    page = operation("threads", "list_messages").sync(**thread, limit=1)
+    assert page.messages[0].message["content"] == "I moved to Kyoto."
+    assert operation("threads", "delete_thread").sync_detailed(**thread).status_code == 204
+    missed = operation("threads", "get_thread").sync_detailed(**thread)
+    assert (missed.status_code, missed.parsed.code) == (404, "thread_not_found")
+
+
+def test_what_needs_a_model_is_refused_where_there_is_none(client: Any, models: Any) -> None:
+    body = models.SummarizeRequest(mode="extract", messages=[said(models, "Hi")])
+    refused = operation("jobs", "summarize_conversation").sync_detailed(client=client, body=body)
+    assert (refused.status_code, refused.parsed.code) == (422, "llm_not_configured")

@@ -45,11 +45,16 @@ def test_a_program_with_the_generated_types_compiles(project: Path) -> None:
     assert run_node(project / "node_modules/typescript/bin/tsc", directory=project) == ""
 
 
-def test_a_program_with_the_generated_types_works(project: Path, server: Server) -> None:
-    root = "typescript"
-    found: dict[str, Any] = json.loads(
-        run_node("typed_client.ts", server.url, root, directory=project)
+@pytest.fixture(scope="module")
+def found(project: Path, working_server: Server) -> dict[str, Any]:
+    """What the program printed."""
+    printed: dict[str, Any] = json.loads(
+        run_node("typed_client.ts", working_server.url, "typescript", directory=project)
     )
+    return printed
+
+
+def test_a_program_with_the_generated_types_uses_the_store(found: dict[str, Any]) -> None:
     assert found["put"] == found["deleted"] == 204
     assert found["etag"] == f'"{found["item"]["version"]}"'
     assert found["item"]["value"] == {"n": 1}
@@ -60,3 +65,20 @@ def test_a_program_with_the_generated_types_works(project: Path, server: Server)
     assert found["firstAction"] == "put"
     assert found["problem"]["status"] == 422
     assert found["problem"]["errors"][0]["field"] == "namespace"
+
+
+def test_a_program_with_the_generated_types_does_jobs(found: dict[str, Any]) -> None:
+    job = found["job"]
+    assert (found["version"], job["state"], job["manager"]) == (1, "succeeded", "typescript")
+    assert job["result"]["counts"]["inserted"] == 2
+    assert found["jobs"] == [job["id"]]
+    assert found["actionsOfJob"] == [["insert", "applied"]] * 2
+    assert found["missed"] == "job_not_found"
+
+
+def test_a_program_with_the_generated_types_follows_a_threads_job(found: dict[str, Any]) -> None:
+    assert found["appended"] == 2
+    assert found["stream"].startswith("text/event-stream")
+    assert found["events"] == ["running", "retrieved", "applied", "succeeded"]
+    assert found["learnedUntil"] == 2
+    assert found["nothing"] is None

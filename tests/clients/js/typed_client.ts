@@ -50,8 +50,69 @@ const incomplete: components["schemas"]["PutItem"] = { namespace, value: {} };
 
 const deleted = await client.DELETE("/v1/store/items", { body: { namespace, key: "k" } });
 
+const managers = { params: { path: { name: root } } };
+const config: components["schemas"]["ManagerConfig"] = {
+  namespace: [root, "{user_id}"],
+  strategy: "verbatim",
+  kinds: ["memory", { name: "dish", schema: { type: "object" } }],
+};
+const stored = await client.PUT("/v1/managers/{name}", { ...managers, body: config });
+const version: number | undefined = stored.data?.version;
+
+// @ts-expect-error: there is no such strategy
+const misspelt: components["schemas"]["ManagerConfig"] = { strategy: "verbatm" };
+
+const variables = { user_id: "ann" };
+const messages: components["schemas"]["ConversationMessage"][] = [
+  { role: "user", content: "I love ramen." },
+  { role: "assistant", content: [{ type: "text", text: "Noted." }] },
+];
+const extracted = await client.POST("/v1/jobs/extract", {
+  params: { header: { Prefer: "wait=20" } },
+  body: { manager: root, variables, messages },
+});
+const job: components["schemas"]["Job"] | undefined = extracted.data;
+const listed = await client.GET("/v1/jobs", {
+  params: { query: { namespace: root, state: "succeeded" } },
+});
+const changes = await client.GET("/v1/jobs/{job_id}/changes", {
+  params: { path: { job_id: job?.id ?? "" } },
+});
+const actionsOfJob = changes.data?.changes.map((change) => [change.action, change.state]);
+
+const thread = { path: { thread_id: `${root}/chat` } };
+const appended = await client.POST("/v1/threads/{thread_id}/messages", {
+  params: thread,
+  body: { manager: root, variables, messages, after_seconds: 0.5 },
+});
+const formation = appended.data?.job_id;
+
+// Server-sent events need no library: a response's body is a stream of text.
+const followed = await fetch(`${baseUrl}/v1/jobs/${formation}/events`, {
+  headers: { "Last-Event-ID": "1" },
+});
+const events: { event: string; at: string }[] = (await followed.text())
+  .split("\n")
+  .filter((line) => line.startsWith("data: "))
+  .map((line) => JSON.parse(line.slice("data: ".length)));
+
+const read = await client.GET("/v1/threads/{thread_id}", { params: thread });
+const flushed = await client.POST("/v1/threads/{thread_id}/flush", { params: thread });
+const nothing = flushed.data && "job" in flushed.data ? flushed.data.job : undefined;
+const missed = await client.POST("/v1/jobs/{job_id}/retry", { params: { path: { job_id: "no" } } });
+
 console.log(
   JSON.stringify({
+    version,
+    job,
+    jobs: listed.data?.jobs.map((one) => one.id),
+    actionsOfJob,
+    appended: appended.data?.appended,
+    stream: followed.headers.get("content-type"),
+    events: events.map((one) => one.event),
+    learnedUntil: read.data?.learned_until,
+    nothing,
+    missed: missed.error?.code,
     put: put.response.status,
     etag: put.response.headers.get("etag"),
     item,

@@ -11,6 +11,7 @@ from fastapi import Request
 from app.auth.access import Access
 from app.db import Connection
 from app.errors import InvalidRequestError
+from app.jobs import repository
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.queries import header_parameter
 
@@ -22,20 +23,6 @@ PARAMETER = header_parameter(
     "The same key and request within 24 hours get the first answer again.",
 )
 """The OpenAPI parameter."""
-
-# Whoever comes second waits here until the first has committed.
-_CLAIM = """
-INSERT INTO idempotent_requests (namespace, key, fingerprint, answer, created_at)
-VALUES ($1, $2, $3, 'null', clock_timestamp())
-ON CONFLICT (namespace, key) DO UPDATE SET
-    fingerprint = excluded.fingerprint, answer = 'null', created_at = excluded.created_at
-    WHERE idempotent_requests.created_at < clock_timestamp() - interval '24 hours'
-RETURNING true
-"""
-
-_FIND = "SELECT fingerprint, answer FROM idempotent_requests WHERE namespace = $1 AND key = $2"
-
-_REMEMBER = "UPDATE idempotent_requests SET answer = $3 WHERE namespace = $1 AND key = $2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +51,15 @@ class Idempotent:
         """
         if self.key is None:
             return None
-        if await connection.fetchval(_CLAIM, access.root, self.key, self.fingerprint):
-            return None
-        row = await connection.fetchrow(_FIND, access.root, self.key)
-        if row is None or row["fingerprint"] != self.fingerprint:
+        answered = await repository.answer_before(
+            connection, access.root, self.key, self.fingerprint
+        )
+        if answered is None:
             raise IdempotencyKeyReusedError(self.key)
-        return json.loads(row["answer"])
+        return json.loads(answered)
 
     async def remember(self, connection: Connection, access: Access, answer: Any) -> None:
         """Keep an answer, in the transaction that created what it tells of."""
         if self.key is not None:
             text = json.dumps(answer, ensure_ascii=False)
-            await connection.execute(_REMEMBER, access.root, self.key, text)
+            await repository.remember_answer(connection, access.root, self.key, text)

@@ -154,6 +154,23 @@ WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 500
 """
 
 
+# Whoever comes second waits here until the first has committed.
+_CLAIM_KEY = """
+INSERT INTO idempotent_requests (namespace, key, fingerprint, answer, created_at)
+VALUES ($1, $2, $3, 'null', clock_timestamp())
+ON CONFLICT (namespace, key) DO UPDATE SET
+    fingerprint = excluded.fingerprint, answer = 'null', created_at = excluded.created_at
+    WHERE idempotent_requests.created_at < clock_timestamp() - interval '24 hours'
+RETURNING answer
+"""
+
+_ANSWER = """
+SELECT answer FROM idempotent_requests WHERE namespace = $1 AND key = $2 AND fingerprint = $3
+"""
+
+_REMEMBER = "UPDATE idempotent_requests SET answer = $3 WHERE namespace = $1 AND key = $2"
+
+
 async def insert(
     connection: Connection, access: Access, new: NewJob, *, priority: int, max_attempts: int
 ) -> str:
@@ -287,3 +304,21 @@ async def redrive(connection: Connection, job_id: str, attempts: int) -> bool:
 async def hurry(connection: Connection, job_id: str) -> bool:
     """Let a queued job start now; False in another state."""
     return await connection.fetchrow(_HURRY, job_id) is not None
+
+
+async def answer_before(
+    connection: Connection, root: str, key: str, fingerprint: str
+) -> str | None:
+    """Return the JSON text of a request's answer, `null` if it is new; None for another request.
+
+    A new one is taken note of, for `remember_answer` in the same transaction.
+    """
+    answer: str | None = await connection.fetchval(_CLAIM_KEY, root, key, fingerprint)
+    if answer is None:
+        answer = await connection.fetchval(_ANSWER, root, key, fingerprint)
+    return answer
+
+
+async def remember_answer(connection: Connection, root: str, key: str, answer: str) -> None:
+    """Keep the answer of a request for a day."""
+    await connection.execute(_REMEMBER, root, key, answer)

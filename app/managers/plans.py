@@ -72,7 +72,7 @@ class Config(BaseModel):
     enable_deletes: bool
     max_steps: int
     query_model: str | None
-    query_limit: int
+    query_limit: int | None  # None: by the length of the conversation
     default: dict[str, Any] | None
     phases: tuple[PlannedPhase, ...]
     apply: Apply
@@ -92,7 +92,7 @@ class Config(BaseModel):
             enable_deletes=_or(config.enable_deletes, deletes),
             max_steps=_or(config.max_steps, 1),
             query_model=config.query_model,
-            query_limit=_or(config.query_limit, 10),
+            query_limit=config.query_limit,
             default=config.default,
             phases=tuple(PlannedPhase.of(phase) for phase in config.phases or ()),
             apply=config.apply or "auto",

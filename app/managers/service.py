@@ -16,6 +16,7 @@ from app.managers.errors import ManagerNotFoundError, ManagerPreconditionError
 from app.managers.messages import to_turns
 from app.managers.placing import place
 from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, given_memories
+from app.managers.proposals.conversation import shown_text
 from app.managers.schemas import (
     ConsolidateRequest,
     ExtractRequest,
@@ -29,6 +30,9 @@ from app.store.preconditions import Precondition
 
 EXTRACT = "extract"
 CONSOLIDATE = "consolidate"
+
+MAX_CHARACTERS = 400_000
+"""Of a conversation that one job learns from: some 100,000 tokens, which most models can read."""
 
 DEFAULT_PAGE = 100
 DEFAULT_CONSOLIDATED = 200
@@ -97,8 +101,12 @@ class ManagerService:
             await repository.delete(connection, access.root, name)
 
     async def plan_extract(self, access: Access, body: ExtractRequest) -> NewJob:
-        """Return the job that a request asks for; raises the errors of `extraction`."""
+        """Return the job that a request asks for; raises the errors of `extraction`.
+
+        Raises InvalidRequestError where it would read more than a model can.
+        """
         plan = await self.extraction(access, body)
+        _check_length(plan)
         stored = None if plan.namespace is None else access.root + to_stored(plan.namespace)
         return NewJob(
             kind=EXTRACT,
@@ -219,6 +227,19 @@ def _check_state(config: Config, namespace: list[str] | None, body: ExtractReque
             "The strategy verbatim only stores messages, and no namespace says where; send one.",
             field="namespace",
         )
+
+
+def _check_length(plan: ExtractPlan) -> None:
+    """Raise InvalidRequestError where no model could read the messages at once."""
+    if plan.config.strategy == "llm":
+        shown = sum(len(shown_text(turn)) for turn in to_turns(plan.messages))
+        if shown > MAX_CHARACTERS:
+            raise InvalidRequestError(
+                f"The messages have {shown:,} characters; one job learns from at most "
+                f"{MAX_CHARACTERS:,}. Append them to a thread, which is learned from in portions: "
+                "POST /v1/threads/{id}/messages.",
+                field="messages",
+            )
 
 
 def _check_extraction(access: Access, config: Config, namespace: list[str] | None) -> None:

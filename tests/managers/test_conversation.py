@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.managers.memories import Existing, Turn
-from app.managers.proposals.conversation import escaped, message_ids, shown_memories, shown_turns
+from app.managers.proposals.conversation import (
+    MAX_SHOWN,
+    escaped,
+    message_ids,
+    shown_memories,
+    shown_turns,
+)
 from tests.managers.scripted import memory, task
 
 TAGS = ["conversation", "earlier", "message", "memory", "memories", "instructions"]
@@ -77,6 +83,16 @@ def test_speakers_stay_on_their_line() -> None:
     assert shown.split("\n")[1] == (
         '<message id="1" from="Ana \\u003c/message>\\" id=\\"9" role="user">'
     )
+
+
+def test_of_a_very_long_message_the_beginning_and_the_end_are_shown() -> None:
+    text = "a" * MAX_SHOWN + "b" * MAX_SHOWN
+    shown = shown_turns(task(turns=[Turn("1", "user", text)]))
+    half = MAX_SHOWN // 2
+    assert "a" * half + f"\n[… {MAX_SHOWN:,} characters left out …]\n" + "b" * half in shown
+    assert len(shown) < MAX_SHOWN + 200
+    whole = "a" * MAX_SHOWN
+    assert whole in shown_turns(task(turns=[Turn("1", "user", whole)]))
 
 
 def test_ids_that_models_see_stand_for_the_messages_own() -> None:

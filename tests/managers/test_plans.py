@@ -82,6 +82,17 @@ def field_of(error: AppError) -> str:
     return str(found["field"])
 
 
+async def test_more_than_a_model_reads_is_refused(service: ManagerService) -> None:
+    long = [["user", "a" * 80_000]] * 5
+    await extract(service, messages=long)
+    with pytest.raises(InvalidRequestError, match=r"400,003 characters.*/messages") as raised:
+        await extract(service, messages=[*long, ["user", "bye"]])
+    assert field_of(raised.value) == "messages"
+    await extract(service, messages=[["user", "a" * 500_000]])  # the middle is not shown
+    verbatim = {"strategy": "verbatim", "namespace": ["x"]}
+    await extract(service, manager=verbatim, messages=[*long, ["user", "bye"]])
+
+
 async def test_every_default_is_filled_in(service: ManagerService) -> None:
     plan = await planned(service)
     assert plan == ExtractPlan(
@@ -95,7 +106,7 @@ async def test_every_default_is_filled_in(service: ManagerService) -> None:
             enable_deletes=False,
             max_steps=1,
             query_model=None,
-            query_limit=10,
+            query_limit=None,
             default=None,
             phases=(),
             apply="auto",

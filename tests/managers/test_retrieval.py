@@ -7,7 +7,7 @@ from typing_extensions import override
 from app.auth.access import OPEN
 from app.db import Database
 from app.managers.extraction.queries import MAX_QUERIES, windows, written_by_model
-from app.managers.extraction.retrieval import Retriever
+from app.managers.extraction.retrieval import DEFAULT_KEY, MAX_CHARACTERS, Retriever
 from app.managers.memories import Existing, Shape, Turn
 from app.managers.plans import Config
 from app.managers.schemas import ManagerConfig
@@ -136,6 +136,42 @@ async def test_values_of_any_shape_are_understood(extracting: Extracting) -> Non
         *values[3:],
     ]
     assert [memory.kind for memory in found] == [None, None, "Memory", *[None] * 5]
+
+
+async def test_what_a_long_conversation_said_long_ago_is_searched_with(
+    extracting: Extracting,
+) -> None:
+    await put_many(extracting, **{f"filler{n}": f"Plan number {n} is good." for n in range(20)})
+    await put_many(extracting, home="Ana lives in Porto.")
+    talk = [turn(f"Let us talk about plan number {n % 20}. " * 10) for n in range(60)]
+    found = await find(extracting, turn("Ana lives in Porto no more."), *talk)
+    assert "home" in keys(found)
+
+
+async def test_messages_kept_word_for_word_are_no_memories(extracting: Extracting) -> None:
+    said = {"kind": "message", "content": {"role": "user", "text": "I moved to Lisbon."}}
+    await extracting.put("said", said)
+    await extracting.put("home", "Ana lives in Porto.")
+    moved = turn("I moved to Lisbon.")
+    assert keys(await find(extracting, moved)) == ["home"]
+    own = {"name": "message", "schema": {"type": "object"}}
+    assert keys(await find(extracting, moved, kinds=[own])) == ["said", "home"]
+
+
+async def test_a_manager_begins_with_its_default_beside_messages(extracting: Extracting) -> None:
+    await extracting.put("said", {"kind": "message", "content": {"role": "user", "text": "Hi"}})
+    (memory,) = await find(extracting, turn("Hello"), default={"content": "Be kind."})
+    assert (memory.key, memory.version) == (DEFAULT_KEY, None)
+
+
+async def test_the_nearest_memories_are_shown_as_far_as_there_is_room(
+    extracting: Extracting,
+) -> None:
+    size = MAX_CHARACTERS // 2
+    await put_many(extracting, near="dog " * (size // 4), far="dog cat cow " * (size // 12))
+    await put_many(extracting, small="a pet")
+    found = await find(extracting, turn("dog"))
+    assert keys(found) == ["near", "small"]
 
 
 async def test_what_is_too_large_to_show_is_left_out(extracting: Extracting) -> None:

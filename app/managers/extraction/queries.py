@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.managers.memories import Ask, Task, Turn
-from app.managers.proposals.conversation import shown_turns
+from app.managers.proposals.conversation import shown_text, shown_turns
 from app.managers.proposals.instructions import filled
 from app.providers.embeddings.splitting import split_by_characters
 from app.providers.llm.base import Message, Request, Tool
@@ -15,7 +15,7 @@ MAX_QUERIES = 8
 _WINDOW_CHARACTERS = 1_000
 """About what the local embedding model reads."""
 
-_RECENT_CHARACTERS = 12_000
+_RECENT_CHARACTERS = 400_000
 _LAST_TURNS = 4
 
 SEARCH = Tool(
@@ -36,12 +36,13 @@ def windows(turns: Sequence[Turn]) -> list[str]:
     """Return what is searched for where no model is asked.
 
     The last turns one by one and the last of each speaker, because each may be about something
-    else; and the recent text in windows, because a turn alone may say too little.
+    else; and the whole text in windows, because a turn alone may say too little, and whatever
+    the conversation changes must be seen.
     """
     said = [turn for turn in turns if turn.role != "system" and turn.text.strip()]
     of_speakers = {turn.speaker: turn for turn in said if turn.role != "tool"}
     texts = [turn.text for turn in (*said[-_LAST_TURNS:], *of_speakers.values())]
-    recent = "\n".join(turn.text for turn in said)[-_RECENT_CHARACTERS:]
+    recent = "\n".join(shown_text(turn) for turn in said)[-_RECENT_CHARACTERS:]
     queries = [text[-_WINDOW_CHARACTERS:].strip() for text in texts]
     return list(dict.fromkeys([*queries, *split_by_characters(recent, _WINDOW_CHARACTERS)]))
 

@@ -1,12 +1,13 @@
 """Which existing memories a conversation may be about."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from app.auth.access import Access
 from app.clock import Clock
 from app.db import Database, Row
 from app.managers.extraction.queries import windows, written_by_model
+from app.managers.extraction.verbatim import KIND
 from app.managers.memories import Ask, Existing, Turn
 from app.managers.plans import Config
 from app.managers.proposals.contents import MAX_BYTES
@@ -22,12 +23,21 @@ from app.store.writes import Address
 DEFAULT_KEY = "default"
 """Of the memory that a manager starts with."""
 
+MAX_CHARACTERS = 96_000
+"""Of the memories nearest to a conversation, as JSON: no more than of the conversation itself."""
+
+LEAST_SHOWN, MOST_SHOWN = 10, 50
+"""Memories, where a manager does not say how many."""
+
 _MAX_DOCUMENTS = 50
 """Of single kinds; there are more only where others wrote them."""
 
 
 class Retriever:
-    """Finds memories in one namespace, not in those below it, which may hold other kinds."""
+    """Finds memories in one namespace, not in those below it, which may hold other kinds.
+
+    Messages that are kept there word for word are none, unless a manager has a kind of that name.
+    """
 
     def __init__(self, database: Database, search: SearchService, clock: Clock) -> None:
         self._database = database
@@ -70,7 +80,7 @@ class Retriever:
         return {key: as_existing(row, key) for (_, key), row in rows.items()}
 
     async def _rows(
-        self, access: Access, namespace: list[str], config: Config, queries: Iterable[str]
+        self, access: Access, namespace: list[str], config: Config, queries: Sequence[str]
     ) -> list[Row] | None:
         """Return the rows of the memories to show; None when the namespace is empty."""
 
@@ -78,12 +88,13 @@ class Retriever:
             body = SearchItems(namespace_prefix=namespace, **members)
             return self._search.prepare(access, body, with_children=False)
 
-        limit = config.query_limit
-        ranked = [prepared(query=query, limit=limit) for query in queries if limit]
+        limit = _limit(config, queries)
+        memories = _memories(config)
+        ranked = [prepared(query=q, limit=limit, filter=memories) for q in queries if limit]
         vectors = await self._search.embed(ranked)
         documents = prepared(filter=_documents(config), limit=_MAX_DOCUMENTS, sort="created_at")
         async with self._database.connection(access.root) as connection:
-            anything = await self._search.find(connection, prepared(limit=1), None)
+            anything = await self._search.find(connection, prepared(limit=1, filter=memories), None)
             if not anything.results:
                 return None
             chosen = await self._search.find(connection, documents, None)
@@ -95,9 +106,34 @@ class Retriever:
                     if score > best.get(address, (-2.0, None))[0]:
                         best[address] = (score, result.row)
         nearest = sorted(best.values(), key=lambda found: -found[0])[:limit]
-        rows = {row["key"]: row for _, row in nearest}
+        rows = {row["key"]: row for row in _fitting(row for _, row in nearest)}
         rows |= {result.row["key"]: result.row for result in chosen.results}
         return [row for row in rows.values() if len(row["value"]) <= MAX_BYTES]
+
+
+def _limit(config: Config, queries: Sequence[str]) -> int:
+    """Return how many memories to show: for what is said at length, as many as there are searches.
+
+    A conversation touches the more memories the longer it is.
+    """
+    if config.query_limit is not None:
+        return config.query_limit
+    return min(max(LEAST_SHOWN, len(queries)), MOST_SHOWN)
+
+
+def _fitting(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows, the nearest first, that a prompt has room for."""
+    room = MAX_CHARACTERS
+    for row in rows:
+        if len(row["value"]) <= min(room, MAX_BYTES):
+            room -= len(row["value"])
+            yield row
+
+
+def _memories(config: Config) -> dict[str, Any] | None:
+    """Return the filter that leaves out messages."""
+    names = {kind.name for kind in config.kinds}
+    return None if KIND in names else {"kind": {"$ne": KIND}}
 
 
 def _documents(config: Config) -> dict[str, Any]:

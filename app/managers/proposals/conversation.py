@@ -8,6 +8,9 @@ from typing import Any
 
 from app.managers.memories import Existing, Task, Turn
 
+MAX_SHOWN = 96_000
+"""Characters of one message, which is as much as a thread's job learns from at once."""
+
 # Every tag that the templates give a meaning to.
 _TAG = re.compile(
     r"<(?=[\s/]*(?:conversation|earlier|instructions|memor(?:y|ies)|message)\b)", re.IGNORECASE
@@ -22,6 +25,15 @@ def escaped(text: str) -> str:
 def shown_day(moment: datetime | None) -> str:
     """Return the date in UTC with its weekday, which relative dates are reckoned by."""
     return "an unknown date" if moment is None else f"{moment.astimezone(UTC):%A, %Y-%m-%d}"
+
+
+def shown_text(turn: Turn) -> str:
+    """Return what a message says; of a very long one, its beginning and its end."""
+    rest = len(turn.text) - MAX_SHOWN
+    if rest <= 0:
+        return turn.text
+    half = MAX_SHOWN // 2
+    return f"{turn.text[:half]}\n[… {rest:,} characters left out …]\n{turn.text[-half:]}"
 
 
 def shown_turns(task: Task) -> str:
@@ -61,7 +73,7 @@ def _message(number: int, turn: Turn) -> str:
         "role": turn.role if turn.role != turn.speaker else None,
         "time": _weekday_and_time(turn.said_at),
     }
-    return f"<message{_attributes(attributes)}>\n{escaped(turn.text)}\n</message>"
+    return f"<message{_attributes(attributes)}>\n{escaped(shown_text(turn))}\n</message>"
 
 
 def _memory(memory: Existing) -> str:

@@ -70,6 +70,11 @@ class Local:
         worker: threading.Thread = vars(self.executor)["_worker"]
         return worker
 
+    @property
+    def waiting(self) -> "queue.PriorityQueue[Any]":
+        waiting: queue.PriorityQueue[Any] = vars(self.executor)["_task_queue"]
+        return waiting
+
     async def texts(self) -> list[str]:
         values = (await theirs.items(self.store, ["users"])).values()
         return [value["content"]["content"] for value in values]
@@ -130,6 +135,7 @@ async def test_users_wait_for_one_another_in_langmem_and_not_in_memoryd(memoryd:
 async def test_a_cancelled_task_runs_in_langmem_and_not_in_memoryd(memoryd: Memoryd) -> None:
     with local(remembering) as opened:
         future = opened.submit(after_seconds=3600)
+        await until(lambda: asyncio.sleep(0, opened.waiting.empty()))  # its worker sleeps with it
         await stopped(opened, cancel_futures=True)
         assert future.cancelled()
         assert await opened.texts() == [TEA]  # and at once, though it was due in an hour
@@ -216,8 +222,7 @@ async def test_what_waits_is_in_langmems_memory_only_and_outlives_memoryd(
 ) -> None:
     with local(remembering) as opened:
         opened.submit(after_seconds=3600)
-        waiting = vars(opened.executor)["_task_queue"]
-        assert isinstance(waiting, queue.PriorityQueue)  # nothing else knows of it
+        assert type(opened.waiting) is queue.PriorityQueue  # nothing else knows of it
         assert await opened.texts() == []
 
     llm.script.append(calls(remembers(TEA)))

@@ -152,6 +152,12 @@ def upgrade() -> None:
     op.create_index(
         "jobs_failed_index", "jobs", ["kind"], postgresql_where=sa.text("state = 'failed'")
     )
+    op.create_index(
+        "jobs_thread_index",
+        "jobs",
+        ["thread_id", "id"],
+        postgresql_where=sa.text("thread_id IS NOT NULL"),
+    )
     op.create_index("jobs_namespace_index", "jobs", ["namespace", "id"], unique=False)
     op.create_index(
         "jobs_queue_index",
@@ -247,7 +253,10 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(collation="C"), nullable=False),
         sa.Column("action", sa.Text(), nullable=False, comment="insert, update or delete."),
         sa.Column(
-            "state", sa.Text(), nullable=False, comment="proposed, applied, rejected, discarded or undone."
+            "state",
+            sa.Text(),
+            nullable=False,
+            comment="proposed, applied, rejected, discarded or undone.",
         ),
         sa.Column("kind", sa.Text(), nullable=True),
         sa.Column(
@@ -376,6 +385,11 @@ def downgrade() -> None:
     )
     op.drop_index(
         "jobs_failed_index", table_name="jobs", postgresql_where=sa.text("state = 'failed'")
+    )
+    op.drop_index(
+        "jobs_thread_index",
+        table_name="jobs",
+        postgresql_where=sa.text("thread_id IS NOT NULL"),
     )
     op.drop_index("jobs_namespace_index", table_name="jobs")
     op.drop_index(

@@ -72,6 +72,7 @@ jobs = Table(
         postgresql_where=text("state = 'queued' AND kind = 'extract_thread' AND attempt = 0"),
     ),
     Index("jobs_namespace_index", "namespace", "id"),
+    Index("jobs_thread_index", "thread_id", "id", postgresql_where=text("thread_id IS NOT NULL")),
     Index("jobs_failed_index", "kind", postgresql_where=text("state = 'failed'")),
     Index(
         "jobs_finished_at_index", "finished_at", postgresql_where=text("finished_at IS NOT NULL")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from app.db import Connection, Database
@@ -53,12 +54,21 @@ class JobRun:
             await repository.add_event(connection, self.job, event, data)
 
     async def complete(self, llm: LLM, request: Request, *, purpose: str) -> Completion:
-        """Ask a model, and write down what the call cost before anything else happens."""
+        """Ask a model; what the call cost is written down and told before anything else happens."""
         started = time.perf_counter()
         completion = await llm.complete(request)
         milliseconds = round((time.perf_counter() - started) * 1000)
         async with self._database.transaction(self.job.access.root) as connection:
             await repository.add_call(connection, self.job, purpose, completion, milliseconds)
+            told = {
+                "purpose": purpose,
+                "model": completion.model,
+                "stop": completion.stop,
+                "calls": len(completion.calls),
+                **asdict(completion.spent),
+                "milliseconds": milliseconds,
+            }
+            await repository.add_event(connection, self.job, "answered", told)
         return completion
 
     async def finish(

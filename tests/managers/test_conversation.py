@@ -26,6 +26,8 @@ HOSTILE = st.lists(
 ).map("".join)
 TAG = re.compile(rf"<\s*/?\s*(?:{'|'.join(TAGS)})\b[^\n]*", re.IGNORECASE)
 
+LINE = re.compile(r'<memory(?: \w+="(?:[^"\\]|\\.)*")*>(.*)</memory>')
+
 
 def tags(text: str) -> list[str]:
     return [found.split(" ")[0].split(">")[0] for found in TAG.findall(text)]
@@ -54,8 +56,9 @@ def test_no_memory_can_forge_another_and_contents_stay_exact(texts: list[str]) -
     for line, existing in zip(lines[1:-1], memories, strict=True):
         assert tags(line) == ["<memory"]
         assert line.startswith(f'<memory id="{existing.id}" ')
-        content = line.removesuffix("</memory>").rpartition(">{")[2]
-        assert json.loads("{" + content) == existing.content
+        found = LINE.fullmatch(line)
+        assert found is not None
+        assert json.loads(found[1]) == existing.content
 
 
 @given(st.text())

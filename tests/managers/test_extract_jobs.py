@@ -80,10 +80,32 @@ async def test_doing_nothing_is_said_to_be_nothing(extracting: Extracting) -> No
     assert [event for event, _ in await extracting.events(job_id)] == [
         "queued",
         "retrieved",
+        "answered",
         "proposed",
         "applied",
         "succeeded",
     ]
+
+
+async def test_events_tell_what_a_model_was_shown_and_what_its_answer_took(
+    extracting: Extracting,
+) -> None:
+    await extracting.put("home", "Ana lives in Porto.")
+    extracting.model.script.append(calls(update("m1", LISBON), insert("Ana is a cook.")))
+    job_id, _ = await extracting.settled()
+    events = dict(await extracting.events(job_id))
+    assert events["retrieved"] == {"existing": 1, "keys": {"m1": "home"}}
+    assert events["answered"].pop("milliseconds") >= 0
+    assert events["answered"] == {
+        "purpose": "extract",
+        "model": "scripted",
+        "stop": "tools",
+        "calls": 2,
+        "input_tokens": 1,
+        "output_tokens": 1,
+        "cached_tokens": 0,
+        "cost_usd": None,
+    }
 
 
 async def test_every_change_is_kept_with_the_versions_around_it(extracting: Extracting) -> None:

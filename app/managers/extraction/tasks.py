@@ -117,7 +117,8 @@ class Extractor:
             learn_from=plan.learn_from,
             ask=self._asking(run, config.query_model) if config.query_model else None,
         )
-        await run.report("retrieved", existing=len(existing))
+        keys = {memory.id: memory.key for memory in existing}
+        await run.report("retrieved", existing=len(existing), keys=keys)
         proposed = await self._proposed(run, plan, extraction.turns, existing)
         model = self._llms.get(config.model).name
         await self._apply(

@@ -236,6 +236,59 @@ async def test_other_tenants_items_cannot_be_addressed(world: World, clock: Froz
         assert await world.rows(outside=tenant) == before
 
 
+async def submit(tenant: Tenant) -> str:
+    """Store a manager, begin a thread and submit a job; return the job's id."""
+    call, text = tenant.store.call, tenant.text(["users"])
+    config = {"namespace": ["users"], "strategy": "verbatim", "instructions": text}
+    await call("PUT", "/v1/managers/notes", status=201, json=config)
+    body = {"manager": "notes", "messages": [{"role": "user", "content": text}]}
+    await call("POST", "/v1/threads/chat/messages", status=202, json=body)
+    headers = {"Idempotency-Key": "same-for-all"}
+    response = await call("POST", "/v1/jobs/extract", status=202, json=body, headers=headers)
+    return str(response.json()["id"])
+
+
+JOB_ROUTES = [
+    ("GET", ""),
+    ("GET", "/events"),
+    ("GET", "/changes"),
+    *(("POST", f"/{verb}") for verb in ("cancel", "retry", "apply", "discard", "undo")),
+]
+
+
+@pytest.mark.slow
+async def test_managers_threads_and_jobs_are_seen_from_inside_the_root_alone(world: World) -> None:
+    jobs = {tuple(tenant.root): await submit(tenant) for tenant in world.tenants}
+    assert len(set(jobs.values())) == len(world.tenants)
+    for tenant in world.tenants:
+        before = await world.rows(outside=tenant)
+        seen = [
+            (await tenant.store.call("GET", path, status=200)).json()
+            for path in ("/v1/managers", "/v1/threads/chat/messages", "/v1/threads/chat")
+        ]
+        assert secrets(seen) == [tenant.text(["users"])] * 2
+        assert seen[2]["namespace"] == ["users"]
+        listed = (await tenant.store.call("GET", "/v1/jobs", status=200)).json()["jobs"]
+        inside = {
+            job: root for root, job in jobs.items() if list(root[: len(tenant.root)]) == tenant.root
+        }
+        extracting = {job["id"]: job for job in listed if job["kind"] == "extract"}
+        assert extracting.keys() == inside.keys()
+        for job, root in inside.items():
+            assert extracting[job]["namespace"] == [*root[len(tenant.root) :], "users"]
+        for job in set(jobs.values()) - inside.keys():
+            for method, below in JOB_ROUTES:
+                await tenant.store.call(method, f"/v1/jobs/{job}{below}", status=404)
+        assert await world.rows(outside=tenant) == before
+        for method, path, status in (
+            ("POST", "/v1/threads/chat/flush", 202),
+            ("DELETE", "/v1/threads/chat", 204),
+            ("DELETE", "/v1/managers/notes", 204),
+        ):
+            await tenant.store.call(method, path, status=status)
+        assert await world.rows(outside=tenant) == before
+
+
 ESCAPES = [
     ["..", "acme2", "users"],
     ["", "users"],

@@ -70,6 +70,43 @@ async def test_everything_is_as_it_was_before_the_job(extracting: Extracting) ->
     assert await outcomes(extracting, job_id) == [("undone", None)] * 3
 
 
+async def test_jobs_are_undone_one_after_another_from_the_last_one(
+    extracting: Extracting,
+) -> None:
+    await extracting.put("home", "Ana lives in Porto.")
+    jobs = []
+    for city in ("Lisbon", "Faro", "Braga"):
+        extracting.model.script.append(calls(update("m1", f"Ana lives in {city}.")))
+        jobs.append((await extracting.settled())[0])
+    assert (await undone(extracting, jobs[1]))["counts"] == {"undone": 0, "kept": 1}
+    for job_id, city in zip(reversed(jobs), ("Faro", "Lisbon", "Porto"), strict=True):
+        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
+        assert await extracting.said() == [f"Ana lives in {city}."]
+
+
+async def test_an_insert_is_undone_after_the_change_of_it(extracting: Extracting) -> None:
+    extracting.model.script += [
+        calls(insert("Ana lives in Porto.")),
+        calls(update("m1", LISBON)),
+        calls(delete("m1")),
+    ]
+    jobs = [(await extracting.settled(manager={"enable_deletes": True}))[0] for _ in range(3)]
+    for job_id in reversed(jobs):
+        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
+    assert await extracting.said() == []
+
+
+async def test_a_write_between_two_undone_jobs_is_kept(extracting: Extracting) -> None:
+    await extracting.put("home", "Ana lives in Porto.")
+    extracting.model.script += [calls(update("m1", LISBON)), calls(update("m1", "Faro"))]
+    first, _ = await extracting.settled()
+    await extracting.put("home", "Ana lives in Braga.")
+    second, _ = await extracting.settled()
+    assert (await undone(extracting, second))["counts"] == {"undone": 1, "kept": 0}
+    assert (await undone(extracting, first))["counts"] == {"undone": 0, "kept": 1}
+    assert await extracting.said() == ["Ana lives in Braga."]
+
+
 async def test_history_says_what_was_undone_and_by_whom(extracting: Extracting) -> None:
     job_id = await changed(extracting)
     await undone(extracting, job_id)

@@ -1,7 +1,7 @@
 """All SQL on the changes that jobs proposed: what was to be written, and what came of it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -31,7 +31,8 @@ class ItemChange:
 
     `ttl_seconds` is the lifetime of what is inserted, or was that of what is there. `outcome`
     says why the change was not applied or not undone. `basis` are items, with their versions,
-    without which the change must not be applied.
+    without which the change must not be applied. `version_undone` is the one
+    that brought back the state before the change.
     """
 
     namespace: str
@@ -50,6 +51,7 @@ class ItemChange:
     state: ChangeState = ChangeState.PROPOSED
     outcome: str | None = None
     basis: Basis = ()
+    version_undone: int | None = None
 
     @classmethod
     def of_row(cls, row: Row) -> Self:
@@ -73,6 +75,7 @@ class ItemChange:
             state=ChangeState(row["state"]),
             outcome=details["outcome"],
             basis=tuple(tuple(item) for item in details.get("basis", ())),
+            version_undone=details.get("version_undone"),
         )
 
     @property
@@ -90,6 +93,7 @@ class ItemChange:
             "ttl_seconds": self.ttl_seconds,
             "outcome": self.outcome,
             "basis": self.basis,
+            "version_undone": self.version_undone,
         }
         return json.dumps(members, ensure_ascii=False)
 
@@ -120,6 +124,11 @@ RETURNING job_changes.number
 
 _FIND = f"""
 SELECT {_COLUMNS} FROM job_changes WHERE job_id = $1 AND state = $2 ORDER BY number
+"""
+
+_FIND_UNDONE = f"""
+SELECT {_COLUMNS} FROM job_changes
+WHERE (namespace, key) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND state = 'undone'
 """
 
 _PAGE = f"""
@@ -172,6 +181,15 @@ async def mark(
 async def find(connection: Connection, job_id: str, state: ChangeState) -> list[ItemChange]:
     """Return a job's changes in a state, in order."""
     return [ItemChange.of_row(row) for row in await connection.fetch(_FIND, job_id, state)]
+
+
+async def find_undone(
+    connection: Connection, addresses: Collection[tuple[str, str]]
+) -> list[ItemChange]:
+    """Return what was undone of items, whichever job did it."""
+    namespaces, keys = zip(*addresses, strict=True) if addresses else ((), ())
+    rows = await connection.fetch(_FIND_UNDONE, list(namespaces), list(keys))
+    return [ItemChange.of_row(row) for row in rows]
 
 
 async def find_page(connection: Connection, job_id: str, *, after: int, limit: int) -> list[Record]:

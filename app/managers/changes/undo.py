@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, TypeAlias
 
 from asyncpg import Record
 
@@ -32,6 +32,10 @@ CHANGED = "The item was changed since the job changed it."
 ENDED = "The item has ended since the job changed it."
 THERE_AGAIN = "The item was written anew since the job deleted it."
 NO_HISTORY = "The state before the job is no longer in the item's history."
+
+
+_SameAs: TypeAlias = Mapping[tuple[str, str, int | None], int | None]
+"""By namespace, key and version: the version that it is the same as, because it was undone to."""
 
 
 class _OvertakenError(Exception):
@@ -104,8 +108,8 @@ class UndoService:
     async def _undo(self, acting_: Access, access: Access, job: Record) -> None:
         sorted_ = await self._sorted(acting_, job["id"])
 
-        async def end(connection: Connection, _: Mapping[Address, Written]) -> None:
-            every = [*sorted_.undone, *sorted_.kept]
+        async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
+            every = [*(_restored(change, written) for change in sorted_.undone), *sorted_.kept]
             if not await stored.mark(connection, job["id"], every, seen=ChangeState.APPLIED):
                 raise _OvertakenError
             row = await jobs.find(connection, job["id"])
@@ -127,15 +131,18 @@ class UndoService:
         async with self._database.connection(access.root) as connection:
             changes = await stored.find(connection, job_id, ChangeState.APPLIED)
             before = {change.address: await _before(connection, change) for change in changes}
+            undone = await stored.find_undone(connection, before)
+        same = {(c.namespace, c.key, c.version_undone): c.version_before for c in undone}
         rows = await self._preparer.present(access, before)
         sorted_ = _Sorted()
         for change in changes:
             row, past = rows.get(change.address), before[change.address]
-            if reason := _objection(change, row, past):
+            if reason := _objection(change, row, past, same):
                 sorted_.keep(change, reason)
             elif past is None:
                 access.locate(access.relative(change.namespace), Verb.DELETE)
-                sorted_.undo(change, Delete(change.address, at_version(change.version_after)))
+                version = row["version"] if row else None
+                sorted_.undo(change, Delete(change.address, at_version(version)))
             else:
                 sorted_.undo(change, await self._restoring(access, change, row, past))
         return sorted_
@@ -169,7 +176,13 @@ async def _before(connection: Connection, change: ItemChange) -> Row | None:
     return await repository.find_version(connection, change.address, change.version_before)
 
 
-def _objection(change: ItemChange, row: Row | None, past: Row | None) -> str | None:
+def _restored(change: ItemChange, written: Mapping[Address, Written]) -> ItemChange:
+    """Return an undone change with the version that brought back what was before it."""
+    restored = written.get(change.address)
+    return replace(change, version_undone=restored.version if restored else None)
+
+
+def _objection(change: ItemChange, row: Row | None, past: Row | None, same: _SameAs) -> str | None:
     """Return why a change has to stay, or None."""
     if change.action != "insert" and (past is None or past["value"] is None):
         return NO_HISTORY
@@ -177,4 +190,7 @@ def _objection(change: ItemChange, row: Row | None, past: Row | None) -> str | N
         return None if row is None else THERE_AGAIN
     if row is None:
         return ENDED
-    return None if row["version"] == change.version_after else CHANGED
+    version: int | None = row["version"]
+    while (before := same.get((*change.address, version))) is not None:
+        version = before  # a job came after this one, and was undone
+    return None if version == change.version_after else CHANGED

@@ -146,11 +146,13 @@ FROM jobs WHERE state = 'queued'
 
 _FAILURES = "SELECT kind, count(*) AS jobs FROM jobs WHERE state = 'failed' GROUP BY kind"
 
+# The CTE is evaluated once; a subquery might be for each row, and remove more than the limit.
 _PRUNE = """
-DELETE FROM jobs WHERE id IN (
+WITH old AS MATERIALIZED (
     SELECT id FROM jobs WHERE finished_at < clock_timestamp() - make_interval(days => $1)
     LIMIT $2 FOR UPDATE SKIP LOCKED
 )
+DELETE FROM jobs USING old WHERE jobs.id = old.id
 """
 
 _FORGET_REQUESTS = """

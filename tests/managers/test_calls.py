@@ -180,6 +180,11 @@ def test_what_is_told_besides_is_optional_and_unknown_messages_are_left_out() ->
     assert change.message_ids == ("a",)
 
 
+@pytest.mark.parametrize("arguments", [None, {}, {"reason": 5}])
+def test_doing_nothing_takes_no_arguments(arguments: dict[str, Any] | None) -> None:
+    assert carry_out("no_change", arguments) == ()
+
+
 def test_a_number_may_come_as_text() -> None:
     (change,) = carry_out(*insert("a", importance="0.5"))
     assert change.importance == 0.5

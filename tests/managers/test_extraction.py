@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -16,7 +17,7 @@ from app.managers.memories import (
 )
 from app.managers.proposals.contents import MAX_BYTES
 from app.managers.proposals.proposing import propose
-from app.providers.llm.base import Completion
+from app.providers.llm.base import Completion, Verbatim
 from tests.managers.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.managers.scripted import (
     DONE,
@@ -117,6 +118,17 @@ async def test_a_call_that_fails_again_is_rejected_with_the_newer_reason() -> No
     assert [change.memory_id for change in proposed.changes] == ["m1"]
     assert proposed.rejected == (Rejected("insert_memory", "content is missing"),)
     assert len(model.requests) == 2
+
+
+async def test_a_turn_goes_back_word_for_word_with_the_models_thoughts() -> None:
+    thought = replace(calls(insert("a", importance=2)), verbatim=Verbatim("m", "signed"))
+    model = ScriptedModel(thought, calls(insert("a")))
+    await propose(model, task())
+    assert model.requests[1].messages[1].verbatim == Verbatim("m", "signed")
+    broken = replace(calls(insert("a\ud800")), verbatim=Verbatim("m", "signed"))
+    model = ScriptedModel(broken, calls(insert("a")))
+    await propose(model, task())
+    assert model.requests[1].messages[1].verbatim is None
 
 
 async def test_no_memory_is_lost_for_an_importance_that_stays_wrong() -> None:

@@ -114,6 +114,29 @@ async def test_calls_count_more_than_the_reason_to_stop(llm: ChatLLM, server: LL
     assert (await llm.complete(WITH_TOOL)).stop == "tools"
 
 
+@pytest.mark.parametrize(
+    ("sent", "arguments"),
+    [
+        ({"arguments": {"text": "Hi"}}, {"text": "Hi"}),
+        ({"arguments": None}, {}),
+        ({}, {}),
+    ],
+)
+async def test_calls_are_read_as_lax_servers_send_them(
+    llm: ChatLLM, server: LLMServer, sent: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    call = {"function": {"name": "save", **sent}}
+    server.script.append(choice("tool_calls", tool_calls=[call, {"id": "", **call}]))
+    answer = await llm.complete(WITH_TOOL)
+    assert [call.arguments for call in answer.calls] == [arguments, arguments]
+    assert len({call.id for call in answer.calls}) == 2
+    results = tuple(ToolResult(call.id, "saved") for call in answer.calls)
+    said = (*HELLO.messages, answer.message, Message("user", results=results))
+    await llm.complete(Request("", said, tools=(SAVE,)))
+    turn, *saved = server.requests[1].body["messages"][1:]
+    assert [call["id"] for call in turn["tool_calls"]] == [one["tool_call_id"] for one in saved]
+
+
 async def test_calls_cut_off_are_said_to_be(llm: ChatLLM, server: LLMServer) -> None:
     call = {"id": "c1", "function": {"name": "save", "arguments": '{"text": "Once'}}
     server.script.append(choice("length", tool_calls=[call]))

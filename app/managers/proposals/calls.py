@@ -51,6 +51,8 @@ class Clerk:
             raise BadCallError("the reply was cut off in this call")
         if call.name not in offered:
             raise BadCallError(f"there is no tool {call.name[:100]!r}; use {', '.join(offered)}")
+        if call.name in tools.IDLE:
+            return "Noted."
         if call.arguments is None:
             raise BadCallError("the arguments are not a JSON object")
         try:
@@ -60,8 +62,6 @@ class Clerk:
             raise BadCallError(str(error)) from error
 
     def _answer(self, name: str, arguments: dict[str, Any]) -> str:
-        if name in tools.IDLE:
-            return "Noted."
         if name == tools.UPDATE:
             return self._update(arguments)
         if name == tools.DELETE:

@@ -36,9 +36,16 @@ class Dialogue:
         if reply.stop == "refusal":
             reply = replace(reply, calls=())
         if reply.text.strip() or reply.calls:
-            calls = tuple(_sendable_call(call) for call in reply.calls)
-            self._messages.append(Message("assistant", _sendable(reply.text), calls=calls))
+            self._messages.append(_sendable_turn(reply))
         return reply
+
+
+def _sendable_turn(reply: Completion) -> Message:
+    """Return the model's turn word for word, as models that think want it, if it can be sent."""
+    calls = tuple(_sendable_call(call) for call in reply.calls)
+    turn = Message("assistant", _sendable(reply.text), calls=calls)
+    is_whole = turn == reply.message and reply.stop != "refusal"
+    return reply.message if is_whole else turn
 
 
 def _sendable_call(call: ToolCall) -> ToolCall:

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import orjson
 from typing_extensions import override
 
 from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall, Verbatim
@@ -73,10 +74,13 @@ class ChatLLM(OpenAIModel):
     def _read(self, answer: dict[str, Any]) -> Completion:
         choice = answer["choices"][0]
         message = choice["message"]
-        calls = tuple(_call(call) for call in message.get("tool_calls") or ())
+        calls = tuple(_call(call, n) for n, call in enumerate(message.get("tool_calls") or ()))
         refusal = message.get("refusal")
-        stop = "refusal" if refusal else _STOPS.get(choice["finish_reason"])
-        whole = all(call.arguments is not None for call in calls)
+        stop = "refusal" if refusal else _STOPS.get(choice.get("finish_reason"))
+        whole = all(call.arguments is not None for call in calls) and all(
+            call.get("id") and isinstance(call["function"].get("arguments"), str)
+            for call in message.get("tool_calls") or ()
+        )
         kept = {name: value for name, value in message.items() if value or name == "content"}
         model = answer.get("model") or self._model
         usage = answer.get("usage") or {}
@@ -117,6 +121,9 @@ def _called(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _call(call: dict[str, Any]) -> ToolCall:
-    raw = call["function"]["arguments"]
-    return ToolCall(call["id"], call["function"]["name"], json_object(raw), raw)
+def _call(call: dict[str, Any], number: int) -> ToolCall:
+    """Read a call; servers leave out ids, or arguments where there are none, or send an object."""
+    given = call["function"].get("arguments")
+    raw = given if isinstance(given, str) else orjson.dumps(given or {}).decode()
+    name = call["function"]["name"]
+    return ToolCall(call.get("id") or f"call_{number}", name, json_object(raw), raw)

@@ -68,13 +68,14 @@ SELECT position, message FROM (
 ) AS found WHERE taken <= $5 ORDER BY position
 """
 
-# A worker whose job was given to another, or whose thread is gone, moves nothing.
+# A worker whose job was given to another, or whose thread is gone, moves nothing: nor does it
+# where there is another thread of that id by now.
 _LEARNED = """
 UPDATE threads SET learned_until = $4, waiting_since = (
     SELECT created_at FROM thread_messages
     WHERE root = threads.root AND thread_id = threads.id AND position = $4
 )
-WHERE root = $1 AND id = $2 AND learned_until = $3 RETURNING next_position
+WHERE root = $1 AND id = $2 AND learned_until = $3 AND created_at = $5 RETURNING next_position
 """
 
 _JOBS = """
@@ -171,12 +172,14 @@ async def find_before(
     return await connection.fetch(_FIND_BEFORE, *ref, start, end, characters)
 
 
-async def learned(connection: Connection, ref: Ref, start: int, end: int) -> int | None:
-    """Note that messages were learned from; return where the thread ends.
+async def learned(connection: Connection, thread: Row, end: int) -> int | None:
+    """Note that messages of a thread as it was read were learned from; return where it ends.
 
     None, and nothing is changed, if they are not the next to be learned from any more.
     """
-    position: int | None = await connection.fetchval(_LEARNED, *ref, start, end)
+    position: int | None = await connection.fetchval(
+        _LEARNED, thread["root"], thread["id"], thread["learned_until"], end, thread["created_at"]
+    )
     return position
 
 

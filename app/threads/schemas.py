@@ -132,7 +132,7 @@ class RunInput(BaseModel):
 
 
 class Configurable(BaseModel):
-    """What LangGraph calls configurable; every further text is a variable."""
+    """What LangGraph calls configurable; every further text or integer is a variable."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -149,9 +149,12 @@ class Configurable(BaseModel):
 
     def variables_in(self, template: Sequence[str]) -> dict[str, str]:
         """Return the values of those variables that a template has."""
-        given = {name: str(value) for name, value in (self.model_extra or {}).items()}
         labels = "".join(template)
-        return {name: value for name, value in given.items() if f"{{{name}}}" in labels}
+        return {
+            name: str(value)
+            for name, value in (self.model_extra or {}).items()
+            if f"{{{name}}}" in labels and type(value) in {str, int}  # null is nobody's name
+        }
 
 
 class RunConfig(BaseModel):

@@ -102,8 +102,7 @@ class ThreadExtractHandler:
     async def _learned(self, connection: Connection, run: JobRun, portion: Portion) -> None:
         """Note, in the transaction that writes the memories, what they were formed of."""
         thread = portion.thread
-        ref = (thread["root"], thread["id"])
-        if not await repository.learned(connection, ref, portion.start, portion.end):
+        if not await repository.learned(connection, thread, portion.end):
             raise JobLostError
         if portion.end < thread["next_position"]:
             following = job_of(thread, portion.formation)

@@ -375,6 +375,26 @@ async def test_a_job_whose_messages_another_learned_from_writes_nothing(
     assert await contents(store) == []
 
 
+@pytest.mark.slow
+async def test_a_job_of_a_thread_that_was_begun_anew_takes_no_message_of_the_new_one_for_learned(
+    threads: Threads,
+    llm: LLMServer,
+    store: Store,
+    resources: Resources,
+    handlers: dict[str, Handler],
+) -> None:
+    llm.respond = remembering(delay=0.5)
+    async with working(worker_of(resources, handlers)):
+        answer = await threads.append("t", "old one", "old two", after_seconds=0, **ALICE)
+        await until(lambda: asyncio.sleep(0, bool(llm.requests)))
+        async with resources.database.connection("") as connection:
+            await connection.execute("DELETE FROM threads")  # its server died before it cancelled
+        await threads.append("t", "new", after_seconds=60, **ALICE)
+        await settled(resources.database, answer["job_id"])
+    assert all("old" not in text for text in await contents(store))
+    assert (await threads.get("t"))["waiting"] in {0, 1}
+
+
 async def test_threads_that_need_no_model_keep_their_messages_as_items(
     threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
 ) -> None:

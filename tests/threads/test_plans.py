@@ -87,13 +87,14 @@ def plain(connection: ExplainingConnection) -> Connection:
 
 async def test_a_thread_and_its_messages_are_reached_by_their_keys(filled: Database) -> None:
     async with explaining(filled) as connection:
-        assert await repository.lock(plain(connection), THREAD) is not None
+        thread = await repository.lock(plain(connection), THREAD)
+        assert thread is not None
         page = await repository.find_messages(plain(connection), THREAD, 20, 30)
         assert await repository.find_known(plain(connection), THREAD, ["position:3", "x"])
         assert await repository.find_next(plain(connection), THREAD, 10, 20, 1_000)
         assert await repository.find_before(plain(connection), THREAD, 0, 10, 1_000)
         assert len(await find_uncovered(plain(connection), THREAD, ["position:3"])) == 49
-        assert await repository.learned(plain(connection), THREAD, 0, 10) == MESSAGES_EACH
+        assert await repository.learned(plain(connection), thread, 10) == MESSAGES_EACH
     assert [row["position"] for row in page] == list(range(20, 30))
     assert connection.scanned_tables == set()
     assert connection.indexes <= {

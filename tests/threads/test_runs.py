@@ -180,9 +180,12 @@ async def test_a_variable_in_the_namespace_is_filled_in_or_missed(threads: Threa
     config: dict[str, Any] = {"configurable": {"namespace": namespace}}
     problem = await create(threads, HUMAN, config=config, status=422)
     assert problem["code"] == "missing_variable"
-    config["configurable"] |= {"langgraph_user_id": "u7", "model": "x"}
+    for nobody in (None, True, 1.5, {}, [], "", " "):
+        config["configurable"]["langgraph_user_id"] = nobody
+        await create(threads, HUMAN, config=config, status=422)
+    config["configurable"] |= {"langgraph_user_id": 7, "model": "x"}
     await create(threads, HUMAN, config=config)
-    assert (await threads.get("t"))["namespace"] == ["memories", "u7"]
+    assert (await threads.get("t"))["namespace"] == ["memories", "7"]
 
 
 @pytest.mark.usefixtures("manager")

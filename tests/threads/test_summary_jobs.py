@@ -279,6 +279,25 @@ async def test_a_thread_that_went_meanwhile_fails_the_job(
     assert (job["state"], job["error"]["code"]) == ("failed", "thread_not_found")
 
 
+async def test_a_thread_that_was_begun_anew_meanwhile_has_no_summary_of_the_old_one(
+    summaries: Summaries, threads: Threads, llm: LLMServer
+) -> None:
+    await threads.append("t1", *TALK)
+    llm.script.append(answers("They counted."))
+    complete = summaries.resources.llms.get().complete
+
+    async def overtaken(request: Any) -> Any:
+        await threads.delete("t1")
+        await threads.append("t1", "Hello")
+        return await complete(request)
+
+    summaries.resources.llms.get().complete = overtaken  # type: ignore[method-assign]
+    job = await summaries.job(thread_id="t1", **SMALL)
+    assert (job["state"], job["attempt"], len(llm.requests)) == ("succeeded", 2, 1)
+    assert (job["result"]["summarized"], job["result"]["running_summary"]) == (0, None)
+    assert (await threads.get("t1"))["summary"] is None
+
+
 async def test_keys_sum_up_only_what_they_may(summaries: Summaries) -> None:
     resources, client = summaries.resources, summaries.client
     keys = KeyService(resources.database, resources.clock)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from app.db import Connection
+from app.db import Connection, Row
 from app.threads.repository import Ref
 
 _MESSAGES = """
@@ -13,8 +13,8 @@ WHERE root = $1 AND thread_id = $2 AND message_id <> ALL ($3::text[]) ORDER BY p
 """
 
 _KEEP = """
-UPDATE threads SET summary = $4
-WHERE root = $1 AND id = $2 AND summary IS NOT DISTINCT FROM $3::jsonb
+UPDATE threads SET summary = $5
+WHERE root = $1 AND id = $2 AND created_at = $3 AND summary IS NOT DISTINCT FROM $4::jsonb
 RETURNING id
 """
 
@@ -27,6 +27,7 @@ async def find_uncovered(
     return [{**json.loads(row["message"]), "id": row["message_id"]} for row in rows]
 
 
-async def keep_summary(connection: Connection, ref: Ref, before: str | None, after: str) -> bool:
-    """Replace a thread's running summary; False if it is another one by now, or gone."""
-    return await connection.fetchrow(_KEEP, *ref, before, after) is not None
+async def keep_summary(connection: Connection, thread: Row, summary: str) -> bool:
+    """Replace the running summary of a thread as it was read; False if either is another by now."""
+    read = (thread["root"], thread["id"], thread["created_at"], thread["summary"])
+    return await connection.fetchrow(_KEEP, *read, summary) is not None

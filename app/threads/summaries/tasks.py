@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from app.auth.access import Access, Verb
-from app.db import Database
+from app.db import Database, Row
 from app.jobs.job import NewJob
 from app.jobs.run import JobConflictError, JobRun
 from app.managers.memories import Ask
@@ -50,11 +50,11 @@ async def summarizing_job(resources: Resources, access: Access, body: SummarizeR
 
 @dataclass(frozen=True, slots=True)
 class _Conversation:
-    """What a job is about; `stored` is the running summary as the thread has it."""
+    """What a job is about; `thread` is the row of the thread that it was read from."""
 
     entries: list[Entry]
     running: RunningSummary | None = None
-    stored: str | None = None
+    thread: Row | None = None
 
 
 class SummarizeHandler:
@@ -84,10 +84,9 @@ class SummarizeHandler:
         if found.gone:
             running = await self._extended(run, body, running, found)
         async with self._database.transaction(run.job.access.root) as connection:
-            if found.gone and running and body.thread_id is not None:
-                ref = (run.job.access.root, body.thread_id)
+            if found.gone and running and conversation.thread:
                 summary = SummaryState.of(running).model_dump_json()
-                if not await keep_summary(connection, ref, conversation.stored, summary):
+                if not await keep_summary(connection, conversation.thread, summary):
                     raise JobConflictError("The thread's summary was changed meanwhile.")
             await run.finish(connection, _result(found, running, body.budget))
 
@@ -114,7 +113,7 @@ class SummarizeHandler:
             running = stored and SummaryState.model_validate_json(stored).as_running()
             covered = running.message_ids if running else ()
             messages = await find_uncovered(connection, ref, covered)
-        return _Conversation(read(messages, body.budget.counter), running, stored)
+        return _Conversation(read(messages, body.budget.counter), running, thread)
 
     async def _extended(
         self, run: JobRun, body: SummarizeRequest, running: RunningSummary | None, found: Plan

@@ -75,6 +75,8 @@ least($2 * 2 ^ least(greatest($3 - (max_attempts - attempt) - 1, 0), 20), 3600)
     * (0.75 + random() / 2)
 """
 
+_AGAIN = "NOT cancel_requested AND attempt < max_attempts"
+
 _RESCUE = f"""
 WITH lost AS (
     SELECT id FROM jobs WHERE state = 'running' AND lease_until < clock_timestamp()
@@ -84,7 +86,8 @@ WITH lost AS (
         state = CASE WHEN cancel_requested THEN 'cancelled'
             WHEN attempt >= max_attempts THEN 'failed' ELSE 'queued' END,
         error = CASE WHEN NOT cancel_requested THEN $1::jsonb END,
-        run_at = clock_timestamp() + make_interval(secs => {_BACKOFF}),
+        run_at = CASE WHEN {_AGAIN}
+            THEN clock_timestamp() + make_interval(secs => {_BACKOFF}) ELSE jobs.run_at END,
         finished_at = CASE WHEN cancel_requested OR attempt >= max_attempts
             THEN clock_timestamp() END,
         worker = NULL, lease_until = NULL, events = events + 1
@@ -102,7 +105,9 @@ WITH changed AS (
         state = CASE WHEN cancel_requested THEN 'cancelled'
             WHEN $6 AND attempt < max_attempts THEN 'queued' ELSE 'failed' END,
         error = CASE WHEN NOT cancel_requested THEN $5::jsonb END,
-        run_at = clock_timestamp() + make_interval(secs => greatest(least($7, 3600), {_BACKOFF})),
+        run_at = CASE WHEN $6 AND {_AGAIN} THEN
+            clock_timestamp() + make_interval(secs => greatest(least($7, 3600), {_BACKOFF}))
+            ELSE run_at END,
         finished_at = CASE WHEN cancel_requested OR NOT ($6 AND attempt < max_attempts)
             THEN clock_timestamp() END,
         worker = NULL, lease_until = NULL, events = events + 1

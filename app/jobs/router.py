@@ -47,8 +47,9 @@ def service_of(request: Request) -> JobService:
 async def list_jobs(request: Request, access: AccessDep) -> Response:
     query = read_query(ListJobs, request)
     rows = await service_of(request).list(access, query)
-    cursor = rows[-1]["id"] if len(rows) == query.limit else None
-    jobs = [encoding.job(row, access) for row in rows]
+    page = rows[: query.limit]
+    cursor = page[-1]["id"] if len(rows) > query.limit else None
+    jobs = [encoding.job(row, access) for row in page]
     return json_response({"jobs": jobs, "next_cursor": cursor})
 
 

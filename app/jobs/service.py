@@ -63,14 +63,14 @@ class JobService:
         return row
 
     async def list(self, access: Access, query: ListJobs) -> list[Record]:
-        """Return a page of jobs, newest first."""
+        """Return a page of jobs, newest first, and one more if there is another page."""
         async with self._database.connection(access.root) as connection:
             return await repository.find_page(
                 connection,
                 access.scope(query.labels, Verb.JOBS),
                 equal=query.equal,
                 before=query.cursor,
-                limit=query.limit,
+                limit=query.limit + 1,
             )
 
     async def wait(self, access: Access, job_id: str, seconds: float) -> Record:

@@ -45,7 +45,7 @@ def thread(row: Row, job: Row | None, access: Access) -> dict[str, Any]:
 
 
 def messages(rows: Sequence[Row], limit: int) -> dict[str, Any]:
-    """Return a page of messages as members of JSON."""
+    """Return a page of at most `limit` messages; a further row says that there is another page."""
     return {
         "messages": [
             {
@@ -53,7 +53,7 @@ def messages(rows: Sequence[Row], limit: int) -> dict[str, Any]:
                 "message": orjson.Fragment(row["message"]),
                 "created_at": row["created_at"],
             }
-            for row in rows
+            for row in rows[:limit]
         ],
-        "next_cursor": rows[-1]["position"] + 1 if len(rows) == limit else None,
+        "next_cursor": rows[-1]["position"] if len(rows) > limit else None,
     }

@@ -83,12 +83,12 @@ class ThreadService:
         return _visible(access, thread, thread_id), queued
 
     async def messages(self, access: Access, thread_id: str, query: ReadMessages) -> list[Record]:
-        """Return a page of a thread's messages, in order."""
+        """Return a page of a thread's messages, in order, and one more if there is another."""
         ref = (access.root, thread_id)
         async with self._database.connection(access.root) as connection:
             _visible(access, await repository.find(connection, ref), thread_id)
             return await repository.find_messages(
-                connection, ref, query.cursor, query.cursor + query.limit
+                connection, ref, query.cursor, query.cursor + query.limit + 1
             )
 
     async def delete(self, access: Access, thread_id: str) -> None:

@@ -49,7 +49,7 @@ async def outcome(resources: Resources, acting: Acting, error: BaseException) ->
     async with working(worker_of(resources, {KIND: acting})):
         row = await settled(resources.database, job_id)
     assert row["result"] is None
-    assert row["finished_at"] is not None
+    assert row["run_at"] < row["finished_at"]
     error_code = json.loads(row["error"])["code"]
     assert row["state"] == "failed"
     return error_code, row["attempt"]

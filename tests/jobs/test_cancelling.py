@@ -82,6 +82,7 @@ async def test_a_running_job_stops_in_the_middle_and_writes_nothing(
         assert job["cancel_requested"]  # and perhaps it has stopped already
         row = await settled(resources.database, job_id, seconds=5)
     assert steps == ["begun", "interrupted"]
+    assert row["run_at"] <= row["started_at"]
     assert (row["state"], row["attempt"], row["result"], row["error"]) == (
         "cancelled",
         1,

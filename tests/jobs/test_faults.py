@@ -188,7 +188,7 @@ async def test_what_a_stopped_worker_cannot_finish_it_hands_back(
         await until(partial(is_running, deployment, job_id, 1), 30)
         assert worker.stop() == 0
     [row] = await deployment.ask("SELECT state, max_attempts - attempt AS left FROM jobs")
-    assert (row["state"], row["left"]) == ("queued", 5)
+    assert (row["state"], row["left"]) == ("queued", 8)
     deployment.start_worker()
     await until(lambda: all_ended(deployment), 30)
     await assert_each_applied_once(deployment, [job_id])

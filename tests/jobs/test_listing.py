@@ -37,6 +37,7 @@ async def test_jobs_are_listed_newest_first_page_by_page(
         cursor = {"cursor": page["next_cursor"]}
     assert found == submitted
     assert page["next_cursor"] is None
+    assert (await listed(client, limit=7))["next_cursor"] is None
 
 
 async def test_a_job_submitted_meanwhile_shifts_no_page(

@@ -43,6 +43,8 @@ async def test_messages_are_listed_in_the_order_they_were_said(threads: Threads)
     page = await threads.messages("t", cursor=18)
     assert [message["position"] for message in page["messages"]] == [18, 19]
     assert page["next_cursor"] is None
+    assert (await threads.messages("t", cursor=18, limit=2))["next_cursor"] is None
+    assert (await threads.messages("t", cursor=17, limit=2))["next_cursor"] == 19
 
 
 async def test_a_message_keeps_everything_it_came_with(threads: Threads) -> None:

@@ -113,7 +113,7 @@ def _parts(message: ConversationMessage, index: int) -> Iterator[str]:
     shown: set[object] = set()
     blocks = [message.content] if isinstance(message.content, str) else message.content or []
     for number, block in enumerate(blocks):
-        if isinstance(block, Mapping) and block.get("type") in _CALLS:
+        if isinstance(block, Mapping) and _hashable(block.get("type")) in _CALLS:
             shown.add(_hashable(block.get("id")))
         yield _block(block, index, f"content[{number}]")
     for call in message.tool_calls or ():
@@ -128,12 +128,14 @@ def _block(block: object, index: int, place: str) -> str:
     if not isinstance(block, Mapping):
         raise _wrong(index, place, "is neither text nor a block such as {type: text, text: …}")
     kind = block.get("type")
+    if kind is not None and not isinstance(kind, str):
+        raise _wrong(index, f"{place}.type", "is not a string; say what the block is")
     if kind in _TEXT or (kind is None and "text" in block):
         text = block.get("text")
         if not isinstance(text, str):
             raise _wrong(index, f"{place}.text", "is not a string; send one")
         return text.strip()
-    if not isinstance(kind, str):
+    if kind is None:
         raise _wrong(index, f"{place}.type", "is missing; say what the block is")
     if kind in _THOUGHTS:
         return ""

@@ -35,6 +35,8 @@ from tests.support.jobs import (
     working,
 )
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 
 async def retry(client: httpx2.AsyncClient, job_id: str, status: int = 200) -> Any:
     response = await client.post(f"/v1/jobs/{job_id}/retry")

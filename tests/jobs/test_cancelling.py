@@ -31,6 +31,8 @@ from tests.support.jobs import (
     working,
 )
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 
 async def cancel(client: httpx2.AsyncClient, job_id: str, status: int = 200) -> httpx2.Response:
     response = await client.post(f"/v1/jobs/{job_id}/cancel")
@@ -223,7 +225,6 @@ async def test_a_job_that_awaits_review_is_discarded_rather_than_cancelled(
     assert "discard what it proposes" in refused.json()["detail"]
 
 
-@pytest.mark.slow
 async def test_cancel_and_finish_at_once_agree_on_one_end(
     resources: Resources, acting: Acting
 ) -> None:

@@ -19,6 +19,8 @@ from tests.support.jobs import (
     working,
 )
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 
 async def test_a_draining_worker_finishes_what_it_can(resources: Resources, acting: Acting) -> None:
     async def act(run: JobRun) -> None:
@@ -56,7 +58,6 @@ async def test_a_draining_worker_takes_nothing_new(resources: Resources, acting:
     assert (await job_row(resources.database, late))["state"] == "queued"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("drain_seconds", [0.0, 0.2])
 async def test_what_is_not_finished_in_time_is_handed_back_uncounted(
     resources: Resources, acting: Acting, drain_seconds: float
@@ -76,7 +77,6 @@ async def test_what_is_not_finished_in_time_is_handed_back_uncounted(
     assert "failed" not in await events_of(resources.database, job_id)
 
 
-@pytest.mark.slow
 async def test_a_claim_that_the_signal_interrupts_is_not_left_behind(
     resources: Resources, acting: Acting
 ) -> None:

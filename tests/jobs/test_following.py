@@ -10,6 +10,8 @@ from app.jobs.run import JobRun
 from app.resources import Resources
 from tests.support.jobs import KIND, Acting, enqueue, hang, run_jobs, until, worker_of, working
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 Event = dict[str, Any]
 
 
@@ -129,7 +131,6 @@ async def test_a_running_job_is_followed_as_it_goes(
             assert [event["event"] async for event in told] == ["succeeded"]
 
 
-@pytest.mark.slow
 async def test_followers_and_waiters_outlast_lost_connections(
     streaming: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
@@ -183,7 +184,6 @@ async def test_a_follower_who_leaves_costs_nothing(
     assert (await streaming.get("/readyz")).json()["queue"]["waiting"] == 1
 
 
-@pytest.mark.slow
 async def test_many_events_arrive_whole(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:

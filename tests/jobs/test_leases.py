@@ -26,6 +26,8 @@ from tests.support.jobs import (
     working,
 )
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 
 async def claimed(database: Database, worker: str = "dead", lease: float = 0.05) -> Job:
     """Take a job as a worker does that then falls silent."""
@@ -55,7 +57,6 @@ async def written(database: Database) -> list[str]:
         return [row["namespace"] for row in await connection.fetch("SELECT * FROM namespaces")]
 
 
-@pytest.mark.slow
 async def test_a_paused_worker_loses_its_job_and_writes_nothing_more(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +105,6 @@ async def has(things: list[Any]) -> bool:
     return bool(things)
 
 
-@pytest.mark.slow
 async def test_a_worker_that_beats_keeps_a_job_for_many_leases(
     resources: Resources, acting: Acting
 ) -> None:
@@ -144,7 +144,6 @@ async def test_a_worker_that_woke_too_late_stops_what_it_lost(
         assert (row["state"], row["attempt"]) == ("running", 2)
 
 
-@pytest.mark.slow
 async def test_a_worker_may_get_back_the_job_that_it_lost(
     resources: Resources, acting: Acting
 ) -> None:
@@ -236,7 +235,6 @@ async def test_an_attempt_that_lost_its_job_reports_and_ends_nothing(resources: 
         await Acting(database).succeed(JobRun(old, database))
 
 
-@pytest.mark.slow
 async def test_news_lost_and_found_again_interrupt_nothing(
     resources: Resources, acting: Acting
 ) -> None:

@@ -29,6 +29,8 @@ from tests.support.jobs import (
     working,
 )
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 
 def tenant(name: str) -> Access:
     return Access(f"mk_{name}", to_stored([name]), ALL_GRANTED)
@@ -155,7 +157,6 @@ async def test_many_claims_at_once_take_each_job_once(database: Database) -> Non
 lanes = st.sampled_from([None, "x", "y"])
 
 
-@pytest.mark.slow
 @hypothesis_settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -208,7 +209,6 @@ class Watching(Acting):
         await self.succeed(run)
 
 
-@pytest.mark.slow
 async def test_several_workers_keep_lanes_and_shares(resources: Resources) -> None:
     watching = Watching(resources.database)
     submitted = []
@@ -228,7 +228,6 @@ async def test_several_workers_keep_lanes_and_shares(resources: Resources) -> No
     assert sum(watching.running.values()) == 0
 
 
-@pytest.mark.slow
 async def test_a_lone_job_waits_for_a_free_place_and_not_for_a_backlog(
     resources: Resources, acting: Acting
 ) -> None:

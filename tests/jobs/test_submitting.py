@@ -30,6 +30,8 @@ from tests.support.jobs import (
     working,
 )
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 
 async def counted(database: Database, table: str) -> int:
     async with database.connection("") as connection:
@@ -142,7 +144,6 @@ async def test_waiting_ends_with_whatever_a_worker_no_longer_changes(
     assert (response.status_code, response.json()["state"]) == (200, state)
 
 
-@pytest.mark.slow
 async def test_waiting_too_long_ends_with_202_and_the_job_goes_on(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
@@ -207,7 +208,6 @@ async def test_several_prefer_headers_are_one_list(
     assert response.status_code == 200
 
 
-@pytest.mark.slow
 async def test_a_delayed_job_starts_when_it_is_due(resources: Resources, acting: Acting) -> None:
     began = time.monotonic()
     job_id = await enqueue(resources, new_job(delay_seconds=1.2))
@@ -246,7 +246,6 @@ async def test_a_job_of_an_unknown_kind_fails_alone(resources: Resources, acting
         assert (await settled(resources.database, unknown))["state"] == "failed"
 
 
-@pytest.mark.slow
 async def test_a_job_is_not_done_while_nobody_works(client: httpx2.AsyncClient) -> None:
     response = await post(client, "wait=1")
     assert (response.status_code, response.json()["state"]) == (202, "queued")

@@ -21,6 +21,8 @@ from tests.langmem.original import (
 from tests.langmem.ours import Memoryd
 from tests.support.llm_server import calls, says
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 BYE = [{"role": "user", "content": "Thanks, bye!"}]
 TEA = "Ana likes tea."
 

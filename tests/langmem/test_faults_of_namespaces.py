@@ -9,6 +9,8 @@ from tests.langmem.ours import Memoryd
 from tests.langmem.stores import MEMORY, manager_of, remembers, shown_by_langmem
 from tests.support.llm_server import calls
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 TEA = "Ana likes tea."
 
 

@@ -17,6 +17,8 @@ from tests.langmem.stores import (
 )
 from tests.support.llm_server import calls
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 TEA: JSON = {"content": "Ana likes tea."}
 DOG: JSON = {"content": "Ana has a dog called Rex."}
 

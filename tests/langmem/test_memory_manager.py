@@ -23,6 +23,8 @@ from tests.langmem.decisions import (
 from tests.langmem.original import Asked, ChatModel, calling, create_memory_manager, in_turn
 from tests.support.llm_server import calls
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 PORTO = said("Ana lives in Porto.")
 TEA = said("Ana likes tea.")
 DOG = said("Ana has a dog called Rex.")

@@ -1,3 +1,4 @@
+import pytest
 from pydantic import BaseModel
 
 from tests.langmem.both import TALK, Both
@@ -15,6 +16,8 @@ from tests.langmem.decisions import (
     said,
 )
 from tests.support.llm_server import calls
+
+pytestmark = pytest.mark.slow  # each waits for workers or models
 
 PORTO = said("Ana lives in Porto.")
 TEA = said("Ana likes tea.")

@@ -38,6 +38,8 @@ from tests.support.jobs import working as working_on
 from tests.support.llm_server import LLMServer, Received, Reply, llm_server
 from tests.support.llm_server import calls as script_calls
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 ANA = ["users", "ana"]
 BEN = ["users", "ben"]
 MINUTE = timedelta(minutes=1)
@@ -556,7 +558,6 @@ async def test_batches_without_a_change_are_not_sent_again(tidied: Tidied) -> No
     assert (await tidied.result())["batches"] == 1
 
 
-@pytest.mark.slow
 async def test_a_failing_provider_is_tried_again_and_changes_nothing(tidied: Tidied) -> None:
     await tidied.put("a", "Ana lives in Porto")
     await tidied.put("b", "Ana lives in Lisbon")
@@ -570,7 +571,6 @@ async def test_a_failing_provider_is_tried_again_and_changes_nothing(tidied: Tid
     assert await tidied.keys() == ["b"]
 
 
-@pytest.mark.slow
 async def test_a_transaction_under_way_holds_the_mark_back(
     database_url: str, embedder: FakeEmbedder
 ) -> None:
@@ -590,7 +590,6 @@ async def test_a_transaction_under_way_holds_the_mark_back(
         assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
 
 
-@pytest.mark.slow
 async def test_writers_at_the_same_time_lose_nothing(
     database_url: str, embedder: FakeEmbedder
 ) -> None:
@@ -640,7 +639,6 @@ async def done(client: httpx2.AsyncClient, kind: str, **body: Any) -> Any:
     return response.json()
 
 
-@pytest.mark.slow
 async def test_memories_are_tidied_up_and_brought_back_over_http(
     working: httpx2.AsyncClient, llm: LLMServer
 ) -> None:
@@ -661,7 +659,6 @@ async def test_memories_are_tidied_up_and_brought_back_over_http(
     assert (await store.get(ANA, "b"))["value"]["content"]["content"] == "Ana moved to Lisbon"
 
 
-@pytest.mark.slow
 async def test_extracting_and_consolidating_at_once_loses_and_doubles_nothing(
     working: httpx2.AsyncClient, llm: LLMServer
 ) -> None:

@@ -17,6 +17,8 @@ from tests.managers.extracting import ANA, SAID, Extracting, counts, memory_valu
 from tests.managers.scripted import NOTHING, calls, delete, insert, update
 from tests.support.load import at_once
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 LISBON = "Ana lives in Lisbon."
 CALLERS = 16
 
@@ -56,7 +58,6 @@ async def test_a_repeat_among_thousands_of_words_is_found(extracting: Extracting
     assert (await extracting.get("home"))["importance"] == 0.9
 
 
-@pytest.mark.slow
 async def test_one_fact_learned_by_many_at_once_is_one_memory(extracting: Extracting) -> None:
     ready = asyncio.Barrier(CALLERS)
 
@@ -87,7 +88,6 @@ async def test_one_fact_learned_by_many_at_once_is_one_memory(extracting: Extrac
     assert {await extracting.state(job.id) for job in jobs} == {State.SUCCEEDED}
 
 
-@pytest.mark.slow
 async def test_many_jobs_that_write_one_profile_lose_nothing(extracting: Extracting) -> None:
     sport = {"name": "facts", "schema": {"type": "object"}, "single": True}
 

@@ -270,6 +270,11 @@ def test_order_and_words_are_kept(pairs: list[tuple[str, str]]) -> None:
     ]
 
 
+def test_the_type_of_a_block_is_a_word() -> None:
+    with pytest.raises(InvalidMessageError, match=r"content\[0\]\.type is not a string"):
+        to_turns([{"role": "user", "content": [{"type": ["text"]}]}])
+
+
 @pytest.mark.parametrize("role", ["user", "system", "tool"])
 def test_what_was_said_has_to_be_there(role: str) -> None:
     with pytest.raises(InvalidMessageError, match=r"messages\[0\]\.content is missing") as caught:

@@ -22,6 +22,8 @@ from tests.support.llm_server import LLMServer, calls, fails, llm_server
 from tests.threads.remembering import learned_from, remembering, shown_as_context
 from tests.threads.talking import VERBATIM, Threads, says
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 REMEMBERING: dict[str, Any] = {"namespace": ["users", "{user_id}"]}
 ALICE: dict[str, Any] = {"manager": REMEMBERING, "variables": {"user_id": "alice"}}
 
@@ -139,7 +141,6 @@ async def test_flush_can_wait_for_the_memories(
     assert await contents(store) == ["I like tea #1"]
 
 
-@pytest.mark.slow
 async def test_a_message_that_arrives_while_a_job_runs_has_the_next_one(
     threads: Threads,
     store: Store,
@@ -160,7 +161,6 @@ async def test_a_message_that_arrives_while_a_job_runs_has_the_next_one(
     assert await contents(store) == ["one #1", "two #1"]
 
 
-@pytest.mark.slow
 async def test_a_steady_trickle_does_not_put_memories_off_for_ever(
     threads: Threads,
     llm: LLMServer,
@@ -180,7 +180,6 @@ async def test_a_steady_trickle_does_not_put_memories_off_for_ever(
     assert await contents(store) == [f"{text} #1" for text in sent]
 
 
-@pytest.mark.slow
 async def test_threads_of_many_users_are_learned_from_at_once(
     threads: Threads,
     llm: LLMServer,
@@ -212,7 +211,6 @@ async def test_threads_of_many_users_are_learned_from_at_once(
         assert await contents(store, user) == [f"{user} says hello #1"]
 
 
-@pytest.mark.slow
 async def test_two_threads_of_one_user_are_learned_from_one_after_another(
     threads: Threads,
     llm: LLMServer,
@@ -266,7 +264,6 @@ async def test_messages_of_a_failed_job_are_learned_from_when_it_is_asked_for(
     assert await contents(store) == ["one #1"]
 
 
-@pytest.mark.slow
 async def test_a_job_to_be_tried_again_and_a_new_one_learn_from_each_message_once(
     threads: Threads,
     store: Store,
@@ -286,7 +283,6 @@ async def test_a_job_to_be_tried_again_and_a_new_one_learn_from_each_message_onc
     assert await contents(store) == ["one #1", "two #1"]
 
 
-@pytest.mark.slow
 async def test_a_long_backlog_is_learned_from_in_portions(
     threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
 ) -> None:
@@ -338,7 +334,6 @@ async def test_a_message_that_says_nothing_is_learned_from_too(
     assert (await threads.get("t"))["waiting"] == 0
 
 
-@pytest.mark.slow
 async def test_a_thread_deleted_while_its_job_runs_leaves_no_memory(
     threads: Threads,
     llm: LLMServer,
@@ -356,7 +351,6 @@ async def test_a_thread_deleted_while_its_job_runs_leaves_no_memory(
     assert await contents(store) == []
 
 
-@pytest.mark.slow
 async def test_a_job_whose_messages_another_learned_from_writes_nothing(
     threads: Threads,
     llm: LLMServer,
@@ -375,7 +369,6 @@ async def test_a_job_whose_messages_another_learned_from_writes_nothing(
     assert await contents(store) == []
 
 
-@pytest.mark.slow
 async def test_a_job_of_a_thread_that_was_begun_anew_takes_no_message_of_the_new_one_for_learned(
     threads: Threads,
     llm: LLMServer,

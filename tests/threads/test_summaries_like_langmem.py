@@ -16,6 +16,8 @@ from app.threads.summaries.schemas import SummarizeRequest
 from app.threads.summaries.shortening import Budget, RunningSummary, plan
 from app.threads.summaries.writing import summary_of
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph calls outdated
     from langmem.short_term import RunningSummary as LangMemSummary  # type: ignore[import-untyped]
     from langmem.short_term import summarize_messages

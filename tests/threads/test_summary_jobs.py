@@ -21,6 +21,8 @@ from tests.support.llm_server import LLMServer, calls, llm_server, refuses
 from tests.support.llm_server import says as answers
 from tests.threads.talking import Threads, says
 
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
 JSON = dict[str, Any]
 
 URL = "/v1/jobs/summarize"

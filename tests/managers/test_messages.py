@@ -194,7 +194,11 @@ def test_an_id_given_twice_is_refused() -> None:
         ({"role": "user", "content": {"text": "x"}}, "messages[1].content", "neither text"),
         ({"role": "user", "content": [5]}, "messages[1].content[0]", "neither text nor a block"),
         ({"role": "user", "content": [{}]}, "messages[1].content[0].type", "is missing"),
-        ({"role": "user", "content": [{"type": 5}]}, "messages[1].content[0].type", "is missing"),
+        (
+            {"role": "user", "content": [{"type": 5}]},
+            "messages[1].content[0].type",
+            "is not a string",
+        ),
         (
             {"role": "user", "content": ["x", {"type": "text", "text": 5}]},
             "messages[1].content[1].text",

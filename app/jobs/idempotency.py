@@ -44,6 +44,13 @@ class Idempotent:
         sent = f"{request.method} {request.url.path}\n".encode() + await request.body()
         return cls(key, hashlib.sha256(sent).hexdigest())
 
+    async def known(self, connection: Connection, access: Access) -> Any:
+        """Return what was answered before, or None; a first look, which promises nothing."""
+        if self.key is None:
+            return None
+        answer = await repository.find_answer(connection, access.root, self.key, self.fingerprint)
+        return None if answer is None else json.loads(answer)
+
     async def replayed(self, connection: Connection, access: Access) -> Any:
         """Return what was answered before, or None; call it first in the creating transaction.
 

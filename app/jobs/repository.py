@@ -166,6 +166,7 @@ RETURNING answer
 
 _ANSWER = """
 SELECT answer FROM idempotent_requests WHERE namespace = $1 AND key = $2 AND fingerprint = $3
+    AND created_at >= clock_timestamp() - interval '24 hours'
 """
 
 _REMEMBER = "UPDATE idempotent_requests SET answer = $3 WHERE namespace = $1 AND key = $2"
@@ -314,8 +315,12 @@ async def answer_before(
     A new one is taken note of, for `remember_answer` in the same transaction.
     """
     answer: str | None = await connection.fetchval(_CLAIM_KEY, root, key, fingerprint)
-    if answer is None:
-        answer = await connection.fetchval(_ANSWER, root, key, fingerprint)
+    return answer or await find_answer(connection, root, key, fingerprint)
+
+
+async def find_answer(connection: Connection, root: str, key: str, fingerprint: str) -> str | None:
+    """Return the JSON text of what was answered to a request within a day, or None."""
+    answer: str | None = await connection.fetchval(_ANSWER, root, key, fingerprint)
     return answer
 
 

@@ -1,6 +1,7 @@
 """How every route that submits a job answers: at once, or when the job is done."""
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Request, Response
@@ -51,17 +52,26 @@ SUBMIT_ERRORS = (
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(\d+)\1(?:$|[,;\s])')
 
 
-async def submit(request: Request, access: Access, new: NewJob) -> Response:
-    """Store a job, and answer 202, or 200 with the job done where the client prefers to wait."""
+async def submit(
+    request: Request, access: Access, plan: Callable[[], Awaitable[NewJob]]
+) -> Response:
+    """Store a job, and answer 202, or 200 with the job done where the client prefers to wait.
+
+    A repeated request is not planned again: what its plan needed may be gone.
+    """
     resources = resources_of(request)
     jobs = JobService.build(resources)
     seconds = wait_seconds(request)
     idempotent = await Idempotent.read(request)
-    async with resources.database.transaction(access.root) as connection:
-        job_id = await idempotent.replayed(connection, access)
-        if job_id is None:
-            job_id = await jobs.create(connection, access, new, urgent=seconds > 0)
-            await idempotent.remember(connection, access, job_id)
+    async with resources.database.connection(access.root) as connection:
+        job_id = await idempotent.known(connection, access)
+    if job_id is None:
+        new = await plan()
+        async with resources.database.transaction(access.root) as connection:
+            job_id = await idempotent.replayed(connection, access)
+            if job_id is None:
+                job_id = await jobs.create(connection, access, new, urgent=seconds > 0)
+                await idempotent.remember(connection, access, job_id)
     return await job_answer(request, access, job_id, seconds)
 
 

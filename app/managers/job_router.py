@@ -37,8 +37,8 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
     },
 )
 async def extract_memories(request: Request, body: ExtractRequest, access: AccessDep) -> Response:
-    new = await service_of(request).plan_extract(access, body)
-    return await submit(request, access, new)
+    managers = service_of(request)
+    return await submit(request, access, lambda: managers.plan_extract(access, body))
 
 
 @router.post(
@@ -55,5 +55,5 @@ async def extract_memories(request: Request, body: ExtractRequest, access: Acces
 async def consolidate_memories(
     request: Request, body: ConsolidateRequest, access: AccessDep
 ) -> Response:
-    new = await service_of(request).plan_consolidate(access, body)
-    return await submit(request, access, new)
+    managers = service_of(request)
+    return await submit(request, access, lambda: managers.plan_consolidate(access, body))

@@ -86,10 +86,16 @@ Change: TypeAlias = Insert | Update | Delete
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A call of a model that was not carried out, and why."""
+    """A call of a model that was not carried out, and why; `wanted` are its arguments as sent."""
 
     tool: str
     reason: str
+    wanted: str | None = field(default=None, compare=False)
+
+    def members(self) -> dict[str, str]:
+        """Return what a job's result tells of it."""
+        told = {"tool": self.tool, "reason": self.reason}
+        return told if self.wanted is None else {**told, "wanted": self.wanted}
 
 
 @dataclass(frozen=True, slots=True)

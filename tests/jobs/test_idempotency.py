@@ -178,3 +178,16 @@ async def test_whoever_waits_for_a_first_that_fails_is_the_first(
         assert not waiting.done()
         await transaction.rollback()
     assert (await waiting).status_code == 202
+
+
+async def test_a_repeated_request_needs_nothing_that_is_gone_since(
+    client: httpx2.AsyncClient,
+) -> None:
+    path, headers = "/v1/jobs/extract", {"idempotency-key": "once"}
+    await client.put("/v1/managers/notes", json={"strategy": "verbatim", "namespace": ["n"]})
+    body = {"manager": "notes", "messages": [["user", "I love ramen."]]}
+    first = await client.post(path, json=body, headers=headers)
+    await client.delete("/v1/managers/notes")
+    again = await client.post(path, json=body, headers=headers)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert (await client.post(path, json=body)).status_code == 404

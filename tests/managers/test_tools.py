@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator, meta
 
 from app.managers.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
 from app.managers.memories import Existing, Rights, Task
@@ -86,7 +86,7 @@ def test_a_kind_whose_root_is_a_reference_is_offered_as_such() -> None:
 def test_every_tool_has_a_text_and_a_valid_schema_of_an_object() -> None:
     given = task(PRESENT, kinds=tuple(BUILT_IN.values()))
     for offered in offered_tools(given, given.existing, first_step=False):
-        Draft202012Validator.check_schema(offered.parameters)
+        meta.validate(offered.parameters)
         assert offered.parameters["type"] == "object"
         assert offered.description
         assert "$" not in offered.description

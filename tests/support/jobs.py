@@ -191,8 +191,10 @@ def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:
         namespace = access.locate(body.pop("namespace", ["users"]), Verb.JOBS)
         lane = namespace if body.pop("in_lane", False) else None
         delay = body.pop("delay_seconds", 0.0)
-        return await submit(
-            request, access, NewJob(KIND, namespace, body, lane, delay_seconds=delay)
-        )
+
+        async def plan() -> NewJob:
+            return NewJob(KIND, namespace, body, lane, delay_seconds=delay)
+
+        return await submit(request, access, plan)
 
     return app

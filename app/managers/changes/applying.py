@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
 from app.auth.access import Access
@@ -178,7 +178,7 @@ def _result(
     done = kept if outcome.review is None else ()
     result: dict[str, Any] = {
         "counts": {**counted(done), "unchanged": outcome.unchanged, "rejected": len(rejected)},
-        "rejected": [asdict(call) for call in rejected],
+        "rejected": [call.members() for call in rejected],
         **(outcome.told or {}),
     }
     if outcome.review is not None:

@@ -1,7 +1,6 @@
 """Extraction that keeps nothing: memories in with the request, all of them out with the result."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
@@ -41,7 +40,7 @@ def full_state(
             "unchanged": reconciled.unchanged,
             "rejected": len(proposed.rejected),
         },
-        "rejected": [asdict(call) for call in proposed.rejected],
+        "rejected": [call.members() for call in proposed.rejected],
         "memories": kept,
         "deleted": deleted,
     }

@@ -126,14 +126,15 @@ class _Extraction:
             try:
                 result = self._clerk.carry_out(call, offered, cut=call in cut, last=last)
             except BadCallError as error:
-                failed = _rejected(call.name, str(error))
+                failed = _rejected(call.name, str(error), call.raw)
                 outcome.failed.append(failed)
                 outcome.results.append(_not_done(call, failed))
             else:
                 outcome.done.append(call.name)
                 outcome.results.append(ToolResult(call.id, result))
         for call in reply.calls[MAX_CALLS:]:
-            too_many = _rejected(call.name, f"there are more than {MAX_CALLS} calls in one reply")
+            reason = f"there are more than {MAX_CALLS} calls in one reply"
+            too_many = _rejected(call.name, reason, call.raw)
             self._rejected.append(too_many)
             outcome.results.append(_not_done(call, too_many))
         return outcome
@@ -148,9 +149,16 @@ class _Extraction:
         return any(tool.name not in IDLE for tool in self._tools())
 
 
-def _rejected(tool: str, reason: str) -> Rejected:
-    reason = UNSTORABLE.sub("\ufffd", reason)[:_MAX_REASON_CHARACTERS]
-    return Rejected(UNSTORABLE.sub("\ufffd", tool)[:_MAX_TOOL_CHARACTERS], reason)
+def _rejected(tool: str, reason: str, wanted: str | None = None) -> Rejected:
+    return Rejected(
+        _storable(tool, _MAX_TOOL_CHARACTERS),
+        _storable(reason, _MAX_REASON_CHARACTERS),
+        None if wanted is None else _storable(wanted, _MAX_REASON_CHARACTERS),
+    )
+
+
+def _storable(text: str, characters: int) -> str:
+    return UNSTORABLE.sub("\ufffd", text)[:characters]
 
 
 def _not_done(call: ToolCall, rejected: Rejected) -> ToolResult:

@@ -31,4 +31,5 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 async def summarize_conversation(
     request: Request, body: SummarizeRequest, access: AccessDep
 ) -> Response:
-    return await submit(request, access, await summarizing_job(resources_of(request), access, body))
+    resources = resources_of(request)
+    return await submit(request, access, lambda: summarizing_job(resources, access, body))

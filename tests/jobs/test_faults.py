@@ -204,7 +204,8 @@ async def test_connections_cut_under_load_lose_and_repeat_nothing(
         await asyncio.sleep(0.15)
         await deployment.ask(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
         )
     await until(lambda: all_ended(deployment), 90)
     await assert_each_applied_once(deployment, job_ids)

@@ -11,6 +11,8 @@ from app.jobs.run import JobFailedError
 from app.resources import Resources
 from tests.support.jobs import KIND, Acting, enqueue, new_job, raises, run_jobs
 
+pytestmark = pytest.mark.slow  # a request and a database each
+
 
 async def listed(client: httpx2.AsyncClient, **query: Any) -> Any:
     response = await client.get("/v1/jobs", params=query)

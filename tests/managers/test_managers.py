@@ -14,6 +14,8 @@ from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import running
 
+pytestmark = pytest.mark.slow  # a request and a database each
+
 URL = "/v1/managers"
 NOW = "2026-01-01T12:00:00+00:00"
 NOTE = {"type": "object", "properties": {"text": {"type": "string"}}}

@@ -18,6 +18,8 @@ from app.providers.llm.base import Completion, Request
 from tests.managers.extracting import ANA, Extracting
 from tests.managers.scripted import ScriptedModel, calls, says
 
+pytestmark = pytest.mark.slow  # searches of a database
+
 STORED = to_stored(ANA)
 SPORT = {"name": "sport", "schema": {"type": "object"}, "single": True}
 

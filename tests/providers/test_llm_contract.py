@@ -33,6 +33,8 @@ from tests.support.llm_server import (
     says,
 )
 
+pytestmark = pytest.mark.slow  # three SDKs against a server
+
 KEY = "sk-very-secret-0123456789"
 SAVE = Tool("save", "Save a memory.", {"type": "object", "properties": {"text": {}}})
 DROP = Tool("drop", "Drop a memory.", {"type": "object"})

@@ -42,11 +42,11 @@ class MissingVariableError(InvalidRequestError):
     code = "missing_variable"
     title = "Missing variable"
 
-    def __init__(self, variable: str, template: Sequence[str], index: int) -> None:
+    def __init__(self, variable: str, template: Sequence[str], index: int, where: str) -> None:
         super().__init__(
             f"The namespace {json.dumps(template, ensure_ascii=False)} needs the variable "
-            f'"{variable}" in label {index}; send it in variables.',
-            field=f"variables.{variable}",
+            f'"{variable}" in label {index}; send it in {where}.',
+            field=f"{where}.{variable}",
         )
 
 

@@ -26,8 +26,10 @@ def check_template(template: list[str]) -> list[str]:
     return template
 
 
-def place(template: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """Return the namespace that a template stands for.
+def place(
+    template: Sequence[str], variables: Mapping[str, str], *, where: str = "variables"
+) -> list[str]:
+    """Return the namespace that a template stands for; `where` is where clients give variables.
 
     Different values never lead to one namespace. Raises MissingVariableError,
     UnknownVariableError and InvalidRequestError, naming the variable.
@@ -40,7 +42,7 @@ def place(template: Sequence[str], variables: Mapping[str, str]) -> list[str]:
     for index, label in enumerate(labels):
         for name in label.variables:
             if name not in variables:
-                raise MissingVariableError(name, template, index)
+                raise MissingVariableError(name, template, index, where)
     return [_filled(label, variables, index) for index, label in enumerate(labels)]
 
 

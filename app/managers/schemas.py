@@ -360,7 +360,8 @@ class ExtractRequest(Schema):
     ) = Field(None, description="What is known already, where no namespace keeps it.")
     thread_id: Id | None = Field(None, description="The conversation, for the memories' source.")
     position: Annotated[int, Field(ge=0, le=MAX_INTEGER), Number] | None = Field(
-        None, description="Place of the first message in the conversation."
+        None,
+        description="Place of the first message in the conversation; absent: 0, with a thread_id.",
     )
     apply: Apply | None = Field(None, description="Instead of the manager's.")
     max_steps: Steps | None = Field(None, description="Instead of the manager's.")

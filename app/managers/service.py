@@ -137,7 +137,7 @@ class ManagerService:
             messages=[message.members() for message in body.messages],
             existing=given_memories(body.existing or (), config.kinds),
             thread_id=body.thread_id,
-            position=body.position,
+            position=_position(body),
         )
 
     async def plan_consolidate(self, access: Access, body: ConsolidateRequest) -> NewJob:
@@ -191,6 +191,11 @@ class ManagerService:
         query_model = config.query_model and self._llms.get(config.query_model).name
         model = self._llms.get(config.model).name
         return config.model_copy(update={"model": model, "query_model": query_model})
+
+
+def _position(body: ExtractRequest) -> int | None:
+    """Return where in its thread a conversation begins: there, unless it says otherwise."""
+    return 0 if body.position is None and body.thread_id is not None else body.position
 
 
 def _check(precondition: Precondition, name: str, row: Record | None) -> None:

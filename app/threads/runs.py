@@ -1,6 +1,7 @@
 """Runs as LangMem's remote executor asks for them: conversations to learn from, later."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
@@ -96,10 +97,15 @@ class RunService:
         )
         return ExtractRequest(
             manager=body.assistant_id,
-            namespace=place(template, configurable.variables_in(template)) if template else None,
+            namespace=_placed(template, configurable) if template else None,
             messages=body.input.messages,
             thread_id=thread_id,
         )
+
+
+def _placed(template: Sequence[str], configurable: Configurable) -> list[str]:
+    variables = configurable.variables_in(template)
+    return place(template, variables, where="config.configurable")
 
 
 async def _check_exists(connection: Connection, access: Access, thread_id: str) -> None:

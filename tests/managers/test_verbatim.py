@@ -126,3 +126,11 @@ async def test_one_conversation_sent_many_times_at_once_is_kept_once(
     found = [(await extracting.result(job.id))["counts"] for job in jobs]
     assert sum(one["inserted"] for one in found) == 3
     assert sum(one["unchanged"] for one in found) == 33
+
+
+async def test_a_thread_begins_with_the_first_message_unless_it_is_said_where(
+    extracting: Extracting,
+) -> None:
+    await keep(extracting, TALK, thread_id="t")
+    rows = sorted(await extracting.stored(), key=lambda row: row["position"])
+    assert [row["position"] for row in rows] == [1, 2, 3]

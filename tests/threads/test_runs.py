@@ -180,6 +180,7 @@ async def test_a_variable_in_the_namespace_is_filled_in_or_missed(threads: Threa
     config: dict[str, Any] = {"configurable": {"namespace": namespace}}
     problem = await create(threads, HUMAN, config=config, status=422)
     assert problem["code"] == "missing_variable"
+    assert problem["errors"][0]["field"] == "config.configurable.langgraph_user_id"
     nobody: Any
     for nobody in (None, True, 1.5, {}, [], "", " "):
         config["configurable"]["langgraph_user_id"] = nobody

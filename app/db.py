@@ -9,7 +9,7 @@ import asyncpg
 from asyncpg import Record
 from asyncpg.pool import PoolConnectionProxy
 from pgvector import HalfVector
-from sqlalchemy import MetaData
+from sqlalchemy import DateTime, MetaData, Text
 
 from app.errors import AppError
 
@@ -22,6 +22,11 @@ metadata = MetaData(
         "pk": "%(table_name)s_pkey",
     }
 )
+
+BYTEWISE = Text(collation="C")
+"""Text ordered by its bytes: what makes a namespace prefix a range."""
+
+TIME = DateTime(timezone=True)
 
 EVERYTHING = ""
 """The root of work that is not one tenant's: upkeep, key checks, migrations."""

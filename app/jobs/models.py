@@ -5,7 +5,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     Double,
     ForeignKey,
     Index,
@@ -18,10 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db import metadata
-
-BYTEWISE = Text(collation="C")
-TIME = DateTime(timezone=True)
+from app.db import BYTEWISE, TIME, metadata
 
 jobs = Table(
     "jobs",

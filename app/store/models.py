@@ -7,7 +7,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
-    DateTime,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
@@ -23,12 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from app.db import metadata
-
-BYTEWISE = Text(collation="C")
-"""Text ordered by its bytes: what makes a namespace prefix a range."""
-
-TIME = DateTime(timezone=True)
+from app.db import BYTEWISE, TIME, metadata
 
 namespaces = Table(
     "namespaces",

@@ -3,7 +3,6 @@
 from sqlalchemy import (
     BigInteger,
     Column,
-    DateTime,
     ForeignKeyConstraint,
     Index,
     PrimaryKeyConstraint,
@@ -13,10 +12,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db import metadata
-
-BYTEWISE = Text(collation="C")
-TIME = DateTime(timezone=True)
+from app.db import BYTEWISE, TIME, metadata
 
 threads = Table(
     "threads",

@@ -1,8 +1,11 @@
 import json
 from datetime import UTC, datetime
 
+from app.config import Settings
 from app.jobs.job import State
 from app.managers.proposals.instructions import PROMPT_VERSION
+from app.providers.embeddings.fake import FakeEmbedder
+from app.resources import open_resources
 from tests.managers.extracting import Extracting, counts, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update
 
@@ -296,3 +299,18 @@ async def test_untouched_memories_are_returned_as_they_were(extracting: Extracti
         None,
     )
     assert (result["deleted"], result["counts"]) == ([], counts())
+
+
+async def test_nothing_is_deleted_beside_a_change_that_cannot_be_stored(
+    settings: Settings, embedder: FakeEmbedder
+) -> None:
+    small = settings.model_copy(update={"max_value_bytes": 1024})
+    async with open_resources(small, embedder=embedder) as opened:
+        extracting = Extracting(opened)
+        await extracting.put("home", "Ana lives in Porto.")
+        await extracting.put("pet", "Ana has a dog.")
+        extracting.model.script.append(calls(update("m1", LISBON * 60), delete("m2")))
+        result = await extracting.extract(manager={"enable_deletes": True})
+        assert result["counts"] == counts(rejected=2)
+        assert "may rest on it" in result["rejected"][1]["reason"]
+        assert await extracting.value("pet") == memory_value("Ana has a dog.")

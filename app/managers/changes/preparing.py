@@ -19,6 +19,8 @@ from app.store.schemas import PutItem, Source
 from app.store.service import ItemService
 from app.store.writes import Address, Delete, Write, Written
 
+_UNSAFE = "Another change of the job cannot be stored, and this one may rest on it."
+
 _SAID_IN = ("thread_id", "position", "message_ids")
 
 
@@ -64,7 +66,7 @@ class Preparer:
             else:
                 prepared.changes.append(change)
                 prepared.writes.append(write)
-        return prepared
+        return _without_deletes(prepared) if prepared.refused else prepared
 
     async def present(self, access: Access, addresses: Iterable[Address]) -> Mapping[Address, Row]:
         """Return the items as they are now."""
@@ -102,6 +104,18 @@ async def check_versions(
         found = locked[address].version if address in locked else None
         if found != version:
             raise PreconditionFailedError(address[1], found)
+
+
+def _without_deletes(prepared: Prepared) -> Prepared:
+    """Refuse the deletes, too: what they would end may have been meant to live on elsewhere."""
+    left = Prepared(refused=prepared.refused)
+    for change, write in zip(prepared.changes, prepared.writes, strict=True):
+        if change.action == "delete":
+            left.refused.append((change, _UNSAFE))
+        else:
+            left.changes.append(change)
+            left.writes.append(write)
+    return left
 
 
 def at_version(version: int | None) -> Precondition:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from fastapi import Request
 
 from app.auth.access import Access
-from app.db import Connection
+from app.db import Connection, Database
 from app.errors import InvalidRequestError
 from app.jobs import repository
 from app.jobs.errors import IdempotencyKeyReusedError
@@ -44,11 +44,17 @@ class Idempotent:
         sent = f"{request.method} {request.url.path}\n".encode() + await request.body()
         return cls(key, hashlib.sha256(sent).hexdigest())
 
-    async def known(self, connection: Connection, access: Access) -> Any:
-        """Return what was answered before, or None; a first look, which promises nothing."""
+    async def known(self, database: Database, access: Access) -> Any:
+        """Return what was answered before, or None; a first look, which promises nothing.
+
+        So a repeated request need not be prepared again: what that needs may be gone.
+        """
         if self.key is None:
             return None
-        answer = await repository.find_answer(connection, access.root, self.key, self.fingerprint)
+        async with database.connection(access.root) as connection:
+            answer = await repository.find_answer(
+                connection, access.root, self.key, self.fingerprint
+            )
         return None if answer is None else json.loads(answer)
 
     async def replayed(self, connection: Connection, access: Access) -> Any:

@@ -55,16 +55,12 @@ _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*("?)(\d+)\1(?:$|[,;\s])')
 async def submit(
     request: Request, access: Access, plan: Callable[[], Awaitable[NewJob]]
 ) -> Response:
-    """Store a job, and answer 202, or 200 with the job done where the client prefers to wait.
-
-    A repeated request is not planned again: what its plan needed may be gone.
-    """
+    """Store a job, and answer 202, or 200 with the job done where the client prefers to wait."""
     resources = resources_of(request)
     jobs = JobService.build(resources)
     seconds = wait_seconds(request)
     idempotent = await Idempotent.read(request)
-    async with resources.database.connection(access.root) as connection:
-        job_id = await idempotent.known(connection, access)
+    job_id = await idempotent.known(resources.database, access)
     if job_id is None:
         new = await plan()
         async with resources.database.transaction(access.root) as connection:

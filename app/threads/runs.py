@@ -52,6 +52,8 @@ class RunService:
 
     async def create(self, access: Access, body: CreateRun, idempotent: Idempotent) -> Any:
         """Submit a job that learns from a conversation without a thread."""
+        if (known := await idempotent.known(self._database, access)) is not None:
+            return known
         asked = await self._managers.plan_extract(access, await self._request(access, body))
         new = replace(asked, delay_seconds=body.after_seconds or 0.0)
         async with self._database.transaction(access.root) as connection:
@@ -66,6 +68,8 @@ class RunService:
         self, access: Access, thread_id: str, body: CreateRun, idempotent: Idempotent
     ) -> Any:
         """Add what is new in a conversation to its thread, and put off the thread's job."""
+        if (known := await idempotent.known(self._database, access)) is not None:
+            return known
         request = await self._request(access, body, thread_id)
         plan = with_place(await self._managers.extraction(access, request))
         arrival = Arrival(

@@ -49,6 +49,9 @@ class ThreadService:
         self, access: Access, thread_id: str, body: AppendMessages, idempotent: Idempotent
     ) -> dict[str, Any]:
         """Add messages, and see to it that memories are formed of them."""
+        known: dict[str, Any] | None = await idempotent.known(self._database, access)
+        if known is not None:
+            return known
         arrival = await self._arrival(access, thread_id, body)
         async with self._database.transaction(access.root) as connection:
             answer: dict[str, Any] | None = await idempotent.replayed(connection, access)

@@ -160,12 +160,19 @@ async def test_a_run_without_a_thread_is_a_job_of_its_own(client: httpx2.AsyncCl
 
 @pytest.mark.usefixtures("manager")
 async def test_the_same_idempotency_key_makes_one_run(client: httpx2.AsyncClient) -> None:
-    headers = {"Idempotency-Key": "k"}
-    for path in ("/v1/runs", "/v1/threads/t/runs"):
-        body = run_of(HUMAN)
+    paths = ("/v1/runs", "/v1/threads/t/runs")
+
+    async def created(path: str) -> dict[str, Any]:
         headers = {"Idempotency-Key": path}
-        runs = [(await client.post(path, json=body, headers=headers)).json() for _ in range(2)]
-        assert runs[0] == runs[1]
+        response = await client.post(path, json=run_of(HUMAN), headers=headers)
+        found: dict[str, Any] = response.json()
+        return found
+
+    first = [await created(path) for path in paths]
+    assert [await created(path) for path in paths] == first
+    (name,) = {run["assistant_id"] for run in first}
+    await client.delete(f"/v1/managers/{name}")
+    assert [await created(path) for path in paths] == first
 
 
 async def test_an_unknown_assistant_is_a_problem(client: httpx2.AsyncClient) -> None:

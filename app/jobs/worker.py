@@ -103,7 +103,7 @@ class JobWorker:
         except AppError as error:  # the lease runs out, and the job is taken up again
             detail = error.detail
             _logger.warning("the end of a job could not be written", job=held.job.id, why=detail)
-        except Exception:
+        except Exception:  # a mistake here is told, and must not end the worker
             _logger.exception("the end of a job could not be written", job=held.job.id)
         finally:
             self._held.discard(held)

@@ -35,7 +35,7 @@ class NamedLLM:
         self.name = name
 
     async def complete(self, request: Request) -> Completion:
-        raise NotImplementedError
+        raise AssertionError(f"planning asks no model, not even {request}")
 
     async def aclose(self) -> None: ...
 

@@ -5,6 +5,7 @@ from app.db import metadata
 from app.jobs.models import idempotent_requests, job_events, jobs, model_calls, workers
 from app.managers.models import consolidation_marks, job_changes, managers
 from app.passage_index import passage_indexes
+from app.prompts.models import prompt_labels, prompt_versions, prompts
 from app.store.models import item_usage, item_versions, items, namespaces, passages, terms
 from app.threads.models import thread_messages, threads
 
@@ -24,6 +25,9 @@ __all__ = [
     "namespaces",
     "passage_indexes",
     "passages",
+    "prompt_labels",
+    "prompt_versions",
+    "prompts",
     "terms",
     "thread_messages",
     "threads",

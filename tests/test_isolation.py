@@ -56,6 +56,9 @@ TABLES = (
     "consolidation_marks",
     "threads",
     "thread_messages",
+    "prompts",
+    "prompt_versions",
+    "prompt_labels",
 )
 SECRET = "the secret of "
 

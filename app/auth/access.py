@@ -29,6 +29,14 @@ class Grant:
         """Tell whether `verb` is granted on `labels`."""
         return verb in self.verbs and tuple(labels[: len(self.prefix)]) == self.prefix
 
+    def below(self, labels: Sequence[str]) -> "Grant | None":
+        """Return what is left of the grant for one who sees only what is below `labels`."""
+        if tuple(labels[: len(self.prefix)]) == self.prefix:
+            return Grant((), self.verbs)
+        if self.prefix[: len(labels)] == tuple(labels):
+            return Grant(self.prefix[len(labels) :], self.verbs)
+        return None
+
 
 ALL_GRANTED = (Grant((), frozenset(Verb)),)
 
@@ -54,6 +62,16 @@ class Access:
     def scope(self, labels: Sequence[str], verb: Verb) -> Range:
         """Return the range of stored namespaces at or below a caller's labels."""
         return stored_range(self.locate(labels, verb))
+
+    def may(self, verb: Verb) -> bool:
+        """Tell whether some grant gives a verb anywhere."""
+        return any(verb in grant.verbs for grant in self.grants)
+
+    def below(self, labels: Sequence[str]) -> "Access":
+        """Return the same caller confined to a namespace: labels are relative to it then."""
+        grants = (grant.below(labels) for grant in self.grants)
+        kept = tuple(grant for grant in grants if grant is not None)
+        return Access(self.actor, self.root + to_stored(labels), kept)
 
     def relative(self, namespace: str) -> list[str]:
         """Return a stored namespace as the caller knows it: without its root."""

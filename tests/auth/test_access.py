@@ -80,3 +80,16 @@ def test_what_is_refused_is_named() -> None:
     assert '["teams"]' in elsewhere.value.detail
     with pytest.raises(ForbiddenError, match="the whole store"):
         access.locate([], Verb.READ)
+
+
+@given(st.lists(grants, max_size=3), path, path, st.sampled_from(Verb))
+def test_one_who_is_confined_may_do_below_what_was_granted_there_and_sees_nothing_else(
+    given_grants: list[Grant], base: list[str], labels: list[str], verb: Verb
+) -> None:
+    access = Access("mk_1", to_stored(["root"]), tuple(given_grants))
+    confined = access.below(base)
+    assert confined.allows(labels, verb) == access.allows([*base, *labels], verb)
+    if confined.allows(labels, verb):
+        stored = confined.locate(labels, verb)
+        assert stored == access.locate([*base, *labels], verb)
+        assert confined.relative(stored) == labels

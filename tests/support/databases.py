@@ -18,7 +18,7 @@ _EMPTY = """
 DELETE FROM items; DELETE FROM item_usage; DELETE FROM namespaces; DELETE FROM item_versions;
 DELETE FROM api_keys; DELETE FROM passage_indexes; DELETE FROM jobs; DELETE FROM workers;
 DELETE FROM idempotent_requests; DELETE FROM managers; DELETE FROM consolidation_marks;
-DELETE FROM threads;
+DELETE FROM threads; DELETE FROM prompts;
 DO $$ DECLARE index_name text; BEGIN
     FOR index_name IN SELECT indexname FROM pg_indexes WHERE indexname LIKE 'passages_embedding_%'
     LOOP EXECUTE 'DROP INDEX ' || index_name; END LOOP;

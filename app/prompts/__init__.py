@@ -1,0 +1,1 @@
+"""The registry of prompts, and the jobs that improve them."""

@@ -1,0 +1,1 @@
+"""Tools for agents: memory that a model may call for."""

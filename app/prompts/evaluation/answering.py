@@ -1,0 +1,40 @@
+"""What a model answers to a case with a prompt as its system text."""
+
+from dataclasses import dataclass
+
+from app.managers.memories import Ask
+from app.prompts.evaluation.cases import Case
+from app.prompts.evaluation.filling import filled
+from app.providers.errors import BadRequestError
+from app.providers.llm.base import Completion, Request
+from app.schemas import UNSTORABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer; `problem` says why it is none, or not a whole one."""
+
+    text: str
+    problem: str | None = None
+
+
+async def answer(ask: Ask, prompt: str, case: Case) -> Answer:
+    """Return the answer; raises what `ask` raises, but for a request that is refused as such."""
+    request = Request(filled(prompt, case.variables), case.messages)
+    try:
+        completion = await ask(request, "answer")
+    except BadRequestError as error:
+        return Answer("", f"The provider refused the request: {_storable(str(error))}")
+    return Answer(_storable(completion.text).strip(), _problem(completion))
+
+
+def _problem(completion: Completion) -> str | None:
+    if completion.stop == "refusal":
+        return "The model refused to answer."
+    if completion.stop == "length":
+        return "The answer was cut off; it was too long."
+    return None if completion.text.strip() else "The model answered nothing."
+
+
+def _storable(text: str) -> str:
+    return UNSTORABLE.sub("\ufffd", text)

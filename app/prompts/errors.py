@@ -1,0 +1,86 @@
+"""What can go wrong with prompts."""
+
+from collections.abc import Mapping
+
+from app.errors import AppError, ConflictError, NotFoundError
+
+
+class PromptNotFoundError(NotFoundError):
+    """There is no such prompt under the key's root."""
+
+    code = "prompt_not_found"
+    title = "Prompt not found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f'There is no prompt "{name}". GET /v1/prompts lists them, '
+            "PUT /v1/prompts/{name} makes one."
+        )
+
+
+class PromptVersionNotFoundError(NotFoundError):
+    """The prompt never had that version."""
+
+    code = "prompt_version_not_found"
+    title = "Prompt version not found"
+
+    def __init__(self, name: str, version: int, newest: int) -> None:
+        has = "only version 1" if newest == 1 else f"versions 1 to {newest}"
+        super().__init__(f'The prompt "{name}" has no version {version}; it has {has}.')
+
+
+class PromptLabelNotFoundError(NotFoundError):
+    """No version of the prompt has that label."""
+
+    code = "prompt_label_not_found"
+    title = "Prompt label not found"
+
+    def __init__(self, name: str, label: str, known: Mapping[str, int]) -> None:
+        labels = ", ".join(f"{known_label} (version {known[known_label]})" for known_label in known)
+        super().__init__(
+            f'The prompt "{name}" has no label "{label}"; it has {labels or "none"}. '
+            "POST /v1/prompts/{name}/promote sets one."
+        )
+
+
+class PromptPreconditionError(AppError):
+    """If-Match or If-None-Match does not hold of a prompt."""
+
+    status = 412
+    code = "prompt_precondition_failed"
+    title = "Precondition failed"
+
+    def __init__(self, name: str, revision: int | None) -> None:
+        detail = (
+            f'there is no prompt "{name}". To create it, send no If-Match.'
+            if revision is None
+            else f'the prompt "{name}" is at revision {revision}. '
+            "Read it again and repeat the request with its ETag."
+        )
+        super().__init__(f"Nothing was changed: {detail}", revision=revision)
+
+
+class NothingToRollBackError(ConflictError):
+    """The label points to the first version that it ever pointed to."""
+
+    code = "nothing_to_roll_back"
+    title = "Nothing to roll back"
+
+    def __init__(self, name: str, label: str, version: int) -> None:
+        super().__init__(
+            f'The label "{label}" of the prompt "{name}" points to version {version}, and nowhere '
+            "before. Promote the version that you want."
+        )
+
+
+class TooManyLabelsError(ConflictError):
+    """The prompt has as many labels as one may have."""
+
+    code = "too_many_labels"
+    title = "Too many labels"
+
+    def __init__(self, name: str, most: int) -> None:
+        super().__init__(
+            f'The prompt "{name}" would have more than {most} labels. '
+            "Delete one: DELETE /v1/prompts/{name}/labels/{label}."
+        )

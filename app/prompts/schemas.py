@@ -1,0 +1,231 @@
+"""Bodies and answers of the routes of prompts."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+
+from app.managers.reading import matching
+from app.schemas import CLEAN, Number, Schema, storable
+
+PRODUCTION, CANDIDATE = "production", "candidate"
+
+MAX_TEXT_CHARACTERS = 200_000
+MAX_INSTRUCTIONS_CHARACTERS = 20_000
+MAX_ANALYSIS_CHARACTERS = 50_000
+MAX_LABELS = 50
+MAX_VERSION = 2**31 - 1
+MAX_PAGE = 200
+MAX_VERSIONS_PAGE = 100
+
+PROMPT_NAME = r"^[A-Za-z0-9._-]{1,128}$"
+LABEL = r"^[0-9]*[A-Za-z._-][A-Za-z0-9._-]*$"
+"""Not only digits: those are a version's number."""
+MAX_LABEL_CHARACTERS = 64
+VERSION_OR_LABEL = r"^[A-Za-z0-9._-]{1,64}$"
+
+
+def check_text(text: str) -> str:
+    """Return a prompt's text; ValueError when it is none, or cannot be stored."""
+    if not text.strip():
+        raise ValueError("is empty; a prompt has a text")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise ValueError(f"has {len(text):,} characters; a prompt has at most 200,000")
+    return storable(text)
+
+
+PromptName = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": PROMPT_NAME}, examples=["support"]),
+    matching(PROMPT_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-"'),
+]
+PromptText = Annotated[
+    str,
+    Field(
+        json_schema_extra={
+            "minLength": 1,
+            "maxLength": MAX_TEXT_CHARACTERS,
+            "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$",
+        }
+    ),
+    AfterValidator(check_text),
+]
+UpdateInstructions = Annotated[
+    str,
+    Field(max_length=MAX_INSTRUCTIONS_CHARACTERS, json_schema_extra=CLEAN),
+    AfterValidator(storable),
+]
+Analysis = Annotated[
+    str,
+    Field(max_length=MAX_ANALYSIS_CHARACTERS, json_schema_extra=CLEAN),
+    AfterValidator(storable),
+]
+Label = Annotated[
+    str,
+    Field(max_length=MAX_LABEL_CHARACTERS, json_schema_extra={"pattern": LABEL}),
+    matching(LABEL, 'a label of letters, digits, ".", "_" and "-", and not only of digits'),
+]
+VersionNumber = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+VersionOrLabel = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": VERSION_OR_LABEL}),
+    matching(VERSION_OR_LABEL, "a version's number or a label"),
+]
+
+
+def _label_or_version(version: int | None, info: ValidationInfo, label: str) -> int | None:
+    if version is not None and info.data.get(label) is not None:
+        raise ValueError(f"is given beside {label}; send one of them")
+    return version
+
+
+class PutPrompt(Schema):
+    """A prompt's whole next state."""
+
+    text: PromptText = Field(description="The prompt. The newest version's text adds no version.")
+    update_instructions: UpdateInstructions | None = Field(
+        None, description="What an optimiser has to keep to when it rewrites the text."
+    )
+    when_to_update: UpdateInstructions | None = Field(
+        None, description="In which cases an optimiser is to rewrite the text, and not another."
+    )
+    labels: Annotated[list[Label], Field(max_length=MAX_LABELS)] | None = Field(
+        None,
+        description="Labels that are to point to this text; absent: production where the prompt "
+        "is new, else none moves.",
+    )
+    analysis: Analysis | None = Field(
+        None, description="Why the text is what it is; kept with the version that it adds."
+    )
+
+
+class ReadPrompt(Schema):
+    """Which version to read; neither label nor version: the newest."""
+
+    label: Label | None = Field(None, description="The version that this label points to.")
+    version: VersionNumber | None = Field(None, description="The version of this number.")
+
+    @field_validator("version")
+    @classmethod
+    def _one_of_both(cls, version: int | None, info: ValidationInfo) -> int | None:
+        return _label_or_version(version, info, "label")
+
+
+class PromotePrompt(Schema):
+    """Which version a label is to point to."""
+
+    from_label: Label | None = Field(
+        None, description="The version that this label points to; absent, as version: candidate."
+    )
+    version: Annotated[VersionNumber, Number] | None = Field(
+        None, description="The version of this number."
+    )
+    label: Label | None = Field(None, description="The label to move; absent: production.")
+
+    @field_validator("version")
+    @classmethod
+    def _one_of_both(cls, version: int | None, info: ValidationInfo) -> int | None:
+        return _label_or_version(version, info, "from_label")
+
+
+class RollbackPrompt(Schema):
+    """Which label is to go back."""
+
+    label: Label | None = Field(None, description="Absent: production.")
+
+
+class ListPrompts(Schema):
+    """Which prompts to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = Field(
+        None, description="At most this many; absent: 100."
+    )
+    cursor: Annotated[str, Field(pattern=PROMPT_NAME)] | None = Field(
+        None, description="next_cursor of the page before."
+    )
+
+
+class ListVersions(Schema):
+    """Which versions of a prompt to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_VERSIONS_PAGE)] | None = Field(
+        None, description="At most this many; absent: 50."
+    )
+    cursor: VersionNumber | None = Field(None, description="next_cursor of the page before.")
+
+
+class DiffPrompt(Schema):
+    """Which two versions to compare."""
+
+    old: VersionOrLabel | None = Field(
+        None, alias="from", description="A version's number, or a label; absent: production."
+    )
+    new: VersionOrLabel | None = Field(
+        None,
+        alias="to",
+        description="A version's number, or a label; absent: candidate, or the newest version "
+        "where there is no candidate.",
+    )
+
+
+class Prompt(BaseModel):
+    """A prompt, with one of its versions."""
+
+    name: str = Field(description="What requests call it.")
+    version: int = Field(description="The version's number, counted from 1.")
+    text: str = Field(description="The version's text.")
+    labels: list[str] = Field(description="The labels that point to this version, by name.")
+    update_instructions: str | None = Field(description="What an optimiser has to keep to.")
+    when_to_update: str | None = Field(description="When an optimiser is to rewrite the text.")
+    based_on: int | None = Field(description="Number of the version that this one improves.")
+    analysis: str | None = Field(description="Why the text is what it is.")
+    actor: str = Field(description="The key that wrote the version, and the job if it was one.")
+    created_at: datetime = Field(description="When the version was written.")
+    updated_at: datetime = Field(description="When anything about the prompt was last changed.")
+
+
+class ListedPrompt(BaseModel):
+    """A prompt in a list, without its text."""
+
+    name: str = Field(description="What requests call it.")
+    newest: int = Field(description="Number of its newest version.")
+    labels: dict[str, int] = Field(description="Each label, with the version it points to.")
+    update_instructions: str | None = Field(description="What an optimiser has to keep to.")
+    when_to_update: str | None = Field(description="When an optimiser is to rewrite the text.")
+    created_at: datetime = Field(description="When the prompt was first written.")
+    updated_at: datetime = Field(description="When anything about it was last changed.")
+
+
+class PromptList(BaseModel):
+    """A page of prompts, by name."""
+
+    prompts: list[ListedPrompt] = Field(description="In the order of their names.")
+    next_cursor: str | None = Field(description="Send it as cursor for the next page; null: last.")
+
+
+class PromptVersion(BaseModel):
+    """A version in a list, without its text."""
+
+    version: int = Field(description="Its number, counted from 1.")
+    characters: int = Field(description="Length of its text.")
+    labels: list[str] = Field(description="The labels that point to it, by name.")
+    based_on: int | None = Field(description="Number of the version that this one improves.")
+    analysis: str | None = Field(description="Why the text is what it is.")
+    actor: str = Field(description="The key that wrote it, and the job if it was one.")
+    created_at: datetime = Field(description="When it was written.")
+
+
+class PromptVersionList(BaseModel):
+    """A page of a prompt's versions, newest first."""
+
+    versions: list[PromptVersion] = Field(description="Newest first.")
+    next_cursor: int | None = Field(description="Send it as cursor for the next page; null: last.")
+
+
+class PromptDiff(BaseModel):
+    """What one version says otherwise than another."""
+
+    name: str = Field(description="The prompt's name.")
+    from_version: int = Field(description="Number of the version to begin with.")
+    to_version: int = Field(description="Number of the version it is compared with.")
+    diff: str = Field(description="In unified form, by lines; empty: the texts are the same.")

@@ -1,0 +1,308 @@
+"""What may be done with prompts: reading and writing them, moving labels and back."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from asyncpg import Record
+
+from app.auth.access import Access, Verb
+from app.auth.errors import ForbiddenError
+from app.clock import Clock
+from app.db import Connection, Database
+from app.errors import InvalidRequestError
+from app.prompts import repository
+from app.prompts.errors import (
+    NothingToRollBackError,
+    PromptLabelNotFoundError,
+    PromptNotFoundError,
+    PromptPreconditionError,
+    PromptVersionNotFoundError,
+    TooManyLabelsError,
+)
+from app.prompts.repository import Change, Ref, Version
+from app.prompts.schemas import (
+    CANDIDATE,
+    MAX_LABELS,
+    MAX_VERSION,
+    PRODUCTION,
+    DiffPrompt,
+    ListPrompts,
+    ListVersions,
+    PromotePrompt,
+    PutPrompt,
+    ReadPrompt,
+    check_text,
+)
+from app.resources import Resources
+from app.store.preconditions import Precondition
+
+DEFAULT_PAGE = 100
+DEFAULT_VERSIONS_PAGE = 50
+
+
+class PromptService:
+    """Prompts on behalf of one caller.
+
+    They belong to the root of the caller's key. Reading takes `read` anywhere below it, adding a
+    version `write` and everything else `admin` on the whole of it.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the service from a process's resources."""
+        return cls(resources.database, resources.clock)
+
+    async def get(self, access: Access, name: str, query: ReadPrompt) -> Record:
+        """Return a prompt with one version; raises the errors of `read`."""
+        async with self._database.connection(access.root) as connection:
+            return await self.read(
+                connection, access, name, label=query.label, version=query.version
+            )
+
+    async def versions(
+        self, access: Access, name: str, query: ListVersions
+    ) -> tuple[list[Record], int | None, int]:
+        """Return a page of versions, newest first, the cursor of the next, and the revision.
+
+        Raises PromptNotFoundError.
+        """
+        limit = query.limit or DEFAULT_VERSIONS_PAGE
+        before = query.cursor or MAX_VERSION
+        async with self._database.connection(access.root) as connection:
+            head = await self.read(connection, access, name)
+            rows = await repository.find_versions(
+                connection, Ref(access.root, name), before=before, limit=limit + 1
+            )
+        cursor = rows[limit - 1]["version"] if len(rows) > limit else None
+        return rows[:limit], cursor, head["revision"]
+
+    async def list(self, access: Access, query: ListPrompts) -> tuple[list[Record], str | None]:
+        """Return a page of prompts by name, and the cursor of the next."""
+        _check_may_read(access)
+        limit = query.limit or DEFAULT_PAGE
+        async with self._database.connection(access.root) as connection:
+            rows = await repository.find_page(
+                connection, access.root, after=query.cursor or "", limit=limit + 1
+            )
+        return rows[:limit], rows[limit - 1]["name"] if len(rows) > limit else None
+
+    async def pair(self, access: Access, name: str, query: DiffPrompt) -> tuple[Record, Record]:
+        """Return a prompt with the two versions that are to be compared."""
+        async with self._database.connection(access.root) as connection:
+            old = await self._read_ref(connection, access, name, query.old or PRODUCTION)
+            if query.new is not None:
+                return old, await self._read_ref(connection, access, name, query.new)
+            try:
+                return old, await self._read_ref(connection, access, name, CANDIDATE)
+            except PromptLabelNotFoundError:
+                return old, await self.read(connection, access, name)
+
+    async def put(
+        self, access: Access, name: str, body: PutPrompt, precondition: Precondition
+    ) -> tuple[Record, bool]:
+        """Write a prompt's whole next state; return it, and whether it is new."""
+        ref, change = self._admin(access, name)
+        async with self._changing(ref, precondition) as connection:
+            row = await repository.find(connection, ref)
+            await _write(connection, ref, row, body, change)
+            return _present(await repository.find(connection, ref), name), row is None
+
+    async def move_label(
+        self, access: Access, name: str, body: PromotePrompt, precondition: Precondition
+    ) -> Record:
+        """Let a label point to a version; return the prompt with that version."""
+        ref, _ = self._admin(access, name)
+        label = body.label or PRODUCTION
+        source = body.from_label or (CANDIDATE if body.version is None else None)
+        async with self._changing(ref, precondition) as connection:
+            row = await self.read(connection, access, name, label=source, version=body.version)
+            await self.promote(connection, access, name, version=row["version"], label=label)
+            return await self.read(connection, access, name, label=label)
+
+    async def roll_back(
+        self, access: Access, name: str, label: str, precondition: Precondition
+    ) -> Record:
+        """Let a label point to where it pointed before; return the prompt with that version.
+
+        Raises NothingToRollBackError.
+        """
+        ref, change = self._admin(access, name)
+        async with self._changing(ref, precondition) as connection:
+            row = await self.read(connection, access, name, label=label)
+            if not await repository.point_back(connection, ref, label, change):
+                raise NothingToRollBackError(name, label, row["version"])
+            await repository.touch(connection, ref, row["newest"], change)
+            return await self.read(connection, access, name, label=label)
+
+    async def delete_label(
+        self, access: Access, name: str, label: str, precondition: Precondition
+    ) -> None:
+        """Remove a label, whether or not it exists."""
+        ref, change = self._admin(access, name)
+        async with self._changing(ref, precondition) as connection:
+            if await repository.delete_label(connection, ref, label):
+                row = _present(await repository.find(connection, ref), name)
+                await repository.touch(connection, ref, row["newest"], change)
+
+    async def delete(self, access: Access, name: str, precondition: Precondition) -> None:
+        """Remove a prompt with all its versions, whether or not it exists."""
+        ref, _ = self._admin(access, name)
+        async with self._changing(ref, precondition) as connection:
+            await repository.delete(connection, ref)
+
+    async def read(
+        self,
+        connection: Connection,
+        access: Access,
+        name: str,
+        *,
+        label: str | None = None,
+        version: int | None = None,
+    ) -> Record:
+        """Return a prompt with the version asked for, or its newest.
+
+        Raises PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError.
+        """
+        _check_may_read(access)
+        ref = Ref(access.root, name)
+        row = _present(await repository.find(connection, ref, label=label, version=version), name)
+        if row["version"] is not None:
+            return row
+        if label is not None:
+            known = await repository.find_labels(connection, ref)
+            raise PromptLabelNotFoundError(name, label, known)
+        raise PromptVersionNotFoundError(name, version or 0, row["newest"])
+
+    async def add_version(
+        self,
+        connection: Connection,
+        access: Access,
+        name: str,
+        text: str,
+        *,
+        based_on: int | None,
+        analysis: str | None,
+    ) -> int:
+        """Add a version in the caller's transaction, and let `candidate` point to it.
+
+        Returns its number; that of the newest version when it has this text. Nobody else changes
+        the prompt before the transaction's end; who changes several takes them by name, or two
+        wait for each other. Raises PromptNotFoundError, and InvalidRequestError for a text that
+        no prompt can have.
+        """
+        access.locate([], Verb.WRITE)
+        _check_text(text)
+        ref, change = Ref(access.root, name), self._change(access)
+        await repository.lock(connection, ref)
+        row = _present(await repository.find(connection, ref), name)
+        number = int(row["newest"])
+        is_new = text != row["text"]
+        if is_new:
+            number += 1
+            version = Version(number, text, based_on, analysis)
+            await repository.add_version(connection, ref, version, change)
+        if await _point(connection, ref, CANDIDATE, number, change) or is_new:
+            await repository.touch(connection, ref, number, change)
+        return number
+
+    async def promote(
+        self,
+        connection: Connection,
+        access: Access,
+        name: str,
+        *,
+        version: int,
+        label: str = PRODUCTION,
+    ) -> None:
+        """Let a label point to a version in the caller's transaction.
+
+        Raises PromptNotFoundError and PromptVersionNotFoundError.
+        """
+        access.locate([], Verb.ADMIN)
+        ref, change = Ref(access.root, name), self._change(access)
+        await repository.lock(connection, ref)
+        row = await self.read(connection, access, name, version=version)
+        if await _point(connection, ref, label, version, change):
+            await repository.touch(connection, ref, row["newest"], change)
+
+    async def _read_ref(
+        self, connection: Connection, access: Access, name: str, version_or_label: str
+    ) -> Record:
+        if not version_or_label.isdecimal():
+            return await self.read(connection, access, name, label=version_or_label)
+        number = min(int(version_or_label), MAX_VERSION)
+        return await self.read(connection, access, name, version=number)
+
+    def _admin(self, access: Access, name: str) -> tuple[Ref, Change]:
+        access.locate([], Verb.ADMIN)
+        return Ref(access.root, name), self._change(access)
+
+    def _change(self, access: Access) -> Change:
+        return Change(access.actor, self._clock.now())
+
+    @asynccontextmanager
+    async def _changing(self, ref: Ref, precondition: Precondition) -> AsyncIterator[Connection]:
+        """Lend a connection for a change; raises PromptPreconditionError."""
+        async with self._database.transaction(ref.root) as connection:
+            await repository.lock(connection, ref)
+            if precondition:
+                row = await repository.find(connection, ref)
+                revision = None if row is None else row["revision"]
+                if not precondition.holds(revision):
+                    raise PromptPreconditionError(ref.name, revision)
+            yield connection
+
+
+async def _write(
+    connection: Connection, ref: Ref, row: Record | None, body: PutPrompt, change: Change
+) -> None:
+    """Bring a prompt, or one that is not there yet, into the state that a request asks for."""
+    instructions = (body.update_instructions, body.when_to_update)
+    newest = 0 if row is None else row["newest"]
+    is_new_text = row is None or row["text"] != body.text
+    labels = ([PRODUCTION] if row is None else []) if body.labels is None else body.labels
+    if (
+        row is not None
+        and not is_new_text
+        and instructions == (row["update_instructions"], row["when_to_update"])
+        and set(labels) <= set(row["labels"])
+    ):
+        return
+    number = newest + is_new_text
+    await repository.write(connection, ref, number, instructions, change)
+    if is_new_text:
+        version = Version(number, body.text, analysis=body.analysis)
+        await repository.add_version(connection, ref, version, change)
+    for label in labels:
+        await _point(connection, ref, label, number, change)
+
+
+async def _point(connection: Connection, ref: Ref, label: str, number: int, change: Change) -> bool:
+    """Let a label point to a version; False when it does already. Raises TooManyLabelsError."""
+    moved = await repository.point(connection, ref, label, number, change)
+    if moved and len(await repository.find_labels(connection, ref)) > MAX_LABELS:
+        raise TooManyLabelsError(ref.name, MAX_LABELS)
+    return moved
+
+
+def _check_text(text: str) -> None:
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"The text {error}.", field="text") from error
+
+
+def _check_may_read(access: Access) -> None:
+    if not access.may(Verb.READ):
+        raise ForbiddenError(access.actor, Verb.READ, [])
+
+
+def _present(row: Record | None, name: str) -> Record:
+    if row is None:
+        raise PromptNotFoundError(name)
+    return row

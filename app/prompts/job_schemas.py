@@ -1,0 +1,233 @@
+"""Body of the route that submits jobs to improve prompts."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from app.managers.reading import by_json_type, storable_json
+from app.managers.schemas import (
+    MAX_MESSAGES,
+    MAX_VARIABLES,
+    ConversationMessage,
+    Instructions,
+    ModelName,
+)
+from app.prompts.optimizing.base import Feedback
+from app.prompts.optimizing.config import (
+    DEFAULT_MAX_REFLECTION_STEPS,
+    DEFAULT_MIN_REFLECTION_STEPS,
+    OptimizerConfig,
+)
+from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
+from app.schemas import Flag, Number, Real, Schema
+from app.store.schemas import MAX_INTEGER
+from app.threads.schemas import ThreadId
+
+MAX_PROMPTS = 20
+MAX_TRAJECTORIES = 100
+MAX_CASES = 50
+MAX_REFLECTION_STEPS = 10
+
+Position = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
+Steps = Annotated[int, Field(le=MAX_REFLECTION_STEPS), Number]
+
+
+def _no_list(entry: object) -> object:
+    if isinstance(entry, list | tuple):
+        # LangMem takes such lists for pairs of a conversation and its feedback.
+        raise ValueError(  # noqa: TRY004  # pydantic's
+            'is a list; send an object such as {"messages": […], "feedback": …}'
+        )
+    return entry
+
+
+class PromptToOptimize(Schema):
+    """A prompt to improve: a stored one, or one that comes with its text."""
+
+    name: PromptName = Field(description="A stored prompt's, or any where there is a text.")
+    text: PromptText | None = Field(
+        None, description="The prompt itself; nothing is stored then. Absent: the stored text."
+    )
+    update_instructions: UpdateInstructions | None = Field(
+        None, description="What the new text has to keep to; absent: what is stored."
+    )
+    when_to_update: UpdateInstructions | None = Field(
+        None, description="When this prompt is the one to change; absent: what is stored."
+    )
+    label: Label | None = Field(
+        None,
+        description="The version to improve; absent: production, else the newest version.",
+    )
+    version: Annotated[VersionNumber, Number] | None = Field(
+        None, description="The version to improve, by its number."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_text(self) -> Self:
+        given = [name for name in ("text", "label", "version") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"has {given[0]} and {given[1]}; send one of them")
+        return self
+
+
+class OptimizerOptions(Schema):
+    """How the optimiser works, in LangMem's words."""
+
+    max_reflection_steps: Annotated[Steps, Field(ge=1)] | None = Field(
+        None, description=f"At most this many; absent: {DEFAULT_MAX_REFLECTION_STEPS}."
+    )
+    min_reflection_steps: Annotated[Steps, Field(ge=0)] | None = Field(
+        None, description=f"At least this many; absent: {DEFAULT_MIN_REFLECTION_STEPS}."
+    )
+    gradient_prompt: Instructions | None = Field(
+        None, description="Asks what went wrong, instead of memoryd's own text; kind gradient."
+    )
+    metaprompt: Instructions | None = Field(
+        None, description="Asks for the new text, instead of memoryd's own text."
+    )
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Self:
+        config = self.config()
+        if config.min_reflection_steps > config.max_reflection_steps:
+            raise ValueError(
+                f"has min_reflection_steps {config.min_reflection_steps}, which is more than "
+                f"max_reflection_steps {config.max_reflection_steps}; lower the first"
+            )
+        return self
+
+    def config(self) -> OptimizerConfig:
+        """Return the options with every default filled in."""
+        return OptimizerConfig(**self.model_dump(exclude_none=True))
+
+
+class GivenFeedback(BaseModel):
+    """What somebody thought of a conversation; further members are shown to the model, too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    score: Real | None = Field(None, description="On any scale; more is better.")
+    comment: Instructions | None = Field(None, description="In words.")
+    edited_answer: Instructions | None = Field(
+        None, description="What the answer should have been."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        storable_json(self.model_dump())
+        return self
+
+    def as_feedback(self) -> Feedback:
+        """Return what optimisers take."""
+        more: dict[str, Any] | None = self.model_extra or None
+        return Feedback(self.score, self.comment, self.edited_answer, more)
+
+
+FeedbackText = Annotated[Instructions, Field(title="FeedbackText")]
+
+
+class GivenTrajectory(Schema):
+    """A conversation that was held with the prompts, and what was thought of it."""
+
+    messages: (
+        Annotated[list[ConversationMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None
+    ) = Field(None, description="The conversation.")
+    thread_id: ThreadId | None = Field(None, description="A thread, instead of messages.")
+    first: Position | None = Field(
+        None, description="Position in the thread of the first message to read; absent: 0."
+    )
+    last: Position | None = Field(
+        None, description="Position of the last one; absent: the last there is by now."
+    )
+    feedback: (
+        Annotated[FeedbackText | GivenFeedback, by_json_type(FeedbackText, GivenFeedback)] | None
+    ) = Field(None, description="What was thought of it, in words or as an object.")
+
+    @model_validator(mode="after")
+    def _is_one_conversation(self) -> Self:
+        if (self.messages is None) == (self.thread_id is None):
+            raise ValueError("needs either messages or thread_id; send one of them")
+        if self.messages is not None and (self.first is not None or self.last is not None):
+            raise ValueError("has positions, which are a thread's; send a part of the messages")
+        if self.last is not None and self.last < (self.first or 0):
+            raise ValueError("has a last position before the first; exchange them")
+        return self
+
+
+class EvaluationCase(Schema):
+    """A conversation that waits for an answer, and what a good one does."""
+
+    messages: list[ConversationMessage] = Field(
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="From the user's first message to the one that is to be answered; the "
+        "prompt is the system text.",
+    )
+    expected: Annotated[Instructions, Field(min_length=1)] = Field(
+        description="What a good answer does, in words: the judge's measure."
+    )
+    variables: (
+        Annotated[dict[str, Instructions], Field(max_length=MAX_VARIABLES, title="Variables")]
+        | None
+    ) = Field(None, description="What the placeholders of the prompt stand for in this case.")
+    prompt: PromptName | None = Field(
+        None, description="The prompt that the case is about; absent: every prompt."
+    )
+
+
+class EvaluationRequest(Schema):
+    """Cases that decide whether a new text is better."""
+
+    cases: Annotated[list[EvaluationCase], Field(min_length=1, max_length=MAX_CASES)] = Field(
+        description="Each is answered with the old and with the new text."
+    )
+    model: ModelName | None = Field(
+        None, description="Answers, as the prompt's own model would; absent: the server's."
+    )
+    judge: ModelName | None = Field(
+        None, description="Compares the answers; absent: the server's model."
+    )
+    margin: Annotated[Real, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="The share of all cases by which wins have to exceed losses; absent: 0.1.",
+    )
+    promote: Flag | None = Field(
+        None, description="Let production point to a new text that won; absent: true."
+    )
+
+
+class OptimizePrompt(Schema):
+    """Prompts, and the conversations that they are to be improved by."""
+
+    prompt: PromptToOptimize | None = Field(None, description="The only prompt.")
+    prompts: (
+        Annotated[list[PromptToOptimize], Field(min_length=1, max_length=MAX_PROMPTS)] | None
+    ) = Field(None, description="Several: those that the conversations concern are improved.")
+    kind: Literal["gradient", "metaprompt", "prompt_memory"] | None = Field(
+        None, description="How the new text comes about; absent: gradient."
+    )
+    config: OptimizerOptions | None = Field(None, description="Settings of the kind.")
+    model: ModelName | None = Field(
+        None, description="Improves the prompts; absent: the server's MEMORYD_LLM."
+    )
+    trajectories: Annotated[
+        list[Annotated[GivenTrajectory, BeforeValidator(_no_list)]],
+        Field(max_length=MAX_TRAJECTORIES),
+    ] = Field(description="Empty: no change is warranted, and no model is asked.")
+    evaluation: EvaluationRequest | None = Field(
+        None, description="The gate before production; absent: new texts are candidates only."
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.prompt is None) == (self.prompts is None):
+            raise ValueError("needs either prompt or prompts; send one of them")
+        names = [prompt.name for prompt in self.all_prompts]
+        if again := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f'has two prompts called "{min(again)}"; give each another name')
+        return self
+
+    @property
+    def all_prompts(self) -> list[PromptToOptimize]:
+        """The prompts to improve, be it one."""
+        return [self.prompt] if self.prompt is not None else self.prompts or []

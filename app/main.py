@@ -19,6 +19,7 @@ from app.logging import configure_logging
 from app.managers.changes.router import router as review_router
 from app.managers.job_router import router as manager_jobs_router
 from app.managers.router import router as managers_router
+from app.prompts.router import router as prompts_router
 from app.providers.embeddings.base import Embedder
 from app.requests import BodyLimit, RequestContext
 from app.resources import open_resources
@@ -42,6 +43,7 @@ ROUTERS = (
     review_router,
     jobs_router,
     managers_router,
+    prompts_router,
     threads_router,
 )
 

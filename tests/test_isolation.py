@@ -241,10 +241,11 @@ async def test_other_tenants_items_cannot_be_addressed(world: World, clock: Froz
 
 
 async def submit(tenant: Tenant) -> str:
-    """Store a manager, begin a thread and submit a job; return the job's id."""
+    """Store a manager and a prompt, begin a thread and submit a job; return the job's id."""
     call, text = tenant.store.call, tenant.text(["users"])
     config = {"namespace": ["users"], "strategy": "verbatim", "instructions": text}
     await call("PUT", "/v1/managers/notes", status=201, json=config)
+    await call("PUT", "/v1/prompts/support", status=201, json={"text": text})
     body = {"manager": "notes", "messages": [{"role": "user", "content": text}]}
     await call("POST", "/v1/threads/chat/messages", status=202, json=body)
     headers = {"Idempotency-Key": "same-for-all"}
@@ -259,19 +260,25 @@ JOB_ROUTES = [
     *(("POST", f"/{verb}") for verb in ("cancel", "retry", "apply", "discard", "undo")),
 ]
 
+SEEN = (
+    "/v1/managers",
+    "/v1/threads/chat/messages",
+    "/v1/prompts/support",
+    "/v1/prompts",
+    "/v1/threads/chat",
+)
+
 
 @pytest.mark.slow
-async def test_managers_threads_and_jobs_are_seen_from_inside_the_root_alone(world: World) -> None:
+async def test_what_is_not_an_item_is_seen_from_inside_the_root_alone(world: World) -> None:
     jobs = {tuple(tenant.root): await submit(tenant) for tenant in world.tenants}
     assert len(set(jobs.values())) == len(world.tenants)
     for tenant in world.tenants:
         before = await world.rows(outside=tenant)
-        seen = [
-            (await tenant.store.call("GET", path, status=200)).json()
-            for path in ("/v1/managers", "/v1/threads/chat/messages", "/v1/threads/chat")
-        ]
-        assert secrets(seen) == [tenant.text(["users"])] * 2
-        assert seen[2]["namespace"] == ["users"]
+        seen = [(await tenant.store.call("GET", path, status=200)).json() for path in SEEN]
+        assert secrets(seen) == [tenant.text(["users"])] * 3
+        assert seen[-1]["namespace"] == ["users"]
+        assert [prompt["labels"] for prompt in seen[-2]["prompts"]] == [{"production": 1}]
         listed = (await tenant.store.call("GET", "/v1/jobs", status=200)).json()["jobs"]
         inside = {
             job: root for root, job in jobs.items() if list(root[: len(tenant.root)]) == tenant.root
@@ -288,6 +295,8 @@ async def test_managers_threads_and_jobs_are_seen_from_inside_the_root_alone(wor
             ("POST", "/v1/threads/chat/flush", 202),
             ("DELETE", "/v1/threads/chat", 204),
             ("DELETE", "/v1/managers/notes", 204),
+            ("DELETE", "/v1/prompts/support/labels/production", 204),
+            ("DELETE", "/v1/prompts/support", 204),
         ):
             await tenant.store.call(method, path, status=status)
         assert await world.rows(outside=tenant) == before
@@ -465,7 +474,7 @@ def inserts(namespace: str, key: str) -> dict[str, str]:
 
 
 def job_inserts(namespace: str, key: str) -> dict[str, str]:
-    """Return a statement for each table of jobs, managers and threads."""
+    """Return a statement for each table of jobs, managers, threads and prompts."""
     job = f"md5('{namespace}{key}'), '{namespace}'"
     return {
         "jobs": "INSERT INTO jobs (id, namespace, root, actor, grants, kind, state, request, "
@@ -489,6 +498,20 @@ def job_inserts(namespace: str, key: str) -> dict[str, str]:
         "thread_messages": "INSERT INTO thread_messages (root, thread_id, position, namespace, "
         f"message_id, message, created_at) VALUES ('{namespace}', '{key}', 1, '{namespace}', "
         "'m', '{}', now())",
+        **prompt_inserts(namespace, key),
+    }
+
+
+def prompt_inserts(namespace: str, key: str) -> dict[str, str]:
+    """Return a statement for each table of prompts."""
+    prompt = f"'{namespace}', '{key}'"
+    return {
+        "prompts": "INSERT INTO prompts (namespace, name, revision, newest, created_at, "
+        f"updated_at) VALUES ({prompt}, 1, 1, now(), now())",
+        "prompt_versions": "INSERT INTO prompt_versions (namespace, name, number, text, actor, "
+        f"created_at) VALUES ({prompt}, 1, 'Be brief.', 'somebody', now())",
+        "prompt_labels": "INSERT INTO prompt_labels (namespace, name, label, number, earlier, "
+        f"actor, moved_at) VALUES ({prompt}, 'production', 1, '{{}}', 'somebody', now())",
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from app.db import Row
+from app.prompts.diff import unified_diff
 
 _PROMPT = (
     "name",
@@ -36,3 +37,14 @@ def listed(row: Row) -> dict[str, Any]:
 def version(row: Row) -> dict[str, Any]:
     """Return a version of a list as members of JSON."""
     return {name: row[name] for name in _VERSION}
+
+
+def diff(old: Row, new: Row) -> dict[str, Any]:
+    """Return what one version of a prompt says otherwise than another as members of JSON."""
+    names = [f"{row['name']} (version {row['version']})" for row in (old, new)]
+    return {
+        "name": new["name"],
+        "from_version": old["version"],
+        "to_version": new["version"],
+        "diff": unified_diff(old["text"], new["text"], *names),
+    }

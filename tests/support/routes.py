@@ -66,6 +66,12 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         Verb.JOBS,
         {"json": {"messages": [["user", "I love ramen."]], "max_tokens": 1000}},
     ),
+    "optimize_prompt": (
+        "POST",
+        "/v1/jobs/optimize-prompt",
+        Verb.JOBS,
+        {"json": {"prompt": {"name": "support", "text": "Help."}, "trajectories": []}},
+    ),
     "append_messages": (
         "POST",
         "/v1/threads/chat/messages",
@@ -79,9 +85,20 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         },
     ),
     "list_jobs": ("GET", "/v1/jobs", Verb.JOBS, {"params": {"namespace": "users"}}),
+    "put_prompt": ("PUT", "/v1/prompts/support", Verb.ADMIN, {"json": {"text": "Be brief."}}),
+    "promote_prompt": ("POST", "/v1/prompts/support/promote", Verb.ADMIN, {"json": {"version": 1}}),
+    "get_prompt": ("GET", "/v1/prompts/support", Verb.READ, {"params": {"label": "production"}}),
+    "list_prompts": ("GET", "/v1/prompts", Verb.READ, {}),
+    "list_prompt_versions": ("GET", "/v1/prompts/support/versions", Verb.READ, {}),
+    "diff_prompt": ("GET", "/v1/prompts/support/diff", Verb.READ, {}),
+    "delete_prompt_label": ("DELETE", "/v1/prompts/support/labels/beta", Verb.ADMIN, {}),
+    "delete_prompt": ("DELETE", "/v1/prompts/support", Verb.ADMIN, {}),
     "delete_manager": ("DELETE", "/v1/managers/notes", Verb.ADMIN, {}),
 }
 """In an order in which each succeeds after those before it."""
+
+ANYWHERE = {"get_prompt", "list_prompts", "list_prompt_versions", "diff_prompt"}
+"""Those that take their verb in whichever namespace it is granted."""
 
 _RUN = {
     "assistant_id": "notes",
@@ -110,6 +127,7 @@ HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "apply_job": ("POST", "/v1/jobs/job_0/apply", "job_not_found", {}),
     "discard_job": ("POST", "/v1/jobs/job_0/discard", "job_not_found", {}),
     "undo_job": ("POST", "/v1/jobs/job_0/undo", "job_not_found", {}),
+    "rollback_prompt": ("POST", "/v1/prompts/none/rollback", "prompt_not_found", {"json": {}}),
 }
 """Routes about a thing that must be there, and what is said (404) to those who do not see it."""
 

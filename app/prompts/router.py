@@ -1,0 +1,220 @@
+"""HTTP routes of prompts."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.auth.dependencies import AccessDep
+from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.db import DatabaseUnavailableError
+from app.dependencies import resources_of
+from app.errors import InvalidRequestError
+from app.problems import problem_responses
+from app.prompts import encoding
+from app.prompts.errors import (
+    NothingToRollBackError,
+    PromptLabelNotFoundError,
+    PromptNotFoundError,
+    PromptPreconditionError,
+    PromptVersionNotFoundError,
+    TooManyLabelsError,
+)
+from app.prompts.schemas import (
+    PRODUCTION,
+    DiffPrompt,
+    Label,
+    ListPrompts,
+    ListVersions,
+    PromotePrompt,
+    Prompt,
+    PromptDiff,
+    PromptList,
+    PromptName,
+    PromptVersionList,
+    PutPrompt,
+    ReadPrompt,
+    RollbackPrompt,
+)
+from app.prompts.service import PromptService
+from app.queries import query_parameters, read_query
+from app.responses import json_response
+from app.store.preconditions import Precondition, etag
+from app.store.router import PRECONDITION, precondition_of
+
+ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
+READS = (*ALWAYS, PromptNotFoundError, PromptPreconditionError)
+CHANGES = (*ALWAYS, PromptPreconditionError)
+MISSING = (PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError)
+
+ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The prompt's revision."}}
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": ETAG},
+    304: {"description": "The prompt is still at the ETag given in If-None-Match"},
+}
+
+Name = Annotated[PromptName, Path(description="Name of the prompt.")]
+
+router = APIRouter(prefix="/prompts", tags=["prompts"])
+
+
+def service_of(request: Request) -> PromptService:
+    """Return the prompts of the process that serves a request."""
+    return PromptService.build(resources_of(request))
+
+
+def _read(request: Request, name: str, revision: int, members: Any) -> Response:
+    """Answer a read, or say that the reader has this revision; PromptPreconditionError."""
+    precondition = precondition_of(request)
+    if precondition.holds(revision):
+        return json_response(members, {"ETag": etag(revision)})
+    if not Precondition(if_match=precondition.if_match).holds(revision):
+        raise PromptPreconditionError(name, revision)
+    return Response(status_code=304, headers={"ETag": etag(revision)})
+
+
+def _changed(row: Any, status: int = 200) -> Response:
+    return json_response(encoding.prompt(row), {"ETag": etag(row["revision"])}, status)
+
+
+@router.put(
+    "/{name}",
+    operation_id="put_prompt",
+    openapi_extra={"parameters": PRECONDITION},
+    summary="Write a prompt's whole next state; another text becomes a new version",
+    response_model=Prompt,
+    responses={
+        200: {"description": "Replaced", "headers": ETAG},
+        201: {"model": Prompt, "description": "Created", "headers": ETAG},
+        **problem_responses(*CHANGES, TooManyLabelsError),
+    },
+)
+async def put_prompt(request: Request, name: Name, body: PutPrompt, access: AccessDep) -> Response:
+    row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
+    return _changed(row, 201 if is_new else 200)
+
+
+@router.get(
+    "/{name}",
+    operation_id="get_prompt",
+    openapi_extra={"parameters": [*query_parameters(ReadPrompt), *PRECONDITION]},
+    summary="Read a prompt: the newest version, or the one of a label or number",
+    response_model=Prompt,
+    responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
+)
+async def get_prompt(request: Request, name: Name, access: AccessDep) -> Response:
+    query = read_query(ReadPrompt, request)
+    row = await service_of(request).get(access, name, query)
+    return _read(request, name, row["revision"], encoding.prompt(row))
+
+
+@router.get(
+    "",
+    operation_id="list_prompts",
+    openapi_extra={"parameters": query_parameters(ListPrompts)},
+    summary="List prompts by name, with where their labels point",
+    response_model=PromptList,
+    responses=problem_responses(*ALWAYS),
+)
+async def list_prompts(request: Request, access: AccessDep) -> Response:
+    query = read_query(ListPrompts, request)
+    rows, cursor = await service_of(request).list(access, query)
+    prompts = [encoding.listed(row) for row in rows]
+    return json_response({"prompts": prompts, "next_cursor": cursor})
+
+
+@router.get(
+    "/{name}/versions",
+    operation_id="list_prompt_versions",
+    openapi_extra={"parameters": [*query_parameters(ListVersions), *PRECONDITION]},
+    summary="List a prompt's versions without their texts, newest first",
+    response_model=PromptVersionList,
+    responses={**UNCHANGED, **problem_responses(*READS)},
+)
+async def list_prompt_versions(request: Request, name: Name, access: AccessDep) -> Response:
+    query = read_query(ListVersions, request)
+    rows, cursor, revision = await service_of(request).versions(access, name, query)
+    members = {"versions": [encoding.version(row) for row in rows], "next_cursor": cursor}
+    return _read(request, name, revision, members)
+
+
+@router.get(
+    "/{name}/diff",
+    operation_id="diff_prompt",
+    openapi_extra={"parameters": [*query_parameters(DiffPrompt), *PRECONDITION]},
+    summary="Compare two versions of a prompt",
+    response_model=PromptDiff,
+    responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
+)
+async def diff_prompt(request: Request, name: Name, access: AccessDep) -> Response:
+    query = read_query(DiffPrompt, request)
+    old, new = await service_of(request).pair(access, name, query)
+    return _read(request, name, new["revision"], encoding.diff(old, new))
+
+
+@router.post(
+    "/{name}/promote",
+    operation_id="promote_prompt",
+    openapi_extra={"parameters": PRECONDITION},
+    summary="Let a label, such as production, point to a version, such as the candidate",
+    response_model=Prompt,
+    responses={
+        200: {"headers": ETAG},
+        **problem_responses(*CHANGES, *MISSING, TooManyLabelsError),
+    },
+)
+async def promote_prompt(
+    request: Request, name: Name, body: PromotePrompt, access: AccessDep
+) -> Response:
+    precondition = precondition_of(request)
+    return _changed(await service_of(request).move_label(access, name, body, precondition))
+
+
+@router.post(
+    "/{name}/rollback",
+    operation_id="rollback_prompt",
+    openapi_extra={"parameters": PRECONDITION},
+    summary="Let a label point to where it pointed before",
+    response_model=Prompt,
+    responses={
+        200: {"headers": ETAG},
+        **problem_responses(
+            *CHANGES, PromptNotFoundError, PromptLabelNotFoundError, NothingToRollBackError
+        ),
+    },
+)
+async def rollback_prompt(
+    request: Request, name: Name, body: RollbackPrompt, access: AccessDep
+) -> Response:
+    label, precondition = body.label or PRODUCTION, precondition_of(request)
+    return _changed(await service_of(request).roll_back(access, name, label, precondition))
+
+
+@router.delete(
+    "/{name}/labels/{label}",
+    operation_id="delete_prompt_label",
+    openapi_extra={"parameters": PRECONDITION},
+    summary="Remove a label, whether or not it exists; the version it points to stays",
+    status_code=204,
+    responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
+)
+async def delete_prompt_label(
+    request: Request,
+    name: Name,
+    label: Annotated[Label, Path(description="The label.")],
+    access: AccessDep,
+) -> Response:
+    await service_of(request).delete_label(access, name, label, precondition_of(request))
+    return Response(status_code=204)
+
+
+@router.delete(
+    "/{name}",
+    operation_id="delete_prompt",
+    openapi_extra={"parameters": PRECONDITION},
+    summary="Delete a prompt with all its versions, whether or not it exists",
+    status_code=204,
+    responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
+)
+async def delete_prompt(request: Request, name: Name, access: AccessDep) -> Response:
+    await service_of(request).delete(access, name, precondition_of(request))
+    return Response(status_code=204)

@@ -14,11 +14,13 @@ from app.jobs.run import Handler
 from app.jobs.worker import JobWorker
 from app.managers.consolidation.tasks import ConsolidateHandler
 from app.managers.extraction.tasks import ExtractHandler
+from app.prompts.tasks import OptimizeHandler
 from app.resources import Resources
 from app.store.expiry import prune_namespaces, sweep
 from app.store.filling import catch_up
 from app.threads.summaries.tasks import SummarizeHandler
 from app.threads.tasks import ThreadExtractHandler
+from app.tools.searching.tasks import SearchHandler
 
 UPKEEP_SECONDS = 3600.0
 """Between walks over whole tables, which the first round begins with."""
@@ -47,6 +49,8 @@ def handlers(resources: Resources) -> Mapping[str, Handler]:
         "consolidate": ConsolidateHandler.build(resources),
         "extract_thread": ThreadExtractHandler.build(resources),
         "summarize": SummarizeHandler.build(resources),
+        "optimize_prompt": OptimizeHandler.build(resources),
+        "search": SearchHandler.build(resources),
     }
 
 

@@ -170,7 +170,11 @@ class ManagerService:
 
     async def template(self, access: Access, name: str) -> Sequence[str] | None:
         """Return where a stored manager keeps memories; raises ManagerNotFoundError."""
-        return (await self._chosen(access, name)).config.namespace
+        return (await self.config(access, name)).namespace
+
+    async def config(self, access: Access, name: str) -> ManagerConfig:
+        """Return a stored manager's configuration; raises ManagerNotFoundError."""
+        return (await self._chosen(access, name)).config
 
     async def _chosen(self, access: Access, manager: str | ManagerConfig | None) -> _Chosen:
         if not isinstance(manager, str):

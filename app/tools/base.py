@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from app.auth.access import Access
 from app.managers.memories import Kind
+from app.managers.schemas import ConversationMessage
 
 Action: TypeAlias = Literal["create", "update", "delete"]
 
@@ -31,7 +32,7 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call came to: `content` for the model, `artifact` (plain JSON) for the program."""
+    """What a call came to: `content` for the model, `artifact` (for orjson) for the program."""
 
     content: str
     is_error: bool = False
@@ -42,13 +43,12 @@ class Answer:
 class Offer:
     """What the application decides of a tool before a model sees it.
 
-    `readable` tells whether the key may read anywhere; of `actions` there are only those that
-    it may do somewhere. `instructions` say when to use the tool; None: as memoryd says it.
+    Of `actions` there are only those that the key may do. `instructions` say when to use the tool;
+    None: as memoryd says it.
     """
 
     kind: Kind | None = None
     actions: tuple[Action, ...] = ACTIONS
-    readable: bool = True
     instructions: str | None = None
 
 
@@ -56,15 +56,15 @@ class Offer:
 class Bound(Offer):
     """What the application decides of one call; the model's arguments can change none of it.
 
-    `namespace` are labels below the key's root. With `messages`, a model (`query_model`; None:
-    the server's) writes the searches, for at most `wait_seconds`.
+    `namespace` are labels below the key's root. Where there are `messages`, a model writes the
+    searches (`query_model`; None: the server's), and `wait_seconds` are waited for what it finds.
     """
 
     access: Access
     namespace: list[str]
     manager: str | None = None
     ttl_seconds: float | None = None
-    messages: Sequence[Mapping[str, Any]] = ()
+    messages: Sequence[ConversationMessage] = ()
     query_model: str | None = None
     wait_seconds: float = 0.0
 
@@ -75,7 +75,7 @@ class AgentTool(Protocol):
     name: str
 
     def definition(self, offer: Offer) -> Definition | None:
-        """Return how the tool is offered; None where the key may do nothing with it."""
+        """Return how the tool is offered; None where none of its actions is left."""
         ...
 
     async def call(self, bound: Bound, arguments: dict[str, Any]) -> Answer:

@@ -4,9 +4,14 @@ from collections.abc import Mapping
 
 from app.resources import Resources
 from app.tools.base import AgentTool
+from app.tools.manage_memory import ManageMemory
+from app.tools.search_memory import SearchMemory
 
 
 def agent_tools(resources: Resources) -> Mapping[str, AgentTool]:
     """Return the tools by name."""
-    tools: tuple[AgentTool, ...] = ()
+    tools: tuple[AgentTool, ...] = (
+        ManageMemory.build(resources),
+        SearchMemory.build(resources),
+    )
     return {tool.name: tool for tool in tools}

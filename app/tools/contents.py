@@ -1,0 +1,81 @@
+"""What a model writes as the content of a memory, and the value that holds it."""
+
+import json
+from typing import Any
+
+from app.managers.kinds import MEMORY
+from app.managers.memories import Kind, Shape
+from app.managers.proposals.contents import MAX_BYTES, BadContentError, check_content, unquoted
+from app.managers.shapes import read_value, write_value
+from app.schemas import UNSTORABLE
+from app.tools.base import ToolError
+
+_KEYWORDS_OF_THE_WHOLE = frozenset({"$defs", "$schema"})
+
+
+def content_schema(kind: Kind | None, *, needed: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the JSON Schema of `content`, and what it refers to below `#/$defs`."""
+    if kind is None:
+        text: dict[str, Any] = {
+            "type": "string",
+            "description": "What to remember, so that it makes sense to one who was not there.",
+        }
+        return text if needed else text | {"type": ["string", "null"], "default": None}, {}
+    own = {n: part for n, part in kind.schema.items() if n not in _KEYWORDS_OF_THE_WHOLE}
+    schema = own if needed else {"anyOf": [own, {"type": "null"}], "default": None}
+    return schema, kind.schema.get("$defs", {})
+
+
+def content_of(sent: object, kind: Kind | None) -> Any:
+    """Return a content that can be kept: text, or an object of the kind; raises ToolError."""
+    if sent is None:
+        raise ToolError("Nothing was written: content is missing. Send what is to be remembered.")
+    if kind is None:
+        return _text(sent)
+    try:
+        return check_content(unquoted(sent), kind.schema)
+    except BadContentError as error:
+        raise ToolError(f"Nothing was written: {error}.") from error
+
+
+def value_of(kind: Kind | None, content: Any) -> dict[str, Any]:
+    """Return the value of a new memory: LangMem's where there is no kind, else a manager's."""
+    return {"content": content} if kind is None else {"kind": kind.name, "content": content}
+
+
+def next_value(key: str, value: dict[str, Any], kind: Kind | None, content: Any) -> dict[str, Any]:
+    """Return the value of a memory with another content; raises ToolError.
+
+    A memory of one kind is not made one of another, nor a document a mere sentence.
+    """
+    kept = read_value(value)[1]
+    if kept is None or (kind is not None and kind.name == kept):
+        return value_of(kind, content)
+    if kind is None and kept == MEMORY.name:
+        return write_value(Shape.MEMORY, kept, {"content": content})
+    wanted = "text" if kind is None else f"a {kind.name}"
+    raise ToolError(
+        f"Nothing was changed: memory {key} is a {kept}, and this tool writes {wanted}. "
+        "Leave it as it is; what is new can be a memory of its own."
+    )
+
+
+def _text(sent: object) -> str:
+    if not isinstance(sent, str):
+        raise ToolError(f"Nothing was written: content must be text, not {_shown(sent)}.")
+    if not sent.strip():
+        raise ToolError("Nothing was written: content is empty. Send what is to be remembered.")
+    if found := UNSTORABLE.search(sent):
+        raise ToolError(
+            f"Nothing was written: content contains U+{ord(found[0]):04X}, which cannot be "
+            "stored; leave it out."
+        )
+    if (size := len(sent.encode())) > MAX_BYTES:
+        raise ToolError(
+            f"Nothing was written: content is {size:,} bytes; at most {MAX_BYTES:,} are kept."
+        )
+    return sent
+
+
+def _shown(sent: object) -> str:
+    return json.dumps(sent)[:100]

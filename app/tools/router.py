@@ -1,0 +1,81 @@
+"""HTTP routes of tools for agents."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.auth.dependencies import AccessDep
+from app.dependencies import resources_of
+from app.jobs.submitting import MAX_WAIT_SECONDS, wait_seconds
+from app.managers.errors import (
+    InvalidMessageError,
+    ManagerNotFoundError,
+    MissingVariableError,
+    UnknownVariableError,
+)
+from app.passage_index import EmbeddingFailedError
+from app.problems import problem_responses
+from app.providers.llm.pool import LLMNotConfiguredError
+from app.queries import header_parameter, query_parameters, read_query
+from app.responses import json_response
+from app.schemas import Clean
+from app.store.router import ALWAYS
+from app.tools.definitions import written
+from app.tools.errors import ToolNotFoundError
+from app.tools.schemas import CallTool, ListTools, ToolAnswer, ToolList
+from app.tools.service import ToolService
+
+DEFAULT_WAIT_SECONDS = 60
+
+_PREFER = header_parameter(
+    "Prefer",
+    r"(^|.*[,;\s])wait=\d+.*$",
+    f"wait=N: wait for a model's searches for at most N seconds (of {MAX_WAIT_SECONDS}); "
+    f"absent: {DEFAULT_WAIT_SECONDS}.",
+)
+
+router = APIRouter(prefix="/tools", tags=["tools"])
+
+
+@router.get(
+    "",
+    operation_id="list_tools",
+    openapi_extra={"parameters": query_parameters(ListTools)},
+    summary="Define memory tools for a model, in the form of its provider",
+    response_model=ToolList,
+    responses=problem_responses(*ALWAYS, ToolNotFoundError, ManagerNotFoundError),
+)
+async def list_tools(request: Request, access: AccessDep) -> Response:
+    query = read_query(ListTools, request)
+    definitions = await ToolService.build(resources_of(request)).list(access, query)
+    form = query.format or "openai"
+    return json_response({"tools": [written(definition, form) for definition in definitions]})
+
+
+@router.post(
+    "/{name}",
+    operation_id="call_tool",
+    openapi_extra={"parameters": [_PREFER]},
+    summary="Carry out what an agent's model asks of a memory tool",
+    response_model=ToolAnswer,
+    responses=problem_responses(
+        *ALWAYS,
+        ToolNotFoundError,
+        ManagerNotFoundError,
+        MissingVariableError,
+        UnknownVariableError,
+        InvalidMessageError,
+        LLMNotConfiguredError,
+        EmbeddingFailedError,
+    ),
+)
+async def call_tool(
+    request: Request,
+    name: Annotated[Clean, Path(description="Name of the tool, as in its definition.")],
+    body: CallTool,
+    access: AccessDep,
+) -> Response:
+    seconds = wait_seconds(request) or DEFAULT_WAIT_SECONDS
+    tools = ToolService.build(resources_of(request))
+    answer = await tools.call(access, name, body, wait_seconds=seconds)
+    return json_response(answer)

@@ -1,0 +1,109 @@
+"""Jobs of the kind `search`: a model writes queries, and what they find is put together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Self
+
+import orjson
+
+from app.auth.access import Access
+from app.db import Database
+from app.jobs.run import JobRun
+from app.managers.extraction.queries import MAX_QUERIES, windows, written_by_model
+from app.managers.memories import Turn
+from app.managers.messages import to_turns
+from app.providers.llm.base import Completion, Request
+from app.providers.llm.pool import LLMs
+from app.resources import Resources
+from app.search.encoding import found_items
+from app.search.found import Found, Result
+from app.search.schemas import SearchItems
+from app.search.service import SearchService
+from app.tools.searching.prompt import system_text
+from app.tools.searching.schemas import SearchPlan
+
+MAX_BYTES = 4_194_304
+"""Of the values that a job's result holds."""
+
+
+class SearchHandler:
+    """Does the jobs of the kind `search`."""
+
+    def __init__(self, database: Database, llms: LLMs, search: SearchService) -> None:
+        self._database = database
+        self._llms = llms
+        self._search = search
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the handler from a process's resources."""
+        return cls(resources.database, resources.llms, SearchService.build(resources))
+
+    async def run(self, run: JobRun) -> None:
+        """Do a job; its result has what every search found, each item once, the best first."""
+        plan = SearchPlan.model_validate(run.job.request)
+        turns = to_turns(plan.messages)
+        queries = list(dict.fromkeys([*plan.queries, *await self._written(run, plan, turns)]))
+        await run.report("searching", queries=queries)
+        access = run.job.access
+        ranked = await self._found(access, plan, queries)
+        kept = _fitting(ranked)
+        items = found_items(Found(kept), access)["items"]
+        result = {
+            "queries": queries,
+            "items": orjson.loads(orjson.dumps(items)),
+            "left_out": len(ranked) - len(kept),
+            "model": plan.query_model,
+        }
+        async with self._database.transaction(access.root) as connection:
+            await run.finish(connection, result)
+
+    async def _written(self, run: JobRun, plan: SearchPlan, turns: Sequence[Turn]) -> list[str]:
+        """Return the model's queries; where it gives none, the conversation is searched with."""
+        llm = self._llms.get(plan.query_model)
+
+        async def ask(request: Request, purpose: str) -> Completion:
+            system = system_text(MAX_QUERIES, plan.instructions)
+            return await run.complete(llm, replace(request, system=system), purpose=purpose)
+
+        return await written_by_model(ask, turns, 0) or windows(turns)[:MAX_QUERIES]
+
+    async def _found(
+        self, access: Access, plan: SearchPlan, queries: Iterable[str]
+    ) -> list[Result]:
+        prepared = [
+            self._search.prepare(
+                access,
+                SearchItems(
+                    namespace_prefix=plan.namespace,
+                    query=query,
+                    filter=plan.filter,
+                    limit=plan.limit,
+                ),
+            )
+            for query in queries
+        ]
+        vectors = await self._search.embed(prepared)
+        best: dict[int, Result] = {}
+        for search, vector in zip(prepared, vectors, strict=True):
+            for result in (await self._search.run(access, search, vector)).results:
+                before = best.get(result.row["id"])
+                if before is None or _score(result) > _score(before):
+                    best[result.row["id"]] = result
+        return sorted(best.values(), key=_score, reverse=True)
+
+
+def _score(result: Result) -> tuple[bool, float]:
+    """Return what results are ordered by: pinned ones are found before all others."""
+    return bool(result.row["pinned"]), -1.0 if result.score is None else result.score
+
+
+def _fitting(ranked: Iterable[Result]) -> list[Result]:
+    """Return the best results that a job's result has room for."""
+    room, kept = MAX_BYTES, []
+    for result in ranked:
+        size = len(result.row["value"].encode())
+        if size <= room:
+            room -= size
+            kept.append(result)
+    return kept

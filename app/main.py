@@ -28,6 +28,8 @@ from app.store.router import router as store_router
 from app.store.usage import recording
 from app.threads.router import router as threads_router
 from app.threads.summaries.router import router as summary_router
+from app.tools.router import router as tools_router
+from app.tools.searching.router import router as searching_router
 from app.worker import run_worker
 
 DESCRIPTION = "Long-term memory for LLM agents: put, get and search memories by namespace."
@@ -40,11 +42,13 @@ ROUTERS = (
     # Before the router of jobs, whose /v1/jobs/{job_id} would take their paths for ids.
     manager_jobs_router,
     summary_router,
+    searching_router,
     review_router,
     jobs_router,
     managers_router,
     prompts_router,
     threads_router,
+    tools_router,
 )
 
 

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from string import Template
 from typing import Any, Literal, TypeAlias
 
 from app.managers.memories import Ask, Task
@@ -12,6 +10,7 @@ from app.managers.proposals.conversation import shown_turns
 from app.managers.proposals.dialogue import Dialogue
 from app.prompts.evaluation.answering import Answer
 from app.prompts.evaluation.cases import Case
+from app.prompts.optimizing.instructions import filled
 from app.providers.llm.base import Completion, Tool, ToolCall, ToolResult
 from app.schemas import UNSTORABLE
 
@@ -38,12 +37,6 @@ _SCHEMA: dict[str, Any] = {
 }
 _TOOL = Tool(VERDICT, "Says which answer is better, and why.", _SCHEMA)
 
-_FOLDER = files("app.prompts").joinpath("templates")
-_SYSTEM, _REQUEST = (
-    _FOLDER.joinpath(f"{name}.md").read_text(encoding="utf-8").strip()
-    for name in ("judge", "judge_request")
-)
-
 # Every tag that these templates give a meaning to.
 _TAG = re.compile(
     r"<(?=[\s/]*(?:conversation|message|expected|first|second|problem)\b)", re.IGNORECASE
@@ -66,7 +59,7 @@ async def judge(ask: Ask, case: Case, answers: Mapping[Side, Answer], first: Sid
     """Return the verdict on two answers; raises what `ask` raises."""
     second: Side = "new" if first == "old" else "old"
     sides: dict[object, Winner] = {"first": first, "second": second, "tie": "tie"}
-    dialogue = Dialogue(ask, _SYSTEM)
+    dialogue = Dialogue(ask, filled("judge"))
     dialogue.say(_request(case, answers[first], answers[second]))
     problem = ""
     for _ in range(2):
@@ -84,7 +77,8 @@ async def judge(ask: Ask, case: Case, answers: Mapping[Side, Answer], first: Sid
 
 def _request(case: Case, first: Answer, second: Answer) -> str:
     turns = [replace(turn, text=_escaped(turn.text)) for turn in case.turns]
-    return Template(_REQUEST).substitute(
+    return filled(
+        "judge_request",
         conversation=shown_turns(Task(turns=turns, existing=(), kinds=())),
         expected=_escaped(case.expected),
         first=_shown(first),

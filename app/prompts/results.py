@@ -1,0 +1,52 @@
+"""What a job that improved prompts tells of them."""
+
+from dataclasses import asdict
+from typing import Any
+
+from app.prompts.evaluation.gate import Evaluation, Trial
+from app.prompts.improving import Improvement
+from app.prompts.storing import Stored
+
+NOT_STORED = "The prompt came with the request; nothing is stored."
+
+
+def result_of(new: Improvement, stored: Stored | None) -> dict[str, Any]:
+    """Return what came of one prompt; `stored` is None where nothing was to be stored."""
+    return {
+        "name": new.prompt.name,
+        "outcome": new.outcome,
+        "changed": new.text != new.prompt.text,
+        "text": new.text,
+        "analysis": new.analysis,
+        "reason": stored.reason if stored and stored.reason else new.reason,
+        "diff": new.diff,
+        "based_on": new.prompt.version,
+        "version": stored and stored.version,
+        "labels": list(stored.labels) if stored else [],
+        "evaluation": new.evaluation
+        and {
+            **_evaluation(new.evaluation),
+            "promoted": bool(stored and stored.promoted),
+            "not_promoted": stored.not_promoted if stored else NOT_STORED,
+        },
+    }
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "wins": evaluation.count("win"),
+        "losses": evaluation.count("loss"),
+        "ties": evaluation.count("tie"),
+        "share": evaluation.share,
+        "margin": evaluation.margin,
+        "won": evaluation.won,
+        "cases": [_trial(trial) for trial in evaluation.trials],
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "outcome": trial.outcome,
+        "answers": {side: asdict(answer) for side, answer in trial.answers.items()},
+        "verdicts": [asdict(verdict) for verdict in trial.verdicts],
+    }

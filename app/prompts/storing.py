@@ -1,0 +1,106 @@
+"""New texts of stored prompts, as versions that wait, or that go into production."""
+
+from dataclasses import dataclass
+
+from app.auth.access import Access
+from app.db import Connection
+from app.jobs.run import JobFailedError
+from app.prompts import repository
+from app.prompts.errors import (
+    PromptNotFoundError,
+    PromptVersionNotFoundError,
+    TooManyLabelsError,
+)
+from app.prompts.improving import Improvement
+from app.prompts.plans import PlannedPrompt
+from app.prompts.repository import Ref
+from app.prompts.schemas import PRODUCTION
+from app.prompts.service import PromptService
+
+GONE = "The prompt was deleted meanwhile; nothing was stored."
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a new text is kept; without `version` it is not, for the `reason`.
+
+    `not_promoted` says why the label production does not point to it.
+    """
+
+    version: int | None = None
+    labels: tuple[str, ...] = ()
+    not_promoted: str | None = None
+    reason: str | None = None
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the text went into production."""
+        return self.version is not None and self.not_promoted is None
+
+
+class PromptWriter:
+    """Stores new texts in the transaction that ends a job."""
+
+    def __init__(
+        self, prompts: PromptService, connection: Connection, access: Access, *, promote: bool
+    ) -> None:
+        self._prompts = prompts
+        self._connection = connection
+        self._access = access
+        self._promote = promote
+
+    async def store(self, new: Improvement) -> Stored:
+        """Add a version of a stored prompt; promote it if it won and nobody was quicker.
+
+        Raises JobFailedError.
+        """
+        name = new.prompt.name
+        ref = Ref(self._access.root, name)
+        await repository.lock(self._connection, ref)
+        if not await self._is_there(new.prompt):
+            return Stored(not_promoted=GONE, reason=GONE)
+        try:
+            version = await self._prompts.add_version(
+                self._connection,
+                self._access,
+                name,
+                new.text,
+                based_on=new.prompt.version,
+                analysis=new.analysis,
+            )
+        except TooManyLabelsError as error:
+            raise JobFailedError(error.code, error.detail) from error
+        objection = await self._objection(new)
+        if objection is None:
+            await self._prompts.promote(self._connection, self._access, name, version=version)
+        row = await self._prompts.read(self._connection, self._access, name, version=version)
+        return Stored(version, tuple(row["labels"]), objection)
+
+    async def _is_there(self, prompt: PlannedPrompt) -> bool:
+        """Tell whether the version that was improved is there, and not one of a namesake."""
+        try:
+            row = await self._prompts.read(
+                self._connection, self._access, prompt.name, version=prompt.version
+            )
+        except (PromptNotFoundError, PromptVersionNotFoundError):
+            return False
+        return bool(row["text"] == prompt.text)
+
+    async def _objection(self, new: Improvement) -> str | None:
+        """Return why a stored text does not go into production, or None."""
+        if new.evaluation is None:
+            return "It was not evaluated."
+        if not new.evaluation.won:
+            return "The new text did not win by the margin."
+        if not self._promote:
+            return "The request says not to promote."
+        ref = Ref(self._access.root, new.prompt.name)
+        labels = await repository.find_labels(self._connection, ref)
+        if PRODUCTION not in labels:
+            return "No version is in production, so none was replaced; promote it if it should be."
+        if labels[PRODUCTION] != new.prompt.version:
+            return (
+                f"Version {labels[PRODUCTION]} is in production, and the new text was compared "
+                f"with version {new.prompt.version}."
+            )
+        return None

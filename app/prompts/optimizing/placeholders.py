@@ -1,4 +1,22 @@
-"""The variables of a prompt, which survive every change of it."""
+"""The variables of a prompt, which survive every change of it.
+
+Programs fill prompts in in many ways: `str.format`, Mustache, Jinja, their own replacing. Which
+one is not known, so a name in braces counts as a variable, whatever reads it; and a text that is a
+format string must remain one, or the program that formats it fails. All other braces are text.
+"""
+
+import re
+from collections.abc import Iterable
+from string import Formatter
+
+from app.prompts.optimizing.instructions import joined, section
+
+_Field = tuple[str, str, str | None]
+
+_MAX_NAMED = 20
+
+# {name}; {{name}} and {{ name }}, as in Mustache and Jinja; {{{name}}}.
+_VARIABLE = re.compile(r"(\{+)([^\W\d][\w.-]*)(\}+)|(\{\{+)\s+([^\W\d][\w.-]*)\s+(\}\}+)")
 
 
 def problem(old: str, new: str) -> str | None:
@@ -6,4 +24,79 @@ def problem(old: str, new: str) -> str | None:
 
     The text is written for the model that made the change.
     """
-    raise NotImplementedError(old, new)
+    before, after = _variables(old), _variables(new)
+    if missing := [name for name in before if name not in after]:
+        return f"the new prompt lacks {_listed(missing)}, which a program fills in"
+    if added := [name for name in after if name not in before]:
+        return f"the new prompt has {_listed(added)}, which no program fills in"
+    fields = _fields(old)
+    return _format_problem(fields, new) if fields else None
+
+
+def rule(text: str) -> str:
+    """Return what a model is told about the variables of a prompt before it changes it."""
+    fields = _fields(text) or []
+    names = list(dict.fromkeys([*_variables(text), *map(_written, fields)]))
+    return joined(
+        "# Variables in the prompt",
+        section("placeholders", "some", placeholders=", ".join(names))
+        if names
+        else section("placeholders", "none"),
+        section("placeholders", "format" if fields else "plain"),
+    )
+
+
+def _variables(text: str) -> list[str]:
+    """Return the names in braces, each with as many as are on both of its sides."""
+    found = (
+        match.group(*((1, 2, 3) if match[1] else (4, 5, 6))) for match in _VARIABLE.finditer(text)
+    )
+    written = (
+        f"{{{name}}}" if depth == 1 else "{" * depth + name + "}" * depth
+        for opening, name, closing in found
+        for depth in [min(len(opening), len(closing))]
+    )
+    return list(dict.fromkeys(written))
+
+
+def _fields(text: str) -> list[_Field] | None:
+    """Return the fields of a format string, in order; None when the text is not one."""
+    try:
+        parts = list(Formatter().parse(text))
+    except ValueError:
+        return None
+    return [(name, spec or "", how) for _, name, spec, how in parts if name is not None]
+
+
+def _format_problem(before: list[_Field], new: str) -> str | None:
+    after = _fields(new)
+    if after is None:
+        return (
+            "the prompt is a format string, and the new one is not: a brace that is only a brace "
+            "must be doubled there"
+        )
+    if missing := [field for field in before if field not in after]:
+        return f"the new prompt lacks {_listed(map(_written, missing))}, which a program fills in"
+    if added := [field for field in after if field not in before]:
+        return f"the new prompt has {_listed(map(_written, added))}, which no program fills in"
+    if any(map(_by_position, before)) and after != before:
+        return (
+            "fields without a name are filled in in order, so there must be as many, in that order"
+        )
+    return None
+
+
+def _by_position(field: _Field) -> bool:
+    name, spec, _ = field
+    return not name or name[0] in ".[" or "{}" in spec
+
+
+def _written(field: _Field) -> str:
+    name, spec, conversion = field
+    return (
+        "{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(list(names)[:_MAX_NAMED])

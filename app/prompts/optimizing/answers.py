@@ -1,0 +1,72 @@
+"""Reading what a model hands over: judgements, explanations and whole prompts."""
+
+from typing import Any
+
+from app.prompts.optimizing.asking import BadAnswerError
+from app.prompts.optimizing.base import Optimized, Prompt
+from app.prompts.optimizing.placeholders import problem
+from app.prompts.optimizing.showing import tag_of
+from app.schemas import UNSTORABLE
+
+MAX_ANALYSIS_CHARACTERS = 20_000
+
+_NO_CHANGE = "no recommend"  # how models word it that have been asked for a text
+
+
+def explanation(arguments: dict[str, Any], name: str) -> str:
+    """Return an argument that people read; empty when it is not a text."""
+    text = arguments.get(name)
+    if not isinstance(text, str):
+        return ""
+    return UNSTORABLE.sub("\ufffd", text).strip()[:MAX_ANALYSIS_CHARACTERS]
+
+
+def decision(arguments: dict[str, Any], name: str) -> bool:
+    """Return whether a model says yes; raises BadAnswerError."""
+    said = arguments.get(name)
+    if isinstance(said, str) and said.lower() in {"true", "false"}:
+        return said.lower() == "true"
+    if not isinstance(said, bool):
+        raise BadAnswerError(f"{name} must be true or false")
+    return said
+
+
+def new_text(arguments: dict[str, Any], name: str, old: str) -> str | None:
+    """Return a whole prompt, byte for byte as the model wrote it; None when it wrote none.
+
+    Raises BadAnswerError when the prompt cannot take the place of the old one.
+    """
+    text = arguments.get(name)
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise BadAnswerError(f"{name} must be the text of the prompt, or null")
+    if not text.strip() or text.strip().lower().startswith(_NO_CHANGE):
+        return None
+    if found := UNSTORABLE.search(text):
+        raise BadAnswerError(f"{name} contains U+{ord(found[0]):04X}, which cannot be stored")
+    tag = tag_of(old)
+    if f"<{tag}>" in text or f"</{tag}>" in text:
+        raise BadAnswerError(f"{name} contains the tag {tag}, which is not a part of the prompt")
+    if changed := problem(old, text):
+        raise BadAnswerError(changed)
+    return text
+
+
+def outcome(prompt: Prompt, text: str | None, analysis: str) -> Optimized:
+    """Return what a new text, or none, makes of a prompt."""
+    if text is None:
+        return Optimized("not_warranted", None, analysis, "the model recommends no change")
+    if text.strip() == prompt.text.strip():
+        return Optimized("not_warranted", None, analysis, "the model left the prompt as it is")
+    return Optimized("improved", text, analysis)
+
+
+def nothing_to_learn_from() -> Optimized:
+    """Return what comes of a prompt when there are no conversations."""
+    return Optimized("not_warranted", None, "", "there are no conversations to learn from")
+
+
+def rejected(reason: str, analysis: str = "") -> Optimized:
+    """Return what comes of a prompt when the model gives nothing that can be used."""
+    return Optimized("rejected", None, analysis, UNSTORABLE.sub("\ufffd", reason))

@@ -1,0 +1,58 @@
+"""The kind "prompt_memory": one call, in which the model decides and gives the new prompt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.managers.memories import Ask
+from app.managers.proposals.dialogue import Dialogue
+from app.prompts.optimizing.answers import (
+    decision,
+    explanation,
+    new_text,
+    nothing_to_learn_from,
+    outcome,
+    rejected,
+)
+from app.prompts.optimizing.asking import (
+    Asking,
+    Form,
+    NoAnswerError,
+    text_argument,
+    tool,
+    with_room_for,
+)
+from app.prompts.optimizing.base import Optimized, Prompt, Trajectory
+from app.prompts.optimizing.openings import request_text, system_text
+
+_REVISE = tool(
+    "revise",
+    logic=text_argument("logic"),
+    update_prompt={**text_argument("update_prompt"), "type": "boolean"},
+    new_prompt=text_argument("new_prompt"),
+)
+
+
+class PromptMemoryOptimizer:
+    """Rewrites at once."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    async def optimize(self, prompt: Prompt, trajectories: Sequence[Trajectory]) -> Optimized:
+        """Return what came of a prompt; raises what asking the model raises."""
+        if not trajectories:
+            return nothing_to_learn_from()
+        dialogue = Dialogue(
+            with_room_for(self._ask, prompt.text), system_text("prompt_memory", prompt)
+        )
+        dialogue.say(request_text("prompt_memory", prompt, trajectories))
+
+        def read(arguments: dict[str, Any]) -> Optimized:
+            wanted = decision(arguments, "update_prompt")
+            text = new_text(arguments, "new_prompt", prompt.text) if wanted else None
+            return outcome(prompt, text, explanation(arguments, "logic"))
+
+        try:
+            return await Asking(dialogue, Form(_REVISE, read), "rewrite").at_once()
+        except NoAnswerError as error:
+            return rejected(str(error))

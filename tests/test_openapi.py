@@ -53,7 +53,7 @@ def test_operation_ids_are_unique_verb_phrases() -> None:
     verbs = {one.split("_")[0] for one in ids}
     store = {"put", "get", "patch", "delete", "list", "restore", "search", "run"}
     jobs = {"extract", "consolidate", "summarize", "follow", "cancel", "retry"}
-    rest = {"check", "read", "apply", "discard", "undo", "append", "flush", "create"}
+    rest = {"check", "read", "apply", "discard", "undo", "append", "flush", "create", "call"}
     assert verbs <= store | jobs | rest
 
 

@@ -85,6 +85,13 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         },
     ),
     "list_jobs": ("GET", "/v1/jobs", Verb.JOBS, {"params": {"namespace": "users"}}),
+    "list_tools": ("GET", "/v1/tools", Verb.READ, {"params": {"namespace": "users.alice"}}),
+    "call_tool": (
+        "POST",
+        "/v1/tools/search_memory",
+        Verb.READ,
+        {"json": {"arguments": {"query": "food"}, "namespace": ["users", "alice"]}},
+    ),
     "put_prompt": ("PUT", "/v1/prompts/support", Verb.ADMIN, {"json": {"text": "Be brief."}}),
     "promote_prompt": ("POST", "/v1/prompts/support/promote", Verb.ADMIN, {"json": {"version": 1}}),
     "get_prompt": ("GET", "/v1/prompts/support", Verb.READ, {"params": {"label": "production"}}),
@@ -127,6 +134,12 @@ HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "apply_job": ("POST", "/v1/jobs/job_0/apply", "job_not_found", {}),
     "discard_job": ("POST", "/v1/jobs/job_0/discard", "job_not_found", {}),
     "undo_job": ("POST", "/v1/jobs/job_0/undo", "job_not_found", {}),
+    "search_memories": (
+        "POST",
+        "/v1/jobs/search",
+        "manager_not_found",
+        {"json": {"manager": "none", "messages": [["user", "I love ramen."]]}},
+    ),
     "rollback_prompt": ("POST", "/v1/prompts/none/rollback", "prompt_not_found", {"json": {}}),
 }
 """Routes about a thing that must be there, and what is said (404) to those who do not see it."""

@@ -9,6 +9,7 @@ from app.jobs.run import JobRun
 from app.managers.memories import Ask
 from app.prompts.diff import unified_diff
 from app.prompts.evaluation.gate import Evaluation, Gate
+from app.prompts.optimizing.answers import nothing_to_learn_from
 from app.prompts.optimizing.base import Optimizer, Trajectory
 from app.prompts.optimizing.choosing import choose
 from app.prompts.optimizing.registry import optimizer
@@ -20,8 +21,6 @@ from app.providers.llm.pool import LLMs
 
 CALLS_AT_ONCE = 4
 """Of one job, so that several jobs share what a provider allows."""
-
-NO_TRAJECTORIES = "There are no trajectories."
 
 Outcome: TypeAlias = Literal["improved", "not_warranted", "not_chosen", "rejected"]
 
@@ -55,7 +54,8 @@ class Improver:
         """Return what came of each prompt; raises what asking the models raises."""
         prompts = self._plan.prompts
         if not trajectories:
-            return [_unchanged(prompt, "not_warranted", NO_TRAJECTORIES) for prompt in prompts]
+            reason = nothing_to_learn_from().reason
+            return [_unchanged(prompt, "not_warranted", reason) for prompt in prompts]
         ask = self._ask(self._plan.model)
         chosen, why = await choose(ask, [p.as_prompt() for p in prompts], trajectories)
         await self._run.report("chosen", prompts=chosen, of=len(prompts))
@@ -116,7 +116,7 @@ async def _not_chosen(prompt: PlannedPrompt, why: str) -> Improvement:
     return _unchanged(prompt, "not_chosen", why)
 
 
-def _unchanged(prompt: PlannedPrompt, outcome: Outcome, reason: str) -> Improvement:
+def _unchanged(prompt: PlannedPrompt, outcome: Outcome, reason: str | None) -> Improvement:
     return Improvement(prompt, outcome, prompt.text, reason=reason)
 
 
@@ -127,6 +127,6 @@ def _checked(new: Improvement) -> Improvement:
     try:
         check_text(new.text)
     except ValueError as error:
-        reason = f"The model's text {error}."
+        reason = f"the model's text {error}"
         return replace(new, outcome="rejected", text=new.prompt.text, reason=reason)
     return new

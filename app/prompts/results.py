@@ -7,7 +7,7 @@ from app.prompts.evaluation.gate import Evaluation, Trial
 from app.prompts.improving import Improvement
 from app.prompts.storing import Stored
 
-NOT_STORED = "The prompt came with the request; nothing is stored."
+NOT_STORED = "the prompt came with the request, so nothing is stored"
 
 
 def result_of(new: Improvement, stored: Stored | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.prompts.repository import Ref
 from app.prompts.schemas import PRODUCTION
 from app.prompts.service import PromptService
 
-GONE = "The prompt was deleted meanwhile; nothing was stored."
+GONE = "the prompt was deleted meanwhile, so nothing was stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +89,18 @@ class PromptWriter:
     async def _objection(self, new: Improvement) -> str | None:
         """Return why a stored text does not go into production, or None."""
         if new.evaluation is None:
-            return "It was not evaluated."
+            return "it was not evaluated"
         if not new.evaluation.won:
-            return "The new text did not win by the margin."
+            return "the new text did not win by the margin"
         if not self._promote:
-            return "The request says not to promote."
+            return "the request says not to promote"
         ref = Ref(self._access.root, new.prompt.name)
         labels = await repository.find_labels(self._connection, ref)
         if PRODUCTION not in labels:
-            return "No version is in production, so none was replaced; promote it if it should be."
+            return "no version is in production, so there is none to replace"
         if labels[PRODUCTION] != new.prompt.version:
             return (
-                f"Version {labels[PRODUCTION]} is in production, and the new text was compared "
-                f"with version {new.prompt.version}."
+                f"version {labels[PRODUCTION]} is in production, and the new text was compared "
+                f"with version {new.prompt.version}"
             )
         return None

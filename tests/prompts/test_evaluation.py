@@ -351,5 +351,9 @@ async def test_no_more_calls_are_made_at_once_than_there_are_turns() -> None:
         return says("Hi")
 
     bounded = limited(ask, asyncio.Semaphore(2))
-    await together(*(bounded(Request("", ()), "answer") for _ in range(9)))
+
+    async def asks() -> None:
+        await bounded(Request("", ()), "answer")
+
+    await together(*(asks() for _ in range(9)))
     assert most == 2

@@ -19,7 +19,11 @@ with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph call
         ReflectionExecutor,
         create_manage_memory_tool,
         create_memory_manager,
+        create_memory_searcher,
         create_memory_store_manager,
+        create_multi_prompt_optimizer,
+        create_prompt_optimizer,
+        create_search_memory_tool,
         create_thread_extractor,
     )
     from langmem.errors import ConfigurationError  # type: ignore[import-untyped]
@@ -39,7 +43,11 @@ __all__ = [
     "calling",
     "create_manage_memory_tool",
     "create_memory_manager",
+    "create_memory_searcher",
     "create_memory_store_manager",
+    "create_multi_prompt_optimizer",
+    "create_prompt_optimizer",
+    "create_search_memory_tool",
     "create_thread_extractor",
     "in_turn",
 ]

@@ -1,0 +1,147 @@
+"""Connections to a memoryd server: blocking, and of one event loop."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+import httpx2
+
+from langgraph_memoryd.errors import MemorydError, error_of, is_problem
+from langgraph_memoryd.operations import JSON, Operation
+
+_PATH = "/v1/store/batch"
+
+_PAUSES = (0.1, 0.5)
+"""Seconds before each further attempt."""
+
+_IDLE_SECONDS = 3.0
+"""Until an unused connection is closed: sooner than servers do it, which is after five."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the server is, and how it is spoken to."""
+
+    url: str
+    api_key: str | None = field(repr=False)
+    timeout: float
+
+    def options(self) -> "_Options":
+        """Return the settings of a client."""
+        return {
+            "base_url": self.url,
+            "headers": {"x-api-key": self.api_key} if self.api_key else {},
+            "timeout": httpx2.Timeout(self.timeout, connect=min(5.0, self.timeout)),
+            "limits": httpx2.Limits(keepalive_expiry=_IDLE_SECONDS),
+        }
+
+
+class _Options(TypedDict):
+    base_url: str
+    headers: dict[str, str]
+    timeout: httpx2.Timeout
+    limits: httpx2.Limits
+
+
+class Connection:
+    """Sends batches and waits for their results."""
+
+    def __init__(self, target: Target) -> None:
+        self._client = httpx2.Client(**target.options())
+
+    def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
+        """Return each operation's result; atomic: or raise the error of any, with no effect."""
+        attempt = _Attempt(operations, atomic=atomic)
+        while True:
+            try:
+                return _results(self._client.post(_PATH, **attempt.request))
+            except httpx2.TransportError as error:
+                time.sleep(attempt.pause_after(error, self._client.base_url))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+class AsyncConnection:
+    """The same for the tasks of one event loop."""
+
+    def __init__(self, target: Target) -> None:
+        self._client = httpx2.AsyncClient(**target.options())
+
+    async def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
+        """Return each operation's result; atomic: or raise the error of any, with no effect."""
+        attempt = _Attempt(operations, atomic=atomic)
+        while True:
+            try:
+                return _results(await self._client.post(_PATH, **attempt.request))
+            except httpx2.TransportError as error:
+                await asyncio.sleep(attempt.pause_after(error, self._client.base_url))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+class _Attempt:
+    """A request, and how often it has been tried."""
+
+    def __init__(self, operations: Sequence[Operation], *, atomic: bool) -> None:
+        bodies = b",".join(operation.body for operation in operations)
+        self.request = _Request(
+            content=b'{"operations":[%b],"atomic":%b}' % (bodies, b"true" if atomic else b"false"),
+            headers={"content-type": "application/json"},
+        )
+        self._writes = any(operation.writes for operation in operations)
+        self._pauses = iter(_PAUSES)
+
+    def pause_after(self, error: httpx2.TransportError, url: httpx2.URL) -> float:
+        """Return the seconds until the next attempt; raise if there should be none."""
+        pause = next(self._pauses, None) if self._may_be_repeated(error) else None
+        if pause is not None:
+            return pause
+        kind = TimeoutError if isinstance(error, httpx2.TimeoutException) else ConnectionError
+        raise kind(f"memoryd at {url} did not answer: {error or type(error).__name__}") from error
+
+    def _may_be_repeated(self, error: httpx2.TransportError) -> bool:
+        """Tell whether the request did not arrive, or does no harm if it did.
+
+        A write that arrived may have been followed by another's, which a repetition would undo.
+        """
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+            return True
+        lost = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
+        return lost and not self._writes
+
+
+class _Request(TypedDict):
+    content: bytes
+    headers: dict[str, str]
+
+
+def _results(response: httpx2.Response) -> list[Any]:
+    """Return results, each possibly the error of one operation; raise that of the whole batch."""
+    request_id = response.headers.get("x-request-id")
+    answer = _json(response)
+    if response.status_code == httpx2.codes.OK and isinstance(answer.get("results"), list):
+        results = answer["results"]
+        return [error_of(r, request_id) if is_problem(r) else r for r in results]
+    if is_problem(answer):
+        raise error_of(answer, request_id)
+    raise MemorydError(
+        f"{response.url} answered {response.status_code} with something else than memoryd's JSON; "
+        "check the URL.",
+        status=response.status_code,
+        code="not_memoryd",
+        request_id=request_id,
+    )
+
+
+def _json(response: httpx2.Response) -> JSON:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

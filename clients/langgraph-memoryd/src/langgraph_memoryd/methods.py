@@ -1,0 +1,164 @@
+"""LangGraph's methods of a store, without its rule that labels hold no dots.
+
+memoryd keeps namespaces as lists of labels, so "ann@example.com" is a label like any other; the
+server checks them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, cast
+
+from langgraph.store.base import (
+    NOT_PROVIDED,
+    BaseStore,
+    GetOp,
+    InvalidNamespaceError,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    NamespacePath,
+    NotProvided,
+    PutOp,
+    SearchItem,
+    SearchOp,
+)
+
+Namespace: TypeAlias = tuple[str, ...]
+Index: TypeAlias = Literal[False] | list[str] | None
+Minutes: TypeAlias = float | NotProvided | None
+"""None is for ever."""
+
+
+class Methods(BaseStore):
+    """Every method in terms of `batch` or `abatch`."""
+
+    def get(
+        self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None
+    ) -> Item | None:
+        """Return an item, or None."""
+        return cast(Item | None, self.batch([self._get(namespace, key, refresh_ttl)])[0])
+
+    async def aget(
+        self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None
+    ) -> Item | None:
+        """Return an item, or None."""
+        results = await self.abatch([self._get(namespace, key, refresh_ttl)])
+        return cast(Item | None, results[0])
+
+    def search(  # as LangGraph has it
+        self,
+        namespace_prefix: Namespace,
+        /,
+        *,
+        query: str | None = None,
+        filter: dict[str, Any] | None = None,  # noqa: A002
+        limit: int = 10,
+        offset: int = 0,
+        refresh_ttl: bool | None = None,
+    ) -> list[SearchItem]:
+        """Return items at and below a namespace, best first or, without a query, newest first."""
+        refresh = self._refresh(refresh_ttl)
+        op = SearchOp(namespace_prefix, filter, limit, offset, query, refresh)
+        return cast(list[SearchItem], self.batch([op])[0])
+
+    async def asearch(  # as LangGraph has it
+        self,
+        namespace_prefix: Namespace,
+        /,
+        *,
+        query: str | None = None,
+        filter: dict[str, Any] | None = None,  # noqa: A002
+        limit: int = 10,
+        offset: int = 0,
+        refresh_ttl: bool | None = None,
+    ) -> list[SearchItem]:
+        """Return items at and below a namespace, best first or, without a query, newest first."""
+        refresh = self._refresh(refresh_ttl)
+        op = SearchOp(namespace_prefix, filter, limit, offset, query, refresh)
+        return cast(list[SearchItem], (await self.abatch([op]))[0])
+
+    def put(
+        self,
+        namespace: Namespace,
+        key: str,
+        value: Mapping[str, Any],
+        index: Index = None,
+        *,
+        ttl: Minutes = NOT_PROVIDED,
+    ) -> None:
+        """Write an item's whole next state."""
+        self.batch([self._put(namespace, key, value, index, ttl)])
+
+    async def aput(
+        self,
+        namespace: Namespace,
+        key: str,
+        value: Mapping[str, Any],
+        index: Index = None,
+        *,
+        ttl: Minutes = NOT_PROVIDED,
+    ) -> None:
+        """Write an item's whole next state."""
+        await self.abatch([self._put(namespace, key, value, index, ttl)])
+
+    def delete(self, namespace: Namespace, key: str) -> None:
+        """End an item, whether or not it exists."""
+        self.batch([PutOp(namespace, str(key), None)])
+
+    async def adelete(self, namespace: Namespace, key: str) -> None:
+        """End an item, whether or not it exists."""
+        await self.abatch([PutOp(namespace, str(key), None)])
+
+    def list_namespaces(
+        self,
+        *,
+        prefix: NamespacePath | None = None,
+        suffix: NamespacePath | None = None,
+        max_depth: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Namespace]:
+        """Return namespaces in ascending order; `*` in a prefix or suffix is any one label."""
+        op = ListNamespacesOp(_conditions(prefix, suffix), max_depth, limit, offset)
+        return cast(list[Namespace], self.batch([op])[0])
+
+    async def alist_namespaces(
+        self,
+        *,
+        prefix: NamespacePath | None = None,
+        suffix: NamespacePath | None = None,
+        max_depth: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Namespace]:
+        """Return namespaces in ascending order; `*` in a prefix or suffix is any one label."""
+        op = ListNamespacesOp(_conditions(prefix, suffix), max_depth, limit, offset)
+        return cast(list[Namespace], (await self.abatch([op]))[0])
+
+    def _get(self, namespace: Namespace, key: str, refresh_ttl: bool | None) -> GetOp:
+        return GetOp(namespace, str(key), self._refresh(refresh_ttl))
+
+    def _put(
+        self,
+        namespace: Namespace,
+        key: str,
+        value: Mapping[str, Any],
+        index: Index,
+        ttl: Minutes,
+    ) -> PutOp:
+        if list(namespace[:1]) == ["langgraph"]:  # in a PutOp it is allowed
+            raise InvalidNamespaceError('The first label "langgraph" is reserved; choose another.')
+        if ttl is NOT_PROVIDED and self.ttl_config is not None:
+            ttl = self.ttl_config.get("default_ttl", NOT_PROVIDED)
+        return PutOp(namespace, str(key), value, index, cast(float | None, ttl))
+
+    def _refresh(self, refresh_ttl: bool | None) -> bool:
+        if refresh_ttl is None and self.ttl_config is not None:
+            refresh_ttl = self.ttl_config.get("refresh_on_read")
+        return cast(bool, refresh_ttl)
+
+
+def _conditions(
+    prefix: NamespacePath | None, suffix: NamespacePath | None
+) -> tuple[MatchCondition, ...]:
+    conditions = [MatchCondition("prefix", prefix)] if prefix else []
+    return (*conditions, MatchCondition("suffix", suffix)) if suffix else (*conditions,)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from app.resources import Resources
 from app.tools.base import AgentTool
+from app.tools.files.tool import MemoryFiles
 from app.tools.manage_memory import ManageMemory
 from app.tools.search_memory import SearchMemory
 
@@ -13,5 +14,6 @@ def agent_tools(resources: Resources) -> Mapping[str, AgentTool]:
     tools: tuple[AgentTool, ...] = (
         ManageMemory.build(resources),
         SearchMemory.build(resources),
+        MemoryFiles.build(resources),
     )
     return {tool.name: tool for tool in tools}

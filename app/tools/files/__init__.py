@@ -1,0 +1,1 @@
+"""Anthropic's memory tool: files that a model keeps, each an item of one namespace."""

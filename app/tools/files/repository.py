@@ -1,0 +1,85 @@
+"""SQL on the items of one namespace as files: a directory is a range of keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from asyncpg import Record
+
+from app.db import Connection
+from app.store.repository import COLUMNS
+from app.store.schemas import MAX_KEY_CHARACTERS
+from app.store.writes import Address
+
+_LAST_KEY = "\U0010ffff" * MAX_KEY_CHARACTERS
+
+_ALIVE = "(expires_at IS NULL OR expires_at > $2)"
+
+_BELOW = f"""
+FROM items WHERE namespace = $1 AND {_ALIVE} AND key >= $3 AND key <= $4 ORDER BY key LIMIT $5
+"""
+
+_KEYS = f"SELECT key {_BELOW}"
+
+_FILES = f"SELECT {COLUMNS} {_BELOW}"
+
+# An item whose value holds no text is shown as JSON; its size is that of the JSON as stored.
+_SIZES = f"""
+SELECT key, octet_length(CASE jsonb_typeof(value -> 'content')
+    WHEN 'string' THEN value ->> 'content' ELSE value::text END) AS size {_BELOW}
+"""
+
+_OBSTACLE = f"""
+(SELECT key FROM items
+WHERE namespace = $1 AND {_ALIVE} AND key = ANY($5::text[]) AND key <> ALL($6::text[]) LIMIT 1)
+UNION ALL
+(SELECT key FROM items
+WHERE namespace = $1 AND {_ALIVE} AND key >= $3 AND key <= $4 AND key <> ALL($6::text[]) LIMIT 1)
+LIMIT 1
+"""
+
+
+async def keys_below(
+    connection: Connection, directory: Address, now: datetime, limit: int
+) -> list[str]:
+    """Return the first keys in a directory and below, in order."""
+    rows = await connection.fetch(_KEYS, *_below(directory, now), limit)
+    return [row["key"] for row in rows]
+
+
+async def sizes_below(
+    connection: Connection, directory: Address, now: datetime, limit: int
+) -> list[tuple[str, int]]:
+    """Return such keys, each with how many bytes its text has."""
+    rows = await connection.fetch(_SIZES, *_below(directory, now), limit)
+    return [(row["key"], row["size"]) for row in rows]
+
+
+async def files_below(
+    connection: Connection, directory: Address, now: datetime, limit: int
+) -> list[Record]:
+    """Return the first items in a directory and below, in order."""
+    return await connection.fetch(_FILES, *_below(directory, now), limit)
+
+
+async def find_obstacle(
+    connection: Connection,
+    namespace: str,
+    lineage: Sequence[str],
+    now: datetime,
+    *,
+    besides: Sequence[str] = (),
+) -> str | None:
+    """Return a key that keeps the last of a lineage from being a new file or directory.
+
+    It is a file where one of its directories would be, one at the key itself, or one below.
+    """
+    below = _below((namespace, lineage[-1]), now)
+    found: str | None = await connection.fetchval(_OBSTACLE, *below, lineage, besides)
+    return found
+
+
+def _below(directory: Address, now: datetime) -> tuple[str, datetime, str, str]:
+    """Return the first four parameters: what could be in a directory; "" is /memories."""
+    namespace, key = directory
+    start = f"{key}/" if key else ""
+    return namespace, now, start, start + _LAST_KEY

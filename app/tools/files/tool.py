@@ -1,0 +1,95 @@
+"""The tool `memory`: files that a model keeps, as Anthropic's memory tool has them."""
+
+from functools import partial
+from typing import Any, Self, assert_never
+
+from app.errors import InvalidRequestError
+from app.resources import Resources
+from app.tools.base import Answer, Bound, Definition, Offer, ToolError
+from app.tools.files import files, moving
+from app.tools.files.commands import (
+    Command,
+    Create,
+    Delete,
+    Insert,
+    Rename,
+    StrReplace,
+    View,
+    read_command,
+)
+from app.tools.files.definition import NAME, NEEDED, definition
+from app.tools.files.paths import ROOT, key_of
+from app.tools.files.texts import inserted, replaced
+from app.tools.files.tree import Tree
+
+
+class MemoryFiles:
+    """Carries out a model's commands on the files of the bound namespace."""
+
+    name = NAME
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        return cls(Tree.build(resources))
+
+    def definition(self, offer: Offer) -> Definition:
+        """Return how the tool is offered: with the commands that are permitted."""
+        return definition(offer)
+
+    async def call(self, bound: Bound, arguments: dict[str, Any]) -> Answer:
+        """Carry out a command; raises ToolError, ForbiddenError and TooManyConflictsError."""
+        command = read_command(arguments)
+        forbidden = set(NEEDED[command.command]) - set(bound.actions)
+        if forbidden:
+            raise ToolError(f"Error: The command {command.command} is not permitted here.")
+        try:
+            return Answer(await self._carry_out(bound, command))
+        except InvalidRequestError as error:  # the text or the path cannot be stored
+            raise ToolError(f"Error: {error.detail}") from error
+
+    async def _carry_out(self, bound: Bound, command: Command) -> str:
+        match command:
+            case View(path=path):
+                return await files.view(self._tree, bound, key_of(path), command.view_range)
+            case Create(path=path):
+                await files.create(self._tree, bound, _file(path), command.file_text)
+                return f"File created successfully at: {path}"
+            case StrReplace(path=path):
+                edit = partial(replaced, path, old=command.old_str, new=command.new_str)
+                return await files.edit(self._tree, bound, _file(path), edit)
+            case Insert(path=path):
+                return await files.edit(self._tree, bound, _file(path), _insertion(command))
+            case Delete(path=path):
+                await moving.delete(self._tree, bound, _below_root(path, "delete"))
+                return f"Successfully deleted {path}"
+            case Rename(old_path=old, new_path=new):
+                key = _below_root(old, "rename")
+                await moving.rename(self._tree, bound, key, _below_root(new, "rename"))
+                return f"Successfully renamed {old} to {new}"
+            case _:
+                assert_never(command)
+
+
+def _insertion(command: Insert) -> files.Edit:
+    told = f"The file {command.path} has been edited."
+    return lambda text: (inserted(text, command.insert_line, command.insert_text), told)
+
+
+def _file(path: str) -> str:
+    """Return the key of a path that names a file; raises ToolError."""
+    key = key_of(path)
+    if not key or path.endswith("/"):
+        raise ToolError(f"Error: {path} is a directory; name a file.")
+    return key
+
+
+def _below_root(path: str, verb: str) -> str:
+    """Return the key of a file or directory that can be changed; raises ToolError."""
+    key = key_of(path)
+    if not key:
+        raise ToolError(f"Cannot {verb} the {ROOT} directory itself")
+    return key

@@ -1,0 +1,72 @@
+"""An agent's program in tests: it forwards calls of its model to memoryd."""
+
+import json
+from typing import Any
+
+import httpx2
+
+JSON = dict[str, Any]
+
+ALICE: JSON = {"variables": {"user_id": "alice"}}
+HOME = ["memories", "alice"]
+"""Where tools bound by `ALICE` work."""
+
+
+class Agent:
+    """Calls tools; each method asserts what becomes of the call."""
+
+    def __init__(self, client: httpx2.AsyncClient, headers: dict[str, str] | None = None) -> None:
+        self.client = client
+        self.headers = headers or {}
+
+    async def send(self, name: str, arguments: Any, **binding: Any) -> httpx2.Response:
+        """Call a tool for alice, unless the binding says otherwise."""
+        where = ALICE if not {"namespace", "variables"} & binding.keys() else {}
+        headers = {**self.headers, **binding.pop("headers", {})}
+        body = {"arguments": arguments, **where, **binding}
+        return await self.client.post(f"/v1/tools/{name}", json=body, headers=headers)
+
+    async def answer(self, name: str, arguments: Any, **binding: Any) -> JSON:
+        response = await self.send(name, arguments, **binding)
+        assert response.status_code == 200, response.text
+        answer: JSON = response.json()
+        assert answer.keys() == {"content", "is_error", "artifact"}
+        return answer
+
+    async def does(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
+        """Return what a call that is carried out is told."""
+        answer = await self.answer(name, arguments, **binding)
+        assert not answer["is_error"], answer["content"]
+        return str(answer["content"])
+
+    async def errs(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
+        """Return what a model is told of its mistake."""
+        answer = await self.answer(name, arguments, **binding)
+        assert answer["is_error"], answer["content"]
+        assert answer["artifact"] is None
+        return str(answer["content"])
+
+    async def creates(self, content: Any, **binding: Any) -> str:
+        """Return the id of a memory that a call creates."""
+        told = await self.does({"content": content}, **binding)
+        assert told.startswith("created memory ")
+        return told.removeprefix("created memory ")
+
+    async def finds(self, query: str, **more: Any) -> list[JSON]:
+        """Return what the model is shown."""
+        told = await self.does({"query": query, **more}, name="search_memory")
+        items: list[JSON] = json.loads(told)
+        return items
+
+    async def problem(self, name: str, arguments: Any, **binding: Any) -> tuple[int, str]:
+        """Return the status and the code of a call that is the application's mistake."""
+        response = await self.send(name, arguments, **binding)
+        assert response.headers["content-type"] == "application/problem+json", response.text
+        return response.status_code, response.json()["code"]
+
+    async def tools(self, **query: Any) -> list[JSON]:
+        """Return definitions."""
+        response = await self.client.get("/v1/tools", params=query, headers=self.headers)
+        assert response.status_code == 200, response.text
+        tools: list[JSON] = response.json()["tools"]
+        return tools

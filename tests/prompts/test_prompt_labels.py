@@ -1,24 +1,32 @@
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.db import Database
-from app.errors import InvalidRequestError
+from app.errors import InvalidRequestError, NotFoundError
 from app.namespaces import to_stored
 from app.prompts.errors import (
+    NothingToRollBackError,
     PromptLabelNotFoundError,
     PromptNotFoundError,
     PromptVersionNotFoundError,
 )
-from app.prompts.schemas import CANDIDATE, PRODUCTION, PutPrompt, ReadPrompt
+from app.prompts.schemas import CANDIDATE, PRODUCTION, PromotePrompt, PutPrompt, ReadPrompt
 from app.prompts.service import PromptService
 from app.store.preconditions import UNCONDITIONAL
 
 ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
 JOB = Access("mk_1 job_7", ACME.root, (Grant((), frozenset({Verb.WRITE, Verb.READ})),))
+
+Change = tuple[str, str, str, int]
+
+_numbers = itertools.count(1)
 
 
 async def put(prompts: PromptService, text: str, name: str = "p", **more: Any) -> int:
@@ -37,6 +45,15 @@ async def add(prompts: PromptService, database: Database, text: str, **more: Any
         return await prompts.add_version(
             connection, JOB, "p", text, based_on=based_on, analysis=analysis
         )
+
+
+async def add_and_promote(
+    prompts: PromptService, database: Database, text: str, version: int | None = None
+) -> int:
+    async with database.transaction(ACME.root) as connection:
+        added = await prompts.add_version(connection, JOB, "p", text, based_on=None, analysis=None)
+        await prompts.promote(connection, ACME, "p", version=version or added)
+    return added
 
 
 async def test_a_job_adds_a_candidate_and_promotes_it_in_one_transaction(
@@ -72,10 +89,8 @@ async def test_what_a_job_did_is_undone_with_its_transaction(
     prompts: PromptService, database: Database
 ) -> None:
     await put(prompts, "Be brief.")
-    with pytest.raises(ZeroDivisionError):
-        async with database.transaction(ACME.root) as connection:
-            await prompts.add_version(connection, JOB, "p", "No.", based_on=1, analysis=None)
-            raise ZeroDivisionError
+    with pytest.raises(PromptVersionNotFoundError):
+        await add_and_promote(prompts, database, "No.", version=7)
     row = await read(prompts)
     assert (row["version"], row["revision"], row["labels"]) == (1, 1, ["production"])
 
@@ -109,7 +124,7 @@ async def test_jobs_need_a_prompt_a_version_and_the_rights(
     await put(prompts, "Be brief.")
     stranger = Access("mk_2", ACME.root, (Grant(("users",), frozenset(Verb)),))
     async with database.transaction(ACME.root) as connection:
-        with pytest.raises(PromptVersionNotFoundError, match=r"no version 2; it has only version 1"):
+        with pytest.raises(PromptVersionNotFoundError, match=r"has no version 2"):
             await prompts.promote(connection, ACME, "p", version=2)
         with pytest.raises(PromptLabelNotFoundError, match=r"it has production \(version 1\)"):
             await prompts.read(connection, JOB, "p", label=CANDIDATE)
@@ -127,3 +142,137 @@ async def test_versions_added_at_once_get_numbers_of_their_own(
     numbers = await asyncio.gather(*(add(prompts, database, f"text {n}") for n in range(8)))
     assert sorted(numbers) == list(range(2, 10))
     assert (await read(prompts))["revision"] == 9
+
+
+async def test_versions_promoted_at_once_are_each_production_for_a_while(
+    prompts: PromptService, database: Database
+) -> None:
+    await put(prompts, "0")
+    promotions = (add_and_promote(prompts, database, f"text {n}") for n in range(4))
+    by_hand = (put(prompts, f"by hand {n}") for n in range(4))
+    await asyncio.gather(*promotions, *by_hand)
+    assert (await read(prompts))["version"] == 9
+    seen = [(await read(prompts, label=PRODUCTION))["text"]]
+    while len(seen) < 5:
+        row = await prompts.roll_back(ACME, "p", PRODUCTION, UNCONDITIONAL)
+        seen.append(row["text"])
+    assert sorted(seen[:-1]) == [f"text {n}" for n in range(4)]
+    assert seen[-1] == "0"
+
+
+async def test_a_change_waits_for_the_job_that_adds_a_version(
+    prompts: PromptService, database: Database
+) -> None:
+    await put(prompts, "0")
+    async with database.transaction(ACME.root) as connection:
+        await prompts.add_version(connection, JOB, "p", "1", based_on=1, analysis=None)
+        waiting = asyncio.create_task(put(prompts, "2"))
+        done, _ = await asyncio.wait([waiting], timeout=0.2)
+        assert not done
+        assert (await read(prompts))["version"] == 1, "readers do not wait"
+    assert await waiting == 3
+
+
+class ModelPrompt:
+    """What a prompt is to be after a sequence of changes, in lists and dictionaries."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.labels: dict[str, list[int]] = {}
+        self.revision = 0
+
+    @property
+    def state(self) -> Any:
+        return list(self.texts), {label: list(path) for label, path in self.labels.items()}
+
+    def point(self, label: str, number: int) -> None:
+        path = self.labels.setdefault(label, [])
+        if path[-1:] != [number]:
+            path.append(number)
+
+    def put(self, text: str, labels: list[str] | None) -> None:
+        if labels is None:
+            labels = [] if self.texts else [PRODUCTION]
+        if self.texts[-1:] != [text]:
+            self.texts.append(text)
+        for label in labels:
+            self.point(label, len(self.texts))
+
+    def carry_out(self, name: str, text: str, label: str, number: int) -> bool:
+        """Make a change; False where there is nothing that it could change."""
+        before = self.state
+        known = bool(self.texts)
+        if name == "put":
+            self.put(text, None)
+        elif name == "put_label":
+            self.put(text, [label])
+        elif name == "add" and known:
+            self.put(text, [CANDIDATE])
+        elif name == "promote" and number <= len(self.texts):
+            self.point(label, number)
+        elif name == "rollback" and len(self.labels.get(label, [])) > 1:
+            self.labels[label].pop()
+        elif name == "delete_label":
+            self.labels.pop(label, None)
+        else:
+            return False
+        self.revision += self.state != before
+        return True
+
+
+async def carry_out(
+    prompts: PromptService, database: Database, prompt: str, change: Change
+) -> bool:
+    """Make the same change to a stored prompt; False where it is refused."""
+    name, text, label, number = change
+    try:
+        if name in {"put", "put_label"}:
+            await put(prompts, text, prompt, **({"labels": [label]} if name != "put" else {}))
+        elif name == "add":
+            async with database.transaction(ACME.root) as connection:
+                await prompts.add_version(
+                    connection, JOB, prompt, text, based_on=None, analysis=None
+                )
+        elif name == "promote":
+            body = PromotePrompt(version=number, label=label)
+            await prompts.move_label(ACME, prompt, body, UNCONDITIONAL)
+        elif name == "rollback":
+            await prompts.roll_back(ACME, prompt, label, UNCONDITIONAL)
+        else:
+            await prompts.delete_label(ACME, prompt, label, UNCONDITIONAL)
+    except (NotFoundError, NothingToRollBackError):
+        return False
+    return True
+
+
+changes = st.tuples(
+    st.sampled_from(
+        ["put", "put_label", "add", "promote", "promote", "rollback", "rollback", "delete_label"]
+    ),
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from([PRODUCTION, CANDIDATE, "beta"]),
+    st.integers(1, 5),
+)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(sequence=st.lists(changes, min_size=1, max_size=15))
+async def test_a_prompt_goes_through_the_states_of_the_model(
+    prompts: PromptService, database: Database, sequence: list[Change]
+) -> None:
+    model, prompt = ModelPrompt(), f"p{next(_numbers)}"
+    for change in sequence:
+        agreed = model.carry_out(*change)
+        assert await carry_out(prompts, database, prompt, change) is agreed, change
+        if not model.texts:
+            continue
+        row = await read(prompts, prompt)
+        assert (row["revision"], row["newest"]) == (model.revision, len(model.texts)), change
+        for label, path in model.labels.items():
+            pointed = await read(prompts, prompt, label=label)
+            assert (pointed["version"], pointed["text"]) == (path[-1], model.texts[path[-1] - 1])
+            same = sorted(other for other, way in model.labels.items() if way[-1] == path[-1])
+            assert pointed["labels"] == same

@@ -1,0 +1,115 @@
+import re
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.prompts.diff import unified_diff
+
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@\n")
+_NO_NEWLINE = "\\ No newline at end of file\n"
+
+
+def lines_of(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def diff(old: str, new: str) -> str:
+    return unified_diff(old, new, "old", "new")
+
+
+def applied(old: str, patch: str) -> str:
+    """Return what a text becomes by a diff; asserts that the diff is about this text."""
+    before, after, read = lines_of(old), [], 0
+    marked = lines_of(patch)
+    assert marked[:2] == ["--- old\n", "+++ new\n"]
+    for number, line in enumerate(marked[2:], 2):
+        if line == _NO_NEWLINE:
+            continue
+        if hunk := _HUNK.fullmatch(line):
+            begin, size = int(hunk[1]), int(hunk[2] or 1)
+            after += before[read : begin - (size > 0)]
+            read = begin - (size > 0)
+            continue
+        text = line[1:]
+        if marked[number + 1 : number + 2] == [_NO_NEWLINE]:
+            text = text.removesuffix("\n")
+        if line[0] in " -":
+            assert before[read] == text
+            read += 1
+        if line[0] in " +":
+            after.append(text)
+    return "".join(after + before[read:])
+
+
+def test_a_changed_line_is_shown_between_its_neighbours() -> None:
+    old = "".join(f"{number}\n" for number in range(1, 11))
+    assert diff(old, old.replace("5\n", "five\n")) == (
+        "--- old\n+++ new\n@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"
+    )
+
+
+def test_changes_far_apart_are_shown_apart() -> None:
+    old = "".join(f"{number}\n" for number in range(1, 21))
+    new = old.replace("2\n", "two\n", 1).replace("19\n", "")
+    assert diff(old, new) == (
+        "--- old\n+++ new\n@@ -1,5 +1,5 @@\n 1\n-2\n+two\n 3\n 4\n 5\n"
+        "@@ -16,5 +16,4 @@\n 16\n 17\n 18\n-19\n 20\n"
+    )
+
+
+def test_a_missing_last_newline_is_said() -> None:
+    assert diff("a", "a\n") == f"--- old\n+++ new\n@@ -1 +1 @@\n-a\n{_NO_NEWLINE}+a\n"
+    assert diff("a\nb", "a\nc") == (
+        f"--- old\n+++ new\n@@ -1,2 +1,2 @@\n a\n-b\n{_NO_NEWLINE}+c\n{_NO_NEWLINE}"
+    )
+
+
+def test_the_same_text_has_no_diff() -> None:
+    assert diff("a\nb", "a\nb") == ""
+
+
+def test_only_a_newline_ends_a_line() -> None:
+    assert diff("a\u2028b\x0bc\rd\n", "a\u2028b\x0bc\re\n") == (
+        "--- old\n+++ new\n@@ -1 +1 @@\n-a\u2028b\x0bc\rd\n+a\u2028b\x0bc\re\n"
+    )
+
+
+texts = st.lists(
+    st.sampled_from(["a\n", "b\n", "c\n", "\n", " \r\n", "-a\n", "\\ b\n", "d\u2028\n", "e"]),
+    max_size=30,
+).map("".join)
+
+
+@given(old=texts, new=texts)
+@example(old="", new="a")
+@example(old="a\n", new="")
+@example(old="a\n" * 20, new="a\n" * 19)
+def test_a_diff_makes_the_new_text_of_the_old(old: str, new: str) -> None:
+    patch = diff(old, new)
+    assert (patch == "") is (old == new)
+    assert old == new or applied(old, patch) == new
+
+
+def test_the_longest_texts_are_compared_in_little_time() -> None:
+    numbers = "".join(f"{number}\n" for number in range(34_000))
+    backwards = "".join(f"{number}\n" for number in reversed(range(34_000)))
+    near = numbers.replace("\n17000\n", "\nseventeen thousand\n")
+    began = time.monotonic()
+    patch = diff(numbers, backwards)
+    small = diff(numbers, near)
+    seconds = time.monotonic() - began
+    assert applied(numbers, patch) == backwards
+    assert small.endswith("-17000\n+seventeen thousand\n 17001\n 17002\n 17003\n")
+    assert len(small) < 150
+    assert seconds < 2, "compared line by line it would take minutes"
+
+
+@pytest.mark.parametrize("apart", [900, 1_100])
+def test_between_changes_far_apart_everything_counts_as_changed(apart: int) -> None:
+    old = "x\n" + "".join(f"{number}\n" for number in range(apart)) + "x\n"
+    new = old.replace("x\n", "y\n")
+    patch = diff(old, new)
+    assert applied(old, patch) == new
+    assert patch.count("\n-") == (2 if apart == 900 else apart + 2)

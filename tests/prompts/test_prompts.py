@@ -1,0 +1,591 @@
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.service import KeyService
+from app.clock import FrozenClock
+
+pytestmark = pytest.mark.slow  # a request and a database each
+
+URL = "/v1/prompts"
+NOW = "2026-01-01T12:00:00+00:00"
+
+
+async def put(client: httpx2.AsyncClient, text: str, name: str = "p", **body: Any) -> Any:
+    response = await client.put(f"{URL}/{name}", json={"text": text, **body})
+    assert response.status_code in {200, 201}, response.text
+    return response.json()
+
+
+async def get(client: httpx2.AsyncClient, path: str = "p", **query: Any) -> Any:
+    response = await client.get(f"{URL}/{path}", params=query)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def post(client: httpx2.AsyncClient, verb: str, **body: Any) -> httpx2.Response:
+    return await client.post(f"{URL}/p/{verb}", json=body)
+
+
+async def labels(client: httpx2.AsyncClient, name: str = "p") -> dict[str, int]:
+    listed = (await client.get(URL)).json()["prompts"]
+    return next(prompt["labels"] for prompt in listed if prompt["name"] == name)
+
+
+async def headers_of(
+    keys: KeyService, *grants: Grant, root: tuple[str, ...] = ()
+) -> dict[str, str]:
+    token = await keys.create("test", root=root, grants=grants, expires_at=None)
+    return {"x-api-key": str(token)}
+
+
+def problem_of(response: httpx2.Response, status: int, code: str) -> str:
+    assert response.status_code == status, response.text
+    assert response.json()["code"] == code
+    return str(response.json()["detail"])
+
+
+def fields_of(response: httpx2.Response) -> list[str]:
+    assert response.status_code == 422, response.text
+    return [error["field"] for error in response.json()["errors"]]
+
+
+async def test_the_first_version_of_a_prompt_is_production(client: httpx2.AsyncClient) -> None:
+    body = {
+        "text": "Answer {question} briefly.\r\n\u2028",
+        "update_instructions": "Keep the placeholder.",
+        "when_to_update": "Answers are too long.",
+        "analysis": "By hand.",
+    }
+    expected = {
+        "name": "p",
+        "version": 1,
+        **body,
+        "labels": ["production"],
+        "based_on": None,
+        "actor": "anonymous",
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    created = await client.put(f"{URL}/p", json=body)
+    assert (created.status_code, created.headers["etag"]) == (201, '"1"')
+    assert created.json() == expected
+    for query in ({}, {"label": "production"}, {"version": 1}):
+        assert await get(client, **query) == expected
+
+
+async def test_another_text_is_a_new_version_that_no_label_points_to(
+    client: httpx2.AsyncClient, clock: FrozenClock
+) -> None:
+    await put(client, "Be brief.", update_instructions="Keep it short.")
+    clock.advance(timedelta(minutes=1))
+    response = await client.put(f"{URL}/p", json={"text": "Be very brief."})
+    assert (response.status_code, response.headers["etag"]) == (200, '"2"')
+    later = "2026-01-01T12:01:00+00:00"
+    assert response.json() == {
+        "name": "p",
+        "version": 2,
+        "text": "Be very brief.",
+        "labels": [],
+        "update_instructions": None,
+        "when_to_update": None,
+        "based_on": None,
+        "analysis": None,
+        "actor": "anonymous",
+        "created_at": later,
+        "updated_at": later,
+    }
+    old = await get(client, label="production")
+    assert (old["version"], old["text"]) == (1, "Be brief.")
+    assert (old["created_at"], old["updated_at"]) == (NOW, later)
+
+
+async def test_putting_the_same_again_changes_nothing(
+    client: httpx2.AsyncClient, clock: FrozenClock
+) -> None:
+    body = {"text": "Be brief.", "when_to_update": "Never.", "labels": ["a", "b", "a"]}
+    first = await client.put(f"{URL}/p", json=body)
+    clock.advance(timedelta(minutes=1))
+    second = await client.put(f"{URL}/p", json={**body, "analysis": "of a version that is there"})
+    assert second.json() == first.json()
+    assert second.headers["etag"] == first.headers["etag"] == '"1"'
+    assert first.json()["labels"] == ["a", "b"]
+
+
+async def test_other_instructions_are_a_change_but_no_version(client: httpx2.AsyncClient) -> None:
+    await put(client, "Be brief.")
+    changed = await client.put(
+        f"{URL}/p", json={"text": "Be brief.", "update_instructions": "Keep it short."}
+    )
+    assert (changed.json()["version"], changed.headers["etag"]) == (1, '"2"')
+    assert changed.json()["update_instructions"] == "Keep it short."
+
+
+async def test_an_earlier_text_is_a_new_version(client: httpx2.AsyncClient) -> None:
+    for text in ("a", "b", "a"):
+        await put(client, text)
+    assert (await get(client))["version"] == 3
+
+
+async def test_a_put_moves_the_labels_it_names(client: httpx2.AsyncClient) -> None:
+    await put(client, "a", labels=[])
+    assert await labels(client) == {}
+    await put(client, "b", labels=["candidate", "eu.2_x-1"])
+    await put(client, "c", labels=["candidate"])
+    assert await labels(client) == {"candidate": 3, "eu.2_x-1": 2}
+    await put(client, "c", labels=["production"])
+    assert await labels(client) == {"candidate": 3, "eu.2_x-1": 2, "production": 3}
+
+
+async def test_the_candidate_is_promoted_to_production_unless_something_else_is_said(
+    client: httpx2.AsyncClient,
+) -> None:
+    await put(client, "a")
+    await put(client, "b", labels=["candidate"])
+    promoted = await post(client, "promote")
+    assert (promoted.status_code, promoted.headers["etag"]) == (200, '"3"')
+    assert promoted.json()["version"] == 2
+    assert promoted.json()["labels"] == ["candidate", "production"]
+    assert (await post(client, "promote", version=1, label="eu")).json()["labels"] == ["eu"]
+    assert (await post(client, "promote", from_label="eu")).json()["version"] == 1
+    assert await labels(client) == {"candidate": 2, "eu": 1, "production": 1}
+
+
+async def test_promoting_what_is_promoted_already_changes_nothing(
+    client: httpx2.AsyncClient,
+) -> None:
+    await put(client, "a")
+    assert (await post(client, "promote", version=1)).headers["etag"] == '"1"'
+    problem_of(await post(client, "rollback"), 409, "nothing_to_roll_back")
+
+
+async def test_a_rollback_goes_back_step_by_step(client: httpx2.AsyncClient) -> None:
+    for text in ("a", "b", "c"):
+        await put(client, text, labels=["production"])
+    assert (await post(client, "rollback")).json()["text"] == "b"
+    back = await post(client, "rollback", label="production")
+    assert (back.json()["text"], back.headers["etag"]) == ("a", '"5"')
+    detail = problem_of(await post(client, "rollback"), 409, "nothing_to_roll_back")
+    assert '"production" of the prompt "p" points to version 1, and nowhere before' in detail
+    assert (await get(client))["version"] == 3
+
+
+async def test_a_hundred_moves_can_be_rolled_back(client: httpx2.AsyncClient) -> None:
+    for number in range(103):
+        await put(client, str(number), labels=["production"])
+    seen = [(await post(client, "rollback")).json().get("version") for _ in range(101)]
+    assert seen == [*range(102, 2, -1), None]
+
+
+async def test_a_deleted_label_is_gone_and_its_version_is_not(client: httpx2.AsyncClient) -> None:
+    await put(client, "a", labels=["beta", "production"])
+    for etag in ('"2"', '"2"'):
+        response = await client.delete(f"{URL}/p/labels/beta")
+        assert (response.status_code, response.content) == (204, b"")
+        assert (await client.get(f"{URL}/p")).headers["etag"] == etag
+    assert await labels(client) == {"production": 1}
+    assert (await client.delete(f"{URL}/none/labels/beta")).status_code == 204
+
+
+async def test_a_deleted_prompt_is_gone_with_everything(client: httpx2.AsyncClient) -> None:
+    await put(client, "a")
+    for _ in range(2):
+        assert (await client.delete(f"{URL}/p")).status_code == 204
+    for path in ("p", "p/versions", "p/diff"):
+        problem_of(await client.get(f"{URL}/{path}"), 404, "prompt_not_found")
+    assert (await put(client, "b"))["version"] == 1
+    assert await labels(client) == {"production": 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "says"),
+    [
+        ({"version": 3}, "prompt_version_not_found", "no version 3; it has versions 1 to 2."),
+        ({"version": 2**31 - 1}, "prompt_version_not_found", "versions 1 to 2"),
+        (
+            {"label": "beta"},
+            "prompt_label_not_found",
+            'no label "beta"; it has candidate (version 2), production (version 1).',
+        ),
+    ],
+)
+async def test_what_a_prompt_does_not_have_is_named_beside_what_it_has(
+    client: httpx2.AsyncClient, query: dict[str, Any], code: str, says: str
+) -> None:
+    await put(client, "a")
+    await put(client, "b", labels=["candidate"])
+    assert says in problem_of(await client.get(f"{URL}/p", params=query), 404, code)
+    body = {"from_label" if name == "label" else name: value for name, value in query.items()}
+    assert says in problem_of(await post(client, "promote", **body), 404, code)
+    [value] = query.values()
+    assert says in problem_of(await client.get(f"{URL}/p/diff", params={"to": value}), 404, code)
+
+
+async def test_without_labels_a_prompt_says_so(client: httpx2.AsyncClient) -> None:
+    await put(client, "a", labels=[])
+    response = await client.get(f"{URL}/p", params={"label": "production"})
+    assert "it has none" in problem_of(response, 404, "prompt_label_not_found")
+    problem_of(await post(client, "promote"), 404, "prompt_label_not_found")
+    problem_of(await post(client, "rollback"), 404, "prompt_label_not_found")
+
+
+async def test_a_prompt_has_at_most_fifty_labels(client: httpx2.AsyncClient) -> None:
+    await put(client, "a", labels=[f"l{number}" for number in range(50)])
+    detail = problem_of(await post(client, "promote", version=1), 409, "too_many_labels")
+    assert "more than 50 labels" in detail
+    response = await client.put(f"{URL}/p", json={"text": "b", "labels": ["l50"]})
+    problem_of(response, 409, "too_many_labels")
+    assert (await get(client))["text"] == "a"
+    assert (await post(client, "promote", version=1, label="l7")).status_code == 200
+
+
+async def test_prompts_are_listed_by_name_page_by_page(client: httpx2.AsyncClient) -> None:
+    for name in ("b", "B", "a", "c-1", "c.1"):
+        await put(client, "x", name, when_to_update="Never.")
+    await put(client, "y", "a", labels=["candidate"])
+    pages: list[list[str]] = []
+    cursor: dict[str, str | None] = {}
+    for _ in range(3):
+        page = (await client.get(URL, params={"limit": 2, **cursor})).json()
+        pages.append([prompt["name"] for prompt in page["prompts"]])
+        cursor = {"cursor": page["next_cursor"]}
+    assert pages == [["B", "a"], ["b", "c-1"], ["c.1"]]
+    assert cursor == {"cursor": None}
+    assert (await client.get(URL, params={"cursor": "B", "limit": 1})).json()["prompts"] == [
+        {
+            "name": "a",
+            "newest": 2,
+            "labels": {"candidate": 2, "production": 1},
+            "update_instructions": None,
+            "when_to_update": None,
+            "created_at": NOW,
+            "updated_at": NOW,
+        }
+    ]
+
+
+async def test_without_prompts_the_list_is_empty(client: httpx2.AsyncClient) -> None:
+    assert (await client.get(URL)).json() == {"prompts": [], "next_cursor": None}
+
+
+async def test_versions_are_listed_newest_first_page_by_page(client: httpx2.AsyncClient) -> None:
+    for number in range(1, 6):
+        await put(client, "é" * number, analysis=f"number {number}")
+    first = await get(client, "p/versions", limit=2)
+    assert [version["version"] for version in first["versions"]] == [5, 4]
+    second = await get(client, "p/versions", limit=2, cursor=first["next_cursor"])
+    assert [version["version"] for version in second["versions"]] == [3, 2]
+    last = await get(client, "p/versions", limit=2, cursor=second["next_cursor"])
+    assert last == {
+        "versions": [
+            {
+                "version": 1,
+                "characters": 1,
+                "labels": ["production"],
+                "based_on": None,
+                "analysis": "number 1",
+                "actor": "anonymous",
+                "created_at": NOW,
+            }
+        ],
+        "next_cursor": None,
+    }
+    assert len((await get(client, "p/versions"))["versions"]) == 5
+
+
+async def test_a_diff_begins_at_production_and_ends_at_the_candidate_or_the_newest(
+    client: httpx2.AsyncClient,
+) -> None:
+    await put(client, "Be kind.\nBe brief.\n")
+    assert await get(client, "p/diff") == {
+        "name": "p",
+        "from_version": 1,
+        "to_version": 1,
+        "diff": "",
+    }
+    await put(client, "Be kind.\nBe very brief.\n")
+    newest = {
+        "name": "p",
+        "from_version": 1,
+        "to_version": 2,
+        "diff": "--- p (version 1)\n+++ p (version 2)\n@@ -1,2 +1,2 @@\n Be kind.\n"
+        "-Be brief.\n+Be very brief.\n",
+    }
+    assert await get(client, "p/diff") == newest
+    await post(client, "promote", version=2, label="candidate")
+    await put(client, "Be.")
+    assert await get(client, "p/diff") == newest
+    turned = await get(client, "p/diff", **{"from": "candidate", "to": "1"})
+    assert (turned["from_version"], turned["to_version"]) == (2, 1)
+    assert turned["diff"].endswith("-Be very brief.\n+Be brief.\n")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"if-match": '"2"'}, 200),
+        ({"if-match": "*"}, 200),
+        ({"if-match": '"7", "2"'}, 200),
+        ({"if-none-match": '"1"'}, 200),
+        ({"if-match": '"1"'}, 412),
+        ({"if-match": 'W/"2"'}, 412),
+        ({"if-none-match": "*"}, 412),
+        ({"if-none-match": '"2"'}, 412),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "p", {"text": "c"}),
+        ("POST", "p/promote", {"version": 2}),
+        ("POST", "p/rollback", {"label": "beta"}),
+        ("DELETE", "p/labels/beta", None),
+        ("DELETE", "p", None),
+    ],
+)
+async def test_a_change_goes_ahead_only_where_its_condition_holds(
+    client: httpx2.AsyncClient,
+    method: str,
+    path: str,
+    body: Any,
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    await put(client, "a", labels=["beta"])
+    before = await put(client, "b", labels=["beta"])
+    response = await client.request(method, f"{URL}/{path}", json=body, headers=headers)
+    if status == 200:
+        assert response.status_code == (204 if method == "DELETE" else 200), response.text
+        return
+    problem_of(response, 412, "prompt_precondition_failed")
+    assert response.json()["revision"] == 2
+    assert await get(client) == before
+
+
+async def test_conditions_on_a_prompt_that_is_not_there(client: httpx2.AsyncClient) -> None:
+    for method, path in (("PUT", "p"), ("POST", "p/promote"), ("DELETE", "p")):
+        body = {"text": "a"} if method == "PUT" else {}
+        response = await client.request(
+            method, f"{URL}/{path}", json=body, headers={"if-match": "*"}
+        )
+        detail = problem_of(response, 412, "prompt_precondition_failed")
+        assert 'there is no prompt "p"' in detail
+    response = await client.put(f"{URL}/p", json={"text": "a"}, headers={"if-none-match": "*"})
+    assert response.status_code == 201
+    response = await client.put(f"{URL}/p", json={"text": "a"}, headers={"if-match": "1"})
+    assert fields_of(response) == ["If-Match"]
+
+
+@pytest.mark.parametrize("path", ["p", "p/versions", "p/diff"])
+async def test_who_has_the_present_revision_is_not_told_again(
+    client: httpx2.AsyncClient, path: str
+) -> None:
+    await put(client, "a")
+    first = await client.get(f"{URL}/{path}")
+    known = {"if-none-match": first.headers["etag"]}
+    again = await client.get(f"{URL}/{path}", headers=known)
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"1"')
+    await post(client, "promote", version=1, label="beta")
+    assert (await client.get(f"{URL}/{path}", headers=known)).status_code == 200
+    stale = await client.get(f"{URL}/{path}", headers={"if-match": '"1"'})
+    problem_of(stale, 412, "prompt_precondition_failed")
+
+
+async def test_of_many_who_create_one_prompt_one_does(client: httpx2.AsyncClient) -> None:
+    async def write(number: int, header: str, value: str) -> int:
+        body = {"text": f"text {number}"}
+        response = await client.put(f"{URL}/p", json=body, headers={header: value})
+        return response.status_code
+
+    created = await asyncio.gather(*(write(n, "if-none-match", "*") for n in range(8)))
+    assert sorted(created) == [201] + [412] * 7
+    replaced = await asyncio.gather(*(write(8 + n, "if-match", '"1"') for n in range(8)))
+    assert sorted(replaced) == [200] + [412] * 7
+    assert (await get(client))["version"] == 2
+
+
+async def test_without_conditions_every_text_is_a_version(client: httpx2.AsyncClient) -> None:
+    written = await asyncio.gather(*(put(client, f"text {number}") for number in range(8)))
+    assert sorted(prompt["version"] for prompt in written) == list(range(1, 9))
+    assert [prompt["labels"] for prompt in written if prompt["version"] > 1] == [[]] * 7
+    first = next(prompt for prompt in written if prompt["version"] == 1)
+    assert (await get(client, label="production"))["text"] == first["text"]
+    same = await asyncio.gather(*(put(client, "the same") for _ in range(8)))
+    assert {prompt["version"] for prompt in same} == {9}
+
+
+@pytest.mark.parametrize(
+    ("grant", "may_read", "may_write"),
+    [
+        (Grant((), frozenset({Verb.READ})), True, False),
+        (Grant(("users", "alice"), frozenset({Verb.READ})), True, False),
+        (Grant(("users",), frozenset(Verb)), True, False),
+        (Grant((), frozenset(Verb) - {Verb.READ, Verb.ADMIN}), False, False),
+        (Grant((), frozenset({Verb.ADMIN, Verb.READ})), True, True),
+    ],
+)
+async def test_reading_takes_read_anywhere_and_changing_admin_on_the_whole_root(
+    client: httpx2.AsyncClient, keys: KeyService, grant: Grant, *, may_read: bool, may_write: bool
+) -> None:
+    owner = await headers_of(keys, *ALL_GRANTED, root=("acme",))
+    headers = await headers_of(keys, grant, root=("acme",))
+    for text in ("a", "b"):
+        body = {"text": text, "labels": ["production"]}
+        await client.put(f"{URL}/p", json=body, headers=owner)
+    for path in ("", "/p", "/p/versions", "/p/diff"):
+        response = await client.get(URL + path, headers=headers)
+        assert response.status_code == (200 if may_read else 403), response.text
+    changes: list[tuple[str, str, Any]] = [
+        ("PUT", "p", {"text": "c"}),
+        ("POST", "p/promote", {"version": 1}),
+        ("POST", "p/rollback", {}),
+        ("DELETE", "p/labels/beta", None),
+        ("DELETE", "p", None),
+    ]
+    for method, path, sent in changes:
+        response = await client.request(method, f"{URL}/{path}", json=sent, headers=headers)
+        assert (response.status_code < 300) is may_write, response.text
+        assert may_write or response.json()["code"] == "forbidden"
+
+
+async def test_each_root_has_prompts_of_its_own(
+    client: httpx2.AsyncClient, keys: KeyService
+) -> None:
+    roots = [(), ("acme",), ("acme", "inner"), ("acme2",)]
+    holders = [await headers_of(keys, *ALL_GRANTED, root=root) for root in roots]
+    for number, headers in enumerate(holders):
+        body = {"text": f"text {number}", "labels": [f"l{number}"]}
+        response = await client.put(f"{URL}/p", json=body, headers=headers)
+        assert response.status_code == 201
+    await client.delete(f"{URL}/p", headers=holders[1])
+    for number, headers in enumerate(holders):
+        listed = (await client.get(URL, headers=headers)).json()["prompts"]
+        shown = [prompt["labels"] for prompt in listed]
+        assert shown == ([] if number == 1 else [{f"l{number}": 1}])
+        read = await client.get(f"{URL}/p", headers=headers)
+        assert read.json().get("text") == (None if number == 1 else f"text {number}")
+
+
+@pytest.mark.parametrize("name", ["a b", "é", "a:b", "a%00", "0" * 129, "a%0A", "a@b"])
+async def test_other_names_are_refused(client: httpx2.AsyncClient, name: str) -> None:
+    for method, below, body in (
+        ("PUT", "", {"text": "a"}),
+        ("GET", "", None),
+        ("GET", "/versions", None),
+        ("GET", "/diff", None),
+        ("POST", "/promote", {}),
+        ("POST", "/rollback", {}),
+        ("DELETE", "/labels/beta", None),
+        ("DELETE", "", None),
+    ):
+        response = await client.request(method, f"{URL}/{name}{below}", json=body)
+        assert fields_of(response) == ["name"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ([], "body"),
+        (None, "body"),
+        ({}, "text"),
+        ({"text": None}, "text"),
+        ({"text": 5}, "text"),
+        ({"text": ""}, "text"),
+        ({"text": " \n\t\u2028"}, "text"),
+        ({"text": "a\x00"}, "text"),
+        ({"text": "x" * 200_001}, "text"),
+        ({"text": "a", "update_instructions": "a\x00"}, "update_instructions"),
+        ({"text": "a", "update_instructions": "x" * 20_001}, "update_instructions"),
+        ({"text": "a", "when_to_update": ["x"]}, "when_to_update"),
+        ({"text": "a", "when_to_update": "x" * 20_001}, "when_to_update"),
+        ({"text": "a", "analysis": "x" * 50_001}, "analysis"),
+        ({"text": "a", "labels": "production"}, "labels"),
+        ({"text": "a", "labels": ["production", "12"]}, "labels[1]"),
+        ({"text": "a", "labels": [""]}, "labels[0]"),
+        ({"text": "a", "labels": ["a b"]}, "labels[0]"),
+        ({"text": "a", "labels": ["a\n"]}, "labels[0]"),
+        ({"text": "a", "labels": ["x" * 65]}, "labels[0]"),
+        ({"text": "a", "labels": ["x"] * 51}, "labels"),
+        ({"text": "a", "version": 1}, "version"),
+        ({"text": "a", "prompt": "b"}, "prompt"),
+    ],
+)
+async def test_what_is_wrong_with_a_prompt_is_named(
+    client: httpx2.AsyncClient, body: Any, field: str
+) -> None:
+    assert fields_of(await client.put(f"{URL}/p", json=body)) == [field]
+    problem_of(await client.get(f"{URL}/p"), 404, "prompt_not_found")
+
+
+async def test_half_a_character_is_refused(client: httpx2.AsyncClient) -> None:
+    for body in (b'{"text": "a\\ud800"}', b'{"text": "a", "labels": ["\\udfff"]}'):
+        response = await client.put(
+            f"{URL}/p", content=body, headers={"content-type": "application/json"}
+        )
+        assert len(fields_of(response)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/p", {"version": "0"}, "version"),
+        ("/p", {"version": str(2**31)}, "version"),
+        ("/p", {"version": "newest"}, "version"),
+        ("/p", {"label": "12"}, "label"),
+        ("/p", {"label": "a\x00"}, "label"),
+        ("/p", {"label": "production", "version": "1"}, "version"),
+        ("/p", {"tag": "production"}, "tag"),
+        ("/p/versions", {"limit": "101"}, "limit"),
+        ("/p/versions", {"limit": "0"}, "limit"),
+        ("/p/versions", {"cursor": "x"}, "cursor"),
+        ("/p/diff", {"from": "a b"}, "from"),
+        ("/p/diff", {"to": ""}, "to"),
+        ("/p/diff", {"old": "1"}, "old"),
+        ("", {"limit": "201"}, "limit"),
+        ("", {"cursor": "a b"}, "cursor"),
+        ("", {"offset": "1"}, "offset"),
+    ],
+)
+async def test_wrong_parameters_are_named(
+    client: httpx2.AsyncClient, path: str, query: dict[str, str], field: str
+) -> None:
+    await put(client, "a")
+    assert fields_of(await client.get(URL + path, params=query)) == [field]
+
+
+@pytest.mark.parametrize("number", ["0", "99", "9" * 60])
+async def test_any_number_in_a_diff_is_a_versions(client: httpx2.AsyncClient, number: str) -> None:
+    await put(client, "a")
+    response = await client.get(f"{URL}/p/diff", params={"from": number})
+    problem_of(response, 404, "prompt_version_not_found")
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "field"),
+    [
+        ("promote", {"version": 1, "from_label": "candidate"}, "version"),
+        ("promote", {"version": "1"}, "version"),
+        ("promote", {"version": True}, "version"),
+        ("promote", {"version": 0}, "version"),
+        ("promote", {"label": "1"}, "label"),
+        ("promote", {"to": "production"}, "to"),
+        ("rollback", {"label": "a b"}, "label"),
+        ("rollback", {"version": 1}, "version"),
+        ("rollback", [], "body"),
+    ],
+)
+async def test_wrong_moves_are_named(
+    client: httpx2.AsyncClient, verb: str, body: Any, field: str
+) -> None:
+    await put(client, "a")
+    assert fields_of(await client.post(f"{URL}/p/{verb}", json=body)) == [field]
+
+
+async def test_the_longest_prompt_is_read_as_it_was_written(client: httpx2.AsyncClient) -> None:
+    text = "\U0001f600" * 200_000
+    assert (await put(client, text))["text"] == text
+    assert (await get(client))["text"] == text

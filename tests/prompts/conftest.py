@@ -1,12 +1,20 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import SecretStr
 
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
 from app.db import Database
+from app.main import create_app
 from app.prompts.service import PromptService
+from app.providers.embeddings.fake import FakeEmbedder
+from app.resources import open_resources
+from tests.prompts.optimizing import Optimizing
+from tests.support.app import running
+from tests.support.jobs import quick
+from tests.support.llm_server import LLMServer, llm_server
 
 
 @pytest.fixture
@@ -25,3 +33,26 @@ def keys(database: Database, clock: FrozenClock) -> KeyService:
 @pytest.fixture
 def prompts(database: Database, clock: FrozenClock) -> PromptService:
     return PromptService(database, clock)
+
+
+@pytest.fixture
+async def llm() -> AsyncIterator[LLMServer]:
+    async with llm_server() as started:
+        yield started
+
+
+@pytest.fixture
+async def optimizing(database_url: str, llm: LLMServer) -> AsyncIterator[Optimizing]:
+    """Jobs that ask a scripted model."""
+    settings = quick(
+        Settings(database_url=database_url, database_pool_size=8, llm="anthropic:scripted"),
+        anthropic_api_key=SecretStr("sk-test"),
+        anthropic_base_url=llm.base_url_anthropic,
+        openai_api_key=SecretStr("sk-test"),
+        openai_base_url=llm.base_url_openai,
+    )
+    async with (
+        running(create_app(settings, embedder=FakeEmbedder())) as client,
+        open_resources(settings, embedder=FakeEmbedder()) as resources,
+    ):
+        yield Optimizing(client, resources)

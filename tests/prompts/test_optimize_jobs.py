@@ -1,0 +1,337 @@
+from typing import Any
+
+import pytest
+
+from app.prompts.evaluation.gate import SAME
+from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
+from tests.support.jobs import events_of
+from tests.support.llm_server import (
+    LLMServer,
+    Received,
+    Reply,
+)
+
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
+OLD, NEW = "Answer.", "Answer in one sentence."
+INLINE: JSON = {"name": "support", "text": OLD}
+STORED: JSON = {"name": "support"}
+
+
+@pytest.fixture(autouse=True)
+def improving(llm: LLMServer) -> None:
+    llm.respond = model(NEW, judge=likes("one sentence"))
+
+
+def calls_of(job: JSON, llm: LLMServer) -> int:
+    assert job["spent"]["model_calls"] == len(llm.requests)
+    return len(llm.requests)
+
+
+async def test_a_prompt_of_the_request_is_improved_and_nothing_is_stored(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    job = await optimizing.job(prompt=INLINE)
+    [found] = job["result"]["prompts"]
+    analysis = found.pop("analysis")
+    assert found == {
+        "name": "support",
+        "outcome": "improved",
+        "changed": True,
+        "text": NEW,
+        "reason": None,
+        "diff": "--- old\n+++ new\n@@ -1 +1 @@\n-Answer.\n\\ No newline at end of file\n"
+        "+Answer in one sentence.\n\\ No newline at end of file\n",
+        "based_on": None,
+        "version": None,
+        "labels": [],
+        "evaluation": None,
+    }
+    assert "Ask for one sentence." in analysis
+    assert (job["kind"], job["namespace"]) == ("optimize_prompt", [])
+    assert calls_of(job, llm) == 3
+    await optimizing.get("support", status=404)
+    assert await events_of(optimizing.resources.database, job["id"]) == [
+        *("queued", "running", "chosen"),
+        *(["answered"] * 3),
+        *("improved", "succeeded"),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("metaprompt", 1), ("prompt_memory", 1)])
+async def test_a_prompt_is_improved_by_each_kind(
+    optimizing: Optimizing, llm: LLMServer, kind: str, asked: int
+) -> None:
+    job = await optimizing.job(prompt=INLINE, kind=kind)
+    [found] = job["result"]["prompts"]
+    assert (found["outcome"], found["text"]) == ("improved", NEW)
+    assert calls_of(job, llm) == asked
+
+
+@pytest.mark.parametrize("kind", ["gradient", "metaprompt", "prompt_memory"])
+async def test_a_change_that_is_not_warranted_leaves_the_prompt(
+    optimizing: Optimizing, llm: LLMServer, kind: str
+) -> None:
+    llm.respond = model("")
+    await optimizing.put("support", OLD)
+    found = await optimizing.result(prompt=STORED, kind=kind)
+    assert (found["outcome"], found["changed"], found["text"]) == ("not_warranted", False, OLD)
+    assert (found["diff"], found["version"], found["based_on"]) == ("", None, 1)
+    assert (await optimizing.get("support"))["version"] == 1
+
+
+async def test_the_model_sees_what_was_thought_of_the_conversations(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    more = {"messages": [["user", "Hi"]], "feedback": "Too stiff."}
+    edited = {"messages": [["user", "Yo"]], "feedback": {"edited_answer": "Yo!", "mood": "glad"}}
+    prompt = {**INLINE, "update_instructions": "Stay polite."}
+    await optimizing.result(prompt=prompt, trajectories=[TALK, more, edited])
+    shown = llm.requests[0].last_user_text + llm.requests[0].system
+    for text in ("What is DNS?", "0.2", "Too long.", "Too stiff.", "Yo!", "glad", "Stay polite."):
+        assert text in shown
+
+
+async def test_without_conversations_no_model_is_asked(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    job = await optimizing.job(prompt=INLINE, trajectories=[], model="openai:gpt")
+    [found] = job["result"]["prompts"]
+    assert (found["outcome"], found["text"]) == ("not_warranted", OLD)
+    assert found["reason"] == "there are no conversations to learn from"
+    assert calls_of(job, llm) == 0
+
+
+async def test_a_better_text_of_a_stored_prompt_is_its_candidate(optimizing: Optimizing) -> None:
+    await optimizing.put("support", OLD)
+    job = await optimizing.job(prompt=STORED)
+    [found] = job["result"]["prompts"]
+    assert (found["based_on"], found["version"], found["labels"]) == (1, 2, ["candidate"])
+    candidate = await optimizing.get("support", label="candidate")
+    assert (candidate["text"], candidate["based_on"]) == (NEW, 1)
+    assert candidate["analysis"] == found["analysis"]
+    assert candidate["actor"] == f"anonymous {job['id']}"
+    assert (await optimizing.get("support", label="production"))["text"] == OLD
+
+
+@pytest.mark.parametrize(
+    ("reference", "version"), [({}, 2), ({"version": 1}, 1), ({"label": "first"}, 1)]
+)
+async def test_the_version_in_production_is_improved_unless_another_is_named(
+    optimizing: Optimizing, reference: JSON, version: int
+) -> None:
+    await optimizing.put("support", "One.", labels=["first"])
+    await optimizing.put("support", "Two.", labels=["production"])
+    await optimizing.put("support", "Three.")
+    found = await optimizing.result(prompt={**STORED, **reference})
+    assert (found["based_on"], found["version"]) == (version, 4)
+
+
+async def test_without_production_the_newest_version_is_improved(optimizing: Optimizing) -> None:
+    await optimizing.put("support", "One.", labels=[])
+    await optimizing.put("support", "Two.")
+    assert (await optimizing.result(prompt=STORED))["based_on"] == 2
+
+
+async def test_a_job_improves_the_prompt_that_there_was_when_it_was_submitted(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    await optimizing.put("support", OLD, update_instructions="Stay polite.")
+    job_id = (await optimizing.submit(prompt=STORED))["id"]
+    await optimizing.put("support", "Changed.", labels=["production"])
+    job = await optimizing.done(job_id)
+    [found] = job["result"]["prompts"]
+    assert (found["based_on"], found["version"], found["changed"]) == (1, 3, True)
+    assert "Changed." not in str([request.body for request in llm.requests])
+    assert "Stay polite." in str(llm.requests[0].body)
+
+
+async def test_only_the_prompts_are_improved_that_the_conversations_concern(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    llm.respond = model(lambda old: f"{old} Better.", chosen=["b"])
+    await optimizing.put("b", "B.", when_to_update="When it is about B.")
+    prompts: list[JSON] = [{"name": "a", "text": "A."}, {"name": "b"}]
+    job = await optimizing.job(prompts=prompts)
+    a, b = job["result"]["prompts"]
+    assert (a["name"], a["outcome"], a["reason"]) == ("a", "not_chosen", "Only these.")
+    assert (a["text"], a["changed"]) == ("A.", False)
+    assert (b["name"], b["outcome"], b["version"]) == ("b", "improved", 2)
+    assert "When it is about B." in llm.requests[0].last_user_text
+    assert calls_of(job, llm) == 4
+
+
+async def test_several_prompts_are_improved_side_by_side(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    names = [f"p{n}" for n in range(6)]
+    llm.respond = model(lambda old: f"{old} Better.", chosen=names, delay=0.05)
+    for name in names:
+        await optimizing.put(name, f"{name}.")
+    found = await optimizing.results(prompts=[{"name": name} for name in reversed(names)])
+    assert [one["name"] for one in found] == names[::-1]
+    assert {one["version"] for one in found} == {2}
+    assert llm.max_in_flight == 4
+
+
+async def test_a_text_that_wins_goes_into_production(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    await optimizing.put("support", OLD)
+    job = await optimizing.job(prompt=STORED, evaluation={"cases": [CASE, CASE]})
+    [found] = job["result"]["prompts"]
+    assert found["labels"] == ["candidate", "production"]
+    evaluation = found["evaluation"]
+    [case, _] = evaluation.pop("cases")
+    assert evaluation == {
+        "wins": 2,
+        "losses": 0,
+        "ties": 0,
+        "share": 1.0,
+        "margin": 0.1,
+        "won": True,
+        "promoted": True,
+        "not_promoted": None,
+    }
+    assert case == {
+        "outcome": "win",
+        "answers": {
+            "old": {"text": OLD, "problem": None},
+            "new": {"text": NEW, "problem": None},
+        },
+        "verdicts": [
+            {"first": "old", "winner": "new", "reason": "second is better"},
+            {"first": "new", "winner": "new", "reason": "first is better"},
+        ],
+    }
+    assert calls_of(job, llm) == 3 + 2 * 4
+    assert (await optimizing.get("support", label="production"))["text"] == NEW
+    events = await events_of(optimizing.resources.database, job["id"])
+    assert events[-2:] == ["evaluated", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "counts", "outcome"),
+    [
+        (likes("Answer."), (0, 1, 0), "loss"),
+        (lambda _first, _second: "first", (0, 0, 1), "tie"),
+        (lambda _first, _second: "tie", (0, 0, 1), "tie"),
+    ],
+)
+async def test_a_text_that_does_not_win_stays_a_candidate(
+    optimizing: Optimizing, llm: LLMServer, judge: Any, counts: Any, outcome: str
+) -> None:
+    llm.respond = model(NEW, judge=judge)
+    await optimizing.put("support", OLD)
+    found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE], "margin": 0})
+    evaluation = found["evaluation"]
+    assert tuple(evaluation[name] for name in ("wins", "losses", "ties")) == counts
+    assert (evaluation["won"], evaluation["promoted"]) == (False, False)
+    assert evaluation["not_promoted"] == "the new text did not win by the margin"
+    assert (evaluation["cases"][0]["outcome"], found["labels"]) == (outcome, ["candidate"])
+    assert (await optimizing.get("support", label="production"))["text"] == OLD
+
+
+async def test_a_text_that_wins_is_promoted_only_if_the_request_lets_it(
+    optimizing: Optimizing,
+) -> None:
+    await optimizing.put("support", OLD)
+    found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE], "promote": False})
+    assert (found["evaluation"]["won"], found["labels"]) == (True, ["candidate"])
+    assert found["evaluation"]["not_promoted"] == "the request says not to promote"
+
+
+@pytest.mark.parametrize("reference", [{}, {"version": 1}])
+async def test_a_text_is_not_promoted_over_one_that_it_was_not_compared_with(
+    optimizing: Optimizing, reference: JSON
+) -> None:
+    await optimizing.put("support", OLD)
+    if reference:
+        await optimizing.put("support", "Other.", labels=["production"])
+    body = {"prompt": {**STORED, **reference}, "evaluation": {"cases": [CASE]}}
+    job_id = (await optimizing.submit(**body))["id"]
+    if not reference:
+        await optimizing.put("support", "Other.", labels=["production"])
+    [found] = (await optimizing.done(job_id))["result"]["prompts"]
+    assert (found["version"], found["labels"]) == (3, ["candidate"])
+    assert found["evaluation"]["not_promoted"] == (
+        "version 2 is in production, and the new text was compared with version 1"
+    )
+
+
+async def test_a_prompt_that_is_not_in_production_does_not_get_there(
+    optimizing: Optimizing,
+) -> None:
+    await optimizing.put("support", OLD, labels=[])
+    found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE]})
+    assert (found["evaluation"]["won"], found["labels"]) == (True, ["candidate"])
+    assert found["evaluation"]["not_promoted"].startswith("no version is in production")
+
+
+@pytest.mark.parametrize("again", [None, "Another."])
+async def test_a_prompt_that_was_deleted_meanwhile_is_not_made_anew(
+    optimizing: Optimizing, again: str | None
+) -> None:
+    await optimizing.put("support", OLD)
+    job_id = (await optimizing.submit(prompt=STORED, evaluation={"cases": [CASE]}))["id"]
+    await optimizing.client.delete("/v1/prompts/support")
+    if again:
+        await optimizing.put("support", again)
+    [found] = (await optimizing.done(job_id))["result"]["prompts"]
+    gone = "the prompt was deleted meanwhile, so nothing was stored"
+    assert (found["outcome"], found["text"], found["reason"]) == ("improved", NEW, gone)
+    assert (found["version"], found["evaluation"]["promoted"]) == (None, False)
+    if again:
+        assert (await optimizing.get("support"))["version"] == 1
+
+
+async def test_a_prompt_of_the_request_is_evaluated(optimizing: Optimizing) -> None:
+    found = await optimizing.result(prompt=INLINE, evaluation={"cases": [CASE]})
+    assert (found["evaluation"]["won"], found["evaluation"]["promoted"]) == (True, False)
+    assert found["evaluation"]["not_promoted"].endswith("so nothing is stored")
+
+
+async def test_each_case_is_tried_on_the_prompts_that_it_is_about(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    llm.respond = model(lambda old: f"{old} Better.", chosen=["a", "b", "c"])
+    prompts = [{"name": name, "text": f"{name} {{who}}."} for name in "abc"]
+    values = {"variables": {"who": "Ana"}}
+    about = [{**CASE, **values, "prompt": "a"}, {**CASE, **values, "prompt": "b"}]
+    found = await optimizing.results(
+        prompts=prompts, evaluation={"cases": [*about, {**about[0], "messages": [["user", "?"]]}]}
+    )
+    tried = [one["evaluation"] and len(one["evaluation"]["cases"]) for one in found]
+    assert tried == [2, 1, None]
+    answers = found[0]["evaluation"]["cases"][0]["answers"]
+    assert (answers["old"]["text"], answers["new"]["text"]) == ("a Ana.", "a Ana. Better.")
+
+
+async def test_answers_and_verdicts_are_of_the_models_that_the_request_names(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    evaluation = {"cases": [CASE], "model": "openai:small", "judge": "openai:large"}
+    await optimizing.result(prompt=INLINE, evaluation=evaluation, model="openai:best")
+    asked = [request.model for request in llm.requests]
+    assert asked == ["best"] * 3 + ["small"] * 2 + ["large"] * 2
+
+
+async def test_a_model_that_is_not_configured_is_refused(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    for body in ({"model": "anthropic: x"}, {"evaluation": {"cases": [CASE], "judge": "x:y"}}):
+        await optimizing.submit(status=422, prompt=INLINE, **body)
+    assert llm.requests == []
+
+
+async def test_equal_answers_are_a_tie(optimizing: Optimizing, llm: LLMServer) -> None:
+    respond = model(NEW)
+
+    def always_the_same(received: Received) -> Reply:
+        return Reply("Yes.") if not received.tools else respond(received)
+
+    llm.respond = always_the_same
+    found = await optimizing.result(prompt=INLINE, evaluation={"cases": [CASE]})
+    [case] = found["evaluation"]["cases"]
+    assert [verdict["reason"] for verdict in case["verdicts"]] == [SAME, SAME]
+    assert len(llm.requests) == 5

@@ -140,7 +140,7 @@ async def test_the_same_memories_are_found(memoryd: Memoryd) -> None:
         assert [tools.names[key] for key in keys(by_theirs)] == [name]
         assert [tools.names[key] for key in keys(by_ours)] == [name]
         (their_item,), (our_item,) = by_theirs, by_ours
-        assert their_item.keys() <= our_item.keys()
+        assert their_item.keys() == our_item.keys()
         for member in ("namespace", "value"):
             assert our_item[member] == their_item[member]
 

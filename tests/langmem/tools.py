@@ -57,7 +57,7 @@ class Tools:
         self.user = f"user-{next(self._users)}"
         self.namespace = ["memories", self.user]
         self.held: dict[str, Any] = {}
-        self._kind = schema and ours.kind(schema)
+        self._kind: JSON | None = None if schema is None else ours.kind(schema)
         chosen: JSON = options if schema is None else {**options, "schema": schema}
         self._actions = options.get("actions_permitted")
         self._manage: BaseTool = create_manage_memory_tool(
@@ -104,7 +104,8 @@ class Tools:
     async def search_ours(self, **arguments: Any) -> list[JSON]:
         answer = await self.call_ours("search_memory", arguments)
         assert not answer["is_error"], answer
-        found: list[JSON] = answer["artifact"]
+        found: list[JSON] = json.loads(answer["content"])
+        assert keys(found) == keys(answer["artifact"])
         return found
 
     async def call_ours(self, name: str, arguments: JSON | str, **binding: Any) -> JSON:

@@ -117,7 +117,7 @@ async def test_a_mistake_is_told_to_the_model_and_nothing_is_written(
     assert await store.search([]) == []
 
 
-@pytest.mark.parametrize("key", ["default", "profile", "notes/2026 – a.md", "3"])
+@pytest.mark.parametrize("key", ["default", "profile", "notes/2026 ä.md", "3"])
 async def test_any_key_that_is_there_can_be_updated_and_deleted(
     agent: Agent, store: Store, key: str
 ) -> None:

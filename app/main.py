@@ -19,6 +19,7 @@ from app.logging import configure_logging
 from app.managers.changes.router import router as review_router
 from app.managers.job_router import router as manager_jobs_router
 from app.managers.router import router as managers_router
+from app.prompts.job_router import router as prompt_jobs_router
 from app.prompts.router import router as prompts_router
 from app.providers.embeddings.base import Embedder
 from app.requests import BodyLimit, RequestContext
@@ -42,6 +43,7 @@ ROUTERS = (
     # Before the router of jobs, whose /v1/jobs/{job_id} would take their paths for ids.
     manager_jobs_router,
     summary_router,
+    prompt_jobs_router,
     searching_router,
     review_router,
     jobs_router,

@@ -32,6 +32,7 @@ from app.prompts.service import PromptService
 from app.prompts.trajectories import MAX_CHARACTERS, read_trajectories
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
+from app.threads.errors import ThreadNotFoundError
 from app.threads.service import ThreadService
 
 OPTIMIZE_PROMPT = "optimize_prompt"
@@ -148,7 +149,10 @@ async def _trajectory(
     first, last = given.first or 0, 0
     if given.thread_id is not None:
         place = f"trajectories[{index}]"
-        thread, _ = await ThreadService.build(resources).get(access, given.thread_id)
+        try:
+            thread, _ = await ThreadService.build(resources).get(access, given.thread_id)
+        except ThreadNotFoundError as error:
+            raise error.within(place) from None
         ends_at = thread["next_position"] - 1
         last = ends_at if given.last is None else min(given.last, ends_at)
         if last - first >= MAX_MESSAGES:

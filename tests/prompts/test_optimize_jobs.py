@@ -248,8 +248,8 @@ async def test_a_text_is_not_promoted_over_one_that_it_was_not_compared_with(
     await optimizing.put("support", OLD)
     if reference:
         await optimizing.put("support", "Other.", labels=["production"])
-    body = {"prompt": {**STORED, **reference}, "evaluation": {"cases": [CASE]}}
-    job_id = (await optimizing.submit(**body))["id"]
+    prompt = {**STORED, **reference}
+    job_id = (await optimizing.submit(prompt=prompt, evaluation={"cases": [CASE]}))["id"]
     if not reference:
         await optimizing.put("support", "Other.", labels=["production"])
     [found] = (await optimizing.done(job_id))["result"]["prompts"]

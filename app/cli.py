@@ -32,6 +32,7 @@ from app.startup import (
 )
 from app.store.paths import check_path
 from app.store.reindexing import ReindexError, reindex
+from app.store.usage import recording
 from app.worker import run_worker
 
 cli = typer.Typer(
@@ -122,7 +123,10 @@ def worker(
 
 
 async def _work(settings: Settings) -> None:
-    async with open_resources(settings) as resources:
+    async with (
+        open_resources(settings) as resources,
+        recording(resources.usage, resources.database),
+    ):
         working = asyncio.create_task(run_worker(resources))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, working.cancel)

@@ -64,7 +64,7 @@ ON CONFLICT (namespace, name) DO UPDATE SET
 """
 
 _TOUCH = """
-UPDATE prompts SET revision = revision + 1, newest = $3, updated_at = $4
+UPDATE prompts SET revision = revision + 1, updated_at = $3, newest = coalesce($4, newest)
 WHERE namespace = $1 AND name = $2
 """
 
@@ -164,9 +164,11 @@ async def write(
     await connection.execute(_WRITE, ref.root, ref.name, newest, *instructions, change.at)
 
 
-async def touch(connection: Connection, ref: Ref, newest: int, change: Change) -> None:
-    """Count a change."""
-    await connection.execute(_TOUCH, ref.root, ref.name, newest, change.at)
+async def touch(
+    connection: Connection, ref: Ref, change: Change, *, newest: int | None = None
+) -> None:
+    """Count a change, which may have added a version."""
+    await connection.execute(_TOUCH, ref.root, ref.name, change.at, newest)
 
 
 async def add_version(connection: Connection, ref: Ref, version: Version, change: Change) -> None:

@@ -11,19 +11,15 @@ from app.auth.errors import ForbiddenError
 from app.clock import Clock
 from app.db import Connection, Database
 from app.errors import InvalidRequestError
-from app.prompts import repository
+from app.prompts import changing, repository
 from app.prompts.errors import (
     NothingToRollBackError,
     PromptLabelNotFoundError,
-    PromptNotFoundError,
     PromptPreconditionError,
-    PromptVersionNotFoundError,
-    TooManyLabelsError,
 )
 from app.prompts.repository import Change, Ref, Version
 from app.prompts.schemas import (
     CANDIDATE,
-    MAX_LABELS,
     MAX_VERSION,
     PRODUCTION,
     DiffPrompt,
@@ -109,8 +105,8 @@ class PromptService:
         ref, change = self._admin(access, name)
         async with self._changing(ref, precondition) as connection:
             row = await repository.find(connection, ref)
-            await _write(connection, ref, row, body, change)
-            return _present(await repository.find(connection, ref), name), row is None
+            await changing.write(connection, ref, row, body, change)
+            return await changing.find(connection, ref), row is None
 
     async def move_label(
         self, access: Access, name: str, body: PromotePrompt, precondition: Precondition
@@ -120,9 +116,9 @@ class PromptService:
         label = body.label or PRODUCTION
         source = body.from_label or (CANDIDATE if body.version is None else None)
         async with self._changing(ref, precondition) as connection:
-            row = await self.read(connection, access, name, label=source, version=body.version)
+            row = await changing.find(connection, ref, label=source, version=body.version)
             await self.promote(connection, access, name, version=row["version"], label=label)
-            return await self.read(connection, access, name, label=label)
+            return await changing.find(connection, ref, label=label)
 
     async def roll_back(
         self, access: Access, name: str, label: str, precondition: Precondition
@@ -133,11 +129,11 @@ class PromptService:
         """
         ref, change = self._admin(access, name)
         async with self._changing(ref, precondition) as connection:
-            row = await self.read(connection, access, name, label=label)
+            row = await changing.find(connection, ref, label=label)
             if not await repository.point_back(connection, ref, label, change):
                 raise NothingToRollBackError(name, label, row["version"])
-            await repository.touch(connection, ref, row["newest"], change)
-            return await self.read(connection, access, name, label=label)
+            await repository.touch(connection, ref, change)
+            return await changing.find(connection, ref, label=label)
 
     async def delete_label(
         self, access: Access, name: str, label: str, precondition: Precondition
@@ -146,8 +142,7 @@ class PromptService:
         ref, change = self._admin(access, name)
         async with self._changing(ref, precondition) as connection:
             if await repository.delete_label(connection, ref, label):
-                row = _present(await repository.find(connection, ref), name)
-                await repository.touch(connection, ref, row["newest"], change)
+                await repository.touch(connection, ref, change)
 
     async def delete(self, access: Access, name: str, precondition: Precondition) -> None:
         """Remove a prompt with all its versions, whether or not it exists."""
@@ -169,14 +164,7 @@ class PromptService:
         Raises PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError.
         """
         _check_may_read(access)
-        ref = Ref(access.root, name)
-        row = _present(await repository.find(connection, ref, label=label, version=version), name)
-        if row["version"] is not None:
-            return row
-        if label is not None:
-            known = await repository.find_labels(connection, ref)
-            raise PromptLabelNotFoundError(name, label, known)
-        raise PromptVersionNotFoundError(name, version or 0, row["newest"])
+        return await changing.find(connection, Ref(access.root, name), label=label, version=version)
 
     async def add_version(
         self,
@@ -199,15 +187,15 @@ class PromptService:
         _check_text(text)
         ref, change = Ref(access.root, name), self._change(access)
         await repository.lock(connection, ref)
-        row = _present(await repository.find(connection, ref), name)
+        row = await changing.find(connection, ref)
         number = int(row["newest"])
         is_new = text != row["text"]
         if is_new:
             number += 1
             version = Version(number, text, based_on, analysis)
             await repository.add_version(connection, ref, version, change)
-        if await _point(connection, ref, CANDIDATE, number, change) or is_new:
-            await repository.touch(connection, ref, number, change)
+        if await changing.point(connection, ref, CANDIDATE, number, change) or is_new:
+            await repository.touch(connection, ref, change, newest=number)
         return number
 
     async def promote(
@@ -226,9 +214,9 @@ class PromptService:
         access.locate([], Verb.ADMIN)
         ref, change = Ref(access.root, name), self._change(access)
         await repository.lock(connection, ref)
-        row = await self.read(connection, access, name, version=version)
-        if await _point(connection, ref, label, version, change):
-            await repository.touch(connection, ref, row["newest"], change)
+        await changing.find(connection, ref, version=version)  # raises where there is none
+        if await changing.point(connection, ref, label, version, change):
+            await repository.touch(connection, ref, change)
 
     async def _read_ref(
         self, connection: Connection, access: Access, name: str, version_or_label: str
@@ -258,38 +246,6 @@ class PromptService:
             yield connection
 
 
-async def _write(
-    connection: Connection, ref: Ref, row: Record | None, body: PutPrompt, change: Change
-) -> None:
-    """Bring a prompt, or one that is not there yet, into the state that a request asks for."""
-    instructions = (body.update_instructions, body.when_to_update)
-    newest = 0 if row is None else row["newest"]
-    is_new_text = row is None or row["text"] != body.text
-    labels = ([PRODUCTION] if row is None else []) if body.labels is None else body.labels
-    if (
-        row is not None
-        and not is_new_text
-        and instructions == (row["update_instructions"], row["when_to_update"])
-        and set(labels) <= set(row["labels"])
-    ):
-        return
-    number = newest + is_new_text
-    await repository.write(connection, ref, number, instructions, change)
-    if is_new_text:
-        version = Version(number, body.text, analysis=body.analysis)
-        await repository.add_version(connection, ref, version, change)
-    for label in labels:
-        await _point(connection, ref, label, number, change)
-
-
-async def _point(connection: Connection, ref: Ref, label: str, number: int, change: Change) -> bool:
-    """Let a label point to a version; False when it does already. Raises TooManyLabelsError."""
-    moved = await repository.point(connection, ref, label, number, change)
-    if moved and len(await repository.find_labels(connection, ref)) > MAX_LABELS:
-        raise TooManyLabelsError(ref.name, MAX_LABELS)
-    return moved
-
-
 def _check_text(text: str) -> None:
     try:
         check_text(text)
@@ -300,9 +256,3 @@ def _check_text(text: str) -> None:
 def _check_may_read(access: Access) -> None:
     if not access.may(Verb.READ):
         raise ForbiddenError(access.actor, Verb.READ, [])
-
-
-def _present(row: Record | None, name: str) -> Record:
-    if row is None:
-        raise PromptNotFoundError(name)
-    return row

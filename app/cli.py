@@ -21,6 +21,8 @@ from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
 from app.key_commands import keys
 from app.logging import configure_logging
+from app.mcp.proxy import ServerUnreachableError
+from app.mcp_command import mcp
 from app.passage_index import EmbeddingModelMismatchError, prepare
 from app.providers.errors import ProviderError
 from app.resources import NoDatabaseError, SettingError, open_resources
@@ -28,6 +30,7 @@ from app.startup import (
     RefusedError,
     check_address,
     check_before_serving,
+    end_cleanly_on_signals,
     running_database,
 )
 from app.store.paths import check_path
@@ -43,6 +46,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(keys, name="keys")
+cli.command()(mcp)
 
 _EXPLAINED = (
     RefusedError,
@@ -55,6 +59,7 @@ _EXPLAINED = (
     migrations.SchemaMismatchError,
     ProviderError,
     ReindexError,
+    ServerUnreachableError,
     AppError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -74,7 +79,7 @@ def serve(
     """Serve the API; without MEMORYD_DATABASE_URL, on a database of its own."""
     settings = _settings(host=host, port=port, workers=workers, data_dir=data_dir)
     configure_logging(settings)
-    _end_cleanly_on_signals()
+    end_cleanly_on_signals()
     check_address(settings)
     with running_database(settings) as running:
         check_before_serving(running)
@@ -96,12 +101,6 @@ def serve(
 def _settings(**given: Any) -> Settings:
     """Return the environment's settings with those changed that the command line gives."""
     return Settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def _end_cleanly_on_signals() -> None:
-    """Leave through every `with` block, or the embedded database would be left running."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
 
 
 def _pass_on(settings: Settings) -> None:

@@ -47,5 +47,5 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    for noisy in ("httpx", "httpx2", "httpcore2", "openai", "alembic"):
+    for noisy in ("httpx", "httpx2", "httpcore2", "openai", "alembic", "mcp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

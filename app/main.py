@@ -19,6 +19,8 @@ from app.logging import configure_logging
 from app.managers.changes.router import router as review_router
 from app.managers.job_router import router as manager_jobs_router
 from app.managers.router import router as managers_router
+from app.mcp.http import ROUTE as MCP_ROUTE
+from app.mcp.http import running_mcp
 from app.prompts.job_router import router as prompt_jobs_router
 from app.prompts.router import router as prompts_router
 from app.providers.embeddings.base import Embedder
@@ -33,7 +35,10 @@ from app.tools.router import router as tools_router
 from app.tools.searching.router import router as searching_router
 from app.worker import run_worker
 
-DESCRIPTION = "Long-term memory for LLM agents: put, get and search memories by namespace."
+DESCRIPTION = (
+    "Long-term memory for LLM agents: put, get and search memories by namespace. "
+    "MCP clients connect to `/mcp`, which speaks that protocol and is not described here."
+)
 
 
 ROUTERS = (
@@ -69,6 +74,7 @@ def create_app(
         async with (
             open_resources(chosen, embedder=embedder, clock=clock) as resources,
             recording(resources.usage, resources.database),
+            running_mcp() as mcp,
         ):
             # What was imported and opened lives as long as the process. Left to the collector, a
             # full collection stops every request for some sixty milliseconds, over and over.
@@ -78,6 +84,7 @@ def create_app(
             yield {
                 "resources": resources,
                 "authenticator": Authenticator(resources.database, resources.clock),
+                "mcp": mcp,
             }
             if worker:
                 worker.cancel()
@@ -95,6 +102,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
     app.include_router(health.router)
+    app.routes.append(MCP_ROUTE)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(RequestContext)

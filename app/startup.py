@@ -2,7 +2,9 @@
 
 import asyncio
 import ipaddress
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -32,6 +34,12 @@ def running_database(settings: Settings) -> Iterator[Settings]:
     with EmbeddedPostgres(settings.data_dir) as embedded:
         migrations.upgrade(embedded.url)
         yield settings.model_copy(update={"database_url": embedded.url, "run_worker": True})
+
+
+def end_cleanly_on_signals() -> None:
+    """Leave through every `with` block, or the embedded database would be left running."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 def check_address(settings: Settings) -> None:

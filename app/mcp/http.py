@@ -1,0 +1,113 @@
+"""MCP over HTTP (streamable HTTP, `/mcp`): stateless, so that any process answers any request."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from app.auth.access import OPEN, Verb
+from app.auth.dependencies import get_access
+from app.auth.errors import ForbiddenError
+from app.errors import InvalidRequestError
+from app.mcp.caller import Caller, Context
+from app.mcp.errors import ForeignHostError, ForeignOriginError
+from app.mcp.server import create_server
+from app.namespaces import InvalidNamespaceError, parse_labels
+
+_HERE = [f"{name}{port}" for name in ("localhost", "127.0.0.1", "[::1]") for port in ("", ":*")]
+
+_loopback_only = TransportSecurityMiddleware(
+    TransportSecuritySettings(
+        allowed_hosts=_HERE,
+        allowed_origins=[f"{scheme}://{host}" for scheme in ("http", "https") for host in _HERE],
+    )
+)
+
+
+@asynccontextmanager
+async def running_mcp() -> AsyncIterator[StreamableHTTPSessionManager]:
+    """Yield what answers requests while the process runs."""
+    manager = StreamableHTTPSessionManager(
+        create_server(_caller_of),
+        stateless=True,
+        json_response=True,
+        max_request_body_size=sys.maxsize,  # BodyLimit counts the bytes
+    )
+    # In a task of its own: the scopes that the SDK opens must end in the task they began in, which
+    # those who hold a lifespan open do not promise.
+    started, over = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(_run(manager, started, over))
+    await started.wait()
+    try:
+        yield manager
+    finally:
+        over.set()
+        await running
+
+
+async def _run(
+    manager: StreamableHTTPSessionManager, started: asyncio.Event, over: asyncio.Event
+) -> None:
+    async with manager.run():
+        started.set()
+        await over.wait()
+
+
+class McpEndpoint:
+    """Answers `POST /mcp`; raises the errors of other routes before the protocol begins."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request = Request(scope, receive)
+        access = await get_access(request)
+        if access is OPEN:
+            await _check_called_from_here(request)
+        caller = Caller(request.state.resources, access, _namespace(request))
+        if not caller.confined.grants:
+            raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))
+        request.state.caller = caller
+        manager: StreamableHTTPSessionManager = request.state.mcp
+        await manager.handle_request(scope, receive, send)
+
+
+ROUTE = Route("/mcp", McpEndpoint(), methods=["POST"], include_in_schema=False)
+"""No GET: a server without sessions has nothing to say of its own accord."""
+
+
+def _caller_of(context: Context) -> Caller:
+    assert context.request is not None  # noqa: S101  # only HTTP requests come this way
+    caller: Caller = context.request.state.caller
+    return caller
+
+
+async def _check_called_from_here(request: Request) -> None:
+    """Raise ForeignHostError or ForeignOriginError for a request that a browser was led to make.
+
+    A page that gives its own name the address 127.0.0.1 may call whatever listens there (DNS
+    rebinding). It has no API key: only a server without any needs this.
+    """
+    refusal = await _loopback_only.validate_request(request)
+    if refusal is None:
+        return
+    if refusal.status_code == ForeignHostError.status:
+        raise ForeignHostError(request.headers.get("host", ""))
+    raise ForeignOriginError(request.headers.get("origin", ""))
+
+
+def _namespace(request: Request) -> tuple[str, ...]:
+    """Return the namespace in the URL, which the connection is confined to; empty: none."""
+    given = request.query_params.getlist("namespace")
+    if len(given) > 1:
+        raise InvalidRequestError(
+            "The URL has several namespaces; send one of them.", field="namespace"
+        )
+    try:
+        return tuple(parse_labels(given[0])) if given else ()
+    except InvalidNamespaceError as error:
+        raise InvalidRequestError(f"The URL's namespace {error}.", field="namespace") from error

@@ -1,0 +1,136 @@
+"""A server on standard input and output that passes everything on to a running memoryd."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import structlog
+from mcp import Client, MCPError, types
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.shared._httpx_utils import create_mcp_http_client  # the SDK's examples import it so
+from pydantic import ValidationError
+
+from app.mcp.caller import Context
+from app.mcp.stdio import serve_on_stdio
+
+_logger = structlog.get_logger("memoryd.mcp")
+
+
+class ServerUnreachableError(Exception):
+    """The server to pass on to cannot be used; the message says why."""
+
+
+def address_of(url: str, namespace: Sequence[str]) -> str:
+    """Return where a server at `url` speaks MCP, confined to a namespace; [] is all of it."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ServerUnreachableError(
+            f"{url} is no address of a server; give one such as http://localhost:8080."
+        )
+    path = parts.path.rstrip("/").removesuffix("/mcp") + "/mcp"
+    confined = urlencode({"namespace": json.dumps(list(namespace))}) if namespace else parts.query
+    return urlunsplit((parts.scheme, parts.netloc, path, confined, ""))
+
+
+async def forward(address: str, key: str | None) -> None:
+    """Serve on standard input and output what the server at `address` serves.
+
+    Raises ServerUnreachableError if there is none, or none for this key.
+    """
+    http = create_mcp_http_client(headers={"x-api-key": key} if key else {})
+    client = Client(streamable_http_client(address, http_client=http), cache=None)
+    async with http:
+        try:
+            await client.__aenter__()
+        except Exception as error:
+            raise ServerUnreachableError(
+                f"No memoryd answers at {address}: {_reason(error)}"
+            ) from error
+        try:
+            await serve_on_stdio(_proxy_of(client))
+        finally:
+            await client.__aexit__(None, None, None)
+
+
+def _proxy_of(client: Client) -> Server[Any]:
+    """Return a server that answers with what `client` is answered."""
+
+    async def list_tools(
+        _context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return await client.list_tools(cursor=_cursor(params))
+
+    async def call_tool(
+        _context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        return await client.call_tool(params.name, params.arguments)
+
+    async def list_resources(
+        _context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        return await client.list_resources(cursor=_cursor(params))
+
+    async def list_resource_templates(
+        _context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        return await client.list_resource_templates(cursor=_cursor(params))
+
+    async def read_resource(
+        _context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        return await client.read_resource(params.uri)
+
+    async def list_prompts(
+        _context: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListPromptsResult:
+        return await client.list_prompts(cursor=_cursor(params))
+
+    async def get_prompt(
+        _context: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult:
+        return await client.get_prompt(params.name, params.arguments)
+
+    told = client.server_info
+    server: Server[Any] = Server(
+        told.name if told else "memoryd",
+        version=told.version if told else "",
+        title=told.title if told else None,
+        instructions=client.instructions,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        on_list_resources=list_resources,
+        on_list_resource_templates=list_resource_templates,
+        on_read_resource=read_resource,
+        on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
+    )
+    server.middleware.append(_with_explained_errors)
+    return server
+
+
+def _cursor(params: types.PaginatedRequestParams | None) -> str | None:
+    return params.cursor if params else None
+
+
+async def _with_explained_errors(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext
+) -> HandlerResult:
+    """Answer a request; that the server is away ends the request, not the connection."""
+    try:
+        return await call_next(ctx)
+    except (MCPError, ValidationError):
+        raise
+    except Exception as error:
+        _logger.exception("MCP request failed", method=ctx.method)
+        message = f"memoryd does not answer: {_reason(error)}"
+        raise MCPError(types.INTERNAL_ERROR, message) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong in the first place; groups only say that something did."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__

@@ -1,0 +1,87 @@
+"""Memories as resources: listed newest first, read by their URI."""
+
+import re
+
+from mcp import types
+
+from app.auth.access import Access
+from app.errors import InvalidRequestError
+from app.mcp.addresses import TEMPLATE, memory_uri, read_address
+from app.mcp.caller import Caller
+from app.mcp.errors import MemoryNotFoundError
+from app.search.found import Result
+from app.search.schemas import SearchItems
+from app.search.service import SearchService
+from app.store.service import ItemService
+
+PAGE = 50
+
+_JSON = "application/json"
+_CURSOR = re.compile(r"(\d{1,4})\.(.*)")
+_TITLE_CHARACTERS = 80
+
+TEMPLATES = (
+    types.ResourceTemplate(
+        name="memory",
+        title="A memory",
+        uri_template=TEMPLATE,
+        description="The value of a memory as JSON. The id is what search_memories returns: the "
+        "labels of the namespace and the key, joined by slashes.",
+        mime_type=_JSON,
+    ),
+)
+
+
+async def list_page(caller: Caller, cursor: str | None) -> types.ListResourcesResult:
+    """Return a page of what may be read, the newest first in each namespace that is granted."""
+    namespaces = caller.readable()
+    number, inner = _read_cursor(cursor)
+    if number >= len(namespaces):
+        return types.ListResourcesResult(resources=[])
+    body = SearchItems(namespace_prefix=namespaces[number], limit=PAGE, cursor=inner)
+    found = await SearchService.build(caller.resources).search(caller.confined, body)
+    following = f"{number}.{found.next_cursor}" if found.next_cursor else f"{number + 1}."
+    is_last = found.next_cursor is None and number + 1 >= len(namespaces)
+    return types.ListResourcesResult(
+        resources=[_resource(result, caller.confined) for result in found.results],
+        next_cursor=None if is_last else following,
+    )
+
+
+async def read(caller: Caller, uri: str) -> types.ReadResourceResult:
+    """Return a memory's value as JSON; raises MemoryNotFoundError."""
+    row = await ItemService.build(caller.resources).get(caller.confined, read_address(uri))
+    if row is None:
+        raise MemoryNotFoundError(uri)
+    contents = types.TextResourceContents(uri=uri, mime_type=_JSON, text=row["value"])
+    return types.ReadResourceResult(contents=[contents])
+
+
+def _read_cursor(cursor: str | None) -> tuple[int, str | None]:
+    if cursor is None:
+        return 0, None
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise InvalidRequestError("cursor cannot be read; send nextCursor as it came.")
+    return int(found[1]), found[2] or None
+
+
+def _resource(result: Result, access: Access) -> types.Resource:
+    row = result.row
+    labels = access.relative(row["namespace"])
+    return types.Resource(
+        uri=memory_uri(labels, row["key"]),
+        name=row["key"],
+        title=_title(row["value"]),
+        mime_type=_JSON,
+        size=len(row["value"].encode()),
+        annotations=types.Annotations(
+            last_modified=row["updated_at"].isoformat(), priority=row["importance"]
+        ),
+    )
+
+
+def _title(value: str) -> str:
+    if len(value) <= _TITLE_CHARACTERS:
+        return value
+    return value[: _TITLE_CHARACTERS - 1] + "…"

@@ -1,0 +1,185 @@
+"""What models send to the tools, and what they get back."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from app.schemas import ItemLabels, Labels, Number, Real, Schema, storable
+from app.search.schemas import MAX_QUERY_CHARACTERS
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 50
+MAX_NAMESPACES = 200
+MAX_TEXT_CHARACTERS = 100_000
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; write what is meant")
+    return text
+
+
+Text = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_TEXT_CHARACTERS),
+    AfterValidator(storable),
+    AfterValidator(_not_blank),
+]
+MemoryId = Annotated[
+    str,
+    Field(min_length=1, description="As search_memories returns it."),
+    AfterValidator(storable),
+]
+Query = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS), AfterValidator(storable)]
+Importance = Annotated[Real, Field(ge=0, le=1)]
+
+
+class SearchMemories(Schema):
+    """What to look for."""
+
+    query: Query | None = Field(
+        None,
+        description="What the memories ought to be about: a question or a few words. Without it "
+        "the newest memories are listed.",
+    )
+    namespace: Labels | None = Field(
+        None,
+        description='Look at and below this namespace; default ["memories"]; [] is everywhere.',
+    )
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="Conditions on the value, by path, such as "
+        '{"kind": "profile"}, {"content.name": {"$eq": "Ann"}} or {"score": {"$gte": 3}}.',
+    )
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Number] | None = Field(
+        None, description=f"At most this many; default {DEFAULT_LIMIT}."
+    )
+
+
+class Remember(Schema):
+    """What to keep."""
+
+    text: Text = Field(
+        description="One fact, preference, plan or event, in a sentence or two that make sense to "
+        "somebody who has not read this conversation."
+    )
+    namespace: ItemLabels | None = Field(
+        None, description='Where to keep it, such as ["users", "ann"]; default ["memories"].'
+    )
+    importance: Importance | None = Field(None, description="How much it matters, 0 to 1.")
+
+
+class UpdateMemory(Schema):
+    """What a memory is to say from now on."""
+
+    id: MemoryId
+    text: Text = Field(description="The whole new text.")
+    importance: Importance | None = Field(
+        None, description="How much it matters, 0 to 1; without it, as before."
+    )
+
+
+class ForgetMemory(Schema):
+    """Which memory to forget."""
+
+    id: MemoryId
+
+
+class ListNamespaces(Schema):
+    """Which namespaces to list."""
+
+    prefix: Labels | None = Field(None, description="Only those that begin with these labels.")
+
+
+class ExtractMemories(Schema):
+    """What to learn from."""
+
+    text: Text = Field(description="A conversation, notes or a document, as it is.")
+    namespace: ItemLabels | None = Field(
+        None, description='Where to keep what is learned; default ["memories"].'
+    )
+
+
+class Memory(BaseModel):
+    """A memory as models see it."""
+
+    id: str = Field(description="What the other tools take.")
+    namespace: list[str] = Field(description="Where it is kept.")
+    value: dict[str, Any] = Field(description="What it says: most often its text, as content.")
+    score: float | None = Field(None, description="How well it fits the query, 0 to 1.")
+    importance: float | None = Field(None, description="How much it matters, 0 to 1.")
+    updated_at: datetime = Field(description="When it was last changed.")
+
+
+class Memories(BaseModel):
+    """What was found, best first, or newest first where there was no query."""
+
+    memories: list[Memory]
+
+
+class Changed(BaseModel):
+    """The memory that was stored, changed or forgotten."""
+
+    id: str
+
+
+class Namespace(BaseModel):
+    """A place that holds memories."""
+
+    namespace: list[str]
+    memories: int = Field(description="How many it holds.")
+
+
+class Namespaces(BaseModel):
+    """Namespaces in ascending order."""
+
+    namespaces: list[Namespace]
+    complete: bool = Field(description="false: there are more; ask with a longer prefix.")
+
+
+class Learned(BaseModel):
+    """A change that an extraction made or proposes."""
+
+    action: str = Field(description="insert, update or delete.")
+    id: str
+    value: dict[str, Any] | None = Field(None, description="What the memory says now.")
+
+
+class Extraction(BaseModel):
+    """What came of an extraction."""
+
+    state: str = Field(
+        description="succeeded; awaiting_review: the changes wait for a person; queued or running: "
+        "it goes on in the background, and its memories will be found later."
+    )
+    job_id: str
+    changes: list[Learned] = Field(description="Empty: there was nothing new to remember.")
+
+
+def plain_schema(model: type[BaseModel], *, without: str | None = None) -> dict[str, Any]:
+    """Return a model's JSON Schema with nothing in it that readers stumble over.
+
+    No references, no generated titles, no `null` beside the type of an optional member; and not
+    the member `without`.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    schema["properties"].pop(without, None)
+    plain: dict[str, Any] = _plain(schema, definitions)
+    return plain
+
+
+def _plain(node: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_plain(part, definitions) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _plain(definitions[node["$ref"].removeprefix("#/$defs/")], definitions)
+    kinds = [kind for kind in node.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        rest = {name: part for name, part in node.items() if name not in {"anyOf", "default"}}
+        node = {**kinds[0], **rest}
+    members = {name: part for name, part in node.items() if name != "title" or "type" not in node}
+    return {name: _plain(part, definitions) for name, part in members.items()}

@@ -1,0 +1,78 @@
+"""`memoryd mcp`: MCP on standard input and output."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.auth.access import ALL_GRANTED, Access
+from app.config import Settings
+from app.logging import configure_logging
+from app.mcp.caller import Caller
+from app.mcp.proxy import address_of, forward
+from app.mcp.server import create_server
+from app.mcp.stdio import serve_on_stdio
+from app.namespaces import InvalidNamespaceError, parse_labels
+from app.resources import open_resources
+from app.startup import end_cleanly_on_signals, running_database
+from app.store.usage import recording
+from app.worker import run_worker
+
+OPERATOR = Access(actor="stdio", root="", grants=ALL_GRANTED)
+"""Whoever may start the command may read the database, too."""
+
+
+def mcp(
+    url: Annotated[
+        str | None, typer.Option(help="A running server to pass on to; none: use the database.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="MEMORYD_API_KEY", show_envvar=False, help="API key for the server."),
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(help="Confine the client to this namespace, such as users.ann.")
+    ] = "",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the embedded database lives. [.memoryd]")
+    ] = None,
+) -> None:
+    """Serve one MCP client on standard input and output."""
+    labels = _labels(namespace)
+    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
+    configure_logging(settings)
+    end_cleanly_on_signals()
+    if url is not None:
+        asyncio.run(forward(address_of(url, labels), key))
+        return
+    with running_database(settings) as running:
+        try:
+            asyncio.run(_serve(running, tuple(labels)))
+        finally:
+            # A client that is in a hurry must not cut off the end of the database.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+
+
+async def _serve(settings: Settings, namespace: tuple[str, ...]) -> None:
+    # Clients kill what does not end within seconds, so jobs that run are handed back at once.
+    chosen = settings.model_copy(update={"drain_seconds": 0.0})
+    async with (
+        open_resources(chosen) as resources,
+        recording(resources.usage, resources.database),
+        asyncio.TaskGroup() as tasks,
+    ):
+        working = tasks.create_task(run_worker(resources)) if chosen.run_worker else None
+        caller = Caller(resources, OPERATOR, namespace)
+        await serve_on_stdio(create_server(lambda _: caller))
+        if working:
+            working.cancel()
+
+
+def _labels(namespace: str) -> list[str]:
+    try:
+        return parse_labels(namespace)
+    except InvalidNamespaceError as error:
+        raise typer.BadParameter(f"{namespace!r} {error}.", param_hint="--namespace") from error

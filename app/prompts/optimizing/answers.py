@@ -1,5 +1,6 @@
 """Reading what a model hands over: judgements, explanations and whole prompts."""
 
+import re
 from typing import Any
 
 from app.prompts.optimizing.asking import BadAnswerError
@@ -10,7 +11,10 @@ from app.schemas import UNSTORABLE
 
 MAX_ANALYSIS_CHARACTERS = 20_000
 
-_NO_CHANGE = "no recommend"  # how models word it that have been asked for a text
+# What models write that have been asked for a text and have none.
+_NONE = re.compile(
+    r"\s*|\s*(?:null|none|n/a|unchanged)\W*|\s*no (?:recommend|change).*", re.I | re.S
+)
 
 
 def explanation(arguments: dict[str, Any], name: str) -> str:
@@ -41,7 +45,7 @@ def new_text(arguments: dict[str, Any], name: str, old: str) -> str | None:
         return None
     if not isinstance(text, str):
         raise BadAnswerError(f"{name} must be the text of the prompt, or null")
-    if not text.strip() or text.strip().lower().startswith(_NO_CHANGE):
+    if _NONE.fullmatch(text) and not _NONE.fullmatch(old):
         return None
     if found := UNSTORABLE.search(text):
         raise BadAnswerError(f"{name} contains U+{ord(found[0]):04X}, which cannot be stored")

@@ -52,10 +52,10 @@ def text_argument(description: str, *, nullable: bool = False) -> dict[str, Any]
     return {"type": kind, "description": section("tools", description)}
 
 
-def tool(name: str, **arguments: dict[str, Any]) -> Tool:
-    """Return a tool all of whose arguments are required."""
+def tool(name: str, /, described: str | None = None, **arguments: dict[str, Any]) -> Tool:
+    """Return a tool, all of whose arguments are required, with its own text or another one."""
     parameters = {"type": "object", "properties": arguments, "required": list(arguments)}
-    return Tool(name, section("tools", name), parameters)
+    return Tool(name, section("tools", described or name), parameters)
 
 
 THINKING = (

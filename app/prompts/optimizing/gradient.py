@@ -42,6 +42,7 @@ _RECOMMEND = tool(
 )
 _IMPROVE = tool(
     "improve",
+    "improve_as_recommended",
     analysis=text_argument("analysis_of_changes"),
     improved_prompt=text_argument("applied_prompt"),
 )

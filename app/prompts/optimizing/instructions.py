@@ -1,7 +1,7 @@
 """The texts that models are sent about prompts, from `app/prompts/templates/*.md`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from string import Template
 
@@ -31,10 +31,19 @@ def joined(*parts: str) -> str:
 def with_variables(template: str, values: Mapping[str, str]) -> str:
     """Return a user's own template with `{variable}` replaced where the variable is known.
 
-    All other braces, doubled ones among them, are only braces; so are those in the values.
+    All other braces, `{{variable}}` too, are only braces; so are those in the values.
     """
-    known = "|".join(re.escape(name) for name in values)
-    return re.sub(rf"(?<!\{{)\{{({known})\}}(?!\}})", lambda found: values[found[1]], template)
+    return _variables(values).sub(lambda found: values[found[1] or found[2]], template)
+
+
+def has_variable(template: str, name: str) -> bool:
+    """Whether a user's own template has a place for a value."""
+    return _variables([name]).search(template) is not None
+
+
+def _variables(names: Iterable[str]) -> re.Pattern[str]:
+    known = rf"\{{({'|'.join(map(re.escape, names))})\}}"
+    return re.compile(rf"(?<!\{{){known}|{known}(?!\}})")
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from app.prompts.optimizing.base import Prompt, Trajectory
-from app.prompts.optimizing.instructions import filled, joined, section, with_variables
+from app.prompts.optimizing.instructions import (
+    filled,
+    has_variable,
+    joined,
+    section,
+    with_variables,
+)
 from app.prompts.optimizing.placeholders import rule
 from app.prompts.optimizing.showing import (
     block,
@@ -23,6 +29,7 @@ _PARTS: Mapping[Task, Sequence[str]] = {
     "prompt_memory": ("prompt_memory", "material", "evidence", "editing"),
     "apply": ("apply", "editing"),
 }
+_OWN = ("own", "material")
 
 
 def system_text(task: Task, prompt: Prompt, own_request: str | None = None) -> str:
@@ -31,7 +38,7 @@ def system_text(task: Task, prompt: Prompt, own_request: str | None = None) -> s
     Where the user's own request says so already, only what holds of every request is told: what
     is material, what becomes of variables, how a prompt is handed over.
     """
-    parts = [filled(name) for name in (_PARTS[task] if own_request is None else ("material",))]
+    parts = [filled(name) for name in (_PARTS[task] if own_request is None else _OWN)]
     if own_request is None and shown_operator(prompt):
         parts.append(filled("operator"))
     parts.append(rule(prompt.text))
@@ -58,7 +65,11 @@ def own_request_text(template: str, prompt: Prompt, trajectories: Sequence[Traje
         "feedback": shown_feedback(trajectories),
         "update_instructions": prompt.update_instructions or "",
     }
-    return with_variables(template, values)
+    blocks = {
+        "prompt": shown_prompt(prompt),
+        "trajectories": block("trajectories", values["trajectories"]),
+    }
+    return _own_text(template, values, blocks)
 
 
 def apply_text(prompt: Prompt, hypotheses: str, recommendations: str) -> str:
@@ -80,4 +91,14 @@ def own_apply_text(template: str, prompt: Prompt, hypotheses: str, recommendatio
         "recommendations": escaped(recommendations),
         "update_instructions": prompt.update_instructions or "",
     }
-    return with_variables(template, values)
+    blocks = {
+        "current_prompt": shown_prompt(prompt),
+        "recommendations": block("recommendations", values["recommendations"]),
+    }
+    return _own_text(template, values, blocks)
+
+
+def _own_text(template: str, values: Mapping[str, str], blocks: Mapping[str, str]) -> str:
+    """Return a user's own request; what it cannot do without and has no place for is put after."""
+    after = [text for name, text in blocks.items() if not has_variable(template, name)]
+    return joined(with_variables(template, values), *after)

@@ -18,6 +18,14 @@ _MAX_NAMED = 20
 # {name}; {{name}} and {{ name }}, as in Mustache and Jinja; {{{name}}}.
 _VARIABLE = re.compile(r"(\{+)([^\W\d][\w.-]*)(\}+)|(\{\{+)\s+([^\W\d][\w.-]*)\s+(\}\}+)")
 
+# What a field of a format string looks like. Python's own parser reads the JSON {"a": 1} as a
+# field too, and the regular expression \d{3} as the fourth value.
+_FIELD_NAME = re.compile(r"([^\W\d]\w*|\d*)((?:\.[^\W\d]\w*|\[[^\[\]{}]+\])*)")
+_FIELD_SPEC = re.compile(
+    r"(?:[^{}]?[<>=^])?[+-]?z?#?(?:\d+|\{\w*\})?[,_]?(?:\.(?:\d+|\{\w*\}))?[bcdeEfFgGnosxX%]?"
+    r"|%[^{}]*"  # of a date
+)
+
 
 def problem(old: str, new: str) -> str | None:
     """Return what a change does to the variables of a prompt; None when they are all still there.
@@ -65,7 +73,16 @@ def _fields(text: str) -> list[_Field] | None:
         parts = list(Formatter().parse(text))
     except ValueError:
         return None
-    return [(name, spec or "", how) for _, name, spec, how in parts if name is not None]
+    fields = [(name, spec or "", how) for _, name, spec, how in parts if name is not None]
+    roots = {match[1] if (match := _FIELD_NAME.fullmatch(name)) else None for name, _, _ in fields}
+    is_counted = any(root and root.isdigit() for root in roots) and "0" not in roots
+    is_plausible = None not in roots and not is_counted and all(map(_can_be_formatted, fields))
+    return fields if is_plausible else None
+
+
+def _can_be_formatted(field: _Field) -> bool:
+    _, spec, conversion = field
+    return conversion in {None, "r", "s", "a"} and _FIELD_SPEC.fullmatch(spec) is not None
 
 
 def _format_problem(before: list[_Field], new: str) -> str | None:

@@ -1,0 +1,75 @@
+"""Prompts, conversations, and what a scripted model says about them."""
+
+from typing import Any
+
+from app.managers.memories import Turn
+from app.prompts.optimizing.base import Feedback, Kind, Optimized, Prompt, Trajectory
+from app.prompts.optimizing.config import OptimizerConfig
+from app.prompts.optimizing.registry import optimizer
+from app.providers.llm.base import Completion
+from tests.managers.scripted import Arguments, ScriptedModel, calls
+
+PROMPT = Prompt("support", "You help the customers of a bicycle shop.")
+BETTER = "You help the customers of a bicycle shop. Give prices in euros."
+
+TALK = Trajectory(
+    turns=(
+        Turn("1", "Ana", "What does the red one cost?"),
+        Turn("2", "assistant", "It costs 300.", "assistant"),
+    ),
+    feedback=Feedback(score=0.2, comment="Which currency?", edited_answer="It costs 300 €."),
+)
+
+THINK = calls(("think", {"thought": "The currency is missing."}))
+CRITIQUE = calls(("critique", {"criticism": "Was it clear from the context?"}))
+
+
+def recommend(**arguments: Any) -> Completion:
+    """Return a call that warrants a change unless told otherwise."""
+    return calls(
+        (
+            "recommend",
+            {
+                "hypotheses": "The prompt names no currency.",
+                "warrants_adjustment": True,
+                "full_recommendations": 'Add "Give prices in euros." at the end.',
+                **arguments,
+            },
+        )
+    )
+
+
+NO_CHANGE = recommend(
+    hypotheses="All went well.", warrants_adjustment=False, full_recommendations=None
+)
+
+
+def improve(text: str | None = BETTER, analysis: str = "Names the currency.") -> Completion:
+    return calls(improving(text, analysis))
+
+
+def improving(text: Any = BETTER, analysis: str = "Names the currency.") -> tuple[str, Arguments]:
+    return "improve", {"analysis": analysis, "improved_prompt": text}
+
+
+def revise(
+    text: Any = BETTER, *, update: Any = True, logic: str = "Names the currency."
+) -> Completion:
+    return calls(("revise", {"logic": logic, "update_prompt": update, "new_prompt": text}))
+
+
+async def optimized(
+    kind: Kind,
+    model: ScriptedModel,
+    *trajectories: Trajectory,
+    prompt: Prompt = PROMPT,
+    **config: Any,
+) -> Optimized:
+    """Return what an optimiser makes of a prompt and of TALK, or of other conversations."""
+    how = OptimizerConfig(**config)
+    return await optimizer(kind, how, model).optimize(prompt, trajectories or (TALK,))
+
+
+def told(model: ScriptedModel) -> str:
+    """Return what the model was told last."""
+    return model.requests[-1].messages[-1].text

@@ -79,8 +79,9 @@ def prompt_in(received: Received) -> str:
 
 def answers_in(received: Received) -> tuple[str, str]:
     """Return the two answers that a judge is shown."""
-    first = received.last_user_text.partition("<first>\n")[2].partition("\n</first>")[0]
-    second = received.last_user_text.partition("<second>\n")[2].partition("\n</second>")[0]
+    shown = received.messages[0].text
+    first = shown.partition("<first>\n")[2].partition("\n</first>")[0]
+    second = shown.partition("<second>\n")[2].partition("\n</second>")[0]
     return first, second
 
 
@@ -105,6 +106,7 @@ class Optimizing:
     def __init__(self, client: httpx2.AsyncClient, resources: Resources) -> None:
         self.client = client
         self.resources = resources
+        self.handlers = {OPTIMIZE_PROMPT: OptimizeHandler.build(resources)}
 
     async def put(self, name: str, text: str, **more: Any) -> None:
         response = await self.client.put(f"/v1/prompts/{name}", json={"text": text, **more})
@@ -131,8 +133,7 @@ class Optimizing:
 
     async def done(self, job_id: str) -> JSON:
         """Return a job once it has ended."""
-        handlers = {OPTIMIZE_PROMPT: OptimizeHandler.build(self.resources)}
-        async with working(worker_of(self.resources, handlers)):
+        async with working(worker_of(self.resources, self.handlers)):
             await settled(self.resources.database, job_id)
         job: JSON = (await self.client.get(f"/v1/jobs/{job_id}")).json()
         return job

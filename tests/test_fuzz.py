@@ -46,7 +46,7 @@ include-operation-id = [
     "put_item", "patch_item", "run_batch", "search_items", "get_item", "list_item_versions",
     "delete_item", "restore_item", "put_manager", "delete_manager", "extract_memories",
     "consolidate_memories", "summarize_conversation", "append_messages", "create_run",
-    "create_thread_run", "list_jobs",
+    "create_thread_run", "list_jobs", "get_prompt", "promote_prompt",
 ]
 checks.positive_data_acceptance.enabled = false
 

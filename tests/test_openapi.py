@@ -54,7 +54,8 @@ def test_operation_ids_are_unique_verb_phrases() -> None:
     store = {"put", "get", "patch", "delete", "list", "restore", "search", "run"}
     jobs = {"extract", "consolidate", "summarize", "follow", "cancel", "retry"}
     rest = {"check", "read", "apply", "discard", "undo", "append", "flush", "create", "call"}
-    assert verbs <= store | jobs | rest
+    prompts = {"diff", "promote", "rollback", "optimize"}
+    assert verbs <= store | jobs | rest | prompts
 
 
 @of_every_operation

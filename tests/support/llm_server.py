@@ -4,7 +4,8 @@ In tests: `async with llm_server() as llm:`. As a process, answering by rules:
 `python -m tests.support.llm_server --port N --script FILE.json [--delay-ms N]`, where the file
 holds `[{"when": {"tool": NAME, "contains": TEXT}, "reply": {"text": TEXT} | {"calls":
 [{"name": NAME, "arguments": {…}}]}}, …]`: `tool` is one that was offered, `contains` is sought in
-the text of the last user message, both may be absent, and the first rule that fits answers.
+the text of the last user message, `result` in what the last calls of tools were answered; any may
+be absent, and the first rule that fits answers.
 Where a call's `id` is `the one with TEXT`, the id of the shown memory that has it is sent.
 """
 
@@ -208,7 +209,9 @@ def by_rules(rules: list[JSON], delay: float = 0) -> Callable[[Received], Reply]
 def _fits(when: JSON, received: Received) -> bool:
     offered = {tool.name for tool in received.tools}
     contained = when.get("contains", "") in received.last_user_text
-    return contained and ("tool" not in when or when["tool"] in offered)
+    results = "\n".join(result.content for result in received.messages[-1].results)
+    answered = when.get("result", "") in results
+    return contained and answered and ("tool" not in when or when["tool"] in offered)
 
 
 def _with_id(arguments: JSON, received: Received) -> JSON:

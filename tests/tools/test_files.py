@@ -13,8 +13,9 @@ from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db import Database
+from app.tools.files.definition import NAME
 from tests.support.app import Store
+from tests.tools.calling import Agent
 
 NAMESPACE = ["agents", "a1"]
 LISTED = (
@@ -24,28 +25,19 @@ LISTED = (
 
 
 class Memory:
-    """Calls the tool as an application does for its model."""
+    """The tool as a model has it; the application names the namespace."""
 
-    def __init__(self, store: Store, **binding: Any) -> None:
-        self._store = store
-        self._binding = {"namespace": NAMESPACE, **binding}
-
-    async def answer(self, command: str, *, status: int = 200, **arguments: Any) -> Any:
-        body = {**self._binding, "arguments": {"command": command, **arguments}}
-        response = await self._store.call("POST", "/v1/tools/memory", status=status, json=body)
-        return response.json()
+    def __init__(self, agent: Agent, **binding: Any) -> None:
+        self.agent = agent
+        self.binding = {"namespace": NAMESPACE, **binding}
 
     async def __call__(self, command: str, **arguments: Any) -> str:
-        answer = await self.answer(command, **arguments)
-        assert not answer["is_error"], answer["content"]
-        content: str = answer["content"]
-        return content
+        arguments = {"command": command, **arguments}
+        return await self.agent.does(arguments, name=NAME, **self.binding)
 
     async def error(self, command: str, **arguments: Any) -> str:
-        answer = await self.answer(command, **arguments)
-        assert answer["is_error"], answer["content"]
-        content: str = answer["content"]
-        return content
+        arguments = {"command": command, **arguments}
+        return await self.agent.errs(arguments, name=NAME, **self.binding)
 
     async def write(self, *paths: str, text: str = "text") -> None:
         for path in paths:
@@ -59,8 +51,8 @@ class Memory:
 
 
 @pytest.fixture
-def memory(store: Store) -> Memory:
-    return Memory(store)
+def memory(agent: Agent) -> Memory:
+    return Memory(agent)
 
 
 async def test_a_file_is_created_viewed_and_kept_as_an_item(memory: Memory, store: Store) -> None:
@@ -172,7 +164,12 @@ async def test_only_files_that_are_there_are_edited(memory: Memory) -> None:
 
 
 async def test_an_edit_keeps_all_but_the_text(memory: Memory, store: Store) -> None:
-    details = {"importance": 0.7, "pinned": True, "ttl_seconds": 600, "index": ["kind"]}
+    details: dict[str, Any] = {
+        "importance": 0.7,
+        "pinned": True,
+        "ttl_seconds": 600,
+        "index": ["kind"],
+    }
     await store.put(NAMESPACE, "m", {"kind": "note", "content": "old"}, **details)
     await memory("str_replace", path="/memories/m", old_str="old", new_str="new")
     item = await store.get(NAMESPACE, "m")
@@ -198,7 +195,12 @@ async def test_a_file_and_a_directory_are_deleted(memory: Memory, store: Store) 
 
 
 async def test_a_file_is_renamed_with_all_that_it_has(memory: Memory, store: Store) -> None:
-    details = {"importance": 0.7, "pinned": True, "ttl_seconds": 600, "source": {"n": 1}}
+    details: dict[str, Any] = {
+        "importance": 0.7,
+        "pinned": True,
+        "ttl_seconds": 600,
+        "source": {"n": 1},
+    }
     await store.put(NAMESPACE, "draft.txt", {"kind": "note", "content": "ramen"}, **details)
     rename = {"old_path": "/memories/draft.txt", "new_path": "/memories/done/final.txt"}
     assert await memory("rename", **rename) == (
@@ -339,12 +341,9 @@ async def test_expired_files_are_gone(memory: Memory, store: Store, clock: Froze
     ],
 )
 async def test_mistakes_in_arguments_are_told_to_the_model(
-    store: Store, arguments: dict[str, Any], named: str
+    agent: Agent, arguments: dict[str, Any], named: str
 ) -> None:
-    body = {"namespace": NAMESPACE, "arguments": arguments}
-    response = await store.call("POST", "/v1/tools/memory", status=200, json=body)
-    assert response.json()["is_error"]
-    assert named in response.json()["content"]
+    assert named in await agent.errs(arguments, name=NAME)
 
 
 async def test_arguments_of_other_commands_may_be_null(memory: Memory) -> None:
@@ -361,9 +360,9 @@ async def test_a_text_that_is_too_large_is_told_to_the_model(
     assert await memory.listed() == []
 
 
-async def test_commands_that_are_not_permitted_are_refused(store: Store) -> None:
-    await Memory(store).write("/memories/a")
-    memory = Memory(store, actions_permitted=["create"])
+async def test_commands_that_are_not_permitted_are_refused(agent: Agent) -> None:
+    await Memory(agent).write("/memories/a")
+    memory = Memory(agent, actions_permitted=["create"])
     await memory.write("/memories/b")
     for command, arguments in (
         ("insert", {"path": "/memories/a", "insert_line": 0, "insert_text": "x"}),
@@ -395,26 +394,19 @@ COMMANDS: list[tuple[dict[str, Any], set[Verb]]] = [
 ]
 
 
-async def test_each_command_needs_its_grants(
-    client: httpx2.AsyncClient, settings: Settings, clock: FrozenClock
-) -> None:
-    database = await Database.open(str(settings.database_url), pool_size=1)
-    keys = KeyService(database, clock)
-
-    async def holder(verbs: set[Verb]) -> Store:
+async def test_each_command_needs_its_grants(client: httpx2.AsyncClient, keys: KeyService) -> None:
+    async def holder(verbs: set[Verb]) -> Agent:
         grant = Grant(tuple(NAMESPACE), frozenset(verbs))
         token = await keys.create("key", root=[], grants=(grant,), expires_at=None)
-        return Store(client, {"x-api-key": str(token)})
+        return Agent(client, {"x-api-key": str(token)})
 
-    writer = await holder(set(Verb))
-    await Memory(writer).write("/memories/a")
+    await Memory(await holder(set(Verb))).write("/memories/a")
     for arguments, needed in COMMANDS:
         for verb in needed:
-            memory = Memory(await holder(set(Verb) - {verb}))
-            problem = await memory.answer(status=403, **arguments)
-            assert problem["code"] == "forbidden"
+            agent = await holder(set(Verb) - {verb})
+            problem = await agent.problem(NAME, arguments, namespace=NAMESPACE)
+            assert problem == (403, "forbidden")
         await Memory(await holder(needed))(**arguments)
-    await database.close()
 
 
 async def test_inserts_at_once_lose_nothing(memory: Memory) -> None:
@@ -429,19 +421,20 @@ async def test_inserts_at_once_lose_nothing(memory: Memory) -> None:
     assert sorted(line.partition("\t")[2] for line in lines) == [f"line {n}" for n in range(8)]
 
 
-async def test_of_those_who_create_the_same_at_once_one_succeeds(memory: Memory) -> None:
-    paths = ["/memories/x", "/memories/x", "/memories/x/y", "/memories/x/y/z"]
+async def test_of_those_who_create_the_same_at_once_one_succeeds(agent: Agent) -> None:
+    create = {"command": "create", "file_text": "text"}
+    paths = ["/memories/{}", "/memories/{}", "/memories/{}/y", "/memories/{}/y/z"]
     for attempt in range(5):
         answers = await asyncio.gather(
             *(
-                memory.answer("create", path=path.replace("x", f"x{attempt}"), file_text="text")
+                agent.answer(NAME, {**create, "path": path.format(attempt)}, namespace=NAMESPACE)
                 for path in paths
             )
         )
         assert [answer["is_error"] for answer in answers].count(False) == 1
 
 
-async def test_renaming_and_deleting_a_directory_leave_nothing_of_it_behind(
+async def test_a_directory_that_is_written_to_while_it_is_renamed_loses_nothing(
     memory: Memory, store: Store
 ) -> None:
     async def write(names: Sequence[str]) -> None:
@@ -457,12 +450,9 @@ async def test_renaming_and_deleting_a_directory_leave_nothing_of_it_behind(
     assert every == {"1", "2", "3", "4", "5", "6"}
 
 
-async def test_the_definition_is_anthropics_own_or_a_function(store: Store) -> None:
+async def test_the_definition_is_anthropics_own_or_a_function(agent: Agent) -> None:
     async def defined(**query: str) -> dict[str, Any]:
-        params = {"names": "memory", **query}
-        response = await store.call("GET", "/v1/tools", status=200, params=params)
-        [tool] = response.json()["tools"]
-        assert isinstance(tool, dict)
+        [tool] = await agent.tools(names=NAME, **query)
         return tool
 
     assert await defined(format="anthropic") == {"type": "memory_20250818", "name": "memory"}

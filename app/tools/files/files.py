@@ -15,7 +15,7 @@ from app.tools.files.definition import NAME
 from app.tools.files.listing import MAX_FILES, listing
 from app.tools.files.paths import path_of
 from app.tools.files.texts import check_length, shown
-from app.tools.files.tree import OvertakenError, Tree, repeated, text_of
+from app.tools.files.tree import OvertakenError, Tree, as_new, repeated, text_of
 
 Edit: TypeAlias = Callable[[str], tuple[str, str]]
 """From a file's text to its next one, and what to tell the model of it."""
@@ -24,7 +24,7 @@ Edit: TypeAlias = Callable[[str], tuple[str, str]]
 async def view(tree: Tree, bound: Bound, key: str, view_range: tuple[int, int] | None) -> str:
     """Return a file with line numbers, or what is in a directory."""
     address = (bound.access.locate(bound.namespace, Verb.READ), key)
-    row = await tree.file(bound.access, address, refresh=True)
+    row = await tree.file(bound.access, address, refresh=True) if key else None
     if row is not None:
         return shown(path_of(key), text_of(row), view_range)
     files = await tree.sizes(bound.access, address, MAX_FILES + 1)
@@ -57,7 +57,7 @@ async def _create(tree: Tree, bound: Bound, address: Address, text: str) -> None
         namespace=bound.namespace, key=key, value={"content": text}, **members
     )
     put = await tree.items.prepare_put(bound.access, body)
-    await tree.apply(bound.access, [put], new=address)
+    await tree.apply(bound.access, [as_new(put)], address)
 
 
 async def _edit(tree: Tree, bound: Bound, address: Address, change: Edit) -> str:

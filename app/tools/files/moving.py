@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from app.auth.access import Access, Verb
@@ -12,7 +11,7 @@ from app.store.schemas import MAX_KEY_CHARACTERS, PutItem, Source
 from app.store.writes import Address, Delete, Write
 from app.tools.base import Bound, ToolError
 from app.tools.files.paths import path_of
-from app.tools.files.tree import Tree, repeated
+from app.tools.files.tree import Tree, as_new, repeated
 
 MAX_DELETED = 10_000
 """Files in a directory that is deleted; it is one transaction."""
@@ -21,13 +20,23 @@ MAX_MOVED = 1_000
 MAX_MOVED_BYTES = 2**20
 """In a directory that is renamed: its texts are embedded again, as those of a put are."""
 
-_NEW = Precondition(if_none_match="*")
-
 
 async def delete(tree: Tree, bound: Bound, key: str) -> None:
     """Delete a file, or a directory with all that is in it."""
-    address = (bound.access.locate(bound.namespace, Verb.DELETE), key)
-    await repeated(partial(_delete, tree, bound.access, address))
+    access = bound.access
+    address = (access.locate(bound.namespace, Verb.DELETE), key)
+    if await tree.file(access, address):
+        await tree.items.apply(access, [Delete(address)])
+        return
+    keys = await tree.keys(access, address, MAX_DELETED + 1)
+    if not keys:
+        raise _missing(address)
+    if len(keys) > MAX_DELETED:
+        raise ToolError(
+            f"Error: {path_of(key)} has more than {MAX_DELETED:,} files; "
+            "delete what is in it bit by bit"
+        )
+    await tree.items.apply(access, [Delete((address[0], below)) for below in keys])
 
 
 async def rename(tree: Tree, bound: Bound, old: str, new: str) -> None:
@@ -37,21 +46,6 @@ async def rename(tree: Tree, bound: Bound, old: str, new: str) -> None:
     if new.startswith(f"{old}/"):
         raise ToolError(f"Error: {path_of(old)} cannot be moved into itself")
     await repeated(partial(_rename, tree, bound, (namespace, old), (namespace, new)))
-
-
-async def _delete(tree: Tree, access: Access, address: Address) -> None:
-    if await tree.file(access, address):
-        await tree.apply(access, [Delete(address)])
-        return
-    keys = await tree.keys(access, address, MAX_DELETED + 1)
-    if not keys:
-        raise _missing(address)
-    if len(keys) > MAX_DELETED:
-        raise ToolError(
-            f"Error: {path_of(address[1])} has more than {MAX_DELETED:,} files; "
-            "delete what is in it bit by bit"
-        )
-    await tree.apply(access, [Delete((address[0], key)) for key in keys], gone=address)
 
 
 async def _rename(tree: Tree, bound: Bound, old: Address, new: Address) -> None:
@@ -66,21 +60,22 @@ async def _rename(tree: Tree, bound: Bound, old: Address, new: Address) -> None:
             raise ToolError(f"Error: {path_of(key)} would be too long a path")
         put = await tree.items.prepare_put(bound.access, _moved(row, bound.namespace, key))
         unchanged = Precondition(if_match=etag(row["version"]))
-        writes += [replace(put, precondition=_NEW), Delete((old[0], row["key"]), unchanged)]
-    await tree.apply(bound.access, writes, new=new, gone=None if file else old)
+        writes += [as_new(put), Delete((old[0], row["key"]), unchanged)]
+    await tree.apply(bound.access, writes, new)
 
 
 async def _directory(tree: Tree, access: Access, address: Address) -> Sequence[Row]:
     """Return all files of a directory that is to be moved."""
     sizes = await tree.sizes(access, address, MAX_MOVED + 1)
-    if not sizes:
-        raise _missing(address)
     if len(sizes) > MAX_MOVED or sum(size for _, size in sizes) > MAX_MOVED_BYTES:
         raise ToolError(
             f"Error: {path_of(address[1])} has more than {MAX_MOVED:,} files or "
             f"{MAX_MOVED_BYTES:,} bytes; rename what is in it bit by bit"
         )
-    return await tree.files(access, address, MAX_MOVED)
+    rows = await tree.files(access, address, MAX_MOVED)
+    if not rows:
+        raise _missing(address)
+    return rows
 
 
 def _moved(row: Row, labels: list[str], key: str) -> PutItem:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Self, TypeVar
 
 from app.auth.access import Access
@@ -10,8 +11,9 @@ from app.clock import Clock
 from app.db import Connection, Database, Row
 from app.resources import Resources
 from app.store.errors import PreconditionFailedError, TooManyConflictsError
+from app.store.preconditions import Precondition
 from app.store.service import ItemService
-from app.store.writes import Address, Write, Written
+from app.store.writes import Address, Put, Write, Written
 from app.tools.base import ToolError
 from app.tools.files import repository
 from app.tools.files.paths import lineage, path_of
@@ -71,25 +73,16 @@ class Tree:
         if found is not None:
             raise ToolError(occupied)
 
-    async def apply(
-        self,
-        access: Access,
-        writes: Sequence[Write],
-        *,
-        new: Address | None = None,
-        gone: Address | None = None,
-    ) -> None:
-        """Make changes in one transaction, in which `new` is new and nothing is left in `gone`.
+    async def apply(self, access: Access, writes: Sequence[Write], new: Address) -> None:
+        """Make changes in one transaction, in which a file or directory becomes new at `new`.
 
-        Raises OvertakenError, with nothing changed, if that or a precondition does not hold.
+        Raises OvertakenError, with nothing changed, if it no longer is or a precondition fails.
         """
 
         async def check(connection: Connection, written: Mapping[Address, Written]) -> None:
-            now, keys = self._clock.now(), [key for _, key in written]
-            if gone and await repository.keys_below(connection, gone, now, 1):
-                raise OvertakenError
-            if new and await repository.find_obstacle(
-                connection, new[0], lineage(new[1]), now, besides=keys
+            keys = [key for _, key in written]
+            if await repository.find_obstacle(
+                connection, new[0], lineage(new[1]), self._clock.now(), besides=keys
             ):
                 raise OvertakenError
 
@@ -105,6 +98,11 @@ async def repeated(attempt: Callable[[], Awaitable[Result]]) -> Result:
         with suppress(OvertakenError):
             return await attempt()
     raise TooManyConflictsError
+
+
+def as_new(put: Put) -> Put:
+    """Return a put that takes nothing's place."""
+    return replace(put, precondition=Precondition(if_none_match="*"))
 
 
 def text_of(row: Row) -> str:

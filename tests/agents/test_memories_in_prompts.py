@@ -1,0 +1,132 @@
+"""Agents of LangGraph that find what they know in their prompt, and learn behind their backs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelRequest, dynamic_prompt
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.config import get_config
+from langgraph_memoryd import MemorydStore
+from typing_extensions import override
+
+from tests.support.llm_server import LLMServer, calls, llm_server
+from tests.support.server import Server, serving
+
+pytestmark = pytest.mark.slow
+
+PEANUTS = "Ana is allergic to peanuts."
+QUESTION = "What is Ana allergic to?"
+
+
+class RepeatingModel(BaseChatModel):
+    """Says what its system prompt says."""
+
+    @property
+    @override
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    @override
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = AIMessage(f"I was told: {messages[0].content}")
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+
+def _prompt(values: list[Any]) -> str:
+    return f"You are a helpful assistant. You know: {values}"
+
+
+@dynamic_prompt
+def knowing(request: ModelRequest[None]) -> str:
+    """Put what the store has to say to the last message into the prompt."""
+    namespace = ("memories", get_config()["configurable"]["user_id"])
+    assert request.runtime.store is not None
+    found = request.runtime.store.search(namespace, query=str(request.messages[-1].content))
+    return _prompt([item.value for item in found])
+
+
+def agent_with(store: MemorydStore) -> Any:
+    return create_agent(
+        RepeatingModel(), middleware=[knowing], store=store, checkpointer=InMemorySaver()
+    )
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def in_thread(thread: str, user: str) -> Any:
+    return {"configurable": {"thread_id": thread, "user_id": user}}
+
+
+def test_a_blocking_agent_finds_its_memories_in_its_prompt(server: Server) -> None:
+    with MemorydStore(server.url) as store:
+        agent = agent_with(store)
+        before = agent.invoke(said(QUESTION), in_thread("1", "ana"))
+        assert PEANUTS not in before["messages"][-1].content
+        store.put(("memories", "ana"), "peanuts", {"content": PEANUTS})
+        after = agent.invoke(said(QUESTION), in_thread("2", "ana"))
+        assert PEANUTS in after["messages"][-1].content
+        other = agent.invoke(said(QUESTION), in_thread("3", "ben"))
+        assert PEANUTS not in other["messages"][-1].content
+
+
+@pytest.fixture
+async def llm() -> AsyncIterator[LLMServer]:
+    async with llm_server() as started:
+        yield started
+
+
+@pytest.fixture
+async def learning(database_url: str, llm: LLMServer, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server whose jobs ask the scripted model."""
+    environment = {
+        "MEMORYD_DATABASE_URL": database_url,
+        "MEMORYD_EMBEDDING": "fake:hashed",
+        "MEMORYD_RUN_WORKER": "true",
+        "MEMORYD_LLM": "openai:scripted",
+        "OPENAI_API_KEY": "sk-test",
+        "OPENAI_BASE_URL": llm.base_url_openai,
+    }
+    with serving(tmp_path / "log", environment=environment) as server:
+        yield server
+
+
+async def test_an_agent_learns_in_the_background_what_it_knows_in_the_next_thread(
+    learning: Server, llm: LLMServer
+) -> None:
+    memory = {"content": {"content": PEANUTS}, "importance": 0.9, "message_ids": ["1"]}
+    llm.respond = lambda _: calls(("insert_memory", memory))
+
+    def talk() -> None:
+        with (
+            httpx2.Client(base_url=f"{learning.url}/v1", timeout=60) as client,
+            MemorydStore(learning.url) as store,
+        ):
+            manager = {"namespace": ["memories", "{user_id}"]}
+            assert client.put("/managers/learner", json=manager).is_success
+            agent = agent_with(store)
+            state = agent.invoke(said("I am Ana. Peanuts make me ill."), in_thread("1", "ana"))
+            messages = [{"role": m.type, "content": m.content} for m in state["messages"]]
+            said_of = {"manager": "learner", "variables": {"user_id": "ana"}, "messages": messages}
+            assert client.post("/threads/1/messages", json=said_of).is_success
+            job = client.post("/threads/1/flush", headers={"Prefer": "wait=30"}).json()
+            assert job["state"] == "succeeded", job
+            state = agent.invoke(said(QUESTION), in_thread("2", "ana"))
+            assert PEANUTS in state["messages"][-1].content
+
+    await asyncio.to_thread(talk)

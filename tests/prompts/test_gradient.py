@@ -126,6 +126,12 @@ async def test_a_change_that_is_not_described_goes_back() -> None:
     )
 
 
+async def test_no_more_is_kept_of_an_analysis_than_a_version_can_hold() -> None:
+    long = recommend(hypotheses="h" * 60_000, full_recommendations="r" * 60_000)
+    result = await optimized("gradient", ScriptedModel(THINK, long, improve()))
+    assert result.analysis == "h" * 50_000
+
+
 @pytest.mark.parametrize("undecided", [None, "maybe", 1, {}])
 async def test_a_decision_is_a_truth_value(undecided: object) -> None:
     model = ScriptedModel(THINK, recommend(warrants_adjustment=undecided), NO_CHANGE)

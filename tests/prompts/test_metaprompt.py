@@ -75,8 +75,9 @@ async def test_a_prompt_may_begin_like_words_for_no_change() -> None:
     [
         (3, "improved_prompt must be the text of the prompt, or null"),
         (["a"], "improved_prompt must be the text of the prompt, or null"),
-        ("nul \x00", "improved_prompt contains U+0000, which cannot be stored"),
-        ("half \ud83d", "improved_prompt contains U+D83D, which cannot be stored"),
+        ("nul \x00", "improved_prompt contains U+0000, which cannot be stored; leave it out"),
+        ("half \ud83d", "improved_prompt contains U+D83D, which cannot be stored; leave it out"),
+        ("a" * 200_001, "improved_prompt has 200,001 characters; a prompt has at most 200,000"),
         (
             f"<current_prompt>\n{BETTER}\n</current_prompt>",
             "improved_prompt contains the tag current_prompt, which is not a part of the prompt",

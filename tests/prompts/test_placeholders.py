@@ -101,12 +101,18 @@ def test_a_problem_is_told_to_be_corrected(old: str, new: str, said: str) -> Non
         (r"Find \d{3}", r"Find \d{3,5} or \w{2}"),
         ("if (a) { return }", "if (a) { return 1 }"),
         ("Hi {a}", 'Hi {a}, answer {{"b": 1}}'),
+        ("About {a}: {}", "About {a}, {a}: {}"),
         ('Hi {a}, answer {{"b": 1}}', "Hi {a}"),
         ("Open {", "Open { and } and {}"),
     ],
 )
 def test_braces_that_are_only_braces_are_no_problem(old: str, new: str) -> None:
     assert problem(old, new) is None
+
+
+@pytest.mark.parametrize("text", ["{" * 100_000, "{a" * 50_000, "{{" + " " * 100_000])
+def test_braces_without_end_are_read_in_no_time(text: str) -> None:
+    assert problem(text, text + "!") is None
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,11 @@ from app.prompts.optimizing.asking import BadAnswerError
 from app.prompts.optimizing.base import Optimized, Prompt
 from app.prompts.optimizing.placeholders import problem
 from app.prompts.optimizing.showing import tag_of
+from app.prompts.schemas import MAX_ANALYSIS_CHARACTERS, check_text
 from app.schemas import UNSTORABLE
 
-MAX_ANALYSIS_CHARACTERS = 20_000
-
 # What models write that have been asked for a text and have none.
-_NONE = re.compile(
-    r"\s*|\s*(?:null|none|n/a|unchanged)\W*|\s*no (?:recommend|change).*", re.I | re.S
-)
+_NONE = re.compile(r"\s*(?:(?:null|none|n/a|unchanged)\W*|no (?:recommend|change).*)", re.I | re.S)
 
 
 def explanation(arguments: dict[str, Any], name: str) -> str:
@@ -45,10 +42,12 @@ def new_text(arguments: dict[str, Any], name: str, old: str) -> str | None:
         return None
     if not isinstance(text, str):
         raise BadAnswerError(f"{name} must be the text of the prompt, or null")
-    if _NONE.fullmatch(text) and not _NONE.fullmatch(old):
+    if not text.strip() or (_NONE.fullmatch(text) and not _NONE.fullmatch(old)):
         return None
-    if found := UNSTORABLE.search(text):
-        raise BadAnswerError(f"{name} contains U+{ord(found[0]):04X}, which cannot be stored")
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise BadAnswerError(f"{name} {error}") from error
     tag = tag_of(old)
     if f"<{tag}>" in text or f"</{tag}>" in text:
         raise BadAnswerError(f"{name} contains the tag {tag}, which is not a part of the prompt")
@@ -59,6 +58,7 @@ def new_text(arguments: dict[str, Any], name: str, old: str) -> str | None:
 
 def outcome(prompt: Prompt, text: str | None, analysis: str) -> Optimized:
     """Return what a new text, or none, makes of a prompt."""
+    analysis = analysis[:MAX_ANALYSIS_CHARACTERS]
     if text is None:
         return Optimized("not_warranted", None, analysis, "the model recommends no change")
     if text.strip() == prompt.text.strip():
@@ -73,4 +73,5 @@ def nothing_to_learn_from() -> Optimized:
 
 def rejected(reason: str, analysis: str = "") -> Optimized:
     """Return what comes of a prompt when the model gives nothing that can be used."""
+    analysis = analysis[:MAX_ANALYSIS_CHARACTERS]
     return Optimized("rejected", None, analysis, UNSTORABLE.sub("\ufffd", reason))

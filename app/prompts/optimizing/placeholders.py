@@ -16,7 +16,9 @@ _Field = tuple[str, str, str | None]
 _MAX_NAMED = 20
 
 # {name}; {{name}} and {{ name }}, as in Mustache and Jinja; {{{name}}}.
-_VARIABLE = re.compile(r"(\{+)([^\W\d][\w.-]*)(\}+)|(\{\{+)\s+([^\W\d][\w.-]*)\s+(\}\}+)")
+_VARIABLE = re.compile(
+    r"(?<!\{)(?:(\{+)([^\W\d][\w.-]*)(\}+)|(\{\{+)\s+([^\W\d][\w.-]*)\s+(\}\}+))"
+)
 
 # What a field of a format string looks like. Python's own parser reads the JSON {"a": 1} as a
 # field too, and the regular expression \d{3} as the fourth value.
@@ -56,15 +58,12 @@ def rule(text: str) -> str:
 
 def _variables(text: str) -> list[str]:
     """Return the names in braces, each with as many as are on both of its sides."""
-    found = (
-        match.group(*((1, 2, 3) if match[1] else (4, 5, 6))) for match in _VARIABLE.finditer(text)
-    )
-    written = (
-        f"{{{name}}}" if depth == 1 else "{" * depth + name + "}" * depth
-        for opening, name, closing in found
-        for depth in [min(len(opening), len(closing))]
-    )
-    return list(dict.fromkeys(written))
+    names: dict[str, None] = {}
+    for match in _VARIABLE.finditer(text):
+        opening, name, closing = match.groups()[:3] if match[1] else match.groups()[3:]
+        depth = min(len(opening), len(closing))
+        names["{" * depth + name + "}" * depth] = None
+    return list(names)
 
 
 def _fields(text: str) -> list[_Field] | None:
@@ -96,7 +95,7 @@ def _format_problem(before: list[_Field], new: str) -> str | None:
         return f"the new prompt lacks {_listed(map(_written, missing))}, which a program fills in"
     if added := [field for field in after if field not in before]:
         return f"the new prompt has {_listed(map(_written, added))}, which no program fills in"
-    if any(map(_by_position, before)) and after != before:
+    if list(filter(_by_position, before)) != list(filter(_by_position, after)):
         return (
             "fields without a name are filled in in order, so there must be as many, in that order"
         )

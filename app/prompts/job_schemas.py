@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.managers.reading import by_json_type, storable_json
 from app.managers.schemas import (
+    MAX_INSTRUCTIONS_CHARACTERS,
     MAX_MESSAGES,
     MAX_VARIABLES,
     ConversationMessage,
@@ -19,7 +20,7 @@ from app.prompts.optimizing.config import (
     OptimizerConfig,
 )
 from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
-from app.schemas import Flag, Number, Real, Schema
+from app.schemas import CLEAN, Flag, Number, Real, Schema, storable
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
 
@@ -28,6 +29,11 @@ MAX_TRAJECTORIES = 100
 MAX_CASES = 50
 MAX_REFLECTION_STEPS = 10
 
+Expected = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_INSTRUCTIONS_CHARACTERS, json_schema_extra=CLEAN),
+    AfterValidator(storable),
+]
 Position = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
 Steps = Annotated[int, Field(le=MAX_REFLECTION_STEPS), Number]
 
@@ -163,7 +169,7 @@ class EvaluationCase(Schema):
         description="From the user's first message to the one that is to be answered; the "
         "prompt is the system text.",
     )
-    expected: Annotated[Instructions, Field(min_length=1)] = Field(
+    expected: Expected = Field(
         description="What a good answer does, in words: the judge's measure."
     )
     variables: (

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from pydantic import SecretStr
@@ -51,6 +52,21 @@ async def optimizing(database_url: str, llm: LLMServer) -> AsyncIterator[Optimiz
         openai_api_key=SecretStr("sk-test"),
         openai_base_url=llm.base_url_openai,
     )
+    async with _optimizing(settings) as found:
+        yield found
+
+
+@pytest.fixture
+async def keyless(database_url: str) -> AsyncIterator[Optimizing]:
+    """Jobs where only Anthropic's models can be asked."""
+    settings = Settings(database_url=database_url, database_pool_size=4, llm="anthropic:scripted")
+    key = {"anthropic_api_key": SecretStr("sk-test"), "openai_api_key": None}
+    async with _optimizing(settings.model_copy(update=key)) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _optimizing(settings: Settings) -> AsyncIterator[Optimizing]:
     async with (
         running(create_app(settings, embedder=FakeEmbedder())) as client,
         open_resources(settings, embedder=FakeEmbedder()) as resources,

@@ -1,6 +1,7 @@
 """Jobs that improve prompts, by their route; and a model that does what a test says."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx2
@@ -106,10 +107,17 @@ class Optimizing:
     def __init__(self, client: httpx2.AsyncClient, resources: Resources) -> None:
         self.client = client
         self.resources = resources
-        self.handlers = {OPTIMIZE_PROMPT: OptimizeHandler.build(resources)}
+        self._handlers = {OPTIMIZE_PROMPT: OptimizeHandler.build(resources)}
 
-    async def put(self, name: str, text: str, **more: Any) -> None:
-        response = await self.client.put(f"/v1/prompts/{name}", json={"text": text, **more})
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """Let a worker work until the end of the block."""
+        return working(worker_of(self.resources, self._handlers))
+
+    async def put(
+        self, name: str, text: str, *, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
+        body = {"text": text, **more}
+        response = await self.client.put(f"/v1/prompts/{name}", json=body, headers=headers)
         assert response.status_code in {200, 201}, response.text
 
     async def get(self, name: str, *, status: int = 200, **query: Any) -> JSON:
@@ -133,7 +141,7 @@ class Optimizing:
 
     async def done(self, job_id: str) -> JSON:
         """Return a job once it has ended."""
-        async with working(worker_of(self.resources, self.handlers)):
+        async with self.working():
             await settled(self.resources.database, job_id)
         job: JSON = (await self.client.get(f"/v1/jobs/{job_id}")).json()
         return job

@@ -6,7 +6,7 @@ import pytest
 
 from app.jobs.job import State
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
-from tests.support.jobs import in_state, until, worker_of, working
+from tests.support.jobs import in_state, until
 from tests.support.llm_server import LLMServer, Received, Reply, calls, cut, fails, refuses
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
@@ -196,7 +196,7 @@ async def test_a_job_that_is_cancelled_midway_writes_nothing(
     async def it_is_asked() -> bool:
         return any(map(asked, llm.requests))
 
-    async with working(worker_of(optimizing.resources, optimizing.handlers)):
+    async with optimizing.working():
         await until(it_is_asked)
         await optimizing.client.post(f"/v1/jobs/{job_id}/cancel")
         await in_state(optimizing.resources.database, job_id, State.CANCELLED)

@@ -14,13 +14,9 @@ from tests.threads.talking import Threads
 INLINE: JSON = {"name": "support", "text": "Answer."}
 
 
-@pytest.fixture(autouse=True)
-def improving(llm: LLMServer) -> None:
-    llm.respond = model("Answer in one sentence.")
-
-
 @pytest.fixture
-def threads(optimizing: Optimizing) -> Threads:
+def threads(optimizing: Optimizing, llm: LLMServer) -> Threads:
+    llm.respond = model("Answer in one sentence.")
     return Threads(optimizing.client)
 
 
@@ -117,12 +113,14 @@ async def test_a_part_of_a_thread_is_read(
     assert "".join(name for name in "ABC" if f"Message {name}" in shown) == read
 
 
+@pytest.mark.slow
 async def test_a_thread_that_is_not_there_is_not_found(optimizing: Optimizing) -> None:
     problem = await optimizing.submit(status=404, **body(TALK, {"thread_id": "none"}))
     assert problem["code"] == "thread_not_found"
     assert problem["detail"].startswith("trajectories[1]: ")
 
 
+@pytest.mark.slow
 async def test_a_thread_without_messages_there_is_refused(
     optimizing: Optimizing, threads: Threads
 ) -> None:
@@ -131,6 +129,7 @@ async def test_a_thread_without_messages_there_is_refused(
     assert problem["errors"][0]["field"] == "trajectories[0]"
 
 
+@pytest.mark.slow
 async def test_a_message_that_cannot_be_read_is_named(optimizing: Optimizing) -> None:
     wrong = {"messages": [["user", "Hi"], ["robot", "Beep"]]}
     problem = await optimizing.submit(status=422, **body(TALK, wrong))
@@ -138,6 +137,7 @@ async def test_a_message_that_cannot_be_read_is_named(optimizing: Optimizing) ->
     assert problem["errors"][0]["field"] == "trajectories[1].messages[1].role"
 
 
+@pytest.mark.slow
 async def test_what_no_model_could_read_is_refused(
     optimizing: Optimizing, threads: Threads
 ) -> None:

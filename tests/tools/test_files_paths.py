@@ -1,6 +1,7 @@
 """No path leads out of the bound namespace, and files behave as those of a file system."""
 
 import itertools
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,9 +20,11 @@ from app.namespaces import to_stored
 from tests.support.app import Store
 
 MANY = hypothesis_settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-FEWER = hypothesis_settings(MANY, max_examples=40)
+FEWER = hypothesis_settings(MANY, max_examples=25)
+# Anthropic's numbers the nothing after the last newline, too, but does not insert after it.
+_EMPTY_TAIL = re.compile(r"\n +\d+\t$")
 SECRET = "the secret of somebody else"
 
 _numbers = itertools.count(1)
@@ -131,7 +134,7 @@ async def test_files_behave_as_those_of_anthropics_own_tool(
             except (ToolError, OSError):
                 assert is_error
             else:
-                assert (is_error, content) == (False, told)
+                assert (is_error, content) == (False, _EMPTY_TAIL.sub("", str(told)))
             found = await store.search(namespace, limit=100)
             files = {item["key"]: item["value"]["content"] for item in found}
             assert files == _files(Path(directory, "memories"))

@@ -148,7 +148,7 @@ async def test_a_document_is_not_made_a_sentence(agent: Agent, store: Store) -> 
 async def test_an_update_keeps_all_but_the_words(
     agent: Agent, store: Store, clock: FrozenClock
 ) -> None:
-    details = {
+    details: JSON = {
         "importance": 0.9,
         "pinned": True,
         "valid_from": "2025-01-01T00:00:00Z",

@@ -139,6 +139,15 @@ async def test_the_model_sees_the_conversation_and_the_instructions(
 
 
 @pytest.mark.usefixtures("worker", "memories")
+async def test_what_is_found_counts_as_used(
+    client: httpx2.AsyncClient, resources: Resources, llm: LLMServer
+) -> None:
+    llm.script.append(queries("tea", "dog"))
+    await done(client, resources)
+    assert sorted(uses.count for uses in resources.usage.take().values()) == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("worker", "memories")
 @pytest.mark.parametrize("reply", [says("Nothing."), refuses(), queries("", " ")])
 async def test_where_the_model_gives_no_query_the_messages_are_searched_with(
     client: httpx2.AsyncClient, resources: Resources, llm: LLMServer, reply: Any

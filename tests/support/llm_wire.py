@@ -16,7 +16,10 @@ View = tuple[str, str, tuple[Message, ...], tuple[Tool, ...], str, int]
 
 
 def read_anthropic(body: JSON) -> View:
-    tools = (Tool(t["name"], t["description"], t["input_schema"]) for t in body.get("tools", []))
+    tools = (  # those that Anthropic describes itself come with their name alone
+        Tool(t["name"], t.get("description", ""), t.get("input_schema", {}))
+        for t in body.get("tools", [])
+    )
     choice = body.get("tool_choice", {"type": "auto"})
     return (
         body["model"],

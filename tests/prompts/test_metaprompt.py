@@ -49,7 +49,9 @@ async def test_the_last_step_is_for_the_answer_alone() -> None:
     assert [tool.name for tool in model.requests[-1].tools] == ["improve"]
 
 
-@pytest.mark.parametrize("nothing", [None, "", "  ", "No recommendations.", "none", "No changes."])
+@pytest.mark.parametrize(
+    "nothing", [None, "", "  ", "No recommendations.", "none", "No changes are needed."]
+)
 async def test_no_text_means_no_change(nothing: str | None) -> None:
     model = ScriptedModel(improve(nothing, "All went well."))
     assert await optimized("metaprompt", model) == Optimized(
@@ -68,6 +70,15 @@ async def test_a_prompt_may_begin_like_words_for_no_change() -> None:
     prompt = Prompt("doctor", "No recommendation without a source.")
     new = "No recommendation without a source and its date."
     assert (await optimized("metaprompt", ScriptedModel(improve(new)), prompt=prompt)).text == new
+
+
+async def test_what_reads_like_a_remark_is_the_prompt_only_if_the_model_says_so_again() -> None:
+    remark = "No recommendations, because all went well."
+    insisting = ScriptedModel(improve(remark), improve(remark))
+    assert (await optimized("metaprompt", insisting)).text == remark
+    assert "reads like a remark about the prompt; leave it empty if" in told(insisting)
+    correcting = ScriptedModel(improve(remark), improve(None))
+    assert (await optimized("metaprompt", correcting)).outcome == "not_warranted"
 
 
 @pytest.mark.parametrize(

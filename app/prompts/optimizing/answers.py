@@ -11,7 +11,13 @@ from app.prompts.schemas import MAX_ANALYSIS_CHARACTERS, check_text
 from app.schemas import UNSTORABLE
 
 # What models write that have been asked for a text and have none.
-_NONE = re.compile(r"\s*(?:(?:null|none|n/a|unchanged)\W*|no (?:recommend|change).*)", re.I | re.S)
+_NONE = re.compile(
+    r"\s*(?:|null|none|n/a|unchanged|no (?:recommendations?|changes?)(?: (?:are|is))?"
+    r"(?: (?:made|needed|necessary|recommended|required|warranted))?)\W*",
+    re.IGNORECASE,
+)
+# How such a text may go on, and as well a prompt.
+_REMARK = re.compile(r"\s*no (?:recommend|change)", re.IGNORECASE)
 
 
 def explanation(arguments: dict[str, Any], name: str) -> str:
@@ -32,28 +38,47 @@ def decision(arguments: dict[str, Any], name: str) -> bool:
     return said
 
 
-def new_text(arguments: dict[str, Any], name: str, old: str) -> str | None:
-    """Return a whole prompt, byte for byte as the model wrote it; None when it wrote none.
+class Rewriting:
+    """Reads the whole prompts that a model hands over in place of an old one."""
 
-    Raises BadAnswerError when the prompt cannot take the place of the old one.
-    """
-    text = arguments.get(name)
-    if text is None:
-        return None
-    if not isinstance(text, str):
-        raise BadAnswerError(f"{name} must be the text of the prompt, or null")
-    if not text.strip() or (_NONE.fullmatch(text) and not _NONE.fullmatch(old)):
-        return None
-    try:
-        check_text(text)
-    except ValueError as error:
-        raise BadAnswerError(f"{name} {error}") from error
-    tag = tag_of(old)
-    if f"<{tag}>" in text or f"</{tag}>" in text:
-        raise BadAnswerError(f"{name} contains the tag {tag}, which is not a part of the prompt")
-    if changed := problem(old, text):
-        raise BadAnswerError(changed)
-    return text
+    def __init__(self, argument: str, old: str) -> None:
+        self._argument = argument
+        self._old = old
+        self._sent_back: str | None = None
+
+    def read(self, arguments: dict[str, Any]) -> str | None:
+        """Return a prompt, byte for byte as the model wrote it; None when it wrote none.
+
+        Raises BadAnswerError when the text cannot take the place of the old one.
+        """
+        text = arguments.get(self._argument)
+        if text is None:
+            return None
+        if not isinstance(text, str):
+            raise BadAnswerError(f"{self._argument} must be the text of the prompt, or null")
+        if not text.strip() or (_NONE.fullmatch(text) and not _NONE.fullmatch(self._old)):
+            return None
+        self._check(text)
+        return text
+
+    def _check(self, text: str) -> None:
+        try:
+            check_text(text)
+        except ValueError as error:
+            raise BadAnswerError(f"{self._argument} {error}") from error
+        tag = tag_of(self._old)
+        if f"<{tag}>" in text or f"</{tag}>" in text:
+            raise BadAnswerError(
+                f"{self._argument} contains the tag {tag}, which is not a part of the prompt"
+            )
+        if changed := problem(self._old, text):
+            raise BadAnswerError(changed)
+        if _REMARK.match(text) and not _REMARK.match(self._old) and text != self._sent_back:
+            self._sent_back = text
+            raise BadAnswerError(
+                f"{self._argument} reads like a remark about the prompt; leave it empty if nothing "
+                "is to change, or send the same again if the prompt is to begin so"
+            )
 
 
 def outcome(prompt: Prompt, text: str | None, analysis: str) -> Optimized:

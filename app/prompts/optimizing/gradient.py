@@ -7,9 +7,9 @@ from typing import Any
 from app.managers.memories import Ask
 from app.managers.proposals.dialogue import Dialogue
 from app.prompts.optimizing.answers import (
+    Rewriting,
     decision,
     explanation,
-    new_text,
     nothing_to_learn_from,
     outcome,
     rejected,
@@ -105,9 +105,10 @@ class GradientOptimizer:
             if own is None
             else own_apply_text(own, prompt, hypotheses, changes)
         )
+        rewriting = Rewriting("improved_prompt", prompt.text)
 
         def read(arguments: dict[str, Any]) -> Optimized:
-            text = new_text(arguments, "improved_prompt", prompt.text)
+            text = rewriting.read(arguments)
             if text is None:
                 raise BadAnswerError("improved_prompt is empty, though a change is warranted")
             made = explanation(arguments, "analysis")

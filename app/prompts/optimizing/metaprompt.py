@@ -6,8 +6,8 @@ from typing import Any
 from app.managers.memories import Ask
 from app.managers.proposals.dialogue import Dialogue
 from app.prompts.optimizing.answers import (
+    Rewriting,
     explanation,
-    new_text,
     nothing_to_learn_from,
     outcome,
     rejected,
@@ -51,9 +51,10 @@ class MetaPromptOptimizer:
             if own is None
             else own_request_text(own, prompt, trajectories)
         )
+        rewriting = Rewriting("improved_prompt", prompt.text)
 
         def read(arguments: dict[str, Any]) -> Optimized:
-            text = new_text(arguments, "improved_prompt", prompt.text)
+            text = rewriting.read(arguments)
             return outcome(prompt, text, explanation(arguments, "analysis"))
 
         try:

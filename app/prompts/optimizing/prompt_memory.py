@@ -6,9 +6,9 @@ from typing import Any
 from app.managers.memories import Ask
 from app.managers.proposals.dialogue import Dialogue
 from app.prompts.optimizing.answers import (
+    Rewriting,
     decision,
     explanation,
-    new_text,
     nothing_to_learn_from,
     outcome,
     rejected,
@@ -46,10 +46,11 @@ class PromptMemoryOptimizer:
             with_room_for(self._ask, prompt.text), system_text("prompt_memory", prompt)
         )
         dialogue.say(request_text("prompt_memory", prompt, trajectories))
+        rewriting = Rewriting("new_prompt", prompt.text)
 
         def read(arguments: dict[str, Any]) -> Optimized:
             wanted = decision(arguments, "update_prompt")
-            text = new_text(arguments, "new_prompt", prompt.text) if wanted else None
+            text = rewriting.read(arguments) if wanted else None
             return outcome(prompt, text, explanation(arguments, "logic"))
 
         try:

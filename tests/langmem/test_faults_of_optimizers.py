@@ -356,7 +356,6 @@ async def test_requests_of_ones_own_with_json_crash_langmem_and_are_sent_by_memo
     assert 'Judge Old. by {"tone": 1}.' in shown_by_ours(memoryd.llm.requests)
 
 
-@pytest.mark.xfail(strict=True, reason="memoryd takes it for a refusal to change anything")
 async def test_a_prompt_that_begins_with_no_recommendations_is_lost_by_langmem_and_not_by_memoryd(
     memoryd: Memoryd,
 ) -> None:

@@ -17,8 +17,9 @@ $(VENV)/.serve: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.test: requirements-dev.lock $(VENV)/.serve
+$(VENV)/.test: requirements-dev.lock clients/langgraph-memoryd/pyproject.toml $(VENV)/.serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable clients/langgraph-memoryd
 	touch $@
 
 $(VENV)/.bench: benchmarks/requirements.lock $(VENV)/.test
@@ -41,6 +42,7 @@ check: $(VENV)/.bench ## The inner loop: format, lint, import contract, types, b
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/mypy clients/langgraph-memoryd/tests
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
 migrate: $(VENV)/.serve ## Bring the database's schema up to date

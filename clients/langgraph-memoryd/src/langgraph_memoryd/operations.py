@@ -29,6 +29,9 @@ MAX_BYTES = 8 << 20
 """Of one batch; the server takes 32 MiB by default."""
 
 
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """What a store adds to operations that leave it open; None leaves it to the server."""
@@ -47,10 +50,7 @@ class Operation:
 
 def encode(op: Op, choices: Choices) -> Operation:
     """Return an operation as JSON; TypeError or ValueError where JSON cannot carry it."""
-    text = json.dumps(
-        _members(op, choices), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
-    return Operation(text.encode(), isinstance(op, PutOp))
+    return Operation(_to_json(_members(op, choices)).encode(), isinstance(op, PutOp))
 
 
 def decode(op: Op, result: Any) -> Result:

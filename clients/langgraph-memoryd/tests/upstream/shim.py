@@ -4,12 +4,16 @@ The file named by MEMORYD_OF_TESTS says where the server is, which keys there ar
 a root of its own, and where its database is, which some tests look into with SQL.
 """
 
+import importlib
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import langgraph.store.memory
 import langgraph.store.postgres
@@ -20,19 +24,29 @@ from psycopg.rows import dict_row
 
 PLACE = json.loads(Path(os.environ["MEMORYD_OF_TESTS"]).read_text())
 
+RUN_ONCE = {"test_store_ttl", "test_large_batches", "test_large_batches_async"}
+"""Slow tests of which only `[default]` is run; `pipe` and `pool` are two more ways to connect to
+PostgreSQL, and the same to memoryd."""
+
 _connect = psycopg.Connection.connect
 _connect_async = psycopg.AsyncConnection.connect
-_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_unused = iter(PLACE["keys"][_worker::_workers])
-_of_databases: dict[str, dict[str, str]] = {}
+_SQL: dict[str, Any] = {
+    "conninfo": PLACE["database"],
+    "autocommit": True,
+    "row_factory": dict_row,
+}
 
 
-def _key_of(database: str) -> dict[str, str]:
-    """Return the key to what stands for a database: what is below the key's root."""
-    if database not in _of_databases:
-        _of_databases[database] = next(_unused)
-    return _of_databases[database]
+def _unused_key() -> dict[str, str]:
+    """Return a key that no other test has, in whichever process that runs."""
+    with _connect(**_SQL) as connection:
+        (row,) = connection.execute("SELECT nextval('unused_key') AS number")
+    key: dict[str, str] = PLACE["keys"][row["number"]]
+    return key
+
+
+_key_of = cache(lambda _database: _unused_key())
+"""The key to what stands for a database: what is below the key's root."""
 
 
 class _Store(MemorydStore):
@@ -45,7 +59,6 @@ class _Store(MemorydStore):
         options: dict[str, Any] = {"mode": "vector", "ttl": ttl, "index_fields": fields}
         super().__init__(PLACE["url"], api_key=key["token"], **options)
         self.index_config = index
-        self._sql = {"conninfo": PLACE["database"], "autocommit": True, "row_factory": dict_row}
         self._confine = f"SET langgraph.root = '{key['root']}'"
 
 
@@ -68,7 +81,7 @@ class BlockingStore(_Store):
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
-        with _connect(**self._sql) as connection, connection.cursor() as cursor:
+        with _connect(**_SQL) as connection, connection.cursor() as cursor:
             cursor.execute(self._confine)
             yield cursor
 
@@ -92,17 +105,16 @@ class AsyncStore(_Store):
 
     @asynccontextmanager
     async def _cursor(self) -> AsyncIterator[Any]:
-        async with await _connect_async(**self._sql) as connection:
-            async with connection.cursor() as cursor:
-                await cursor.execute(self._confine)
-                yield cursor
+        async with await _connect_async(**_SQL) as connection, connection.cursor() as cursor:
+            await cursor.execute(self._confine)
+            yield cursor
 
 
 class MemoryStore(_Store):
     """For InMemoryStore."""
 
     def __init__(self, *, index: Any = None) -> None:
-        super().__init__(next(_unused), index, None)
+        super().__init__(_unused_key(), index, None)
 
 
 class _Nothing:
@@ -129,21 +141,36 @@ async def _connect_to_nothing(*_: Any, **__: Any) -> _NothingAsync:
     return _NothingAsync()
 
 
+REPLACEMENTS = [
+    (psycopg.Connection, "connect", lambda *_, **__: _Nothing()),
+    (psycopg.AsyncConnection, "connect", _connect_to_nothing),
+    (langgraph.store.postgres, "PostgresStore", BlockingStore),
+    (langgraph.store.postgres, "AsyncPostgresStore", AsyncStore),
+    (langgraph.store.memory, "InMemoryStore", MemoryStore),
+]
+
+
 def pytest_configure() -> None:
-    psycopg.Connection.connect = lambda *_, **__: _Nothing()
-    psycopg.AsyncConnection.connect = _connect_to_nothing
-    langgraph.store.postgres.PostgresStore = BlockingStore
-    langgraph.store.postgres.AsyncPostgresStore = AsyncStore
-    langgraph.store.memory.InMemoryStore = MemoryStore
+    # A suite names a class of it in annotations; the tests that use it fail for want of `mocker`.
+    sys.modules.setdefault("pytest_mock", cast(ModuleType, SimpleNamespace(MockerFixture=object)))
+    for owner, name, replacement in REPLACEMENTS:
+        setattr(owner, name, replacement)
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    items[:] = [
+        one
+        for one in items
+        if one.originalname not in RUN_ONCE or not {"pipe", "pool"} & {one.callspec.id}
+    ]
 
 
 def pytest_collection_finish() -> None:
-    from tests.embed_test_utils import CharacterEmbeddings  # noqa: PLC0415  # LangGraph's tests
-
-    create = CharacterEmbeddings.__init__
+    embeddings = importlib.import_module("tests.embed_test_utils").CharacterEmbeddings
+    create = embeddings.__init__
 
     def create_settled(self: Any, *arguments: Any, **options: Any) -> None:
         create(self, *arguments, **options)
         settle(self)
 
-    CharacterEmbeddings.__init__ = create_settled
+    embeddings.__init__ = create_settled

@@ -53,9 +53,9 @@ def next_value(key: str, value: dict[str, Any], kind: Kind | None, content: Any)
         return value_of(kind, content)
     if kind is None and kept == MEMORY.name:
         return write_value(Shape.MEMORY, kept, {"content": content})
-    wanted = "text" if kind is None else f"a {kind.name}"
+    wanted = "text" if kind is None else f"the kind {kind.name}"
     raise ToolError(
-        f"Nothing was changed: memory {key} is a {kept}, and this tool writes {wanted}. "
+        f"Nothing was changed: memory {key} is of the kind {kept}, and this tool writes {wanted}. "
         "Leave it as it is; what is new can be a memory of its own."
     )
 

@@ -141,7 +141,7 @@ async def test_a_document_is_not_made_a_sentence(agent: Agent, store: Store) -> 
     profile = {"kind": "profile", "content": {"name": "Alice", "facts": ["has a dog"]}}
     await store.put(HOME, "profile", profile)
     told = await agent.errs({"content": "Alice has a cat.", "action": "update", "id": "profile"})
-    assert "memory profile is a profile, and this tool writes text" in told
+    assert "memory profile is of the kind profile, and this tool writes text" in told
     assert (await store.get(HOME, "profile"))["value"] == profile
 
 
@@ -201,7 +201,7 @@ async def test_a_memory_of_one_kind_is_not_made_one_of_another(agent: Agent, sto
     key = await agent.creates({"stops": []}, kind=STOP)
     content = dict.fromkeys(EPISODE.schema["required"], "x")
     told = await agent.errs({"content": content, "action": "update", "id": key}, kind="episode")
-    assert f"memory {key} is a trip, and this tool writes a episode" in told
+    assert f"memory {key} is of the kind trip, and this tool writes the kind episode" in told
     assert (await store.get(HOME, key))["version"] == 1
 
 

@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionFunctionToolParam
 from openai.types.responses import FunctionToolParam
 from pydantic import TypeAdapter
 
-from app.auth.access import Grant, Verb
+from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.tools.base import ACTIONS
 from tests.support.app import Store
@@ -207,6 +207,22 @@ async def test_users_are_kept_apart(agent: Agent) -> None:
     await agent.creates("Alice drinks tea.", variables={"user_id": "alice"})
     bob: JSON = {"variables": {"user_id": "bob"}}
     assert await agent.does({"query": "tea"}, name="search_memory", **bob) == "[]"
+
+
+async def test_a_keys_root_is_neither_seen_nor_left(
+    client: httpx2.AsyncClient, keys: KeyService
+) -> None:
+    async def agent_of(root: str) -> Agent:
+        token = await keys.create("agent", root=(root,), grants=ALL_GRANTED, expires_at=None)
+        return Agent(client, {"x-api-key": str(token)})
+
+    acme, globex = await agent_of("acme"), await agent_of("globex")
+    key = await acme.creates("Alice drinks tea.")
+    assert [item["namespace"] for item in await acme.finds("tea")] == [HOME]
+    assert await globex.finds("tea") == []
+    assert "no memory" in await globex.errs({"action": "delete", "id": key})
+    assert "no memory" in await globex.errs({"content": "x", "action": "update", "id": key})
+    assert len(await acme.finds("tea")) == 1
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,8 @@ def by_rules(rules: list[JSON], delay: float = 0) -> Callable[[Received], Reply]
 def _fits(when: JSON, received: Received) -> bool:
     offered = {tool.name for tool in received.tools}
     contained = when.get("contains", "") in received.last_user_text
-    results = "\n".join(result.content for result in received.messages[-1].results)
+    last = received.messages[-1:]
+    results = "\n".join(result.content for message in last for result in message.results)
     answered = when.get("result", "") in results
     return contained and answered and ("tool" not in when or when["tool"] in offered)
 

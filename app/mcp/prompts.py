@@ -9,7 +9,8 @@ from mcp import types
 from app.auth.access import Verb
 from app.errors import InvalidRequestError, NotFoundError
 from app.mcp.caller import Caller
-from app.prompts.schemas import PRODUCTION, ListPrompts, ReadPrompt
+from app.prompts.errors import PromptNotFoundError
+from app.prompts.schemas import PRODUCTION, PROMPT_NAME, ListPrompts, ReadPrompt
 from app.prompts.service import PromptService
 
 PAGE = 50
@@ -37,6 +38,8 @@ async def get(
     caller: Caller, name: str, arguments: Mapping[str, str] | None
 ) -> types.GetPromptResult:
     """Return a prompt's text; raises the errors of the registry, and InvalidRequestError."""
+    if not re.fullmatch(PROMPT_NAME, name):
+        raise PromptNotFoundError(name)
     service = PromptService.build(caller.resources)
     row = await service.get(caller.access, name, _IN_PRODUCTION)
     text = _filled(row["text"], arguments or {})

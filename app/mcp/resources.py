@@ -17,7 +17,7 @@ from app.store.service import ItemService
 PAGE = 50
 
 _JSON = "application/json"
-_CURSOR = re.compile(r"(\d{1,4})\.(.*)")
+_CURSOR = re.compile("([0-9]{1,4})[.](.*)")
 _TITLE_CHARACTERS = 80
 
 TEMPLATES = (

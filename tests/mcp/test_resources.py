@@ -1,0 +1,79 @@
+import httpx2
+import pytest
+from mcp import MCPError, types
+
+from tests.support.app import Store
+from tests.support.mcp_client import connected
+
+
+async def test_memories_are_listed_newest_first_page_by_page(
+    client: httpx2.AsyncClient, store: Store, mode: str
+) -> None:
+    put = {"op": "put", "namespace": ["memories"], "importance": 0.5}
+    keys_and_lengths = [(f"{number:02}", 2 * number) for number in range(60)]
+    await store.batch(
+        *({**put, "key": key, "value": {"content": "x" * n}} for key, n in keys_and_lengths)
+    )
+    async with connected(client, mode=mode) as opened:
+        page = await opened.list_resources()
+        rest = await opened.list_resources(cursor=page.next_cursor)
+    assert [one.name for one in page.resources] == [f"{59 - place:02}" for place in range(50)]
+    assert [one.name for one in rest.resources] == [f"{9 - place:02}" for place in range(10)]
+    assert rest.next_cursor is None
+    newest, oldest = page.resources[0], rest.resources[-1]
+    assert newest.uri == "memory:///memories/59"
+    assert newest.title is not None
+    assert len(newest.title) == 80
+    assert oldest.title == '{"content": ""}'
+    assert oldest.size == len(oldest.title)
+    assert oldest.mime_type == "application/json"
+    assert oldest.annotations is not None
+    assert oldest.annotations.priority == 0.5
+    assert oldest.annotations.last_modified == "2026-01-01T12:00:00+00:00"
+
+
+async def test_a_memory_is_read_by_its_uri(
+    client: httpx2.AsyncClient, store: Store, mode: str
+) -> None:
+    await store.put(["users", "a/b"], "日 1", {"content": "ramen", "none": None})
+    async with connected(client, mode=mode) as opened:
+        (listed,) = (await opened.list_resources()).resources
+        assert listed.uri == "memory:///users/a%2Fb/%E6%97%A5%201"
+        (read,) = (await opened.read_resource(listed.uri)).contents
+    assert isinstance(read, types.TextResourceContents)
+    assert read.text == '{"none": null, "content": "ramen"}'
+    assert (read.uri, read.mime_type) == (listed.uri, "application/json")
+
+
+async def test_the_template_is_how_uris_are_made(client: httpx2.AsyncClient) -> None:
+    async with connected(client) as opened:
+        (template,) = (await opened.list_resource_templates()).resource_templates
+    assert template.uri_template == "memory:///{+id}"
+
+
+@pytest.mark.parametrize("uri", ["memory:///memories/no", "memory:///", "file:///etc/passwd", ""])
+async def test_what_is_not_there_is_an_error(client: httpx2.AsyncClient, uri: str) -> None:
+    async with connected(client) as opened:
+        with pytest.raises(MCPError, match="There is no memory") as raised:
+            await opened.read_resource(uri)
+    assert raised.value.code == types.INVALID_PARAMS
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "0.x", "9", "٣.", "-1.", "0.\ud7ff"])
+async def test_a_cursor_that_cannot_be_read(client: httpx2.AsyncClient, cursor: str) -> None:
+    async with connected(client) as opened:
+        with pytest.raises(MCPError, match="cursor cannot be read"):
+            await opened.list_resources(cursor=cursor)
+
+
+async def test_a_confined_connection_reads_below_its_namespace_alone(
+    client: httpx2.AsyncClient, store: Store
+) -> None:
+    await store.put(["users", "ann"], "k", {"content": "Ann"})
+    await store.put(["users", "bob"], "k", {"content": "Bob"})
+    async with connected(client, namespace=["users", "ann"]) as opened:
+        (listed,) = (await opened.list_resources()).resources
+        assert listed.uri == "memory:///k"
+        for uri in ("memory:///users/bob/k", "memory:///../bob/k", "memory:///%2E%2E/bob/k"):
+            with pytest.raises(MCPError, match="There is no memory"):
+                await opened.read_resource(uri)

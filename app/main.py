@@ -42,7 +42,9 @@ DESCRIPTION = (
 
 
 ROUTERS = (
+    # Routes are tried one after another: those that agents wait for come first.
     store_router,
+    prompts_router,
     search_router,
     batch_router,
     # Before the router of jobs, whose /v1/jobs/{job_id} would take their paths for ids.
@@ -53,7 +55,6 @@ ROUTERS = (
     review_router,
     jobs_router,
     managers_router,
-    prompts_router,
     threads_router,
     tools_router,
 )

@@ -76,6 +76,20 @@ def _changed(row: Any, status: int = 200) -> Response:
     return json_response(encoding.prompt(row), {"ETag": etag(row["revision"])}, status)
 
 
+@router.get(
+    "/{name}",
+    operation_id="get_prompt",
+    openapi_extra={"parameters": [*query_parameters(ReadPrompt), *PRECONDITION]},
+    summary="Read a prompt: the newest version, or the one of a label or number",
+    response_model=Prompt,
+    responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
+)
+async def get_prompt(request: Request, name: Name, access: AccessDep) -> Response:
+    query = read_query(ReadPrompt, request)
+    row = await service_of(request).get(access, name, query)
+    return _read(request, name, row["revision"], encoding.prompt(row))
+
+
 @router.put(
     "/{name}",
     operation_id="put_prompt",
@@ -91,20 +105,6 @@ def _changed(row: Any, status: int = 200) -> Response:
 async def put_prompt(request: Request, name: Name, body: PutPrompt, access: AccessDep) -> Response:
     row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
     return _changed(row, 201 if is_new else 200)
-
-
-@router.get(
-    "/{name}",
-    operation_id="get_prompt",
-    openapi_extra={"parameters": [*query_parameters(ReadPrompt), *PRECONDITION]},
-    summary="Read a prompt: the newest version, or the one of a label or number",
-    response_model=Prompt,
-    responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
-)
-async def get_prompt(request: Request, name: Name, access: AccessDep) -> Response:
-    query = read_query(ReadPrompt, request)
-    row = await service_of(request).get(access, name, query)
-    return _read(request, name, row["revision"], encoding.prompt(row))
 
 
 @router.get(

@@ -13,7 +13,9 @@ from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
+from app.store.errors import TooManyConflictsError
 from app.tools.files.definition import NAME
+from app.tools.files.tree import OvertakenError, repeated
 from tests.support.app import Store
 from tests.tools.calling import Agent
 
@@ -448,6 +450,18 @@ async def test_a_directory_that_is_written_to_while_it_is_renamed_loses_nothing(
     assert {"1", "2", "3"} <= moved
     every = {item["key"].partition("/")[2] for item in await store.search(NAMESPACE, limit=100)}
     assert every == {"1", "2", "3", "4", "5", "6"}
+
+
+async def test_a_change_that_others_always_overtake_is_given_up() -> None:
+    attempts = []
+
+    async def attempt() -> None:
+        attempts.append(1)
+        raise OvertakenError
+
+    with pytest.raises(TooManyConflictsError):
+        await repeated(attempt)
+    assert len(attempts) == 20
 
 
 async def test_the_definition_is_anthropics_own_or_a_function(agent: Agent) -> None:

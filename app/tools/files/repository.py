@@ -11,6 +11,7 @@ from app.store.schemas import MAX_KEY_CHARACTERS
 from app.store.writes import Address
 
 _LAST_KEY = "\U0010ffff" * MAX_KEY_CHARACTERS
+"""No key sorts after it."""
 
 _ALIVE = "(expires_at IS NULL OR expires_at > $2)"
 

@@ -5,6 +5,7 @@ from typing import Any, Self, assert_never
 
 from app.errors import InvalidRequestError
 from app.resources import Resources
+from app.store.errors import TooManyConflictsError
 from app.tools.base import Answer, Bound, Definition, Offer, ToolError
 from app.tools.files import files, moving
 from app.tools.files.commands import (
@@ -41,14 +42,15 @@ class MemoryFiles:
         return definition(offer)
 
     async def call(self, bound: Bound, arguments: dict[str, Any]) -> Answer:
-        """Carry out a command; raises ToolError, ForbiddenError and TooManyConflictsError."""
+        """Carry out a command; raises ToolError, ForbiddenError and EmbeddingFailedError."""
         command = read_command(arguments)
         forbidden = set(NEEDED[command.command]) - set(bound.actions)
         if forbidden:
             raise ToolError(f"Error: The command {command.command} is not permitted here.")
         try:
             return Answer(await self._carry_out(bound, command))
-        except InvalidRequestError as error:  # the text or the path cannot be stored
+        # What cannot be stored, and what others keep changing: the model can do something else.
+        except (InvalidRequestError, TooManyConflictsError) as error:
             raise ToolError(f"Error: {error.detail}") from error
 
     async def _carry_out(self, bound: Bound, command: Command) -> str:

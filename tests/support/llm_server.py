@@ -4,8 +4,8 @@ In tests: `async with llm_server() as llm:`. As a process, answering by rules:
 `python -m tests.support.llm_server --port N --script FILE.json [--delay-ms N]`, where the file
 holds `[{"when": {"tool": NAME, "contains": TEXT}, "reply": {"text": TEXT} | {"calls":
 [{"name": NAME, "arguments": {…}}]}}, …]`: `tool` is one that was offered, `contains` is sought in
-the text of the last user message, `result` in what the last calls of tools were answered; any may
-be absent, and the first rule that fits answers.
+the text of the last user message, `result` in what the last calls of tools were answered, `system`
+in the system text; any may be absent, and the first rule that fits answers.
 Where a call's `id` is `the one with TEXT`, the id of the shown memory that has it is sent.
 """
 
@@ -212,7 +212,9 @@ def _fits(when: JSON, received: Received) -> bool:
     last = received.messages[-1:]
     results = "\n".join(result.content for message in last for result in message.results)
     answered = when.get("result", "") in results
-    return contained and answered and ("tool" not in when or when["tool"] in offered)
+    instructed = when.get("system", "") in received.system
+    is_offered = "tool" not in when or when["tool"] in offered
+    return contained and answered and instructed and is_offered
 
 
 def _with_id(arguments: JSON, received: Received) -> JSON:

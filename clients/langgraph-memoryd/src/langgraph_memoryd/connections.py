@@ -13,7 +13,7 @@ from langgraph_memoryd.operations import JSON, Operation
 
 _PATH = "/v1/store/batch"
 
-_PAUSES = (0.1, 0.5)
+PAUSES = (0.1, 0.5)
 """Seconds before each further attempt."""
 
 _IDLE_SECONDS = 3.0
@@ -95,7 +95,7 @@ class _Attempt:
             headers={"content-type": "application/json"},
         )
         self._writes = any(operation.writes for operation in operations)
-        self._pauses = iter(_PAUSES)
+        self._pauses = iter(PAUSES)
 
     def pause_after(self, error: httpx2.TransportError, url: httpx2.URL) -> float:
         """Return the seconds until the next attempt; raise if there should be none."""

@@ -33,6 +33,7 @@ SEED = os.environ.get("MEMORYD_FUZZ_SEED", "1")
 # none is configured, fields that exclude one another, and, of threads, the place of the thread.
 # A batch that is not atomic answers 200 with the problem of each operation. And schemathesis
 # itself takes 0 for an entity tag, whatever the header's pattern.
+# Of prompts to improve: the settings of each kind, and cases that no model could answer.
 # Of tools: the actions that a query names, joined by commas, and a query_model without messages.
 # A job that no worker can start soon, such as a thread's, would be waited for up to two minutes.
 CONFIGURATION = """
@@ -48,7 +49,7 @@ include-operation-id = [
     "delete_item", "restore_item", "put_manager", "delete_manager", "extract_memories",
     "consolidate_memories", "summarize_conversation", "append_messages", "create_run",
     "create_thread_run", "list_jobs", "list_tools", "call_tool", "search_memories", "get_prompt",
-    "promote_prompt",
+    "promote_prompt", "optimize_prompt",
 ]
 checks.positive_data_acceptance.enabled = false
 

@@ -49,7 +49,8 @@ include-operation-id = [
     "delete_item", "restore_item", "put_manager", "delete_manager", "extract_memories",
     "consolidate_memories", "summarize_conversation", "append_messages", "create_run",
     "create_thread_run", "list_jobs", "list_tools", "call_tool", "search_memories", "get_prompt",
-    "promote_prompt", "optimize_prompt",
+    "put_prompt", "promote_prompt", "rollback_prompt", "delete_prompt", "delete_prompt_label",
+    "list_prompt_versions", "diff_prompt", "optimize_prompt",
 ]
 checks.positive_data_acceptance.enabled = false
 

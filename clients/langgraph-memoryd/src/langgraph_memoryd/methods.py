@@ -15,6 +15,7 @@ from langgraph.store.base import (
     Item,
     ListNamespacesOp,
     MatchCondition,
+    NamespaceMatchType,
     NamespacePath,
     NotProvided,
     PutOp,
@@ -160,5 +161,6 @@ class Methods(BaseStore):
 def _conditions(
     prefix: NamespacePath | None, suffix: NamespacePath | None
 ) -> tuple[MatchCondition, ...]:
-    conditions = [MatchCondition("prefix", prefix)] if prefix else []
-    return (*conditions, MatchCondition("suffix", suffix)) if suffix else (*conditions,)
+    conditions: list[tuple[NamespaceMatchType, NamespacePath | None]]
+    conditions = [("prefix", prefix), ("suffix", suffix)]
+    return tuple(MatchCondition(kind, path) for kind, path in conditions if path)

@@ -79,7 +79,7 @@ class MemorydStore(Methods):
                 "The store was opened with `async with` in this event loop, which a blocking call "
                 "would hold up; await the method whose name begins with an a, such as aget."
             )
-        return asyncio.run_coroutine_threadsafe(self.abatch(ops), loop).result()
+        return asyncio.run_coroutine_threadsafe(self.abatch(list(ops)), loop).result()
 
     def _outbox(self) -> Outbox:
         """Return the running loop's outbox; those of closed loops are forgotten."""

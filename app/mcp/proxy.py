@@ -2,21 +2,22 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-import structlog
-from mcp import Client, MCPError, types
+import httpx2
+from mcp import Client, types
 from mcp.client.streamable_http import streamable_http_client
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.shared._httpx_utils import create_mcp_http_client  # the SDK's examples import it so
-from pydantic import ValidationError
+from typing_extensions import override
 
 from app.mcp.caller import Context
 from app.mcp.stdio import serve_on_stdio
+from app.problems import MEDIA_TYPE as PROBLEM
 
-_logger = structlog.get_logger("memoryd.mcp")
+_TIMEOUT = httpx2.Timeout(30, read=150)
+"""Some tools wait for a job."""
 
 
 class ServerUnreachableError(Exception):
@@ -40,19 +41,40 @@ async def forward(address: str, key: str | None) -> None:
 
     Raises ServerUnreachableError if there is none, or none for this key.
     """
-    http = create_mcp_http_client(headers={"x-api-key": key} if key else {})
+    http = httpx2.AsyncClient(
+        headers={"x-api-key": key} if key else {}, timeout=_TIMEOUT, transport=_Explaining()
+    )
     client = Client(streamable_http_client(address, http_client=http), cache=None)
-    async with http:
+    async with http, AsyncExitStack() as stack:
         try:
-            await client.__aenter__()
+            await stack.enter_async_context(client)
         except Exception as error:
-            raise ServerUnreachableError(
-                f"No memoryd answers at {address}: {_reason(error)}"
-            ) from error
+            raise ServerUnreachableError(f"{address}: {_reason(error)}") from error
+        await serve_on_stdio(_proxy_of(client))
+
+
+class _Explaining(httpx2.AsyncHTTPTransport):
+    """Answers in the words of the protocol when the server does not.
+
+    Of other errors than JSON-RPC's the SDK's client says nothing, and a server that is away for a
+    moment ends it.
+    """
+
+    @override
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         try:
-            await serve_on_stdio(_proxy_of(client))
-        finally:
-            await client.__aexit__(None, None, None)
+            response = await super().handle_async_request(request)
+            body = await response.aread()  # memoryd streams nothing here
+        except httpx2.TransportError as error:
+            return _error(f"The server does not answer ({_reason(error)}).")
+        if response.headers.get("content-type") != PROBLEM:
+            return response
+        return _error(json.loads(body)["detail"])
+
+
+def _error(message: str) -> httpx2.Response:
+    error = {"code": types.INTERNAL_ERROR, "message": message}
+    return httpx2.Response(502, json={"jsonrpc": "2.0", "id": None, "error": error})
 
 
 def _proxy_of(client: Client) -> Server[Any]:
@@ -107,26 +129,11 @@ def _proxy_of(client: Client) -> Server[Any]:
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
     )
-    server.middleware.append(_with_explained_errors)
     return server
 
 
 def _cursor(params: types.PaginatedRequestParams | None) -> str | None:
     return params.cursor if params else None
-
-
-async def _with_explained_errors(
-    ctx: ServerRequestContext[Any, Any], call_next: CallNext
-) -> HandlerResult:
-    """Answer a request; that the server is away ends the request, not the connection."""
-    try:
-        return await call_next(ctx)
-    except (MCPError, ValidationError):
-        raise
-    except Exception as error:
-        _logger.exception("MCP request failed", method=ctx.method)
-        message = f"memoryd does not answer: {_reason(error)}"
-        raise MCPError(types.INTERNAL_ERROR, message) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -21,7 +21,7 @@ def keys(database: Database, clock: FrozenClock) -> KeyService:
     return KeyService(database, clock)
 
 
-@pytest.fixture(params=["2026-07-28", "legacy"])
+@pytest.fixture(params=["auto", "legacy"])
 def mode(request: pytest.FixtureRequest) -> str:
     """The protocol of today, which has no handshake, or that of before, which has one."""
     return str(request.param)

@@ -1,7 +1,9 @@
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from app.db import EVERYTHING
 from app.prompts.evaluation.gate import SAME
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
 from tests.support.jobs import events_of
@@ -322,6 +324,20 @@ async def test_a_model_that_is_not_configured_is_refused(
     for body in ({"model": "anthropic: x"}, {"evaluation": {"cases": [CASE], "judge": "x:y"}}):
         await optimizing.submit(status=422, prompt=INLINE, **body)
     assert llm.requests == []
+
+
+async def test_every_call_is_accounted_for_by_its_purpose(optimizing: Optimizing) -> None:
+    job = await optimizing.job(prompt=INLINE, evaluation={"cases": [CASE] * 2})
+    async with optimizing.resources.database.connection(EVERYTHING) as connection:
+        rows = await connection.fetch(
+            "SELECT purpose FROM model_calls WHERE job_id = $1", job["id"]
+        )
+    assert Counter(row["purpose"] for row in rows) == {
+        "reflect": 2,
+        "apply": 1,
+        "answer": 4,
+        "judge": 4,
+    }
 
 
 async def test_equal_answers_are_a_tie(optimizing: Optimizing, llm: LLMServer) -> None:

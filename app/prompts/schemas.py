@@ -30,7 +30,7 @@ def check_text(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; a prompt has a text")
     if len(text) > MAX_TEXT_CHARACTERS:
-        raise ValueError(f"has {len(text):,} characters; a prompt has at most 200,000")
+        raise ValueError(f"has {len(text):,} characters; use at most {MAX_TEXT_CHARACTERS:,}")
     return storable(text)
 
 

@@ -21,7 +21,7 @@ from app.managers.job_router import router as manager_jobs_router
 from app.managers.router import router as managers_router
 from app.mcp.http import ROUTE as MCP_ROUTE
 from app.mcp.http import running_mcp
-from app.prompts.job_router import router as prompt_jobs_router
+from app.prompts.jobs.router import router as prompt_jobs_router
 from app.prompts.router import router as prompts_router
 from app.providers.embeddings.base import Embedder
 from app.requests import BodyLimit, RequestContext

@@ -14,7 +14,7 @@ from app.jobs.run import Handler
 from app.jobs.worker import JobWorker
 from app.managers.consolidation.tasks import ConsolidateHandler
 from app.managers.extraction.tasks import ExtractHandler
-from app.prompts.tasks import OptimizeHandler
+from app.prompts.jobs.tasks import OptimizeHandler
 from app.resources import Resources
 from app.store.expiry import prune_namespaces, sweep
 from app.store.filling import catch_up

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx2
 
-from app.prompts.planning import OPTIMIZE_PROMPT
-from app.prompts.tasks import OptimizeHandler
+from app.prompts.jobs.planning import OPTIMIZE_PROMPT
+from app.prompts.jobs.tasks import OptimizeHandler
 from app.resources import Resources
 from tests.support.jobs import settled, worker_of, working
 from tests.support.llm_server import Received, Reply, calls, says

@@ -12,8 +12,8 @@ from app.prompts.errors import (
     PromptNotFoundError,
     PromptVersionNotFoundError,
 )
-from app.prompts.job_schemas import OptimizePrompt
-from app.prompts.planning import optimizing_job
+from app.prompts.jobs.planning import optimizing_job
+from app.prompts.jobs.schemas import OptimizePrompt
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.threads.errors import ThreadNotFoundError
 

@@ -10,26 +10,26 @@ from app.managers.schemas import MAX_MESSAGES
 from app.prompts import repository
 from app.prompts.evaluation.cases import check_conversation
 from app.prompts.evaluation.filling import variables_of
-from app.prompts.job_schemas import (
-    EvaluationCase,
-    EvaluationRequest,
-    GivenTrajectory,
-    OptimizePrompt,
-    PromptToOptimize,
-)
-from app.prompts.optimizing.base import Kind
-from app.prompts.optimizing.config import OptimizerConfig
-from app.prompts.plans import (
+from app.prompts.jobs.plans import (
     OptimizePlan,
     PlannedCase,
     PlannedEvaluation,
     PlannedPrompt,
     PlannedTrajectory,
 )
+from app.prompts.jobs.schemas import (
+    EvaluationCase,
+    EvaluationRequest,
+    GivenTrajectory,
+    OptimizePrompt,
+    PromptToOptimize,
+)
+from app.prompts.jobs.trajectories import MAX_CHARACTERS, read_trajectories
+from app.prompts.optimizing.base import Kind
+from app.prompts.optimizing.config import OptimizerConfig
 from app.prompts.repository import Ref
 from app.prompts.schemas import PRODUCTION
 from app.prompts.service import PromptService
-from app.prompts.trajectories import MAX_CHARACTERS, read_trajectories
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.threads.errors import ThreadNotFoundError

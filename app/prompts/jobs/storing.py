@@ -11,8 +11,8 @@ from app.prompts.errors import (
     PromptVersionNotFoundError,
     TooManyLabelsError,
 )
-from app.prompts.improving import Improvement
-from app.prompts.plans import PlannedPrompt
+from app.prompts.jobs.improving import Improvement
+from app.prompts.jobs.plans import PlannedPrompt
 from app.prompts.repository import Ref
 from app.prompts.schemas import PRODUCTION
 from app.prompts.service import PromptService

@@ -9,11 +9,11 @@ from app.jobs.run import JobRun
 from app.managers.memories import Ask
 from app.prompts.diff import unified_diff
 from app.prompts.evaluation.gate import Evaluation, Gate
+from app.prompts.jobs.plans import OptimizePlan, PlannedEvaluation, PlannedPrompt
 from app.prompts.optimizing.answers import nothing_to_learn_from
 from app.prompts.optimizing.base import Optimizer, Trajectory
 from app.prompts.optimizing.choosing import choose
 from app.prompts.optimizing.registry import optimizer
-from app.prompts.plans import OptimizePlan, PlannedEvaluation, PlannedPrompt
 from app.prompts.schemas import check_text
 from app.prompts.together import limited, together
 from app.providers.llm.base import Completion, Request

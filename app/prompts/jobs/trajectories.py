@@ -7,8 +7,8 @@ from app.errors import InvalidRequestError
 from app.managers.memories import Turn
 from app.managers.messages import to_turns
 from app.managers.proposals.conversation import shown_text
+from app.prompts.jobs.plans import PlannedTrajectory
 from app.prompts.optimizing.base import Feedback, Trajectory
-from app.prompts.plans import PlannedTrajectory
 from app.threads import repository
 from app.threads.errors import ThreadNotFoundError
 

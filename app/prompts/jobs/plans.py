@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from app.managers.messages import to_turns
 from app.prompts.evaluation.cases import Case
-from app.prompts.job_schemas import GivenFeedback
+from app.prompts.jobs.schemas import GivenFeedback
 from app.prompts.optimizing.base import Feedback, Kind, Prompt
 from app.prompts.optimizing.config import OptimizerConfig
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from app.prompts.evaluation.gate import Evaluation, Trial
-from app.prompts.improving import Improvement
-from app.prompts.storing import Stored
+from app.prompts.jobs.improving import Improvement
+from app.prompts.jobs.storing import Stored
 
 NOT_STORED = "the prompt came with the request, so nothing is stored"
 

@@ -6,12 +6,12 @@ from typing import Self
 from app.db import Connection, Database
 from app.jobs.run import JobRun
 from app.managers.changes.applying import acting
-from app.prompts.improving import Improvement, Improver
-from app.prompts.plans import OptimizePlan
-from app.prompts.results import result_of
+from app.prompts.jobs.improving import Improvement, Improver
+from app.prompts.jobs.plans import OptimizePlan
+from app.prompts.jobs.results import result_of
+from app.prompts.jobs.storing import PromptWriter, Stored
+from app.prompts.jobs.trajectories import read_trajectories
 from app.prompts.service import PromptService
-from app.prompts.storing import PromptWriter, Stored
-from app.prompts.trajectories import read_trajectories
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
 

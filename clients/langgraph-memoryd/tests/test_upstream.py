@@ -100,6 +100,7 @@ def memoryd(cluster: Cluster, suite: Suite, tests: Path, directory: Path) -> Ite
         environment = {
             "MEMORYD_DATABASE_URL": url,
             "MEMORYD_EMBEDDING": "openai:characters",
+            "MEMORYD_LOG_LEVEL": "warning",
             "MEMORYD_SWEEP_INTERVAL_SECONDS": "3600",  # some tests look at expired rows
             "OPENAI_BASE_URL": f"http://127.0.0.1:{embedder.stdout.readline().strip()}/v1",
         }

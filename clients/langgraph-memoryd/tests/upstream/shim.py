@@ -24,9 +24,13 @@ from psycopg.rows import dict_row
 
 PLACE = json.loads(Path(os.environ["MEMORYD_OF_TESTS"]).read_text())
 
-RUN_ONCE = {"test_store_ttl", "test_large_batches", "test_large_batches_async"}
-"""Slow tests of which only `[default]` is run; `pipe` and `pool` are two more ways to connect to
-PostgreSQL, and the same to memoryd."""
+RUN_ONCE = {
+    "test_store_ttl": "default",
+    "test_large_batches": "default",
+    "test_large_batches_async": "default",
+    "test_search_sorting": "vector-cosine",
+}
+"""Slow tests of which only one variant is run: to memoryd the others are the same."""
 
 _connect = psycopg.Connection.connect
 _connect_async = psycopg.AsyncConnection.connect
@@ -158,11 +162,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    items[:] = [
-        one
-        for one in items
-        if one.originalname not in RUN_ONCE or not {"pipe", "pool"} & {one.callspec.id}
-    ]
+    variants = [(one, one.callspec.id if hasattr(one, "callspec") else "") for one in items]
+    items[:] = [one for one, id_ in variants if RUN_ONCE.get(one.originalname, id_) == id_]
 
 
 def pytest_collection_finish() -> None:

@@ -38,12 +38,15 @@ async def list_page(caller: Caller, cursor: str | None) -> types.ListResourcesRe
     number, inner = _read_cursor(cursor)
     if number >= len(namespaces):
         return types.ListResourcesResult(resources=[])
+    service, access = SearchService.build(caller.resources), caller.confined
     body = SearchItems(namespace_prefix=namespaces[number], limit=PAGE, cursor=inner)
-    found = await SearchService.build(caller.resources).search(caller.confined, body)
+    async with caller.resources.database.connection(access.root) as connection:
+        # Clients list resources by themselves: that is no use of them, and restarts no lifetime.
+        found = await service.find(connection, service.prepare(access, body), None)
     following = f"{number}.{found.next_cursor}" if found.next_cursor else f"{number + 1}."
     is_last = found.next_cursor is None and number + 1 >= len(namespaces)
     return types.ListResourcesResult(
-        resources=[_resource(result, caller.confined) for result in found.results],
+        resources=[_resource(result, access) for result in found.results],
         next_cursor=None if is_last else following,
     )
 

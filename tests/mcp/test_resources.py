@@ -1,7 +1,10 @@
+from datetime import timedelta
+
 import httpx2
 import pytest
 from mcp import MCPError, types
 
+from app.clock import FrozenClock
 from tests.support.app import Store
 from tests.support.mcp_client import connected
 
@@ -43,6 +46,23 @@ async def test_a_memory_is_read_by_its_uri(
     assert isinstance(read, types.TextResourceContents)
     assert read.text == '{"none": null, "content": "ramen"}'
     assert (read.uri, read.mime_type) == (listed.uri, "application/json")
+
+
+async def test_a_list_restarts_no_lifetime_but_reading_does(
+    client: httpx2.AsyncClient, store: Store, clock: FrozenClock
+) -> None:
+    await store.put(["memories"], "k", {"content": "ramen"}, ttl=60)
+    clock.advance(timedelta(minutes=50))
+    async with connected(client) as opened:
+        (listed,) = (await opened.list_resources()).resources
+        assert await expiry(store) == "2026-01-01T13:00:00+00:00"
+        await opened.read_resource(listed.uri)
+        assert await expiry(store) == "2026-01-01T13:50:00+00:00"
+
+
+async def expiry(store: Store) -> str:
+    item = await store.get(["memories"], "k", refresh_ttl=False)
+    return str(item["expires_at"])
 
 
 async def test_the_template_is_how_uris_are_made(client: httpx2.AsyncClient) -> None:

@@ -14,7 +14,9 @@ from mcp import Client, StdioServerParameters, stdio_client
 from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from tests.auth.test_routes import key_with
+from tests.mcp.test_extraction import LEARNED
 from tests.support.command import memoryd
+from tests.support.llm_server import llm_server
 from tests.support.mcp_client import Agent
 from tests.support.server import MEMORYD, Server, clean_environment, serving
 
@@ -104,6 +106,20 @@ def test_a_signal_ends_it_cleanly_while_the_client_stays(
         assert process.wait(20) == 0
         assert process.stdout.read() == ""
         assert "Traceback" not in (process.stderr.read() if process.stderr else "")
+    assert postgres_of(tmp_path) == []
+
+
+async def test_it_does_jobs_itself(tmp_path: Path) -> None:
+    async with llm_server() as llm:
+        llm.respond = lambda _: LEARNED
+        environment = {
+            "MEMORYD_LLM": "openai:scripted",
+            "OPENAI_API_KEY": "sk-test",
+            "OPENAI_BASE_URL": llm.base_url_openai,
+        }
+        async with started(environment=environment, cwd=tmp_path) as opened:
+            extracted = await Agent(opened).call("extract_memories", text="Ann: I love ramen!")
+            assert [change["action"] for change in extracted["changes"]] == ["insert"]
     assert postgres_of(tmp_path) == []
 
 

@@ -3,7 +3,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.langmem.both")  # its assertions say what differs
+# Their assertions say what differs.
+pytest.register_assert_rewrite(
+    *(f"tests.langmem.{name}" for name in ("both", "optimizers", "tools"))
+)
 
 from tests.langmem.both import Both  # noqa: E402
 from tests.langmem.ours import Memoryd, serving  # noqa: E402

@@ -1,99 +1,27 @@
 """What goes wrong in LangMem's prompt optimisers, and what memoryd does in its place."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import pytest
 from langchain_core.messages import AIMessage
 
-from tests.langmem.decisions import JSON
 from tests.langmem.optimizers import TALK, Optimizers, by_memoryd
 from tests.langmem.original import (
     Asked,
     ChatModel,
     calling,
     create_multi_prompt_optimizer,
-    create_prompt_optimizer,
 )
 from tests.langmem.ours import Memoryd
 from tests.langmem.test_prompt_optimizers import shown_by_ours, shown_by_theirs
 from tests.langmem.verdicts import Kind, Prompt, Verdict
+from tests.langmem.writers import (
+    answering,
+    optimized_by_langmem,
+    optimized_by_memoryd,
+    writing,
+)
 from tests.support.llm_server import Received, Reply, calls, refuses, says
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
-
-WARRANTED: JSON = {
-    "warrants_adjustment": True,
-    "hypotheses": "It was too long.",
-    "full_recommendations": "Be brief.",
-}
-REPAIR: JSON = {"json_doc_id": "call_0", "planned_edits": "-", "patches": []}
-JSON_PROMPT = 'Answer as {"city": "Rome", "where": {"river": "Tiber"}}.'
-
-
-def writing(*texts: str | None, update: bool = True) -> Callable[[Asked], AIMessage]:
-    """Return a `respond` for LangMem whose model writes these texts one after the other.
-
-    The last one is repeated; asked for a repair, the model has none.
-    """
-    left = list(texts)
-
-    def respond(asked: Asked) -> AIMessage:
-        if "PatchFunctionErrors" in asked.tools:
-            return calling(("PatchFunctionErrors", REPAIR))
-        if "recommend" in asked.tools:
-            return calling(("recommend", WARRANTED))
-        if asked.tools == ["think", "critique"]:
-            return calling(("think", {"thought": "Hm."}))
-        text = left.pop(0) if len(left) > 1 else left[0]
-        if "GeneralResponse" in asked.tools:
-            answer = {"logic": "-", "update_prompt": update, "new_prompt": text}
-            return calling(("GeneralResponse", answer))
-        return calling(("OptimizedPromptOutput", {"analysis": "-", "improved_prompt": text}))
-
-    return respond
-
-
-def answering(*texts: str | None, update: bool = True) -> Callable[[Received], Reply]:
-    """Return a `respond` for memoryd whose model writes these texts one after the other."""
-    left = list(texts)
-
-    def respond(received: Received) -> Reply:
-        offered = {tool.name for tool in received.tools}
-        if "recommend" in offered:
-            return calls(("recommend", WARRANTED))
-        if offered == {"think", "critique"}:
-            return calls(("think", {"thought": "Hm."}))
-        text = left.pop(0) if len(left) > 1 else left[0]
-        if "revise" in offered:
-            answer = {"logic": "-", "update_prompt": update, "new_prompt": text}
-            return calls(("revise", answer))
-        return calls(("improve", {"analysis": "-", "improved_prompt": text}))
-
-    return respond
-
-
-async def optimized_by_langmem(
-    prompt: Any,
-    respond: Callable[[Asked], AIMessage],
-    kind: Kind = "gradient",
-    trajectories: Sequence[Any] = (TALK,),
-    config: JSON | None = None,
-) -> tuple[str, ChatModel]:
-    """Return LangMem's text, and the model with what it was asked."""
-    model = ChatModel(respond=respond)
-    optimizer = create_prompt_optimizer(model, kind=kind, config=config)
-    state = {"trajectories": list(trajectories), "prompt": prompt}
-    return await optimizer.ainvoke(state), model
-
-
-async def optimized_by_memoryd(
-    memoryd: Memoryd, text: str, respond: Callable[[Received], Reply], kind: Kind = "gradient"
-) -> JSON:
-    """Return what came of a prompt in memoryd."""
-    memoryd.llm.respond = respond
-    (result,) = await by_memoryd(memoryd, [Prompt("prompt", text)], kind=kind)
-    return result
 
 
 async def test_lists_of_messages_are_misread_by_langmem_and_refused_by_memoryd(
@@ -117,75 +45,6 @@ async def test_lists_of_messages_are_misread_by_langmem_and_refused_by_memoryd(
     assert "is a list" in error["detail"]
 
 
-@pytest.mark.parametrize("kind", ["gradient", "metaprompt"])
-async def test_a_prompt_with_json_crashes_langmem_and_is_improved_by_memoryd(
-    memoryd: Memoryd, kind: Kind
-) -> None:
-    text = 'Answer as {"city": "Turin", "where": {"river": "Po"}}.'
-    with pytest.raises(IndexError):
-        await optimized_by_langmem(JSON_PROMPT, writing(text), kind)
-    result = await optimized_by_memoryd(memoryd, JSON_PROMPT, answering(text), kind)
-    assert (result["outcome"], result["text"]) == ("improved", text)
-
-
-async def test_json_that_stays_gets_another_brace_in_langmem_and_stays_in_memoryd(
-    memoryd: Memoryd,
-) -> None:
-    text = f"{JSON_PROMPT} Be brief."
-    by_theirs, _ = await optimized_by_langmem(JSON_PROMPT, writing(text))
-    assert by_theirs == 'Answer as {"city": "Rome", "where": {"river": "Tiber"}}}. Be brief.'
-    result = await optimized_by_memoryd(memoryd, JSON_PROMPT, answering(text))
-    assert result["text"] == text
-
-
-@pytest.mark.parametrize("kind", ["gradient", "metaprompt", "prompt_memory"])
-async def test_other_braces_are_doubled_by_langmem_and_kept_by_memoryd(
-    memoryd: Memoryd, kind: Kind
-) -> None:
-    text = 'Answer as {"city": "Rome"}.'
-    by_theirs, _ = await optimized_by_langmem("Answer.", writing(text), kind)
-    assert by_theirs == 'Answer as {{"city": "Rome"}}.'
-    result = await optimized_by_memoryd(memoryd, "Answer.", answering(text), kind)
-    assert result["text"] == text
-
-
-async def test_variables_in_double_braces_are_torn_by_langmem_and_kept_by_memoryd(
-    memoryd: Memoryd,
-) -> None:
-    text = "Greet {{name}} briefly."
-    by_theirs, _ = await optimized_by_langmem("Greet {{name}}.", writing(text))
-    assert by_theirs == "Greet {{name}}} briefly."
-    result = await optimized_by_memoryd(memoryd, "Greet {{name}}.", answering(text))
-    assert result["text"] == text
-
-
-@pytest.mark.parametrize("kind", ["gradient", "metaprompt"])
-async def test_a_lost_variable_crashes_langmem_and_memoryd_asks_for_it(
-    memoryd: Memoryd, kind: Kind
-) -> None:
-    texts = ["Greet briefly.", "Greet {name} briefly."]
-    with pytest.raises(IndexError):
-        await optimized_by_langmem("Greet {name}.", writing(texts[0]), kind)
-
-    result = await optimized_by_memoryd(memoryd, "Greet {name}.", answering(*texts), kind)
-    assert (result["outcome"], result["text"]) == ("improved", texts[1])
-    told = [r.content for message in memoryd.llm.requests[-1].messages for r in message.results]
-    assert "{name}" in told[-1]
-
-
-@pytest.mark.parametrize("kind", ["gradient", "metaprompt", "prompt_memory"])
-async def test_a_prompt_without_its_variables_never_replaces_one_in_memoryd(
-    memoryd: Memoryd, kind: Kind
-) -> None:
-    if kind == "prompt_memory":  # the others crash
-        by_theirs, _ = await optimized_by_langmem("Greet {name}.", writing("Greet."), kind)
-        assert by_theirs == "Greet."
-    result = await optimized_by_memoryd(memoryd, "Greet {name}.", answering("Greet."), kind)
-    assert (result["outcome"], result["changed"]) == ("rejected", False)
-    assert result["text"] == "Greet {name}."
-    assert "{name}" in result["reason"]
-
-
 async def test_metaprompt_never_stops_early_in_langmem_and_does_in_memoryd(
     memoryd: Memoryd,
 ) -> None:
@@ -196,15 +55,6 @@ async def test_metaprompt_never_stops_early_in_langmem_and_does_in_memoryd(
     )
     assert result["text"] == "Answer briefly."
     assert len(memoryd.llm.requests) == 1
-
-
-async def test_metaprompt_cannot_leave_a_prompt_with_variables_alone_in_langmem_and_can_in_memoryd(
-    memoryd: Memoryd,
-) -> None:
-    with pytest.raises(IndexError):
-        await optimized_by_langmem("Greet {name}.", writing("No recommendations."), "metaprompt")
-    result = await optimized_by_memoryd(memoryd, "Greet {name}.", answering(None), "metaprompt")
-    assert (result["outcome"], result["text"]) == ("not_warranted", "Greet {name}.")
 
 
 async def test_prompt_memory_that_wants_no_change_erases_the_prompt_in_langmem_and_not_in_memoryd(
@@ -342,18 +192,6 @@ async def test_no_conversations_are_a_reason_to_ask_for_langmem_and_none_for_mem
     (result,) = await by_memoryd(memoryd, [Prompt("prompt", "Old.")], [], "prompt_memory")
     assert (result["outcome"], result["text"]) == ("not_warranted", "Old.")
     assert memoryd.llm.requests == []
-
-
-async def test_requests_of_ones_own_with_json_crash_langmem_and_are_sent_by_memoryd(
-    memoryd: Memoryd,
-) -> None:
-    config: JSON = {"gradient_prompt": 'Judge {prompt} by {"tone": 1}. {trajectories}'}
-    with pytest.raises(KeyError):
-        await optimized_by_langmem("Old.", writing("New."), config=config)
-    memoryd.llm.respond = answering("New.")
-    (result,) = await by_memoryd(memoryd, [Prompt("prompt", "Old.")], config=config)
-    assert result["text"] == "New."
-    assert 'Judge Old. by {"tone": 1}.' in shown_by_ours(memoryd.llm.requests)
 
 
 async def test_a_prompt_that_begins_with_no_recommendations_is_lost_by_langmem_and_not_by_memoryd(

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from app.resources import Resources
 from app.tools.base import AgentTool
 from app.tools.files.tool import MemoryFiles
-from app.tools.manage_memory import ManageMemory
-from app.tools.search_memory import SearchMemory
+from app.tools.managing.tool import ManageMemory
+from app.tools.searching.tool import SearchMemory
 
 
 def agent_tools(resources: Resources) -> Mapping[str, AgentTool]:

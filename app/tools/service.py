@@ -1,24 +1,19 @@
 """Offering tools, and calling them for a model."""
 
-import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
 from app.managers.service import ManagerService
 from app.namespaces import parse_labels
 from app.resources import Resources
-from app.store.errors import InvalidValueError
-from app.store.values import check_json
+from app.tools.arguments import read_arguments
 from app.tools.base import AgentTool, Answer, Definition, ToolError
 from app.tools.binding import bound, offered
 from app.tools.errors import ToolNotFoundError
 from app.tools.registry import agent_tools
 from app.tools.schemas import CallTool, ListTools
-
-_SHOWN = 200
-"""Characters of arguments that cannot be read."""
 
 
 class ToolService:
@@ -51,7 +46,7 @@ class ToolService:
         tool = self._tool(name)
         where = await bound(self._managers, access, body, wait_seconds=wait_seconds)
         try:
-            return await tool.call(where, _arguments(body.arguments))
+            return await tool.call(where, read_arguments(body.arguments))
         except ToolError as error:
             return Answer(str(error), is_error=True)
 
@@ -67,23 +62,3 @@ def _check_reading(access: Access, labels: list[str]) -> None:
         access.locate(labels, Verb.READ)
     elif not access.may(Verb.READ):
         raise ForbiddenError(access.actor, Verb.READ, labels)
-
-
-def _arguments(sent: Any) -> dict[str, Any]:
-    """Return a model's arguments; it may leave them out where it has none."""
-    if sent is None or sent == "":
-        return {}
-    arguments = sent
-    if isinstance(sent, str):
-        try:
-            arguments = json.loads(sent)
-        except (ValueError, RecursionError) as error:
-            raise ToolError(f"The arguments are not JSON: {sent[:_SHOWN]!r}.") from error
-    try:
-        check_json(arguments, "arguments")
-    except InvalidValueError as error:
-        raise ToolError(f"Nothing was done: {error.detail}") from error
-    if not isinstance(arguments, dict):
-        shown = json.dumps(arguments)[:_SHOWN]
-        raise ToolError(f"The arguments are not a JSON object but {shown}.")
-    return arguments

@@ -15,7 +15,7 @@ from app.clock import FrozenClock
 from app.config import Settings
 from app.store.errors import TooManyConflictsError
 from app.tools.files.definition import NAME
-from app.tools.files.tree import OvertakenError, repeated
+from app.tools.repeating import OvertakenError, repeated
 from tests.support.app import Store
 from tests.tools.calling import Agent
 
@@ -328,24 +328,50 @@ async def test_expired_files_are_gone(memory: Memory, store: Store, clock: Froze
     assert await memory.listed() == ["/memories/a/", "/memories/a/now", "/memories/dir"]
 
 
+EVERY_COMMAND = "it must be view, create, str_replace, insert, delete or rename."
+
+
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "told"),
     [
-        ({}, "command"),
-        ({"command": "format"}, "command"),
-        ({"command": "view"}, "path"),
-        ({"command": "view", "path": 7}, "path"),
-        ({"command": "view", "path": "/memories", "view_range": [1]}, "view_range"),
-        ({"command": "create", "path": "/memories/a"}, "file_text"),
-        ({"command": "insert", "path": "/memories/a", "insert_text": "x"}, "insert_line"),
-        ({"command": "rename", "old_path": "/memories/a"}, "new_path"),
-        ({"command": "create", "path": "/memories/a", "file_text": "a\0"}, "file_text"),
+        ({}, f"Error: command is null; {EVERY_COMMAND}"),
+        ({"command": "format"}, f'Error: command is "format"; {EVERY_COMMAND}'),
+        ({"command": ["view"]}, f'Error: command is ["view"]; {EVERY_COMMAND}'),
+        ({"command": "view"}, "Error: path: The field is missing; add it."),
+        ({"command": "view", "path": 7}, "Error: path: This is not a string; send one."),
+        (
+            {"command": "view", "path": "/memories", "view_range": "1-2"},
+            "Error: view_range: This is not a JSON array; send one.",
+        ),
+        (
+            {"command": "view", "path": "/memories", "view_range": ["one", 2]},
+            "Error: view_range[0]: This is not a number; send one, without quotes.",
+        ),
+        (
+            {"command": "create"},
+            "Error: path: The field is missing; add it. file_text: The field is missing; add it.",
+        ),
+        (
+            {"command": "insert", "path": "/memories/a", "insert_text": "x"},
+            "Error: insert_line: The field is missing; add it.",
+        ),
+        (
+            {"command": "create", "path": "/memories/a", "file_text": "a\0"},
+            "Nothing was done: arguments.file_text contains U+0000, which cannot be stored; "
+            "leave it out.",
+        ),
     ],
 )
 async def test_mistakes_in_arguments_are_told_to_the_model(
-    agent: Agent, arguments: dict[str, Any], named: str
+    agent: Agent, arguments: dict[str, Any], told: str
 ) -> None:
-    assert named in await agent.errs(arguments, name=NAME)
+    assert await agent.errs(arguments, name=NAME) == told
+
+
+@pytest.mark.parametrize("view_range", [[], [1], [1, 2, 3]])
+async def test_a_range_has_two_lines(memory: Memory, view_range: list[int]) -> None:
+    told = await memory.error("view", path="/memories", view_range=view_range)
+    assert told.startswith("Error: view_range: List should have at ")
 
 
 async def test_arguments_of_other_commands_may_be_null(memory: Memory) -> None:
@@ -358,7 +384,7 @@ async def test_a_text_that_is_too_large_is_told_to_the_model(
 ) -> None:
     text = "x" * settings.max_value_bytes
     told = await memory.error("create", path="/memories/a", file_text=text)
-    assert told.startswith("Error: value is 1,048,")
+    assert told.startswith("Error: The file would be too large; nothing was written.")
     assert await memory.listed() == []
 
 
@@ -373,7 +399,7 @@ async def test_commands_that_are_not_permitted_are_refused(agent: Agent) -> None
         ("rename", {"old_path": "/memories/a", "new_path": "/memories/c"}),
     ):
         told = await memory.error(command, **arguments)
-        assert told == f"Error: The command {command} is not permitted here."
+        assert told == f'Error: command is "{command}"; it must be view or create.'
     assert await memory.listed() == ["/memories/a", "/memories/b"]
 
 

@@ -101,13 +101,16 @@ async def test_what_the_model_adds_is_not_looked_at(agent: Agent) -> None:
         ({"action": "delete"}, "to delete a memory, send its id"),
         ({"action": "delete", "id": "x"}, "Use search_memory to find the one you mean"),
         ({"action": "delete", "id": "x" * 3000}, "there is no memory"),
-        ("{", "The arguments are not JSON"),
+        ("{", "the arguments are not JSON but {. Send one JSON object"),
         ("[1]", "not a JSON object but [1]"),
         (7, "not a JSON object but 7"),
+        ([], "not a JSON object but []"),
         (["content"], 'not a JSON object but ["content"]'),
+        ("null", "content is missing"),
+        (" ", "content is missing"),
         ('{"content": "' + "\\ud800" + '"}', "contains U+D800"),
-        ("[" * 100_000, "The arguments are not JSON"),
-        ('{"content": ' + "9" * 5_000 + "}", "The arguments are not JSON"),
+        ("[" * 100_000, "the arguments are not JSON"),
+        ('{"content": ' + "9" * 5_000 + "}", "the arguments are not JSON"),
     ],
 )
 async def test_a_mistake_is_told_to_the_model_and_nothing_is_written(
@@ -143,6 +146,46 @@ async def test_a_document_is_not_made_a_sentence(agent: Agent, store: Store) -> 
     told = await agent.errs({"content": "Alice has a cat.", "action": "update", "id": "profile"})
     assert "memory profile is of the kind profile, and this tool writes text" in told
     assert (await store.get(HOME, "profile"))["value"] == profile
+
+
+async def test_what_else_a_value_holds_stays_when_its_text_changes(
+    agent: Agent, store: Store
+) -> None:
+    await store.put(HOME, "m", {"content": TEA, "tags": ["drinks"], "kind": "note"})
+    await agent.does({"content": "Tea.", "action": "update", "id": "m"})
+    value = (await store.get(HOME, "m"))["value"]
+    assert value == {"content": "Tea.", "tags": ["drinks"], "kind": "note"}
+
+
+@pytest.mark.parametrize("kind", [None, "profile"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"name": "Alice", "plan": "pro"},
+        {"content": {"name": "Alice"}, "plan": "pro"},
+        {"kind": "customer", "content": {"name": "Alice"}},
+        {"kind": 5, "content": {"name": "Alice"}},
+    ],
+)
+async def test_documents_of_others_are_not_overwritten(
+    agent: Agent, store: Store, value: JSON, kind: str | None
+) -> None:
+    await store.put(HOME, "m", value)
+    content = TEA if kind is None else {"name": "Bob"}
+    told = await agent.errs({"content": content, "action": "update", "id": "m"}, kind=kind)
+    assert told.startswith("Nothing was changed: memory m is ")
+    assert (await store.get(HOME, "m"))["value"] == value
+
+
+async def test_a_memory_that_langmem_wrote_becomes_one_of_the_kind(
+    agent: Agent, store: Store
+) -> None:
+    await store.put(HOME, "m", {"content": {"name": "Alice"}})
+    change = {"content": {"name": "Bob"}, "action": "update", "id": "m"}
+    assert "a document of its own form" in await agent.errs({**change, "content": TEA})
+    await agent.does(change, kind="profile")
+    value = (await store.get(HOME, "m"))["value"]
+    assert value == {"kind": "profile", "content": {"name": "Bob"}}
 
 
 async def test_an_update_keeps_all_but_the_words(
@@ -208,7 +251,11 @@ async def test_a_memory_of_one_kind_is_not_made_one_of_another(agent: Agent, sto
 async def test_of_a_single_kind_there_is_one_document(agent: Agent, store: Store) -> None:
     assert await agent.creates({"name": "Alice"}, kind="profile") == "profile"
     told = await agent.errs({"content": {"name": "Bob"}}, kind="profile")
-    assert "its id is profile" in told
+    assert "Update it: its id is profile" in told
+    told = await agent.errs(
+        {"content": {"name": "Bob"}}, kind="profile", actions_permitted=["create"]
+    )
+    assert told.endswith("only one is kept. Leave it as it is.")
     await agent.does(
         {"content": {"name": "Alice", "language": "German"}, "action": "update", "id": "profile"},
         kind="profile",
@@ -243,10 +290,10 @@ async def test_only_what_is_permitted_is_done(agent: Agent, store: Store) -> Non
 
 async def test_of_updates_at_once_all_count(agent: Agent, store: Store) -> None:
     key = await agent.creates("0")
-    updates = ({"content": str(n), "action": "update", "id": key} for n in range(1, 4))
+    updates = ({"content": str(n), "action": "update", "id": key} for n in range(12))
     told = await asyncio.gather(*(agent.does(update) for update in updates))
-    assert told == [f"updated memory {key}"] * 3
-    assert len(await store.versions(HOME, key)) == 4
+    assert told == [f"updated memory {key}"] * 12
+    assert len(await store.versions(HOME, key)) == 13
 
 
 async def test_of_two_first_profiles_one_is_kept(agent: Agent, store: Store) -> None:

@@ -1,6 +1,7 @@
 """Definitions of tools, and what an application may say wrong."""
 
 import json
+import re
 from typing import Any
 
 import httpx2
@@ -134,6 +135,26 @@ async def test_a_definition_and_the_calls_agree_on_what_fits(agent: Agent, store
     for content in (fits, {**fits, "since": 2026}, {"subject": "Ana"}, "Ana lives in Turin"):
         answer = await agent.answer("manage_memory", {"content": content}, kind="triple")
         assert answer["is_error"] != validator.is_valid({"content": content})
+
+
+@pytest.mark.parametrize(
+    ("actions", "said", "unsaid"),
+    [
+        ("create", ["Create a memory", "send none"], ["send its id", "An update", "update it"]),
+        ("update", ["To update one", "An update replaces"], ["delete", "A new memory"]),
+        ("delete", ["To delete one"], ["update", "A new memory"]),
+        ("create,delete", ["To delete one", "only one profile."], ["An update", "update it"]),
+        ("update,delete", ["To update or delete one", "update it."], ["A new memory"]),
+    ],
+)
+async def test_only_what_may_be_done_is_described(
+    agent: Agent, actions: str, said: list[str], unsaid: list[str]
+) -> None:
+    query = {"kind": "profile", "actions_permitted": actions, "instructions": "-"}
+    (tool,) = await agent.tools(format="mcp", names="manage_memory", **query)
+    described = re.sub("A memory here is .*", "", tool["description"])
+    assert [words for words in said if words not in described] == []
+    assert [words for words in unsaid if words in described] == []
 
 
 async def test_instructions_replace_memoryds(agent: Agent) -> None:

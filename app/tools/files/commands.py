@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from app.tools.arguments import mistakes
 from app.tools.base import ToolError
 
 
@@ -12,7 +13,7 @@ class View(BaseModel):
 
     command: Literal["view"]
     path: str
-    view_range: tuple[int, int] | None = None
+    view_range: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
 
 
 class Create(BaseModel):
@@ -66,8 +67,4 @@ def read_command(arguments: dict[str, Any]) -> Command:
     try:
         return _COMMAND.validate_python(arguments)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, found['loc'][1:])) or 'command'}: {found['msg']}"
-            for found in error.errors(include_url=False, include_input=False)
-        )
-        raise ToolError(f"Error: The arguments cannot be used. {'; '.join(problems)}.") from error
+        raise ToolError(f"Error: {mistakes(error)}") from error

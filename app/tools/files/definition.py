@@ -10,7 +10,7 @@ NAME = "memory"
 ANTHROPIC = {"type": "memory_20250818", "name": NAME}
 """Anthropic's API describes the tool to its models by itself."""
 
-NEEDED: Mapping[str, Sequence[Action]] = {
+_NEEDED: Mapping[str, Sequence[Action]] = {
     "view": (),
     "create": ("create",),
     "str_replace": ("update",),
@@ -63,9 +63,14 @@ _PROPERTIES: Mapping[str, tuple[str, dict[str, Any]]] = {
 """Each parameter with the commands that it belongs to."""
 
 
+def permitted(actions: Sequence[Action]) -> list[str]:
+    """Return the commands that need no other actions."""
+    return [command for command, needed in _NEEDED.items() if set(needed) <= set(actions)]
+
+
 def definition(offer: Offer) -> Definition:
     """Return the tool with the commands that an application permits."""
-    commands = [command for command, needed in NEEDED.items() if set(needed) <= set(offer.actions)]
+    commands = permitted(offer.actions)
     lines = [
         "Files below /memories, which last beyond this conversation. View /memories before "
         "you do anything else, and write down what should be known next time.",

@@ -1,7 +1,7 @@
 """Viewing, creating and editing files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -15,13 +15,14 @@ from app.tools.files.definition import NAME
 from app.tools.files.listing import MAX_FILES, listing
 from app.tools.files.paths import path_of
 from app.tools.files.texts import check_length, shown
-from app.tools.files.tree import OvertakenError, Tree, as_new, repeated, text_of
+from app.tools.files.tree import Tree, as_new, text_of
+from app.tools.repeating import OvertakenError, repeated
 
 Edit: TypeAlias = Callable[[str], tuple[str, str]]
 """From a file's text to its next one, and what to tell the model of it."""
 
 
-async def view(tree: Tree, bound: Bound, key: str, view_range: tuple[int, int] | None) -> str:
+async def view(tree: Tree, bound: Bound, key: str, view_range: Sequence[int] | None) -> str:
     """Return a file with line numbers, or what is in a directory."""
     address = (bound.access.locate(bound.namespace, Verb.READ), key)
     row = await tree.file(bound.access, address, refresh=True) if key else None

@@ -11,7 +11,8 @@ from app.store.schemas import MAX_KEY_CHARACTERS, PutItem, Source
 from app.store.writes import Address, Delete, Write
 from app.tools.base import Bound, ToolError
 from app.tools.files.paths import path_of
-from app.tools.files.tree import Tree, as_new, repeated
+from app.tools.files.tree import Tree, as_new
+from app.tools.repeating import repeated
 
 MAX_DELETED = 10_000
 """Files in a directory that is deleted; it is one transaction."""

@@ -1,11 +1,12 @@
 """The tool `memory`: files that a model keeps, as Anthropic's memory tool has them."""
 
+import json
 from functools import partial
 from typing import Any, Self, assert_never
 
-from app.errors import InvalidRequestError
 from app.resources import Resources
-from app.store.errors import TooManyConflictsError
+from app.store.errors import InvalidValueError, TooManyConflictsError
+from app.tools.arguments import either
 from app.tools.base import Answer, Bound, Definition, Offer, ToolError
 from app.tools.files import files, moving
 from app.tools.files.commands import (
@@ -18,7 +19,7 @@ from app.tools.files.commands import (
     View,
     read_command,
 )
-from app.tools.files.definition import NAME, NEEDED, definition
+from app.tools.files.definition import NAME, definition, permitted
 from app.tools.files.paths import ROOT, key_of
 from app.tools.files.texts import inserted, replaced
 from app.tools.files.tree import Tree
@@ -43,15 +44,23 @@ class MemoryFiles:
 
     async def call(self, bound: Bound, arguments: dict[str, Any]) -> Answer:
         """Carry out a command; raises ToolError, ForbiddenError and EmbeddingFailedError."""
+        commands = permitted(bound.actions)
+        wanted = arguments.get("command")
+        if wanted not in commands:
+            shown = json.dumps(wanted)[:100]
+            raise ToolError(f"Error: command is {shown}; it must be {either(commands)}.")
         command = read_command(arguments)
-        forbidden = set(NEEDED[command.command]) - set(bound.actions)
-        if forbidden:
-            raise ToolError(f"Error: The command {command.command} is not permitted here.")
         try:
             return Answer(await self._carry_out(bound, command))
-        # What cannot be stored, and what others keep changing: the model can do something else.
-        except (InvalidRequestError, TooManyConflictsError) as error:
-            raise ToolError(f"Error: {error.detail}") from error
+        except InvalidValueError as error:  # of what the arguments were checked for, only its size
+            raise ToolError(
+                "Error: The file would be too large; nothing was written. "
+                "Keep what is new in a file of its own, and split long texts."
+            ) from error
+        except TooManyConflictsError as error:
+            raise ToolError(
+                "Error: Others keep changing the same files; nothing was done. Try again."
+            ) from error
 
     async def _carry_out(self, bound: Bound, command: Command) -> str:
         match command:

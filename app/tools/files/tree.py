@@ -1,31 +1,22 @@
 """The items of a namespace as a tree: a directory is there while files are in it."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import Self
 
 from app.auth.access import Access
 from app.clock import Clock
 from app.db import Connection, Database, Row
 from app.resources import Resources
-from app.store.errors import PreconditionFailedError, TooManyConflictsError
+from app.store.errors import PreconditionFailedError
 from app.store.preconditions import Precondition
 from app.store.service import ItemService
 from app.store.writes import Address, Put, Write, Written
 from app.tools.base import ToolError
 from app.tools.files import repository
 from app.tools.files.paths import lineage, path_of
-
-Result = TypeVar("Result")
-
-_ATTEMPTS = 20
-"""As for patches of items: each round lets one of those who are in each other's way through."""
-
-
-class OvertakenError(Exception):
-    """Somebody changed what a change rests on, after it was looked at."""
+from app.tools.repeating import OvertakenError
 
 
 class Tree:
@@ -90,14 +81,6 @@ class Tree:
             await self.items.apply(access, writes, also=check)
         except PreconditionFailedError as error:
             raise OvertakenError from error
-
-
-async def repeated(attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Do what others may come in between of, again until they do not."""
-    for _ in range(_ATTEMPTS):
-        with suppress(OvertakenError):
-            return await attempt()
-    raise TooManyConflictsError
 
 
 def as_new(put: Put) -> Put:

@@ -1,1 +1,1 @@
-"""Jobs in which a model writes the searches for what a conversation is about."""
+"""The tool `search_memory`, and jobs in which a model writes the searches."""

@@ -11,13 +11,14 @@ from app.db import Database
 from app.jobs.job import State
 from app.jobs.service import JobService
 from app.managers.proposals.contents import unquoted
-from app.problems import invalid_request
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.search.encoding import found_items
 from app.search.schemas import DEFAULT_LIMIT, QueryText, SearchItems
+from app.search.schemas import MAX_LIMIT as MOST_FOUND
 from app.search.service import SearchService
 from app.store.filters import InvalidFilterError, parse_filter
+from app.tools.arguments import mistakes
 from app.tools.base import Answer, Bound, Definition, Offer, ToolError
 from app.tools.searching.planning import planned
 from app.tools.searching.schemas import MAX_LIMIT
@@ -102,7 +103,7 @@ class SearchMemory:
             manager=bound.manager,
             query_model=bound.query_model,
             queries=[wanted.query] if wanted.query.strip() else [],
-            limit=wanted.page.stop,
+            limit=min(wanted.page.stop, MOST_FOUND),
             filter=wanted.filter,
         )
         async with self._database.transaction(bound.access.root) as connection:
@@ -111,13 +112,10 @@ class SearchMemory:
         if row["state"] == State.SUCCEEDED:
             items: list[dict[str, Any]] = json.loads(row["result"])["items"]
             return items[wanted.page]
-        if row["state"] in (State.FAILED, State.CANCELLED):
-            why = "it was cancelled" if row["error"] is None else json.loads(row["error"])["detail"]
-            raise ToolError(f"The search failed ({job_id}): {why}")
-        raise ToolError(
-            f"The search is not done after {bound.wait_seconds:g} seconds; go on without it. "
-            f"GET /v1/jobs/{job_id} will have what it found."
-        )
+        # Why it failed is for those who run the server, not for whom the model talks with.
+        ended = row["state"] in (State.FAILED, State.CANCELLED)
+        problem = "failed" if ended else f"is not done after {bound.wait_seconds:g} s"
+        raise ToolError(f"The search {problem}; go on without it. It is the job {job_id}.")
 
 
 def _read(arguments: dict[str, Any]) -> _Arguments:
@@ -126,8 +124,7 @@ def _read(arguments: dict[str, Any]) -> _Arguments:
         if wanted.filter:
             parse_filter(wanted.filter)
     except ValidationError as error:
-        problem = invalid_request([{**e, "loc": ("", *e["loc"])} for e in error.errors()])
-        raise ToolError(f"Nothing was searched: {problem.detail}") from error
+        raise ToolError(f"Nothing was searched: {mistakes(error)}") from error
     except InvalidFilterError as error:
         raise ToolError(f"Nothing was searched: {error.detail}") from error
     return wanted

@@ -7,7 +7,6 @@ from app.managers.kinds import MEMORY
 from app.managers.memories import Kind, Shape
 from app.managers.proposals.contents import MAX_BYTES, BadContentError, check_content, unquoted
 from app.managers.shapes import read_value, write_value
-from app.schemas import UNSTORABLE
 from app.tools.base import ToolError
 
 _KEYWORDS_OF_THE_WHOLE = frozenset({"$defs", "$schema"})
@@ -46,16 +45,27 @@ def value_of(kind: Kind | None, content: Any) -> dict[str, Any]:
 def next_value(key: str, value: dict[str, Any], kind: Kind | None, content: Any) -> dict[str, Any]:
     """Return the value of a memory with another content; raises ToolError.
 
-    A memory of one kind is not made one of another, nor a document a mere sentence.
+    A memory of one kind is not made one of another, nor a document a mere sentence: what a model
+    does not know of, it cannot overwrite.
     """
-    kept = read_value(value)[1]
-    if kept is None or (kind is not None and kind.name == kept):
+    shape, kept, _ = read_value(value)
+    if shape is Shape.MEMORY:
+        if kind is not None and kind.name == kept:
+            return value_of(kind, content)
+        if kind is None and kept == MEMORY.name:
+            return write_value(shape, kept, {"content": content})
+        raise _of_another_form(key, f"of the kind {kept}", kind)
+    if kind is None and isinstance(value.get("content"), str):
+        return value | {"content": content}
+    if kind is not None and value.keys() == {"content"}:
         return value_of(kind, content)
-    if kind is None and kept == MEMORY.name:
-        return write_value(Shape.MEMORY, kept, {"content": content})
+    raise _of_another_form(key, "a document of its own form", kind)
+
+
+def _of_another_form(key: str, form: str, kind: Kind | None) -> ToolError:
     wanted = "text" if kind is None else f"the kind {kind.name}"
-    raise ToolError(
-        f"Nothing was changed: memory {key} is of the kind {kept}, and this tool writes {wanted}. "
+    return ToolError(
+        f"Nothing was changed: memory {key} is {form}, and this tool writes {wanted}. "
         "Leave it as it is; what is new can be a memory of its own."
     )
 
@@ -65,11 +75,6 @@ def _text(sent: object) -> str:
         raise ToolError(f"Nothing was written: content must be text, not {_shown(sent)}.")
     if not sent.strip():
         raise ToolError("Nothing was written: content is empty. Send what is to be remembered.")
-    if found := UNSTORABLE.search(sent):
-        raise ToolError(
-            f"Nothing was written: content contains U+{ord(found[0]):04X}, which cannot be "
-            "stored; leave it out."
-        )
     if (size := len(sent.encode())) > MAX_BYTES:
         raise ToolError(
             f"Nothing was written: content is {size:,} bytes; at most {MAX_BYTES:,} are kept."

@@ -1,0 +1,57 @@
+"""Reading what a model sends, and telling it what is wrong with that."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.problems import invalid_request
+from app.store.errors import InvalidValueError
+from app.store.values import check_json
+from app.tools.base import ToolError
+
+_SHOWN = 200
+"""Characters of arguments that cannot be read."""
+
+
+def read_arguments(sent: Any) -> dict[str, Any]:
+    """Return a model's arguments; it may leave them out where it has none. Raises ToolError."""
+    arguments = _parsed(sent) if isinstance(sent, str) else sent
+    if arguments is None:
+        return {}
+    try:
+        check_json(arguments, "arguments")
+    except InvalidValueError as error:
+        raise ToolError(f"Nothing was done: {error.detail}") from error
+    if not isinstance(arguments, dict):
+        raise _unreadable("not a JSON object", json.dumps(arguments))
+    return arguments
+
+
+def either(choices: Sequence[str]) -> str:
+    """Return what can be chosen: create, update or delete."""
+    *most, last = choices
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def mistakes(error: ValidationError) -> str:
+    """Return what is wrong with each argument."""
+    found = invalid_request(error.errors()).members["errors"]
+    return " ".join(f"{one['field']}: {one['detail']}" for one in found)
+
+
+def _parsed(text: str) -> Any:
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable("not JSON", text) from error
+
+
+def _unreadable(problem: str, text: str) -> ToolError:
+    return ToolError(
+        f"Nothing was done: the arguments are {problem} but {text[:_SHOWN]}. "
+        "Send one JSON object that holds all of them."
+    )

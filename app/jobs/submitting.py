@@ -81,7 +81,7 @@ async def job_answer(request: Request, access: Access, job_id: str, seconds: flo
     return json_response(encoding.job(row, access), headers, status=200 if done else 202)
 
 
-def wait_seconds(request: Request) -> int:
-    """Return how long the client prefers to wait (RFC 7240), 0 if it does not say."""
+def wait_seconds(request: Request, *, default: int = 0) -> int:
+    """Return how long the client prefers to wait (RFC 7240), the default if it does not say."""
     found = _WAIT.search(", ".join(request.headers.getlist("prefer")).lower())
-    return min(int(found[2][:9]), MAX_WAIT_SECONDS) if found else 0
+    return min(int(found[2][:9]), MAX_WAIT_SECONDS) if found else default

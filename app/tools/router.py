@@ -75,7 +75,7 @@ async def call_tool(
     body: CallTool,
     access: AccessDep,
 ) -> Response:
-    seconds = wait_seconds(request) or DEFAULT_WAIT_SECONDS
+    seconds = wait_seconds(request, default=DEFAULT_WAIT_SECONDS)
     tools = ToolService.build(resources_of(request))
     answer = await tools.call(access, name, body, wait_seconds=seconds)
     return json_response(answer)

@@ -277,20 +277,38 @@ async def test_a_search_that_takes_too_long_is_told_to_the_model(
     )
     (job,) = (await client.get("/v1/jobs")).json()["jobs"]
     assert told == (
-        "The search is not done after 1 seconds; go on without it. "
-        f"GET /v1/jobs/{job['id']} will have what it found."
+        f"The search is not done after 1 s; go on without it. It is the job {job['id']}."
     )
     assert job["state"] == "queued"
 
 
+async def test_a_program_that_does_not_want_to_wait_is_answered_at_once(
+    client: httpx2.AsyncClient,
+) -> None:
+    told = await Agent(client).errs(
+        {"query": "tea"}, name="search_memory", messages=TALK, headers={"Prefer": "wait=0"}
+    )
+    assert told.startswith("The search is not done after 0 s")
+
+
 @pytest.mark.usefixtures("worker")
-async def test_a_search_that_fails_is_told_to_the_model(
+async def test_a_search_that_fails_is_told_to_the_model_but_not_why(
     client: httpx2.AsyncClient, llm: LLMServer
 ) -> None:
     llm.script.append(fails(400, "no such model"))
     told = await Agent(client).errs({"query": "tea"}, name="search_memory", messages=TALK)
-    assert told.startswith("The search failed (job_")
-    assert "no such model" in told
+    (job,) = (await client.get("/v1/jobs")).json()["jobs"]
+    assert told == f"The search failed; go on without it. It is the job {job['id']}."
+    assert "no such model" in job["error"]["detail"]
+
+
+@pytest.mark.usefixtures("worker", "memories")
+async def test_the_last_page_that_a_model_may_ask_for_is_searched_for_too(
+    client: httpx2.AsyncClient, llm: LLMServer
+) -> None:
+    llm.script.append(queries("Alice"))
+    page = {"query": "tea", "limit": 100, "offset": 1000}
+    assert await Agent(client).does(page, name="search_memory", messages=TALK) == "[]"
 
 
 async def test_a_models_filter_is_its_own_mistake_here_too(client: httpx2.AsyncClient) -> None:

@@ -318,14 +318,20 @@ async def test_a_rename_that_makes_a_path_too_long_changes_nothing(memory: Memor
 
 
 async def test_expired_files_are_gone(memory: Memory, store: Store, clock: FrozenClock) -> None:
-    for key in ("a", "dir/b"):
+    for key in ("a", "b", "c", "dir/b"):
         await store.put(NAMESPACE, key, {"content": "text"}, ttl_seconds=60)
     clock.advance(timedelta(minutes=2))
     assert await memory.listed() == []
     assert "does not exist" in await memory.error("view", path="/memories/a")
     assert "does not exist" in await memory.error("delete", path="/memories/dir")
-    await memory.write("/memories/a/now", "/memories/dir")
-    assert await memory.listed() == ["/memories/a/", "/memories/a/now", "/memories/dir"]
+    await memory.write("/memories/a/now", "/memories/dir", "/memories/b")
+    await memory("rename", old_path="/memories/b", new_path="/memories/c")
+    assert await memory.listed() == [
+        "/memories/a/",
+        "/memories/a/now",
+        "/memories/c",
+        "/memories/dir",
+    ]
 
 
 EVERY_COMMAND = "it must be view, create, str_replace, insert, delete or rename."

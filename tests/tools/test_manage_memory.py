@@ -217,6 +217,15 @@ async def test_what_has_expired_is_not_there(
     assert "no memory" in await agent.errs({"action": "delete", "id": "m"})
 
 
+async def test_of_a_single_kind_there_may_be_another_document_when_one_has_expired(
+    agent: Agent, store: Store, clock: FrozenClock
+) -> None:
+    await store.put(HOME, "profile", {"kind": "profile", "content": {"name": "Alice"}}, ttl=1)
+    clock.advance(timedelta(minutes=2))
+    await agent.creates({"name": "Bob"}, kind="profile")
+    assert (await store.get(HOME, "profile"))["value"]["content"] == {"name": "Bob"}
+
+
 async def test_memories_of_a_kind_fit_its_schema(agent: Agent, store: Store) -> None:
     stops = {"stops": [{"city": "Rome"}, {"city": "Turin"}]}
     key = await agent.creates(stops, kind=STOP)

@@ -276,9 +276,7 @@ async def test_a_search_that_takes_too_long_is_told_to_the_model(
         {"query": "tea"}, name="search_memory", messages=TALK, headers={"Prefer": "wait=1"}
     )
     (job,) = (await client.get("/v1/jobs")).json()["jobs"]
-    assert told == (
-        f"The search is not done after 1 s; go on without it. It is the job {job['id']}."
-    )
+    assert told == f"The search is not done after 1 s ({job['id']}); go on without it."
     assert job["state"] == "queued"
 
 
@@ -298,7 +296,7 @@ async def test_a_search_that_fails_is_told_to_the_model_but_not_why(
     llm.script.append(fails(400, "no such model"))
     told = await Agent(client).errs({"query": "tea"}, name="search_memory", messages=TALK)
     (job,) = (await client.get("/v1/jobs")).json()["jobs"]
-    assert told == f"The search failed; go on without it. It is the job {job['id']}."
+    assert told == f"The search failed ({job['id']}); go on without it."
     assert "no such model" in job["error"]["detail"]
 
 

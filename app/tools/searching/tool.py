@@ -115,7 +115,7 @@ class SearchMemory:
         # Why it failed is for those who run the server, not for whom the model talks with.
         ended = row["state"] in (State.FAILED, State.CANCELLED)
         problem = "failed" if ended else f"is not done after {bound.wait_seconds:g} s"
-        raise ToolError(f"The search {problem}; go on without it. It is the job {job_id}.")
+        raise ToolError(f"The search {problem} ({job_id}); go on without it.")
 
 
 def _read(arguments: dict[str, Any]) -> _Arguments:

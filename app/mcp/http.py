@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.auth.access import OPEN, Verb
 from app.auth.dependencies import get_access
@@ -73,7 +74,7 @@ class McpEndpoint:
             raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))
         request.state.caller = caller
         manager: StreamableHTTPSessionManager = request.state.mcp
-        await manager.handle_request(scope, receive, send)
+        await manager.handle_request(scope, await _whole(request, receive), send)
 
 
 ROUTE = Route("/mcp", McpEndpoint(), methods=["POST"], include_in_schema=False)
@@ -84,6 +85,20 @@ def _caller_of(context: Context) -> Caller:
     assert context.request is not None  # noqa: S101  # only HTTP requests come this way
     caller: Caller = context.request.state.caller
     return caller
+
+
+async def _whole(request: Request, receive: Receive) -> Receive:
+    """Return what gives a request's body at once: of one cut off the SDK would make an error."""
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:
+        raise HTTPException(400) from error  # as other routes have it; nobody is there to read it
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replay() -> Message:
+        return next(messages, None) or await receive()
+
+    return replay
 
 
 async def _check_called_from_here(request: Request) -> None:

@@ -3,16 +3,15 @@
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx2
 from mcp import Client, types
 from mcp.client.streamable_http import streamable_http_client
-from mcp.server.lowlevel import Server
 from typing_extensions import override
 
 from app.mcp.caller import Context
+from app.mcp.server import ABOUT, Page, cursor_of, server_of
 from app.mcp.stdio import serve_on_stdio
 from app.problems import MEDIA_TYPE as PROBLEM
 
@@ -50,7 +49,8 @@ async def forward(address: str, key: str | None) -> None:
             await stack.enter_async_context(client)
         except Exception as error:
             raise ServerUnreachableError(f"{address}: {_reason(error)}") from error
-        await serve_on_stdio(_proxy_of(client))
+        about = client.server_info or ABOUT
+        await serve_on_stdio(server_of(_Forwarding(client), about, client.instructions))
 
 
 class _Explaining(httpx2.AsyncHTTPTransport):
@@ -77,63 +77,40 @@ def _error(message: str) -> httpx2.Response:
     return httpx2.Response(502, json={"jsonrpc": "2.0", "id": None, "error": error})
 
 
-def _proxy_of(client: Client) -> Server[Any]:
-    """Return a server that answers with what `client` is answered."""
+class _Forwarding:
+    """Answers what a client is answered."""
 
-    async def list_tools(
-        _context: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListToolsResult:
-        return await client.list_tools(cursor=_cursor(params))
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def list_tools(self, _: Context, params: Page) -> types.ListToolsResult:
+        return await self._client.list_tools(cursor=cursor_of(params))
 
     async def call_tool(
-        _context: Context, params: types.CallToolRequestParams
+        self, _: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        return await client.call_tool(params.name, params.arguments)
+        return await self._client.call_tool(params.name, params.arguments)
 
-    async def list_resources(
-        _context: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListResourcesResult:
-        return await client.list_resources(cursor=_cursor(params))
+    async def list_resources(self, _: Context, params: Page) -> types.ListResourcesResult:
+        return await self._client.list_resources(cursor=cursor_of(params))
 
     async def list_resource_templates(
-        _context: Context, params: types.PaginatedRequestParams | None
+        self, _: Context, params: Page
     ) -> types.ListResourceTemplatesResult:
-        return await client.list_resource_templates(cursor=_cursor(params))
+        return await self._client.list_resource_templates(cursor=cursor_of(params))
 
     async def read_resource(
-        _context: Context, params: types.ReadResourceRequestParams
+        self, _: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
-        return await client.read_resource(params.uri)
+        return await self._client.read_resource(params.uri)
 
-    async def list_prompts(
-        _context: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListPromptsResult:
-        return await client.list_prompts(cursor=_cursor(params))
+    async def list_prompts(self, _: Context, params: Page) -> types.ListPromptsResult:
+        return await self._client.list_prompts(cursor=cursor_of(params))
 
     async def get_prompt(
-        _context: Context, params: types.GetPromptRequestParams
+        self, _: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        return await client.get_prompt(params.name, params.arguments)
-
-    told = client.server_info
-    server: Server[Any] = Server(
-        told.name if told else "memoryd",
-        version=told.version if told else "",
-        title=told.title if told else None,
-        instructions=client.instructions,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-        on_list_resources=list_resources,
-        on_list_resource_templates=list_resource_templates,
-        on_read_resource=read_resource,
-        on_list_prompts=list_prompts,
-        on_get_prompt=get_prompt,
-    )
-    return server
-
-
-def _cursor(params: types.PaginatedRequestParams | None) -> str | None:
-    return params.cursor if params else None
+        return await self._client.get_prompt(params.name, params.arguments)
 
 
 def _reason(error: BaseException) -> str:

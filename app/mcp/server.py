@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 from mcp import MCPError, types
@@ -22,65 +22,122 @@ INSTRUCTIONS = (
     "changed instead of adding a second memory."
 )
 
+ABOUT = types.Implementation(name="memoryd", title="memoryd", version=version("memoryd"))
+
+AnyServer: TypeAlias = Server[Any]
+Page: TypeAlias = types.PaginatedRequestParams | None
+
 _FAILED = "memoryd failed at this; its log says why."
 
 _logger = structlog.get_logger("memoryd.mcp")
 
 
-def create_server(caller_of: Callable[[Context], Caller]) -> Server[Any]:
-    """Return the server; `caller_of` says on whose behalf a request is made."""
+class Handlers(Protocol):
+    """Answers the requests of clients."""
 
-    async def list_tools(
-        context: Context, _: types.PaginatedRequestParams | None
-    ) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=tools.listed(caller_of(context)))
+    async def list_tools(self, context: Context, params: Page) -> types.ListToolsResult:
+        """Answer `tools/list`."""
+        ...
 
     async def call_tool(
-        context: Context, params: types.CallToolRequestParams
+        self, context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        return await tools.call(caller_of(context), params.name, params.arguments)
+        """Answer `tools/call`."""
+        ...
 
-    async def list_resources(
-        context: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListResourcesResult:
-        return await resources.list_page(caller_of(context), params.cursor if params else None)
+    async def list_resources(self, context: Context, params: Page) -> types.ListResourcesResult:
+        """Answer `resources/list`."""
+        ...
 
     async def list_resource_templates(
-        _context: Context, _: types.PaginatedRequestParams | None
+        self, context: Context, params: Page
+    ) -> types.ListResourceTemplatesResult:
+        """Answer `resources/templates/list`."""
+        ...
+
+    async def read_resource(
+        self, context: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        """Answer `resources/read`."""
+        ...
+
+    async def list_prompts(self, context: Context, params: Page) -> types.ListPromptsResult:
+        """Answer `prompts/list`."""
+        ...
+
+    async def get_prompt(
+        self, context: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult:
+        """Answer `prompts/get`."""
+        ...
+
+
+def server_of(
+    handlers: Handlers, about: types.Implementation, instructions: str | None
+) -> AnyServer:
+    """Return a server that answers as `handlers` do, in either protocol."""
+    return Server(
+        about.name,
+        version=about.version,
+        title=about.title,
+        instructions=instructions,
+        get_tool_input_schema=lambda _: None,  # no argument of ours travels in a header
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+        on_list_resources=handlers.list_resources,
+        on_list_resource_templates=handlers.list_resource_templates,
+        on_read_resource=handlers.read_resource,
+        on_list_prompts=handlers.list_prompts,
+        on_get_prompt=handlers.get_prompt,
+    )
+
+
+def create_server(caller_of: Callable[[Context], Caller]) -> AnyServer:
+    """Return memoryd as a server; `caller_of` says on whose behalf a request is made."""
+    server = server_of(_Memory(caller_of), ABOUT, INSTRUCTIONS)
+    server.middleware.append(_with_explained_errors)
+    return server
+
+
+class _Memory:
+    """What memoryd answers."""
+
+    def __init__(self, caller_of: Callable[[Context], Caller]) -> None:
+        self._caller_of = caller_of
+
+    async def list_tools(self, context: Context, _: Page) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=tools.listed(self._caller_of(context)))
+
+    async def call_tool(
+        self, context: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        return await tools.call(self._caller_of(context), params.name, params.arguments)
+
+    async def list_resources(self, context: Context, params: Page) -> types.ListResourcesResult:
+        return await resources.list_page(self._caller_of(context), cursor_of(params))
+
+    async def list_resource_templates(
+        self, _context: Context, _: Page
     ) -> types.ListResourceTemplatesResult:
         return types.ListResourceTemplatesResult(resource_templates=list(resources.TEMPLATES))
 
     async def read_resource(
-        context: Context, params: types.ReadResourceRequestParams
+        self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
-        return await resources.read(caller_of(context), params.uri)
+        return await resources.read(self._caller_of(context), params.uri)
 
-    async def list_prompts(
-        context: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListPromptsResult:
-        return await prompts.list_page(caller_of(context), params.cursor if params else None)
+    async def list_prompts(self, context: Context, params: Page) -> types.ListPromptsResult:
+        return await prompts.list_page(self._caller_of(context), cursor_of(params))
 
     async def get_prompt(
-        context: Context, params: types.GetPromptRequestParams
+        self, context: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        return await prompts.get(caller_of(context), params.name, params.arguments)
+        return await prompts.get(self._caller_of(context), params.name, params.arguments)
 
-    server: Server[Any] = Server(
-        "memoryd",
-        version=version("memoryd"),
-        title="memoryd",
-        instructions=INSTRUCTIONS,
-        get_tool_input_schema=lambda _: None,  # no argument of ours travels in a header
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-        on_list_resources=list_resources,
-        on_list_resource_templates=list_resource_templates,
-        on_read_resource=read_resource,
-        on_list_prompts=list_prompts,
-        on_get_prompt=get_prompt,
-    )
-    server.middleware.append(_with_explained_errors)
-    return server
+
+def cursor_of(params: Page) -> str | None:
+    """Return where a page begins; None: at the beginning."""
+    return params.cursor if params else None
 
 
 async def _with_explained_errors(

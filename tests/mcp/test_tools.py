@@ -107,14 +107,14 @@ async def test_a_mistake_is_an_answer_that_says_what_to_do(
 async def test_a_mistake_of_ours_costs_the_call_alone(
     client: httpx2.AsyncClient, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a secret of the server")
 
     async with connected(client, mode=mode) as opened:
         agent = Agent(opened)
         await agent.remember("Ann likes ramen.")
         with monkeypatch.context() as broken:
-            broken.setattr(SearchService, "search", fail)
+            broken.setattr(SearchService, "prepare", fail)
             said = await agent.refused("search_memories")
             assert said == "memoryd failed at this; its log says why. Trying again may help."
             with pytest.raises(Exception, match="memoryd failed at this; its log says why"):

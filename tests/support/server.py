@@ -28,7 +28,7 @@ class Server:
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._log = log
+        self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [MEMORYD, "serve", "--port", str(self.port), *arguments],
@@ -42,13 +42,13 @@ class Server:
     def wait_until_it_answers(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            assert self.process.poll() is None, self._log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
             try:
                 with urlopen(f"{self.url}/healthz", timeout=5):  # noqa: S310
                     return
             except (URLError, ConnectionError, TimeoutError):
                 time.sleep(0.02)
-        raise AssertionError(f"no answer within {seconds} s:\n{self._log.read_text()}")
+        raise AssertionError(f"no answer within {seconds} s:\n{self.log.read_text()}")
 
     def stop(self) -> None:
         self.process.terminate()

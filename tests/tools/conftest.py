@@ -9,6 +9,7 @@ from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.db import Database
 from tests.tools.calling import Agent
+from tests.tools.filing import Memory
 
 
 @pytest.fixture
@@ -26,3 +27,8 @@ def keys(database: Database, clock: FrozenClock) -> KeyService:
 @pytest.fixture
 def agent(client: httpx2.AsyncClient) -> Agent:
     return Agent(client)
+
+
+@pytest.fixture
+def memory(agent: Agent) -> Memory:
+    return Memory(agent)

@@ -157,6 +157,24 @@ async def test_only_what_may_be_done_is_described(
     assert [words for words in unsaid if words in described] == []
 
 
+@pytest.mark.parametrize(
+    ("query", "example", "found"),
+    [
+        ({}, {"content": {"$contains": "tea"}}, "plain"),
+        ({"kind": "memory"}, {"kind": "memory"}, "kept"),
+    ],
+)
+async def test_the_filter_that_is_shown_finds_such_memories(
+    agent: Agent, store: Store, query: JSON, example: JSON, found: str
+) -> None:
+    await store.put(HOME, "plain", {"content": "Drinks tea."})
+    await store.put(HOME, "kept", {"kind": "memory", "content": {"content": "Drinks tea."}})
+    (tool,) = await agent.tools(format="mcp", names="search_memory", **query)
+    described = tool["inputSchema"]["properties"]["filter"]["description"]
+    assert described.endswith(f"like this: {json.dumps(example)}.")
+    assert [item["key"] for item in await agent.finds("tea", filter=example)] == [found]
+
+
 async def test_instructions_replace_memoryds(agent: Agent) -> None:
     own = "Remember what the user eats."
     tool = (await agent.tools(format="mcp", instructions=own))[0]

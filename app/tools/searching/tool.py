@@ -69,9 +69,13 @@ class SearchMemory:
             resources.llms,
         )
 
-    def definition(self, _offer: Offer) -> Definition:
+    def definition(self, offer: Offer) -> Definition:
         """Return how the tool is offered, whatever may be done with memories."""
-        return Definition(NAME, _DESCRIPTION, _PARAMETERS)
+        example = {"kind": offer.kind.name} if offer.kind else {"content": {"$contains": "tea"}}
+        described = f"Only memories whose members are like this: {json.dumps(example)}."
+        properties = {**_PROPERTIES, "filter": {**_FILTER, "description": described}}
+        parameters = {"type": "object", "properties": properties, "required": ["query"]}
+        return Definition(NAME, _DESCRIPTION, parameters)
 
     async def call(self, bound: Bound, arguments: dict[str, Any]) -> Answer:
         """Return the memories that a query finds, the best first."""
@@ -139,30 +143,26 @@ _DESCRIPTION = """\
 Search your long-term memories for what may bear on the matter at hand. The answer is a list of \
 memories, the best first; the key of a memory is its id."""
 
-_PARAMETERS: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "query": {"type": "string", "description": "What a memory might say."},
-        "limit": {
-            "type": "integer",
-            "description": "At most this many memories.",
-            "minimum": 1,
-            "maximum": MAX_LIMIT,
-            "default": DEFAULT_LIMIT,
-        },
-        "offset": {
-            "type": "integer",
-            "description": "Leave out the first this many, to see more.",
-            "minimum": 0,
-            "maximum": MAX_OFFSET,
-            "default": 0,
-        },
-        "filter": {
-            "type": ["object", "null"],
-            "description": 'Only memories whose members have these values: {"kind": "episode"}.',
-            "additionalProperties": True,
-            "default": None,
-        },
+_PROPERTIES: Mapping[str, Any] = {
+    "query": {"type": "string", "description": "What a memory might say."},
+    "limit": {
+        "type": "integer",
+        "description": "At most this many memories.",
+        "minimum": 1,
+        "maximum": MAX_LIMIT,
+        "default": DEFAULT_LIMIT,
     },
-    "required": ["query"],
+    "offset": {
+        "type": "integer",
+        "description": "Leave out the first this many, to see more.",
+        "minimum": 0,
+        "maximum": MAX_OFFSET,
+        "default": 0,
+    },
+}
+
+_FILTER: Mapping[str, Any] = {
+    "type": ["object", "null"],
+    "additionalProperties": True,
+    "default": None,
 }

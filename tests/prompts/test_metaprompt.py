@@ -88,7 +88,7 @@ async def test_what_reads_like_a_remark_is_the_prompt_only_if_the_model_says_so_
         (["a"], "improved_prompt must be the text of the prompt, or null"),
         ("nul \x00", "improved_prompt contains U+0000, which cannot be stored; leave it out"),
         ("half \ud83d", "improved_prompt contains U+D83D, which cannot be stored; leave it out"),
-        ("a" * 200_001, "improved_prompt has 200,001 characters; a prompt has at most 200,000"),
+        ("a" * 200_001, "improved_prompt has 200,001 characters; use at most 200,000"),
         (
             f"<current_prompt>\n{BETTER}\n</current_prompt>",
             "improved_prompt contains the tag current_prompt, which is not a part of the prompt",

@@ -13,6 +13,7 @@ from app.prompts.evaluation.cases import Case, check_conversation
 from app.prompts.evaluation.filling import filled, variables_of
 from app.prompts.evaluation.gate import SAME, Evaluation, Gate, Outcome, Trial
 from app.prompts.evaluation.judging import Verdict, Winner, judge
+from app.prompts.optimizing.placeholders import problem
 from app.prompts.together import limited, together
 from app.providers.errors import BadRequestError, RateLimitedError
 from app.providers.llm.base import Completion, Message, Request
@@ -287,7 +288,7 @@ def test_a_conversation_that_no_model_could_answer_is_refused(
     assert caught.value.members["errors"][0]["field"] == field
 
 
-VALUES = {"name": "Ana {x}", "user.city": "Rome", "x": "1"}
+VALUES = {"name": "Ana {x}", "user.city": "Rome", "x": "1", "x[a b]": "2"}
 
 
 @pytest.mark.parametrize(
@@ -302,6 +303,8 @@ VALUES = {"name": "Ana {x}", "user.city": "Rome", "x": "1"}
         ("{{{x}}}", ["x"], "{1}"),
         ('{name}: {"a": {"b": {x}}}', ["name", "x"], 'Ana {x}: {"a": {"b": 1}}'),
         ('Write {"a": 1} or {}', [], 'Write {"a": 1} or {}'),
+        ("{x}: {}, {0[a]!r:>4} or {{}}", ["x"], "1: {}, {0[a]!r:>4} or {}"),
+        ("{user.city}: {x[a b]}", ["user.city", "x[a b]"], "Rome: 2"),
         ("a } b {", [], "a } b {"),
     ],
 )
@@ -309,13 +312,38 @@ def test_variables_are_filled_in_and_all_else_stays(
     text: str, names: list[str], result: str
 ) -> None:
     assert variables_of(text) == names
-    assert filled(text, VALUES) == result
+    assert filled(text, VALUES, like=text) == result
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "result"),
+    [
+        ("Be brief.", "Be brief, as in {price:.2f}.", "Be brief, as in {price:.2f}."),
+        ('{x}, write {"a": 1}', "{x}, write {{y!r}}", "1, write {{y!r}}"),
+        ("{{x}}, write {", "{{x}}, write {}", "1, write {}"),
+    ],
+)
+def test_a_new_text_is_read_by_the_program_that_reads_the_old_one(
+    old: str, new: str, result: str
+) -> None:
+    assert problem(old, new) is None
+    assert filled(new, VALUES, like=old) == result
+
+
+BRACES = st.lists(st.sampled_from(["{", "}", "a", "{a}", "{b!r}", "{a:.2f}", "{0}", " ", '"', ":"]))
+
+
+@given(BRACES.map("".join), BRACES.map("".join))
+def test_what_may_take_a_prompts_place_can_be_filled_in(old: str, new: str) -> None:
+    if problem(old, new) is None:
+        values = dict.fromkeys(variables_of(old), "v")
+        assert isinstance(filled(new, values, like=old), str)
 
 
 @given(st.text(alphabet='{}ab ":.!'))
 def test_every_text_can_be_filled_in(text: str) -> None:
     names = variables_of(text)
-    result = filled(text, dict.fromkeys(names, "v"))
+    result = filled(text, dict.fromkeys(names, "v"), like=text)
     assert isinstance(result, str)
     if not names:
         assert result == text

@@ -133,6 +133,17 @@ async def test_braces_that_are_only_braces_stay_as_the_model_wrote_them(
     assert tried["answers"]["old"]["text"] == 'Answer Ana as {"a": {"b": "{y}"}}.'
 
 
+async def test_braces_that_only_look_like_variables_can_be_tried(
+    optimizing: Optimizing, llm: LLMServer
+) -> None:
+    text = "Answer in one sentence, with prices such as {price:.2f}."
+    await optimizing.put("shop", "Answer.")
+    llm.respond = model(text, judge=likes("one sentence"))
+    found = await optimizing.result(prompt={"name": "shop"}, evaluation={"cases": [CASE]})
+    assert (found["text"], found["labels"]) == (text, ["candidate", "production"])
+    assert found["evaluation"]["cases"][0]["answers"]["new"]["text"] == text
+
+
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [

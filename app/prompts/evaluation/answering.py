@@ -1,10 +1,9 @@
-"""What a model answers to a case with a prompt as its system text."""
+"""What a model answers to a case."""
 
 from dataclasses import dataclass
 
 from app.managers.memories import Ask
 from app.prompts.evaluation.cases import Case
-from app.prompts.evaluation.filling import filled
 from app.providers.errors import BadRequestError
 from app.providers.llm.base import Completion, Request
 from app.schemas import UNSTORABLE
@@ -18,9 +17,9 @@ class Answer:
     problem: str | None = None
 
 
-async def answer(ask: Ask, prompt: str, case: Case) -> Answer:
+async def answer(ask: Ask, system: str, case: Case) -> Answer:
     """Return the answer; raises what `ask` raises, but for a request that is refused as such."""
-    request = Request(filled(prompt, case.variables), case.messages)
+    request = Request(system, case.messages)
     try:
         completion = await ask(request, "answer")
     except BadRequestError as error:

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from app.managers.memories import Ask
 from app.prompts.evaluation.answering import Answer, answer
 from app.prompts.evaluation.cases import Case
+from app.prompts.evaluation.filling import filled
 from app.prompts.evaluation.judging import Side, Verdict, judge
 from app.prompts.together import together
 
@@ -62,9 +63,8 @@ class Gate:
 
     async def try_case(self, old: str, new: str, case: Case) -> Trial:
         """Return how a case ends; raises what asking the models raises."""
-        before, after = await together(
-            answer(self.answers, old, case), answer(self.answers, new, case)
-        )
+        systems = [filled(text, case.variables, like=old) for text in (old, new)]
+        before, after = await together(*(answer(self.answers, text, case) for text in systems))
         answers: dict[Side, Answer] = {"old": before, "new": after}
         if before == after:
             return Trial(answers, (Verdict("old", "tie", SAME), Verdict("new", "tie", SAME)))

@@ -6,19 +6,29 @@ format string must remain one, or the program that formats it fails. All other b
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from string import Formatter
+from typing import NamedTuple, TypeAlias
 
 from app.prompts.optimizing.instructions import joined, section
 
-_Field = tuple[str, str, str | None]
+Field: TypeAlias = tuple[str, str, str | None]
+"""Of a format string: its name, how it is written (spec), and how it is converted."""
 
 _MAX_NAMED = 20
 
+
+class Mark(NamedTuple):
+    """A name in braces: where it begins and ends, and how many braces are on both of its sides."""
+
+    start: int
+    end: int
+    name: str
+    depth: int
+
+
 # {name}; {{name}} and {{ name }}, as in Mustache and Jinja; {{{name}}}.
-_VARIABLE = re.compile(
-    r"(?<!\{)(?:(\{+)([^\W\d][\w.-]*)(\}+)|(\{\{+)\s+([^\W\d][\w.-]*)\s+(\}\}+))"
-)
+_MARK = re.compile(r"(?<!\{)(?:(\{+)([^\W\d][\w.-]*)(\}+)|(\{\{+)\s+([^\W\d][\w.-]*)\s+(\}\}+))")
 
 # What a field of a format string looks like. Python's own parser reads the JSON {"a": 1} as a
 # field too, and the regular expression \d{3} as the fourth value.
@@ -27,6 +37,15 @@ _FIELD_SPEC = re.compile(
     r"(?:[^{}]?[<>=^])?[+-]?z?#?(?:\d+|\{\w*\})?[,_]?(?:\.(?:\d+|\{\w*\}))?[bcdeEfFgGnosxX%]?"
     r"|%[^{}]*"  # of a date
 )
+
+
+def marks_in(text: str) -> Iterator[Mark]:
+    """Yield the names in braces; braces that one side has more of than the other are text."""
+    for match in _MARK.finditer(text):
+        opening, name, closing = match.groups()[:3] if match[1] else match.groups()[3:]
+        depth = min(len(opening), len(closing))
+        start = match.start() + len(opening) - depth
+        yield Mark(start, match.end() - len(closing) + depth, name, depth)
 
 
 def problem(old: str, new: str) -> str | None:
@@ -39,14 +58,14 @@ def problem(old: str, new: str) -> str | None:
         return f"the new prompt lacks {_listed(missing)}, which a program fills in"
     if added := [name for name in after if name not in before]:
         return f"the new prompt has {_listed(added)}, which no program fills in"
-    fields = _fields(old)
+    fields = fields_of(old)
     return _format_problem(fields, new) if fields else None
 
 
 def rule(text: str) -> str:
     """Return what a model is told about the variables of a prompt before it changes it."""
-    fields = _fields(text) or []
-    names = list(dict.fromkeys([*_variables(text), *map(_written, fields)]))
+    fields = fields_of(text) or []
+    names = list(dict.fromkeys([*_variables(text), *map(written, fields)]))
     return joined(
         "# Variables in the prompt",
         section("placeholders", "some", placeholders=", ".join(names))
@@ -58,15 +77,11 @@ def rule(text: str) -> str:
 
 def _variables(text: str) -> list[str]:
     """Return the names in braces, each with as many as are on both of its sides."""
-    names: dict[str, None] = {}
-    for match in _VARIABLE.finditer(text):
-        opening, name, closing = match.groups()[:3] if match[1] else match.groups()[3:]
-        depth = min(len(opening), len(closing))
-        names["{" * depth + name + "}" * depth] = None
-    return list(names)
+    names = ("{" * mark.depth + mark.name + "}" * mark.depth for mark in marks_in(text))
+    return list(dict.fromkeys(names))
 
 
-def _fields(text: str) -> list[_Field] | None:
+def fields_of(text: str) -> list[Field] | None:
     """Return the fields of a format string, in order; None when the text is not one."""
     try:
         parts = list(Formatter().parse(text))
@@ -79,22 +94,22 @@ def _fields(text: str) -> list[_Field] | None:
     return fields if is_plausible else None
 
 
-def _can_be_formatted(field: _Field) -> bool:
+def _can_be_formatted(field: Field) -> bool:
     _, spec, conversion = field
     return conversion in {None, "r", "s", "a"} and _FIELD_SPEC.fullmatch(spec) is not None
 
 
-def _format_problem(before: list[_Field], new: str) -> str | None:
-    after = _fields(new)
+def _format_problem(before: list[Field], new: str) -> str | None:
+    after = fields_of(new)
     if after is None:
         return (
             "the prompt is a format string, and the new one is not: a brace that is only a brace "
             "must be doubled there"
         )
     if missing := [field for field in before if field not in after]:
-        return f"the new prompt lacks {_listed(map(_written, missing))}, which a program fills in"
+        return f"the new prompt lacks {_listed(map(written, missing))}, which a program fills in"
     if added := [field for field in after if field not in before]:
-        return f"the new prompt has {_listed(map(_written, added))}, which no program fills in"
+        return f"the new prompt has {_listed(map(written, added))}, which no program fills in"
     if list(filter(_by_position, before)) != list(filter(_by_position, after)):
         return (
             "fields without a name are filled in in order, so there must be as many, in that order"
@@ -102,12 +117,13 @@ def _format_problem(before: list[_Field], new: str) -> str | None:
     return None
 
 
-def _by_position(field: _Field) -> bool:
+def _by_position(field: Field) -> bool:
     name, spec, _ = field
     return not name or name[0] in ".[" or "{}" in spec
 
 
-def _written(field: _Field) -> str:
+def written(field: Field) -> str:
+    """Return a field as it stands in its format string."""
     name, spec, conversion = field
     return (
         "{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"

@@ -261,6 +261,21 @@ async def test_a_text_is_not_promoted_over_one_that_it_was_not_compared_with(
     )
 
 
+async def test_two_jobs_with_the_same_idea_both_tell_that_it_is_in_production(
+    optimizing: Optimizing,
+) -> None:
+    await optimizing.put("support", OLD)
+    ids = [
+        (await optimizing.submit(prompt=STORED, evaluation={"cases": [CASE]}))["id"]
+        for _ in range(2)
+    ]
+    for job_id in ids:
+        [found] = (await optimizing.done(job_id))["result"]["prompts"]
+        assert (found["version"], found["labels"]) == (2, ["candidate", "production"])
+        evaluation = found["evaluation"]
+        assert (evaluation["promoted"], evaluation["not_promoted"]) == (True, None)
+
+
 async def test_a_prompt_that_is_not_in_production_does_not_get_there(
     optimizing: Optimizing,
 ) -> None:

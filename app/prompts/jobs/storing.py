@@ -70,8 +70,11 @@ class PromptWriter:
             )
         except TooManyLabelsError as error:
             raise JobFailedError(error.code, error.detail) from error
-        objection = await self._objection(new)
-        if objection is None:
+        labels = await repository.find_labels(self._connection, ref)
+        in_production = labels.get(PRODUCTION)
+        if in_production == version:  # others had the same text, and promoted it
+            objection = None
+        elif (objection := self._objection(new, in_production)) is None:
             await self._prompts.promote(self._connection, self._access, name, version=version)
         row = await self._prompts.read(self._connection, self._access, name, version=version)
         return Stored(version, tuple(row["labels"]), objection)
@@ -86,7 +89,7 @@ class PromptWriter:
             return False
         return bool(row["text"] == prompt.text)
 
-    async def _objection(self, new: Improvement) -> str | None:
+    def _objection(self, new: Improvement, in_production: int | None) -> str | None:
         """Return why a stored text does not go into production, or None."""
         if new.evaluation is None:
             return "it was not evaluated"
@@ -94,13 +97,11 @@ class PromptWriter:
             return "the new text did not win by the margin"
         if not self._promote:
             return "the request says not to promote"
-        ref = Ref(self._access.root, new.prompt.name)
-        labels = await repository.find_labels(self._connection, ref)
-        if PRODUCTION not in labels:
+        if in_production is None:
             return "no version is in production, so there is none to replace"
-        if labels[PRODUCTION] != new.prompt.version:
+        if in_production != new.prompt.version:
             return (
-                f"version {labels[PRODUCTION]} is in production, and the new text was compared "
+                f"version {in_production} is in production, and the new text was compared "
                 f"with version {new.prompt.version}"
             )
         return None

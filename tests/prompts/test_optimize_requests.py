@@ -79,7 +79,12 @@ WRONG: list[tuple[JSON, str, str]] = [
         "evaluation.cases[0].messages[0].role",
         'is "robot"',
     ),
-    (evaluating({**NAMED, "expected": ""}), "evaluation.cases[0].expected", "at least 1 char"),
+    (evaluating({**NAMED, "expected": " "}), "evaluation.cases[0].expected", "is empty; say what"),
+    (
+        evaluating({**NAMED, "variables": {"name": "Ana", "\x00": ""}}),
+        "evaluation.cases[0].variables",
+        "a key with a NUL",
+    ),
     (evaluating(*[{**NAMED, "expected": LONG}] * 9), "evaluation.cases", "have 450,135"),
     (evaluating(NAMED, margin=1.5), "evaluation.margin", "less than or equal to 1"),
     (evaluating(NAMED, promote="no"), "evaluation.promote", "neither true nor false"),

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from app.managers.reading import by_json_type, storable_json
 from app.managers.schemas import (
@@ -20,7 +28,7 @@ from app.prompts.optimizing.config import (
     OptimizerConfig,
 )
 from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
-from app.schemas import CLEAN, Flag, Number, Real, Schema, storable
+from app.schemas import Flag, Number, Real, Schema, storable
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
 
@@ -29,10 +37,21 @@ MAX_TRAJECTORIES = 100
 MAX_CASES = 50
 MAX_REFLECTION_STEPS = 10
 
+
+def _says_something(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; say what a good answer does")
+    return text
+
+
 Expected = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_INSTRUCTIONS_CHARACTERS, json_schema_extra=CLEAN),
+    Field(
+        json_schema_extra={"minLength": 1, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"},
+        max_length=MAX_INSTRUCTIONS_CHARACTERS,
+    ),
     AfterValidator(storable),
+    AfterValidator(_says_something),
 ]
 Position = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
 Steps = Annotated[int, Field(le=MAX_REFLECTION_STEPS), Number]
@@ -179,6 +198,11 @@ class EvaluationCase(Schema):
     prompt: PromptName | None = Field(
         None, description="The prompt that the case is about; absent: every prompt."
     )
+
+    @field_validator("variables")
+    @classmethod
+    def _can_be_stored(cls, variables: dict[str, str] | None) -> dict[str, str] | None:
+        return variables if variables is None else storable_json(variables)
 
 
 class EvaluationRequest(Schema):

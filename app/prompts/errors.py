@@ -39,7 +39,7 @@ class PromptLabelNotFoundError(NotFoundError):
         labels = ", ".join(f"{known_label} (version {known[known_label]})" for known_label in known)
         super().__init__(
             f'The prompt "{name}" has no label "{label}"; it has {labels or "none"}. '
-            "POST /v1/prompts/{name}/promote sets one."
+            "Name another label or a version; POST /v1/prompts/{name}/promote sets labels."
         )
 
 

@@ -39,6 +39,11 @@ PromptName = Annotated[
     Field(json_schema_extra={"pattern": PROMPT_NAME}, examples=["support"]),
     matching(PROMPT_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-"'),
 ]
+Cursor = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": PROMPT_NAME}),
+    matching(PROMPT_NAME, "a next_cursor; send the one of the page before, or none"),
+]
 PromptText = Annotated[
     str,
     Field(
@@ -140,9 +145,7 @@ class ListPrompts(Schema):
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = Field(
         None, description="At most this many; absent: 100."
     )
-    cursor: Annotated[str, Field(pattern=PROMPT_NAME)] | None = Field(
-        None, description="next_cursor of the page before."
-    )
+    cursor: Cursor | None = Field(None, description="next_cursor of the page before.")
 
 
 class ListVersions(Schema):

@@ -16,6 +16,7 @@ from app.prompts.errors import (
     NothingToRollBackError,
     PromptLabelNotFoundError,
     PromptPreconditionError,
+    PromptVersionNotFoundError,
 )
 from app.prompts.repository import Change, Ref, Version
 from app.prompts.schemas import (
@@ -223,7 +224,10 @@ class PromptService:
     ) -> Record:
         if not version_or_label.isdecimal():
             return await self.read(connection, access, name, label=version_or_label)
-        number = min(int(version_or_label), MAX_VERSION)
+        number = int(version_or_label)
+        if number > MAX_VERSION:  # more than the database can look for
+            newest = await self.read(connection, access, name)
+            raise PromptVersionNotFoundError(name, number, newest["version"])
         return await self.read(connection, access, name, version=number)
 
     def _admin(self, access: Access, name: str) -> tuple[Ref, Change]:

@@ -102,5 +102,5 @@ async def test_a_model_that_does_not_choose_fails_the_job(reply: Completion) -> 
 async def test_a_choice_of_the_wrong_form_goes_back() -> None:
     wrong = calls(("choose", {"reasoning": "", "which": "greet"}))
     assert (await choose(ScriptedModel(wrong, choosing("greet")), PROMPTS, [TALK]))[0] == ["greet"]
-    with pytest.raises(JobFailedError, match="which must be a list of names"):
+    with pytest.raises(JobFailedError, match="`which` must be a list of names"):
         await choose(ScriptedModel(wrong, wrong, wrong), PROMPTS, [TALK])

@@ -209,7 +209,7 @@ async def test_a_deleted_prompt_is_gone_with_everything(client: httpx2.AsyncClie
         (
             {"label": "beta"},
             "prompt_label_not_found",
-            'no label "beta"; it has candidate (version 2), production (version 1).',
+            'no label "beta"; it has candidate (version 2), production (version 1). Name another',
         ),
     ],
 )
@@ -561,7 +561,8 @@ async def test_wrong_parameters_are_named(
 async def test_any_number_in_a_diff_is_a_versions(client: httpx2.AsyncClient, number: str) -> None:
     await put(client, "a")
     response = await client.get(f"{URL}/p/diff", params={"from": number})
-    problem_of(response, 404, "prompt_version_not_found")
+    detail = problem_of(response, 404, "prompt_version_not_found")
+    assert detail == f'The prompt "p" has no version {number}; it has only version 1.'
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ from app.prompts.jobs.schemas import (
     OptimizePrompt,
     PromptToOptimize,
 )
-from app.prompts.jobs.trajectories import MAX_CHARACTERS, read_trajectories
+from app.prompts.jobs.trajectories import read_trajectories
 from app.prompts.optimizing.base import Kind
 from app.prompts.optimizing.config import OptimizerConfig
+from app.prompts.optimizing.showing import MAX_CHARACTERS
 from app.prompts.repository import Ref
 from app.prompts.schemas import PRODUCTION
 from app.prompts.service import PromptService

@@ -9,11 +9,9 @@ from app.managers.messages import to_turns
 from app.managers.proposals.conversation import shown_text
 from app.prompts.jobs.plans import PlannedTrajectory
 from app.prompts.optimizing.base import Feedback, Trajectory
+from app.prompts.optimizing.showing import MAX_CHARACTERS
 from app.threads import repository
 from app.threads.errors import ThreadNotFoundError
-
-MAX_CHARACTERS = 400_000
-"""Of all conversations of one job and what was thought of them: some 100,000 tokens."""
 
 
 async def read_trajectories(
@@ -44,7 +42,8 @@ async def _read(
     except (ThreadNotFoundError, InvalidRequestError) as error:
         raise error.within(place) from None
     if not any(turn.text.strip() for turn in turns):
-        raise InvalidRequestError(f"{place} has no messages that say anything.", field=place)
+        problem = "has no messages that say anything; send others, or leave it out"
+        raise InvalidRequestError(f"{place} {problem}.", field=place)
     return Trajectory(turns, planned.as_feedback())
 
 

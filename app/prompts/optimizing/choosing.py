@@ -61,7 +61,7 @@ class _Chooser:
     def read(self, arguments: dict[str, Any]) -> tuple[list[str], str]:
         which, why = arguments.get("which"), explanation(arguments, "reasoning")
         if not isinstance(which, list):
-            raise BadAnswerError("which must be a list of names")
+            raise BadAnswerError("`which` must be a list of names")
         unknown = [json.dumps(name)[:_MAX_QUOTED] for name in which if name not in self._names]
         if unknown and not self._sent_back:
             self._sent_back = True

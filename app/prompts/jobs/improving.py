@@ -14,7 +14,6 @@ from app.prompts.optimizing.answers import nothing_to_learn_from
 from app.prompts.optimizing.base import Optimizer, Trajectory
 from app.prompts.optimizing.choosing import choose
 from app.prompts.optimizing.registry import optimizer
-from app.prompts.schemas import check_text
 from app.prompts.together import limited, together
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMs
@@ -60,27 +59,22 @@ class Improver:
         chosen, why = await choose(ask, [p.as_prompt() for p in prompts], trajectories)
         await self._run.report("chosen", prompts=chosen, of=len(prompts))
         improve = optimizer(self._plan.kind, self._plan.config, ask)
-        return await together(
-            *(
-                self._improved(improve, prompt, trajectories)
-                if prompt.name in chosen
-                else _not_chosen(prompt, why)
-                for prompt in prompts
-            )
+        improved = await together(
+            *(self._improved(improve, p, trajectories) for p in prompts if p.name in chosen)
         )
+        by_name = {one.prompt.name: one for one in improved}
+        return [by_name.get(p.name) or _unchanged(p, "not_chosen", why) for p in prompts]
 
     async def _improved(
         self, improve: Optimizer, prompt: PlannedPrompt, trajectories: Sequence[Trajectory]
     ) -> Improvement:
         optimized = await improve.optimize(prompt.as_prompt(), trajectories)
-        new = _checked(
-            Improvement(
-                prompt=prompt,
-                outcome=optimized.outcome,
-                text=prompt.text if optimized.text is None else optimized.text,
-                analysis=optimized.analysis,
-                reason=optimized.reason,
-            )
+        new = Improvement(
+            prompt=prompt,
+            outcome=optimized.outcome,
+            text=prompt.text if optimized.text is None else optimized.text,
+            analysis=optimized.analysis,
+            reason=optimized.reason,
         )
         await self._run.report("improved", prompt=prompt.name, outcome=new.outcome)
         if new.outcome != "improved":
@@ -112,21 +106,5 @@ class Improver:
         return limited(ask, self._turns)
 
 
-async def _not_chosen(prompt: PlannedPrompt, why: str) -> Improvement:
-    return _unchanged(prompt, "not_chosen", why)
-
-
 def _unchanged(prompt: PlannedPrompt, outcome: Outcome, reason: str | None) -> Improvement:
     return Improvement(prompt, outcome, prompt.text, reason=reason)
-
-
-def _checked(new: Improvement) -> Improvement:
-    """Return what came of a prompt, rejected where no prompt can have the text."""
-    if new.outcome != "improved":
-        return new
-    try:
-        check_text(new.text)
-    except ValueError as error:
-        reason = f"the model's text {error}"
-        return replace(new, outcome="rejected", text=new.prompt.text, reason=reason)
-    return new

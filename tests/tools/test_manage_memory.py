@@ -97,7 +97,7 @@ async def test_what_the_model_adds_is_not_looked_at(agent: Agent) -> None:
         ({"content": TEA, "action": ["create"]}, 'action is ["create"]'),
         ({"content": TEA, "action": "update"}, "to update a memory, send its id"),
         ({"content": TEA, "action": "update", "id": 3}, "id is 3; send the key that"),
-        ({"content": TEA, "action": "update", "id": "x"}, 'there is no memory "x" here'),
+        ({"content": TEA, "action": "update", "id": "x"}, 'no memory "x" in the namespace ["memo'),
         ({"action": "delete"}, "to delete a memory, send its id"),
         ({"action": "delete", "id": "x"}, "Use search_memory to find the one you mean"),
         ({"action": "delete", "id": "x" * 3000}, "there is no memory"),
@@ -224,6 +224,17 @@ async def test_of_a_single_kind_there_may_be_another_document_when_one_has_expir
     clock.advance(timedelta(minutes=2))
     await agent.creates({"name": "Bob"}, kind="profile")
     assert (await store.get(HOME, "profile"))["value"]["content"] == {"name": "Bob"}
+
+
+async def test_what_is_below_the_namespace_is_found_but_only_read(
+    agent: Agent, store: Store
+) -> None:
+    await store.put([*HOME, "work"], "m", {"content": TEA})
+    assert [item["key"] for item in await agent.finds("tea")] == ["m"]
+    for change in ({"content": "Tea.", "action": "update"}, {"action": "delete"}):
+        told = await agent.errs({**change, "id": "m"})
+        assert 'in the namespace ["memories", "alice"], and those of other' in told
+    assert (await store.get([*HOME, "work"], "m"))["version"] == 1
 
 
 async def test_memories_of_a_kind_fit_its_schema(agent: Agent, store: Store) -> None:

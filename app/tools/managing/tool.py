@@ -102,7 +102,7 @@ class ManageMemory:
         namespace, key = address
         row = (await self._rows(bound.access, namespace, [key])).get(key)
         if row is None:
-            raise _unknown(key)
+            raise _unknown(bound.namespace, key)
         value = next_value(key, json.loads(row["value"]), bound.kind, content)
         body = _body(bound, key, value, row)
         try:
@@ -115,7 +115,7 @@ class ManageMemory:
         try:
             await self._items.apply(bound.access, [Delete(address, Precondition(if_match="*"))])
         except PreconditionFailedError as error:
-            raise _unknown(key) from error
+            raise _unknown(bound.namespace, key) from error
 
     async def _check_only(self, bound: Bound, kind: Kind) -> None:
         """Raise ToolError where a kind of one document has it already."""
@@ -180,11 +180,11 @@ def _id(arguments: dict[str, Any]) -> str | None:
     return id_
 
 
-def _unknown(key: str) -> ToolError:
-    shown = json.dumps(key)[:100]
+def _unknown(namespace: list[str], key: str) -> ToolError:
     return ToolError(
-        f"Nothing was done: there is no memory {shown} here. Use search_memory to find the one "
-        "you mean, and send its key as id."
+        f"Nothing was done: there is no memory {json.dumps(key)[:100]} in the namespace "
+        f"{json.dumps(namespace, ensure_ascii=False)}, and those of other namespaces can only be "
+        "read. Use search_memory to find the one you mean, and send its key as id."
     )
 
 

@@ -83,7 +83,7 @@ def test_every_answer_is_as_documented_and_no_job_meets_a_mistake_of_ours(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
-    assert "Tested: 36" in done.stdout
+    assert "Tested: 49" in done.stdout
     with urlopen(f"{server.url}/v1/jobs?state=failed&limit=200") as answer:  # noqa: S310
         errors = [job["error"] for job in json.load(answer)["jobs"]]
     assert [error for error in errors if error["code"] == "internal_error"] == []

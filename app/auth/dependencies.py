@@ -6,7 +6,8 @@ from fastapi import Depends, Request
 from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 
-from app.auth.access import Access
+from app.auth.access import OPEN, Access
+from app.auth.local import check_local
 from app.auth.service import Authenticator
 
 _BEARER = "bearer "
@@ -23,9 +24,12 @@ class KeyInHeader(SecurityBase):
         self.scheme_name = "ApiKey"
 
     async def __call__(self, request: Request) -> Access:
-        """Return what the caller may see and do; raises UnauthenticatedError."""
+        """Return what the caller may see and do; raises UnauthenticatedError, NotLocalError."""
         authenticator: Authenticator = request.state.authenticator
-        return await authenticator.authenticate(_key(request))
+        access = await authenticator.authenticate(_key(request))
+        if access is OPEN:
+            check_local(request.headers)
+        return access
 
 
 def _key(request: Request) -> str | None:

@@ -32,3 +32,18 @@ class ForbiddenError(AppError):
             f"The key {actor} has no grant to {verb} in {where}. "
             "Use a key with that grant, or narrow the request to a namespace it covers."
         )
+
+
+class NotLocalError(AppError):
+    """A server without keys is called by another name than this machine's, or by a foreign page."""
+
+    status = 403
+    code = "not_local"
+    title = "Not from this machine"
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(
+            f"Without API keys, this server answers only {limit}: any page that a browser on this "
+            "machine shows could use its memories. Use http://localhost, or create a key with "
+            "`memoryd keys create NAME`."
+        )

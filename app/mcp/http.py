@@ -6,29 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.auth.access import OPEN, Verb
+from app.auth.access import Verb
 from app.auth.dependencies import get_access
 from app.auth.errors import ForbiddenError
 from app.errors import InvalidRequestError
 from app.mcp.caller import Caller, Context
-from app.mcp.errors import ForeignHostError, ForeignOriginError
 from app.mcp.server import create_server
 from app.namespaces import InvalidNamespaceError, parse_labels
-
-_HERE = [f"{name}{port}" for name in ("localhost", "127.0.0.1", "[::1]") for port in ("", ":*")]
-
-_loopback_only = TransportSecurityMiddleware(
-    TransportSecuritySettings(
-        allowed_hosts=_HERE,
-        allowed_origins=[f"{scheme}://{host}" for scheme in ("http", "https") for host in _HERE],
-    )
-)
 
 
 @asynccontextmanager
@@ -67,8 +56,6 @@ class McpEndpoint:
         """Serve one request."""
         request = Request(scope, receive)
         access = await get_access(request)
-        if access is OPEN:
-            await _check_called_from_here(request)
         caller = Caller(request.state.resources, access, _namespace(request))
         if not caller.confined.grants:
             raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))
@@ -99,20 +86,6 @@ async def _whole(request: Request, receive: Receive) -> Receive:
         return next(messages, None) or await receive()
 
     return replay
-
-
-async def _check_called_from_here(request: Request) -> None:
-    """Raise ForeignHostError or ForeignOriginError for a request that a browser was led to make.
-
-    A page that gives its own name the address 127.0.0.1 may call whatever listens there (DNS
-    rebinding). It has no API key: only a server without any needs this.
-    """
-    refusal = await _loopback_only.validate_request(request)
-    if refusal is None:
-        return
-    if refusal.status_code == ForeignHostError.status:
-        raise ForeignHostError(request.headers.get("host", ""))
-    raise ForeignOriginError(request.headers.get("origin", ""))
 
 
 def _namespace(request: Request) -> tuple[str, ...]:

@@ -75,38 +75,6 @@ async def test_a_body_may_be_as_large_as_elsewhere_and_no_larger(
         assert_problem(await post(client, json=too_large), 413, "body_too_large")
 
 
-class TestWithoutKeys:
-    """Anybody's browser on this machine could be led here: only its own names are answered."""
-
-    @pytest.mark.parametrize(
-        "url", ["http://localhost:8080/mcp", "http://127.0.0.1/mcp", "http://[::1]:80/mcp"]
-    )
-    async def test_answers_at_this_machines_names(
-        self, client: httpx2.AsyncClient, url: str
-    ) -> None:
-        assert (await post(client, url)).status_code == 200
-
-    @pytest.mark.parametrize(
-        "host", ["evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1", ""]
-    )
-    async def test_answers_at_no_other_name(self, client: httpx2.AsyncClient, host: str) -> None:
-        response = await post(client, headers={"host": host})
-        assert "keys create" in assert_problem(response, 421, "foreign_host")
-
-    @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost.evil.de"])
-    async def test_answers_no_page_of_another_site(
-        self, client: httpx2.AsyncClient, origin: str
-    ) -> None:
-        response = await post(client, headers={"origin": origin})
-        assert "keys create" in assert_problem(response, 403, "foreign_origin")
-
-    @pytest.mark.parametrize("origin", ["http://localhost:5173", "https://127.0.0.1"])
-    async def test_answers_pages_of_this_machine(
-        self, client: httpx2.AsyncClient, origin: str
-    ) -> None:
-        assert (await post(client, headers={"origin": origin})).status_code == 200
-
-
 class TestWithKeys:
     async def test_there_is_nothing_without_one(
         self, client: httpx2.AsyncClient, keys: KeyService

@@ -3,18 +3,20 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
+from app.config import Settings
+from app.main import create_app
+from app.providers.embeddings.fake import FakeEmbedder
 from tests.prompts.optimizing import CASE, TALK, URL, likes, model
+from tests.support.app import running
 from tests.support.databases import Cluster
 from tests.support.jobs import until
 from tests.support.llm_server import LLMServer, llm_server
-from tests.support.server import serving
 from tests.threads.processes import Worker, environment_of, worker_process
 
 pytestmark = pytest.mark.slow
@@ -22,37 +24,41 @@ pytestmark = pytest.mark.slow
 JSON = dict[str, Any]
 
 NEW = "Answer in one sentence."
-KILLS = 4
+KILLS = 2
 STEPS = {"improve": 3, "answer": 5, "judge": 7}
 """How many calls were made when a model is at it: three that improve, two answers, two verdicts."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def llm() -> AsyncIterator[LLMServer]:
     async with llm_server() as started:
-        started.respond = model(NEW, judge=likes("one sentence"), delay=0.3)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def database_url(cluster: Cluster) -> Iterator[str]:
+    with cluster.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def worker(
+    database_url: str, llm: LLMServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
+    """The process that is killed, and at once another one."""
+    log = tmp_path_factory.mktemp("worker") / "log"
+    with worker_process(environment_of(database_url, llm), log) as started:
         yield started
 
 
 @pytest.fixture
-def environment(cluster: Cluster, llm: LLMServer) -> Iterator[dict[str, str]]:
-    with cluster.database() as url:
-        yield environment_of(url, llm)
-
-
-@pytest.fixture
-async def client(environment: dict[str, str], tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server process without a worker."""
-    async with AsyncExitStack() as stack:
-        server = stack.enter_context(serving(tmp_path / "server.log", environment=environment))
-        yield await stack.enter_async_context(httpx2.AsyncClient(base_url=server.url, timeout=30))
-
-
-@pytest.fixture
-def worker(
-    environment: dict[str, str], client: httpx2.AsyncClient, tmp_path: Path
-) -> Iterator[Worker]:
-    with worker_process(environment, tmp_path / "worker.log") as started:
+async def client(database_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an application without a worker."""
+    settings = Settings(  # the same attempts as the workers', or a lost job waits for an hour
+        database_url=database_url, llm="anthropic:scripted", job_attempts=50
+    )
+    with_key = settings.model_copy(update={"anthropic_api_key": SecretStr("test")})
+    async with running(create_app(with_key, embedder=FakeEmbedder())) as started:
         yield started
 
 
@@ -107,12 +113,14 @@ async def assert_improved_once(client: httpx2.AsyncClient, name: str, job: JSON)
 async def test_a_worker_killed_while_a_model_answers_leads_to_one_retry_and_one_version(
     client: httpx2.AsyncClient, worker: Worker, llm: LLMServer, calls: int
 ) -> None:
-    job_id = await submit(client, "support")
+    llm.requests.clear()
+    llm.respond = model(NEW, judge=likes("one sentence"), delay=0.3)
+    job_id = await submit(client, f"killed-at-{calls}")
     await until(lambda: asyncio.sleep(0, len(llm.requests) >= calls), 60)
     assert llm.in_flight
     worker.kill_and_start_again()
     job = await done(client, job_id)
-    await assert_improved_once(client, "support", job)
+    await assert_improved_once(client, f"killed-at-{calls}", job)
     assert job["attempt"] == 2
     assert len(llm.requests) == calls + 7
 

@@ -304,6 +304,7 @@ VALUES = {"name": "Ana {x}", "user.city": "Rome", "x": "1", "x[a b]": "2"}
         ('{name}: {"a": {"b": {x}}}', ["name", "x"], 'Ana {x}: {"a": {"b": 1}}'),
         ('Write {"a": 1} or {}', [], 'Write {"a": 1} or {}'),
         ("{x}: {}, {0[a]!r:>4} or {{}}", ["x"], "1: {}, {0[a]!r:>4} or {}"),
+        ("Return {:} or {{}}", [], "Return {:} or {{}}"),
         ("{user.city}: {x[a b]}", ["user.city", "x[a b]"], "Rome: 2"),
         ("a } b {", [], "a } b {"),
     ],

@@ -26,12 +26,18 @@ def filled(text: str, variables: Mapping[str, str], *, like: str) -> str:
 
 def _parts(text: str, like: str) -> Iterator[tuple[str, str | None]]:
     """Return the prompt's own texts, each with the name of the variable that follows."""
-    return _formatted(text) if fields_of(like) else _marked(text)
+    has_names = any(_is_name(name) for name, _, _ in fields_of(like) or ())
+    return _formatted(text) if has_names else _marked(text)
+
+
+def _is_name(field: str) -> bool:
+    """Tell a field with a name from one that is counted, `{}` or `{0}`."""
+    return field[:1].isidentifier()
 
 
 def _formatted(text: str) -> Iterator[tuple[str, str | None]]:
     for said, name, spec, conversion in Formatter().parse(text):
-        if name is None or name[:1].isidentifier():
+        if name is None or _is_name(name):
             yield said, name
         else:
             yield said + written((name, spec or "", conversion)), None

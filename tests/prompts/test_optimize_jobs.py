@@ -56,7 +56,7 @@ async def test_a_prompt_of_the_request_is_improved_and_nothing_is_stored(
     assert await events_of(optimizing.resources.database, job["id"]) == [
         *("queued", "running", "chosen"),
         *(["answered"] * 3),
-        *("improved", "succeeded"),
+        *("optimized", "succeeded"),
     ]
 
 

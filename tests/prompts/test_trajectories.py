@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from app.prompts.jobs.plans import PlannedTrajectory
 from app.prompts.jobs.schemas import GivenFeedback, GivenTrajectory, OptimizePrompt
-from app.prompts.jobs.trajectories import MAX_CHARACTERS
 from app.prompts.optimizing.base import Feedback
+from app.prompts.optimizing.showing import MAX_CHARACTERS
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, model
 from tests.support.llm_server import LLMServer
 from tests.threads.talking import Threads

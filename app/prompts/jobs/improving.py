@@ -10,7 +10,7 @@ from app.managers.memories import Ask
 from app.prompts.diff import unified_diff
 from app.prompts.evaluation.gate import Evaluation, Gate
 from app.prompts.jobs.plans import OptimizePlan, PlannedEvaluation, PlannedPrompt
-from app.prompts.optimizing.answers import nothing_to_learn_from
+from app.prompts.optimizing.answers import NO_CONVERSATIONS
 from app.prompts.optimizing.base import Optimizer, Trajectory
 from app.prompts.optimizing.choosing import choose
 from app.prompts.optimizing.registry import optimizer
@@ -53,8 +53,7 @@ class Improver:
         """Return what came of each prompt; raises what asking the models raises."""
         prompts = self._plan.prompts
         if not trajectories:
-            reason = nothing_to_learn_from().reason
-            return [_unchanged(prompt, "not_warranted", reason) for prompt in prompts]
+            return [_unchanged(prompt, "not_warranted", NO_CONVERSATIONS) for prompt in prompts]
         ask = self._ask(self._plan.model)
         chosen, why = await choose(ask, [p.as_prompt() for p in prompts], trajectories)
         await self._run.report("chosen", prompts=chosen, of=len(prompts))
@@ -76,7 +75,7 @@ class Improver:
             analysis=optimized.analysis,
             reason=optimized.reason,
         )
-        await self._run.report("improved", prompt=prompt.name, outcome=new.outcome)
+        await self._run.report("optimized", prompt=prompt.name, outcome=new.outcome)
         if new.outcome != "improved":
             return new
         evaluation = self._plan.evaluation
@@ -106,5 +105,5 @@ class Improver:
         return limited(ask, self._turns)
 
 
-def _unchanged(prompt: PlannedPrompt, outcome: Outcome, reason: str | None) -> Improvement:
+def _unchanged(prompt: PlannedPrompt, outcome: Outcome, reason: str) -> Improvement:
     return Improvement(prompt, outcome, prompt.text, reason=reason)

@@ -10,6 +10,8 @@ from app.prompts.optimizing.showing import tag_of
 from app.prompts.schemas import MAX_ANALYSIS_CHARACTERS, check_text
 from app.schemas import UNSTORABLE
 
+NO_CONVERSATIONS = "there are no conversations to learn from"
+
 # What models write that have been asked for a text and have none.
 _NONE = re.compile(
     r"\s*(?:|null|none|n/a|unchanged|no (?:recommendations?|changes?)(?: (?:are|is))?"
@@ -93,7 +95,7 @@ def outcome(prompt: Prompt, text: str | None, analysis: str) -> Optimized:
 
 def nothing_to_learn_from() -> Optimized:
     """Return what comes of a prompt when there are no conversations."""
-    return Optimized("not_warranted", None, "", "there are no conversations to learn from")
+    return Optimized("not_warranted", None, "", NO_CONVERSATIONS)
 
 
 def rejected(reason: str, analysis: str = "") -> Optimized:

@@ -7,7 +7,7 @@ from typing import Any
 from app.jobs.run import JobFailedError
 from app.managers.memories import Ask
 from app.managers.proposals.dialogue import Dialogue
-from app.prompts.optimizing.answers import explanation
+from app.prompts.optimizing.answers import NO_CONVERSATIONS, explanation
 from app.prompts.optimizing.asking import (
     Asking,
     BadAnswerError,
@@ -33,7 +33,7 @@ async def choose(
     the model does not choose, and what `ask` raises.
     """
     if not trajectories:
-        return [], "there are no conversations to learn from"
+        return [], NO_CONVERSATIONS
     if len(prompts) == 1 and not prompts[0].when_to_update:
         return [prompts[0].name], "it is the only prompt"
     dialogue = Dialogue(ask, joined(*map(filled, ("choose", "material", "evidence"))))

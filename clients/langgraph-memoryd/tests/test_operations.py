@@ -14,16 +14,9 @@ from langgraph.store.base import (
     PutOp,
     SearchOp,
 )
-from langgraph_memoryd.batches import Batch
-from langgraph_memoryd.operations import (
-    MAX_BYTES,
-    MAX_OPERATIONS,
-    Choices,
-    Mode,
-    Operation,
-    encode,
-    parts,
-)
+from langgraph_memoryd import MemorydStore
+from langgraph_memoryd.batches import MAX_BYTES, MAX_OPERATIONS, Batch, parts
+from langgraph_memoryd.operations import Choices, Mode, Operation, encode
 
 OPEN = Choices(None, None)
 BYTES = memoryview(bytes(MAX_BYTES))
@@ -149,6 +142,22 @@ def test_what_json_cannot_carry_is_a_value_error(value: dict[str, Any]) -> None:
 def test_a_namespace_that_is_a_string_is_refused() -> None:
     with pytest.raises(InvalidNamespaceError, match="'users' is a string; give a tuple"):
         encode(GetOp("users", "k"), OPEN)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [[("n", 1)], "text", 5])
+def test_a_value_that_is_no_dict_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="a value is a dict, and this a"):
+        encode(PutOp(("a",), "k", value), OPEN)
+
+
+def test_what_is_no_operation_is_refused() -> None:
+    with pytest.raises(TypeError, match="'get' is not an operation"):
+        encode("get", OPEN)  # type: ignore[arg-type]
+
+
+def test_a_prefix_that_is_a_string_is_refused() -> None:
+    with pytest.raises(InvalidNamespaceError, match="'users' is a string"):
+        MemorydStore().list_namespaces(prefix="users")  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(1, 2 * MAX_BYTES // 3), max_size=20))

@@ -4,13 +4,14 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from langgraph.store.base import GetOp, PutOp
 from langgraph_memoryd import InvalidInputError, InvalidLabelsError, MemorydError, MemorydStore
-from langgraph_memoryd.operations import MAX_OPERATIONS
+from langgraph_memoryd.batches import MAX_OPERATIONS
 
 from tests.support.server import free_port
 
@@ -41,7 +42,8 @@ class Scripted:
         while head := await self._head(reader):
             length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
             request = json.loads(await reader.readexactly(length))
-            self.received.append(request | {"head": head})
+            connection = writer.get_extra_info("peername")
+            self.received.append(request | {"head": head, "connection": connection})
             await self.held.wait()
             reply = self.script.popleft() if self.script else None
             if reply == "hang up":
@@ -86,12 +88,14 @@ async def store(scripted: Scripted) -> AsyncIterator[MemorydStore]:
 A = ("a",)
 
 
-async def test_operations_of_one_tick_travel_together(
+async def test_the_reads_of_one_tick_travel_together_and_so_do_the_writes(
     store: MemorydStore, scripted: Scripted
 ) -> None:
-    await asyncio.gather(store.aget(A, "1"), store.aput(A, "2", {}), store.adelete(A, "3"))
-    assert scripted.operations() == [["get 1", "put 2", "delete 3"]]
-    assert scripted.received[0]["atomic"] is False
+    await asyncio.gather(
+        *(store.aget(A, "1"), store.aput(A, "2", {}), store.adelete(A, "3"), store.aget(A, "4"))
+    )
+    assert sorted(scripted.operations()) == [["get 1", "get 4"], ["put 2", "delete 3"]]
+    assert [request["atomic"] for request in scripted.received] == [False, False]
     assert "x-api-key: mk_1" in scripted.received[0]["head"]
 
 
@@ -172,6 +176,19 @@ async def test_writes_wait_for_earlier_ones_and_reads_do_not(
     assert scripted.operations() == [["put 1"], ["get 4"], ["put 2", "put 3"]]
 
 
+async def test_no_more_connections_are_open_than_a_server_bears(
+    store: MemorydStore, scripted: Scripted
+) -> None:
+    scripted.held.clear()
+    batch = [GetOp(A, "1"), GetOp(A, "2")]
+    asking = [asyncio.create_task(store.abatch(batch)) for _ in range(120)]
+    await until(lambda: len(scripted.received) == 100)
+    await asyncio.sleep(0.05)
+    assert len(scripted.received) == 100
+    scripted.held.set()
+    assert await asyncio.gather(*asking) == [[None, None]] * 120
+
+
 async def test_a_task_cancelled_in_time_asks_nothing(
     store: MemorydStore, scripted: Scripted
 ) -> None:
@@ -191,6 +208,84 @@ async def test_closing_waits_for_what_is_under_way(scripted: Scripted) -> None:
         await asyncio.sleep(0)
     assert scripted.operations() == [["put 1"]]
     await writing
+
+
+async def test_closing_waits_for_batches_too(scripted: Scripted) -> None:
+    scripted.held.clear()
+    async with MemorydStore(scripted.url) as store:
+        batch = asyncio.create_task(store.abatch([PutOp(A, "1", {}), GetOp(A, "2")]))
+        await until(lambda: scripted.received)
+        asyncio.get_running_loop().call_later(0.05, scripted.held.set)
+    assert batch.done()
+    assert await batch == [None, None]
+
+
+async def test_who_gives_up_closing_leaves_what_is_under_way_alone(scripted: Scripted) -> None:
+    store = MemorydStore(scripted.url)
+    scripted.held.clear()
+    writing = asyncio.create_task(store.aput(A, "1", {}))
+    await until(lambda: scripted.received)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(store.aclose(), 0.01)
+    scripted.held.set()
+    async with asyncio.timeout(5):
+        await writing
+        await store.aclose()
+
+
+async def test_sending_that_is_cancelled_cancels_those_who_wait(
+    store: MemorydStore, scripted: Scripted
+) -> None:
+    scripted.held.clear()
+    others = asyncio.all_tasks()
+    writing = asyncio.create_task(store.aput(A, "1", {}))
+    await until(lambda: scripted.received)
+    for task in asyncio.all_tasks() - others - {writing}:
+        if "Outbox" in repr(task):
+            task.cancel()
+    await asyncio.wait([writing], timeout=5)
+    assert writing.cancelled()
+    scripted.held.set()
+
+
+async def test_a_closed_store_says_so(scripted: Scripted) -> None:
+    async with MemorydStore(scripted.url) as one:
+        await one.aget(A, "k")
+    with MemorydStore(scripted.url) as other:
+        await asyncio.to_thread(other.get, A, "k")
+    scripted.received.clear()
+    for store in (one, other):
+        with pytest.raises(RuntimeError, match="The store is closed"):
+            await store.aget(A, "k")
+        with pytest.raises(RuntimeError, match="The store is closed"):
+            store.get(A, "k")
+        await store.aclose()
+    assert scripted.received == []
+
+
+async def test_blocking_calls_do_not_wait_for_a_loop_that_has_stopped(scripted: Scripted) -> None:
+    store = MemorydStore(scripted.url)
+    await asyncio.to_thread(asyncio.run, store.__aenter__())
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(store.get, A, "k") is None
+    await store.aclose()
+
+
+async def test_a_forked_process_has_connections_of_its_own(
+    store: MemorydStore, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(store.get, A, "1")
+    with closing(store._connection._client):  # noqa: SLF001  # the parent's
+        monkeypatch.setattr("langgraph_memoryd.connections.getpid", lambda: -1)
+        for key in ("2", "3"):
+            await asyncio.to_thread(store.get, A, key)
+    parents, *childs = [request["connection"] for request in scripted.received]
+    assert childs[0] == childs[1] != parents
+
+
+def test_an_address_without_http_is_refused() -> None:
+    with pytest.raises(ValueError, match="'localhost:8080' is no address"):
+        MemorydStore("localhost:8080")
 
 
 async def test_a_read_is_repeated_when_the_connection_breaks(

@@ -135,7 +135,8 @@ def outcomes(suite: Suite, tests: Path, place: Path) -> dict[str, list[bool]]:
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONPATH": str(HERE),
     }
-    options = "-p pytest_asyncio.plugin -p pytest_mock -p xdist -p shim -o asyncio_mode=auto --dist worksteal"
+    plugins = "-p pytest_asyncio.plugin -p pytest_mock -p xdist -p shim"
+    options = f"{plugins} -o asyncio_mode=auto --dist worksteal"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", *suite.files, *options.split()),

@@ -1,12 +1,18 @@
 """A caller's operations, cut into requests, and their results put back in order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from langgraph.store.base import Op, Result
 
 from langgraph_memoryd.errors import MemorydError
-from langgraph_memoryd.operations import Choices, Operation, decode, encode, parts
+from langgraph_memoryd.operations import Choices, Operation, decode, encode
+
+MAX_OPERATIONS = 1000
+"""What the server takes in one batch."""
+
+MAX_BYTES = 8 << 20
+"""Of one batch; the server takes 32 MiB by default."""
 
 
 class Batch:
@@ -38,3 +44,17 @@ class Batch:
                 raise answer
             results[place] = decode(self._ops[place], answer)
         return results
+
+
+def parts(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+    """Cut operations into runs that one request may hold."""
+    part: list[Operation] = []
+    size = 0
+    for operation in operations:
+        size += len(operation.body)
+        if part and (len(part) == MAX_OPERATIONS or size > MAX_BYTES):
+            yield part
+            part, size = [], len(operation.body)
+        part.append(operation)
+    if part:
+        yield part

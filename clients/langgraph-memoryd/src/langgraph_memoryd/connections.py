@@ -1,9 +1,12 @@
 """Connections to a memoryd server: blocking, and of one event loop."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from os import getpid
 from typing import Any, TypedDict
 
 import httpx2
@@ -18,6 +21,9 @@ PAUSES = (0.1, 0.5)
 
 _IDLE_SECONDS = 3.0
 """Until an unused connection is closed: sooner than servers do it, which is after five."""
+
+_MOST = 100
+"""Connections at a time; what needs another waits for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ class Target:
             "base_url": self.url,
             "headers": {"x-api-key": self.api_key} if self.api_key else {},
             "timeout": httpx2.Timeout(self.timeout, connect=min(5.0, self.timeout)),
-            "limits": httpx2.Limits(keepalive_expiry=_IDLE_SECONDS),
+            "limits": httpx2.Limits(max_connections=_MOST, keepalive_expiry=_IDLE_SECONDS),
+            "verify": _trusted(),
         }
 
 
@@ -43,22 +50,39 @@ class _Options(TypedDict):
     headers: dict[str, str]
     timeout: httpx2.Timeout
     limits: httpx2.Limits
+    verify: ssl.SSLContext
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return the certificates to trust, which take longer to read than most requests."""
+    return httpx2.create_ssl_context()
 
 
 class Connection:
     """Sends batches and waits for their results."""
 
     def __init__(self, target: Target) -> None:
+        self._target = target
         self._client = httpx2.Client(**target.options())
+        self._process = getpid()
 
     def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
         """Return each operation's result; atomic: or raise the error of any, with no effect."""
         attempt = _Attempt(operations, atomic=atomic)
+        client = self._own_client()
         while True:
             try:
-                return _results(self._client.post(_PATH, **attempt.request))
+                return _results(client.post(_PATH, **attempt.request))
             except httpx2.TransportError as error:
-                time.sleep(attempt.pause_after(error, self._client.base_url))
+                time.sleep(attempt.pause_after(error, client.base_url))
+
+    def _own_client(self) -> httpx2.Client:
+        """Return this process's client: with its parent's it would get its parent's answers."""
+        if self._process != getpid():
+            self._client = httpx2.Client(**self._target.options())
+            self._process = getpid()
+        return self._client
 
     def close(self) -> None:
         """Close the connections."""

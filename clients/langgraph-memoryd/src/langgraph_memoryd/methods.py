@@ -23,6 +23,8 @@ from langgraph.store.base import (
     SearchOp,
 )
 
+from langgraph_memoryd.operations import labels
+
 Namespace: TypeAlias = tuple[str, ...]
 Index: TypeAlias = Literal[False] | list[str] | None
 Minutes: TypeAlias = float | NotProvided | None
@@ -45,7 +47,7 @@ class Methods(BaseStore):
         results = await self.abatch([self._get(namespace, key, refresh_ttl)])
         return cast(Item | None, results[0])
 
-    def search(  # as LangGraph has it
+    def search(
         self,
         namespace_prefix: Namespace,
         /,
@@ -61,7 +63,7 @@ class Methods(BaseStore):
         op = SearchOp(namespace_prefix, filter, limit, offset, query, refresh)
         return cast(list[SearchItem], self.batch([op])[0])
 
-    async def asearch(  # as LangGraph has it
+    async def asearch(
         self,
         namespace_prefix: Namespace,
         /,
@@ -163,4 +165,4 @@ def _conditions(
 ) -> tuple[MatchCondition, ...]:
     conditions: list[tuple[NamespaceMatchType, NamespacePath | None]]
     conditions = [("prefix", prefix), ("suffix", suffix)]
-    return tuple(MatchCondition(kind, path) for kind, path in conditions if path)
+    return tuple(MatchCondition(kind, tuple(labels(path))) for kind, path in conditions if path)

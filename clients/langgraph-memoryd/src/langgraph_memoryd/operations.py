@@ -1,7 +1,7 @@
 """LangGraph's operations as memoryd's batch route takes them, and what it returns of them."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal, TypeAlias
@@ -21,13 +21,6 @@ from langgraph.store.base import (
 
 JSON: TypeAlias = dict[str, Any]
 Mode: TypeAlias = Literal["hybrid", "vector", "text"]
-
-MAX_OPERATIONS = 1000
-"""What the server takes in one batch."""
-
-MAX_BYTES = 8 << 20
-"""Of one batch; the server takes 32 MiB by default."""
-
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -66,18 +59,11 @@ def decode(op: Op, result: Any) -> Result:
             return None
 
 
-def parts(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
-    """Cut operations into runs that one request may hold."""
-    part: list[Operation] = []
-    size = 0
-    for operation in operations:
-        size += len(operation.body)
-        if part and (len(part) == MAX_OPERATIONS or size > MAX_BYTES):
-            yield part
-            part, size = [], len(operation.body)
-        part.append(operation)
-    if part:
-        yield part
+def labels(namespace: Sequence[str]) -> list[str]:
+    """Return the labels of a namespace, which may be wrong; InvalidNamespaceError of a string."""
+    if isinstance(namespace, str):  # its characters would pass for labels
+        raise InvalidNamespaceError(f"{namespace!r} is a string; give a tuple of labels")
+    return list(namespace)
 
 
 def _item(found: JSON) -> JSON:
@@ -100,6 +86,8 @@ def _members(op: Op, choices: Choices) -> JSON:
             return {"op": "search", **_search(op, choices)}
         case ListNamespacesOp():
             return {"op": "list_namespaces", **_listing(op)}
+        case _:
+            raise TypeError(f"{op!r} is not an operation of a store")
 
 
 def _given(**members: Any) -> JSON:
@@ -107,18 +95,14 @@ def _given(**members: Any) -> JSON:
 
 
 def _address(op: GetOp | PutOp) -> JSON:
-    return {"namespace": _labels(op.namespace), "key": str(op.key)}
-
-
-def _labels(namespace: Sequence[str]) -> list[str]:
-    if isinstance(namespace, str):  # its characters would pass for labels
-        raise InvalidNamespaceError(f"{namespace!r} is a string; give a tuple of labels")
-    return list(namespace)
+    return {"namespace": labels(op.namespace), "key": str(op.key)}
 
 
 def _put(op: PutOp, choices: Choices) -> JSON:
     if op.value is None:
         return {"op": "delete"}
+    if not isinstance(op.value, Mapping):  # dict() would take pairs for one
+        raise TypeError(f"a value is a dict, and this a {type(op.value).__name__}")
     index = choices.index_fields if op.index is None else op.index
     members = {"op": "put", "value": dict(op.value), **_given(index=index)}
     ttl: object = op.ttl  # None means for ever; one that is not sent, what the server's default is
@@ -127,7 +111,7 @@ def _put(op: PutOp, choices: Choices) -> JSON:
 
 def _search(op: SearchOp, choices: Choices) -> JSON:
     return {
-        "namespace_prefix": _labels(op.namespace_prefix),
+        "namespace_prefix": labels(op.namespace_prefix),
         "limit": op.limit,
         "offset": op.offset,
         **_given(query=op.query, filter=op.filter, mode=choices.mode, refresh_ttl=op.refresh_ttl),

@@ -1,15 +1,17 @@
 """Operations of many tasks, sent together."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
+from langgraph_memoryd.batches import parts
 from langgraph_memoryd.connections import AsyncConnection
-from langgraph_memoryd.operations import Operation, parts
+from langgraph_memoryd.operations import Operation
 
 Answer: TypeAlias = "asyncio.Future[Any]"
+Sent = TypeVar("Sent")
 
 
 @dataclass(slots=True)
@@ -35,23 +37,43 @@ class _Entry:
                 answer.set_result(result if first else deepcopy(result))
             first = False
 
+    def abandon(self) -> None:
+        """Cancel the tasks that have no result yet."""
+        for answer in self.answers:
+            answer.cancel()
+
 
 class Outbox:
     """What the tasks of one event loop want to be done.
 
-    Operations issued in one tick of the loop travel in one request, in which each has its own
+    Reads issued in one tick of the loop travel in one request, and so do writes; each has its own
     result or error. Writes go out in the order in which they were issued, one request at a time,
     so those that come meanwhile travel together; reads never wait for writes.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
-        self.connection = connection
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._reads: dict[bytes, _Entry] = {}
         self._writes: list[_Entry] = []
         self._is_scheduled = False
         self._is_writing = False
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[Any]] = set()
+        self._end = self._close_at_the_end()
+
+    @classmethod
+    async def open(cls, connection: AsyncConnection) -> Self:
+        """Return an outbox that the end of its event loop closes; nothing is waited for."""
+        outbox = cls(connection)
+        await anext(outbox._end)
+        return outbox
+
+    async def _close_at_the_end(self) -> AsyncGenerator[None]:
+        """Close the connection when the loop closes its asynchronous generators: at its end."""
+        try:
+            yield
+        finally:
+            await self.aclose()
 
     async def put(self, operation: Operation) -> Any:
         """Return the operation's result; raises its error."""
@@ -61,47 +83,57 @@ class Outbox:
         else:
             entry = self._reads.setdefault(operation.body, _Entry(operation))
             entry.answers.append(answer)
-        self._schedule()
-        return await answer
-
-    async def aclose(self) -> None:
-        """Close the connection once everything is answered."""
-        while self._sending or self._is_scheduled:
-            await asyncio.gather(*self._sending, asyncio.sleep(0))
-        await self.connection.aclose()
-
-    def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._flush)
+        return await answer
+
+    async def send(self, operations: Sequence[Operation]) -> list[Any]:
+        """Return the results of operations in a request of their own; raises the error of any."""
+        return await self._start(self._connection.send(operations, atomic=True))
+
+    async def aclose(self) -> None:
+        """Close the connection once everything is answered."""
+        while self._is_scheduled or self._sending:
+            await (asyncio.wait(self._sending) if self._sending else asyncio.sleep(0))
+        await self._connection.aclose()
+
+    def _start(self, sending: Coroutine[Any, Any, Sent]) -> "asyncio.Task[Sent]":
+        task = self._loop.create_task(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        return task
 
     def _flush(self) -> None:
         self._is_scheduled = False
-        reads, self._reads = self._reads.values(), {}
-        writes: list[_Entry] = []
-        if not self._is_writing:
-            writes, self._writes = self._writes, []
-        entries = [entry for entry in (*reads, *writes) if entry.is_awaited]
-        if entries:
-            self._is_writing = self._is_writing or bool(writes)
-            task = self._loop.create_task(self._send(entries, bool(writes)))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+        if self._reads:
+            reads, self._reads = self._reads, {}
+            _ = self._start(self._send(reads.values()))
+        if self._writes and not self._is_writing:
+            self._is_writing = True
+            _ = self._start(self._write())
 
-    async def _send(self, entries: list[_Entry], writes: bool) -> None:
+    async def _write(self) -> None:
         try:
-            for part in _parts(entries):
+            while self._writes:
+                writes, self._writes = self._writes, []
+                await self._send(writes)
+        finally:
+            self._is_writing = False
+
+    async def _send(self, entries: Iterable[_Entry]) -> None:
+        awaited = [entry for entry in entries if entry.is_awaited]
+        try:
+            for part in _parts(awaited):
                 await self._send_part(part)
         finally:
-            if writes:
-                self._is_writing = False
-                if self._writes:
-                    self._schedule()
+            for entry in awaited:
+                entry.abandon()
 
     async def _send_part(self, entries: list[_Entry]) -> None:
         operations = [entry.operation for entry in entries]
         try:
-            results = await self.connection.send(operations, atomic=False)
+            results = await self._connection.send(operations, atomic=False)
         except Exception as error:  # noqa: BLE001  # each task raises it
             results = [error] * len(entries)
         for entry, result in zip(entries, results, strict=True):

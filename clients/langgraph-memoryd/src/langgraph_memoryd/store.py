@@ -25,6 +25,9 @@ class MemorydStore(Methods):
     default), "vector" (cosine similarities as scores), "text". `ttl` and `index_fields` are
     LangGraph's TTLConfig and the `fields` of its IndexConfig; what is absent is as the server is
     set.
+
+    Closing is final: a closed store raises RuntimeError. Without it, connections end with their
+    event loop, or with the process.
     """
 
     supports_ttl = True
@@ -40,6 +43,10 @@ class MemorydStore(Methods):
         index_fields: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"{url!r} is no address of a server; it begins with http:// or https://"
+            )
         self.ttl_config = ttl
         self._choices = Choices(mode, index_fields)
         self._target = Target(url.rstrip("/").removesuffix("/v1"), api_key, timeout)
@@ -47,6 +54,7 @@ class MemorydStore(Methods):
         self._outboxes: dict[asyncio.AbstractEventLoop, Outbox] = {}
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Return each operation's result; reads see the state before the writes.
@@ -54,7 +62,8 @@ class MemorydStore(Methods):
         All writes are made or, on any error, none; more than 1,000 operations are several requests
         of which this is true.
         """
-        if self._loop is not None:
+        self._check_open()
+        if self._loop is not None and self._loop.is_running():
             return self._in_loop(self._loop, ops)
         batch = Batch(ops, self._choices)
         answers: list[Any] = []
@@ -64,14 +73,19 @@ class MemorydStore(Methods):
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Return the same; single operations of several tasks share requests, and no errors."""
+        self._check_open()
         batch = Batch(ops, self._choices)
-        outbox = self._outbox()
+        outbox = await self._outbox()
         if batch.only:
             return batch.results([await outbox.put(batch.only)])
         answers: list[Any] = []
         for request in batch.requests:
-            answers += await outbox.connection.send(request, atomic=True)
+            answers += await outbox.send(request)
         return batch.results(answers)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("The store is closed; make another.")
 
     def _in_loop(self, loop: asyncio.AbstractEventLoop, ops: Iterable[Op]) -> list[Result]:
         if loop is _running_loop():
@@ -81,23 +95,25 @@ class MemorydStore(Methods):
             )
         return asyncio.run_coroutine_threadsafe(self.abatch(list(ops)), loop).result()
 
-    def _outbox(self) -> Outbox:
+    async def _outbox(self) -> Outbox:
         """Return the running loop's outbox; those of closed loops are forgotten."""
         loop = asyncio.get_running_loop()
-        with self._lock:
-            if loop not in self._outboxes:
+        if loop not in self._outboxes:
+            outbox = await Outbox.open(AsyncConnection(self._target))
+            with self._lock:  # other threads have loops, too
                 open_ones = {one: box for one, box in self._outboxes.items() if not one.is_closed()}
-                self._outboxes = {**open_ones, loop: Outbox(AsyncConnection(self._target))}
-            return self._outboxes[loop]
+                self._outboxes = {**open_ones, loop: outbox}
+        return self._outboxes[loop]
 
     def close(self) -> None:
-        """Close the connections of blocking calls."""
+        """Close the store, and the connections of blocking calls."""
+        self._is_closed = True
         self._connection.close()
 
     async def aclose(self) -> None:
-        """Close the connections of blocking calls and of the running loop."""
+        """Close the store once what the running loop has under way is done."""
         self.close()
-        outbox = self._outboxes.pop(asyncio.get_running_loop(), None)
+        outbox = self._outboxes.get(asyncio.get_running_loop())
         if outbox:
             await outbox.aclose()
 

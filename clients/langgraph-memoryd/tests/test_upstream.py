@@ -48,8 +48,8 @@ SUITES = [
     Suite(
         "langgraph-checkpoint-postgres 3.2.0",
         ("tests/test_store.py", "tests/test_async_store.py"),
-        stores=320,
-        processes=4,  # more than there are cores: some of its tests mostly sleep
+        stores=120,
+        processes=3,  # more than there are cores: two of its tests mostly sleep
     ),
     Suite("langgraph-checkpoint 4.3.2", ("tests/test_store.py",), stores=100),
 ]

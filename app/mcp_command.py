@@ -33,8 +33,8 @@ def mcp(
         typer.Option(envvar="MEMORYD_API_KEY", show_envvar=False, help="API key for the server."),
     ] = None,
     namespace: Annotated[
-        str, typer.Option(help="Confine the client to this namespace, such as users.ann.")
-    ] = "",
+        str | None, typer.Option(help="Confine the client to this namespace, such as users.ann.")
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the embedded database lives. [.memoryd]")
     ] = None,
@@ -71,8 +71,15 @@ async def _serve(settings: Settings, namespace: tuple[str, ...]) -> None:
             working.cancel()
 
 
-def _labels(namespace: str) -> list[str]:
+def _labels(namespace: str | None) -> list[str]:
+    if namespace is None:
+        return []
     try:
-        return parse_labels(namespace)
+        labels = parse_labels(namespace)
     except InvalidNamespaceError as error:
         raise typer.BadParameter(f"{namespace!r} {error}.", param_hint="--namespace") from error
+    if not labels:
+        raise typer.BadParameter(
+            "is empty; leave it out to see everything.", param_hint="--namespace"
+        )
+    return labels

@@ -1,14 +1,13 @@
 """What the tools do."""
 
 import json
-from typing import Any
 from uuid import uuid4
 
 from app.auth.access import Access
 from app.db import Row
 from app.mcp.addresses import memory_id, read_address
 from app.mcp.caller import Caller
-from app.mcp.errors import MemoryNotFoundError, ToolError
+from app.mcp.errors import MemoryNotFoundError
 from app.mcp.schemas import (
     DEFAULT_LIMIT,
     MAX_NAMESPACES,
@@ -26,9 +25,11 @@ from app.mcp.schemas import (
 from app.search.schemas import SearchItems
 from app.search.service import SearchService
 from app.store import schemas as store
-from app.store.errors import PreconditionFailedError
+from app.store.errors import ItemNotFoundError, PreconditionFailedError
 from app.store.preconditions import UNCONDITIONAL, Precondition, etag
 from app.store.service import ItemService
+from app.tools.managing.contents import next_value
+from app.tools.repeating import OvertakenError, repeated
 
 _THERE = Precondition(if_match="*")
 
@@ -66,24 +67,28 @@ async def update_memory(caller: Caller, asked: UpdateMemory) -> Changed:
     """Replace a memory's text; what else its value holds stays."""
     address = read_address(asked.id)
     items = ItemService.build(caller.resources)
-    row = await items.get(caller.confined, address)
-    if row is None:
-        raise MemoryNotFoundError(asked.id)
-    changed: dict[str, Any] = {
-        "namespace": caller.place(address.labels),
-        "key": address.key,
-        "value": _with_text(json.loads(row["value"]), asked.text),
-    }
-    if asked.importance is not None:
-        changed["importance"] = asked.importance
-    body = store.PatchItem.model_validate(changed)
-    try:
-        await items.patch(caller.access, body, Precondition(if_match=etag(row["version"])))
-    except PreconditionFailedError as error:
-        raise ToolError(
-            f"The memory {asked.id} was changed at this moment by somebody else; nothing was "
-            "done. Search for it again before you change it."
-        ) from error
+    details = {} if asked.importance is None else {"importance": asked.importance}
+
+    async def attempt() -> None:
+        row = await items.get(caller.confined, address)
+        if row is None:
+            raise MemoryNotFoundError(asked.id)
+        value = json.loads(row["value"])
+        changed = next_value(asked.id, value, None, asked.text)
+        body = store.PatchItem(
+            namespace=caller.place(address.labels),
+            key=address.key,
+            value={name: part for name, part in changed.items() if part != value[name]},
+            **details,
+        )
+        try:
+            await items.patch(caller.access, body, Precondition(if_match=etag(row["version"])))
+        except PreconditionFailedError as error:
+            raise OvertakenError from error
+        except ItemNotFoundError as error:
+            raise MemoryNotFoundError(asked.id) from error
+
+    await repeated(attempt)
     return Changed(id=asked.id)
 
 
@@ -124,19 +129,4 @@ def _memory(row: Row, score: float | None, access: Access) -> Memory:
         score=score,
         importance=row["importance"],
         updated_at=row["updated_at"],
-    )
-
-
-def _with_text(value: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return the merge patch that replaces a memory's text; raises ToolError where it has none."""
-    content = value.get("content")
-    if isinstance(content, str):
-        return {"content": text}
-    if isinstance(content, dict) and isinstance(content.get("content"), str):
-        return {"content": {"content": text}}  # a manager's memory of the kind `memory`
-    if isinstance(value.get("text"), str):
-        return {"text": text}
-    raise ToolError(
-        "This memory is no text but a record with members of its own, which this tool cannot "
-        "change. Forget it and remember what is right, or leave it."
     )

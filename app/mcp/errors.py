@@ -1,10 +1,8 @@
-"""What is said to models and to clients of MCP when something cannot be done."""
+"""What is said to models and to clients of MCP when there is no such memory."""
 
 import json
 
-
-class ToolError(Exception):
-    """What cannot be done as it was asked for; the message is for a model, to do it right."""
+from app.tools.base import ToolError
 
 
 class MemoryNotFoundError(ToolError):

@@ -10,8 +10,8 @@ from app.managers.schemas import ConversationMessage, ExtractRequest
 from app.managers.service import ManagerService
 from app.mcp.addresses import memory_id
 from app.mcp.caller import Caller
-from app.mcp.errors import ToolError
 from app.mcp.schemas import Extraction, ExtractMemories, Learned
+from app.tools.base import ToolError
 
 WAIT_SECONDS = 50
 """Most clients of MCP give a call up after a minute; the job goes on without them."""
@@ -31,9 +31,15 @@ async def extract_memories(caller: Caller, asked: ExtractMemories) -> Extraction
     async with caller.resources.database.transaction(caller.access.root) as connection:
         job_id = await jobs.create(connection, caller.access, new, urgent=True)
     row = await jobs.wait(caller.access, job_id, WAIT_SECONDS)
+    problem = None if row["error"] is None else json.loads(row["error"])["detail"]
     if row["state"] in FINISHED - {State.SUCCEEDED}:
-        raise ToolError(_failure(row["state"], row["error"]))
-    return Extraction(state=row["state"], job_id=job_id, changes=await _changes(caller, job_id))
+        raise ToolError(f"Nothing was learned: {problem or 'the job was ' + row['state']}")
+    return Extraction(
+        state=row["state"],
+        job_id=job_id,
+        changes=await _changes(caller, job_id),
+        problem=problem,
+    )
 
 
 async def _changes(caller: Caller, job_id: str) -> list[Learned]:
@@ -49,9 +55,3 @@ async def _changes(caller: Caller, job_id: str) -> list[Learned]:
         for change in changes
         if change.state is not ChangeState.REJECTED
     ]
-
-
-def _failure(state: str, error: str | None) -> str:
-    if error is None:
-        return f"Nothing was learned: the job was {state}."
-    return f"Nothing was learned: {json.loads(error)['detail']}"

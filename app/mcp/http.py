@@ -4,8 +4,10 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Annotated
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from pydantic import AfterValidator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
@@ -17,7 +19,9 @@ from app.auth.errors import ForbiddenError
 from app.errors import InvalidRequestError
 from app.mcp.caller import Caller, Context
 from app.mcp.server import create_server
-from app.namespaces import InvalidNamespaceError, parse_labels
+from app.namespaces import parse_labels
+from app.queries import read_query
+from app.schemas import Schema, WrittenNamespace
 
 
 @asynccontextmanager
@@ -47,6 +51,18 @@ async def _run(
     async with manager.run():
         started.set()
         await over.wait()
+
+
+def _somewhere(namespace: str) -> str:
+    if not parse_labels(namespace):
+        raise ValueError("is empty; leave it out to see everything that the key may see")
+    return namespace
+
+
+class _Connection(Schema):
+    """The URL's query. What it means and does not say right must not open everything."""
+
+    namespace: Annotated[WrittenNamespace, AfterValidator(_somewhere)] | None = None
 
 
 class McpEndpoint:
@@ -90,12 +106,9 @@ async def _whole(request: Request, receive: Receive) -> Receive:
 
 def _namespace(request: Request) -> tuple[str, ...]:
     """Return the namespace in the URL, which the connection is confined to; empty: none."""
-    given = request.query_params.getlist("namespace")
-    if len(given) > 1:
+    if len(request.query_params.getlist("namespace")) > 1:
         raise InvalidRequestError(
             "The URL has several namespaces; send one of them.", field="namespace"
         )
-    try:
-        return tuple(parse_labels(given[0])) if given else ()
-    except InvalidNamespaceError as error:
-        raise InvalidRequestError(f"The URL's namespace {error}.", field="namespace") from error
+    written = read_query(_Connection, request).namespace
+    return () if written is None else tuple(parse_labels(written))

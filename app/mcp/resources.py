@@ -1,5 +1,6 @@
 """Memories as resources: listed newest first, read by their URI."""
 
+import json
 import re
 
 from mcp import types
@@ -85,6 +86,11 @@ def _resource(result: Result, access: Access) -> types.Resource:
 
 
 def _title(value: str) -> str:
-    if len(value) <= _TITLE_CHARACTERS:
-        return value
-    return value[: _TITLE_CHARACTERS - 1] + "…"
+    """Return how a value begins: its text, or, where it is none, its JSON."""
+    text = json.loads(value)
+    while isinstance(text, dict):
+        text = text.get("content")
+    shown = text if isinstance(text, str) and text else value
+    if len(shown) <= _TITLE_CHARACTERS:
+        return shown
+    return shown[: _TITLE_CHARACTERS - 1] + "…"

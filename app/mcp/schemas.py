@@ -28,7 +28,7 @@ Text = Annotated[
 ]
 MemoryId = Annotated[
     str,
-    Field(min_length=1, description="As search_memories returns it."),
+    Field(description="As search_memories returns it."),
     AfterValidator(storable),
 ]
 Query = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS), AfterValidator(storable)]
@@ -154,7 +154,12 @@ class Extraction(BaseModel):
         "it goes on in the background, and its memories will be found later."
     )
     job_id: str
-    changes: list[Learned] = Field(description="Empty: there was nothing new to remember.")
+    changes: list[Learned] = Field(
+        description="Empty, when it succeeded: there was nothing new to remember."
+    )
+    problem: str | None = Field(
+        None, description="Why it has not succeeded so far; it is tried again by itself."
+    )
 
 
 def plain_schema(model: type[BaseModel], *, without: str | None = None) -> dict[str, Any]:

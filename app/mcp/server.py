@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from app.errors import AppError
 from app.mcp import prompts, resources, tools
 from app.mcp.caller import Caller, Context
-from app.mcp.errors import ToolError
+from app.tools.base import ToolError
 
 INSTRUCTIONS = (
     "Long-term memory that outlives this conversation. Search it before you answer whenever "

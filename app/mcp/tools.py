@@ -13,8 +13,8 @@ from app.auth.access import Verb
 from app.errors import AppError
 from app.mcp import calls, extraction, schemas
 from app.mcp.caller import Caller
-from app.mcp.errors import ToolError
-from app.problems import invalid_request
+from app.tools.arguments import mistakes
+from app.tools.base import ToolError
 
 _FAILED = "memoryd failed at this; its log says why. Trying again may help."
 
@@ -147,7 +147,7 @@ async def call(
     except ToolError as error:
         return _refusal(str(error))
     except ValidationError as error:
-        return _refusal(_mistakes(error))
+        return _refusal(mistakes(error))
     except AppError as error:
         return _refusal(error.detail)
     except Exception:  # a mistake of ours costs the call, not the connection
@@ -161,18 +161,12 @@ async def call(
 
 def _find(name: str) -> MemoryTool:
     if name not in _BY_NAME:
-        raise ToolError(f"There is no tool {name!r}; there are {', '.join(_BY_NAME)}.")
+        raise ToolError(f"There is no tool {name[:100]!r}; there are {', '.join(_BY_NAME)}.")
     return _BY_NAME[name]
 
 
 def _refusal(text: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
-
-
-def _mistakes(error: ValidationError) -> str:
-    """Say what is wrong with each argument."""
-    found = invalid_request(error.errors()).members["errors"]
-    return "\n".join(f"{one['field']}: {one['detail']}" for one in found)
 
 
 @cache

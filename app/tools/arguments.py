@@ -35,10 +35,12 @@ def either(choices: Sequence[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def mistakes(error: ValidationError) -> str:
-    """Return what is wrong with each argument."""
-    found = invalid_request(error.errors()).members["errors"]
-    return " ".join(f"{one['field']}: {one['detail']}" for one in found)
+def mistakes(error: ValidationError, *, tagged: bool = False) -> str:
+    """Return what is wrong with each argument; `tagged`: they are of a union with tags."""
+    above = () if tagged else ("arguments",)
+    found = [{**one, "loc": (*above, *one["loc"])} for one in error.errors()]
+    named = invalid_request(found).members["errors"]
+    return " ".join(f"{one['field']}: {one['detail']}" for one in named)
 
 
 def _parsed(text: str) -> Any:

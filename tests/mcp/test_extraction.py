@@ -1,15 +1,20 @@
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx2
 import pytest
+from asyncpg import Record
 from pydantic import SecretStr
 
+from app.auth.access import Access
 from app.config import Settings
+from app.jobs.service import JobService
 from app.main import create_app
 from app.mcp import extraction
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import running
-from tests.support.jobs import quick
+from tests.support.jobs import PATIENCE, quick
 from tests.support.llm_server import LLMServer, calls, fails, llm_server, says
 from tests.support.mcp_client import Agent, connected
 
@@ -27,16 +32,17 @@ async def learning(
     settings: Settings, embedder: FakeEmbedder, llm: LLMServer
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """The application with a worker inside, whose jobs ask the scripted model."""
-    chosen = quick(
-        settings,
-        run_worker=True,
-        llm="openai:scripted",
-        openai_api_key=SecretStr("sk-test"),
-        openai_base_url=llm.base_url_openai,
-        job_attempts=2,
-    )
-    async with running(create_app(chosen, embedder=embedder)) as client:
+    async with running(create_app(working(settings, llm), embedder=embedder)) as client:
         yield client
+
+
+def working(settings: Settings, llm: LLMServer, **chosen: Any) -> Settings:
+    model: dict[str, Any] = {
+        "llm": "openai:scripted",
+        "openai_api_key": SecretStr("sk-test"),
+        "openai_base_url": llm.base_url_openai,
+    }
+    return quick(settings, run_worker=True, **({"job_attempts": 2} | model | chosen))
 
 
 @pytest.mark.parametrize("namespace", [None, ["users", "ann"]])
@@ -70,6 +76,28 @@ async def test_a_job_that_fails_says_why(learning: httpx2.AsyncClient, llm: LLMS
         said = await Agent(opened).refused("extract_memories", text="Ann likes ramen.")
     assert said.startswith("Nothing was learned: ")
     assert "no such key" in said
+
+
+async def test_a_job_that_is_tried_again_says_why(
+    settings: Settings, llm: LLMServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm.respond = lambda _: fails(503, "overloaded")
+
+    async def until_it_failed(jobs: JobService, access: Access, job: str, _: float) -> Record:
+        async with asyncio.timeout(PATIENCE):
+            while (row := await jobs.get(access, job))["error"] is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return row
+
+    monkeypatch.setattr(JobService, "wait", until_it_failed)
+    patient = working(settings, llm, job_backoff_seconds=60)
+    async with (
+        running(create_app(patient, embedder=FakeEmbedder())) as client,
+        connected(client) as opened,
+    ):
+        extracted = await Agent(opened).call("extract_memories", text="Ann likes ramen.")
+    assert extracted["state"] == "queued"
+    assert "overloaded" in extracted["problem"]
 
 
 async def test_a_job_that_takes_long_goes_on_by_itself(

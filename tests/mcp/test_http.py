@@ -173,6 +173,18 @@ class TestConfined:
             tools = (await opened.list_tools()).tools
         assert not any("namespace" in tool.input_schema["properties"] for tool in tools)
 
+    async def test_a_memory_whose_key_is_empty_is_one_like_others(
+        self, client: httpx2.AsyncClient, store: Store
+    ) -> None:
+        await store.put(["users", "ann"], "", {"content": "old"})
+        async with connected(client, namespace=["users", "ann"]) as opened:
+            agent = Agent(opened)
+            (found,) = await agent.search()
+            await agent.call("update_memory", id=found["id"], text="new")
+            assert await agent.texts() == ["new"]
+            await agent.call("forget_memory", id=found["id"])
+            assert await agent.search() == []
+
     async def test_reserved_labels_stay_reserved(self, client: httpx2.AsyncClient) -> None:
         async with connected(client, namespace=["langgraph"]) as opened:
             assert "reserved" in await Agent(opened).refused("remember", text="a")
@@ -206,6 +218,21 @@ class TestConfined:
     async def test_a_namespace_that_cannot_be(self, client: httpx2.AsyncClient, query: str) -> None:
         response = await post(client, f"{HERE}?{query}")
         assert "namespace" in assert_problem(response, 422, "invalid_request")
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("namespace=", "namespace: is empty; leave it out"),
+            ("namespace=[]", "namespace: is empty; leave it out"),
+            ("namspace=users.ann", "namspace: There is no such field"),
+            ("Namespace=users.ann", "Namespace: There is no such field"),
+        ],
+    )
+    async def test_what_was_to_confine_it_does_not_open_everything(
+        self, client: httpx2.AsyncClient, query: str, said: str
+    ) -> None:
+        response = await post(client, f"{HERE}?{query}")
+        assert assert_problem(response, 422, "invalid_request").startswith(said)
 
 
 async def test_many_calls_at_once_are_answered_each_with_its_own(

@@ -25,14 +25,33 @@ async def test_memories_are_listed_newest_first_page_by_page(
     assert rest.next_cursor is None
     newest, oldest = page.resources[0], rest.resources[-1]
     assert newest.uri == "memory:///memories/59"
-    assert newest.title is not None
-    assert len(newest.title) == 80
+    assert newest.title == "x" * 79 + "…"
     assert oldest.title == '{"content": ""}'
     assert oldest.size == len(oldest.title)
     assert oldest.mime_type == "application/json"
     assert oldest.annotations is not None
     assert oldest.annotations.priority == 0.5
     assert oldest.annotations.last_modified == "2026-01-01T12:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("value", "title"),
+    [
+        ({"content": "ramen", "stars": 5}, "ramen"),
+        ({"kind": "memory", "content": {"content": "ramen"}}, "ramen"),
+        ({"kind": "profile", "content": {"name": "Ann"}}, None),
+        ({"content": 5}, '{"content": 5}'),
+    ],
+)
+async def test_a_memory_is_called_by_its_text(
+    client: httpx2.AsyncClient, store: Store, value: dict[str, object], title: str | None
+) -> None:
+    await store.put(["memories"], "k", value)
+    async with connected(client) as opened:
+        (listed,) = (await opened.list_resources()).resources
+        (read,) = (await opened.read_resource(listed.uri)).contents
+    assert isinstance(read, types.TextResourceContents)
+    assert listed.title == (title or read.text)
 
 
 async def test_a_memory_is_read_by_its_uri(

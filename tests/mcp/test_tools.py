@@ -1,7 +1,11 @@
+import asyncio
+from typing import Any
+
 import httpx2
 import pytest
 
 from app.search.service import SearchService
+from app.store.service import ItemService
 from tests.support.app import Store
 from tests.support.mcp_client import Agent, connected, text_of
 
@@ -76,21 +80,24 @@ MISTAKES = [
     ("remember", {"text": "a", "importance": 2}, "importance: "),
     ("remember", {"text": "a", "namespace": "users"}, "namespace: This is not a JSON array"),
     ("remember", {"text": "a", "namespace": []}, "namespace: is empty"),
+    ("remember", {"text": "a", "namespace": [1]}, "namespace[0]: This is not a string"),
     ("remember", {"text": "a", "namespace": ["langgraph"]}, "reserved"),
     ("remember", {"text": "a", "tags": []}, "tags: There is no such field"),
-    ("remember", {"text": 5, "tags": []}, "text: This is not a string; send one.\ntags: There is"),
+    ("remember", {"text": 5, "tags": []}, "text: This is not a string; send one. tags: There is"),
     ("search_memories", {"limit": 0}, "limit: "),
     ("search_memories", {"limit": "5"}, "limit: is not a number"),
     ("search_memories", {"filter": {"a": {"$like": 1}}}, 'unknown operator "$like"'),
     ("search_memories", {"namespace": ["a", ""]}, "namespace: label 1 is empty"),
     ("update_memory", {"id": "memories/no", "text": "a"}, 'There is no memory "memories/no"'),
     ("forget_memory", {"id": "memories/no"}, 'There is no memory "memories/no"'),
+    ("forget_memory", {"id": ""}, 'There is no memory ""'),
     ("forget_memory", {"id": "//"}, 'There is no memory "//"'),
     ("forget_memory", {"id": "a/%00"}, 'There is no memory "a/%00"'),
     ("forget_memory", {"id": "x" * 9999}, "There is no memory"),
     ("list_namespaces", {"prefix": "users"}, "prefix: This is not a JSON array"),
     ("extract_memories", {"text": "Ann likes ramen."}, "set MEMORYD_LLM"),
     ("recall", {}, "There is no tool 'recall'; there are search_memories, remember"),
+    ("x" * 9999, {}, f"There is no tool '{'x' * 100}'; there are"),
 ]
 
 
@@ -175,7 +182,7 @@ class TestUpdate:
                 {"kind": "memory", "content": {"content": "old"}},
                 {"kind": "memory", "content": {"content": "new"}},
             ),
-            ({"text": "old"}, {"text": "new"}),
+            ({"text": "old", "none": None}, {"text": "new", "none": None}),
         ],
     )
     async def test_replaces_the_text_and_nothing_else(
@@ -192,6 +199,35 @@ class TestUpdate:
         assert item["value"] == after
         assert item["importance"] == 0.4
 
+    async def test_of_many_at_once_each_is_done(
+        self, client: httpx2.AsyncClient, store: Store
+    ) -> None:
+        await store.put(["memories"], "k", {"content": "old"})
+        async with connected(client) as opened:
+            agent = Agent(opened)
+            texts = [f"number {number}" for number in range(8)]
+            await asyncio.gather(
+                *(agent.call("update_memory", id="memories/k", text=text) for text in texts)
+            )
+        item = await store.get(["memories"], "k")
+        assert item["version"] == 9
+        assert item["value"]["content"] in texts
+
+    async def test_what_goes_away_meanwhile_is_not_there(
+        self, client: httpx2.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.put(["memories"], "k", {"content": "old"})
+        patch = ItemService.patch
+
+        async def too_late(items: ItemService, *given: Any) -> Any:
+            await store.delete(["memories"], "k")
+            return await patch(items, *given)
+
+        monkeypatch.setattr(ItemService, "patch", too_late)
+        async with connected(client) as opened:
+            said = await Agent(opened).refused("update_memory", id="memories/k", text="new")
+        assert said.startswith('There is no memory "memories/k"')
+
     async def test_sets_the_importance(self, client: httpx2.AsyncClient, store: Store) -> None:
         await store.put(["memories"], "k", {"content": "old"})
         async with connected(client) as opened:
@@ -204,7 +240,7 @@ class TestUpdate:
         await store.put(["memories"], "k", record)
         async with connected(client) as opened:
             said = await Agent(opened).refused("update_memory", id="memories/k", text="new")
-        assert said.startswith("This memory is no text but a record")
+        assert said.startswith("Nothing was changed: memory memories/k is of the kind profile")
         assert (await store.get(["memories"], "k"))["value"] == record
 
 

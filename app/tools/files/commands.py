@@ -67,4 +67,4 @@ def read_command(arguments: dict[str, Any]) -> Command:
     try:
         return _COMMAND.validate_python(arguments)
     except ValidationError as error:
-        raise ToolError(f"Error: {mistakes(error)}") from error
+        raise ToolError(f"Error: {mistakes(error, tagged=True)}") from error

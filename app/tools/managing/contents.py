@@ -9,6 +9,9 @@ from app.managers.proposals.contents import MAX_BYTES, BadContentError, check_co
 from app.managers.shapes import read_value, write_value
 from app.tools.base import ToolError
 
+_TEXTS = ("content", "text")
+"""Where items that no manager wrote keep their text: LangMem's, and LangGraph's by custom."""
+
 _KEYWORDS_OF_THE_WHOLE = frozenset({"$defs", "$schema"})
 
 
@@ -55,8 +58,9 @@ def next_value(key: str, value: dict[str, Any], kind: Kind | None, content: Any)
         if kind is None and kept == MEMORY.name:
             return write_value(shape, kept, {"content": content})
         raise _of_another_form(key, f"of the kind {kept}", kind)
-    if kind is None and isinstance(value.get("content"), str):
-        return value | {"content": content}
+    for member in _TEXTS if kind is None else ():
+        if isinstance(value.get(member), str):
+            return value | {member: content}
     if kind is not None and value.keys() == {"content"}:
         return value_of(kind, content)
     raise _of_another_form(key, "a document of its own form", kind)

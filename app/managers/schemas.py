@@ -51,7 +51,7 @@ MAX_CONSOLIDATED = 1_000
 MAX_INSTRUCTIONS_CHARACTERS = 50_000
 MAX_ID_CHARACTERS = 512
 
-MANAGER_NAME = r"^[A-Za-z0-9._-]{1,128}$"
+MANAGER_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
 KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,55}$"
 """So that the name of its tool, `insert_<kind>`, has at most 64 characters, as providers ask."""
 MODEL_NAME = r"^(anthropic|openai):[^\s\x00-\x1f\x7f]{1,200}$"
@@ -64,7 +64,9 @@ Apply: TypeAlias = Literal["auto", "review"]
 ManagerName = Annotated[
     str,
     Field(json_schema_extra={"pattern": MANAGER_NAME}, examples=["user-memories"]),
-    matching(MANAGER_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-"'),
+    matching(
+        MANAGER_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-", beginning with no dot'
+    ),
 ]
 ModelName = Annotated[
     str,

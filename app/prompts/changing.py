@@ -11,7 +11,10 @@ from app.prompts.errors import (
     TooManyLabelsError,
 )
 from app.prompts.repository import Change, Ref, Version
-from app.prompts.schemas import MAX_LABELS, PRODUCTION, PutPrompt
+from app.prompts.schemas import CANDIDATE, MAX_LABELS, PRODUCTION, PutPrompt
+
+ALWAYS_FREE = {PRODUCTION, CANDIDATE}
+"""Labels beside those that are counted: a job must be able to store what it was paid for."""
 
 
 async def find(
@@ -56,6 +59,8 @@ def _is_as_asked(row: Record, body: PutPrompt) -> bool:
 async def point(connection: Connection, ref: Ref, label: str, number: int, change: Change) -> bool:
     """Let a label point to a version; False when it does already. Raises TooManyLabelsError."""
     moved = await repository.point(connection, ref, label, number, change)
-    if moved and len(await repository.find_labels(connection, ref)) > MAX_LABELS:
-        raise TooManyLabelsError(ref.name, MAX_LABELS)
+    if moved and label not in ALWAYS_FREE:
+        labels = await repository.find_labels(connection, ref)
+        if len(labels.keys() - ALWAYS_FREE) > MAX_LABELS:
+            raise TooManyLabelsError(ref.name, MAX_LABELS)
     return moved

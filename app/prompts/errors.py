@@ -81,6 +81,6 @@ class TooManyLabelsError(ConflictError):
 
     def __init__(self, name: str, most: int) -> None:
         super().__init__(
-            f'The prompt "{name}" would have more than {most} labels. '
+            f'The prompt "{name}" would have more than {most} labels of your own. '
             "Delete one: DELETE /v1/prompts/{name}/labels/{label}."
         )

@@ -18,7 +18,7 @@ MAX_VERSION = 2**31 - 1
 MAX_PAGE = 200
 MAX_VERSIONS_PAGE = 100
 
-PROMPT_NAME = r"^[A-Za-z0-9._-]{1,128}$"
+PROMPT_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
 LABEL = r"^[0-9]*[A-Za-z._-][A-Za-z0-9._-]*$"
 """Not only digits: those are a version's number."""
 MAX_LABEL_CHARACTERS = 64
@@ -37,7 +37,9 @@ def check_text(text: str) -> str:
 PromptName = Annotated[
     str,
     Field(json_schema_extra={"pattern": PROMPT_NAME}, examples=["support"]),
-    matching(PROMPT_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-"'),
+    matching(
+        PROMPT_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-", beginning with no dot'
+    ),
 ]
 Cursor = Annotated[
     str,

@@ -477,7 +477,10 @@ async def test_what_is_wrong_with_a_consolidation_is_named(
             {"manager": {"model": "gpt"}},
             "is not anthropic:MODEL or openai:MODEL; put the provider before the model.",
         ),
-        ({"manager": "a b"}, 'is not a name of 1 to 128 letters, digits, ".", "_" and "-".'),
+        (
+            {"manager": "a b"},
+            'is not a name of 1 to 128 letters, digits, ".", "_" and "-", beginning with no dot.',
+        ),
     ],
 )
 async def test_it_is_said_what_to_send_instead(

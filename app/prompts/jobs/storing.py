@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 from app.auth.access import Access
 from app.db import Connection
-from app.jobs.run import JobFailedError
 from app.prompts import repository
 from app.prompts.errors import (
     PromptNotFoundError,
     PromptVersionNotFoundError,
-    TooManyLabelsError,
 )
 from app.prompts.jobs.improving import Improvement
 from app.prompts.jobs.plans import PlannedPrompt
@@ -50,26 +48,20 @@ class PromptWriter:
         self._promote = promote
 
     async def store(self, new: Improvement) -> Stored:
-        """Add a version of a stored prompt; promote it if it won and nobody was quicker.
-
-        Raises JobFailedError.
-        """
+        """Add a version of a stored prompt; promote it if it won and nobody was quicker."""
         name = new.prompt.name
         ref = Ref(self._access.root, name)
         await repository.lock(self._connection, ref)
         if not await self._is_there(new.prompt):
             return Stored(not_promoted=GONE, reason=GONE)
-        try:
-            version = await self._prompts.add_version(
-                self._connection,
-                self._access,
-                name,
-                new.text,
-                based_on=new.prompt.version,
-                analysis=new.analysis,
-            )
-        except TooManyLabelsError as error:
-            raise JobFailedError(error.code, error.detail) from error
+        version = await self._prompts.add_version(
+            self._connection,
+            self._access,
+            name,
+            new.text,
+            based_on=new.prompt.version,
+            analysis=new.analysis,
+        )
         labels = await repository.find_labels(self._connection, ref)
         in_production = labels.get(PRODUCTION)
         if in_production == version:  # others had the same text, and promoted it

@@ -188,6 +188,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
     kind = error["type"]
     if kind == "model_attributes_type" and len(error["loc"]) > 1:
         kind = "dict_type"  # a member of the body, not the body itself
+    if kind == "missing" and tuple(error["loc"]) == ("body",):
+        return "The body is missing; send a JSON object, such as {}."
     if kind == "json_invalid":
         return f"The body is not valid JSON: {error['ctx']['error']}."
     if kind == "union_tag_invalid":

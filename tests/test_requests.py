@@ -198,6 +198,13 @@ class TestUnreadable:
         assert response.status_code in {400, 422}
         assert_problem(response, response.status_code)
 
+    async def test_a_body_that_is_missing(self, client: httpx2.AsyncClient) -> None:
+        response = await client.post("/v1/store/namespaces")
+        assert_problem(response, 422, "invalid_request")
+        assert response.json()["errors"] == [
+            {"field": "body", "detail": "The body is missing; send a JSON object, such as {}."}
+        ]
+
     @pytest.mark.parametrize(
         "body", [b"\xff\xfe", b'{"key": "\xff"}', b'{"key": "\xed\xa0\x80"}', b"\x00", b"\x80" * 99]
     )

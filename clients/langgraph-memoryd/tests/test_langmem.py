@@ -2,8 +2,10 @@
 
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
+import langchain.agents
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
@@ -18,9 +20,12 @@ from tests.langmem.original import (
     create_memory_store_manager,
     in_turn,
 )
+from tests.support.server import Server
 
 with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph calls outdated
     from langmem import create_search_memory_tool  # type: ignore[import-untyped]
+
+README = Path(__file__).parent.parent / "README.md"
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +84,21 @@ async def test_a_store_manager_keeps_a_profile(
         "content": {"city": "Lisbon", "drinks": ["coffee", "green tea"]},
     }
     assert item.updated_at > item.created_at
+
+
+def test_the_readmes_example_runs(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = README.read_text().partition("```python\n")[2].partition("```")[0]
+    remembers = calling(("manage_memory", {"content": "Is a vegetarian."}))
+    model = ChatModel(respond=in_turn(remembers, AIMessage("I shall.")))
+    create = langchain.agents.create_agent
+    monkeypatch.setattr(
+        langchain.agents, "create_agent", lambda _, tools, store: create(model, tools, store=store)
+    )
+    names: dict[str, Any] = {}
+    exec(code.replace("http://localhost:8080", server.url), names)  # noqa: S102  # our own
+    with names["store"] as store:
+        (item,) = store.search(("memories", "ann@example.com"))
+    assert item.value == {"content": "Is a vegetarian."}
 
 
 @pytest.mark.parametrize("blocking", [True, False])

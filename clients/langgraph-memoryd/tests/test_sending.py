@@ -283,6 +283,13 @@ async def test_a_forked_process_has_connections_of_its_own(
     assert childs[0] == childs[1] != parents
 
 
+@pytest.mark.parametrize("key", ["mk_…", "mk_1\n", "mk 1"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="The key holds what no key has") as raised:
+        MemorydStore(api_key=key)
+    assert key not in str(raised.value)
+
+
 def test_an_address_without_http_is_refused() -> None:
     with pytest.raises(ValueError, match="'localhost:8080' is no address"):
         MemorydStore("localhost:8080")

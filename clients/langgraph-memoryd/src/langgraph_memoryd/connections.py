@@ -1,6 +1,7 @@
 """Connections to a memoryd server: blocking, and of one event loop."""
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from langgraph_memoryd.errors import MemorydError, error_of, is_problem
 from langgraph_memoryd.operations import JSON, Operation
 
 _PATH = "/v1/store/batch"
+
+_KEY = re.compile("[!-~]+")
 
 PAUSES = (0.1, 0.5)
 """Seconds before each further attempt."""
@@ -33,6 +36,12 @@ class Target:
     url: str
     api_key: str | None = field(repr=False)
     timeout: float
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"{self.url!r} is no address; begin it with http:// or https://")
+        if self.api_key and not _KEY.fullmatch(self.api_key):
+            raise ValueError("The key holds what no key has, such as a space or the end of a line.")
 
     def options(self) -> "_Options":
         """Return the settings of a client."""

@@ -43,10 +43,6 @@ class MemorydStore(Methods):
         index_fields: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(
-                f"{url!r} is no address of a server; it begins with http:// or https://"
-            )
         self.ttl_config = ttl
         self._choices = Choices(mode, index_fields)
         self._target = Target(url.rstrip("/").removesuffix("/v1"), api_key, timeout)

@@ -13,7 +13,7 @@ from app.logging import configure_logging
 from app.mcp.caller import Caller
 from app.mcp.proxy import address_of, forward
 from app.mcp.server import create_server
-from app.mcp.stdio import serve_on_stdio
+from app.mcp.stdio import ENDING, serve_on_stdio
 from app.namespaces import InvalidNamespaceError, parse_labels
 from app.resources import open_resources
 from app.startup import end_cleanly_on_signals, running_database
@@ -52,7 +52,7 @@ def mcp(
             asyncio.run(_serve(running, tuple(labels)))
         finally:
             # A client that is in a hurry must not cut off the end of the database.
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDING:
                 signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,16 +1,19 @@
-"""The official MCP client in front of the application in this process."""
+"""The official MCP client, of the application in this process or of a `memoryd mcp`."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx2
-from mcp import Client, types
+from mcp import Client, StdioServerParameters, stdio_client, types
 from mcp.client.streamable_http import streamable_http_client
 from typing_extensions import override
+
+from tests.support.server import MEMORYD, clean_environment
 
 HERE = "http://localhost/mcp"
 """Where a server without keys may be called."""
@@ -44,6 +47,22 @@ async def connected(
         Client(streamable_http_client(HERE + query, http_client=http), mode=mode) as opened,
     ):
         yield opened
+
+
+@asynccontextmanager
+async def started(
+    *arguments: str, environment: Mapping[str, str], cwd: Path, mode: str = "auto"
+) -> AsyncIterator[Client]:
+    """Yield a client of a `memoryd mcp` of its own; its log is in `cwd`."""
+    parameters = StdioServerParameters(
+        command=str(MEMORYD),
+        args=["mcp", *arguments],
+        env={**clean_environment(), "MEMORYD_EMBEDDING": "fake:hashed", **environment},
+        cwd=cwd,
+    )
+    with (cwd / "log").open("a") as log:
+        async with Client(stdio_client(parameters, errlog=log), mode=mode) as opened:
+            yield opened
 
 
 @dataclass

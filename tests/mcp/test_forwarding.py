@@ -1,0 +1,111 @@
+"""`memoryd mcp --url`, which passes on to a running server."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.auth.access import Grant, Verb
+from app.auth.service import KeyService
+from app.clock import SystemClock
+from app.db import Database
+from app.mcp.proxy import ServerUnreachableError, address_of, forward
+from tests.auth.test_routes import key_with
+from tests.support.databases import Cluster
+from tests.support.mcp_client import Agent, started
+from tests.support.server import Server, serving
+
+
+@pytest.fixture(scope="module")
+def locked(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, str]]:
+    """A server that wants a key, and a key that may only read and write below acme."""
+    log = tmp_path_factory.mktemp("mcp-server") / "log"
+    with cluster.database() as url:
+        key = asyncio.run(limited_key(url))
+        environment = {"MEMORYD_DATABASE_URL": url, "MEMORYD_EMBEDDING": "fake:hashed"}
+        with serving(log, environment=environment) as server:
+            yield server, key
+
+
+async def limited_key(url: str) -> str:
+    database = await Database.open(url, pool_size=1)
+    grant = Grant((), frozenset({Verb.READ, Verb.WRITE}))
+    key = await key_with(KeyService(database, SystemClock()), grant, root=("acme",))
+    await database.close()
+    return key["x-api-key"]
+
+
+@pytest.mark.slow
+async def test_everything_is_passed_on(
+    locked: tuple[Server, str], tmp_path: Path, mode: str
+) -> None:
+    server, key = locked
+    given = ("--url", f"{server.url}/mcp/", "--namespace", f"users.{mode}")
+    environment = {"MEMORYD_API_KEY": key}
+    async with started(*given, environment=environment, cwd=tmp_path, mode=mode) as opened:
+        assert opened.instructions
+        assert opened.server_info is not None
+        assert opened.server_info.name == "memoryd"
+        agent = Agent(opened)
+        names = [tool.name for tool in (await opened.list_tools()).tools]
+        assert names == ["search_memories", "remember", "update_memory", "list_namespaces"]
+        memory = await agent.remember("Ann likes ramen.")
+        assert "/" not in memory
+        found = await asyncio.gather(*(agent.texts(query="ramen") for _ in range(30)))
+        assert found == [["Ann likes ramen."]] * 30
+        assert "no grant to delete" in await agent.refused("forget_memory", id=memory)
+        (resource,) = (await opened.list_resources()).resources
+        (read,) = (await opened.read_resource(resource.uri)).contents
+        assert "ramen" in read.model_dump_json()
+        assert len((await opened.list_resource_templates()).resource_templates) == 1
+        assert (await opened.list_prompts()).prompts == []
+        with pytest.raises(Exception, match='There is no prompt "none"'):
+            await opened.get_prompt("none")
+        with pytest.raises(Exception, match="There is no memory"):
+            await opened.read_resource("memory:///none")
+
+
+@pytest.mark.slow
+async def test_a_server_that_goes_away_is_an_error_and_not_the_end(
+    database_url: str, tmp_path: Path
+) -> None:
+    environment = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_EMBEDDING": "fake:hashed"}
+    with serving(tmp_path / "server-log", environment=environment) as server:
+        async with started("--url", server.url, environment={}, cwd=tmp_path) as opened:
+            await Agent(opened).remember("a")
+            await asyncio.to_thread(server.stop)
+            for _ in range(2):
+                with pytest.raises(Exception, match="does not answer"):
+                    await opened.call_tool("remember", {"text": "b"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "namespace", "said"),
+    [
+        (None, [], "needs an API key"),
+        ("mk_a_b", [], "The API key is unknown"),
+        ("right", ["a\x1fb"], "contains U\\+001F"),
+    ],
+)
+async def test_what_a_server_refuses_is_said_in_its_words(
+    locked: tuple[Server, str], key: str | None, namespace: list[str], said: str
+) -> None:
+    server, right = locked
+    with pytest.raises(ServerUnreachableError, match=said):
+        await forward(address_of(server.url, namespace), right if key == "right" else key)
+
+
+async def test_a_server_that_is_not_there() -> None:
+    said = "^http://127.0.0.1:1/mcp: The server does not answer"
+    with pytest.raises(ServerUnreachableError, match=said):
+        await forward(address_of("http://127.0.0.1:1", []), None)
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", ""])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(ServerUnreachableError, match="is no address of a server"):
+        address_of(url, [])

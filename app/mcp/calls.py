@@ -1,6 +1,7 @@
 """What the tools do."""
 
 import json
+from typing import Any
 from uuid import uuid4
 
 from app.auth.access import Access
@@ -58,6 +59,7 @@ async def remember(caller: Caller, asked: Remember) -> Changed:
         key=key,
         value={"content": asked.text},
         importance=asked.importance,
+        source=_source("remember"),
     )
     await ItemService.build(caller.resources).put(caller.access, body, UNCONDITIONAL)
     return Changed(id=memory_id(labels, key))
@@ -67,7 +69,9 @@ async def update_memory(caller: Caller, asked: UpdateMemory) -> Changed:
     """Replace a memory's text; what else its value holds stays."""
     address = read_address(asked.id)
     items = ItemService.build(caller.resources)
-    details = {} if asked.importance is None else {"importance": asked.importance}
+    details: dict[str, Any] = {"source": _source("update_memory")}
+    if asked.importance is not None:
+        details["importance"] = asked.importance
 
     async def attempt() -> None:
         row = await items.get(caller.confined, address)
@@ -118,6 +122,10 @@ async def list_namespaces(caller: Caller, asked: ListNamespaces) -> Namespaces:
             for labels, count in zip(found, counts or (), strict=True)
         ]
     return Namespaces(namespaces=listed[:MAX_NAMESPACES], complete=len(listed) <= MAX_NAMESPACES)
+
+
+def _source(tool: str) -> store.Source:
+    return store.Source.model_validate({"tool": tool})
 
 
 def _memory(row: Row, score: float | None, access: Access) -> Memory:

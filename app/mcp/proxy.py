@@ -67,9 +67,15 @@ class _Explaining(httpx2.AsyncHTTPTransport):
             body = await response.aread()  # memoryd streams nothing here
         except httpx2.TransportError as error:
             return _error(f"The server does not answer ({_reason(error)}).")
-        if response.headers.get("content-type") != PROBLEM:
-            return response
-        return _error(json.loads(body)["detail"])
+        kind = response.headers.get("content-type", "")
+        if kind == PROBLEM:
+            return _error(json.loads(body)["detail"])
+        if response.is_error and not kind.startswith("application/json"):
+            return _error(
+                f"The answer is no answer of memoryd's but {response.status_code} "
+                f"{response.reason_phrase}: check the address, and what is in between."
+            )
+        return response
 
 
 def _error(message: str) -> httpx2.Response:

@@ -105,6 +105,19 @@ async def test_a_server_that_is_not_there() -> None:
         await forward(address_of("http://127.0.0.1:1", []), None)
 
 
+async def test_a_server_that_is_not_memoryd() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = "HTTP/1.1 502 Bad Gateway", "content-type: text/html", "content-length: 6"
+        writer.write("\r\n".join([*head, "connection: close", "", "<html>"]).encode())
+        await reader.read()  # until the client has read it, and goes
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as gateway:
+        url = f"http://127.0.0.1:{gateway.sockets[0].getsockname()[1]}"
+        with pytest.raises(ServerUnreachableError, match="no answer of memoryd's but 502 Bad Gate"):
+            await forward(address_of(url, []), None)
+
+
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", ""])
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(ServerUnreachableError, match="is no address of a server"):

@@ -35,6 +35,10 @@ async def test_what_is_remembered_is_found_changed_and_forgotten(
             "id": memory
         }
         assert await agent.texts(query="udon") == ["Ann likes udon."]
+        history = {"namespace": "memories", "key": memory.removeprefix("memories/")}
+        response = await client.get("/v1/store/items/versions", params=history)
+        sources = [version["source"] for version in response.json()["versions"]]
+        assert sources == [{"tool": "update_memory"}, {"tool": "remember"}]
         assert await agent.call("forget_memory", id=memory) == {"id": memory}
         assert await agent.search() == []
 

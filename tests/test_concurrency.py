@@ -373,7 +373,7 @@ async def opened(
             await app(scope | {"state": dict(state or {})}, receive, send)
 
         transport = httpx2.ASGITransport(app=with_state)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://memoryd") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Store(client), resources.database
 
 

@@ -151,7 +151,7 @@ async def test_lists_show_all_that_is_inside_and_nothing_else(world: World) -> N
 
 @pytest.mark.slow
 @hypothesis_settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -23,17 +23,19 @@ def two_processes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
             yield server
 
 
-async def test_thirty_calls_at_once(two_processes: Server, mode: str) -> None:
-    async with Client(
-        f"{two_processes.url}/mcp?namespace=parallel.{mode[:4]}", mode=mode
-    ) as opened:
-        agent = Agent(opened)
-        texts = [f"The number is {number}." for number in range(30)]
-        ids = await asyncio.gather(*(agent.remember(text) for text in texts))
-        assert len(set(ids)) == 30
-        assert set(await agent.texts(limit=50)) == set(texts)
-        found = await asyncio.gather(*(agent.texts(query=text, limit=50) for text in texts))
-        assert all(text in each for text, each in zip(texts, found, strict=True))
+async def test_thirty_calls_at_once_of_each_of_two_clients(two_processes: Server) -> None:
+    url = f"{two_processes.url}/mcp?namespace=parallel"
+    async with Client(f"{url}.new") as new, Client(f"{url}.old", mode="legacy") as old:
+        await asyncio.gather(make_thirty_calls(Agent(new)), make_thirty_calls(Agent(old)))
+
+
+async def make_thirty_calls(agent: Agent) -> None:
+    texts = [f"The number is {number}." for number in range(30)]
+    ids = await asyncio.gather(*(agent.remember(text) for text in texts))
+    assert len(set(ids)) == 30
+    assert set(await agent.texts(limit=50)) == set(texts)
+    found = await asyncio.gather(*(agent.texts(query=text, limit=50) for text in texts))
+    assert all(text in each for text, each in zip(texts, found, strict=True))
 
 
 async def test_clients_that_go_away_leave_the_server_well(two_processes: Server) -> None:

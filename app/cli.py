@@ -117,6 +117,7 @@ def worker(
     """Run a worker: it does jobs and removes what has expired."""
     settings = _settings(job_concurrency=concurrency)
     configure_logging(settings)
+    end_cleanly_on_signals()
     with running_database(settings) as running:
         asyncio.run(_work(running))
 

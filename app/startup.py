@@ -40,6 +40,9 @@ def end_cleanly_on_signals() -> None:
     """Leave through every `with` block, or the embedded database would be left running."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` leaves it
+        # A closed terminal ends it as SIGTERM does, whoever handles that by now.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def check_address(settings: Settings) -> None:

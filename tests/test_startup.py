@@ -115,8 +115,16 @@ class TestEmbedded:
         with serving(log, *options, environment=FAKE) as server:
             assert get(server)["value"] == {"text": "ramen"}
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize(
+        ("workers", "number"),
+        [
+            (1, signal.SIGINT),
+            (1, signal.SIGTERM),
+            (1, signal.SIGHUP),  # several processes are started anew by it
+            (2, signal.SIGINT),
+            (2, signal.SIGTERM),
+        ],
+    )
     def test_signals_end_it_cleanly(
         self, data_dir: Path, log: Path, workers: int, number: int
     ) -> None:
@@ -155,7 +163,7 @@ class TestEmbedded:
             put(server, ttl_seconds=0.2)
             wait_until(lambda: last_action(server) == "expire")
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_signals_end_the_worker_cleanly(self, data_dir: Path, log: Path, number: int) -> None:
         with working(log, {**FAKE, "MEMORYD_DATA_DIR": str(data_dir)}) as worker:
             wait_until(lambda: postgres_runs(data_dir))

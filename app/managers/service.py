@@ -27,6 +27,7 @@ from app.namespaces import to_stored
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.store.preconditions import Precondition
+from app.store.service import check_not_reserved
 
 EXTRACT = "extract"
 CONSOLIDATE = "consolidate"
@@ -216,11 +217,13 @@ def _overridden(config: Config, body: ExtractRequest | ConsolidateRequest) -> Co
 
 def _namespace(config: ManagerConfig, body: ExtractRequest) -> list[str] | None:
     """Return the labels under which memories are kept; None: nowhere."""
-    if body.namespace is not None:
-        place([], body.variables or {})  # variables of a namespace that has none are a mistake
-        return body.namespace
-    labels = place(config.namespace or [], body.variables or {})
-    return labels if config.namespace else None
+    template = config.namespace if body.namespace is None else []
+    labels = place(template or [], body.variables or {})  # variables it has not are a mistake
+    if body.namespace is None and not config.namespace:
+        return None
+    labels = labels if body.namespace is None else body.namespace
+    check_not_reserved(labels)
+    return labels
 
 
 def _check_state(config: Config, namespace: list[str] | None, body: ExtractRequest) -> None:

@@ -56,6 +56,16 @@ _PATCH_ATTEMPTS = 20
 _DETAIL_NAMES = frozenset(field.name for field in fields(Details))
 
 
+def check_not_reserved(labels: Sequence[str]) -> None:
+    """Raise InvalidRequestError for a namespace that clients may not write to."""
+    if labels[:1] == [RESERVED_ROOT]:
+        raise InvalidRequestError(
+            f'namespace begins with "{RESERVED_ROOT}", which is reserved; '
+            "choose another first label.",
+            field="namespace[0]",
+        )
+
+
 class ItemService:
     """Reads and changes items on behalf of one caller."""
 
@@ -118,12 +128,7 @@ class ItemService:
 
     async def put(self, access: Access, body: PutItem, precondition: Precondition) -> str:
         """Write an item's whole next state; return its ETag."""
-        if body.namespace[0] == RESERVED_ROOT:
-            raise InvalidRequestError(
-                f'namespace begins with "{RESERVED_ROOT}", which is reserved; '
-                "choose another first label.",
-                field="namespace[0]",
-            )
+        check_not_reserved(body.namespace)
         put = await self.prepare_put(access, body)
         written = await self._apply_put(access, replace(put, precondition=precondition))
         return etag(written.version)

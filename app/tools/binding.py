@@ -10,7 +10,7 @@ from app.managers.placing import place
 from app.managers.schemas import KindSchema, ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import parse_labels
-from app.store.service import RESERVED_ROOT
+from app.store.service import check_not_reserved
 from app.tools.base import ACTIONS, Action, Bound, Offer
 from app.tools.schemas import DEFAULT_NAMESPACE, CallTool, ListTools, Placed
 
@@ -71,12 +71,7 @@ async def located(
     config = None if body.manager is None else await managers.config(access, body.manager)
     template = body.namespace or (config and config.namespace) or DEFAULT_NAMESPACE
     labels = place(template, body.variables or {})
-    if labels[0] == RESERVED_ROOT:
-        raise InvalidRequestError(
-            f'namespace begins with "{RESERVED_ROOT}", which is reserved; '
-            "choose another first label.",
-            field="namespace[0]",
-        )
+    check_not_reserved(labels)
     return config, labels
 
 

@@ -426,6 +426,8 @@ async def test_a_job_asked_for_twice_under_one_key_is_one_job(asked: httpx2.Asyn
         ({"variables": []}, "variables"),
         ({"variables": {"user": "al"}}, "variables.user"),
         ({"manager": {"namespace": ["{user}"]}}, "variables.user"),
+        ({"namespace": ["langgraph", "a"]}, "namespace[0]"),
+        ({"manager": {"namespace": ["{u}"]}, "variables": {"u": "langgraph"}}, "namespace[0]"),
         ({"manager": {"namespace": ["{u}"]}, "variables": {"u": ""}}, "variables.u"),
         ({"existing": "x"}, "existing"),
         ({"existing": [5]}, "existing[0]"),

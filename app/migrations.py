@@ -1,6 +1,7 @@
 """The schema's state: bring it up to date, or refuse to serve on a stale one."""
 
 import asyncio
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -61,6 +62,7 @@ def check_models(url: str) -> None:
     command.check(_config(url))
 
 
+@cache
 def newest_revision() -> str:
     """Return the revision this program needs."""
     head = _directory().get_current_head()

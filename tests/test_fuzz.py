@@ -17,6 +17,8 @@ import pytest
 from app.problems import MEDIA_TYPE
 from tests.support.server import Server, clean_environment
 
+pytestmark = pytest.mark.slow
+
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 
 OPENAPI = Path(__file__).parents[1] / "openapi.yaml"
@@ -66,7 +68,6 @@ def server(working_server: Server) -> Server:
     return working_server
 
 
-@pytest.mark.slow
 def test_every_answer_is_as_documented_and_no_job_meets_a_mistake_of_ours(
     server: Server, tmp_path: Path
 ) -> None:

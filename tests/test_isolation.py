@@ -25,6 +25,8 @@ from app.namespaces import to_stored
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
 
+pytestmark = pytest.mark.slow
+
 ROOTS = [
     ["acme"],
     ["acme2"],
@@ -152,7 +154,6 @@ READS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.slow
 async def test_reads_show_only_what_is_inside_the_root(world: World) -> None:
     for tenant, read in itertools.product(world.tenants, READS):
         before = await world.rows(outside=tenant)
@@ -214,7 +215,6 @@ async def test_namespaces_are_listed_from_inside_the_root_alone(world: World) ->
         assert result["counts"] == (cut if "max_depth" in pattern else [1] * len(listed))
 
 
-@pytest.mark.slow
 async def test_other_tenants_items_cannot_be_addressed(world: World, clock: FrozenClock) -> None:
     clock.advance(timedelta(minutes=1))
     for tenant, other in itertools.permutations(world.tenants, 2):
@@ -269,7 +269,6 @@ SEEN = (
 )
 
 
-@pytest.mark.slow
 async def test_what_is_not_an_item_is_seen_from_inside_the_root_alone(world: World) -> None:
     jobs = {tuple(tenant.root): await submit(tenant) for tenant in world.tenants}
     assert len(set(jobs.values())) == len(world.tenants)
@@ -396,7 +395,6 @@ async def carry_out(tenant: Tenant, name: str, namespace: list[str], key: str) -
     return response.json() if response.content else None
 
 
-@pytest.mark.slow
 @hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

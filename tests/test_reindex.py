@@ -31,13 +31,14 @@ from tests.support.reindexing import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     return Settings(database_url=database_url, database_pool_size=5, index_fields=["text"])
 
 
-@pytest.mark.slow
 async def test_items_put_before_during_and_after_are_found_with_the_new_model(
     settings: Settings,
 ) -> None:
@@ -213,7 +214,6 @@ async def test_an_item_with_too_many_passages_is_named(
         await reindexed(settings, FakeEmbedder(NEW))
 
 
-@pytest.mark.slow
 class TestInterruption:
     async def interrupt(self, settings: Settings, at: Callable[[], Awaitable[bool]]) -> None:
         """Cancel a run as soon as a condition holds."""
@@ -319,7 +319,6 @@ class TestCatchingUp:
             assert await catch_up(old) == 0
         assert embedder.calls == []
 
-    @pytest.mark.slow
     async def test_two_at_once_write_the_same(self, settings: Settings) -> None:
         async with serving_in_process(settings, FakeEmbedder(OLD)) as old:
             await fill(old, range(3))

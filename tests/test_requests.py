@@ -13,6 +13,8 @@ from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import running
 
+pytestmark = pytest.mark.slow
+
 ITEMS = "/v1/store/items"
 PUT = {"namespace": ["users"], "key": "food", "value": {"text": "ramen"}}
 

@@ -5,6 +5,8 @@ from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
 from tests.support.routes import HIDDEN, REQUESTS, call
 
+pytestmark = pytest.mark.slow
+
 ELSEWHERE = {"host": "memory.example.com", "origin": "https://app.example.com"}
 
 

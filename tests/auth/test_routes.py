@@ -7,6 +7,8 @@ from app.auth.service import KeyService
 from tests.support.app import Store
 from tests.support.routes import ANYWHERE, HIDDEN, PLACE, REQUESTS, call
 
+pytestmark = pytest.mark.slow
+
 OPERATIONS = list(REQUESTS)
 
 SUCCESS = {200, 201, 202, 204}

@@ -18,6 +18,8 @@ from tests.support.jobs import PATIENCE, quick
 from tests.support.llm_server import LLMServer, calls, fails, llm_server, says
 from tests.support.mcp_client import Agent, connected
 
+pytestmark = pytest.mark.slow
+
 LEARNED = calls(("insert_memory", {"content": {"content": "Ann likes ramen."}, "importance": 0.8}))
 
 

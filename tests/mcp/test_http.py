@@ -14,6 +14,8 @@ from tests.auth.test_routes import assert_problem, key_with
 from tests.support.app import Store, running
 from tests.support.mcp_client import HERE, Agent, connected
 
+pytestmark = pytest.mark.slow
+
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 

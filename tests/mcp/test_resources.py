@@ -8,6 +8,8 @@ from app.clock import FrozenClock
 from tests.support.app import Store
 from tests.support.mcp_client import connected
 
+pytestmark = pytest.mark.slow
+
 
 async def test_memories_are_listed_newest_first_page_by_page(
     client: httpx2.AsyncClient, store: Store, mode: str

@@ -9,6 +9,8 @@ from app.store.service import ItemService
 from tests.support.app import Store
 from tests.support.mcp_client import Agent, connected, text_of
 
+pytestmark = pytest.mark.slow
+
 ALL = [
     "search_memories",
     "remember",

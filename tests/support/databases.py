@@ -35,6 +35,8 @@ class Cluster:
         self._embedded = embedded
 
     def prepare(self) -> None:
+        self._administer("ALTER SYSTEM SET fsync = off")  # nobody cuts the power of a test
+        self._administer("SELECT pg_reload_conf()")
         self._administer(f"CREATE DATABASE {TEMPLATE} OWNER memoryd")
         migrations.upgrade(self.url(TEMPLATE))
 

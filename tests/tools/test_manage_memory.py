@@ -17,6 +17,8 @@ from app.managers.kinds import EPISODE
 from tests.support.app import Store
 from tests.tools.calling import HOME, JSON, Agent
 
+pytestmark = pytest.mark.slow
+
 TEA = "Alice drinks tea."
 
 STOP: JSON = {
@@ -369,7 +371,6 @@ NEAR_MISSES = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [None, "profile", "episode"])
 @hypothesis_settings(
     max_examples=150,

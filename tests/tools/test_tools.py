@@ -19,6 +19,8 @@ from app.tools.base import ACTIONS
 from tests.support.app import Store
 from tests.tools.calling import HOME, JSON, Agent
 
+pytestmark = pytest.mark.slow
+
 TRIP: JSON = {
     "name": "trip",
     "description": "A journey.",

@@ -100,7 +100,7 @@ def _config(body: OptimizePrompt) -> OptimizerConfig:
         if option not in _OPTIONS[kind]:
             takes = ", ".join(sorted(_OPTIONS[kind])) or "no config at all"
             raise InvalidRequestError(
-                f"config.{option}: the kind {kind} does not have it, it takes {takes}.",
+                f"The kind {kind} has no config.{option}; it takes {takes}.",
                 field=f"config.{option}",
             )
     return body.config.config()

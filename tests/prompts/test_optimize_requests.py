@@ -44,7 +44,7 @@ WRONG: list[tuple[JSON, str, str]] = [
     (
         {"prompt": INLINE, "kind": "metaprompt", "config": {"gradient_prompt": "Why?"}},
         "config.gradient_prompt",
-        "the kind metaprompt does not have it, it takes max_reflection_steps, metaprompt",
+        "The kind metaprompt has no config.gradient_prompt; it takes max_reflection_steps, ",
     ),
     (
         {"prompt": INLINE, "kind": "prompt_memory", "config": {"max_reflection_steps": 1}},

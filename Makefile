@@ -35,7 +35,7 @@ worker: $(VENV)/.serve ## Run the background worker
 	@$(BIN)/memoryd worker
 
 test: check ## Run the checks and all tests
-	$(BIN)/pytest -q -n 2 -m slow
+	$(BIN)/pytest -q -n 3 -m slow # more than there are cores: much of it waits
 
 check: $(VENV)/.bench ## The inner loop: format, lint, import contract, types, budgets, fast tests
 	$(BIN)/ruff format --check .

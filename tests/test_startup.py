@@ -92,6 +92,14 @@ def test_only_this_machine_is_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Start commands as a terminal does, even if these tests run under `nohup`."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
 @pytest.mark.slow
 class TestEmbedded:
     def test_servers_on_one_directory_share_a_database_until_the_last_ends(
@@ -125,6 +133,7 @@ class TestEmbedded:
             (2, signal.SIGTERM),
         ],
     )
+    @pytest.mark.usefixtures("terminal")
     def test_signals_end_it_cleanly(
         self, data_dir: Path, log: Path, workers: int, number: int
     ) -> None:
@@ -164,6 +173,7 @@ class TestEmbedded:
             wait_until(lambda: last_action(server) == "expire")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.usefixtures("terminal")
     def test_signals_end_the_worker_cleanly(self, data_dir: Path, log: Path, number: int) -> None:
         with working(log, {**FAKE, "MEMORYD_DATA_DIR": str(data_dir)}) as worker:
             wait_until(lambda: postgres_runs(data_dir))

@@ -217,13 +217,13 @@ def _overridden(config: Config, body: ExtractRequest | ConsolidateRequest) -> Co
 
 def _namespace(config: ManagerConfig, body: ExtractRequest) -> list[str] | None:
     """Return the labels under which memories are kept; None: nowhere."""
-    template = config.namespace if body.namespace is None else []
-    labels = place(template or [], body.variables or {})  # variables it has not are a mistake
-    if body.namespace is None and not config.namespace:
-        return None
-    labels = labels if body.namespace is None else body.namespace
+    if body.namespace is None:
+        labels = place(config.namespace or [], body.variables or {})
+    else:
+        place([], body.variables or {})  # variables of a namespace that has none are a mistake
+        labels = body.namespace
     check_not_reserved(labels)
-    return labels
+    return labels or None
 
 
 def _check_state(config: Config, namespace: list[str] | None, body: ExtractRequest) -> None:

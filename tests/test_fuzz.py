@@ -23,7 +23,7 @@ SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 
 OPENAPI = Path(__file__).parents[1] / "openapi.yaml"
 
-EXAMPLES = os.environ.get("MEMORYD_FUZZ_EXAMPLES", "20")
+EXAMPLES = os.environ.get("MEMORYD_FUZZ_EXAMPLES", "12")
 
 SEED = os.environ.get("MEMORYD_FUZZ_SEED", "1")
 

@@ -7,10 +7,10 @@ from tests.tools.filing import LISTED, NAMESPACE, Memory
 
 
 async def test_a_file_is_created_viewed_and_kept_as_an_item(memory: Memory, store: Store) -> None:
-    path = "/memories/work/notes.md"
+    path = "/memories/tasks/notes.md"
     told = await memory("create", path=path, file_text="Meeting:\n- timeline\n")
     assert told == f"File created successfully at: {path}"
-    item = await store.get(NAMESPACE, "work/notes.md")
+    item = await store.get(NAMESPACE, "tasks/notes.md")
     assert item["value"] == {"content": "Meeting:\n- timeline\n"}
     assert item["source"]["tool"] == "memory"
     assert await memory("view", path=path) == (
@@ -18,7 +18,7 @@ async def test_a_file_is_created_viewed_and_kept_as_an_item(memory: Memory, stor
     )
     assert (await memory("view", path=path, view_range=[2, -1])).endswith(":\n     2\t- timeline")
     [found] = await store.search(NAMESPACE, query="timeline")
-    assert found["key"] == "work/notes.md"
+    assert found["key"] == "tasks/notes.md"
 
 
 async def test_memories_can_be_viewed_while_it_is_empty(memory: Memory) -> None:

@@ -10,13 +10,11 @@ from app.auth.access import Verb
 from app.errors import InvalidRequestError, NotFoundError
 from app.mcp.caller import Caller
 from app.prompts.errors import PromptNotFoundError
+from app.prompts.filling import filled, variables_of
 from app.prompts.schemas import PRODUCTION, PROMPT_NAME, ListPrompts, ReadPrompt
 from app.prompts.service import PromptService
 
 PAGE = 50
-
-_VARIABLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}|\{([A-Za-z_]\w*)\}")
-"""`{name}` and `{{name}}`; all other braces are only text."""
 
 _IN_PRODUCTION = ReadPrompt(label=PRODUCTION)
 
@@ -57,18 +55,13 @@ async def _described(caller: Caller, name: str) -> types.Prompt | None:
         name=name,
         arguments=[
             types.PromptArgument(name=variable, required=True)
-            for variable in _variables(row["text"])
+            for variable in variables_of(row["text"])
         ],
     )
 
 
-def _variables(text: str) -> list[str]:
-    """Return the names of a text's variables, in the order in which they first occur."""
-    return list(dict.fromkeys(found[1] or found[2] for found in _VARIABLE.finditer(text)))
-
-
 def _filled(text: str, arguments: Mapping[str, str]) -> str:
-    variables = _variables(text)
+    variables = variables_of(text)
     if missing := [name for name in variables if name not in arguments]:
         raise InvalidRequestError(f"The prompt needs a value for {', '.join(missing)}.")
     if unknown := [name for name in arguments if name not in variables]:
@@ -76,4 +69,4 @@ def _filled(text: str, arguments: Mapping[str, str]) -> str:
             f"The prompt has no variable {', '.join(unknown)}; "
             f"it has {', '.join(variables) or 'none'}."
         )
-    return _VARIABLE.sub(lambda found: arguments[found[1] or found[2]], text)
+    return filled(text, arguments, like=text)

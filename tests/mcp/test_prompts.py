@@ -35,6 +35,14 @@ async def test_prompts_are_listed_with_their_variables_and_filled(
     assert text == 'Greet {language} \\1 in French. Answer as {"text": …}, {language} \\1!'
 
 
+async def test_a_format_string_is_filled_as_python_would(client: httpx2.AsyncClient) -> None:
+    await write(client, "answers", 'Hello {user}, answer as {{"ok": true}}.')
+    async with connected(client) as opened:
+        (listed,) = (await opened.list_prompts()).prompts
+        assert [one.name for one in listed.arguments or ()] == ["user"]
+        assert await text_of(opened, "answers", user="Ann") == 'Hello Ann, answer as {"ok": true}.'
+
+
 async def test_what_counts_is_what_is_in_production(client: httpx2.AsyncClient) -> None:
     await write(client, "a", "old")
     await write(client, "a", "new", labels=["candidate"])

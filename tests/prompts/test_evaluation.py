@@ -10,9 +10,9 @@ from app.errors import InvalidRequestError
 from app.managers.messages import to_turns
 from app.prompts.evaluation.answering import Answer
 from app.prompts.evaluation.cases import Case, check_conversation
-from app.prompts.evaluation.filling import filled, variables_of
 from app.prompts.evaluation.gate import SAME, Evaluation, Gate, Outcome, Trial
 from app.prompts.evaluation.judging import Verdict, Winner, judge
+from app.prompts.filling import filled, variables_of
 from app.prompts.optimizing.placeholders import problem
 from app.prompts.together import limited, together
 from app.providers.errors import BadRequestError, RateLimitedError

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 from app.managers.memories import Ask
 from app.prompts.evaluation.answering import Answer, answer
 from app.prompts.evaluation.cases import Case
-from app.prompts.evaluation.filling import filled
 from app.prompts.evaluation.judging import Side, Verdict, judge
+from app.prompts.filling import filled
 from app.prompts.together import together
 
 Outcome: TypeAlias = Literal["win", "loss", "tie"]

@@ -9,7 +9,7 @@ from app.jobs.job import NewJob
 from app.managers.schemas import MAX_MESSAGES
 from app.prompts import repository
 from app.prompts.evaluation.cases import check_conversation
-from app.prompts.evaluation.filling import variables_of
+from app.prompts.filling import variables_of
 from app.prompts.jobs.plans import (
     OptimizePlan,
     PlannedCase,

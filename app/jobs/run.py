@@ -1,5 +1,6 @@
 """What a job's handler is given: the job, and the ways to report, to pay and to end."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -58,6 +59,11 @@ class JobRun:
         started = time.perf_counter()
         completion = await llm.complete(request)
         milliseconds = round((time.perf_counter() - started) * 1000)
+        # Paid is paid: a job that is lost or cancelled at this moment must not cut this off.
+        await asyncio.shield(self._account(purpose, completion, milliseconds))
+        return completion
+
+    async def _account(self, purpose: str, completion: Completion, milliseconds: int) -> None:
         async with self._database.transaction(self.job.access.root) as connection:
             await repository.add_call(connection, self.job, purpose, completion, milliseconds)
             told = {
@@ -69,7 +75,6 @@ class JobRun:
                 "milliseconds": milliseconds,
             }
             await repository.add_event(connection, self.job, "answered", told)
-        return completion
 
     async def finish(
         self, connection: Connection, result: Mapping[str, Any], state: State = State.SUCCEEDED

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
+import hypothesis
 import pytest
 
 from app.clock import FrozenClock
@@ -16,6 +17,12 @@ from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
 from tests.support.server import Server, serving
+
+# Other processes share the cores: how long an example takes says nothing about the test.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""Authentication as a type: a route that takes `AccessDep` cannot forget it."""
+"""Authentication as a type: a route names the verb it needs in its signature (`ReadAccess`, …).
+
+`app/auth/route.py` checks key and verb before it reads anything of the body. A route whose
+router does not use it finds no access here and fails.
+"""
 
 from typing import Annotated
 
@@ -6,29 +10,43 @@ from fastapi import Depends, Request
 from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 
-from app.auth.access import OPEN, Access
+from app.auth.access import OPEN, Access, Verb
+from app.auth.errors import ForbiddenError
 from app.auth.local import check_local
 from app.auth.service import Authenticator
 
 _BEARER = "bearer "
 
 
-class KeyInHeader(SecurityBase):
-    """Reads the key of a request, from `x-api-key` or `Authorization: Bearer`, and checks it.
+class Guard(SecurityBase):
+    """Admits callers whose key grants one of the guard's verbs in some namespace.
 
-    One dependency for both headers: FastAPI's own pair costs every request two more.
+    The key comes in `x-api-key` or as `Authorization: Bearer`. One dependency reads both headers:
+    FastAPI's own pair costs every request two more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *verbs: Verb) -> None:
+        self.verbs = verbs
         self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": "x-api-key"})
         self.scheme_name = "ApiKey"
 
     async def __call__(self, request: Request) -> Access:
-        """Return what the caller may see and do; raises UnauthenticatedError, NotLocalError."""
+        """Return the access of a request that was admitted."""
+        access: Access = request.state.access
+        return access
+
+    async def admit(self, request: Request) -> Access:
+        """Check key and verb by the headers alone, and return the caller's access.
+
+        Raises UnauthenticatedError, NotLocalError and ForbiddenError.
+        """
         authenticator: Authenticator = request.state.authenticator
         access = await authenticator.authenticate(_key(request))
         if access is OPEN:
             check_local(request.headers)
+        if not any(access.may(verb) for verb in self.verbs):
+            raise ForbiddenError(access.actor, " or ".join(self.verbs))
+        request.state.access = access
         return access
 
 
@@ -40,6 +58,11 @@ def _key(request: Request) -> str | None:
     return authorization[len(_BEARER) :].strip() if is_bearer else None
 
 
-get_access = KeyInHeader()
+ReadAccess = Annotated[Access, Depends(Guard(Verb.READ))]
+WriteAccess = Annotated[Access, Depends(Guard(Verb.WRITE))]
+DeleteAccess = Annotated[Access, Depends(Guard(Verb.DELETE))]
+JobsAccess = Annotated[Access, Depends(Guard(Verb.JOBS))]
+AdminAccess = Annotated[Access, Depends(Guard(Verb.ADMIN))]
 
-AccessDep = Annotated[Access, Depends(get_access)]
+StoreAccess = Annotated[Access, Depends(Guard(Verb.READ, Verb.WRITE, Verb.DELETE))]
+"""For routes whose body decides which of the store's verbs they need."""

@@ -1,6 +1,7 @@
 """What is said to those who may not."""
 
 import json
+from collections.abc import Sequence
 
 from app.errors import AppError
 
@@ -24,14 +25,16 @@ class ForbiddenError(AppError):
     code = "forbidden"
     title = "Not allowed"
 
-    def __init__(self, actor: str, verb: str, labels: list[str]) -> None:
-        where = (
-            f"namespace {json.dumps(labels, ensure_ascii=False)}" if labels else "the whole store"
-        )
-        super().__init__(
-            f"The key {actor} has no grant to {verb} in {where}. "
-            "Use a key with that grant, or narrow the request to a namespace it covers."
-        )
+    def __init__(self, actor: str, verb: str, labels: Sequence[str] | None = None) -> None:
+        super().__init__(f"The key {actor} has no grant to {verb} {_advice(labels)}")
+
+
+def _advice(labels: Sequence[str] | None) -> str:
+    """Return where the grant is missing (None: everywhere), and what to do."""
+    if labels is None:
+        return "anywhere. Use a key with that grant."
+    where = f"namespace {json.dumps(labels, ensure_ascii=False)}" if labels else "the whole store"
+    return f"in {where}. Use a key with that grant, or narrow the request to a namespace it covers."
 
 
 class NotLocalError(AppError):

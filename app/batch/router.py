@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import StoreAccess
+from app.auth.route import GuardedRoute
 from app.batch.schemas import Batch, BatchResults
 from app.batch.service import BatchService
 from app.dependencies import resources_of
@@ -10,7 +11,7 @@ from app.problems import problem_responses
 from app.responses import json_response
 from app.store.router import CHANGES
 
-router = APIRouter(prefix="/store", tags=["batch"])
+router = APIRouter(prefix="/store", tags=["batch"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -20,6 +21,6 @@ router = APIRouter(prefix="/store", tags=["batch"])
     response_model=BatchResults,
     responses=problem_responses(*CHANGES),
 )
-async def run_batch(request: Request, body: Batch, access: AccessDep) -> Response:
+async def run_batch(request: Request, body: Batch, access: StoreAccess) -> Response:
     service = BatchService.build(resources_of(request))
     return json_response({"results": await service.run(access, body)})

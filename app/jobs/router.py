@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.auth.route import GuardedRoute
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -28,7 +29,7 @@ _EVENT_ID = re.compile("[0-9]{1,9}")
 
 JobId = Annotated[str, Path(description="As it was answered when the job was submitted.")]
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 
 def service_of(request: Request) -> JobService:
@@ -44,7 +45,7 @@ def service_of(request: Request) -> JobService:
     response_model=JobList,
     responses=problem_responses(*ALWAYS),
 )
-async def list_jobs(request: Request, access: AccessDep) -> Response:
+async def list_jobs(request: Request, access: JobsAccess) -> Response:
     query = read_query(ListJobs, request)
     rows = await service_of(request).list(access, query)
     page = rows[: query.limit]
@@ -60,12 +61,12 @@ async def list_jobs(request: Request, access: AccessDep) -> Response:
     response_model=Job,
     responses=problem_responses(*ONE),
 )
-async def get_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+async def get_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     row = await service_of(request).get(access, job_id)
     return json_response(encoding.job(row, access))
 
 
-async def find_job(request: Request, job_id: JobId, access: AccessDep) -> None:
+async def find_job(request: Request, job_id: JobId, access: JobsAccess) -> None:
     """Raise JobNotFoundError before a stream begins, which could not say so any more."""
     await service_of(request).get(access, job_id)
 
@@ -83,7 +84,7 @@ async def find_job(request: Request, job_id: JobId, access: AccessDep) -> None:
 async def follow_job(
     request: Request,
     job_id: JobId,
-    access: AccessDep,
+    access: JobsAccess,
     last_event_id: Annotated[str | None, Header(description="The last event received.")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     after = int(found[0]) if (found := _EVENT_ID.fullmatch(last_event_id or "")) else 0
@@ -99,7 +100,7 @@ async def follow_job(
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def cancel_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     row = await service_of(request).cancel(access, job_id)
     return json_response(encoding.job(row, access))
 
@@ -111,6 +112,6 @@ async def cancel_job(request: Request, job_id: JobId, access: AccessDep) -> Resp
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def retry_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+async def retry_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     row = await service_of(request).retry(access, job_id)
     return json_response(encoding.job(row, access))

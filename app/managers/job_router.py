@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
+from app.auth.route import GuardedRoute
 from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers.errors import (
     InvalidMessageError,
@@ -15,7 +16,7 @@ from app.managers.schemas import ConsolidateRequest, ExtractRequest
 from app.problems import problem_responses
 from app.providers.llm.pool import LLMNotConfiguredError
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -36,7 +37,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
         ),
     },
 )
-async def extract_memories(request: Request, body: ExtractRequest, access: AccessDep) -> Response:
+async def extract_memories(request: Request, body: ExtractRequest, access: JobsAccess) -> Response:
     managers = service_of(request)
     return await submit(request, access, lambda: managers.plan_extract(access, body))
 
@@ -53,7 +54,7 @@ async def extract_memories(request: Request, body: ExtractRequest, access: Acces
     },
 )
 async def consolidate_memories(
-    request: Request, body: ConsolidateRequest, access: AccessDep
+    request: Request, body: ConsolidateRequest, access: JobsAccess
 ) -> Response:
     managers = service_of(request)
     return await submit(request, access, lambda: managers.plan_consolidate(access, body))

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import AdminAccess, JobsAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.auth.route import GuardedRoute
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -34,7 +35,7 @@ ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The manager's ver
 
 Name = Annotated[ManagerName, Path(description="Name of the manager.")]
 
-router = APIRouter(prefix="/managers", tags=["managers"])
+router = APIRouter(prefix="/managers", tags=["managers"], route_class=GuardedRoute)
 
 
 def service_of(request: Request) -> ManagerService:
@@ -55,7 +56,7 @@ def service_of(request: Request) -> ManagerService:
     },
 )
 async def put_manager(
-    request: Request, name: Name, body: ManagerConfig, access: AccessDep
+    request: Request, name: Name, body: ManagerConfig, access: AdminAccess
 ) -> Response:
     row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
     headers = {"ETag": etag(row["version"])}
@@ -69,7 +70,7 @@ async def put_manager(
     response_model=Manager,
     responses={200: {"headers": ETAG}, **problem_responses(*ALWAYS, ManagerNotFoundError)},
 )
-async def get_manager(request: Request, name: Name, access: AccessDep) -> Response:
+async def get_manager(request: Request, name: Name, access: JobsAccess) -> Response:
     row = await service_of(request).get(access, name)
     return json_response(encoding.manager(row), {"ETag": etag(row["version"])})
 
@@ -82,7 +83,7 @@ async def get_manager(request: Request, name: Name, access: AccessDep) -> Respon
     response_model=ManagerList,
     responses=problem_responses(*ALWAYS),
 )
-async def list_managers(request: Request, access: AccessDep) -> Response:
+async def list_managers(request: Request, access: JobsAccess) -> Response:
     query = read_query(ListManagers, request)
     rows, cursor = await service_of(request).list(access, query)
     managers = [encoding.manager(row) for row in rows]
@@ -100,6 +101,6 @@ async def list_managers(request: Request, access: AccessDep) -> Response:
         **problem_responses(*ALWAYS, ManagerPreconditionError),
     },
 )
-async def delete_manager(request: Request, name: Name, access: AccessDep) -> Response:
+async def delete_manager(request: Request, name: Name, access: AdminAccess) -> Response:
     await service_of(request).delete(access, name, precondition_of(request))
     return Response(status_code=204)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from app.auth.access import Verb
-from app.auth.dependencies import get_access
+from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
 from app.errors import InvalidRequestError
 from app.mcp.caller import Caller, Context
@@ -65,13 +65,17 @@ class _Connection(Schema):
     namespace: Annotated[WrittenNamespace, AfterValidator(_somewhere)] | None = None
 
 
+_GUARD = Guard(*Verb)
+"""Each tool checks the verb that it needs."""
+
+
 class McpEndpoint:
     """Answers `POST /mcp`; raises the errors of other routes before the protocol begins."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request(scope, receive)
-        access = await get_access(request)
+        access = await _GUARD.admit(request)
         caller = Caller(request.state.resources, access, _namespace(request))
         if not caller.confined.grants:
             raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import AdminAccess, ReadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.auth.route import GuardedRoute
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -54,7 +55,7 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {
 
 Name = Annotated[PromptName, Path(description="Name of the prompt.")]
 
-router = APIRouter(prefix="/prompts", tags=["prompts"])
+router = APIRouter(prefix="/prompts", tags=["prompts"], route_class=GuardedRoute)
 
 
 def service_of(request: Request) -> PromptService:
@@ -84,7 +85,7 @@ def _changed(row: Any, status: int = 200) -> Response:
     response_model=Prompt,
     responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
 )
-async def get_prompt(request: Request, name: Name, access: AccessDep) -> Response:
+async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(ReadPrompt, request)
     row = await service_of(request).get(access, name, query)
     return _read(request, name, row["revision"], encoding.prompt(row))
@@ -102,7 +103,9 @@ async def get_prompt(request: Request, name: Name, access: AccessDep) -> Respons
         **problem_responses(*CHANGES, TooManyLabelsError),
     },
 )
-async def put_prompt(request: Request, name: Name, body: PutPrompt, access: AccessDep) -> Response:
+async def put_prompt(
+    request: Request, name: Name, body: PutPrompt, access: AdminAccess
+) -> Response:
     row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
     return _changed(row, 201 if is_new else 200)
 
@@ -115,7 +118,7 @@ async def put_prompt(request: Request, name: Name, body: PutPrompt, access: Acce
     response_model=PromptList,
     responses=problem_responses(*ALWAYS),
 )
-async def list_prompts(request: Request, access: AccessDep) -> Response:
+async def list_prompts(request: Request, access: ReadAccess) -> Response:
     query = read_query(ListPrompts, request)
     rows, cursor = await service_of(request).list(access, query)
     prompts = [encoding.listed(row) for row in rows]
@@ -130,7 +133,7 @@ async def list_prompts(request: Request, access: AccessDep) -> Response:
     response_model=PromptVersionList,
     responses={**UNCHANGED, **problem_responses(*READS)},
 )
-async def list_prompt_versions(request: Request, name: Name, access: AccessDep) -> Response:
+async def list_prompt_versions(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(ListVersions, request)
     rows, cursor, revision = await service_of(request).versions(access, name, query)
     members = {"versions": [encoding.version(row) for row in rows], "next_cursor": cursor}
@@ -145,7 +148,7 @@ async def list_prompt_versions(request: Request, name: Name, access: AccessDep) 
     response_model=PromptDiff,
     responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
 )
-async def diff_prompt(request: Request, name: Name, access: AccessDep) -> Response:
+async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(DiffPrompt, request)
     old, new = await service_of(request).pair(access, name, query)
     return _read(request, name, new["revision"], encoding.diff(old, new))
@@ -163,7 +166,7 @@ async def diff_prompt(request: Request, name: Name, access: AccessDep) -> Respon
     },
 )
 async def promote_prompt(
-    request: Request, name: Name, body: PromotePrompt, access: AccessDep
+    request: Request, name: Name, body: PromotePrompt, access: AdminAccess
 ) -> Response:
     precondition = precondition_of(request)
     return _changed(await service_of(request).move_label(access, name, body, precondition))
@@ -183,7 +186,7 @@ async def promote_prompt(
     },
 )
 async def rollback_prompt(
-    request: Request, name: Name, body: RollbackPrompt, access: AccessDep
+    request: Request, name: Name, body: RollbackPrompt, access: AdminAccess
 ) -> Response:
     label, precondition = body.label or PRODUCTION, precondition_of(request)
     return _changed(await service_of(request).roll_back(access, name, label, precondition))
@@ -201,7 +204,7 @@ async def delete_prompt_label(
     request: Request,
     name: Name,
     label: Annotated[Label, Path(description="The label.")],
-    access: AccessDep,
+    access: AdminAccess,
 ) -> Response:
     await service_of(request).delete_label(access, name, label, precondition_of(request))
     return Response(status_code=204)
@@ -215,6 +218,6 @@ async def delete_prompt_label(
     status_code=204,
     responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
 )
-async def delete_prompt(request: Request, name: Name, access: AccessDep) -> Response:
+async def delete_prompt(request: Request, name: Name, access: AdminAccess) -> Response:
     await service_of(request).delete(access, name, precondition_of(request))
     return Response(status_code=204)

@@ -259,4 +259,4 @@ def _check_text(text: str) -> None:
 
 def _check_may_read(access: Access) -> None:
     if not access.may(Verb.READ):
-        raise ForbiddenError(access.actor, Verb.READ, [])
+        raise ForbiddenError(access.actor, Verb.READ)

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import ReadAccess
+from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
 from app.passage_index import EmbeddingFailedError
 from app.problems import problem_responses
@@ -14,7 +15,7 @@ from app.search.schemas import FoundItems, SearchItems
 from app.search.service import SearchService
 from app.store.router import ALWAYS
 
-router = APIRouter(prefix="/store", tags=["search"])
+router = APIRouter(prefix="/store", tags=["search"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -27,7 +28,7 @@ router = APIRouter(prefix="/store", tags=["search"])
 async def search_items(
     request: Request,
     body: SearchItems,
-    access: AccessDep,
+    access: ReadAccess,
     omit_expired: Annotated[bool, Query(description="false also shows expired items.")] = True,
 ) -> Response:
     service = SearchService.build(resources_of(request))

@@ -5,8 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.auth.access import Access
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import DeleteAccess, ReadAccess, WriteAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.auth.route import GuardedRoute
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -44,7 +45,7 @@ CHANGES = (*ALWAYS, PreconditionFailedError, TooManyConflictsError, EmbeddingFai
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's version."}}
 
-router = APIRouter(prefix="/store", tags=["store"])
+router = APIRouter(prefix="/store", tags=["store"], route_class=GuardedRoute)
 
 
 PRECONDITION = [
@@ -89,7 +90,7 @@ def not_modified(query: ReadItem, precondition: Precondition, version: int | Non
     status_code=204,
     responses={204: {"description": "Written", "headers": ETAG}, **problem_responses(*CHANGES)},
 )
-async def put_item(request: Request, body: PutItem, access: AccessDep) -> Response:
+async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Response:
     tag = await service_of(request).put(access, body, precondition_of(request))
     return Response(status_code=204, headers={"ETag": tag})
 
@@ -107,7 +108,7 @@ async def put_item(request: Request, body: PutItem, access: AccessDep) -> Respon
         **problem_responses(*ALWAYS, PreconditionFailedError),
     },
 )
-async def get_item(request: Request, access: AccessDep) -> Response:
+async def get_item(request: Request, access: ReadAccess) -> Response:
     query = read_query(ReadItem, request)
     precondition = precondition_of(request)
     row = await service_of(request).get(access, query)
@@ -128,7 +129,7 @@ async def get_item(request: Request, access: AccessDep) -> Response:
         **problem_responses(*CHANGES, ItemNotFoundError),
     },
 )
-async def patch_item(request: Request, body: PatchItem, access: AccessDep) -> Response:
+async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> Response:
     row = await service_of(request).patch(access, body, precondition_of(request))
     return item_response(row, access)
 
@@ -141,7 +142,7 @@ async def patch_item(request: Request, body: PatchItem, access: AccessDep) -> Re
     status_code=204,
     responses={204: {"description": "Ended"}, **problem_responses(*CHANGES)},
 )
-async def delete_item(request: Request, body: DeleteItem, access: AccessDep) -> Response:
+async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) -> Response:
     await service_of(request).delete(access, body, precondition_of(request))
     return Response(status_code=204)
 
@@ -153,7 +154,7 @@ async def delete_item(request: Request, body: DeleteItem, access: AccessDep) -> 
     response_model=NamespaceList,
     responses=problem_responses(*ALWAYS),
 )
-async def list_namespaces(request: Request, body: ListNamespaces, access: AccessDep) -> Response:
+async def list_namespaces(request: Request, body: ListNamespaces, access: ReadAccess) -> Response:
     found, counts = await service_of(request).list_namespaces(access, body)
     return json_response(encoding.namespaces(found, counts))
 
@@ -166,7 +167,7 @@ async def list_namespaces(request: Request, body: ListNamespaces, access: Access
     response_model=ItemVersions,
     responses=problem_responses(*ALWAYS),
 )
-async def list_item_versions(request: Request, access: AccessDep) -> Response:
+async def list_item_versions(request: Request, access: ReadAccess) -> Response:
     query = read_query(ReadVersions, request)
     return json_response(encoding.versions(await service_of(request).versions(access, query)))
 
@@ -182,6 +183,6 @@ async def list_item_versions(request: Request, access: AccessDep) -> Response:
         **problem_responses(*CHANGES, VersionNotFoundError, VersionHasNoValueError),
     },
 )
-async def restore_item(request: Request, body: RestoreItem, access: AccessDep) -> Response:
+async def restore_item(request: Request, body: RestoreItem, access: WriteAccess) -> Response:
     row = await service_of(request).restore(access, body, precondition_of(request))
     return item_response(row, access)

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.routing import APIRoute
 from typing_extensions import override
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.auth.route import GuardedRoute
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -66,7 +66,7 @@ RUN_HEADERS = {
 InPath = Annotated[ThreadId, Path(description="The client's own id of the conversation.")]
 
 
-class UndecodedRoute(APIRoute):
+class UndecodedRoute(GuardedRoute):
     """Finds its way by the path as it was sent, so that an id may hold slashes, as `%2F`."""
 
     @override
@@ -96,7 +96,7 @@ def service_of(request: Request) -> ThreadService:
     responses=problem_responses(*LEARNS, UnknownVariableError, ThreadElsewhereError),
 )
 async def append_messages(
-    request: Request, thread_id: InPath, body: AppendMessages, access: AccessDep
+    request: Request, thread_id: InPath, body: AppendMessages, access: JobsAccess
 ) -> Response:
     idempotent = await Idempotent.read(request)
     answer = await service_of(request).append(access, thread_id, body, idempotent)
@@ -111,7 +111,7 @@ async def append_messages(
     response_model=ThreadMessages,
     responses=problem_responses(*ALWAYS, ThreadNotFoundError),
 )
-async def list_messages(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+async def list_messages(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     query = read_query(ReadMessages, request)
     rows = await service_of(request).messages(access, thread_id, query)
     return json_response(encoding.messages(rows, query.limit))
@@ -129,7 +129,7 @@ async def list_messages(request: Request, thread_id: InPath, access: AccessDep) 
         **problem_responses(*ALWAYS, ThreadNotFoundError, ThreadWithoutManagerError),
     },
 )
-async def flush_thread(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+async def flush_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     job_id = await service_of(request).flush(access, thread_id)
     if job_id is None:
         return json_response({"job": None})
@@ -148,7 +148,7 @@ async def flush_thread(request: Request, thread_id: InPath, access: AccessDep) -
     },
 )
 async def create_thread_run(
-    request: Request, thread_id: InPath, body: CreateRun, access: AccessDep
+    request: Request, thread_id: InPath, body: CreateRun, access: JobsAccess
 ) -> Response:
     if is_placeholder(thread_id):
         return await create_run(request, body, access)
@@ -166,7 +166,7 @@ async def create_thread_run(
     response_model=Run,
     responses={200: {"headers": RUN_HEADERS}, **problem_responses(*LEARNS)},
 )
-async def create_run(request: Request, body: CreateRun, access: AccessDep) -> Response:
+async def create_run(request: Request, body: CreateRun, access: JobsAccess) -> Response:
     idempotent = await Idempotent.read(request)
     run = await RunService.build(resources_of(request)).create(access, body, idempotent)
     return _run_answer(run, "/v1")
@@ -179,7 +179,7 @@ async def create_run(request: Request, body: CreateRun, access: AccessDep) -> Re
     response_model=Thread,
     responses=problem_responses(*ALWAYS, ThreadNotFoundError),
 )
-async def get_thread(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+async def get_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     row, job = await service_of(request).get(access, thread_id)
     return json_response(encoding.thread(row, job, access))
 
@@ -191,7 +191,7 @@ async def get_thread(request: Request, thread_id: InPath, access: AccessDep) -> 
     status_code=204,
     responses=problem_responses(*ALWAYS, ThreadNotFoundError),
 )
-async def delete_thread(request: Request, thread_id: InPath, access: AccessDep) -> Response:
+async def delete_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     await service_of(request).delete(access, thread_id)
     return Response(status_code=204)
 

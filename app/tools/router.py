@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import ReadAccess, StoreAccess
+from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
 from app.jobs.submitting import MAX_WAIT_SECONDS, wait_seconds
 from app.managers.errors import (
@@ -34,7 +35,7 @@ _PREFER = header_parameter(
     f"absent: {DEFAULT_WAIT_SECONDS}.",
 )
 
-router = APIRouter(prefix="/tools", tags=["tools"])
+router = APIRouter(prefix="/tools", tags=["tools"], route_class=GuardedRoute)
 
 
 @router.get(
@@ -45,7 +46,7 @@ router = APIRouter(prefix="/tools", tags=["tools"])
     response_model=ToolList,
     responses=problem_responses(*ALWAYS, ToolNotFoundError, ManagerNotFoundError),
 )
-async def list_tools(request: Request, access: AccessDep) -> Response:
+async def list_tools(request: Request, access: ReadAccess) -> Response:
     query = read_query(ListTools, request)
     definitions = await ToolService.build(resources_of(request)).list(access, query)
     form = query.format or "openai"
@@ -73,7 +74,7 @@ async def call_tool(
     request: Request,
     name: Annotated[Clean, Path(description="Name of the tool, as in its definition.")],
     body: CallTool,
-    access: AccessDep,
+    access: StoreAccess,
 ) -> Response:
     seconds = wait_seconds(request, default=DEFAULT_WAIT_SECONDS)
     tools = ToolService.build(resources_of(request))

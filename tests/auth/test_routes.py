@@ -78,8 +78,8 @@ async def test_a_key_without_the_verb_is_refused(
     verb = REQUESTS[operation][2]
     headers = await key_with(keys, Grant((), frozenset(Verb) - {verb}))
     detail = assert_problem(await call(client, operation, headers), 403, "forbidden")
-    where = ('namespace ["users"', "the whole store")
-    assert any(f"no grant to {verb} in {place}" in detail for place in where)
+    where = ("anywhere", 'in namespace ["users"')  # a batch is read before its verbs are known
+    assert any(f"no grant to {verb} {place}" in detail for place in where)
 
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name not in ANYWHERE])

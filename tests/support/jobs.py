@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 from asyncpg import Record
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from app.auth.access import OPEN, Access, Verb
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
+from app.auth.route import GuardedRoute
 from app.config import Settings
 from app.db import EVERYTHING, Database
 from app.jobs import queue, repository
@@ -185,8 +186,10 @@ def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:
     """Return the application with one more route, which submits jobs of the kind `test`."""
     app = create_app(settings, **replaced)
 
-    @app.post("/v1/jobs/test")
-    async def submit_test(request: Request, access: AccessDep) -> Response:
+    router = APIRouter(route_class=GuardedRoute)
+
+    @router.post("/v1/jobs/test")
+    async def submit_test(request: Request, access: JobsAccess) -> Response:
         body: dict[str, Any] = await request.json()
         namespace = access.locate(body.pop("namespace", ["users"]), Verb.JOBS)
         lane = namespace if body.pop("in_lane", False) else None
@@ -197,4 +200,5 @@ def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:
 
         return await submit(request, access, plan)
 
+    app.include_router(router)
     return app

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
+from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
 from app.jobs import encoding
 from app.jobs.errors import JobStateError
@@ -22,7 +23,7 @@ DEFAULT_PAGE = 100
 
 CHANGES = (*ONE, JobStateError, TooManyConflictsError, EmbeddingFailedError)
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 
 def service_of(request: Request) -> ReviewService:
@@ -38,7 +39,7 @@ def service_of(request: Request) -> ReviewService:
     response_model=JobChangeList,
     responses=problem_responses(*ONE),
 )
-async def list_job_changes(request: Request, job_id: JobId, access: AccessDep) -> Response:
+async def list_job_changes(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     query = read_query(ListJobChanges, request)
     limit = query.limit or DEFAULT_PAGE
     rows = await service_of(request).list_changes(
@@ -54,7 +55,7 @@ async def list_job_changes(request: Request, job_id: JobId, access: AccessDep) -
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )
-async def apply_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     row = await service_of(request).apply(access, job_id)
     return json_response(encoding.job(row, access))
 
@@ -66,7 +67,7 @@ async def apply_job(request: Request, job_id: JobId, access: AccessDep) -> Respo
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def discard_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     row = await service_of(request).discard(access, job_id)
     return json_response(encoding.job(row, access))
 
@@ -78,6 +79,6 @@ async def discard_job(request: Request, job_id: JobId, access: AccessDep) -> Res
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )
-async def undo_job(request: Request, job_id: JobId, access: AccessDep) -> Response:
+async def undo_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     row = await UndoService.build(resources_of(request)).undo(access, job_id)
     return json_response(encoding.job(row, access))

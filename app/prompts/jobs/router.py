@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
+from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
 from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers.errors import InvalidMessageError
@@ -17,7 +18,7 @@ from app.prompts.jobs.schemas import OptimizePrompt
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.threads.errors import ThreadNotFoundError
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -39,6 +40,6 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
         ),
     },
 )
-async def optimize_prompt(request: Request, body: OptimizePrompt, access: AccessDep) -> Response:
+async def optimize_prompt(request: Request, body: OptimizePrompt, access: JobsAccess) -> Response:
     resources = resources_of(request)
     return await submit(request, access, lambda: optimizing_job(resources, access, body))

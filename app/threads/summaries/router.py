@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
+from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
 from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers.errors import InvalidMessageError
@@ -12,7 +13,7 @@ from app.threads.errors import ThreadNotFoundError
 from app.threads.summaries.schemas import SummarizeRequest
 from app.threads.summaries.tasks import summarizing_job
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -29,7 +30,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
     },
 )
 async def summarize_conversation(
-    request: Request, body: SummarizeRequest, access: AccessDep
+    request: Request, body: SummarizeRequest, access: JobsAccess
 ) -> Response:
     resources = resources_of(request)
     return await submit(request, access, lambda: summarizing_job(resources, access, body))

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.dependencies import AccessDep
+from app.auth.dependencies import JobsAccess
+from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
 from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers.errors import (
@@ -16,7 +17,7 @@ from app.providers.llm.pool import LLMNotConfiguredError
 from app.tools.searching.planning import searching_job
 from app.tools.searching.schemas import SearchMemories
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -37,6 +38,6 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
         ),
     },
 )
-async def search_memories(request: Request, body: SearchMemories, access: AccessDep) -> Response:
+async def search_memories(request: Request, body: SearchMemories, access: JobsAccess) -> Response:
     resources = resources_of(request)
     return await submit(request, access, lambda: searching_job(resources, access, body))

@@ -1,16 +1,17 @@
 """The database: one pool of connections, and the table metadata that migrations are made from."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, Self, TypeAlias, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg import Record
 from asyncpg.pool import PoolConnectionProxy
-from pgvector import HalfVector
 from sqlalchemy import DateTime, MetaData, Text
 
+from app.connections import ConfinedConnection, open_pool
 from app.errors import AppError
 
 metadata = MetaData(
@@ -31,14 +32,19 @@ TIME = DateTime(timezone=True)
 EVERYTHING = ""
 """The root of work that is not one tenant's: upkeep, key checks, migrations."""
 
-STATEMENT_TIMEOUT_SECONDS = 30
+_ACQUIRE_SECONDS = 10.0
+"""Longest wait for a free connection, or for a new one."""
 
-IDLE_SECONDS = 30
-"""A process that freezes in a transaction must not keep its locks: it could stop every claim."""
+_CLOSE_SECONDS = 5.0
+
+
+class _FrozenError(Exception):
+    """PostgreSQL has not answered for some time."""
 
 
 # What PostgreSQL says or does when it is away, starting, full or too slow.
 _UNAVAILABLE = (
+    _FrozenError,
     OSError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a statement on a connection whose end is just being read
@@ -49,6 +55,7 @@ _UNAVAILABLE = (
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # after a failover, the old primary
 )
 
 
@@ -61,10 +68,18 @@ class DatabaseUnavailableError(AppError):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(
-            f"PostgreSQL could not carry the request out ({type(error).__name__}). "
+            f"PostgreSQL {_trouble(error)} ({type(error).__name__.strip('_')}). "
             "Nothing was reported as stored that is not; try again."
         )
         self.headers["Retry-After"] = "1"
+
+
+def _trouble(error: BaseException) -> str:
+    if isinstance(error, TimeoutError | _FrozenError):
+        return "did not answer in time"
+    if isinstance(error, OSError | asyncpg.CannotConnectNowError):
+        return "cannot be reached"
+    return "could not carry the request out"
 
 
 class Row(Protocol):
@@ -83,63 +98,77 @@ Connection: TypeAlias = "PoolConnectionProxy[Record]"
 """A borrowed connection; statements are run on it, never kept."""
 
 
-class _ConfinedConnection(asyncpg.Connection):
-    """A connection that remembers which root it may see (row-level security reads it)."""
-
-    __slots__ = ("_visible_root",)
-
-    async def see(self, root: str) -> None:
-        """Confine what follows to namespaces at or below `root`."""
-        if getattr(self, "_visible_root", None) != root:
-            self._visible_root = None  # nobody knows it if this is interrupted
-            await self.execute("SELECT set_config('memoryd.root', $1, false)", root)
-            self._visible_root = root
-
-
 class Database:
-    """Hands out connections; whoever opens a transaction here commits it."""
+    """Hands out connections; whoever opens a transaction here commits it.
+
+    Every wait has a deadline (`app.connections`). While PostgreSQL is known to be frozen, nothing
+    waits at all: see `suspend`.
+    """
 
     def __init__(self, pool: "asyncpg.Pool[Record]") -> None:
         self._pool = pool
+        self._borrowed: set[Connection] = set()
+        self._suspended = False
 
     @classmethod
     async def open(cls, url: str, *, pool_size: int) -> Self:
         """Connect to `url` (a `postgresql://` address)."""
-        pool = await asyncpg.create_pool(
-            asyncpg_url(url),
-            min_size=1,
-            max_size=pool_size,
-            init=_prepare,
-            reset=_keep_session,
-            connection_class=_ConfinedConnection,
-            server_settings={
-                "application_name": "memoryd",
-                "statement_timeout": f"{STATEMENT_TIMEOUT_SECONDS}s",
-                "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
-                "jit": "off",
-                "max_parallel_workers_per_gather": "0",  # many callers share the cores
-            },
-        )
-        return cls(pool)
+        return cls(await open_pool(url, pool_size))
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._pool.close()
+        """Close every connection, politely if PostgreSQL answers."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._pool.close()  # terminates what is left when it is cancelled
 
     @property
     def connections_in_use(self) -> int:
         """How many connections are handed out at this moment."""
         return int(self._pool.get_size() - self._pool.get_idle_size())
 
+    async def suspend(self) -> None:
+        """Fail every use of the database, running or new, until `resume`: it is frozen.
+
+        All connections are replaced, because those that are idle may be frozen as well.
+        """
+        self._suspended = True
+        await self._pool.expire_connections()
+        for connection in list(self._borrowed):
+            connection.terminate()
+
+    def resume(self) -> bool:
+        """Use the database again; return whether its use was suspended."""
+        was_suspended, self._suspended = self._suspended, False
+        return was_suspended
+
     @asynccontextmanager
-    async def connection(self, root: str) -> AsyncIterator[Connection]:
-        """Lend a connection confined to `root`; each statement commits by itself."""
+    async def connection(self, root: str, *, unhurried: bool = False) -> AsyncIterator[Connection]:
+        """Lend a connection confined to `root`; each statement commits by itself.
+
+        An `unhurried` one is for statements that may run for hours: it outlives `suspend`, and
+        each of its statements names its own deadline.
+        """
         try:
-            async with self._pool.acquire() as connection:
-                await cast(_ConfinedConnection, connection).see(root)
+            connection = await self._acquire()
+            if not unhurried:
+                self._borrowed.add(connection)
+            try:
+                await cast(ConfinedConnection, connection).see(root)
                 yield connection
+            except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+                await self._pool.expire_connections()  # idle ones may lead to the same dead end
+                raise
+            finally:
+                self._borrowed.discard(connection)
+                await self._pool.release(connection)
         except _UNAVAILABLE as error:
             raise DatabaseUnavailableError(error) from error
+
+    async def _acquire(self) -> Connection:
+        if self._suspended:
+            raise _FrozenError
+        async with asyncio.timeout(_ACQUIRE_SECONDS):
+            return await self._pool.acquire()
 
     @asynccontextmanager
     async def transaction(self, root: str) -> AsyncIterator[Connection]:
@@ -148,30 +177,8 @@ class Database:
             yield connection
 
 
-def asyncpg_url(url: str) -> str:
-    """Return the URL without SQLAlchemy's `+driver`, which asyncpg does not know."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(scheme=parts.scheme.split("+")[0]))
-
-
 def sqlalchemy_url(url: str) -> str:
     """Return the URL as SQLAlchemy wants it, with the asyncpg driver named."""
     parts = urlsplit(url)
     scheme = "postgresql+asyncpg"
     return f"{scheme}{url[len(parts.scheme) :]}"
-
-
-async def _prepare(connection: Any) -> None:
-    await connection.set_type_codec(
-        "halfvec",
-        schema="public",
-        encoder=HalfVector.to_binary,
-        decoder=HalfVector.from_binary,
-        format="binary",
-    )
-    # Keeps walking the index until enough rows pass the filter; see docs/decisions.
-    await connection.execute("SET hnsw.iterative_scan = relaxed_order; SET hnsw.ef_search = 100")
-
-
-async def _keep_session(connection: Any) -> None:
-    """Replace asyncpg's RESET ALL, a round trip that would also forget the settings above."""

@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from app import migrations
 from app.config import Settings
-from app.db import EVERYTHING, Database, asyncpg_url
+from app.connections import connect
+from app.db import EVERYTHING, Database
 from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
 from app.passage_index import EmbeddingModelMismatchError, name_of
@@ -66,7 +67,7 @@ async def _look(settings: Settings, findings: list[Finding]) -> None:
 
 
 async def _database(url: str) -> list[Finding]:
-    connection = await asyncpg.connect(asyncpg_url(url))
+    connection = await connect(url, "memoryd doctor")
     try:
         row = await connection.fetchrow(
             "SELECT current_setting('server_version') AS version, "

@@ -1,15 +1,20 @@
 """Probes: whether the process is alive, whether it can do its work, and how work stands."""
 
+import asyncio
 from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, Field
 
+from app.clock import LARGEST_OFFSET_SECONDS
 from app.db import EVERYTHING, DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.jobs import queue
 from app.problems import problem_responses
+
+_PROBE_SECONDS = 1.0
+"""Longest wait for the database; PostgreSQL gets as long again to confirm that it stopped."""
 
 router = APIRouter(tags=["health"])
 
@@ -34,10 +39,18 @@ class Queue(BaseModel):
     warning: str | None = Field(description="What an operator should look at; null: nothing.")
 
 
+class ClockState(BaseModel):
+    """The machine's clock, compared with the database's, which decides about expiry."""
+
+    offset_seconds: float = Field(description="How far the machine's clock is ahead.")
+    warning: str | None = Field(description="What an operator should look at; null: nothing.")
+
+
 class Readiness(Health):
     """The answer of a server that can serve, and how its jobs stand."""
 
     queue: Queue = Field(description="How jobs stand.")
+    clock: ClockState = Field(description="How this machine's clock compares to the database's.")
 
 
 @router.get("/healthz", operation_id="check_health", summary="Is the process alive?")
@@ -59,10 +72,15 @@ async def check_ok() -> Health:
     responses=problem_responses(DatabaseUnavailableError),
 )
 async def check_readiness(request: Request) -> Readiness:
-    state, failures = await _queue(request)
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            state, failures = await _queue(request)
+    except TimeoutError as error:
+        raise DatabaseUnavailableError(error) from error
     described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
     return Readiness(
-        queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state))
+        queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state)),
+        clock=_clock_state(resources_of(request).clock.offset_seconds),
     )
 
 
@@ -108,3 +126,13 @@ def _warning(state: queue.QueueState) -> str | None:
     if state.waiting and not state.workers:
         return "Jobs wait and no worker lives; start one with `memoryd worker`."
     return None
+
+
+def _clock_state(offset: float) -> ClockState:
+    warning = None
+    if abs(offset) > LARGEST_OFFSET_SECONDS:
+        warning = (
+            "This machine's clock differs from the database's, which is used instead; "
+            "synchronize it, such as with NTP."
+        )
+    return ClockState(offset_seconds=round(offset, 3), warning=warning)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -15,7 +15,7 @@ from app.startup import open_keys, running_database
 
 keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
-_LIFETIME = re.compile(r"(\d+)([mhd])")
+_LIFETIME_FORM = re.compile(r"(\d+)([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -42,7 +42,7 @@ def create(
                 name,
                 _labels(root, "--root"),
                 tuple(map(_grant, grant)) if grant else ALL_GRANTED,
-                _expiry(expires),
+                _lifetime(expires),
             )
         )
     typer.echo(str(token))
@@ -52,8 +52,9 @@ def create(
 def list_keys() -> None:
     """List every key, without its secret."""
     with running_database(Settings()) as settings:
-        for key in asyncio.run(_list(settings)):
-            typer.echo(_line(key))
+        found, now = asyncio.run(_list(settings))
+        for key in found:
+            typer.echo(_line(key, now))
 
 
 @keys.command()
@@ -74,15 +75,19 @@ async def _create(
     name: str,
     root: list[str],
     grants: tuple[Grant, ...],
-    expires_at: datetime | None,
+    lifetime: timedelta | None,
 ) -> Token:
     async with open_keys(settings) as service:
+        try:
+            expires_at = None if lifetime is None else service.now() + lifetime
+        except OverflowError as error:
+            raise _too_long(lifetime) from error
         return await service.create(name, root=root, grants=grants, expires_at=expires_at)
 
 
-async def _list(settings: Settings) -> list[ApiKey]:
+async def _list(settings: Settings) -> tuple[list[ApiKey], datetime]:
     async with open_keys(settings) as service:
-        return await service.list()
+        return await service.list(), service.now()
 
 
 async def _revoke(settings: Settings, key_id: str) -> bool:
@@ -106,20 +111,23 @@ def _grant(text: str) -> Grant:
     return Grant(tuple(_labels(prefix, "--grant")), chosen)
 
 
-def _expiry(text: str | None) -> datetime | None:
+def _lifetime(text: str | None) -> timedelta | None:
     if text is None:
         return None
-    found = _LIFETIME.fullmatch(text)
+    found = _LIFETIME_FORM.fullmatch(text)
     if not found:
         raise typer.BadParameter(f"--expires {text!r}: write a number and m, h or d, such as 90d.")
     try:
-        return datetime.now(UTC) + timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
     except OverflowError as error:
-        raise typer.BadParameter(f"--expires {text!r}: leave it out for ever.") from error
+        raise _too_long(text) from error
 
 
-def _line(key: ApiKey) -> str:
-    now = datetime.now(UTC)
+def _too_long(lifetime: str | timedelta | None) -> typer.BadParameter:
+    return typer.BadParameter(f"--expires {lifetime}: leave it out if the key should not expire.")
+
+
+def _line(key: ApiKey, now: datetime) -> str:
     state = "revoked" if key.revoked_at else "valid"
     if not key.revoked_at and key.expires_at:
         state = "expired" if key.expires_at <= now else f"until {key.expires_at:%Y-%m-%d %H:%M}Z"

@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
-from app.db import asyncpg_url
+from app.connections import connect
 
 _PROJECT = Path(__file__).resolve().parent.parent
 
@@ -97,7 +97,7 @@ async def require_current(url: str) -> None:
 
 async def _current_revision(url: str) -> str | None:
     try:
-        connection = await asyncpg.connect(asyncpg_url(url))
+        connection = await connect(url, "memoryd")
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseUnreachableError(error) from error
     try:

@@ -4,12 +4,13 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import asyncpg
 import structlog
 
-from app.db import asyncpg_url
+from app.clock import Reading, running_seconds
+from app.connections import connect
 
 WORK = "memoryd_work"
 """Channel of the news that a job can be started."""
@@ -24,7 +25,30 @@ CHANNELS = (WORK, CHANGED, CANCEL)
 
 RECONNECT_SECONDS = 1.0
 
+PULSE_SECONDS = 2.0
+"""Pause between questions on the listening connection: is the server quiet, or dead?"""
+
+SILENCE_SECONDS = 4.0
+"""A server that has not answered for so long is frozen, or out of reach."""
+
+_LAST_CHANCE_SECONDS = 0.5
+"""A process that was stopped itself first sees that time has passed, and then the answers."""
+
+_ASK_TIME = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
 _logger = structlog.get_logger("memoryd.notifier")
+
+
+class Pulse(Protocol):
+    """Learns how the database is, every few seconds."""
+
+    def answered(self, reading: Reading) -> None:
+        """Note that the database answers, and its time."""
+        ...
+
+    async def silent(self) -> None:
+        """Note that the database has stopped answering."""
+        ...
 
 
 class Notifier:
@@ -34,16 +58,17 @@ class Notifier:
     also looks at the database every now and then.
     """
 
-    def __init__(self, url: str, channels: tuple[str, ...]) -> None:
-        self._url = asyncpg_url(url)
+    def __init__(self, url: str, channels: tuple[str, ...], pulse: Pulse) -> None:
+        self._url = url
         self._channels = channels
+        self._pulse = pulse
         self._waiting: defaultdict[tuple[str, str], set[asyncio.Event]] = defaultdict(set)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, channels: tuple[str, ...]) -> AsyncIterator[Self]:
+    async def open(cls, url: str, channels: tuple[str, ...], pulse: Pulse) -> AsyncIterator[Self]:
         """Listen until the end of the block."""
-        notifier = cls(url, channels)
+        notifier = cls(url, channels, pulse)
         listening = asyncio.create_task(notifier._listen_always())
         try:
             yield notifier
@@ -74,18 +99,32 @@ class Notifier:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(
-            self._url, server_settings={"application_name": "memoryd listening"}
-        )
+        connection = await connect(self._url, "memoryd listening")
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
-            for channel in self._channels:
-                await connection.add_listener(channel, self._tell)
+            async with asyncio.timeout(SILENCE_SECONDS):
+                for channel in self._channels:
+                    await connection.add_listener(channel, self._tell)
             self._wake_all()
-            await lost.wait()
+            while not connection.is_closed():
+                self._pulse.answered(await self._reading(connection))
+                await wait_for(lost, PULSE_SECONDS)
         finally:
             connection.terminate()
+
+    async def _reading(self, connection: asyncpg.Connection) -> Reading:
+        """Ask for the time; raises TimeoutError after telling that there was no answer."""
+        asking = asyncio.create_task(read_clock(connection))
+        try:
+            for seconds in (SILENCE_SECONDS, _LAST_CHANCE_SECONDS):
+                done, _ = await asyncio.wait({asking}, timeout=seconds)
+                if done:
+                    return asking.result()
+        finally:
+            asking.cancel()
+        await self._pulse.silent()
+        raise TimeoutError
 
     def _tell(self, _connection: Any, _process: int, channel: str, payload: Any) -> None:
         for news in self._waiting.get((channel, str(payload)), ()):
@@ -95,6 +134,13 @@ class Notifier:
         for waiting in self._waiting.values():
             for news in waiting:
                 news.set()
+
+
+async def read_clock(connection: Any) -> Reading:
+    """Ask the database for its time."""
+    sent = running_seconds()
+    database_seconds = await connection.fetchval(_ASK_TIME)
+    return Reading(database_seconds, sent, running_seconds())
 
 
 async def wait_for(news: asyncio.Event, seconds: float) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from app.clock import Clock, SystemClock
+import structlog
+
+from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
-from app.db import Database
+from app.db import EVERYTHING, Database
 from app.migrations import require_current
-from app.notifier import CHANNELS, Notifier
+from app.notifier import CHANNELS, Notifier, read_clock
 from app.passage_index import PassageIndex, register
 from app.providers.embeddings.base import Embedder
 from app.providers.embeddings.batching import BatchingEmbedder
@@ -19,6 +21,8 @@ from app.providers.llm.pool import LLMs
 from app.providers.llm.registry import create_llm
 from app.terms import Vocabulary
 from app.usage import Usage
+
+_logger = structlog.get_logger("memoryd.database")
 
 ChooseIndex: TypeAlias = Callable[[Database, Embedder | None, Vocabulary], Awaitable[PassageIndex]]
 
@@ -50,6 +54,39 @@ class Resources:
     notifier: Notifier
 
 
+class DatabasePulse:
+    """Keeps the clock right, and stops the use of a database that does not answer."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._warned = False
+
+    async def measure(self) -> None:
+        """Read the database's clock."""
+        async with self._database.connection(EVERYTHING) as connection:
+            self.answered(await read_clock(connection))
+
+    def answered(self, reading: Reading) -> None:
+        """Follow the database's clock, and use the database again if that was stopped."""
+        if self._database.resume():
+            _logger.warning("the database answers again")
+        self._clock.correct(reading)
+        offset = self._clock.offset_seconds
+        is_large = abs(offset) > LARGEST_OFFSET_SECONDS
+        if is_large and not self._warned:
+            _logger.warning(
+                "this machine's clock differs from the database's; the database's is used",
+                seconds_ahead=round(offset, 3),
+            )
+        self._warned = is_large
+
+    async def silent(self) -> None:
+        """Fail all work on the database until it answers again."""
+        _logger.error("the database does not answer; requests fail until it does")
+        await self._database.suspend()
+
+
 @asynccontextmanager
 async def open_resources(
     settings: Settings,
@@ -74,13 +111,15 @@ async def open_resources(
     async with AsyncExitStack() as stack:
         database = await Database.open(url, pool_size=settings.database_pool_size)
         stack.push_async_callback(database.close)
+        pulse = DatabasePulse(database, clock)
+        await pulse.measure()
         batching = BatchingEmbedder(chosen) if chosen else None
         if batching:
             stack.push_async_callback(batching.aclose)
             await batching.warm_up()
         index = await choose_index(database, batching, vocabulary)
         stack.push_async_callback(llms.aclose)
-        notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS))
+        notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))
         yield Resources(settings, database, index, clock, Usage(clock), llms, notifier)
 
 

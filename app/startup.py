@@ -14,7 +14,7 @@ from app.clock import SystemClock
 from app.config import Settings
 from app.db import Database
 from app.embedded import EmbeddedPostgres
-from app.resources import open_resources
+from app.resources import DatabasePulse, open_resources
 from app.store.paths import check_path
 
 
@@ -92,7 +92,9 @@ async def open_keys(settings: Settings) -> AsyncIterator[KeyService]:
     url = str(settings.database_url)
     await migrations.require_current(url)
     database = await Database.open(url, pool_size=1)
+    clock = SystemClock()
     try:
-        yield KeyService(database, SystemClock())
+        await DatabasePulse(database, clock).measure()
+        yield KeyService(database, clock)
     finally:
         await database.close()

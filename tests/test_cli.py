@@ -104,8 +104,8 @@ class TestKeys:
         ("option", "value", "told"),
         [
             ("--expires", "soon", "such as 90d"),
-            ("--expires", "9999999999d", "leave it out for ever"),
-            ("--expires", "99999999999999999999999d", "leave it out for ever"),
+            ("--expires", "9999999999d", "leave it out if the key should not"),
+            ("--expires", "99999999999999999999999d", "leave it out if the key should not"),
             ("--grant", "fly", "read, write, delete, jobs, admin"),
             ("--grant", "", "read, write, delete, jobs, admin"),
             ("--grant", "read:a..b", "label 1 is empty"),

@@ -90,6 +90,10 @@ class KeyService:
         self._database = database
         self._clock = clock
 
+    def now(self) -> datetime:
+        """Return the present moment by the clock that decides whether keys have expired."""
+        return self._clock.now()
+
     async def create(
         self,
         name: str,

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from app.connections import UNHURRIED_SECONDS
 from app.db import EVERYTHING, Connection, Database
 from app.errors import AppError
 from app.namespaces import from_stored
@@ -140,7 +141,7 @@ async def _alone(database: Database) -> AsyncIterator[Connection]:
 
     PostgreSQL holds the lock until the last statement ended, even if this process is killed.
     """
-    async with database.connection(EVERYTHING) as session:
+    async with database.connection(EVERYTHING, unhurried=True) as session:
         if not await session.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             raise ReindexError("A reindex of this database is under way; wait for its end.")
         try:
@@ -166,7 +167,7 @@ def _progress(tell: Tell, items: int) -> Callable[[int], None]:
 
 
 async def _count_items(session: Connection) -> int:
-    return int(await session.fetchval("SELECT count(*) FROM items"))
+    return int(await session.fetchval("SELECT count(*) FROM items", timeout=UNHURRIED_SECONDS))
 
 
 async def _fill(filler: Filler) -> None:
@@ -197,9 +198,13 @@ async def _build_vector_index(session: Connection, index: PassageIndex) -> bool:
     if valid or not dimensions:
         return False
     if valid is False:  # what an interrupted run began
-        await session.execute(drop_vector_index(index.id, concurrently=True))
-    await session.execute(create_vector_index(index.id, dimensions, concurrently=True))
+        await _unhurried(session, drop_vector_index(index.id, concurrently=True))
+    await _unhurried(session, create_vector_index(index.id, dimensions, concurrently=True))
     return True
+
+
+async def _unhurried(session: Connection, statement: str) -> None:
+    await session.execute(statement, timeout=UNHURRIED_SECONDS)
 
 
 async def _is_active(session: Connection, index: PassageIndex) -> bool:
@@ -217,7 +222,7 @@ async def _switch(database: Database, index: PassageIndex) -> None:
 async def _empty_others(session: Connection, database: Database, index: PassageIndex) -> int:
     """Remove what other indexes hold; their rows stay, for servers that still write there."""
     for row in await session.fetch("SELECT id FROM passage_indexes WHERE id <> $1", index.id):
-        await session.execute(drop_vector_index(row["id"], concurrently=True))
+        await _unhurried(session, drop_vector_index(row["id"], concurrently=True))
     dropped = 0
     position: Address = ("", "")
     while True:

@@ -35,7 +35,7 @@ EVERYTHING = ""
 _ACQUIRE_SECONDS = 10.0
 """Longest wait for a free connection, or for a new one."""
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 3.0
 
 
 class _FrozenError(Exception):

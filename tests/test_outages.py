@@ -1,0 +1,194 @@
+"""The database freezes, ends connections, or is away for a while."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+
+from app.config import Settings
+from app.db import EVERYTHING, Database, DatabaseUnavailableError
+from app.main import create_app
+from app.providers.embeddings.fake import FakeEmbedder
+from tests.support.app import Store, running
+from tests.support.databases import Cluster
+from tests.support.proxy import FreezableProxy
+
+ITEM = {"namespace": "users", "key": "food"}
+SEARCH = {"namespace_prefix": ["users"], "query": "ramen"}
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[FreezableProxy]:
+    async with FreezableProxy.before(database_url) as started:
+        yield started
+
+
+async def timed(call: Awaitable[httpx2.Response]) -> tuple[httpx2.Response, float]:
+    began = time.monotonic()
+    response = await call
+    return response, time.monotonic() - began
+
+
+async def until_it_serves(client: httpx2.AsyncClient) -> None:
+    async def serves() -> bool:
+        return (await client.get("/readyz")).status_code == 200
+
+    await until(serves)
+
+
+async def until(holds: Callable[[], Awaitable[Any]]) -> None:
+    deadline = time.monotonic() + 10
+    while not await holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+def assert_unavailable(response: httpx2.Response) -> None:
+    assert response.status_code == 503
+    assert response.json()["code"] == "database_unavailable"
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.slow
+async def test_a_frozen_database_fails_requests_in_time_and_recovers(
+    proxy: FreezableProxy, settings: Settings, embedder: FakeEmbedder
+) -> None:
+    chosen = settings.model_copy(update={"database_url": proxy.url, "run_worker": True})
+    async with running(create_app(chosen, embedder=embedder)) as client:
+        store = Store(client)
+        await store.put(["users"], "food", {"text": "ramen"})
+        proxy.freeze()
+        (ready, ready_seconds), *answers = await asyncio.gather(
+            timed(client.get("/readyz")),
+            timed(client.get("/v1/store/items", params=ITEM)),
+            timed(client.post("/v1/store/items/search", json=SEARCH)),
+            timed(client.put("/v1/store/items", json={**ITEM, "namespace": ["a"], "value": {}})),
+        )
+        assert_unavailable(ready)
+        assert ready_seconds < 2.5
+        for response, seconds in answers:
+            assert_unavailable(response)
+            assert seconds < 8
+        for path in ("/readyz", "/v1/store/items?namespace=users&key=food"):
+            response, seconds = await timed(client.get(path))
+            assert_unavailable(response)
+            assert seconds < 0.5, "once it is known, nothing waits"
+        proxy.thaw()
+        await until_it_serves(client)
+        assert (await store.get(["users"], "food"))["value"] == {"text": "ramen"}
+        await store.put(["users"], "drink", {"text": "tea"})
+
+
+@pytest.mark.slow
+async def test_closing_does_not_wait_for_a_frozen_database(proxy: FreezableProxy) -> None:
+    database = await Database.open(proxy.url, pool_size=2)
+    proxy.freeze()
+    began = time.monotonic()
+    await database.close()
+    assert time.monotonic() - began < 6
+
+
+async def test_a_frozen_connection_is_not_used_again(
+    proxy: FreezableProxy, cluster: Cluster
+) -> None:
+    database = await Database.open(proxy.url, pool_size=1)
+    try:
+        before = await backend(database)
+        proxy.freeze()
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), database.transaction(EVERYTHING) as connection:
+                await connection.execute("SELECT 1")
+        assert time.monotonic() - began < 3
+        proxy.thaw()
+        assert await backend(database) != before
+    finally:
+        await database.close()
+
+
+async def test_a_statement_that_is_cancelled_in_time_leaves_its_connection_usable(
+    database_url: str,
+) -> None:
+    database = await Database.open(database_url, pool_size=1)
+    try:
+        before = await backend(database)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), database.connection(EVERYTHING) as connection:
+                await connection.execute("SELECT pg_sleep(20)")
+        assert await backend(database) == before
+    finally:
+        await database.close()
+
+
+async def test_statements_end_while_the_database_is_suspended(database_url: str) -> None:
+    database = await Database.open(database_url, pool_size=2)
+    try:
+        sleeping = asyncio.create_task(sleep_in(database))
+        await asyncio.sleep(0.3)
+        assert database.connections_in_use == 1
+        await database.suspend()
+        with pytest.raises(DatabaseUnavailableError):
+            await sleeping
+        with pytest.raises(DatabaseUnavailableError):
+            await backend(database)
+        assert database.resume()
+        assert await backend(database)
+        assert not database.resume()
+    finally:
+        await database.close()
+
+
+async def test_ended_connections_are_replaced(
+    settings: Settings, embedder: FakeEmbedder, cluster: Cluster
+) -> None:
+    """A restart or failover ends every connection; jobs are heard of again, too."""
+    async with running(create_app(settings, embedder=embedder)) as client:
+        store = Store(client)
+        await store.put(["users"], "food", {"text": "ramen"})
+        before = await end_backends(cluster, str(settings.database_url))
+        assert before >= 2
+        await until_it_serves(client)
+        assert (await store.get(["users"], "food"))["value"] == {"text": "ramen"}
+        await until(lambda: listening(cluster, str(settings.database_url)))
+
+
+async def backend(database: Database) -> Any:
+    async with database.connection(EVERYTHING) as connection:
+        return await connection.fetchval("SELECT pg_backend_pid()")
+
+
+async def sleep_in(database: Database) -> None:
+    async with database.transaction(EVERYTHING) as connection:
+        await connection.execute("SELECT pg_sleep(20)")
+
+
+async def end_backends(cluster: Cluster, url: str) -> int:
+    return await ask(
+        cluster,
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1",
+        url,
+    )
+
+
+async def listening(cluster: Cluster, url: str) -> int:
+    return await ask(
+        cluster,
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = $1 AND application_name = 'memoryd listening'",
+        url,
+    )
+
+
+async def ask(cluster: Cluster, question: str, url: str) -> int:
+    connection = await asyncpg.connect(cluster.superuser_url)
+    try:
+        name = (
+            url.rpartition("/")[2] if "?" not in url else url.partition("?")[0].rpartition("/")[2]
+        )
+        return int(await connection.fetchval(question, name))
+    finally:
+        await connection.close()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,11 +31,11 @@ from app.startup import (
     check_before_serving,
     end_cleanly_on_signals,
     running_database,
+    worker_beside,
 )
 from app.store.paths import check_path
 from app.store.reindexing import ReindexError, reindex
-from app.store.usage import recording
-from app.worker import run_worker
+from app.worker_process import run_worker_process
 
 cli = typer.Typer(
     help="Long-term memory for LLM agents, served over HTTP. "
@@ -84,18 +83,23 @@ def serve(
     with running_database(settings) as running:
         check_before_serving(running)
         _pass_on(running)
-        uvicorn.run(
-            "app.main:create_app",
-            factory=True,
-            host=running.host,
-            port=running.port,
-            workers=running.workers,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=ceil(running.drain_seconds),  # streams may go on for ever
-        )
+        with worker_beside(settings, running):
+            _serve(running)
+
+
+def _serve(settings: Settings) -> None:
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=ceil(settings.drain_seconds),  # streams may go on for ever
+    )
 
 
 def _settings(**given: Any) -> Settings:
@@ -106,7 +110,6 @@ def _settings(**given: Any) -> Settings:
 def _pass_on(settings: Settings) -> None:
     """Tell the server processes, which read the environment, what was decided here."""
     os.environ["MEMORYD_DATABASE_URL"] = str(settings.database_url)
-    os.environ["MEMORYD_RUN_WORKER"] = str(settings.run_worker).lower()
     os.environ["MEMORYD_DATA_DIR"] = str(settings.data_dir)
 
 
@@ -119,19 +122,7 @@ def worker(
     configure_logging(settings)
     end_cleanly_on_signals()
     with running_database(settings) as running:
-        asyncio.run(_work(running))
-
-
-async def _work(settings: Settings) -> None:
-    async with (
-        open_resources(settings) as resources,
-        recording(resources.usage, resources.database),
-    ):
-        working = asyncio.create_task(run_worker(resources))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, working.cancel)
-        with suppress(asyncio.CancelledError):
-            await working
+        asyncio.run(run_worker_process(running))
 
 
 @cli.command()

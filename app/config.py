@@ -78,11 +78,6 @@ class Settings(BaseSettings):
     sweep_interval_seconds: float = Field(
         60, gt=0, description="Pause between removals of expired items."
     )
-    run_worker: bool = Field(
-        False,
-        description="Run the background worker inside the server; always with the embedded "
-        "database.",
-    )
     max_value_bytes: int = Field(1 << 20, ge=1024, description="Largest value of one item.")
     max_body_bytes: int = Field(32 << 20, ge=4096, description="Largest request body.")
     exact_search_passages: int = Field(

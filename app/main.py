@@ -1,9 +1,8 @@
 """The HTTP application, put together."""
 
-import asyncio
 import gc
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,7 +32,6 @@ from app.threads.router import router as threads_router
 from app.threads.summaries.router import router as summary_router
 from app.tools.router import router as tools_router
 from app.tools.searching.router import router as searching_router
-from app.worker import run_worker
 
 DESCRIPTION = (
     "Long-term memory for LLM agents: put, get and search memories by namespace. "
@@ -81,16 +79,11 @@ def create_app(
             # full collection stops every request for some sixty milliseconds, over and over.
             gc.collect()
             gc.freeze()
-            worker = asyncio.create_task(run_worker(resources)) if chosen.run_worker else None
             yield {
                 "resources": resources,
                 "authenticator": Authenticator(resources.database, resources.clock),
                 "mcp": mcp,
             }
-            if worker:
-                worker.cancel()
-                with suppress(asyncio.CancelledError):
-                    await worker
 
     app = DescribedApp(
         title="memoryd",

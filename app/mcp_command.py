@@ -16,9 +16,8 @@ from app.mcp.server import create_server
 from app.mcp.stdio import ENDING, serve_on_stdio
 from app.namespaces import InvalidNamespaceError, parse_labels
 from app.resources import open_resources
-from app.startup import end_cleanly_on_signals, running_database
+from app.startup import end_cleanly_on_signals, running_database, worker_beside
 from app.store.usage import recording
-from app.worker import run_worker
 
 OPERATOR = Access(actor="stdio", root="", grants=ALL_GRANTED)
 """Whoever may start the command may read the database, too."""
@@ -47,7 +46,9 @@ def mcp(
     if url is not None:
         asyncio.run(forward(address_of(url, labels), key))
         return
-    with running_database(settings) as running:
+    # Clients kill what does not end within seconds, so jobs that run are handed back at once.
+    settings = settings.model_copy(update={"drain_seconds": 0.0})
+    with running_database(settings) as running, worker_beside(settings, running):
         try:
             asyncio.run(_serve(running, tuple(labels)))
         finally:
@@ -57,18 +58,12 @@ def mcp(
 
 
 async def _serve(settings: Settings, namespace: tuple[str, ...]) -> None:
-    # Clients kill what does not end within seconds, so jobs that run are handed back at once.
-    chosen = settings.model_copy(update={"drain_seconds": 0.0})
     async with (
-        open_resources(chosen) as resources,
+        open_resources(settings) as resources,
         recording(resources.usage, resources.database),
-        asyncio.TaskGroup() as tasks,
     ):
-        working = tasks.create_task(run_worker(resources)) if chosen.run_worker else None
         caller = Caller(resources, OPERATOR, namespace)
         await serve_on_stdio(create_server(lambda _: caller))
-        if working:
-            working.cancel()
 
 
 def _labels(namespace: str | None) -> list[str]:

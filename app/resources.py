@@ -94,10 +94,12 @@ async def open_resources(
     embedder: Embedder | None = None,
     clock: Clock | None = None,
     choose_index: ChooseIndex = register,
+    warm: bool = True,
 ) -> AsyncIterator[Resources]:
     """Open everything a process needs, and close it again.
 
-    `embedder` and `clock` replace the configured ones in tests. Raises DatabaseUnreachableError,
+    `embedder` and `clock` replace the configured ones in tests. Without `warm`, a local model is
+    loaded when it is first used. Raises DatabaseUnreachableError,
     SchemaMismatchError, SettingError and EmbeddingModelMismatchError.
     """
     url = settings.database_url
@@ -116,7 +118,7 @@ async def open_resources(
         batching = BatchingEmbedder(chosen) if chosen else None
         if batching:
             stack.push_async_callback(batching.aclose)
-            await batching.warm_up()
+            await batching.warm_up(load=warm)
         index = await choose_index(database, batching, vocabulary)
         stack.push_async_callback(llms.aclose)
         notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))

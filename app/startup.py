@@ -16,6 +16,10 @@ from app.db import Database
 from app.embedded import EmbeddedPostgres
 from app.resources import DatabasePulse, open_resources
 from app.store.paths import check_path
+from app.supervisor import ChildProcess, Supervisor
+
+STOP_SECONDS = 10.0
+"""How long a worker may take to hand back its jobs and to end once it has drained."""
 
 
 class RefusedError(Exception):
@@ -33,7 +37,31 @@ def running_database(settings: Settings) -> Iterator[Settings]:
         return
     with EmbeddedPostgres(settings.data_dir) as embedded:
         migrations.upgrade(embedded.url)
-        yield settings.model_copy(update={"database_url": embedded.url, "run_worker": True})
+        yield settings.model_copy(update={"database_url": embedded.url})
+
+
+@contextmanager
+def worker_beside(settings: Settings, running: Settings) -> Iterator[None]:
+    """Keep a worker process running until the end of the block, beside the embedded database.
+
+    A configured database has workers of its own. `running` is from `running_database(settings)`.
+    """
+    if settings.database_url:
+        yield
+        return
+    worker = ChildProcess(
+        "worker",
+        # -P: a folder `app` in the current directory is not ours.
+        [sys.executable, "-P", "-m", "app.worker_process"],
+        environment={
+            "MEMORYD_DATABASE_URL": str(running.database_url),
+            "MEMORYD_DATA_DIR": str(running.data_dir),
+            "MEMORYD_DRAIN_SECONDS": str(running.drain_seconds),
+        },
+        stop_seconds=running.drain_seconds + STOP_SECONDS,
+    )
+    with Supervisor(worker):
+        yield
 
 
 def end_cleanly_on_signals() -> None:

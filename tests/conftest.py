@@ -92,10 +92,11 @@ def server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def working_server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Such a server that does jobs, too."""
     log = tmp_path_factory.mktemp("working-server") / "log"
-    with cluster.database() as url:
-        environment = {**_serving(url), "MEMORYD_RUN_WORKER": "true"}
-        with serving(log, environment=environment) as started:
-            yield started
+    with (
+        cluster.database() as url,
+        serving(log, environment=_serving(url), worker=True) as started,
+    ):
+        yield started
 
 
 def _serving(url: str) -> dict[str, str]:

@@ -56,7 +56,6 @@ def environment(cluster: Cluster, data_dir: Path, model_port: int) -> Iterator[d
         yield {
             "MEMORYD_DATABASE_URL": url,
             "MEMORYD_DATA_DIR": str(data_dir),
-            "MEMORYD_RUN_WORKER": "true",
             "MEMORYD_LLM": "openai:scripted",
             "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
         }
@@ -69,7 +68,7 @@ def test_commands_answer_as_shown(
     document: Path, environment: dict[str, str], model_port: int, tmp_path: Path
 ) -> None:
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with serving(tmp_path / "log", environment=environment) as server:
+    with serving(tmp_path / "log", environment=environment, worker=True) as server:
         text = document.read_text().replace("localhost:8080", f"127.0.0.1:{server.port}")
         text = text.replace("localhost:8090", f"127.0.0.1:{model_port}")
         shell = {**clean_environment(), **environment, "PATH": programs, "COLUMNS": "200"}

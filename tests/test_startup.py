@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -172,6 +173,25 @@ class TestEmbedded:
             put(server, ttl_seconds=0.2)
             wait_until(lambda: last_action(server) == "expire")
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+    def test_its_worker_is_another_process_that_never_outlives_it(
+        self, data_dir: Path, log: Path
+    ) -> None:
+        with serving(log, "--data-dir", str(data_dir), environment=FAKE) as server:
+            wait_until(lambda: lives_with_workers(server, 1))
+            [worker] = workers_of(server)
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda: workers_of(server) not in ([], [worker]))
+            put(server)
+            assert get(server)["value"] == {"text": "ramen"}
+            [worker] = workers_of(server)
+            server.process.kill()
+            server.process.wait(30)
+            wait_until(lambda: not Path(f"/proc/{worker}").exists())
+        lines = [line for line in log.read_text().splitlines() if "task ended" in line]
+        assert len(lines) == 1
+        assert "signal 9" in lines[0]
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     @pytest.mark.usefixtures("terminal")
     def test_signals_end_the_worker_cleanly(self, data_dir: Path, log: Path, number: int) -> None:
@@ -200,6 +220,19 @@ def working(log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen
         if worker.poll() is None:
             worker.terminate()
             worker.wait(30)
+
+
+def lives_with_workers(server: Server, number: int) -> bool:
+    return bool(call(server, "GET", "/readyz").json()["queue"]["workers"] == number)
+
+
+def workers_of(server: Server) -> list[int]:
+    """Return the worker processes that a server has started."""
+    children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    pids = [int(pid) for task in children for pid in task.read_text().split()]
+    return [
+        pid for pid in pids if b"app.worker_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def last_action(server: Server) -> str:

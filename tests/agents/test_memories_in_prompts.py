@@ -97,12 +97,11 @@ async def learning(database_url: str, llm: LLMServer, tmp_path: Path) -> AsyncIt
     environment = {
         "MEMORYD_DATABASE_URL": database_url,
         "MEMORYD_EMBEDDING": "fake:hashed",
-        "MEMORYD_RUN_WORKER": "true",
         "MEMORYD_LLM": "openai:scripted",
         "OPENAI_API_KEY": "sk-test",
         "OPENAI_BASE_URL": llm.base_url_openai,
     }
-    with serving(tmp_path / "log", environment=environment) as server:
+    with serving(tmp_path / "log", environment=environment, worker=True) as server:
         yield server
 
 

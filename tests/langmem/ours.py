@@ -136,15 +136,14 @@ class Memoryd:
 
 @asynccontextmanager
 async def serving(
-    database_url: str, llm: LLMServer, *, run_worker: bool = True
+    database_url: str, llm: LLMServer, *, worker: bool = True
 ) -> AsyncIterator[Memoryd]:
     """Yield a memoryd that asks a scripted model."""
     settings = quick(
         Settings(database_url=database_url, database_pool_size=8, llm="openai:scripted"),
         openai_api_key=SecretStr("sk-test"),
         openai_base_url=llm.base_url_openai,
-        run_worker=run_worker,
     )
     embedder = FakeEmbedder()
-    async with running(create_app(settings, embedder=embedder)) as client:
+    async with running(create_app(settings, embedder=embedder), worker=worker) as client:
         yield Memoryd(client, llm, embedder, database_url)

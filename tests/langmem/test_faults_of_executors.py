@@ -226,7 +226,7 @@ async def test_what_waits_is_in_langmems_memory_only_and_outlives_memoryd(
         assert await opened.texts() == []
 
     llm.script.append(calls(remembers(TEA)))
-    async with serving(database_url, llm, run_worker=False) as before:
+    async with serving(database_url, llm, worker=False) as before:
         job = await before.job("extract", wait=0, status=202, **to_learn(["outlives", "ana"]))
         assert (await before.look(job["id"]))["state"] == "queued"
     async with serving(database_url, llm) as after:

@@ -622,12 +622,11 @@ async def working(
     settings = Settings(
         database_url=database_url,
         database_pool_size=8,
-        run_worker=True,
         llm="openai:scripted",
         openai_api_key=SecretStr("key"),
         openai_base_url=llm.base_url_openai,
     )
-    async with running(create_app(settings, embedder=embedder)) as client:
+    async with running(create_app(settings, embedder=embedder), worker=True) as client:
         yield client
 
 

@@ -361,7 +361,6 @@ async def asked(
         database_url=settings.database_url,
         llm="anthropic:claude",
         ANTHROPIC_API_KEY="sk",
-        run_worker=False,
     )
     async with running(create_app(chosen, embedder=embedder, clock=clock)) as started:
         yield started

@@ -26,12 +26,11 @@ async def store(settings: Settings, model: LLMServer, keys: KeyService) -> Async
     token = await keys.create("acme", root=["acme"], grants=ALL_GRANTED, expires_at=None)
     chosen = Settings(
         database_url=settings.database_url,
-        run_worker=True,
         llm="anthropic:scripted",
         anthropic_base_url=model.url,
         ANTHROPIC_API_KEY="secret",
     )
-    async with running(create_app(chosen, embedder=FakeEmbedder())) as client:
+    async with running(create_app(chosen, embedder=FakeEmbedder()), worker=True) as client:
         yield Store(client, {"authorization": f"Bearer {token}"})
 
 

@@ -34,7 +34,9 @@ async def learning(
     settings: Settings, embedder: FakeEmbedder, llm: LLMServer
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """The application with a worker inside, whose jobs ask the scripted model."""
-    async with running(create_app(working(settings, llm), embedder=embedder)) as client:
+    async with running(
+        create_app(working(settings, llm), embedder=embedder), worker=True
+    ) as client:
         yield client
 
 
@@ -44,7 +46,7 @@ def working(settings: Settings, llm: LLMServer, **chosen: Any) -> Settings:
         "openai_api_key": SecretStr("sk-test"),
         "openai_base_url": llm.base_url_openai,
     }
-    return quick(settings, run_worker=True, **({"job_attempts": 2} | model | chosen))
+    return quick(settings, **({"job_attempts": 2} | model | chosen))
 
 
 @pytest.mark.parametrize("namespace", [None, ["users", "ann"]])

@@ -1,18 +1,24 @@
 """The application in process, with its lifespan run and a client in front."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import httpx2
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from app.resources import Resources
+from app.worker import run_worker
+
 
 @asynccontextmanager
-async def running(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    """Yield a client of the started application."""
-    async with app.router.lifespan_context(app) as state:
+async def running(app: FastAPI, *, worker: bool = False) -> AsyncIterator[httpx2.AsyncClient]:
+    """Yield a client of the started application; with `worker`, jobs are done in this process."""
+    async with app.router.lifespan_context(app) as state, AsyncExitStack() as stack:
+        if worker:
+            await stack.enter_async_context(doing_jobs(dict(state or {})["resources"]))
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "state": dict(state or {})}, receive, send)
@@ -20,6 +26,18 @@ async def running(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
         transport = httpx2.ASGITransport(app=with_state)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
+
+
+@asynccontextmanager
+async def doing_jobs(resources: Resources) -> AsyncIterator[None]:
+    """Run a worker in this process until the end of the block."""
+    working = asyncio.create_task(run_worker(resources))
+    try:
+        yield
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
 
 
 class Store:

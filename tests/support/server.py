@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -62,16 +62,40 @@ class Server:
 
 @contextmanager
 def serving(
-    log: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    log: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    worker: bool = False,
 ) -> Iterator[Server]:
-    """Yield a running server, and stop it afterwards if it still runs."""
+    """Yield a running server, and stop it afterwards if it still runs; so with its worker."""
     server = Server(list(arguments), environment or {}, log)
     try:
         server.wait_until_it_answers()
-        yield server
+        with working(log, environment or {}) if worker else nullcontext():
+            yield server
     finally:
         if server.process.poll() is None:
             server.stop()
+
+
+@contextmanager
+def working(
+    log: Path, environment: Mapping[str, str], *arguments: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Yield a `memoryd worker` process, and stop it afterwards."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [MEMORYD, "worker", *arguments],
+            env={**clean_environment(), **environment},
+            cwd=log.parent,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def clean_environment() -> dict[str, str]:

@@ -47,15 +47,16 @@ async def llm() -> AsyncIterator[LLMServer]:
 def memoryd(
     cluster: Cluster, llm: LLMServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server with a worker inside, and a manager called `manager`."""
+    """A server with a worker, and a manager called `manager`."""
     log: Path = tmp_path_factory.mktemp("server") / "log"
-    with cluster.database() as url:
-        environment = environment_of(url, llm) | {"MEMORYD_RUN_WORKER": "true"}
-        with serving(log, environment=environment) as server:
-            config = {"namespace": ["memories", "{langgraph_user_id}"]}
-            stored = httpx2.put(f"{server.url}/v1/managers/manager", json=config)
-            assert stored.status_code == 201, stored.text
-            yield server
+    with (
+        cluster.database() as url,
+        serving(log, environment=environment_of(url, llm), worker=True) as server,
+    ):
+        config = {"namespace": ["memories", "{langgraph_user_id}"]}
+        stored = httpx2.put(f"{server.url}/v1/managers/manager", json=config)
+        assert stored.status_code == 201, stored.text
+        yield server
 
 
 @pytest.fixture(autouse=True)

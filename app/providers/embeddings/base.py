@@ -21,8 +21,8 @@ class Embedder(Protocol):
     def dimensions(self) -> int:
         """The length of a vector; some embedders know it only after `warm_up`."""
 
-    async def warm_up(self) -> None:
-        """Load, or ask the provider for, what the first `embed` would wait for."""
+    async def warm_up(self, *, load: bool = True) -> None:
+        """Learn the dimensions and, with `load`, load what the first `embed` would wait for."""
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
         """Return one vector a text; `urgent` marks a query that somebody waits for.

@@ -52,9 +52,9 @@ class BatchingEmbedder:
         """The wrapped embedder's dimensions."""
         return self._inner.dimensions
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, *, load: bool = True) -> None:
         """Warm up the wrapped embedder."""
-        await self._inner.warm_up()
+        await self._inner.warm_up(load=load)
 
     def split(self, text: str) -> list[str]:
         """Cut as the wrapped embedder does."""

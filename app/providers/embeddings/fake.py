@@ -28,7 +28,7 @@ class FakeEmbedder:
         self.calls: list[list[str]] = []
         self._closed = False
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, *, load: bool = True) -> None:
         """Do nothing: there is nothing to load."""
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - answers at once

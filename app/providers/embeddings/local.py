@@ -54,9 +54,10 @@ class LocalEmbedder:
         self._cache_dir = cache_dir
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-embedder")
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, *, load: bool = True) -> None:
         """Load the model; the first time on a machine this also builds its graph."""
-        await self.embed(["warm up"])
+        if load:
+            await self.embed(["warm up"])
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - batches are short enough that no query waits for long
         """Return one vector a text, of what the model can read: `split` longer texts first."""

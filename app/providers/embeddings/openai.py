@@ -69,7 +69,7 @@ class OpenAIEmbedder:
             )
         return self._known_dimensions
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, *, load: bool = True) -> None:  # noqa: ARG002 - nothing is loaded
         """Learn the dimensions unless they are configured."""
         if self._known_dimensions is None:
             await self.probe()

@@ -1,0 +1,94 @@
+"""The worker's process: `memoryd worker`, and the child of `memoryd serve` and `memoryd mcp`.
+
+As a child (`python -m app.worker_process`) it ends when its standard input does, so it never
+outlives the process that started it.
+"""
+
+import asyncio
+import faulthandler
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from app.config import Settings
+from app.logging import configure_logging
+from app.resources import open_resources
+from app.store.usage import recording
+from app.worker import run_worker
+
+SHORTEST_WATCH_SECONDS = 10.0
+"""An event loop may stall for a few seconds on a machine that is overloaded or was suspended."""
+
+_OOM_SCORE = "500"
+"""Out of memory, the kernel should end the worker, not the server or the database."""
+
+
+async def run_worker_process(settings: Settings) -> None:
+    """Do jobs until SIGINT or SIGTERM, or until the event loop hangs and the process is ended."""
+    _be_first_out_of_memory()
+    watching = asyncio.create_task(_watch_event_loop(settings))
+    async with (
+        # The model is loaded with the first job that embeds: many workers never need it.
+        open_resources(settings, warm=False) as resources,
+        recording(resources.usage, resources.database),
+    ):
+        working = asyncio.create_task(run_worker(resources))
+        stop = _once(working.cancel)  # a second signal must not cut off the drain
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        with suppress(asyncio.CancelledError):
+            await working
+    watching.cancel()
+
+
+def _be_first_out_of_memory() -> None:
+    with suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+
+
+async def _watch_event_loop(settings: Settings) -> None:
+    """End the process, with a traceback, if the event loop hangs for longer than a lease.
+
+    The timer is a thread outside Python, so it works whatever the interpreter is stuck in.
+    """
+    seconds = max(settings.job_lease_seconds, SHORTEST_WATCH_SECONDS)
+    try:
+        while True:
+            faulthandler.dump_traceback_later(seconds, exit=True)
+            await asyncio.sleep(seconds / 8)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _once(function: Callable[[], object]) -> Callable[[], None]:
+    called = False
+
+    def call() -> None:
+        nonlocal called
+        if not called:
+            called = True
+            function()
+
+    return call
+
+
+def _end_with_parent() -> None:
+    """Stop as on SIGTERM when standard input ends: the parent is gone."""
+    while os.read(0, 1 << 10):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Run the worker as a child process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    settings = Settings()
+    configure_logging(settings)
+    asyncio.run(run_worker_process(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -96,7 +96,7 @@ async def test_a_job_that_is_tried_again_says_why(
     monkeypatch.setattr(JobService, "wait", until_it_failed)
     patient = working(settings, llm, job_backoff_seconds=60)
     async with (
-        running(create_app(patient, embedder=FakeEmbedder())) as client,
+        running(create_app(patient, embedder=FakeEmbedder()), worker=True) as client,
         connected(client) as opened,
     ):
         extracted = await Agent(opened).call("extract_memories", text="Ann likes ramen.")

@@ -79,7 +79,9 @@ class Settings(BaseSettings):
         60, gt=0, description="Pause between removals of expired items."
     )
     max_value_bytes: int = Field(1 << 20, ge=1024, description="Largest value of one item.")
-    max_body_bytes: int = Field(32 << 20, ge=4096, description="Largest request body.")
+    max_body_bytes: int = Field(
+        8 << 20, ge=4096, description="Largest request body: of a batch; other routes take less."
+    )
     exact_search_passages: int = Field(
         10_000, ge=0, description="Scopes up to this size are searched exactly, others by index."
     )

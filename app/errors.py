@@ -51,6 +51,17 @@ class InvalidRequestError(AppError):
             self.members["errors"] = found
 
 
+class BodyTooLargeError(AppError):
+    """The body is larger than its route takes."""
+
+    status = 413
+    code = "body_too_large"
+    title = "Body too large"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"The body is larger than the {max_bytes:,} bytes that this route takes.")
+
+
 class NotFoundError(AppError):
     """What the request names does not exist, or is out of the key's sight."""
 

@@ -23,7 +23,7 @@ from app.mcp.http import running_mcp
 from app.prompts.jobs.router import router as prompt_jobs_router
 from app.prompts.router import router as prompts_router
 from app.providers.embeddings.base import Embedder
-from app.requests import BodyLimit, RequestContext
+from app.requests import RequestContext
 from app.resources import open_resources
 from app.search.router import router as search_router
 from app.store.router import router as store_router
@@ -98,6 +98,5 @@ def create_app(
     app.include_router(health.router)
     app.routes.append(MCP_ROUTE)
     problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=chosen.max_body_bytes)
     app.add_middleware(RequestContext)
     return app

@@ -9,10 +9,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import iter_route_contexts
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from app.errors import AppError, InvalidRequestError
+from app.errors import AppError, BodyTooLargeError, InvalidRequestError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -135,40 +135,52 @@ _HTTP_PROBLEMS = {
         "Method not allowed",
         "This route does not take that method; the Allow header lists those it takes.",
     ),
-    413: (
-        "body_too_large",
-        "Body too large",
-        "The body is larger than this server takes (MEMORYD_MAX_BODY_BYTES). Send less at once.",
-    ),
 }
 
-BODY_PROBLEMS = {str(status): _problem_response(_HTTP_PROBLEMS[status][1]) for status in (400, 413)}
+BODY_PROBLEMS = {
+    "400": _problem_response(_HTTP_PROBLEMS[400][1]),
+    "413": _problem_response(BodyTooLargeError.title),
+}
 """The OpenAPI `responses` that every route with a body shares."""
 
 
+def listed_errors(error: ValidationError) -> list[Any]:
+    """Return pydantic's findings, or a single one in place of more than anyone will read.
+
+    Each takes longer to list than a value takes to validate.
+    """
+    if (count := error.error_count()) > _MOST_ERRORS:
+        detail = f"There are {count:,} mistakes, too many to list"
+        return [{"type": "too_many_errors", "loc": (), "msg": detail}]
+    return error.errors(include_url=False, include_input=False)
+
+
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
-    """Return pydantic's findings as an error that names each field."""
-    found = [{"field": _field(e), "detail": _sentence(e)} for e in errors]
-    rest = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    """Return pydantic's findings as an error that names each field; of many, the first ones."""
+    found = [{"field": _field(e), "detail": _sentence(e)} for e in errors[:_SHOWN_ERRORS]]
+    rest = f" (and {len(errors) - 1:,} more)" if len(errors) > 1 else ""
     detail = f"{found[0]['field']}: {found[0]['detail']}{rest}"
     return InvalidRequestError(detail, errors=found)
 
 
 def _field(error: Mapping[str, Any]) -> str:
-    if error["type"] == "json_invalid":
-        return "body"
     path = ""
     for part in error["loc"][1:] or error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 
 
+_MOST_ERRORS = 2_000
+_SHOWN_ERRORS = 100
+
 _NOT_A_NUMBER = "This is not a number; send one, without quotes."
 _MISSING = "The field is missing; add it."
+_NO_OBJECT = "Send a JSON object, with the header Content-Type: application/json."
 
 _SENTENCES = {
     "extra_forbidden": "There is no such field; check its spelling or leave it out.",
-    "model_attributes_type": "Send a JSON object, with the header Content-Type: application/json.",
+    "model_attributes_type": _NO_OBJECT,
+    "model_type": _NO_OBJECT,
     "missing": _MISSING,
     "union_tag_not_found": _MISSING,
     "list_type": "This is not a JSON array; send one.",
@@ -186,12 +198,10 @@ _SENTENCES = {
 
 def _sentence(error: Mapping[str, Any]) -> str:
     kind = error["type"]
-    if kind == "model_attributes_type" and len(error["loc"]) > 1:
+    if kind in {"model_attributes_type", "model_type"} and len(error["loc"]) > 1:
         kind = "dict_type"  # a member of the body, not the body itself
     if kind == "missing" and tuple(error["loc"]) == ("body",):
         return "The body is missing; send a JSON object, such as {}."
-    if kind == "json_invalid":
-        return f"The body is not valid JSON: {error['ctx']['error']}."
     if kind == "union_tag_invalid":
         return f"The field is none of {error['ctx']['expected_tags']}; use one of them."
     return _SENTENCES.get(kind) or f"{str(error['msg']).removeprefix('Value error, ')}."

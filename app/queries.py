@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from app.problems import invalid_request
+from app.problems import invalid_request, listed_errors
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -20,7 +20,7 @@ def read_query(model: type[Query], request: Request) -> Query:
     try:
         return model.model_validate(dict(request.query_params))
     except ValidationError as error:
-        found = [{**one, "loc": ("query", *one["loc"])} for one in error.errors()]
+        found = [{**one, "loc": ("query", *one["loc"])} for one in listed_errors(error)]
         raise invalid_request(found) from error
 
 

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a log line, and a limit on its body."""
+"""What happens around every request: an id and a log line."""
 
 import itertools
 import re
@@ -6,7 +6,6 @@ import secrets
 import time
 
 import structlog
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import internal_error
@@ -66,38 +65,3 @@ def _request_id(scope: Scope) -> bytes:
         if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
             return bytes(value)
     return b"%s%08x" % (_PROCESS, next(_NUMBERS))
-
-
-class BodyLimit:
-    """Refuses bodies that are too large, whether or not they say so beforehand.
-
-    FastAPI's own limit answers from outside of `RequestContext`: in plain text, without an id.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        declared = _declared_bytes(scope)
-        received = 0
-
-        async def receive_within_limit() -> Message:
-            nonlocal received
-            if declared > self._max_bytes:
-                raise HTTPException(413)
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise HTTPException(413)
-            return message
-
-        await self._app(scope, receive_within_limit, send)
-
-
-def _declared_bytes(scope: Scope) -> int:
-    for name, value in scope.get("headers", ()):
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0

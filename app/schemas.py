@@ -2,10 +2,11 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.body_limits import SMALL, BodyLimit
 from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels, parse_labels
 
 # What the validators below check, for the OpenAPI document alone: their messages say more than
@@ -21,10 +22,21 @@ _LABEL = {
 # PostgreSQL's text and jsonb hold neither; JSON and Python strings do.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
+MAX_WRITTEN_CHARACTERS = 16_384
+"""Of a namespace in a URL: sixteen labels of full length, each character escaped, take less."""
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-class Schema(BaseModel):
+class Body(BaseModel):
+    """A body of a request, or a part of one."""
+
+    body_limit: ClassVar[BodyLimit] = SMALL
+    namespace_field: ClassVar[str] = "namespace"
+    """The member that names the place that the request is about."""
+
+
+class Schema(Body):
     """A body whose unknown fields are mistakes worth naming."""
 
     model_config = ConfigDict(extra="forbid")
@@ -95,7 +107,10 @@ ItemLabels = Annotated[Labels, AfterValidator(_not_empty), Field(json_schema_ext
 WrittenNamespace = Annotated[
     str,
     AfterValidator(_parsable),
-    Field(description="Labels joined by dots, or a JSON array where labels hold dots."),
+    Field(
+        max_length=MAX_WRITTEN_CHARACTERS,
+        description="Labels joined by dots, or a JSON array where labels hold dots.",
+    ),
 ]
 """A namespace in a query string; `parse_labels` takes it apart."""
 

@@ -156,7 +156,7 @@ class TestTooLarge:
 
     async def test_a_byte_more_is_not(self, small: httpx2.AsyncClient) -> None:
         problem = assert_problem(await put_text(small, self.body(4097)), 413, "body_too_large")
-        assert "MEMORYD_MAX_BODY_BYTES" in problem["detail"]
+        assert "4,096 bytes" in problem["detail"]
 
     async def test_nor_without_a_length(self, small: httpx2.AsyncClient) -> None:
         sent = 0
@@ -225,9 +225,9 @@ class TestUnreadable:
         response = await put_text(client, body)
         assert response.status_code in {400, 422}
         problem = assert_problem(response, response.status_code)
-        assert "64 levels" in problem["detail"]
+        assert ("64 levels" if depth < 100_000 else "100,000 JSON values") in problem["detail"]
 
-    @pytest.mark.parametrize("depth", [1_000, 100_000])
+    @pytest.mark.parametrize("depth", [1_000, 20_000])
     async def test_a_filter_that_is_nested_too_deeply(
         self, client: httpx2.AsyncClient, depth: int
     ) -> None:

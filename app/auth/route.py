@@ -8,19 +8,32 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from typing_extensions import override
 
+from app.auth.access import Access
 from app.auth.dependencies import Guard
+from app.auth.errors import ForbiddenError
+from app.bodies import ReadRequest, give_way, parse_body, read_bytes, validate_body
+from app.dependencies import resources_of
+from app.schemas import Body
+
+Handle = Callable[[Request], Awaitable[Response]]
+Guarded = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class GuardedRoute(APIRoute):
-    """A route with one guard among its dependencies; FastAPI alone would read the body first."""
+    """A route with one guard among its dependencies, and at most one body, which has limits.
+
+    FastAPI alone would read and parse a body of any size before it runs dependencies.
+    """
 
     @override
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, behind the route's guard."""
+    def get_route_handler(self) -> Guarded:
+        """Return the handler, behind the route's guard and the limits of its body."""
         guard = guard_of(self.dependant)
         if guard is None:
             raise TypeError(f"{self.path} names no verb: give it a parameter such as ReadAccess")
-        return _guarded(guard, super().get_route_handler())
+        handle = super().get_route_handler()
+        model = body_of(self.dependant)
+        return _guarded(guard, handle if model is None else _reading(guard, model, handle))
 
 
 def guard_of(dependant: Dependant) -> Guard | None:
@@ -31,6 +44,16 @@ def guard_of(dependant: Dependant) -> Guard | None:
     return next(iter(guards.values()), None)
 
 
+def body_of(dependant: Dependant) -> type[Body] | None:
+    """Return the model of a route's body, None if it takes none."""
+    models = [field.field_info.annotation for field in dependant.body_params]
+    if not models:
+        return None
+    if len(models) > 1 or not (isinstance(models[0], type) and issubclass(models[0], Body)):
+        raise TypeError(f"{dependant.path} has another body than one subclass of Body: {models}")
+    return models[0]
+
+
 def _guards(dependant: Dependant) -> Iterator[Guard]:
     if isinstance(dependant.call, Guard):
         yield dependant.call
@@ -38,11 +61,38 @@ def _guards(dependant: Dependant) -> Iterator[Guard]:
         yield from _guards(dependency)
 
 
-def _guarded(
-    guard: Guard, handle: Callable[[Request], Awaitable[Response]]
-) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def _guarded(guard: Guard, handle: Handle) -> Guarded:
     async def admit_and_handle(request: Request) -> Response:
         await guard.admit(request)
         return await handle(request)
 
     return admit_and_handle
+
+
+def _reading(guard: Guard, model: type[Body], handle: Handle) -> Handle:
+    limit = model.body_limit
+
+    async def read_and_handle(request: Request) -> Response:
+        raw = await read_bytes(request, limit.max_bytes(resources_of(request).settings))
+        parsed = await parse_body(request, raw, limit.values)
+        _check_namespace(guard, request.state.access, model, parsed)
+        await give_way(raw)
+        return await handle(ReadRequest(request, raw, validate_body(model, parsed)))
+
+    return read_and_handle
+
+
+def _check_namespace(guard: Guard, access: Access, model: type[Body], parsed: Any) -> None:
+    """Raise ForbiddenError for a namespace without a grant, before any work is done for it.
+
+    A template is known only when it is filled in; services check every namespace again.
+    """
+    labels = parsed.get(model.namespace_field) if isinstance(parsed, dict) else None
+    if not isinstance(labels, list) or not all(_is_literal(label) for label in labels):
+        return
+    if not any(access.allows(labels, verb) for verb in guard.verbs):
+        raise ForbiddenError(access.actor, " or ".join(guard.verbs), labels)
+
+
+def _is_literal(label: object) -> bool:
+    return isinstance(label, str) and "{" not in label

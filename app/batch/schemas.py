@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import ErrorDetails
 
-from app.problems import Problem
+from app.body_limits import BATCH
+from app.problems import Problem, listed_errors
 from app.schemas import Flag, Schema
 from app.search.schemas import FoundItems, SearchItems
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
@@ -57,20 +57,20 @@ Operation = Annotated[
 class Malformed:
     """An operation that could not be read, and why; its neighbours are unharmed."""
 
-    errors: list[ErrorDetails]
+    error: ValidationError
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """Each mistake, placed below the operation; pydantic puts the value of `op` first."""
+        found = listed_errors(self.error)
+        return [{**one, "loc": ("operation", *(one["loc"][1:] or ("op",)))} for one in found]
 
 
 def _keep_malformed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(value)
     except ValidationError as error:
-        return Malformed([_relocated(found) for found in error.errors(include_url=False)])
-
-
-def _relocated(found: ErrorDetails) -> ErrorDetails:
-    """Place an error below the operation; what pydantic places first is the value of `op`."""
-    found["loc"] = ("operation", *(found["loc"][1:] or ("op",)))
-    return found
+        return Malformed(error)
 
 
 def _drop_default(schema: dict[str, Any]) -> None:
@@ -80,6 +80,8 @@ def _drop_default(schema: dict[str, Any]) -> None:
 
 class Batch(Schema):
     """Operations that are carried out together; reads see the state before the batch."""
+
+    body_limit = BATCH
 
     operations: list[Annotated[Operation, WrapValidator(_keep_malformed)]] = Field(
         max_length=MAX_OPERATIONS, description="What to do, each with its `op`."

@@ -76,8 +76,8 @@ class BatchService:
 
     async def _prepare(self, access: Access, operation: Operation | Malformed) -> Prepared:
         match operation:
-            case Malformed(errors):
-                raise invalid_request(errors)
+            case Malformed():
+                raise invalid_request(operation.errors)
             case PutOperation():
                 return await self._items.prepare_put(access, operation)
             case DeleteOperation():

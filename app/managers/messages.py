@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from app.managers.errors import InvalidMessageError
 from app.managers.memories import Turn
 from app.managers.schemas import ConversationMessage
-from app.problems import invalid_request
+from app.problems import invalid_request, listed_errors
 
 MAX_TOOL_CHARACTERS = 2_000
 """What is shown of a tool's arguments or answer; the rest is cut, and the cut is said."""
@@ -53,7 +53,7 @@ def _read(message: ConversationMessage | Mapping[str, Any], index: int) -> Conve
         return ConversationMessage.model_validate(message)
     except ValidationError as error:
         place = ("body", "messages", index)
-        problem = invalid_request([{**e, "loc": (*place, *e["loc"])} for e in error.errors()])
+        problem = invalid_request([{**e, "loc": (*place, *e["loc"])} for e in listed_errors(error)])
         raise InvalidMessageError(problem.detail, errors=problem.members["errors"]) from error
 
 

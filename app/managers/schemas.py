@@ -10,10 +10,12 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
+from app.body_limits import CONFIGURATION, CONVERSATION
 from app.managers.json_schemas import check_object_schema, validator_of
 from app.managers.kinds import (
     BUILT_IN,
@@ -50,6 +52,12 @@ MAX_QUERY_LIMIT = 100
 MAX_CONSOLIDATED = 1_000
 MAX_INSTRUCTIONS_CHARACTERS = 50_000
 MAX_ID_CHARACTERS = 512
+MAX_BLOCKS = 1_000
+MAX_TOOL_CALLS = 256
+MAX_VARIABLE_CHARACTERS = 1_024
+MAX_TEMPLATE_CHARACTERS = 1_024
+MAX_CHARACTERS = 400_000
+"""Of a conversation that one job learns from: some 100,000 tokens, which most models can read."""
 
 MANAGER_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
 KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,55}$"
@@ -94,6 +102,14 @@ ObjectSchema = Annotated[
     AfterValidator(storable_json),
     AfterValidator(check_object_schema),
 ]
+TemplateLabel = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARACTERS)]
+VariableName = Annotated[str, Field(max_length=64), WithJsonSchema({"type": "string"})]
+"""The document leaves the length out: generators do not know `propertyNames`."""
+Variables = Annotated[
+    dict[VariableName, Annotated[str, Field(max_length=MAX_VARIABLE_CHARACTERS)]],
+    Field(max_length=MAX_VARIABLES, title="Variables"),
+]
+"""What the variables of a namespace stand for."""
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), Number]
 BuiltInKind = Annotated[
     str,
@@ -140,9 +156,11 @@ class Phase(Schema):
 class ManagerConfig(Schema):
     """How conversations become memories."""
 
+    body_limit = CONFIGURATION
+
     namespace: (
         Annotated[
-            list[str],
+            list[TemplateLabel],
             AfterValidator(check_template),
             Field(min_length=1, max_length=MAX_DEPTH),
         ]
@@ -271,7 +289,8 @@ class ListManagers(Schema):
     )
 
 
-ContentBlocks = Annotated[list[Any], Field(title="ContentBlocks")]
+ContentText = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+ContentBlocks = Annotated[list[Any], Field(title="ContentBlocks", max_length=MAX_BLOCKS)]
 
 
 class ConversationMessage(BaseModel):
@@ -289,14 +308,14 @@ class ConversationMessage(BaseModel):
     type: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="human, ai, system or tool, as LangChain has it."
     )
-    content: Annotated[str | ContentBlocks | None, BeforeValidator(text_or_blocks)] = Field(
+    content: Annotated[ContentText | ContentBlocks | None, BeforeValidator(text_or_blocks)] = Field(
         None, description="Text, or blocks of text, tool_use, tool_result, image and others."
     )
     name: Annotated[Clean, Field(max_length=256)] | None = Field(
         None, description="Who speaks, where the role does not say it."
     )
     created_at: Moment | None = Field(None, description="When it was said.")
-    tool_calls: list[dict[str, Any]] | None = Field(
+    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOL_CALLS)] | None = Field(
         None, description="As OpenAI or LangChain have them."
     )
 
@@ -335,15 +354,15 @@ ManagerReference = Annotated[
 class ExtractRequest(Schema):
     """A conversation to learn from."""
 
+    body_limit = CONVERSATION
+
     manager: ManagerReference | None = Field(
         None, description="Name or configuration; absent: every default."
     )
     namespace: ItemLabels | None = Field(
         None, description="Where the memories are kept, instead of the manager's namespace."
     )
-    variables: (
-        Annotated[dict[str, str], Field(max_length=MAX_VARIABLES, title="Variables")] | None
-    ) = Field(
+    variables: Variables | None = Field(
         None,
         description="What the variables of the manager's namespace stand for.",
         examples=[{"user_id": "alice"}],
@@ -371,6 +390,8 @@ class ExtractRequest(Schema):
 
 class ConsolidateRequest(Schema):
     """Memories to tidy up."""
+
+    body_limit = CONFIGURATION
 
     namespace: Labels = Field(description="Tidy up at and below this namespace.")
     manager: ManagerReference | None = Field(

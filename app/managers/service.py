@@ -18,6 +18,7 @@ from app.managers.placing import place
 from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, given_memories
 from app.managers.proposals.conversation import shown_text
 from app.managers.schemas import (
+    MAX_CHARACTERS,
     ConsolidateRequest,
     ExtractRequest,
     ListManagers,
@@ -31,9 +32,6 @@ from app.store.service import check_not_reserved
 
 EXTRACT = "extract"
 CONSOLIDATE = "consolidate"
-
-MAX_CHARACTERS = 400_000
-"""Of a conversation that one job learns from: some 100,000 tokens, which most models can read."""
 
 DEFAULT_PAGE = 100
 DEFAULT_CONSOLIDATED = 200

@@ -32,7 +32,7 @@ def read_address(text: str) -> ReadItem:
     """Return the namespace and key in an id or URI; raises MemoryNotFoundError."""
     *labels, key = map(unquote, text.removeprefix(SCHEME).split("/"))
     try:
-        return ReadItem(namespace=json.dumps(labels), key=key)
+        return ReadItem(namespace=json.dumps(labels, ensure_ascii=False), key=key)
     except ValidationError as error:
         raise MemoryNotFoundError(text) from error
 

@@ -8,14 +8,15 @@ from typing import Annotated
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from pydantic import AfterValidator
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from app.auth.access import Verb
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
+from app.bodies import check_count, read_bytes
+from app.body_limits import MCP
 from app.errors import InvalidRequestError
 from app.mcp.caller import Caller, Context
 from app.mcp.server import create_server
@@ -31,7 +32,7 @@ async def running_mcp() -> AsyncIterator[StreamableHTTPSessionManager]:
         create_server(_caller_of),
         stateless=True,
         json_response=True,
-        max_request_body_size=sys.maxsize,  # BodyLimit counts the bytes
+        max_request_body_size=sys.maxsize,  # `_whole` counts the bytes
     )
     # In a task of its own: the scopes that the SDK opens must end in the task they began in, which
     # those who hold a lifespan open do not promise.
@@ -95,11 +96,12 @@ def _caller_of(context: Context) -> Caller:
 
 
 async def _whole(request: Request, receive: Receive) -> Receive:
-    """Return what gives a request's body at once: of one cut off the SDK would make an error."""
-    try:
-        body = await request.body()
-    except ClientDisconnect as error:
-        raise HTTPException(400) from error  # as other routes have it; nobody is there to read it
+    """Return what gives a request's body at once, within its limits, which the SDK does not know.
+
+    Of a body that is cut off, the SDK would make an error.
+    """
+    body = await read_bytes(request, MCP.max_bytes(request.state.resources.settings))
+    check_count(body, MCP.values)
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def replay() -> Message:

@@ -12,6 +12,8 @@ DEFAULT_LIMIT = 10
 MAX_LIMIT = 50
 MAX_NAMESPACES = 200
 MAX_TEXT_CHARACTERS = 100_000
+MAX_ID_CHARACTERS = 40_000
+"""Sixteen labels and a key of full length, every character escaped."""
 
 
 def _not_blank(text: str) -> str:
@@ -28,7 +30,7 @@ Text = Annotated[
 ]
 MemoryId = Annotated[
     str,
-    Field(description="As search_memories returns it."),
+    Field(max_length=MAX_ID_CHARACTERS, description="As search_memories returns it."),
     AfterValidator(storable),
 ]
 Query = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS), AfterValidator(storable)]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
+from app.body_limits import CONFIGURATION
 from app.managers.reading import matching
 from app.schemas import CLEAN, Number, Schema, storable
 
@@ -88,6 +89,8 @@ def _label_or_version(version: int | None, info: ValidationInfo, label: str) -> 
 
 class PutPrompt(Schema):
     """A prompt's whole next state."""
+
+    body_limit = CONFIGURATION
 
     text: PromptText = Field(description="The prompt. The newest version's text adds no version.")
     update_instructions: UpdateInstructions | None = Field(

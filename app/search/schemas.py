@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from app.body_limits import SEARCH
 from app.schemas import CLEAN, Flag, Labels, Moment, Number, Real, Schema, storable
 from app.search.ranking import HalfLives, Weights
 from app.search.relevance import Mode
@@ -74,6 +75,9 @@ class BlendHalfLives(Schema):
 
 class SearchItems(Schema):
     """What to look for, and where."""
+
+    body_limit = SEARCH
+    namespace_field = "namespace_prefix"
 
     namespace_prefix: Labels | None = Field(
         None,

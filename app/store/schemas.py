@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.body_limits import ITEM
 from app.namespaces import parse_labels
 from app.schemas import (
     CLEAN,
@@ -30,6 +31,9 @@ from app.schemas import (
 MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
 """A hundred years."""
+
+MAX_PATHS = 32
+MAX_PATH_CHARACTERS = 512
 
 MAX_INTEGER = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly."""
@@ -62,9 +66,10 @@ def _none_for_false(index: object) -> object:
     return [] if index is False else index
 
 
+_Path = Annotated[Clean, Field(max_length=MAX_PATH_CHARACTERS)]
+_PathList = Annotated[list[_Path], Field(max_length=MAX_PATHS)]
 Paths = Annotated[
-    list[Clean],
-    BeforeValidator(_none_for_false, json_schema_input_type=Literal[False] | list[Clean]),
+    _PathList, BeforeValidator(_none_for_false, json_schema_input_type=Literal[False] | _PathList)
 ]
 
 
@@ -73,7 +78,9 @@ class Source(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    thread_id: Clean | None = Field(None, description="The conversation.")
+    thread_id: Annotated[Clean, Field(max_length=512)] | None = Field(
+        None, description="The conversation."
+    )
     position: Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER), Number] | None = Field(
         None, description="The turn's place in the conversation."
     )
@@ -109,6 +116,8 @@ class ItemDetails(Schema):
 class PutItem(ItemDetails):
     """An item's whole next state."""
 
+    body_limit = ITEM
+
     namespace: ItemLabels
     key: Key
     value: Value
@@ -139,6 +148,8 @@ class PutItem(ItemDetails):
 
 class PatchItem(ItemDetails):
     """A JSON merge patch (RFC 7386) of an item's value; details that are absent stay."""
+
+    body_limit = ITEM
 
     namespace: ItemLabels
     key: Key

@@ -6,17 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from app.body_limits import CONVERSATION
 from app.jobs.schemas import Job
 from app.managers.placing import check_template
 from app.managers.schemas import (
     MAX_MESSAGES,
-    MAX_VARIABLES,
     ConversationMessage,
     ManagerName,
     ManagerReference,
+    TemplateLabel,
+    Variables,
 )
 from app.namespaces import MAX_DEPTH
-from app.schemas import CLEAN, ItemLabels, Real, Schema, storable
+from app.schemas import CLEAN, Body, ItemLabels, Real, Schema, storable
 from app.store.schemas import MAX_INTEGER
 
 MAX_SECONDS = 86_400
@@ -33,6 +35,8 @@ Seconds = Annotated[Real, Field(ge=0, le=MAX_SECONDS)]
 class AppendMessages(Schema):
     """Messages to add to a thread, and how memories are to be formed of it."""
 
+    body_limit = CONVERSATION
+
     messages: list[ConversationMessage] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
@@ -47,9 +51,9 @@ class AppendMessages(Schema):
     namespace: ItemLabels | None = Field(
         None, description="Where the thread's memories go, instead of the manager's template."
     )
-    variables: (
-        Annotated[dict[str, str], Field(max_length=MAX_VARIABLES, title="Variables")] | None
-    ) = Field(None, description="What the variables of the manager's namespace stand for.")
+    variables: Variables | None = Field(
+        None, description="What the variables of the manager's namespace stand for."
+    )
     after_seconds: Seconds | None = Field(
         None, description="Form memories after so many seconds without a message; at first 30."
     )
@@ -136,10 +140,12 @@ class Configurable(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    namespace: Annotated[list[str], Field(min_length=1, max_length=MAX_DEPTH)] | None = Field(
-        None,
-        description="Where memories are kept, instead of the manager's template; itself one, so "
-        "that `{user_id}` is never taken for a label.",
+    namespace: Annotated[list[TemplateLabel], Field(min_length=1, max_length=MAX_DEPTH)] | None = (
+        Field(
+            None,
+            description="Where memories are kept, instead of the manager's template; itself a "
+            "template, so that `{user_id}` is never taken for a label.",
+        )
     )
 
     @field_validator("namespace")
@@ -165,8 +171,10 @@ class RunConfig(BaseModel):
     )
 
 
-class CreateRun(BaseModel):
+class CreateRun(Body):
     """A run as the LangGraph SDKs create it; members not listed here are of no consequence."""
+
+    body_limit = CONVERSATION
 
     assistant_id: ManagerName = Field(description="The name of a stored manager.")
     input: RunInput = Field(description="What to learn from.")

@@ -6,10 +6,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.problems import invalid_request
+from app.json_input import check_values, parse_json
+from app.problems import invalid_request, listed_errors
 from app.store.errors import InvalidValueError
 from app.store.values import check_json
 from app.tools.base import ToolError
+
+_MAX_VALUES = 50_000
 
 _SHOWN = 200
 """Characters of arguments that cannot be read."""
@@ -38,7 +41,7 @@ def either(choices: Sequence[str]) -> str:
 def mistakes(error: ValidationError, *, tagged: bool = False) -> str:
     """Return what is wrong with each argument; `tagged`: they are of a union with tags."""
     above = () if tagged else ("arguments",)
-    found = [{**one, "loc": (*above, *one["loc"])} for one in error.errors()]
+    found = [{**one, "loc": (*above, *one["loc"])} for one in listed_errors(error)]
     named = invalid_request(found).members["errors"]
     return " ".join(f"{one['field']}: {one['detail']}" for one in named)
 
@@ -47,8 +50,10 @@ def _parsed(text: str) -> Any:
     if not text.strip():
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        written = text.encode()
+        check_values(written, _MAX_VALUES)
+        return parse_json(written)
+    except ValueError as error:
         raise _unreadable("not JSON", text) from error
 
 

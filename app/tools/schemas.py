@@ -4,17 +4,19 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
+from app.body_limits import CONVERSATION
 from app.managers.placing import check_template
 from app.managers.reading import by_json_type
 from app.managers.schemas import (
     MAX_MESSAGES,
-    MAX_VARIABLES,
     BuiltInKind,
     ConversationMessage,
     Instructions,
     KindSchema,
     ManagerName,
     ModelName,
+    TemplateLabel,
+    Variables,
 )
 from app.namespaces import MAX_DEPTH
 from app.schemas import Clean, Schema, WrittenNamespace
@@ -22,13 +24,15 @@ from app.tools.base import ACTIONS, Action
 
 DEFAULT_NAMESPACE = ["memories", "{user_id}"]
 
+MAX_NAMES = 20
+MAX_WRITTEN_CHARACTERS = 1_024
+
 Format: TypeAlias = Literal["openai", "openai_responses", "anthropic", "mcp"]
 
 ToolKind = Annotated[BuiltInKind | KindSchema, by_json_type(BuiltInKind, KindSchema)]
 Template = Annotated[
-    list[str], AfterValidator(check_template), Field(min_length=1, max_length=MAX_DEPTH)
+    list[TemplateLabel], AfterValidator(check_template), Field(min_length=1, max_length=MAX_DEPTH)
 ]
-Variables = Annotated[dict[str, str], Field(max_length=MAX_VARIABLES, title="Variables")]
 Messages = Annotated[list[ConversationMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
@@ -42,11 +46,18 @@ def _split(text: object) -> object:
     return text.split(",") if isinstance(text, str) else text
 
 
+Written = Annotated[Clean, Field(max_length=MAX_WRITTEN_CHARACTERS)]
+Name = Annotated[Clean, Field(max_length=64)]
 Names = Annotated[
-    list[Clean], BeforeValidator(_split, json_schema_input_type=Clean), AfterValidator(_differ)
+    list[Name],
+    Field(max_length=MAX_NAMES),
+    BeforeValidator(_split, json_schema_input_type=Written),
+    AfterValidator(_differ),
 ]
-Actions = Annotated[list[Action], Field(min_length=1), AfterValidator(_differ)]
-WrittenActions = Annotated[Actions, BeforeValidator(_split, json_schema_input_type=Clean)]
+Actions = Annotated[
+    list[Action], Field(min_length=1, max_length=len(ACTIONS)), AfterValidator(_differ)
+]
+WrittenActions = Annotated[Actions, BeforeValidator(_split, json_schema_input_type=Written)]
 
 
 class Placed(Schema):
@@ -70,6 +81,8 @@ class Placed(Schema):
 
 class CallTool(Placed):
     """A call of a tool: the model's arguments, and what the application decides."""
+
+    body_limit = CONVERSATION
 
     arguments: Any = Field(
         None,

@@ -8,10 +8,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
+from app.body_limits import CONVERSATION
 from app.managers.reading import by_json_type, storable_json
 from app.managers.schemas import (
     MAX_INSTRUCTIONS_CHARACTERS,
@@ -53,8 +55,10 @@ Expected = Annotated[
     AfterValidator(storable),
     AfterValidator(_says_something),
 ]
+Steps = Annotated[int, Field(ge=1, le=MAX_REFLECTION_STEPS), Number]
+OptionalSteps = Annotated[int, Field(ge=0, le=MAX_REFLECTION_STEPS), Number]
+PlaceholderName = Annotated[str, Field(max_length=256), WithJsonSchema({"type": "string"})]
 Position = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
-Steps = Annotated[int, Field(le=MAX_REFLECTION_STEPS), Number]
 
 
 def _no_list(entry: object) -> object:
@@ -98,10 +102,10 @@ class PromptToOptimize(Schema):
 class OptimizerOptions(Schema):
     """How the optimiser works, in LangMem's words."""
 
-    max_reflection_steps: Annotated[Steps, Field(ge=1)] | None = Field(
+    max_reflection_steps: Steps | None = Field(
         None, description=f"At most this many; absent: {DEFAULT_MAX_REFLECTION_STEPS}."
     )
-    min_reflection_steps: Annotated[Steps, Field(ge=0)] | None = Field(
+    min_reflection_steps: OptionalSteps | None = Field(
         None, description=f"At least this many; absent: {DEFAULT_MIN_REFLECTION_STEPS}."
     )
     gradient_prompt: Instructions | None = Field(
@@ -192,7 +196,10 @@ class EvaluationCase(Schema):
         description="What a good answer does, in words: the judge's measure."
     )
     variables: (
-        Annotated[dict[str, Instructions], Field(max_length=MAX_VARIABLES, title="Variables")]
+        Annotated[
+            dict[PlaceholderName, Instructions],
+            Field(max_length=MAX_VARIABLES, title="PromptVariables"),
+        ]
         | None
     ) = Field(None, description="What the placeholders of the prompt stand for in this case.")
     prompt: PromptName | None = Field(
@@ -228,6 +235,8 @@ class EvaluationRequest(Schema):
 
 class OptimizePrompt(Schema):
     """Prompts, and the conversations that they are to be improved by."""
+
+    body_limit = CONVERSATION
 
     prompt: PromptToOptimize | None = Field(None, description="The only prompt.")
     prompts: (

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.body_limits import CONVERSATION
 from app.errors import InvalidRequestError
 from app.managers.schemas import (
     MAX_MESSAGES,
@@ -25,7 +26,7 @@ from app.threads.summaries.shortening import (
     without_system,
 )
 
-MAX_SUMMARIZED = 100_000
+MAX_SUMMARIZED = 20_000
 SUMMARY_TOKENS = 256
 
 Tokens = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
@@ -67,6 +68,8 @@ class SummaryState(BaseModel):
 
 class SummarizeRequest(Schema):
     """A conversation to sum up, and how."""
+
+    body_limit = CONVERSATION
 
     mode: Literal["running", "extract"] | None = Field(
         None,

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from app.body_limits import CONVERSATION
 from app.managers.schemas import Instructions, ModelName
 from app.schemas import Number
 from app.tools.schemas import Messages, Placed
@@ -14,6 +15,8 @@ MAX_LIMIT = 100
 
 class SearchMemories(Placed):
     """A conversation, and where to look for what is known about it."""
+
+    body_limit = CONVERSATION
 
     messages: Messages = Field(description="In the order they were said.")
     query_model: ModelName | None = Field(

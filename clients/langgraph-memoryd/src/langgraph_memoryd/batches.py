@@ -11,8 +11,11 @@ from langgraph_memoryd.operations import Choices, Operation, decode, encode
 MAX_OPERATIONS = 1000
 """What the server takes in one batch."""
 
-MAX_BYTES = 8 << 20
-"""Of one batch; the server takes 32 MiB by default."""
+MAX_BYTES = 6 << 20
+"""Of one batch; the server takes 8 MiB by default."""
+
+MAX_JSON_VALUES = 150_000
+"""Of one batch; the server takes 200,000."""
 
 
 class Batch:
@@ -49,12 +52,19 @@ class Batch:
 def parts(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
     """Cut operations into runs that one request may hold."""
     part: list[Operation] = []
-    size = 0
+    size = values = 0
     for operation in operations:
         size += len(operation.body)
-        if part and (len(part) == MAX_OPERATIONS or size > MAX_BYTES):
+        values += _json_values(operation.body)
+        is_full = len(part) == MAX_OPERATIONS or size > MAX_BYTES or values > MAX_JSON_VALUES
+        if part and is_full:
             yield part
-            part, size = [], len(operation.body)
+            part, size, values = [], len(operation.body), _json_values(operation.body)
         part.append(operation)
     if part:
         yield part
+
+
+def _json_values(body: bytes) -> int:
+    """Return an upper bound of the JSON values in a body."""
+    return sum(body.count(mark) for mark in (b",", b"[", b"{"))

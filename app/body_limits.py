@@ -1,0 +1,36 @@
+"""How large the bodies of requests may be, in bytes and in JSON values."""
+
+from dataclasses import dataclass
+
+from app.config import Settings
+
+KIB, MIB = 1 << 10, 1 << 20
+
+ESCAPED = 3
+"""Times the bytes of a value in UTF-8 that it takes with `\\u` escapes, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """The limit of one kind of body; None bytes: as the server is set."""
+
+    bytes: int | None
+    values: int
+    items: int = 0
+    """Values of items that it holds, beside those bytes."""
+
+    def max_bytes(self, settings: Settings) -> int:
+        """Return the limit in bytes of a server."""
+        if self.bytes is None:
+            return settings.max_body_bytes
+        own = self.bytes + self.items * ESCAPED * settings.max_value_bytes
+        return min(own, settings.max_body_bytes)
+
+
+SMALL = BodyLimit(64 * KIB, 10_000)
+SEARCH = BodyLimit(256 * KIB, 20_000)
+CONFIGURATION = BodyLimit(2 * MIB, 50_000)
+CONVERSATION = BodyLimit(4 * MIB, 100_000)
+ITEM = BodyLimit(64 * KIB, 100_000, items=1)
+MCP = BodyLimit(MIB, 20_000)
+BATCH = BodyLimit(None, 200_000)

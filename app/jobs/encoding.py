@@ -5,6 +5,7 @@ from typing import Any
 
 from app.auth.access import Access
 from app.db import Row
+from app.jobs.visibility import reads_contents
 
 _PLAIN = (
     "id",
@@ -23,22 +24,28 @@ _PLAIN = (
 _SPENT = ("model_calls", "input_tokens", "output_tokens", "cached_tokens")
 
 
+_WITHHELD = "Only keys with `read` on the job's namespace are shown why."
+
+
 def job(row: Row, access: Access) -> dict[str, Any]:
-    """Return a job's row as the members of its JSON object."""
-    cost = row["cost_usd"]
+    """Return a job's row as its JSON object, without the contents that a caller may not read."""
+    cost, error = row["cost_usd"], _parsed(row["error"])
+    is_readable = reads_contents(access, row)
     spent = {name: row[name] for name in _SPENT}
     return {
         **{name: row[name] for name in _PLAIN},
         "namespace": access.relative(row["namespace"]),
-        "result": _parsed(row["result"]),
-        "error": _parsed(row["error"]),
+        "result": _parsed(row["result"]) if is_readable else None,
+        "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},
+        "withheld": not is_readable,
         "spent": {**spent, "cost_usd": None if cost is None else float(cost)},
     }
 
 
-def event(row: Row) -> dict[str, Any]:
-    """Return what a job reported as the members of its JSON object."""
-    return {"event": row["event"], "data": json.loads(row["data"]), "at": row["recorded_at"]}
+def event(row: Row, *, is_readable: bool) -> dict[str, Any]:
+    """Return what a job reported as its JSON object, without data that may not be read."""
+    data = json.loads(row["data"]) if is_readable else {}
+    return {"event": row["event"], "data": data, "at": row["recorded_at"]}
 
 
 def _parsed(text: str | None) -> Any:

@@ -1,4 +1,8 @@
-"""Requests that may be sent twice: the first answer is given again (Idempotency-Key)."""
+"""Requests that may be sent twice: the first answer is given again (Idempotency-Key).
+
+Answers are kept for each API key by itself. A key's grants never change, so what it was answered
+once it may still see, and no key learns what another has sent.
+"""
 
 import hashlib
 import json
@@ -52,9 +56,7 @@ class Idempotent:
         if self.key is None:
             return None
         async with database.connection(access.root) as connection:
-            answer = await repository.find_answer(
-                connection, access.root, self.key, self.fingerprint
-            )
+            answer = await repository.find_answer(connection, access, self.key, self.fingerprint)
         return None if answer is None else json.loads(answer)
 
     async def replayed(self, connection: Connection, access: Access) -> Any:
@@ -64,9 +66,7 @@ class Idempotent:
         """
         if self.key is None:
             return None
-        answered = await repository.answer_before(
-            connection, access.root, self.key, self.fingerprint
-        )
+        answered = await repository.answer_before(connection, access, self.key, self.fingerprint)
         if answered is None:
             raise IdempotencyKeyReusedError(self.key)
         return json.loads(answered)
@@ -75,4 +75,4 @@ class Idempotent:
         """Keep an answer, in the transaction that created what it tells of."""
         if self.key is not None:
             text = json.dumps(answer, ensure_ascii=False)
-            await repository.remember_answer(connection, access.root, self.key, text)
+            await repository.remember_answer(connection, access, self.key, text)

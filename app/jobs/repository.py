@@ -48,12 +48,12 @@ _CREATE = f"WITH changed AS ({_NEW} RETURNING *) {TELL}"
 _CREATE_OR_MOVE = f"""
 WITH changed AS (
     {_NEW}
-    ON CONFLICT (root, thread_id)
+    ON CONFLICT (root, thread_id, namespace)
         WHERE state = 'queued' AND kind = 'extract_thread' AND attempt = 0
     DO UPDATE SET request = excluded.request,
         run_at = CASE WHEN excluded.run_at <= clock_timestamp()
             THEN least(jobs.run_at, excluded.run_at) ELSE excluded.run_at END,
-        manager = excluded.manager, lane = excluded.lane, namespace = excluded.namespace,
+        manager = excluded.manager, lane = excluded.lane,
         actor = excluded.actor, grants = excluded.grants, events = jobs.events + 1
     RETURNING *
 )
@@ -154,22 +154,25 @@ WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 500
 """
 
 
-# Whoever comes second waits here until the first has committed.
+# The second of two waits here until the first has committed.
 _CLAIM_KEY = """
-INSERT INTO idempotent_requests (namespace, key, fingerprint, answer, created_at)
-VALUES ($1, $2, $3, 'null', clock_timestamp())
-ON CONFLICT (namespace, key) DO UPDATE SET
+INSERT INTO idempotent_requests (namespace, actor, key, fingerprint, answer, created_at)
+VALUES ($1, $2, $3, $4, 'null', clock_timestamp())
+ON CONFLICT (namespace, actor, key) DO UPDATE SET
     fingerprint = excluded.fingerprint, answer = 'null', created_at = excluded.created_at
     WHERE idempotent_requests.created_at < clock_timestamp() - interval '24 hours'
 RETURNING answer
 """
 
 _ANSWER = """
-SELECT answer FROM idempotent_requests WHERE namespace = $1 AND key = $2 AND fingerprint = $3
+SELECT answer FROM idempotent_requests
+WHERE namespace = $1 AND actor = $2 AND key = $3 AND fingerprint = $4
     AND created_at >= clock_timestamp() - interval '24 hours'
 """
 
-_REMEMBER = "UPDATE idempotent_requests SET answer = $3 WHERE namespace = $1 AND key = $2"
+_REMEMBER = """
+UPDATE idempotent_requests SET answer = $4 WHERE namespace = $1 AND actor = $2 AND key = $3
+"""
 
 
 async def insert(
@@ -308,22 +311,28 @@ async def hurry(connection: Connection, job_id: str) -> bool:
 
 
 async def answer_before(
-    connection: Connection, root: str, key: str, fingerprint: str
+    connection: Connection, access: Access, key: str, fingerprint: str
 ) -> str | None:
     """Return the JSON text of a request's answer, `null` if it is new; None for another request.
 
     A new one is taken note of, for `remember_answer` in the same transaction.
     """
-    answer: str | None = await connection.fetchval(_CLAIM_KEY, root, key, fingerprint)
-    return answer or await find_answer(connection, root, key, fingerprint)
+    answer: str | None = await connection.fetchval(
+        _CLAIM_KEY, access.root, access.actor, key, fingerprint
+    )
+    return answer or await find_answer(connection, access, key, fingerprint)
 
 
-async def find_answer(connection: Connection, root: str, key: str, fingerprint: str) -> str | None:
-    """Return the JSON text of what was answered to a request within a day, or None."""
-    answer: str | None = await connection.fetchval(_ANSWER, root, key, fingerprint)
+async def find_answer(
+    connection: Connection, access: Access, key: str, fingerprint: str
+) -> str | None:
+    """Return the JSON text of what was answered to a caller's request within a day, or None."""
+    answer: str | None = await connection.fetchval(
+        _ANSWER, access.root, access.actor, key, fingerprint
+    )
     return answer
 
 
-async def remember_answer(connection: Connection, root: str, key: str, answer: str) -> None:
+async def remember_answer(connection: Connection, access: Access, key: str, answer: str) -> None:
     """Keep the answer of a request for a day."""
-    await connection.execute(_REMEMBER, root, key, answer)
+    await connection.execute(_REMEMBER, access.root, access.actor, key, answer)

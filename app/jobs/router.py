@@ -17,6 +17,7 @@ from app.jobs import encoding
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import Job, JobList, ListJobs
 from app.jobs.service import JobService
+from app.jobs.visibility import reads_contents
 from app.problems import problem_responses
 from app.queries import query_parameters, read_query
 from app.responses import json_response
@@ -88,8 +89,10 @@ async def follow_job(
     last_event_id: Annotated[str | None, Header(description="The last event received.")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     after = int(found[0]) if (found := _EVENT_ID.fullmatch(last_event_id or "")) else 0
-    async for row in service_of(request).follow(access, job_id, after):
-        told: dict[str, Any] = encoding.event(row)
+    jobs = service_of(request)
+    is_readable = reads_contents(access, await jobs.get(access, job_id))
+    async for row in jobs.follow(access, job_id, after):
+        told: dict[str, Any] = encoding.event(row, is_readable=is_readable)
         yield ServerSentEvent(data=told, event=row["event"], id=str(row["number"]))
 
 

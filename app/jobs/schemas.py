@@ -45,9 +45,13 @@ class Job(BaseModel):
     max_attempts: int = Field(description="How often it may be begun.")
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
     result: Annotated[dict[str, Any], Field(title="Result")] | None = Field(
-        description="What it did; null before its end."
+        description="What it did; null before its end, and if `withheld`."
     )
     error: JobError | None = Field(description="null unless the last attempt failed.")
+    withheld: bool = Field(
+        description="Whether the result and the details of errors and events are left out, because "
+        "the key neither submitted the job nor has `read` on its namespace."
+    )
     spent: Spent = Field(description="What its calls of models took.")
     run_at: datetime = Field(description="When it is to begin, or was.")
     created_at: datetime = Field(description="When it was submitted.")

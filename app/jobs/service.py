@@ -8,11 +8,12 @@ from asyncpg import Record, UniqueViolationError
 
 from app.auth.access import Access, Verb
 from app.config import Settings
-from app.db import Connection, Database, DatabaseUnavailableError, Row
+from app.db import Connection, Database, DatabaseUnavailableError
 from app.jobs import repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import SETTLED, NewJob, State
 from app.jobs.schemas import ListJobs
+from app.jobs.visibility import sees_job
 from app.notifier import CHANGED, Notifier, wait_for
 from app.resources import Resources
 from app.schemas import UNSTORABLE
@@ -58,7 +59,7 @@ class JobService:
             raise JobNotFoundError(job_id)
         async with self._database.connection(access.root) as connection:
             row = await repository.find(connection, job_id)
-        if row is None or not sees(access, row):
+        if row is None or not sees_job(access, row):
             raise JobNotFoundError(job_id)
         return row
 
@@ -133,10 +134,3 @@ class JobService:
         except UniqueViolationError as error:
             raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)
-
-
-def sees(access: Access, row: Row) -> bool:
-    """Tell whether a caller may see a job: one of its root, at a place granted for jobs."""
-    return row["namespace"].startswith(access.root) and access.allows(
-        access.relative(row["namespace"]), Verb.JOBS
-    )

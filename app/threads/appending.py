@@ -11,9 +11,8 @@ from app.errors import InvalidRequestError
 from app.jobs.job import NewJob
 from app.jobs.service import JobService
 from app.managers.plans import ExtractPlan
-from app.namespaces import to_stored
 from app.threads import repository
-from app.threads.errors import ThreadElsewhereError
+from app.threads.errors import AmbiguousThreadError, ThreadElsewhereError
 from app.threads.formation import EXTRACT_THREAD, Formation
 from app.threads.recognizing import (
     Message,
@@ -24,6 +23,7 @@ from app.threads.recognizing import (
     repeated,
 )
 from app.threads.repository import NewMessage
+from app.threads.visibility import find_visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,13 @@ async def append(
 ) -> Appended:
     """Add messages in the caller's transaction, and submit the thread's job or put it off.
 
-    Raises ForbiddenError, ThreadElsewhereError and InvalidRequestError.
+    Raises ForbiddenError, ThreadElsewhereError, AmbiguousThreadError and InvalidRequestError.
     """
-    ref = (access.root, arrival.thread_id)
-    labels = arrival.namespace or []
-    thread = await repository.hold(connection, ref, access.root + to_stored(labels), now)
-    _check_place(access, thread, arrival.namespace)
+    labels = await _labels(connection, access, arrival)
+    ref = (access.root, arrival.thread_id, access.locate(labels, Verb.JOBS))
+    thread = await repository.hold(connection, ref, now)
     formation = _formation(thread, arrival)
-    _check_rights(access, thread, formation)
+    check_rights(access, thread, formation)
     found = await _recognized(connection, thread, arrival)
     messages = _placed(found.new, thread["next_position"])
     await repository.append(connection, thread, messages, now)
@@ -114,12 +113,23 @@ def job_of(thread: Row, formation: Formation, *, delay_seconds: float = 0.0) -> 
     )
 
 
-def _check_place(access: Access, thread: Row, labels: list[str] | None) -> None:
-    if labels is not None and labels != access.relative(thread["namespace"]):
-        raise ThreadElsewhereError(thread["id"], labels)
+async def _labels(connection: Connection, access: Access, arrival: Arrival) -> list[str]:
+    """Return the namespace of the thread that messages are for.
+
+    A thread that the caller may not see has no part in it: it is as if it were not there.
+    """
+    threads = await find_visible(connection, access, arrival.thread_id)
+    places = [access.relative(thread["namespace"]) for thread in threads]
+    if arrival.namespace is None:
+        if len(places) > 1:
+            raise AmbiguousThreadError(arrival.thread_id, places)
+        return places[0] if places else []
+    if places and arrival.namespace not in places:
+        raise ThreadElsewhereError(arrival.thread_id, arrival.namespace)
+    return arrival.namespace
 
 
-def _check_rights(access: Access, thread: Row, formation: Formation | None) -> None:
+def check_rights(access: Access, thread: Row, formation: Formation | None) -> None:
     """Raise ForbiddenError unless the caller may do what the thread's job will do."""
     for verb in (Verb.JOBS, *(formation.verbs if formation else ())):
         access.locate(access.relative(thread["namespace"]), verb)
@@ -137,7 +147,7 @@ def _formation(thread: Row, arrival: Arrival) -> Formation | None:
 
 async def _recognized(connection: Connection, thread: Row, arrival: Arrival) -> Recognized:
     """Tell which messages are new."""
-    ref = (thread["root"], thread["id"])
+    ref = repository.ref_of(thread)
     again = await _repeated(connection, thread, arrival.messages) if arrival.is_run else 0
     rest = arrival.messages[again:]
     ids = [message["id"] for message in rest if message.get("id") is not None]
@@ -147,7 +157,7 @@ async def _recognized(connection: Connection, thread: Row, arrival: Arrival) -> 
 
 
 async def _repeated(connection: Connection, thread: Row, sent: Sequence[Message]) -> int:
-    ref, end = (thread["root"], thread["id"]), thread["next_position"]
+    ref, end = repository.ref_of(thread), thread["next_position"]
     first = await repository.find_messages(connection, ref, 0, len(sent))
     last = await repository.find_messages(connection, ref, end - len(sent), end)
     return repeated(

@@ -9,6 +9,7 @@ import orjson
 from app.auth.access import Access
 from app.db import Row
 from app.threads.appending import Appended
+from app.threads.visibility import reads_conversation
 
 
 def appended(thread_id: str, appended: Appended) -> dict[str, Any]:
@@ -26,8 +27,12 @@ def appended(thread_id: str, appended: Appended) -> dict[str, Any]:
 
 
 def thread(row: Row, job: Row | None, access: Access) -> dict[str, Any]:
-    """Return a thread, and the job that waits to form memories of it, as members of JSON."""
+    """Return a thread, and the job that waits to form memories of it, as members of JSON.
+
+    The summary says what the conversation was about: it is for those who may read that.
+    """
     formation = json.loads(row["formation"]) if row["formation"] else None
+    summary = row["summary"] if reads_conversation(access, row) else None
     return {
         "thread_id": row["id"],
         "namespace": access.relative(row["namespace"]),
@@ -38,7 +43,7 @@ def thread(row: Row, job: Row | None, access: Access) -> dict[str, Any]:
         "waiting_since": row["waiting_since"],
         "job_id": job and job["id"],
         "forms_at": job and job["run_at"],
-        "summary": orjson.Fragment(row["summary"]) if row["summary"] else None,
+        "summary": orjson.Fragment(summary) if summary else None,
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
     }

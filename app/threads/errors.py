@@ -43,3 +43,18 @@ class ThreadWithoutManagerError(ConflictError):
             f'No manager was ever named for the thread "{thread_id}", so its messages are only '
             "kept; name one when appending the next."
         )
+
+
+class AmbiguousThreadError(ConflictError):
+    """The key sees threads with this id in several namespaces."""
+
+    code = "thread_ambiguous"
+    title = "Several threads with this id"
+
+    def __init__(self, thread_id: str, namespaces: list[list[str]]) -> None:
+        found = ", ".join(json.dumps(labels, ensure_ascii=False) for labels in namespaces[:5])
+        super().__init__(
+            f'There are threads "{thread_id}" in several namespaces that this key may see: '
+            f"{found}. Name the namespace where the request takes one, or use a key with a grant "
+            "for only one of them."
+        )

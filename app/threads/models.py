@@ -27,7 +27,7 @@ threads = Table(
     Column("summary", JSONB, comment="The running summary."),
     Column("created_at", TIME, nullable=False),
     Column("updated_at", TIME, nullable=False),
-    PrimaryKeyConstraint("root", "id"),
+    PrimaryKeyConstraint("root", "id", "namespace"),
     Index("threads_namespace_index", "namespace"),
     comment="Conversations, and how far memories were formed of them.",
 )
@@ -42,8 +42,19 @@ thread_messages = Table(
     Column("message_id", Text, nullable=False),
     Column("message", JSONB, nullable=False),
     Column("created_at", TIME, nullable=False),
-    PrimaryKeyConstraint("root", "thread_id", "position"),
-    ForeignKeyConstraint(["root", "thread_id"], ["threads.root", "threads.id"], ondelete="CASCADE"),
-    Index("thread_messages_message_id_key", "root", "thread_id", "message_id", unique=True),
+    PrimaryKeyConstraint("root", "thread_id", "namespace", "position"),
+    ForeignKeyConstraint(
+        ["root", "thread_id", "namespace"],
+        ["threads.root", "threads.id", "threads.namespace"],
+        ondelete="CASCADE",
+    ),
+    Index(
+        "thread_messages_message_id_key",
+        "root",
+        "thread_id",
+        "namespace",
+        "message_id",
+        unique=True,
+    ),
     comment="Messages of threads, in order.",
 )

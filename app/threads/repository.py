@@ -14,23 +14,28 @@ from asyncpg import Record
 
 from app.db import Connection, Row
 
-Ref: TypeAlias = tuple[str, str]
-"""Which thread: the root of its key, and its id."""
+Ref: TypeAlias = tuple[str, str, str]
+"""Which thread: the root of its key, its id, and its stored namespace.
+
+The id is a client's own, so it names different threads in different namespaces.
+"""
 
 _HOLD = """
 INSERT INTO threads (root, id, namespace, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)
-ON CONFLICT (root, id) DO UPDATE SET updated_at = excluded.updated_at
+ON CONFLICT (root, id, namespace) DO UPDATE SET updated_at = excluded.updated_at
 RETURNING *
 """
 
-_FIND = "SELECT * FROM threads WHERE root = $1 AND id = $2"
+_FIND = "SELECT * FROM threads WHERE root = $1 AND id = $2 AND namespace = $3"
+
+_FIND_NAMED = "SELECT * FROM threads WHERE root = $1 AND id = $2"
 
 _FORM = """
-UPDATE threads SET next_position = $3, waiting_since = $4, formation = $5
-WHERE root = $1 AND id = $2
+UPDATE threads SET next_position = $4, waiting_since = $5, formation = $6
+WHERE root = $1 AND id = $2 AND namespace = $3
 """
 
-_DELETE = "DELETE FROM threads WHERE root = $1 AND id = $2"
+_DELETE = "DELETE FROM threads WHERE root = $1 AND id = $2 AND namespace = $3"
 
 _INSERT_MESSAGES = """
 INSERT INTO thread_messages (
@@ -42,12 +47,13 @@ FROM unnest($5::bigint[], $6::text[], $7::text[]) AS sent (position, message_id,
 
 _FIND_KNOWN = """
 SELECT message_id, message FROM thread_messages
-WHERE root = $1 AND thread_id = $2 AND message_id = ANY ($3::text[])
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND message_id = ANY ($4::text[])
 """
 
 _FIND_MESSAGES = """
 SELECT position, message, created_at FROM thread_messages
-WHERE root = $1 AND thread_id = $2 AND position >= $3 AND position < $4 ORDER BY position
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND position >= $4 AND position < $5
+ORDER BY position
 """
 
 # As many messages as their JSON has room for: from a position on, at least one; or back from it.
@@ -56,31 +62,34 @@ SELECT position, message FROM (
     SELECT position, message::text AS message,
         sum(length(message::text)) OVER (ORDER BY position) - length(message::text) AS taken
     FROM thread_messages
-    WHERE root = $1 AND thread_id = $2 AND position >= $3 AND position < $4
-) AS found WHERE taken < $5 ORDER BY position
+    WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND position >= $4 AND position < $5
+) AS found WHERE taken < $6 ORDER BY position
 """
 _FIND_BEFORE = """
 SELECT position, message FROM (
     SELECT position, message::text AS message,
         sum(length(message::text)) OVER (ORDER BY position DESC) AS taken
     FROM thread_messages
-    WHERE root = $1 AND thread_id = $2 AND position >= $3 AND position < $4
-) AS found WHERE taken <= $5 ORDER BY position
+    WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND position >= $4 AND position < $5
+) AS found WHERE taken <= $6 ORDER BY position
 """
 
 # A worker whose job was given to another, or whose thread is gone, moves nothing: nor does it
 # where there is another thread of that id by now.
 _LEARNED = """
-UPDATE threads SET learned_until = $4, waiting_since = (
+UPDATE threads SET learned_until = $5, waiting_since = (
     SELECT created_at FROM thread_messages
-    WHERE root = threads.root AND thread_id = threads.id AND position = $4
+    WHERE root = threads.root AND thread_id = threads.id AND namespace = threads.namespace
+        AND position = $5
 )
-WHERE root = $1 AND id = $2 AND learned_until = $3 AND created_at = $5 RETURNING next_position
+WHERE root = $1 AND id = $2 AND namespace = $3 AND learned_until = $4 AND created_at = $6
+RETURNING next_position
 """
 
 _JOBS = """
 SELECT id, state, run_at FROM jobs
-WHERE root = $1 AND thread_id = $2 AND kind = 'extract_thread' AND state IN ('queued', 'running')
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND kind = 'extract_thread'
+    AND state IN ('queued', 'running')
 ORDER BY state, run_at
 """
 
@@ -94,9 +103,9 @@ class NewMessage:
     message: Mapping[str, Any]
 
 
-async def hold(connection: Connection, ref: Ref, namespace: str, now: datetime) -> Record:
+async def hold(connection: Connection, ref: Ref, now: datetime) -> Record:
     """Return a thread's row, made if there is none, and keep others from appending."""
-    row = await connection.fetchrow(_HOLD, *ref, namespace, now)
+    row = await connection.fetchrow(_HOLD, *ref, now)
     assert row is not None  # noqa: S101  # inserted or updated
     return row
 
@@ -104,6 +113,11 @@ async def hold(connection: Connection, ref: Ref, namespace: str, now: datetime) 
 async def find(connection: Connection, ref: Ref) -> Record | None:
     """Return a thread's row."""
     return await connection.fetchrow(_FIND, *ref)
+
+
+async def find_named(connection: Connection, root: str, thread_id: str) -> list[Record]:
+    """Return the threads of a root that have an id, each in another namespace."""
+    return await connection.fetch(_FIND_NAMED, root, thread_id)
 
 
 async def lock(connection: Connection, ref: Ref) -> Record | None:
@@ -178,7 +192,7 @@ async def learned(connection: Connection, thread: Row, end: int) -> int | None:
     None, and nothing is changed, if they are not the next to be learned from any more.
     """
     position: int | None = await connection.fetchval(
-        _LEARNED, thread["root"], thread["id"], thread["learned_until"], end, thread["created_at"]
+        _LEARNED, *ref_of(thread), thread["learned_until"], end, thread["created_at"]
     )
     return position
 
@@ -186,6 +200,11 @@ async def learned(connection: Connection, thread: Row, end: int) -> int | None:
 async def find_jobs(connection: Connection, ref: Ref) -> list[Record]:
     """Return the jobs that form memories of a thread: queued ones first, the next one first."""
     return await connection.fetch(_JOBS, *ref)
+
+
+def ref_of(thread: Row) -> Ref:
+    """Return which thread a row is."""
+    return thread["root"], thread["id"], thread["namespace"]
 
 
 def message_of(row: Row) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from app.queries import query_parameters, read_query
 from app.responses import json_response
 from app.threads import encoding
 from app.threads.errors import (
+    AmbiguousThreadError,
     ThreadElsewhereError,
     ThreadNotFoundError,
     ThreadWithoutManagerError,
@@ -48,6 +49,8 @@ from app.threads.schemas import (
 from app.threads.service import ThreadService
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
+
+ONE = (*ALWAYS, ThreadNotFoundError, AmbiguousThreadError)
 
 LEARNS = (
     *ALWAYS,
@@ -93,7 +96,9 @@ def service_of(request: Request) -> ThreadService:
     summary="Append messages to a thread, to form memories of them when it falls quiet",
     status_code=202,
     response_model=AppendedMessages,
-    responses=problem_responses(*LEARNS, UnknownVariableError, ThreadElsewhereError),
+    responses=problem_responses(
+        *LEARNS, UnknownVariableError, ThreadElsewhereError, AmbiguousThreadError
+    ),
 )
 async def append_messages(
     request: Request, thread_id: InPath, body: AppendMessages, access: JobsAccess
@@ -109,7 +114,7 @@ async def append_messages(
     openapi_extra={"parameters": query_parameters(ReadMessages)},
     summary="List a thread's messages in order",
     response_model=ThreadMessages,
-    responses=problem_responses(*ALWAYS, ThreadNotFoundError),
+    responses=problem_responses(*ONE),
 )
 async def list_messages(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     query = read_query(ReadMessages, request)
@@ -126,7 +131,7 @@ async def list_messages(request: Request, thread_id: InPath, access: JobsAccess)
     responses={
         **SUBMIT_RESPONSES,
         200: {"model": Job | FlushedThread, "description": "The job is done, or nothing waits"},
-        **problem_responses(*ALWAYS, ThreadNotFoundError, ThreadWithoutManagerError),
+        **problem_responses(*ONE, ThreadWithoutManagerError),
     },
 )
 async def flush_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
@@ -177,7 +182,7 @@ async def create_run(request: Request, body: CreateRun, access: JobsAccess) -> R
     operation_id="get_thread",
     summary="Read how far memories were formed of a thread",
     response_model=Thread,
-    responses=problem_responses(*ALWAYS, ThreadNotFoundError),
+    responses=problem_responses(*ONE),
 )
 async def get_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     row, job = await service_of(request).get(access, thread_id)
@@ -189,7 +194,7 @@ async def get_thread(request: Request, thread_id: InPath, access: JobsAccess) ->
     operation_id="delete_thread",
     summary="Delete a thread and its messages; memories formed of it stay",
     status_code=204,
-    responses=problem_responses(*ALWAYS, ThreadNotFoundError),
+    responses=problem_responses(*ONE),
 )
 async def delete_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     await service_of(request).delete(access, thread_id)

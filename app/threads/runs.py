@@ -15,10 +15,10 @@ from app.managers.placing import place
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.resources import Resources
-from app.threads import repository
 from app.threads.appending import Arrival, append, with_place
 from app.threads.errors import ThreadNotFoundError
 from app.threads.schemas import Configurable, CreateRun
+from app.threads.visibility import find_visible
 
 # What LangMem 0.0.30 sends where no thread was named: the text of a placeholder of its own.
 _PLACEHOLDER = re.compile(r"<object object at 0x[0-9a-f]+>")
@@ -113,7 +113,7 @@ def _placed(template: Sequence[str], configurable: Configurable) -> list[str]:
 
 
 async def _check_exists(connection: Connection, access: Access, thread_id: str) -> None:
-    if await repository.find(connection, (access.root, thread_id)) is None:
+    if not await find_visible(connection, access, thread_id):
         raise ThreadNotFoundError(thread_id)
 
 

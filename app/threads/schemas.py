@@ -91,7 +91,7 @@ class Thread(BaseModel):
     job_id: str | None = Field(description="The job that waits to form memories, if there is one.")
     forms_at: datetime | None = Field(description="When it will begin.")
     summary: Annotated[dict[str, Any], Field(title="Summary")] | None = Field(
-        description="The running summary, if there is one."
+        description="The running summary, if there is one and the key may read it."
     )
     created_at: datetime = Field(description="When its first messages came.")
     updated_at: datetime = Field(description="When messages last came.")

@@ -18,10 +18,11 @@ from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.resources import Resources
 from app.threads import encoding, repository
-from app.threads.appending import Arrival, append, job_of, with_place
+from app.threads.appending import Arrival, append, check_rights, job_of, with_place
 from app.threads.errors import ThreadNotFoundError, ThreadWithoutManagerError
 from app.threads.formation import Formation
 from app.threads.schemas import AppendMessages, ReadMessages
+from app.threads.visibility import find_one
 
 
 class ThreadService:
@@ -64,8 +65,8 @@ class ThreadService:
     async def flush(self, access: Access, thread_id: str) -> str | None:
         """Let memories be formed now; return the job's id, None where nothing waits."""
         async with self._database.transaction(access.root) as connection:
-            thread = await self._locked(connection, access, thread_id)
-            begun = await repository.find_jobs(connection, (access.root, thread_id))
+            thread = await _locked(connection, access, thread_id)
+            begun = await repository.find_jobs(connection, repository.ref_of(thread))
             if begun:
                 job_id: str = begun[0]["id"]
                 await jobs_repository.hurry(connection, job_id)
@@ -75,30 +76,36 @@ class ThreadService:
             if thread["formation"] is None:
                 raise ThreadWithoutManagerError(thread_id)
             formation = Formation.model_validate_json(thread["formation"])
+            check_rights(access, thread, formation)
             return await self._jobs.create_or_move(connection, access, job_of(thread, formation))
 
     async def get(self, access: Access, thread_id: str) -> tuple[Record, Record | None]:
         """Return a thread's row, and that of the job that waits to form memories of it."""
         async with self._database.connection(access.root) as connection:
-            thread = await repository.find(connection, (access.root, thread_id))
-            jobs = await repository.find_jobs(connection, (access.root, thread_id))
-        queued = next((job for job in jobs if job["state"] == State.QUEUED), None)
-        return _visible(access, thread, thread_id), queued
+            thread = await find_one(connection, access, thread_id)
+            jobs = await repository.find_jobs(connection, repository.ref_of(thread))
+        return thread, next((job for job in jobs if job["state"] == State.QUEUED), None)
+
+    async def readable(self, access: Access, thread_id: str) -> Record:
+        """Return the row of a thread whose messages the caller may read; else ForbiddenError."""
+        async with self._database.connection(access.root) as connection:
+            return await _readable(connection, access, thread_id)
 
     async def messages(self, access: Access, thread_id: str, query: ReadMessages) -> list[Record]:
         """Return a page of a thread's messages, in order, and one more if there is another."""
-        ref = (access.root, thread_id)
         async with self._database.connection(access.root) as connection:
-            _visible(access, await repository.find(connection, ref), thread_id)
+            thread = await _readable(connection, access, thread_id)
             return await repository.find_messages(
-                connection, ref, query.cursor, query.cursor + query.limit + 1
+                connection,
+                repository.ref_of(thread),
+                query.cursor,
+                query.cursor + query.limit + 1,
             )
 
     async def delete(self, access: Access, thread_id: str) -> None:
         """Remove a thread and its messages; its jobs are cancelled, its memories stay."""
-        ref = (access.root, thread_id)
         async with self._database.transaction(access.root) as connection:
-            await self._locked(connection, access, thread_id)
+            ref = repository.ref_of(await _locked(connection, access, thread_id))
             jobs = await repository.find_jobs(connection, ref)
             await _cancel(connection, jobs, State.QUEUED)
             await repository.delete(connection, ref)
@@ -132,16 +139,20 @@ class ThreadService:
         )
         return with_place(await self._managers.extraction(access, request))
 
-    @staticmethod
-    async def _locked(connection: Connection, access: Access, thread_id: str) -> Row:
-        thread = await repository.lock(connection, (access.root, thread_id))
-        return _visible(access, thread, thread_id)
 
-
-def _visible(access: Access, thread: Record | None, thread_id: str) -> Record:
-    """Return a thread's row; raises ThreadNotFoundError, also where jobs are not granted."""
-    if thread is None or not access.allows(access.relative(thread["namespace"]), Verb.JOBS):
+async def _locked(connection: Connection, access: Access, thread_id: str) -> Row:
+    """Return the row of a thread that the caller may change, and keep others from appending."""
+    found = await find_one(connection, access, thread_id)
+    access.locate(access.relative(found["namespace"]), Verb.JOBS)
+    thread = await repository.lock(connection, repository.ref_of(found))
+    if thread is None:
         raise ThreadNotFoundError(thread_id)
+    return thread
+
+
+async def _readable(connection: Connection, access: Access, thread_id: str) -> Record:
+    thread = await find_one(connection, access, thread_id)
+    access.locate(access.relative(thread["namespace"]), Verb.READ)
     return thread
 
 

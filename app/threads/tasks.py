@@ -84,7 +84,8 @@ class ThreadExtractHandler:
         """Read what is to be learned from next; None when nothing waits."""
         root, thread_id = run.job.access.root, run.job.request["thread_id"]
         async with self._database.connection(root) as connection:
-            thread = await repository.find(connection, (root, thread_id))
+            ref = (root, thread_id, run.job.namespace)
+            thread = await repository.find(connection, ref)
             if thread is None or thread["formation"] is None:
                 error = ThreadNotFoundError(thread_id)
                 raise JobFailedError(error.code, error.detail)
@@ -111,11 +112,8 @@ class ThreadExtractHandler:
 
 async def _next_rows(connection: Connection, thread: Row) -> list[Record]:
     """Return the messages that wait, as many as one job takes, after some known ones."""
-    ref, start, end = (
-        (thread["root"], thread["id"]),
-        thread["learned_until"],
-        thread["next_position"],
-    )
+    ref = repository.ref_of(thread)
+    start, end = thread["learned_until"], thread["next_position"]
     if start == end:
         return []
     earlier = await repository.find_before(

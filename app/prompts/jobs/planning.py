@@ -148,12 +148,14 @@ async def _trajectory(
     resources: Resources, access: Access, given: GivenTrajectory, index: int
 ) -> PlannedTrajectory:
     first, last = given.first or 0, 0
+    namespace: str | None = None
     if given.thread_id is not None:
         place = f"trajectories[{index}]"
         try:
-            thread, _ = await ThreadService.build(resources).get(access, given.thread_id)
+            thread = await ThreadService.build(resources).readable(access, given.thread_id)
         except ThreadNotFoundError as error:
             raise error.within(place) from None
+        namespace = thread["namespace"]
         ends_at = thread["next_position"] - 1
         last = ends_at if given.last is None else min(given.last, ends_at)
         if last - first >= MAX_MESSAGES:
@@ -165,6 +167,7 @@ async def _trajectory(
     return PlannedTrajectory(
         messages=None if given.messages is None else [m.members() for m in given.messages],
         thread_id=given.thread_id,
+        namespace=namespace,
         first=first,
         last=last,
         feedback=given.feedback,

@@ -26,10 +26,14 @@ class PlannedPrompt(BaseModel):
 
 
 class PlannedTrajectory(BaseModel):
-    """A conversation: its messages, or where they are in a thread, `last` included."""
+    """A conversation: its messages, or where they are in a thread, `last` included.
+
+    `namespace` is the thread's, as it is stored.
+    """
 
     messages: list[dict[str, Any]] | None
     thread_id: str | None
+    namespace: str | None = None
     first: int
     last: int
     feedback: str | GivenFeedback | None

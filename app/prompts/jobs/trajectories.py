@@ -50,7 +50,7 @@ async def _read(
 async def _turns(connection: Connection, root: str, planned: PlannedTrajectory) -> list[Turn]:
     if planned.messages is not None:
         return to_turns(planned.messages)
-    ref = (root, planned.thread_id or "")
+    ref = (root, planned.thread_id or "", planned.namespace or root)
     if await repository.find(connection, ref) is None:
         raise ThreadNotFoundError(ref[1])
     rows = await repository.find_messages(connection, ref, planned.first, planned.last + 1)

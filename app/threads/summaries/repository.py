@@ -5,16 +5,18 @@ from collections.abc import Collection
 from typing import Any
 
 from app.db import Connection, Row
-from app.threads.repository import Ref
+from app.threads.repository import Ref, ref_of
 
 _MESSAGES = """
 SELECT message_id, message FROM thread_messages
-WHERE root = $1 AND thread_id = $2 AND message_id <> ALL ($3::text[]) ORDER BY position
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND message_id <> ALL ($4::text[])
+ORDER BY position
 """
 
 _KEEP = """
-UPDATE threads SET summary = $5
-WHERE root = $1 AND id = $2 AND created_at = $3 AND summary IS NOT DISTINCT FROM $4::jsonb
+UPDATE threads SET summary = $6
+WHERE root = $1 AND id = $2 AND namespace = $3 AND created_at = $4
+    AND summary IS NOT DISTINCT FROM $5::jsonb
 RETURNING id
 """
 
@@ -29,5 +31,5 @@ async def find_uncovered(
 
 async def keep_summary(connection: Connection, thread: Row, summary: str) -> bool:
     """Replace the running summary of a thread as it was read; False if either is another by now."""
-    read = (thread["root"], thread["id"], thread["created_at"], thread["summary"])
+    read = (*ref_of(thread), thread["created_at"], thread["summary"])
     return await connection.fetchrow(_KEEP, *read, summary) is not None

@@ -39,8 +39,9 @@ async def summarizing_job(resources: Resources, access: Access, body: SummarizeR
         entries, running = body.conversation()
         needs_model = not body.is_running or bool(plan(entries, running, body.budget).gone)
     else:
-        thread, _ = await ThreadService.build(resources).get(access, body.thread_id)
+        thread = await ThreadService.build(resources).readable(access, body.thread_id)
         namespace = thread["namespace"]
+        access.locate(access.relative(namespace), Verb.JOBS)
         needs_model = not body.is_running
     if needs_model:
         resources.llms.get(body.model)
@@ -104,7 +105,7 @@ class SummarizeHandler:
     async def _read(self, run: JobRun, body: SummarizeRequest) -> _Conversation:
         if body.thread_id is None:
             return _Conversation(*body.conversation())
-        ref = (run.job.access.root, body.thread_id)
+        ref = (run.job.access.root, body.thread_id, run.job.namespace)
         async with self._database.connection(ref[0]) as connection:
             thread = await repository.find(connection, ref)
             if thread is None:

@@ -1,0 +1,33 @@
+"""Idempotent requests belong to the API key that sent them."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "4f1c6a2b9d70"
+down_revision: str | Sequence[str] | None = "8c41f0a7d3e6"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    # Kept for a day; which key sent those that are there is not known.
+    op.execute("TRUNCATE idempotent_requests")
+    op.add_column(
+        "idempotent_requests",
+        sa.Column("actor", sa.Text(), nullable=False, comment="The key that sent it."),
+    )
+    op.drop_constraint("idempotent_requests_pkey", "idempotent_requests", type_="primary")
+    op.create_primary_key(
+        "idempotent_requests_pkey", "idempotent_requests", ["namespace", "actor", "key"]
+    )
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    op.execute("TRUNCATE idempotent_requests")
+    op.drop_constraint("idempotent_requests_pkey", "idempotent_requests", type_="primary")
+    op.create_primary_key("idempotent_requests_pkey", "idempotent_requests", ["namespace", "key"])
+    op.drop_column("idempotent_requests", "actor")

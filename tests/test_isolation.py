@@ -485,8 +485,9 @@ def job_inserts(namespace: str, key: str) -> dict[str, str]:
         f"VALUES ({job}, 1, 1, 'extract', 'm', 'end', 1, 1, 0, 1, now())",
         "job_changes": "INSERT INTO job_changes (job_id, namespace, number, key, action, state, "
         f"details) VALUES ({job}, 1, '{key}', 'insert', 'applied', '{{}}')",
-        "idempotent_requests": "INSERT INTO idempotent_requests (namespace, key, fingerprint, "
-        f"answer, created_at) VALUES ('{namespace}', '{key}', '', 'null', now())",
+        "idempotent_requests": "INSERT INTO idempotent_requests (namespace, actor, key, "
+        f"fingerprint, answer, created_at) VALUES ('{namespace}', 'mk', '{key}', '', 'null', "
+        "now())",
         "managers": "INSERT INTO managers (namespace, name, config, version, created_at, "
         f"updated_at) VALUES ('{namespace}', '{key}', '{{}}', 1, now(), now())",
         "consolidation_marks": "INSERT INTO consolidation_marks (namespace, strategy, "

@@ -150,7 +150,7 @@ def test_a_migration_that_cannot_get_its_lock_fails_and_changes_nothing(migrated
     before = tables(migrated_url)
     started = time.monotonic()
     with (
-        lock_held(migrated_url, "prompts"),  # of the newest migration, the first to be taken back
+        lock_held(migrated_url, "threads"),  # of the newest migration, the first to be taken back
         pytest.raises(DBAPIError, match="lock timeout"),
     ):
         migrations.downgrade(migrated_url, "base")

@@ -64,5 +64,8 @@ DeleteAccess = Annotated[Access, Depends(Guard(Verb.DELETE))]
 JobsAccess = Annotated[Access, Depends(Guard(Verb.JOBS))]
 AdminAccess = Annotated[Access, Depends(Guard(Verb.ADMIN))]
 
+ThreadAccess = Annotated[Access, Depends(Guard(Verb.JOBS, Verb.READ))]
+"""For routes that show what both those who form memories and those who read may see."""
+
 StoreAccess = Annotated[Access, Depends(Guard(Verb.READ, Verb.WRITE, Verb.DELETE))]
 """For routes whose body decides which of the store's verbs they need."""

@@ -1,7 +1,7 @@
 """Requests that may be sent twice: the first answer is given again (Idempotency-Key).
 
-Answers are kept for each API key by itself. A key's grants never change, so what it was answered
-once it may still see, and no key learns what another has sent.
+An API key's grants never change, so it may be answered again before anything else is looked at.
+Another key of the same root gets that answer only after its own grants were checked.
 """
 
 import hashlib
@@ -49,20 +49,23 @@ class Idempotent:
         return cls(key, hashlib.sha256(sent).hexdigest())
 
     async def known(self, database: Database, access: Access) -> Any:
-        """Return what was answered before, or None; a first look, which promises nothing.
+        """Return what the same API key was answered before, or None; it promises nothing.
 
         So a repeated request need not be prepared again: what that needs may be gone.
         """
         if self.key is None:
             return None
         async with database.connection(access.root) as connection:
-            answer = await repository.find_answer(connection, access, self.key, self.fingerprint)
+            answer = await repository.find_own_answer(
+                connection, access, self.key, self.fingerprint
+            )
         return None if answer is None else json.loads(answer)
 
     async def replayed(self, connection: Connection, access: Access) -> Any:
-        """Return what was answered before, or None; call it first in the creating transaction.
+        """Return what was answered before, or None; call it in the creating transaction.
 
-        Raises IdempotencyKeyReusedError.
+        The caller's grants for the request must have been checked before. Raises
+        IdempotencyKeyReusedError.
         """
         if self.key is None:
             return None

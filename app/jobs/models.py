@@ -129,7 +129,7 @@ idempotent_requests = Table(
     Column("fingerprint", Text, nullable=False, comment="Of the route and the body."),
     Column("answer", JSONB, nullable=False),
     Column("created_at", TIME, nullable=False),
-    PrimaryKeyConstraint("namespace", "actor", "key"),
+    PrimaryKeyConstraint("namespace", "key"),
     Index("idempotent_requests_created_at_index", "created_at"),
     comment="What was created under an Idempotency-Key, for a day.",
 )

@@ -158,21 +158,21 @@ WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 500
 _CLAIM_KEY = """
 INSERT INTO idempotent_requests (namespace, actor, key, fingerprint, answer, created_at)
 VALUES ($1, $2, $3, $4, 'null', clock_timestamp())
-ON CONFLICT (namespace, actor, key) DO UPDATE SET
-    fingerprint = excluded.fingerprint, answer = 'null', created_at = excluded.created_at
+ON CONFLICT (namespace, key) DO UPDATE SET
+    actor = excluded.actor, fingerprint = excluded.fingerprint, answer = 'null',
+    created_at = excluded.created_at
     WHERE idempotent_requests.created_at < clock_timestamp() - interval '24 hours'
 RETURNING answer
 """
 
 _ANSWER = """
-SELECT answer FROM idempotent_requests
-WHERE namespace = $1 AND actor = $2 AND key = $3 AND fingerprint = $4
+SELECT answer FROM idempotent_requests WHERE namespace = $1 AND key = $2 AND fingerprint = $3
     AND created_at >= clock_timestamp() - interval '24 hours'
 """
 
-_REMEMBER = """
-UPDATE idempotent_requests SET answer = $4 WHERE namespace = $1 AND actor = $2 AND key = $3
-"""
+_OWN_ANSWER = f"{_ANSWER} AND actor = $4"
+
+_REMEMBER = "UPDATE idempotent_requests SET answer = $3 WHERE namespace = $1 AND key = $2"
 
 
 async def insert(
@@ -320,19 +320,19 @@ async def answer_before(
     answer: str | None = await connection.fetchval(
         _CLAIM_KEY, access.root, access.actor, key, fingerprint
     )
-    return answer or await find_answer(connection, access, key, fingerprint)
+    return answer or await connection.fetchval(_ANSWER, access.root, key, fingerprint)
 
 
-async def find_answer(
+async def find_own_answer(
     connection: Connection, access: Access, key: str, fingerprint: str
 ) -> str | None:
-    """Return the JSON text of what was answered to a caller's request within a day, or None."""
+    """Return the JSON text of what the same API key was answered within a day, or None."""
     answer: str | None = await connection.fetchval(
-        _ANSWER, access.root, access.actor, key, fingerprint
+        _OWN_ANSWER, access.root, key, fingerprint, access.actor
     )
     return answer
 
 
 async def remember_answer(connection: Connection, access: Access, key: str, answer: str) -> None:
     """Keep the answer of a request for a day."""
-    await connection.execute(_REMEMBER, access.root, access.actor, key, answer)
+    await connection.execute(_REMEMBER, access.root, key, answer)

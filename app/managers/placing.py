@@ -1,9 +1,10 @@
 """Where memories are kept: namespaces whose labels hold `{variables}`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from app.auth.access import Access, Verb
 from app.errors import InvalidRequestError
 from app.managers.errors import MissingVariableError, UnknownVariableError
 from app.namespaces import InvalidNamespaceError, check_labels
@@ -44,6 +45,20 @@ def place(
             if name not in variables:
                 raise MissingVariableError(name, template, index, where)
     return [_filled(label, variables, index) for index, label in enumerate(labels)]
+
+
+def is_reachable(access: Access, template: Sequence[str], verbs: Collection[Verb]) -> bool:
+    """Tell whether some values lead to a namespace where one of the verbs is granted."""
+    labels = [_parsed(label, index) for index, label in enumerate(template)]
+    return any(
+        not grant.verbs.isdisjoint(verbs)
+        and len(grant.prefix) <= len(labels)
+        and all(
+            label.variables or label.texts[0] == granted
+            for label, granted in zip(labels, grant.prefix, strict=False)
+        )
+        for grant in access.grants
+    )
 
 
 def _parsed(label: str, index: int) -> _Label:

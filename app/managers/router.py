@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.auth.dependencies import AdminAccess, JobsAccess
+from app.auth.dependencies import AdminAccess, ReadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
 from app.db import DatabaseUnavailableError
@@ -70,7 +70,7 @@ async def put_manager(
     response_model=Manager,
     responses={200: {"headers": ETAG}, **problem_responses(*ALWAYS, ManagerNotFoundError)},
 )
-async def get_manager(request: Request, name: Name, access: JobsAccess) -> Response:
+async def get_manager(request: Request, name: Name, access: ReadAccess) -> Response:
     row = await service_of(request).get(access, name)
     return json_response(encoding.manager(row), {"ETag": etag(row["version"])})
 
@@ -83,7 +83,7 @@ async def get_manager(request: Request, name: Name, access: JobsAccess) -> Respo
     response_model=ManagerList,
     responses=problem_responses(*ALWAYS),
 )
-async def list_managers(request: Request, access: JobsAccess) -> Response:
+async def list_managers(request: Request, access: ReadAccess) -> Response:
     query = read_query(ListManagers, request)
     rows, cursor = await service_of(request).list(access, query)
     managers = [encoding.manager(row) for row in rows]

@@ -1,6 +1,6 @@
 """Stored managers, and what a job that names or brings one is going to do."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,7 +14,7 @@ from app.jobs.job import NewJob
 from app.managers import repository
 from app.managers.errors import ManagerNotFoundError, ManagerPreconditionError
 from app.managers.messages import to_turns
-from app.managers.placing import place
+from app.managers.placing import is_reachable, place
 from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, given_memories
 from app.managers.proposals.conversation import shown_text
 from app.managers.schemas import (
@@ -29,6 +29,9 @@ from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.store.preconditions import Precondition
 from app.store.service import check_not_reserved
+
+FOR_JOBS = frozenset({Verb.JOBS})
+"""One needs this where a manager keeps memories, or it is not there for a job."""
 
 EXTRACT = "extract"
 CONSOLIDATE = "consolidate"
@@ -50,7 +53,8 @@ class ManagerService:
     """Managers on behalf of one caller.
 
     They belong to the root of the key that made them. Writing one takes `admin` on the whole
-    root, reading one `jobs`; a job may name one with no more than the job itself takes.
+    root, reading one `read`. A job may name one with no more than the job itself takes, unless
+    the manager keeps memories where the caller has no grant: to such a caller it is not there.
     """
 
     def __init__(self, database: Database, llms: LLMs, clock: Clock) -> None:
@@ -65,12 +69,12 @@ class ManagerService:
 
     async def get(self, access: Access, name: str) -> Record:
         """Return a manager's row; raises ManagerNotFoundError."""
-        access.locate([], Verb.JOBS)
+        access.locate([], Verb.READ)
         return await self._find(access, name)
 
     async def list(self, access: Access, query: ListManagers) -> tuple[list[Record], str | None]:
         """Return a page of managers by name, and the cursor of the next."""
-        access.locate([], Verb.JOBS)
+        access.locate([], Verb.READ)
         limit = query.limit or DEFAULT_PAGE
         async with self._database.connection(access.root) as connection:
             rows = await repository.find_page(
@@ -122,7 +126,10 @@ class ManagerService:
         Raises ManagerNotFoundError, MissingVariableError, UnknownVariableError,
         InvalidMessageError, InvalidRequestError, ForbiddenError and LLMNotConfiguredError.
         """
-        chosen = await self._chosen(access, body.manager)
+        if body.namespace is not None:
+            _check_place(access, body.namespace)  # says the same whichever managers there are
+        verbs = () if body.namespace is not None else FOR_JOBS
+        chosen = await self._chosen(access, body.manager, verbs)
         config = _overridden(Config.of(chosen.config, deletes=False), body)
         namespace = _namespace(chosen.config, body)
         to_turns(body.messages)  # raises where the job could not read them
@@ -144,11 +151,11 @@ class ManagerService:
 
         Raises ManagerNotFoundError, ForbiddenError and LLMNotConfiguredError.
         """
-        chosen = await self._chosen(access, body.manager)
-        config = _overridden(Config.of(chosen.config, deletes=True), body)
         for verb in (Verb.READ, Verb.WRITE, Verb.DELETE):
             access.locate(body.namespace, verb)
         stored = access.locate(body.namespace, Verb.JOBS)
+        chosen = await self._chosen(access, body.manager)
+        config = _overridden(Config.of(chosen.config, deletes=True), body)
         strategy = body.strategy or ("llm" if config.strategy == "llm" else "duplicates")
         plan = ConsolidatePlan(
             config=self._with_models(config) if strategy == "llm" else config,
@@ -169,17 +176,30 @@ class ManagerService:
 
     async def template(self, access: Access, name: str) -> Sequence[str] | None:
         """Return where a stored manager keeps memories; raises ManagerNotFoundError."""
-        return (await self.config(access, name)).namespace
+        return (await self.config(access, name, FOR_JOBS)).namespace
 
-    async def config(self, access: Access, name: str) -> ManagerConfig:
-        """Return a stored manager's configuration; raises ManagerNotFoundError."""
-        return (await self._chosen(access, name)).config
+    async def config(
+        self, access: Access, name: str, verbs: Collection[Verb] = ()
+    ) -> ManagerConfig:
+        """Return a stored manager's configuration; raises ManagerNotFoundError.
 
-    async def _chosen(self, access: Access, manager: str | ManagerConfig | None) -> _Chosen:
+        That is what a manager is, too, whose own namespace the caller uses, but where it has none
+        of the verbs. Without verbs, the manager's namespace does not matter.
+        """
+        return (await self._chosen(access, name, verbs)).config
+
+    async def _chosen(
+        self,
+        access: Access,
+        manager: str | ManagerConfig | None,
+        verbs: Collection[Verb] = (),
+    ) -> _Chosen:
         if not isinstance(manager, str):
             return _Chosen(manager or ManagerConfig())
         row = await self._find(access, manager)
         config = ManagerConfig.model_validate_json(row["config"])
+        if verbs and not is_reachable(access, config.namespace or [], verbs):
+            raise ManagerNotFoundError(manager)
         return _Chosen(config, row["name"], row["version"])
 
     async def _find(self, access: Access, name: str) -> Record:
@@ -254,9 +274,15 @@ def _check_length(plan: ExtractPlan) -> None:
 
 def _check_extraction(access: Access, config: Config, namespace: list[str] | None) -> None:
     """Raise ForbiddenError unless the caller may do all that the job may do."""
-    access.locate(namespace or [], Verb.JOBS)
-    if namespace is not None:
-        for verb in (Verb.READ, Verb.WRITE):
-            access.locate(namespace, verb)
+    if namespace is None:
+        access.locate([], Verb.JOBS)
+    else:
+        _check_place(access, namespace)
         if config.may_delete and config.strategy == "llm":
             access.locate(namespace, Verb.DELETE)
+
+
+def _check_place(access: Access, namespace: list[str]) -> None:
+    """Raise ForbiddenError unless the caller may let memories be formed in a namespace."""
+    for verb in (Verb.JOBS, Verb.READ, Verb.WRITE):
+        access.locate(namespace, verb)

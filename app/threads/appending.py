@@ -22,7 +22,7 @@ from app.threads.recognizing import (
     recognize,
     repeated,
 )
-from app.threads.repository import NewMessage
+from app.threads.repository import NewMessage, Ref
 from app.threads.visibility import find_visible
 
 
@@ -53,15 +53,31 @@ class Appended:
     forms_at: datetime | None = None
 
 
-async def append(
-    connection: Connection, access: Access, jobs: JobService, arrival: Arrival, now: datetime
-) -> Appended:
-    """Add messages in the caller's transaction, and submit the thread's job or put it off.
+async def admit(connection: Connection, access: Access, arrival: Arrival) -> Ref:
+    """Return the thread that messages are for, if the caller may append them; it may be new.
 
-    Raises ForbiddenError, ThreadElsewhereError, AmbiguousThreadError and InvalidRequestError.
+    Raises ForbiddenError, ThreadElsewhereError and AmbiguousThreadError.
     """
     labels = await _labels(connection, access, arrival)
     ref = (access.root, arrival.thread_id, access.locate(labels, Verb.JOBS))
+    thread = await repository.find(connection, ref)
+    if thread is not None:
+        check_rights(access, thread, _formation(thread, arrival))
+    return ref
+
+
+async def append(
+    connection: Connection,
+    access: Access,
+    jobs: JobService,
+    ref: Ref,
+    arrival: Arrival,
+    now: datetime,
+) -> Appended:
+    """Add messages in the caller's transaction, and submit the thread's job or put it off.
+
+    Raises ForbiddenError and InvalidRequestError.
+    """
     thread = await repository.hold(connection, ref, now)
     formation = _formation(thread, arrival)
     check_rights(access, thread, formation)

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 from fastapi import APIRouter, Path, Request, Response
 from typing_extensions import override
 
-from app.auth.dependencies import JobsAccess
+from app.auth.dependencies import JobsAccess, ReadAccess, ThreadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
 from app.db import DatabaseUnavailableError
@@ -116,7 +116,7 @@ async def append_messages(
     response_model=ThreadMessages,
     responses=problem_responses(*ONE),
 )
-async def list_messages(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
+async def list_messages(request: Request, thread_id: InPath, access: ReadAccess) -> Response:
     query = read_query(ReadMessages, request)
     rows = await service_of(request).messages(access, thread_id, query)
     return json_response(encoding.messages(rows, query.limit))
@@ -184,7 +184,7 @@ async def create_run(request: Request, body: CreateRun, access: JobsAccess) -> R
     response_model=Thread,
     responses=problem_responses(*ONE),
 )
-async def get_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
+async def get_thread(request: Request, thread_id: InPath, access: ThreadAccess) -> Response:
     row, job = await service_of(request).get(access, thread_id)
     return json_response(encoding.thread(row, job, access))
 

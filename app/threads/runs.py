@@ -15,7 +15,7 @@ from app.managers.placing import place
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.resources import Resources
-from app.threads.appending import Arrival, append, with_place
+from app.threads.appending import Arrival, admit, append, with_place
 from app.threads.errors import ThreadNotFoundError
 from app.threads.schemas import Configurable, CreateRun
 from app.threads.visibility import find_visible
@@ -81,12 +81,13 @@ class RunService:
             is_run=True,
         )
         async with self._database.transaction(access.root) as connection:
+            ref = await admit(connection, access, arrival)
             run = await idempotent.replayed(connection, access)
             if run is None:
                 if body.if_not_exists != "create":
                     await _check_exists(connection, access, thread_id)
                 now = self._clock.now()
-                appended = await append(connection, access, self._jobs, arrival, now)
+                appended = await append(connection, access, self._jobs, ref, arrival, now)
                 run = _run(appended.job_id, thread_id, body, now)
                 await idempotent.remember(connection, access, run)
         return run

@@ -18,7 +18,7 @@ from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.resources import Resources
 from app.threads import encoding, repository
-from app.threads.appending import Arrival, append, check_rights, job_of, with_place
+from app.threads.appending import Arrival, admit, append, check_rights, job_of, with_place
 from app.threads.errors import ThreadNotFoundError, ThreadWithoutManagerError
 from app.threads.formation import Formation
 from app.threads.schemas import AppendMessages, ReadMessages
@@ -55,9 +55,11 @@ class ThreadService:
             return known
         arrival = await self._arrival(access, thread_id, body)
         async with self._database.transaction(access.root) as connection:
+            ref = await admit(connection, access, arrival)
             answer: dict[str, Any] | None = await idempotent.replayed(connection, access)
             if answer is None:
-                appended = await append(connection, access, self._jobs, arrival, self._clock.now())
+                now = self._clock.now()
+                appended = await append(connection, access, self._jobs, ref, arrival, now)
                 answer = encoding.appended(thread_id, appended)
                 await idempotent.remember(connection, access, answer)
         return answer

@@ -1,8 +1,9 @@
 """From what the application says to where a tool works, on what and with which rights."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from app.auth.access import Access, Verb
+from app.auth.errors import ForbiddenError
 from app.errors import InvalidRequestError
 from app.managers.kinds import resolve_kinds
 from app.managers.memories import Kind
@@ -14,6 +15,8 @@ from app.store.service import check_not_reserved
 from app.tools.base import ACTIONS, Action, Bound, Offer
 from app.tools.schemas import DEFAULT_NAMESPACE, CallTool, ListTools, Placed
 
+FOR_TOOLS = frozenset({Verb.READ, Verb.WRITE, Verb.DELETE})
+
 VERBS: dict[Action, Verb] = {
     "create": Verb.WRITE,
     "update": Verb.WRITE,
@@ -23,8 +26,10 @@ VERBS: dict[Action, Verb] = {
 
 async def offered(managers: ManagerService, access: Access, query: ListTools) -> Offer:
     """Return how tools are to be offered; raises ManagerNotFoundError."""
-    config = None if query.manager is None else await managers.config(access, query.manager)
     labels = parse_labels(query.namespace)
+    config = None
+    if query.manager is not None:
+        config = await managers.config(access, query.manager, () if labels else FOR_TOOLS)
     return Offer(
         kind=_kind(query.kind, config),
         actions=tuple(
@@ -40,7 +45,7 @@ async def bound(
     managers: ManagerService, access: Access, body: CallTool, *, wait_seconds: float
 ) -> Bound:
     """Return what a call is bound to; raises as `located` does."""
-    config, namespace = await located(managers, access, body)
+    config, namespace = await located(managers, access, body, FOR_TOOLS)
     if body.query_model is not None and body.messages is None:
         raise InvalidRequestError(
             "query_model is given without messages; send the conversation that it is to search "
@@ -61,18 +66,32 @@ async def bound(
 
 
 async def located(
-    managers: ManagerService, access: Access, body: Placed
+    managers: ManagerService, access: Access, body: Placed, verbs: Collection[Verb]
 ) -> tuple[ManagerConfig | None, list[str]]:
     """Return the manager that a request names, and the labels of its namespace.
 
-    Raises ManagerNotFoundError, MissingVariableError, UnknownVariableError and
+    A manager is not there where the caller has none of the verbs in the manager's namespace.
+
+    Raises ManagerNotFoundError, MissingVariableError, UnknownVariableError, ForbiddenError and
     InvalidRequestError.
     """
-    config = None if body.manager is None else await managers.config(access, body.manager)
-    template = body.namespace or (config and config.namespace) or DEFAULT_NAMESPACE
+    # Before the manager is looked up: who may not work there learns nothing of managers.
+    labels = _placed(access, body.namespace, body) if body.namespace else None
+    config = None
+    if body.manager is not None:
+        config = await managers.config(access, body.manager, () if labels else verbs)
+    if labels is None:
+        labels = _placed(access, (config and config.namespace) or DEFAULT_NAMESPACE, body)
+    return config, labels
+
+
+def _placed(access: Access, template: Sequence[str], body: Placed) -> list[str]:
+    """Return the labels of a namespace; ForbiddenError where nothing at all is granted."""
     labels = place(template, body.variables or {})
     check_not_reserved(labels)
-    return config, labels
+    if not any(access.allows(labels, verb) for verb in Verb):
+        raise ForbiddenError(access.actor, Verb.READ, labels)
+    return labels
 
 
 def _kind(given: str | KindSchema | None, config: ManagerConfig | None) -> Kind | None:

@@ -170,8 +170,9 @@ async def test_whoever_waits_for_a_first_that_fails_is_the_first(
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute(
-            "INSERT INTO idempotent_requests (namespace, key, fingerprint, answer, created_at) "
-            "VALUES ('', 'k1', 'another', 'null', now())"
+            "INSERT INTO idempotent_requests "
+            "(namespace, actor, key, fingerprint, answer, created_at) "
+            "VALUES ('', 'anonymous', 'k1', 'another', 'null', now())"
         )
         waiting = asyncio.create_task(post(client, "k1", {}))
         await asyncio.sleep(0.1)

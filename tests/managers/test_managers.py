@@ -316,9 +316,10 @@ async def test_each_root_has_managers_of_its_own(
 @pytest.mark.parametrize(
     ("grant", "may_read", "may_write"),
     [
-        (Grant((), frozenset({Verb.JOBS})), True, False),
+        (Grant((), frozenset({Verb.READ})), True, False),
+        (Grant((), frozenset({Verb.JOBS})), False, False),
         (Grant((), frozenset({Verb.ADMIN})), False, True),
-        (Grant((), frozenset(Verb) - {Verb.JOBS, Verb.ADMIN}), False, False),
+        (Grant((), frozenset(Verb) - {Verb.READ, Verb.ADMIN}), False, False),
         (Grant(("users",), frozenset(Verb)), False, False),
     ],
 )

@@ -40,8 +40,8 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
     ),
     "delete_item": ("DELETE", "/v1/store/items", Verb.DELETE, {"json": PLACE}),
     "put_manager": ("PUT", "/v1/managers/notes", Verb.ADMIN, {"json": {"kinds": ["memory"]}}),
-    "get_manager": ("GET", "/v1/managers/notes", Verb.JOBS, {}),
-    "list_managers": ("GET", "/v1/managers", Verb.JOBS, {}),
+    "get_manager": ("GET", "/v1/managers/notes", Verb.READ, {}),
+    "list_managers": ("GET", "/v1/managers", Verb.READ, {}),
     "extract_memories": (
         "POST",
         "/v1/jobs/extract",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 THREADS, MESSAGES_EACH, JOBS_EACH, CHANGES_EACH = 2_000, 50, 20, 2
 ROOT = to_stored(["acme"])
-THREAD = (ROOT, "t0700")
+THREAD = (ROOT, "t0700", to_stored(["acme", "users"]))
 
 _FILL = (
     "INSERT INTO threads (root, id, namespace, next_position, created_at, updated_at) "

@@ -82,12 +82,10 @@ class ReviewService:
         self, access: Access, job_id: str, *, after: int, limit: int
     ) -> list[Record]:
         """Return rows of a job's changes behind a number, with what was there before."""
-        await self._jobs.get(access, job_id)
+        job = await self._jobs.get(access, job_id)
+        access.locate(access.relative(job["namespace"]), Verb.READ)
         async with self._database.connection(access.root) as connection:
-            rows = await stored.find_page(connection, job_id, after=after, limit=limit)
-        for namespace in {row["namespace"] for row in rows}:
-            access.locate(access.relative(namespace), Verb.READ)
-        return rows
+            return await stored.find_page(connection, job_id, after=after, limit=limit)
 
     async def apply(self, access: Access, job_id: str) -> Record:
         """Apply what a job proposed, but not to items that were changed since; return the job.

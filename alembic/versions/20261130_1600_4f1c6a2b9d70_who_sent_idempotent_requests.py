@@ -1,4 +1,4 @@
-"""Idempotent requests belong to the API key that sent them."""
+"""Idempotent requests say which API key sent them."""
 
 from collections.abc import Sequence
 
@@ -19,15 +19,8 @@ def upgrade() -> None:
         "idempotent_requests",
         sa.Column("actor", sa.Text(), nullable=False, comment="The key that sent it."),
     )
-    op.drop_constraint("idempotent_requests_pkey", "idempotent_requests", type_="primary")
-    op.create_primary_key(
-        "idempotent_requests_pkey", "idempotent_requests", ["namespace", "actor", "key"]
-    )
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    op.execute("TRUNCATE idempotent_requests")
-    op.drop_constraint("idempotent_requests_pkey", "idempotent_requests", type_="primary")
-    op.create_primary_key("idempotent_requests_pkey", "idempotent_requests", ["namespace", "key"])
     op.drop_column("idempotent_requests", "actor")

@@ -1,0 +1,233 @@
+"""Every route, called by keys with one verb each: none but `read` shows what was written."""
+
+import json
+from typing import Any, TypeAlias
+
+import httpx2
+import pytest
+
+from app.auth.access import Grant, Verb
+from app.auth.service import KeyService
+from app.db import EVERYTHING, Database
+from tests.support.routes import HIDDEN, REQUESTS
+
+pytestmark = pytest.mark.slow
+
+SECRET = "the secret word"
+ALICE = ["users", "alice"]
+Call: TypeAlias = tuple[str, str, dict[str, Any]]
+
+_ITEM = {"namespace": ALICE, "key": "food"}
+_RUN = {"assistant_id": "notes", "input": {"messages": [["user", "Hello."]]}}
+_SEARCH = {"arguments": {"query": "secret"}, "namespace": ALICE}
+
+
+async def headers_of(keys: KeyService, *grants: Grant) -> dict[str, str]:
+    token = await keys.create("test", root=(), grants=grants, expires_at=None)
+    return {"x-api-key": str(token)}
+
+
+async def done(client: httpx2.AsyncClient, headers: dict[str, str], *call: Any) -> httpx2.Response:
+    method, path, request = call
+    return await client.request(method, path, headers=headers, **request)
+
+
+@pytest.fixture
+async def job(client: httpx2.AsyncClient, keys: KeyService, database: Database) -> str:
+    """The id of a job of Alice's, among everything else that holds the secret."""
+    owner = await headers_of(keys, Grant((), frozenset(Verb)))
+    extract = {
+        "manager": "notes",
+        "namespace": ALICE,
+        "messages": [["user", SECRET]],
+    }
+    planted: list[Call] = [
+        ("PUT", "/v1/store/items", {"json": {**_ITEM, "value": {"content": SECRET}}}),
+        ("PUT", "/v1/prompts/support", {"json": {"text": SECRET}}),
+        (
+            "PUT",
+            "/v1/managers/notes",
+            {"json": {"namespace": ALICE, "instructions": SECRET, "strategy": "verbatim"}},
+        ),
+        ("POST", "/v1/threads/chat/messages", {"json": extract}),
+        ("POST", "/v1/jobs/extract", {"json": extract, "headers": {}}),
+    ]
+    for call in planted:
+        response = await done(client, owner, *call[:2], {"json": call[2]["json"]})
+        assert response.is_success, response.text
+    job_id = str(response.json()["id"])
+    result = json.dumps({"items": [SECRET], "review": {}, "counts": {}})
+    error = json.dumps({"code": "llm_reply", "detail": SECRET})
+    async with database.transaction(EVERYTHING) as connection:
+        await connection.execute(
+            "UPDATE jobs SET state = 'failed', result = $2, error = $3 WHERE id = $1",
+            job_id,
+            result,
+            error,
+        )
+        await connection.execute(
+            "INSERT INTO job_events SELECT id, 9, namespace, 'searching', $2, now() FROM jobs "
+            "WHERE id = $1",
+            job_id,
+            json.dumps({"queries": [SECRET]}),
+        )
+        await connection.execute(
+            "INSERT INTO job_changes (job_id, namespace, number, key, action, state, value, "
+            "details) SELECT id, namespace, 1, 'k', 'insert', 'rejected', $2, $3 FROM jobs "
+            "WHERE id = $1",
+            job_id,
+            json.dumps({"content": SECRET}),
+            json.dumps(
+                dict.fromkeys(("importance", "valid_from", "source", "ttl_seconds", "basis"))
+            ),
+        )
+        await connection.execute("UPDATE threads SET summary = $1", json.dumps({"text": SECRET}))
+    return job_id
+
+
+def calls(job: str) -> dict[str, Call]:
+    """Return a request to every route about what is there, none of which says the secret."""
+    every = {**REQUESTS, **HIDDEN}
+    of_job = {
+        name: (method, path.replace("job_0", job), request)
+        for name, (method, path, _, request) in every.items()
+        if "job_0" in path
+    }
+    changes = {"cancel_job", "retry_job", "apply_job", "discard_job", "undo_job"}
+    reading = {name: call for name, call in of_job.items() if name not in changes}
+    changing = {name: call for name, call in of_job.items() if name in changes}
+    return {
+        **reading,
+        "list_jobs": ("GET", "/v1/jobs", {"params": {"namespace": "users.alice"}}),
+        "get_item": (
+            "GET",
+            "/v1/store/items",
+            {"params": {"namespace": "users.alice", "key": "food"}},
+        ),
+        "list_item_versions": (
+            "GET",
+            "/v1/store/items/versions",
+            {"params": {"namespace": "users.alice", "key": "food"}},
+        ),
+        "search_items": ("POST", "/v1/store/items/search", {"json": {"namespace_prefix": ALICE}}),
+        "list_namespaces": ("POST", "/v1/store/namespaces", {"json": {"prefix": ALICE}}),
+        "run_batch": (
+            "POST",
+            "/v1/store/batch",
+            {"json": {"operations": [{"op": "get", **_ITEM}]}},
+        ),
+        "list_tools": ("GET", "/v1/tools", {"params": {"namespace": "users.alice"}}),
+        "call_tool": ("POST", "/v1/tools/search_memory", {"json": _SEARCH}),
+        "get_manager": ("GET", "/v1/managers/notes", {}),
+        "list_managers": ("GET", "/v1/managers", {}),
+        "get_prompt": ("GET", "/v1/prompts/support", {}),
+        "list_prompts": ("GET", "/v1/prompts", {}),
+        "list_prompt_versions": ("GET", "/v1/prompts/support/versions", {}),
+        "diff_prompt": ("GET", "/v1/prompts/support/diff", {}),
+        "get_thread": ("GET", "/v1/threads/chat", {}),
+        "list_messages": ("GET", "/v1/threads/chat/messages", {}),
+        "extract_memories": (
+            "POST",
+            "/v1/jobs/extract",
+            {"json": {**_RUN["input"], "manager": "notes"}},
+        ),  # type: ignore[dict-item]
+        "consolidate_memories": (
+            "POST",
+            "/v1/jobs/consolidate",
+            {"json": {"namespace": ALICE, "strategy": "duplicates"}},
+        ),
+        "summarize_conversation": (
+            "POST",
+            "/v1/jobs/summarize",
+            {"json": {"thread_id": "chat", "max_tokens": 100_000}},
+        ),
+        "optimize_prompt": (
+            "POST",
+            "/v1/jobs/optimize-prompt",
+            {"json": {"prompt": {"name": "support"}, "trajectories": [{"thread_id": "chat"}]}},
+        ),
+        "search_memories": (
+            "POST",
+            "/v1/jobs/search",
+            {"json": {"namespace": ALICE, **_RUN["input"]}},
+        ),  # type: ignore[dict-item]
+        "append_messages": ("POST", "/v1/threads/chat/messages", {"json": _RUN["input"]}),
+        "create_thread_run": ("POST", "/v1/threads/chat/runs", {"json": _RUN}),
+        "create_run": ("POST", "/v1/runs", {"json": _RUN}),
+        "flush_thread": ("POST", "/v1/threads/chat/flush", {}),
+        **changing,
+        "patch_item": ("PATCH", "/v1/store/items", {"json": {**_ITEM, "value": {"a": 1}}}),
+        "restore_item": ("POST", "/v1/store/items/restore", {"json": {**_ITEM, "version": 1}}),
+        "promote_prompt": (
+            "POST",
+            "/v1/prompts/support/promote",
+            {"json": {"version": 1, "label": "beta"}},
+        ),
+        "rollback_prompt": ("POST", "/v1/prompts/support/rollback", {"json": {}}),
+        "put_item": ("PUT", "/v1/store/items", {"json": {**_ITEM, "value": {"a": 1}}}),
+        "put_prompt": ("PUT", "/v1/prompts/support", {"json": {"text": "Other."}}),
+        "put_manager": ("PUT", "/v1/managers/notes", {"json": {"instructions": "Other."}}),
+        "delete_item": ("DELETE", "/v1/store/items", {"json": _ITEM}),
+        "delete_thread": ("DELETE", "/v1/threads/chat", {}),
+        "delete_prompt_label": ("DELETE", "/v1/prompts/support/labels/beta", {}),
+        "delete_prompt": ("DELETE", "/v1/prompts/support", {}),
+        "delete_manager": ("DELETE", "/v1/managers/notes", {}),
+    }
+
+
+SHOWN = {
+    "get_item",
+    "list_item_versions",
+    "search_items",
+    "run_batch",
+    "call_tool",
+    "get_manager",
+    "list_managers",
+    "get_prompt",
+    "get_thread",
+    "list_messages",
+}
+"""What a key with `read` alone is shown."""
+
+
+def test_every_route_is_called() -> None:
+    assert calls("job_1").keys() == REQUESTS.keys() | HIDDEN.keys()
+
+
+@pytest.mark.parametrize("verb", Verb)
+async def test_a_verb_alone_shows_the_secret_only_if_it_is_read(
+    client: httpx2.AsyncClient, keys: KeyService, job: str, verb: Verb
+) -> None:
+    headers = await headers_of(keys, Grant((), frozenset({verb})))
+    shown = set()
+    for operation, call in calls(job).items():
+        response = await done(client, headers, *call)
+        assert response.status_code < 500, operation
+        if SECRET in response.text:
+            shown.add(operation)
+    assert shown == (SHOWN if verb is Verb.READ else set())
+
+
+async def test_all_verbs_but_read_show_nothing_and_hold_up_no_work(
+    client: httpx2.AsyncClient, keys: KeyService, job: str
+) -> None:
+    headers = await headers_of(keys, Grant((), frozenset(Verb) - {Verb.READ}))
+    for operation, call in calls(job).items():
+        response = await done(client, headers, *call)
+        assert SECRET not in response.text, operation
+    response = await client.get(f"/v1/jobs/{job}", headers=headers)
+    assert response.json()["withheld"] is True
+
+
+async def test_jobs_and_read_together_show_what_a_job_holds(
+    client: httpx2.AsyncClient, keys: KeyService, job: str
+) -> None:
+    headers = await headers_of(keys, Grant(("users",), frozenset({Verb.JOBS, Verb.READ})))
+    for operation in ("get_job", "follow_job", "list_job_changes"):
+        response = await done(client, headers, *calls(job)[operation])
+        assert SECRET in response.text, operation
+    elsewhere = await headers_of(
+        keys, Grant((), frozenset({Verb.JOBS})), Grant(("users", "bob"), frozenset({Verb.READ}))
+    )
+    for operation, call in calls(job).items():
+        assert SECRET not in (await done(client, elsewhere, *call)).text, operation

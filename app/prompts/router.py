@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
+from app.auth.access import Access, Verb
 from app.auth.dependencies import AdminAccess, ReadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
@@ -48,6 +49,10 @@ CHANGES = (*ALWAYS, PromptPreconditionError)
 MISSING = (PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError)
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The prompt's revision."}}
+UNREAD: dict[str, Any] = {
+    "description": "Moved; the key has no `read`, so the answer is left out",
+    "headers": ETAG,
+}
 UNCHANGED: dict[int | str, dict[str, Any]] = {
     200: {"headers": ETAG},
     304: {"description": "The prompt is still at the ETag given in If-None-Match"},
@@ -71,6 +76,13 @@ def _read(request: Request, name: str, revision: int, members: Any) -> Response:
     if not Precondition(if_match=precondition.if_match).holds(revision):
         raise PromptPreconditionError(name, revision)
     return Response(status_code=304, headers={"ETag": etag(revision)})
+
+
+def _moved(access: Access, row: Any) -> Response:
+    """Answer who moved a label: with the text it points to now, if the caller may read that."""
+    if access.may(Verb.READ):
+        return _changed(row)
+    return Response(status_code=204, headers={"ETag": etag(row["revision"])})
 
 
 def _changed(row: Any, status: int = 200) -> Response:
@@ -162,6 +174,7 @@ async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Respo
     response_model=Prompt,
     responses={
         200: {"headers": ETAG},
+        204: UNREAD,
         **problem_responses(*CHANGES, *MISSING, TooManyLabelsError),
     },
 )
@@ -169,7 +182,7 @@ async def promote_prompt(
     request: Request, name: Name, body: PromotePrompt, access: AdminAccess
 ) -> Response:
     precondition = precondition_of(request)
-    return _changed(await service_of(request).move_label(access, name, body, precondition))
+    return _moved(access, await service_of(request).move_label(access, name, body, precondition))
 
 
 @router.post(
@@ -180,6 +193,7 @@ async def promote_prompt(
     response_model=Prompt,
     responses={
         200: {"headers": ETAG},
+        204: UNREAD,
         **problem_responses(
             *CHANGES, PromptNotFoundError, PromptLabelNotFoundError, NothingToRollBackError
         ),
@@ -189,7 +203,7 @@ async def rollback_prompt(
     request: Request, name: Name, body: RollbackPrompt, access: AdminAccess
 ) -> Response:
     label, precondition = body.label or PRODUCTION, precondition_of(request)
-    return _changed(await service_of(request).roll_back(access, name, label, precondition))
+    return _moved(access, await service_of(request).roll_back(access, name, label, precondition))
 
 
 @router.delete(

@@ -42,8 +42,7 @@ class PromptService:
     """Prompts on behalf of one caller.
 
     They belong to the root of the caller's key. Reading takes `read` anywhere below it, adding a
-    version `write` and everything else `admin` on the whole of it; moving a label, which answers
-    with a text that was there, takes both.
+    version `write` and everything else `admin` on the whole of it.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -115,7 +114,6 @@ class PromptService:
     ) -> Record:
         """Let a label point to a version; return the prompt with that version."""
         ref, _ = self._admin(access, name)
-        _check_may_read(access)
         label = body.label or PRODUCTION
         source = body.from_label or (CANDIDATE if body.version is None else None)
         async with self._changing(ref, precondition) as connection:
@@ -131,7 +129,6 @@ class PromptService:
         Raises NothingToRollBackError.
         """
         ref, change = self._admin(access, name)
-        _check_may_read(access)
         async with self._changing(ref, precondition) as connection:
             row = await changing.find(connection, ref, label=label)
             if not await repository.point_back(connection, ref, label, change):

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.access import Access
+from app.auth.access import Access, Verb
 from app.auth.dependencies import DeleteAccess, ReadAccess, WriteAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
@@ -45,6 +45,11 @@ CHANGES = (*ALWAYS, PreconditionFailedError, TooManyConflictsError, EmbeddingFai
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's version."}}
 
+UNREAD: dict[str, Any] = {
+    "description": "Changed; the key has no `read` here, so the answer is left out",
+    "headers": ETAG,
+}
+
 router = APIRouter(prefix="/store", tags=["store"], route_class=GuardedRoute)
 
 
@@ -71,7 +76,9 @@ def _field(request: Request, name: str) -> str | None:
 
 
 def item_response(row: Any, access: Access) -> Response:
-    """Return one item with its ETag."""
+    """Return one item with its ETag; no more than that to a caller who may not read it."""
+    if not access.allows(access.relative(row["namespace"]), Verb.READ):
+        return Response(status_code=204, headers={"ETag": etag(row["version"])})
     return json_response(encoding.item(row, access), {"ETag": etag(row["version"])})
 
 
@@ -126,6 +133,7 @@ async def get_item(request: Request, access: ReadAccess) -> Response:
     response_model=Item,
     responses={
         200: {"headers": ETAG},
+        204: UNREAD,
         **problem_responses(*CHANGES, ItemNotFoundError),
     },
 )
@@ -180,6 +188,7 @@ async def list_item_versions(request: Request, access: ReadAccess) -> Response:
     response_model=Item,
     responses={
         200: {"headers": ETAG},
+        204: UNREAD,
         **problem_responses(*CHANGES, VersionNotFoundError, VersionHasNoValueError),
     },
 )

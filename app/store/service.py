@@ -156,7 +156,7 @@ class ItemService:
 
     async def patch(self, access: Access, body: PatchItem, precondition: Precondition) -> Row:
         """Merge into an item's value; return the item as it now is."""
-        address = _answered(access, body)
+        address = (access.locate(body.namespace, Verb.WRITE), body.key)
         check_json(body.value, "value")
         for _ in range(_PATCH_ATTEMPTS):
             row = await self._present(access, address)
@@ -184,7 +184,7 @@ class ItemService:
 
     async def restore(self, access: Access, body: RestoreItem, precondition: Precondition) -> Row:
         """Make an earlier version present again, as a new version; it never expires."""
-        address = _answered(access, body)
+        address = (access.locate(body.namespace, Verb.WRITE), body.key)
         async with self._database.connection(access.root) as connection:
             row = await repository.find_version(connection, address, body.version)
         if row is None:
@@ -284,13 +284,6 @@ def as_refreshed(row: Row, now: datetime) -> Row:
     """Return an item as it is after its lifetime was restarted; an expired one stays as it is."""
     is_alive = row["expires_at"] > now
     return {**row, "expires_at": now + row["ttl"]} if is_alive else row
-
-
-def _answered(access: Access, body: PatchItem | RestoreItem) -> Address:
-    """Return where a change goes whose answer shows what was there: that takes `read`, too."""
-    namespace = access.locate(body.namespace, Verb.WRITE)
-    access.locate(body.namespace, Verb.READ)
-    return namespace, body.key
 
 
 def _check_size(address: Address) -> None:

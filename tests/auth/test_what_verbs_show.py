@@ -1,6 +1,7 @@
 """Every route, called by keys with one verb each: none but `read` shows what was written."""
 
 import json
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx2
@@ -8,7 +9,9 @@ import pytest
 
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
+from app.config import Settings
 from app.db import EVERYTHING, Database
+from app.main import create_app
 from tests.support.routes import HIDDEN, REQUESTS
 
 pytestmark = pytest.mark.slow
@@ -18,7 +21,8 @@ ALICE = ["users", "alice"]
 Call: TypeAlias = tuple[str, str, dict[str, Any]]
 
 _ITEM = {"namespace": ALICE, "key": "food"}
-_RUN = {"assistant_id": "notes", "input": {"messages": [["user", "Hello."]]}}
+_SAID = {"messages": [["user", "Hello."]]}
+_RUN = {"assistant_id": "notes", "input": _SAID}
 _SEARCH = {"arguments": {"query": "secret"}, "namespace": ALICE}
 
 
@@ -78,7 +82,7 @@ async def job(client: httpx2.AsyncClient, keys: KeyService, database: Database) 
             job_id,
             json.dumps({"content": SECRET}),
             json.dumps(
-                dict.fromkeys(("importance", "valid_from", "source", "ttl_seconds", "basis"))
+                dict.fromkeys(("importance", "valid_from", "source", "ttl_seconds", "outcome"))
             ),
         )
         await connection.execute("UPDATE threads SET summary = $1", json.dumps({"text": SECRET}))
@@ -129,8 +133,8 @@ def calls(job: str) -> dict[str, Call]:
         "extract_memories": (
             "POST",
             "/v1/jobs/extract",
-            {"json": {**_RUN["input"], "manager": "notes"}},
-        ),  # type: ignore[dict-item]
+            {"json": {**_SAID, "manager": "notes"}},
+        ),
         "consolidate_memories": (
             "POST",
             "/v1/jobs/consolidate",
@@ -149,9 +153,9 @@ def calls(job: str) -> dict[str, Call]:
         "search_memories": (
             "POST",
             "/v1/jobs/search",
-            {"json": {"namespace": ALICE, **_RUN["input"]}},
-        ),  # type: ignore[dict-item]
-        "append_messages": ("POST", "/v1/threads/chat/messages", {"json": _RUN["input"]}),
+            {"json": {"namespace": ALICE, **_SAID}},
+        ),
+        "append_messages": ("POST", "/v1/threads/chat/messages", {"json": _SAID}),
         "create_thread_run": ("POST", "/v1/threads/chat/runs", {"json": _RUN}),
         "create_run": ("POST", "/v1/runs", {"json": _RUN}),
         "flush_thread": ("POST", "/v1/threads/chat/flush", {}),
@@ -192,6 +196,18 @@ SHOWN = {
 
 def test_every_route_is_called() -> None:
     assert calls("job_1").keys() == REQUESTS.keys() | HIDDEN.keys()
+
+
+def test_the_table_of_routes_is_complete() -> None:
+    page = Path("docs/reference/access.md").read_text()
+    described = create_app(Settings()).openapi()["paths"]
+    routes = {
+        f"{method.upper()} {path}"
+        for path, methods in described.items()
+        for method, operation in methods.items()
+        if "security" in operation
+    }
+    assert {route for route in routes if f"`{route}`" not in page} == set()
 
 
 @pytest.mark.parametrize("verb", Verb)

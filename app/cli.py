@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from app import migrations
 from app.config import Settings
+from app.connection_guard import raise_open_file_limit
+from app.http_protocol import BoundedProtocol
 from app.doctor import diagnose
 from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
@@ -79,6 +81,7 @@ def serve(
     settings = _settings(host=host, port=port, workers=workers, data_dir=data_dir)
     configure_logging(settings)
     end_cleanly_on_signals()
+    raise_open_file_limit()
     check_address(settings)
     with running_database(settings) as running:
         check_before_serving(running)
@@ -98,6 +101,8 @@ def _serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        http=BoundedProtocol,
+        ws="none",
         timeout_graceful_shutdown=ceil(settings.drain_seconds),  # streams may go on for ever
     )
 

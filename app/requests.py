@@ -4,6 +4,8 @@ import itertools
 import re
 import secrets
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,7 +31,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         started = time.perf_counter()
         status = 500
         started_response = False
@@ -60,7 +62,8 @@ class RequestContext:
                 )
 
 
-def _request_id(scope: Scope) -> bytes:
+def request_id_of(scope: Mapping[str, Any]) -> bytes:
+    """Return the id of a request: the client's own if it is fit for a log, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
             return bytes(value)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app.admission import OverloadedError, long_wait
 from app.auth.dependencies import JobsAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
@@ -72,6 +73,12 @@ async def find_job(request: Request, job_id: JobId, access: JobsAccess) -> None:
     await service_of(request).get(access, job_id)
 
 
+async def hold_long_wait() -> AsyncIterator[None]:
+    """Count a stream among the long waits; raises OverloadedError before it begins."""
+    with long_wait():
+        yield
+
+
 @router.get(
     "/{job_id}/events",
     operation_id="follow_job",
@@ -79,8 +86,8 @@ async def find_job(request: Request, job_id: JobId, access: JobsAccess) -> None:
     description="The id of an event is its number; send the last one as Last-Event-ID to resume. "
     "The data is a JSON object with `event`, `data` and `at`.",
     response_class=EventSourceResponse,
-    responses=problem_responses(*ONE),
-    dependencies=[Depends(find_job)],
+    responses=problem_responses(*ONE, OverloadedError),
+    dependencies=[Depends(find_job), Depends(hold_long_wait)],
 )
 async def follow_job(
     request: Request,

@@ -6,6 +6,7 @@ from typing import Self
 
 from asyncpg import Record, UniqueViolationError
 
+from app.admission import OverloadedError, long_wait
 from app.auth.access import Access, Verb
 from app.config import Settings
 from app.db import Connection, Database, DatabaseUnavailableError
@@ -75,7 +76,19 @@ class JobService:
             )
 
     async def wait(self, access: Access, job_id: str, seconds: float) -> Record:
-        """Return a job's row once it is settled, or as it is after so many seconds."""
+        """Return a job's row once it is settled, or as it is after so many seconds.
+
+        If too many requests wait already, this one does not.
+        """
+        if seconds <= 0:
+            return await self.get(access, job_id)
+        try:
+            with long_wait():
+                return await self._wait(access, job_id, seconds)
+        except OverloadedError:
+            return await self.get(access, job_id)
+
+    async def _wait(self, access: Access, job_id: str, seconds: float) -> Record:
         deadline = asyncio.get_running_loop().time() + seconds
         with self._notifier.subscribed(CHANGED, job_id) as news:
             while True:

@@ -1,6 +1,7 @@
 """How every route that submits a job answers: at once, or when the job is done."""
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -73,10 +74,11 @@ async def submit(
 
 async def job_answer(request: Request, access: Access, job_id: str, seconds: float) -> Response:
     """Return a submitted job: settled, as 200, if that takes at most so many seconds."""
+    deadline = time.monotonic() + seconds
     row = await JobService.build(resources_of(request)).wait(access, job_id, seconds)
     done = row["state"] in SETTLED
     headers = {"Location": f"/v1/jobs/{job_id}"}
-    if seconds:
+    if seconds and (done or time.monotonic() >= deadline):
         headers["Preference-Applied"] = f"wait={seconds}"
     return json_response(encoding.job(row, access), headers, status=200 if done else 202)
 

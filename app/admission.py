@@ -1,0 +1,134 @@
+"""Load shedding: how many requests a process works on at once, and how many may wait for long."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+
+from app.errors import AppError
+
+RETRY_AFTER_SECONDS = 1
+
+
+class OverloadedError(AppError):
+    """The process has as much work as it can finish in time; nothing was begun."""
+
+    status = 503
+    code = "overloaded"
+    title = "Overloaded"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server has more requests than it can answer in time, and did not begin this one. "
+            "Send it again after the seconds in Retry-After, with fewer requests at once."
+        )
+        self.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+
+
+class LoadLimiter:
+    """Limits the requests in progress; the limit follows how long they take.
+
+    Additive increase, multiplicative decrease: while answers come within the target, the limit
+    grows up to the ceiling; while they take longer and the process is busy, it shrinks down to the
+    floor. A request that waits for its client or for a job takes nothing, so it is not in progress.
+    """
+
+    def __init__(
+        self,
+        *,
+        ceiling: int = 128,
+        floor: int = 16,
+        target_seconds: float = 0.75,
+        long_waits: int = 256,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit = float(ceiling)
+        self.in_progress = 0
+        self.waiting = 0
+        self._ceiling = ceiling
+        self._floor = floor
+        self._target = target_seconds
+        self._long_waits = long_waits
+        self._now = now
+        self._next_decrease = 0.0
+
+    def admit(self) -> "Slot | None":
+        """Return a slot for a request, or None if it should be shed."""
+        if self.in_progress >= int(self.limit):
+            return None
+        return Slot(self)
+
+    def enter(self) -> float:
+        """Count a request as in progress; return the time."""
+        self.in_progress += 1
+        return self._now()
+
+    def leave(self, since: float) -> float:
+        """Count a request as no longer in progress; return how long it was."""
+        self.in_progress -= 1
+        return self._now() - since
+
+    def learn(self, seconds: float) -> None:
+        """Adapt the limit to how long a finished request was in progress."""
+        if seconds <= self._target:
+            self.limit = min(self._ceiling, self.limit + 4 / self.limit)
+        elif self.in_progress * 2 >= self.limit and self._now() >= self._next_decrease:
+            self.limit = max(self._floor, self.limit * 0.8)
+            self._next_decrease = self._now() + self._target
+
+    @contextmanager
+    def long_wait(self) -> Iterator[None]:
+        """Count a long wait; raise OverloadedError if there are too many."""
+        if self.waiting >= self._long_waits:
+            raise OverloadedError
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+
+class Slot:
+    """The place of one request among those in progress."""
+
+    __slots__ = ("_limiter", "_seconds", "_since", "_suspended")
+
+    def __init__(self, limiter: LoadLimiter) -> None:
+        self._limiter = limiter
+        self._seconds = 0.0
+        self._suspended = 0
+        self._since = limiter.enter()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Take no place while the request waits for something other than the server's work."""
+        if self._suspended == 0:
+            self._seconds += self._limiter.leave(self._since)
+        self._suspended += 1
+        try:
+            yield
+        finally:
+            self._suspended -= 1
+            if self._suspended == 0:
+                self._since = self._limiter.enter()
+
+    @contextmanager
+    def long_wait(self) -> Iterator[None]:
+        """Wait for a job or its events; raises OverloadedError if too many requests do."""
+        with self._limiter.long_wait(), self.suspended():
+            yield
+
+    def release(self) -> None:
+        """End the request."""
+        self._seconds += self._limiter.leave(self._since)
+        self._limiter.learn(self._seconds)
+
+
+current_slot: ContextVar[Slot | None] = ContextVar("current_slot", default=None)
+"""The slot of the request that is served; None outside of a server."""
+
+
+def long_wait() -> AbstractContextManager[None]:
+    """Wait for a job or its events; raises OverloadedError if too many requests do."""
+    slot = current_slot.get()
+    return nullcontext() if slot is None else slot.long_wait()

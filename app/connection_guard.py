@@ -1,0 +1,176 @@
+"""The limits of connections, and the watch over those of one server process."""
+
+import asyncio
+import resource
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from app.admission import LoadLimiter
+from app.errors import AppError
+
+RESERVED_FILES = 256
+"""Open files left for the database, model calls, and everything else."""
+
+_TICK_SECONDS = 0.005
+_WAKES_PER_TICK = 256
+"""To answer so many requests with 503 takes about as long as a tick, so at least half of the time
+is left to the requests in progress, whatever the number of clients."""
+
+_logger = structlog.get_logger("memoryd.connections")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Limits of one server process."""
+
+    head_bytes: int = 64 << 10
+    """Request line and headers; a namespace and key of full length take half of it."""
+    head_seconds: float = 10
+    request_seconds: float = 60
+    write_seconds: float = 60
+    """Time to take what was answered; also applies to each part of a stream."""
+    unsent_bytes: int = 64 << 20
+    """Answers that clients have not taken, over all connections."""
+    open_connections: int = 4096
+    pipelined: int = 16
+    linger_seconds: float = 1
+    """After a refusal, what the client still sends is read, so that it can read the refusal."""
+    rest_seconds: float = 0.06
+    """After a 503 the next request is not read for so long: clients that ignore `Retry-After`
+    would take the time of the requests in progress. Its answer still comes within 100 ms."""
+    sweep_seconds: float = 1
+    report_seconds: float = 10
+
+
+def connection_limits() -> ConnectionLimits:
+    """Return the limits that the process's open-file limit has room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = ConnectionLimits().open_connections
+    usable = most if soft == resource.RLIM_INFINITY else max(soft - RESERVED_FILES, soft // 2)
+    return ConnectionLimits(open_connections=min(most, usable))
+
+
+def raise_open_file_limit(wanted: int = 16_384) -> None:
+    """Raise the process's limit on open files, which every connection is one of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+class Guarded(Protocol):
+    """A connection as its guard sees it."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Return how much of its answers the client has not taken."""
+        ...
+
+    def check_arrival(self, seconds: float) -> None:
+        """Close the connection if its client has taken longer than it may."""
+        ...
+
+    def give_up(self, error: AppError | None) -> None:
+        """Wait no longer for the client; `error` says why if it has begun a request."""
+        ...
+
+    def resume(self) -> None:
+        """Read on after a rest."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection with all that was not sent."""
+        ...
+
+
+class ConnectionGuard:
+    """Watches the connections of one server process."""
+
+    def __init__(self, limits: ConnectionLimits, loop: asyncio.AbstractEventLoop) -> None:
+        self.limits = limits
+        self.load = LoadLimiter()
+        self.arriving: dict[Guarded, float] = {}
+        """Connections that wait for their client, longest first, and since when."""
+        self.stalled: dict[Guarded, float] = {}
+        """Connections whose client does not take its answer, and since when."""
+        self._loop = loop
+        self._resting: deque[tuple[float, Guarded]] = deque()
+        self._refused: Counter[str] = Counter()
+        self._next_report = 0.0
+        self._sweeping = False
+
+    def watch(self) -> None:
+        """Look after the connections from now on, while there are any."""
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(self.limits.sweep_seconds, self._sweep)
+
+    def note(self, reason: str) -> None:
+        """Count a refusal for the log, which has one line for many."""
+        self._refused[reason] += 1
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + self.limits.report_seconds
+            self._report()
+
+    def rest(self, connection: Guarded) -> None:
+        """Have a connection read on after a rest."""
+        if not self._resting:
+            self._loop.call_later(_TICK_SECONDS, self._wake)
+        self._resting.append((self._loop.time() + self.limits.rest_seconds, connection))
+
+    def _wake(self) -> None:
+        now = self._loop.time()
+        for _ in range(_WAKES_PER_TICK):
+            if not self._resting or self._resting[0][0] > now:
+                break
+            self._resting.popleft()[1].resume()
+        if self._resting:
+            self._loop.call_later(_TICK_SECONDS, self._wake)
+
+    def make_room(self) -> bool:
+        """Close the connection that has waited for its client longest; False if there is none."""
+        for oldest in self.arriving:
+            self.note("closed to make room for another connection")
+            oldest.give_up(None)
+            return True
+        return False
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for connection, since in list(self.arriving.items()):
+            connection.check_arrival(now - since)
+        for connection, since in list(self.stalled.items()):
+            if now - since > self.limits.write_seconds:
+                self._abort(connection)
+        unsent = sum(connection.unsent_bytes for connection in self.stalled)
+        for connection in list(self.stalled):
+            if unsent <= self.limits.unsent_bytes:
+                break
+            unsent -= connection.unsent_bytes
+            self._abort(connection)
+        if self._refused and now >= self._next_report:
+            self._next_report = now + self.limits.report_seconds
+            self._report()
+        self._sweeping = False
+        if self.arriving or self.stalled or self._refused:
+            self.watch()
+
+    def _abort(self, connection: Guarded) -> None:
+        self.stalled.pop(connection, None)
+        self.note("closed: the client does not read its answer")
+        connection.abort()
+
+    def _report(self) -> None:
+        _logger.warning(
+            "requests or connections refused",
+            **dict(self._refused),
+            in_progress=self.load.in_progress,
+            limit=int(self.load.limit),
+            waiting_for_clients=len(self.arriving),
+        )
+        self._refused.clear()

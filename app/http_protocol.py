@@ -1,0 +1,338 @@
+"""Connections: limits on headers, slow clients and open connections, and shedding of load.
+
+A subclass of uvicorn's protocol; docs/decisions/0014 says why it is one, and what it costs.
+"""
+
+import asyncio
+import time
+from typing import Any, ClassVar, cast
+from weakref import WeakKeyDictionary
+
+import httptools
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
+
+from app.admission import OverloadedError, Slot, current_slot
+from app.connection_guard import (
+    RESERVED_FILES,
+    ConnectionGuard,
+    ConnectionLimits,
+    connection_limits,
+)
+from app.errors import AppError
+from app.problems import MEDIA_TYPE, as_problem
+from app.requests import request_id_of
+
+UNSHED_PATHS = frozenset({"/healthz", "/v1/ok"})
+"""Probes of the process itself: they cost next to nothing, and must tell busy from dead."""
+
+
+class HeadTooLargeError(AppError):
+    """The request line and headers are too large."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "Headers too large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"The request line and headers are larger than {limit:,} bytes together; send fewer."
+        )
+
+
+class InvalidHttpError(AppError):
+    """The bytes on the connection are no HTTP request."""
+
+    status = 400
+    code = "invalid_http"
+    title = "Invalid HTTP"
+
+    def __init__(self) -> None:
+        super().__init__("The request is not valid HTTP/1.1; send it with an HTTP client.")
+
+
+class RequestTimeoutError(AppError):
+    """The request took too long to arrive."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request timeout"
+
+    def __init__(self, part: str, seconds: float) -> None:
+        super().__init__(f"The {part} did not arrive within {seconds:g} s; send it faster.")
+
+
+_guards: WeakKeyDictionary[ServerState, ConnectionGuard] = WeakKeyDictionary()
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with limits; one object for each connection."""
+
+    limits: ClassVar[ConnectionLimits | None] = None
+    """None: those of the process; tests set smaller ones."""
+
+    def __init__(
+        self,
+        config: Any,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        guard = _guards.get(server_state)
+        if guard is None:
+            guard = ConnectionGuard(self.limits or connection_limits(), self.loop)
+            _guards[server_state] = guard
+        self._guard = guard
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._in_message = False
+        self._refused = False
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Return how much of its answers the client has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        most = self._guard.limits.open_connections
+        if len(self.connections) > most and not self._guard.make_room():
+            self._guard.note("shed: too many connections")
+            if len(self.connections) > most + RESERVED_FILES // 2:
+                transport.abort()
+            else:
+                self._refuse(OverloadedError())
+        else:
+            self._await_client()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._guard.arriving.pop(self, None)
+        self._guard.stalled.pop(self, None)
+        super().connection_lost(exc)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        body_bytes = self._body_bytes
+        try:
+            self.parser.feed_data(data)
+            if self._in_message and self._body_bytes == body_bytes:
+                self._count_head(len(data))  # an unfinished header, or a trailer
+        except HeadTooLargeError as error:
+            self._refuse(error)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            too_large = isinstance(cause, HeadTooLargeError)
+            self._refuse(cause if too_large else InvalidHttpError())  # type: ignore[arg-type]
+        except httptools.HttpParserUpgrade:
+            pass  # the request is answered as if it asked for no other protocol
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_message = True
+        self._head_bytes = 0
+        if len(self.pipeline) >= self._guard.limits.pipelined:
+            raise InvalidHttpError
+        self._await_client()
+
+    @override
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        self.url += url
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    @override
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        self._guard.arriving.pop(self, None)
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._await_client()
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._in_message:
+            self._await_client()
+
+    @override
+    def pause_writing(self) -> None:
+        self._guard.stalled[self] = time.monotonic()
+        self._guard.watch()
+        super().pause_writing()
+
+    @override
+    def resume_writing(self) -> None:
+        self._guard.stalled.pop(self, None)
+        super().resume_writing()
+
+    def abort(self) -> None:
+        """Drop the connection with all that was not sent."""
+        self.transport.abort()
+
+    def check_arrival(self, seconds: float) -> None:
+        """Close the connection if its client has taken longer than it may."""
+        limits = self._guard.limits
+        if self.flow.read_paused:
+            return  # the server is the one that does not read
+        if self._has_head and seconds > limits.request_seconds:
+            self._guard.note("closed: the request did not arrive in time")
+            self.give_up(RequestTimeoutError("request", limits.request_seconds))
+        elif not self._has_head and seconds > limits.head_seconds:
+            self._guard.note("closed: no request in time")
+            begun = self._in_message
+            self.give_up(RequestTimeoutError("head", limits.head_seconds) if begun else None)
+
+    def give_up(self, error: AppError | None) -> None:
+        """Wait no longer for the client; `error` says why if it has begun a request."""
+        if error is None:
+            self._guard.arriving.pop(self, None)
+            self.transport.close()
+        else:
+            self._refuse(error)
+
+    def _await_client(self) -> None:
+        """Count the time from now on as the client's."""
+        self._guard.arriving.pop(self, None)  # to stand last
+        self._guard.arriving[self] = time.monotonic()
+        self._guard.watch()
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._guard.limits.head_bytes:
+            self._guard.note("refused: headers too large")
+            raise HeadTooLargeError(self._guard.limits.head_bytes)
+
+    def _refuse(self, error: AppError) -> None:
+        """Answer with an error, unless that would look like another request's answer; close."""
+        self._guard.arriving.pop(self, None)
+        if self.transport.is_closing():
+            return
+        if self._can_answer:
+            self.transport.write(_Refusal(error).encode(None, keep_alive=False))
+        if cast(RequestResponseCycle | None, self.cycle) is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._close_gently()
+
+    @property
+    def _has_head(self) -> bool:
+        return self._in_message and "method" in self.scope
+
+    @property
+    def _can_answer(self) -> bool:
+        """Whether the next bytes would be taken for the answer to the request that is refused."""
+        if cast(RequestResponseCycle | None, self.cycle) is None:
+            return True
+        if self._has_head:
+            return not self.pipeline and not self.cycle.response_started
+        return self.cycle.response_complete  # else it is an earlier request's, still in progress
+
+    def _close_gently(self) -> None:
+        """Close after reading for a moment: a reset would take the answer from the client."""
+        self._refused = True
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(self._guard.limits.linger_seconds, self.transport.close)
+
+    @override
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["path"] in UNSHED_PATHS:
+            super()._start_asgi_task(cycle, app)
+            return
+        slot = self._guard.load.admit()
+        if slot is None:
+            self._shed(cycle)
+            return
+        super()._start_asgi_task(cycle, cast(Any, _Admitted(app, cycle, slot)))
+
+    def _shed(self, cycle: RequestResponseCycle) -> None:
+        """Answer 503 at once; a body that is still to come is read and dropped."""
+        self._guard.note("shed")
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(_OVERLOADED.encode(cycle.scope, keep_alive=cycle.keep_alive))
+        if not cycle.keep_alive:
+            self._close_gently()
+        self.on_response_complete()
+        if cycle.keep_alive:
+            self.flow.pause_reading()
+            self._guard.rest(self)
+
+    def resume(self) -> None:
+        """Read on after a rest."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+
+class _Admitted:
+    """The application as one admitted request calls it."""
+
+    __slots__ = ("_app", "_cycle", "_slot")
+
+    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle, slot: Slot) -> None:
+        self._app = app
+        self._cycle = cycle
+        self._slot = slot
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        occupied = current_slot.set(self._slot)
+        try:
+            await self._app(scope, self._receive, send)
+        finally:
+            current_slot.reset(occupied)
+            self._slot.release()
+
+    async def _receive(self) -> Message:
+        cycle = self._cycle
+        if not cycle.more_body or cycle.message_event.is_set():
+            return await cycle.receive()  # type: ignore[return-value]
+        with self._slot.suspended():
+            return await cycle.receive()  # type: ignore[return-value]
+
+
+class _Refusal:
+    """A response made of an error, but for the request's id."""
+
+    def __init__(self, error: AppError) -> None:
+        self._body = orjson.dumps(as_problem(error))
+        headers = {
+            "content-type": MEDIA_TYPE,
+            "content-length": str(len(self._body)),
+            **error.headers,
+        }
+        lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+        self._head = b"".join([STATUS_LINE[error.status], *lines, b"x-request-id: "])
+
+    def encode(self, scope: Any, *, keep_alive: bool) -> bytes:
+        """Return the response; `scope` is None if the request's headers have not arrived."""
+        request_id = request_id_of(scope or {"headers": ()})
+        end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
+        body = b"" if scope is not None and scope["method"] == "HEAD" else self._body
+        return b"".join((self._head, request_id, end, body))
+
+
+_OVERLOADED = _Refusal(OverloadedError())

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from app import migrations
 from app.config import Settings
 from app.connection_guard import raise_open_file_limit
-from app.http_protocol import BoundedProtocol
 from app.doctor import diagnose
 from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
+from app.http_protocol import BoundedProtocol
 from app.key_commands import keys
 from app.logging import configure_logging
 from app.mcp.proxy import ServerUnreachableError

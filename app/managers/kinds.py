@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from app.managers.json_schemas import validator_of
+from app.managers.json_schema.budget import Budget
+from app.managers.json_schema.subset import validator_of
 from app.managers.memories import Kind
 
 RESERVED = frozenset({"update_memory", "delete_memory", "no_change", "done"})
@@ -139,6 +140,9 @@ def resolve_kinds(kinds: Iterable[str | Kind] | None) -> tuple[Kind, ...]:
     return tuple(BUILT_IN[kind] if isinstance(kind, str) else kind for kind in chosen)
 
 
-def kind_of(content: dict[str, Any], kinds: Iterable[Kind]) -> str | None:
-    """Return the name of the first kind whose schema allows the content; None: of no kind."""
-    return next((k.name for k in kinds if validator_of(k.schema).is_valid(content)), None)
+def kind_of(content: dict[str, Any], kinds: Iterable[Kind], budget: Budget) -> str | None:
+    """Return the name of the first kind whose schema allows the content; None: of no kind.
+
+    Raises TooManyChecksError.
+    """
+    return next((k.name for k in kinds if validator_of(k.schema).is_valid(content, budget)), None)

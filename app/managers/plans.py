@@ -12,6 +12,7 @@ from uuid import uuid4
 from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
 from app.errors import InvalidRequestError
+from app.managers.json_schema.budget import MAX_CHECKS, Budget, TooManyChecksError
 from app.managers.kinds import kind_of
 from app.managers.memories import Kind, Rights
 from app.managers.schemas import (
@@ -24,6 +25,9 @@ from app.managers.schemas import (
 )
 
 _T = TypeVar("_T")
+
+_MAX_CHECKS = 10 * MAX_CHECKS
+"""For all the memories that a request brings along."""
 
 # PostgreSQL's jsonb does not keep the order of members, but models fill schemas in in that order:
 # thoughts before the action that they lead to.
@@ -158,9 +162,11 @@ def given_memories(
 ) -> list[GivenMemory]:
     """Return the memories of a request, each with an id and, where one fits, a kind.
 
-    Raises InvalidRequestError for an id that is given twice.
+    Raises InvalidRequestError for an id that is given twice, and if finding the kinds takes too
+    much work. May take a second for a thousand memories: call it in a thread.
     """
-    given = [_given(memory, kinds) for memory in existing]
+    budget = Budget(_MAX_CHECKS)
+    given = [_given(memory, kinds, f"existing[{n}]", budget) for n, memory in enumerate(existing)]
     seen: set[str] = set()
     for index, memory in enumerate(given):
         if memory.id in seen:
@@ -173,14 +179,17 @@ def given_memories(
     return given
 
 
-def _given(memory: str | ExistingMemory, kinds: Sequence[Kind]) -> GivenMemory:
+def _given(
+    memory: str | ExistingMemory, kinds: Sequence[Kind], field: str, budget: Budget
+) -> GivenMemory:
     if isinstance(memory, str):
         memory = ExistingMemory(content={"content": memory})
-    return GivenMemory(
-        id=memory.id or uuid4().hex,
-        kind=memory.kind or kind_of(memory.content, kinds),
-        content=memory.content,
-    )
+    try:
+        kind = memory.kind or kind_of(memory.content, kinds, budget)
+    except TooManyChecksError as error:
+        detail = f"{field} {error}, or give the memories their kind."
+        raise InvalidRequestError(detail, field=field) from error
+    return GivenMemory(id=memory.id or uuid4().hex, kind=kind, content=memory.content)
 
 
 def _or(given: _T | None, default: _T) -> _T:

@@ -16,7 +16,8 @@ from pydantic import (
 )
 
 from app.body_limits import CONFIGURATION, CONVERSATION
-from app.managers.json_schemas import check_object_schema, validator_of
+from app.managers.json_schema.budget import TooManyChecksError
+from app.managers.json_schema.subset import check_object_schema, check_together, validator_of
 from app.managers.kinds import (
     BUILT_IN,
     check_built_in,
@@ -233,6 +234,13 @@ class ManagerConfig(Schema):
         None, description="Lifetime of what is written; absent: the server's default."
     )
 
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _schemas_are_small(cls, kinds: object) -> object:
+        if isinstance(kinds, list):
+            check_together(kind.get("schema") for kind in kinds if isinstance(kind, dict))
+        return kinds
+
     @field_validator("kinds")
     @classmethod
     def _names_differ(cls, kinds: list[str | KindSchema] | None) -> list[str | KindSchema] | None:
@@ -246,8 +254,13 @@ class ManagerConfig(Schema):
     ) -> dict[str, Any] | None:
         if default is not None and "kinds" in info.data:
             first = _in_full(info.data["kinds"])[0]
-            for error in validator_of(first.schema).iter_errors(default):
-                raise ValueError(f'does not fit the kind "{first.name}": {error.message[:200]}')
+            try:
+                faults = validator_of(first.schema).faults(default)
+            except TooManyChecksError as error:
+                raise ValueError(str(error)) from error
+            for fault in faults:
+                place = f"{fault.place.removeprefix('.')} " if fault.place else ""
+                raise ValueError(f'does not fit the kind "{first.name}": {place}{fault.message}')
         return default
 
     def kinds_in_full(self) -> tuple[Kind, ...]:

@@ -1,5 +1,6 @@
 """Stored managers, and what a job that names or brings one is going to do."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -135,13 +136,14 @@ class ManagerService:
         to_turns(body.messages)  # raises where the job could not read them
         _check_state(config, namespace, body)
         _check_extraction(access, config, namespace)
+        given = await asyncio.to_thread(given_memories, body.existing or (), config.kinds)
         return ExtractPlan(
             config=self._with_models(config) if config.strategy == "llm" else config,
             manager=chosen.name,
             manager_version=chosen.version,
             namespace=namespace,
             messages=[message.members() for message in body.messages],
-            existing=given_memories(body.existing or (), config.kinds),
+            existing=given,
             thread_id=body.thread_id,
             position=_position(body),
         )

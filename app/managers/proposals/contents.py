@@ -7,17 +7,19 @@ from typing import Any
 
 import jsonpatch
 from jsonpointer import JsonPointerException
-from jsonschema_rs import ValidationError
 
-from app.managers.json_schemas import place_of, validator_of
+from app.managers.json_schema.budget import TooManyChecksError
+from app.managers.json_schema.subset import validator_of
 from app.store.errors import InvalidValueError
 from app.store.values import check_json
 
 MAX_BYTES = 65_536
 """Of a content as JSON."""
 
+MAX_EDITS = 200
+"""In one update."""
+
 _OPERATIONS = ("add", "replace", "remove")
-_MAX_FAULTS = 5
 _MAX_FAULT_CHARACTERS = 300
 
 
@@ -28,11 +30,9 @@ class BadContentError(Exception):
 def check_content(content: object, schema: dict[str, Any] | None) -> dict[str, Any]:
     """Return the content if it can be stored and fits its kind's schema, where there is one."""
     if not isinstance(content, dict):
-        raise BadContentError(f"content must be an object, not {json.dumps(content)[:100]}")
-    try:
-        check_json({"content": content}, "memory")
-    except InvalidValueError as error:
-        raise BadContentError(str(error.detail).removesuffix(".")) from error
+        shown = "a list" if isinstance(content, list) else json.dumps(content)[:100]
+        raise BadContentError(f"content must be an object, not {shown}")
+    _check_json({"content": content}, "memory")
     size = len(json.dumps(content, ensure_ascii=False).encode())
     if size > MAX_BYTES:
         raise BadContentError(f"content is {size:,} bytes of JSON; at most {MAX_BYTES:,} are kept")
@@ -53,27 +53,41 @@ def edited(content: dict[str, Any], edits: object) -> Any:
     """Return the content after a JSON Patch, which may make anything of it."""
     if not isinstance(edits, list):
         raise BadContentError("edits must be a list of operations")
-    document: Any = content
+    if len(edits) > MAX_EDITS:
+        raise BadContentError(
+            f"there are {len(edits):,} edits; one update takes at most {MAX_EDITS}. "
+            "Replace a larger part at once"
+        )
+    _check_json(edits, "edits")
+    document: Any = copy.deepcopy(content)
     for number, edit in enumerate(edits, start=1):
         if not isinstance(edit, dict) or edit.get("op") not in _OPERATIONS:
             raise BadContentError(f"edit {number}: op must be one of {', '.join(_OPERATIONS)}")
         try:
-            # A copy, because later edits may change the value in place.
-            document = jsonpatch.apply_patch(document, [copy.deepcopy(edit)])
-        except (jsonpatch.JsonPatchException, JsonPointerException, TypeError) as error:
+            # A copy of the edit, because later ones may change its value in place.
+            document = jsonpatch.apply_patch(document, [copy.deepcopy(edit)], in_place=True)
+        # An index of thousands of digits is a ValueError.
+        except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, ValueError) as error:
+            path = _clipped(repr(edit.get("path")))
             raise BadContentError(
-                f"edit {number} ({edit['op']} {edit.get('path')!r}) does not apply: {error}"
+                f"edit {number} ({edit['op']} {path}) does not apply: {_clipped(str(error))}"
             ) from error
     return document
 
 
+def _check_json(value: object, name: str) -> None:
+    try:
+        check_json(value, name)
+    except InvalidValueError as error:
+        raise BadContentError(str(error.detail).removesuffix(".")) from error
+
+
 def _faults(content: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    errors = sorted(validator_of(schema).iter_errors(content), key=place_of)
-    return [_fault(error) for error in errors[:_MAX_FAULTS]]
-
-
-def _fault(error: ValidationError) -> str:
-    return f"content{place_of(error)}: {_clipped(error.message)}"
+    try:
+        faults = validator_of(schema).faults(content)
+    except TooManyChecksError as error:
+        raise BadContentError(f"content {error}") from error
+    return [f"content{fault.place}: {_clipped(fault.message)}" for fault in faults]
 
 
 def _clipped(message: str) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 from app.errors import InvalidRequestError
 from app.jobs.run import JobFailedError
-from app.managers.json_schemas import place_of, validator_of
+from app.managers.json_schema.budget import TooManyChecksError
+from app.managers.json_schema.subset import validator_of
 from app.managers.memories import Ask, Turn
 from app.managers.proposals.dialogue import Dialogue
 from app.providers.llm.base import Completion, Message, Request, ToolCall, ToolResult
@@ -28,7 +29,7 @@ EARLIER_TOKENS = 2_000
 """Of the summary of what is too long to be recorded at once."""
 
 _MAX_TOKENS = 8_192
-_PROBLEMS = 5
+MAX_RECORD_CHARACTERS = 262_144
 _QUOTED = 300
 
 
@@ -95,14 +96,16 @@ def _problem(call: ToolCall | None, schema: dict[str, Any]) -> str:
         return f"the tool `{RECORD}` was not called"
     if call.arguments is None:
         return "the arguments are not a JSON object; they may have been cut off"
-    errors = list(validator_of(schema).iter_errors(call.arguments))[:_PROBLEMS]
-    if errors:
-        return "; ".join(f"${place_of(error)}: {error.message[:_QUOTED]}" for error in errors)
+    if len(call.raw) > MAX_RECORD_CHARACTERS:
+        return f"the record is longer than {MAX_RECORD_CHARACTERS:,} characters"
     try:
         check_json(call.arguments, "$")
+        faults = validator_of(schema).faults(call.arguments)
     except InvalidRequestError as error:
         return error.detail.removesuffix(".")
-    return ""
+    except TooManyChecksError as error:
+        return f"the record {error}"
+    return "; ".join(f"${fault.place}: {fault.message[:_QUOTED]}" for fault in faults)
 
 
 def _sent_back(completion: Completion, problem: str) -> tuple[str, list[ToolResult]]:

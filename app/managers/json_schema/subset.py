@@ -1,0 +1,131 @@
+"""The schemas that are accepted, and the validators of those in use."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jsonschema_rs import ValidationError, meta
+
+from app.managers.json_schema.evaluation import Validator
+from app.managers.json_schema.nodes import Compiler, Node
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MAX_BYTES = 32_768
+MAX_BYTES_TOGETHER = 65_536
+MAX_PATTERNS_TOGETHER = 2_000
+
+_CACHED_BYTES = 524_288
+"""Of schemas as JSON; compiled, they take up to a hundred times as much."""
+
+
+def check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema; ValueError unless it is one of an object that is accepted."""
+    if (size := len(json.dumps(schema, ensure_ascii=False).encode())) > MAX_BYTES:
+        raise ValueError(f"is {size:,} bytes of JSON; use at most {MAX_BYTES:,}")
+    if schema.get("$schema", DIALECT) != DIALECT:
+        raise ValueError(f'is of another dialect; leave "$schema" out or make it "{DIALECT}"')
+    if schema.get("type") != "object":
+        raise ValueError('does not describe an object; give it "type": "object"')
+    try:
+        meta.validate({**schema, "$schema": DIALECT})
+    except ValidationError as error:
+        raise ValueError(f"is no JSON Schema (draft 2020-12): {_sentence(error)}") from error
+    validator_of(schema)
+    return schema
+
+
+def check_together(schemas: Iterable[Any]) -> None:
+    """Raise ValueError if the schemas of one request would take long to compile."""
+    size = characters = 0
+    for schema in schemas:
+        size += len(json.dumps(schema, ensure_ascii=False).encode(errors="replace"))
+        characters += sum(map(len, _patterns_in(schema)))
+    if size > MAX_BYTES_TOGETHER:
+        raise ValueError(
+            f"hold schemas of {size:,} bytes of JSON; use at most {MAX_BYTES_TOGETHER:,} together"
+        )
+    if characters > MAX_PATTERNS_TOGETHER:
+        raise ValueError(
+            f"hold patterns of {characters:,} characters; use at most {MAX_PATTERNS_TOGETHER:,}"
+        )
+
+
+def validator_of(schema: dict[str, Any]) -> Validator:
+    """Return the validator of a schema that was accepted; those used last are kept."""
+    return _CACHE.get(json.dumps(schema))
+
+
+class _Cache:
+    """Keeps validators by their schemas, within a limit of bytes."""
+
+    def __init__(self) -> None:
+        self._validators: OrderedDict[str, Validator] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, text: str) -> Validator:
+        validator = self._validators.get(text)
+        if validator is None:
+            validator = self._validators[text] = _compiled(json.loads(text))
+            self._bytes += len(text)
+            while self._bytes > _CACHED_BYTES and len(self._validators) > 1:
+                oldest, _ = self._validators.popitem(last=False)
+                self._bytes -= len(oldest)
+        else:
+            self._validators.move_to_end(text)
+        return validator
+
+
+_CACHE = _Cache()
+
+
+def _patterns_in(schema: Any) -> Iterator[str]:
+    """Yield what may be a pattern; a property called so is none, but holds no text either."""
+    pending = [schema]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if isinstance(pattern := node.get("pattern"), str):
+                yield pattern
+            if isinstance(patterns := node.get("patternProperties"), dict):
+                yield from patterns
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _compiled(schema: dict[str, Any]) -> Validator:
+    compiler = Compiler(schema)
+    _check_cycles(compiler)
+    return Validator(compiler.root)
+
+
+def _check_cycles(compiler: Compiler) -> None:
+    """Raise ValueError if a value would be checked by a schema within that same check."""
+    done: set[int] = set()
+    for start in compiler.nodes:
+        path: list[tuple[Node, Iterator[Node]]] = [(start, start.of_the_same_value())]
+        open_ = {id(start)}
+        while path:
+            node, rest = path[-1]
+            following = next((inner for inner in rest if id(inner) not in done), None)
+            if following is None:
+                done.add(id(node))
+                open_.discard(id(node))
+                path.pop()
+            elif id(following) in open_:
+                raise ValueError("runs in circles: a schema is held against its own value again")
+            else:
+                open_.add(id(following))
+                path.append((following, following.of_the_same_value()))
+
+
+def _sentence(error: ValidationError) -> str:
+    place = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path
+    ).removeprefix(".")
+    return f"{place}: {_clipped(error.message)}" if place else _clipped(error.message)
+
+
+def _clipped(message: str) -> str:
+    return message if len(message) <= 200 else f"{message[:200]}…"

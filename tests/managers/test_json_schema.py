@@ -1,0 +1,393 @@
+"""Checking content by the schemas of clients: right, and within a budget."""
+
+import json
+import time
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator, RegexOptions
+from pydantic import BaseModel, Field
+
+from app.managers.json_schema.budget import MAX_CHECKS, Budget, TooManyChecksError
+from app.managers.json_schema.subset import check_object_schema, validator_of
+
+SECONDS = 0.25
+"""What a budget takes at the very most, on a busy machine; alone it takes about 0.05."""
+
+NAMES = ("a", "b", "ab")
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.0, 0.5, 1.0, -1.5]),
+    st.sampled_from(["", "a", "ab", "b1"]),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+sizes = st.integers(0, 2)
+patterns = st.sampled_from(["^a", "b$", "[0-9]", r"\d", "a|b", "^.{1,2}$"])
+types = st.sampled_from(["null", "boolean", "object", "array", "string", "number", "integer"])
+references = st.sampled_from(["#/$defs/one", "#/$defs/two"]).map(lambda ref: {"$ref": ref})
+
+
+def keywords_over(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    several = st.lists(inner, min_size=1, max_size=2)
+    named = st.dictionaries(st.sampled_from(NAMES), inner, max_size=2)
+    keywords: dict[str, st.SearchStrategy[Any]] = {
+        "type": st.one_of(types, st.lists(types, min_size=1, max_size=3, unique=True)),
+        "enum": st.lists(values, min_size=1, max_size=3),
+        "const": values,
+        "multipleOf": st.sampled_from([1, 2, 0.5]),
+        "minimum": st.integers(-2, 2),
+        "exclusiveMaximum": st.integers(-2, 2),
+        "minLength": sizes,
+        "maxLength": sizes,
+        "pattern": patterns,
+        "minItems": sizes,
+        "maxItems": sizes,
+        "uniqueItems": st.booleans(),
+        "minProperties": sizes,
+        "maxProperties": sizes,
+        "required": st.lists(st.sampled_from(NAMES), max_size=2, unique=True),
+        "dependentRequired": st.just({"a": ["b"]}),
+        "properties": named,
+        "patternProperties": st.dictionaries(patterns, inner, max_size=2),
+        "additionalProperties": inner,
+        "propertyNames": inner,
+        "items": inner,
+        "prefixItems": several,
+        "contains": inner,
+        "minContains": sizes,
+        "maxContains": sizes,
+        "allOf": several,
+        "anyOf": several,
+        "oneOf": several,
+        "not": inner,
+        "if": inner,
+        "then": inner,
+        "else": inner,
+        "dependentSchemas": named,
+        "$ref": references.map(lambda found: found["$ref"]),
+    }
+    members = [st.tuples(st.just(name), value) for name, value in keywords.items()]
+    return st.lists(st.one_of(members), min_size=1, max_size=4).map(dict)
+
+
+schemas = st.recursive(
+    st.one_of(st.booleans(), references, keywords_over(st.booleans())),
+    keywords_over,
+    max_leaves=6,
+)
+documents = st.builds(
+    lambda schema, one, two: {
+        **(schema if isinstance(schema, dict) else {"allOf": [schema]}),
+        "type": "object",
+        "$defs": {"one": one, "two": two},
+    },
+    schemas,
+    schemas,
+    schemas,
+)
+
+
+def accepted(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return check_object_schema(schema)
+    except ValueError as error:
+        assert "runs in circles" in str(error)  # noqa: PT017
+        reject()
+
+
+@settings(max_examples=200)
+@given(documents, st.lists(st.dictionaries(st.sampled_from(NAMES), values), max_size=4))
+def test_content_is_valid_exactly_when_the_reference_says_so(
+    schema: dict[str, Any], contents: list[dict[str, Any]]
+) -> None:
+    schema = accepted(schema)
+    reference = Draft202012Validator(schema, pattern_options=RegexOptions())
+    for content in contents:
+        is_valid = reference.is_valid(content)
+        assert validator_of(schema).is_valid(content) is is_valid
+        assert bool(validator_of(schema).faults(content)) is not is_valid
+
+
+def nested(depth: int, name: str = "a") -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for _ in range(depth):
+        content = {name: content}
+    return content
+
+
+def schema_of(node: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "allOf": [{"$ref": "#/$defs/n"}], "$defs": {"n": node}}
+
+
+N = {"$ref": "#/$defs/n"}
+TWICE = [N, N]
+DOUBLING: dict[str, dict[str, Any]] = {
+    "allOf": {"properties": {"a": {"allOf": TWICE}}, "required": ["a"]},
+    "anyOf": {"properties": {"a": {"anyOf": TWICE}}, "required": ["a"]},
+    "oneOf": {"properties": {"a": {"oneOf": [N, {"allOf": TWICE}]}}, "required": ["a"]},
+    "not": {"properties": {"a": {"not": N, "if": N}}},
+    "if": {"properties": {"a": {"if": N, "then": N, "else": N}}},
+    "if false": {"properties": {"a": {"if": {"not": N}, "then": N, "else": N}}, "required": ["a"]},
+    "dependentSchemas": {
+        "dependentSchemas": {"a": {"properties": {"a": N}}},
+        "properties": {"a": N},
+    },
+    "patternProperties": {"patternProperties": {"a": N, "^a": N, "a$": N}},
+    "properties and patterns": {"properties": {"a": N}, "patternProperties": {"a": N}},
+    "branches": {
+        "anyOf": [
+            {"properties": {"a": N, "kind": {"const": kind}}, "required": ["kind"]}
+            for kind in "xyz"
+        ]
+    },
+    "names": {"propertyNames": {"allOf": TWICE}, "properties": {"a": {"allOf": TWICE}}},
+}
+
+
+@pytest.mark.parametrize("node", DOUBLING.values(), ids=DOUBLING)
+def test_a_schema_that_doubles_at_every_level_is_checked_once_a_level(node: dict[str, Any]) -> None:
+    validator = validator_of(check_object_schema(schema_of(node)))
+    budget, started = Budget(), time.perf_counter()
+    validator.is_valid(nested(50), budget)
+    validator.faults(nested(50), budget)
+    assert budget.spent < 5_000
+    assert time.perf_counter() - started < SECONDS
+
+
+def test_lists_double_no_more_than_objects() -> None:
+    node = {"items": {"allOf": TWICE}, "contains": N, "prefixItems": [{"anyOf": TWICE}]}
+    content: Any = []
+    for _ in range(30):
+        content = [content, content]
+    budget = Budget()
+    validator = validator_of(check_object_schema(schema_of(node)))
+    assert validator.is_valid({"a": content}, budget)
+    assert budget.spent < 5_000
+
+
+WIDE: dict[str, tuple[dict[str, Any], Any]] = {
+    "enum": ({"items": {"enum": list(range(5_000))}}, ["x"] * 16_000),
+    "unique": (
+        {"allOf": [{"uniqueItems": True, "title": str(n)} for n in range(300)]},
+        list(range(10_000)),
+    ),
+    "required": (
+        {"items": {"required": [f"p{n}" for n in range(2_500)]}},
+        [{f"p{n}": 0 for n in range(5)} for _ in range(1_500)],
+    ),
+    "patterns": (
+        {"patternProperties": {f"[ab]*a[ab]{{{n}}}[^ab]": False for n in range(30, 60)}},
+        {"ab" * n: 0 for n in range(200)},
+    ),
+    "pattern": (
+        {"items": {"allOf": [{"pattern": f"[ab]*a[ab]{{{n}}}[^ab]"} for n in range(80, 90)]}},
+        ["ab" * 3_000] * 10,
+    ),
+    "not": ({"not": {"allOf": [{"minProperties": 0, "title": str(n)} for n in range(600)]}}, {}),
+    "contains": (
+        {"allOf": [{"contains": {"const": str(n)}, "minContains": 0} for n in range(500)]},
+        [str(n) for n in range(9_000)],
+    ),
+    "names": (
+        {"allOf": [{"propertyNames": {"minLength": n % 7}} for n in range(600)]},
+        {f"p{n}": 0 for n in range(5_000)},
+    ),
+    "errors": (
+        {"items": {"anyOf": [{"const": str(n)} for n in range(1_000)]}},
+        ["x" * 10] * 6_000,
+    ),
+}
+
+
+@pytest.mark.parametrize(("part", "value"), WIDE.values(), ids=WIDE)
+def test_wide_schemas_and_contents_end_within_the_budget(part: dict[str, Any], value: Any) -> None:
+    schema = check_object_schema({"type": "object", "properties": {"x": part}})
+    content = json.loads(json.dumps({"x": value}))  # no two values are one object
+    validator = validator_of(schema)
+    started = time.perf_counter()
+    try:
+        validator.faults(content)
+    except TooManyChecksError as error:
+        assert f"more than {MAX_CHECKS:,} checks" in str(error)  # noqa: PT017
+    assert time.perf_counter() - started < SECONDS
+
+
+@given(documents, values)
+def test_no_accepted_schema_takes_more_than_its_budget(schema: dict[str, Any], value: Any) -> None:
+    validator, budget = validator_of(accepted(schema)), Budget()
+    content = {"a": [value] * 20, "b": nested(20, "ab"), "ab": {"a": value, "b": [value]}}
+    started = time.perf_counter()
+    validator.faults(content, budget)
+    assert budget.spent < MAX_CHECKS
+    assert time.perf_counter() - started < SECONDS
+
+
+class Leaf(BaseModel):
+    kind: Literal["leaf"]
+    value: float
+
+
+class Sum(BaseModel):
+    kind: Literal["sum"]
+    left: "Expression"
+    right: "Expression"
+
+
+class Product(BaseModel):
+    kind: Literal["product"]
+    left: "Expression"
+    right: "Expression"
+
+
+Expression = Annotated[Leaf | Sum | Product, Field(discriminator="kind")]
+
+
+class Formula(BaseModel):
+    name: str
+    body: Expression
+
+
+class Link(BaseModel):
+    value: int
+    next: "Link | None" = None
+
+
+class Tree(BaseModel):
+    name: str
+    children: list["Tree"] = []
+    by_name: dict[str, "Tree | list[Tree]"] = {}
+
+
+def formula(depth: int) -> dict[str, Any]:
+    if depth == 0:
+        return {"kind": "leaf", "value": 1}
+    kind = "sum" if depth % 2 else "product"
+    return {"kind": kind, "left": formula(depth - 1), "right": formula(depth - 1)}
+
+
+def links(depth: int) -> dict[str, Any]:
+    content: dict[str, Any] = {"value": 0}
+    for number in range(depth):
+        content = {"value": number, "next": content}
+    return content
+
+
+def tree(depth: int) -> dict[str, Any]:
+    below = [tree(depth - 1) for _ in range(3)] if depth else []
+    return {
+        "name": "x",
+        "children": below,
+        "by_name": {"y": below, **({"z": below[0]} if below else {})},
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "content", "wrong"),
+    [
+        (Formula, {"name": "f", "body": formula(9)}, {"name": "f", "body": {"kind": "sum"}}),
+        (Link, links(62), links(3) | {"next": {"value": "x"}}),
+        (Tree, tree(3), {"name": "x", "children": [{}]}),
+    ],
+)
+def test_recursive_models_of_pydantic_are_accepted_and_cheap(
+    model: type[BaseModel], content: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    model.model_validate(content)
+    schema = {**model.model_json_schema(), "type": "object"}  # pydantic leaves it to $ref
+    validator, budget = validator_of(check_object_schema(schema)), Budget()
+    assert validator.faults(content, budget) == []
+    assert budget.spent < MAX_CHECKS / 2
+    assert validator.faults(wrong)
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        ({"unevaluatedProperties": False}, 'holds "unevaluatedProperties"; use "additionalP'),
+        ({"unevaluatedItems": False}, 'holds "unevaluatedItems"; use "items"'),
+        ({"pattern": "a" * 257}, "has a pattern of 257 characters; use at most 256"),
+        ({"pattern": r"\S" * 21}, "more than 20 escapes"),
+        ({"pattern": "((a{100}){100}){100}"}, "compiles to more than 256 KiB"),
+        ({"pattern": "(?=a)"}, "looks around"),
+        ({"patternProperties": {"(a": {}}}, 'has the pattern "(a"'),
+        ({"allOf": [{"pattern": "a" * 200 + str(n)} for n in range(10)]}, "1,000 characters"),
+        ({"allOf": [{"pattern": rf"^\w{n}.{{99}}$"} for n in range(3)]}, "more than 512 KiB"),
+        ({"allOf": [False] * 2_001}, "more than 2,000 sub-schemas"),
+    ],
+)
+def test_what_cannot_be_checked_cheaply_is_refused(part: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=r"^(holds|has) ") as caught:
+        check_object_schema({"type": "object", "properties": {"x": part}})
+    assert problem in str(caught.value)
+
+
+def test_properties_may_be_called_like_keywords_that_are_refused() -> None:
+    properties = {"unevaluatedItems": {"type": "string"}, "$id": {"const": "$ref"}, "$ref": {}}
+    schema = check_object_schema({"type": "object", "properties": properties})
+    assert validator_of(schema).is_valid({"unevaluatedItems": "x", "$id": "$ref"})
+
+
+def test_a_chain_of_references_is_no_crash() -> None:
+    chain: dict[str, Any] = {
+        f"d{n}": {"$ref": f"#/$defs/d{n + 1}", "title": "x"} for n in range(600)
+    }
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}}
+    schema["$defs"] = {**chain, "d600": {"type": "string"}}
+    with pytest.raises(TooManyChecksError, match="160 levels"):
+        validator_of(check_object_schema(schema)).is_valid({"a": "x"})
+
+
+@pytest.mark.parametrize(
+    ("schema", "content", "faults"),
+    [
+        (
+            {"required": ["a", "b"]},
+            {},
+            ['"a" is a required property', '"b" is a required property'],
+        ),
+        (
+            {"additionalProperties": False},
+            {"a": 1, "b": 2},
+            ["Additional properties are not allowed ('a', 'b' were unexpected)"],
+        ),
+        (
+            {"properties": {"a": {"items": {"enum": [1, "x", None]}}}},
+            {"a": [1, 2]},
+            ['.a[1] 2 is not one of 1, "x" or null'],
+        ),
+        (
+            {"properties": {"a": {"anyOf": [{"type": "null"}, {"minLength": 2}]}}},
+            {"a": "x"},
+            [".a \"x\" is not valid under any of the schemas listed in 'anyOf'"],
+        ),
+        (
+            {"propertyNames": {"maxLength": 1}},
+            {"ab": 1},
+            ["the name \"ab\" does not fit the schema in 'propertyNames'"],
+        ),
+        (
+            {"properties": {"a": {"allOf": [{"$ref": "#/$defs/n"}] * 2}}, "$defs": {"n": False}},
+            {"a": 1},
+            [".a False schema does not allow 1"],
+        ),
+        (
+            {"additionalProperties": {"minimum": 3}},
+            dict.fromkeys("abcdefg", 1),
+            [f".{name} 1 is less than the minimum of 3" for name in "abcde"],
+        ),
+    ],
+)
+def test_faults_say_where_and_what(schema: dict[str, Any], content: Any, faults: list[str]) -> None:
+    found = validator_of(check_object_schema({"type": "object", **schema})).faults(content)
+    told = [f"{fault.place} {fault.message}".strip() for fault in found]
+    assert told == faults

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.config import Settings
-from app.connections import FIND_PGVECTOR
+from app.connections import FIND_PGVECTOR, PgvectorMissingError
 from app.db import sqlalchemy_url
 from app.embedded import EmbeddedPostgres
 from app.models import metadata
@@ -37,7 +37,8 @@ def _migrate(connection: Connection) -> None:
 async def _connect_and_migrate(url: str) -> None:
     engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
     async with engine.connect() as connection:
-        await connection.execute(text(FIND_PGVECTOR))
+        if (await connection.execute(text(FIND_PGVECTOR))).first() is None:
+            raise PgvectorMissingError
         await connection.execute(text(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})"))
         await connection.commit()
         await connection.run_sync(_migrate)

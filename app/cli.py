@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from app import migrations
 from app.config import Settings
 from app.connection_guard import raise_open_file_limit
+from app.connections import PgvectorMissingError
+from app.database_role import DatabaseRoleError, examine_role
 from app.doctor import diagnose
 from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
@@ -50,6 +52,8 @@ cli.add_typer(keys, name="keys")
 cli.command()(mcp)
 
 _EXPLAINED = (
+    DatabaseRoleError,
+    PgvectorMissingError,
     RefusedError,
     NoDatabaseError,
     SettingError,
@@ -134,8 +138,12 @@ def worker(
 def migrate() -> None:
     """Bring the database's schema up to date."""
     with running_database(Settings()) as running:
-        migrations.upgrade(str(running.database_url))
+        url = str(running.database_url)
+        migrations.upgrade(url)
+        problem = asyncio.run(examine_role(url)).problem
     typer.echo(f"The schema is at revision {migrations.newest_revision()}.")
+    if problem:
+        typer.echo(f"Before a server can start: {problem}", err=True)
 
 
 @cli.command("reindex")

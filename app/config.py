@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(".memoryd"), description="The embedded database and the prepared local model."
     )
+    allow_superuser: bool = Field(
+        False,
+        description="Accept a database role that row-level security does not confine.",
+    )
     database_pool_size: int = Field(16, ge=1, description="Connections of one server process.")
     host: str = Field("127.0.0.1", description="Address to listen on; others need an API key.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")

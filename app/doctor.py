@@ -1,6 +1,7 @@
 """`memoryd doctor`: what is configured, what is missing, and what mends it."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,8 +9,10 @@ import asyncpg
 from typing_extensions import override
 
 from app import migrations
+from app.clock import LARGEST_OFFSET_SECONDS
 from app.config import Settings
 from app.connections import connect
+from app.database_role import examine_role
 from app.db import EVERYTHING, Database
 from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
@@ -55,6 +58,7 @@ async def _look(settings: Settings, findings: list[Finding]) -> None:
         findings.extend(await _database(url))
         await migrations.require_current(url)
         findings.append(Finding(True, "schema", f"at revision {migrations.newest_revision()}"))
+        findings.extend(await _role(url))
         findings.append(await _keys(settings))
         findings.append(await _embedding(settings))
         findings.extend(await _indexes(settings))
@@ -73,7 +77,7 @@ async def _database(url: str) -> list[Finding]:
             "SELECT current_setting('server_version') AS version, "
             "current_setting('server_version_num')::int AS number, "
             "(SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector, "
-            "(SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user) AS super"
+            "extract(epoch FROM clock_timestamp())::float8 AS seconds"
         )
     finally:
         await connection.close()
@@ -96,20 +100,32 @@ def _database_findings(row: asyncpg.Record) -> Iterator[Finding]:
             "`CREATE EXTENSION vector` (or ALTER EXTENSION vector UPDATE) in the database",
         )
     )
-    if row["super"]:
-        yield Finding(
-            False,
-            "database role",
-            "a superuser, for whom row-level security is off; connect as an ordinary role that "
-            "owns the database",
-        )
+    yield _clock(time.time() - row["seconds"])
+
+
+def _clock(ahead: float) -> Finding:
+    if abs(ahead) <= LARGEST_OFFSET_SECONDS:
+        return Finding(True, "clock", "agrees with the database's")
+    return Finding(
+        False,
+        "clock",
+        f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's, which is used "
+        "instead; synchronize this machine's, such as with NTP",
+    )
+
+
+async def _role(url: str) -> list[Finding]:
+    problem = (await examine_role(url)).problem
+    return [Finding(False, "database role", " ".join(problem.split()))] if problem else []
 
 
 async def _embedding(settings: Settings) -> Finding:
     if settings.embedding == "none":
         return Finding(True, "embedding", "none: search compares words, not meaning")
     try:
-        async with open_resources(settings) as resources:
+        # The role has a finding of its own.
+        chosen = settings.model_copy(update={"allow_superuser": True})
+        async with open_resources(chosen) as resources:
             await resources.index.embed(["Does embedding work?"])
     except (EmbeddingModelMismatchError, SettingError, AppError, ProviderError) as error:
         return Finding(False, "embedding", str(error))

@@ -10,6 +10,7 @@ import structlog
 
 from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
+from app.database_role import require_ordinary_role
 from app.db import EVERYTHING, Database
 from app.migrations import require_current
 from app.notifier import CHANNELS, Notifier, read_clock
@@ -98,14 +99,21 @@ async def open_resources(
 ) -> AsyncIterator[Resources]:
     """Open everything a process needs, and close it again.
 
+<<<<<<< HEAD
     `embedder` and `clock` replace the configured ones in tests. Without `warm`, a local model is
     loaded when it is first used. Raises DatabaseUnreachableError,
     SchemaMismatchError, SettingError and EmbeddingModelMismatchError.
+=======
+    `embedder` and `clock` replace the configured ones in tests. Raises DatabaseUnreachableError,
+    SchemaMismatchError, DatabaseRoleError, SettingError and EmbeddingModelMismatchError.
+>>>>>>> 933875e (Database role and pgvector's schema are examined at start)
     """
     url = settings.database_url
     if url is None:
         raise NoDatabaseError
     await require_current(url)
+    if not settings.allow_superuser:
+        await require_ordinary_role(url)
     clock = clock or SystemClock()
     chosen = embedder or _configured_embedder(settings)
     vocabulary = _configured_vocabulary(settings)

@@ -1,0 +1,96 @@
+"""The role that memoryd connects as: row-level security must apply to it, and tables be its own."""
+
+from dataclasses import dataclass
+
+from app.connections import connect
+
+_EXAMINE = """
+SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
+    rolsuper AS is_superuser, rolbypassrls AS bypasses,
+    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours
+     WHERE NOT pg_has_role(relowner, 'USAGE')) AS foreign_tables,
+    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours) AS tables,
+    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours
+     WHERE EXISTS (SELECT FROM pg_policy WHERE polrelid = ours.oid)
+        AND NOT (relrowsecurity AND relforcerowsecurity)) AS unconfined_tables
+FROM pg_roles WHERE rolname = current_user
+"""
+
+# The tables beside the one that says which revision the schema is at.
+_OURS = """
+WITH ours AS (
+    SELECT * FROM pg_class WHERE relkind = 'r' AND relnamespace =
+        (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('alembic_version'))
+)
+"""
+
+
+class DatabaseRoleError(Exception):
+    """The role would not be confined, or cannot do its work; the message has the SQL that helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRole:
+    """What a role may do in its database."""
+
+    role: str
+    database: str
+    is_superuser: bool
+    bypasses: bool
+    tables: list[str] | None
+    foreign_tables: list[str] | None
+    unconfined_tables: list[str] | None
+
+    @property
+    def problem(self) -> str | None:
+        """Describe what is wrong with the role, and how to correct it."""
+        if self.is_superuser or self.bypasses:
+            return self._unconfined()
+        if self.foreign_tables:
+            return (
+                f"The role {self.role} does not own memoryd's tables, as it must. As a superuser "
+                f"(or their owner), run:\n{_give(self.foreign_tables, self.role)}"
+            )
+        if self.unconfined_tables:
+            return "Row-level security is off for tables that need it. Run:\n" + "\n".join(
+                f"  ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+                for table in self.unconfined_tables
+            )
+        return None
+
+    def _unconfined(self) -> str:
+        kind = "is a superuser" if self.is_superuser else "has BYPASSRLS"
+        statements = [
+            "  CREATE ROLE memoryd LOGIN PASSWORD 'choose one';",
+            f"  ALTER DATABASE {self.database} OWNER TO memoryd;",
+            _give(self.tables or [], "memoryd"),
+        ]
+        return (
+            f"MEMORYD_DATABASE_URL connects as {self.role}, which {kind}: row-level security, "
+            "which keeps the roots of API keys apart, does not apply to it. Make an ordinary role "
+            "that owns the database and its tables:\n"
+            + "\n".join(filter(None, statements))
+            + "\nThen name it in MEMORYD_DATABASE_URL. "
+            "(MEMORYD_ALLOW_SUPERUSER=true accepts the role as it is.)"
+        )
+
+
+async def examine_role(url: str) -> DatabaseRole:
+    """Return what the role of a URL may do."""
+    connection = await connect(url, "memoryd")
+    try:
+        row = await connection.fetchrow(_OURS + _EXAMINE)
+    finally:
+        await connection.close()
+    assert row is not None  # noqa: S101  # everyone who connects has a role
+    return DatabaseRole(**row)
+
+
+async def require_ordinary_role(url: str) -> None:
+    """Raise DatabaseRoleError unless row-level security applies and the tables are the role's."""
+    if problem := (await examine_role(url)).problem:
+        raise DatabaseRoleError(problem)
+
+
+def _give(tables: list[str], role: str) -> str:
+    return "\n".join(f"  ALTER TABLE {table} OWNER TO {role};" for table in tables)

@@ -1,0 +1,115 @@
+"""memoryd works only as a role that row-level security confines."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from app.config import Settings
+from app.database_role import DatabaseRoleError, require_ordinary_role
+from app.providers.embeddings.fake import FakeEmbedder
+from app.resources import open_resources
+from tests.support.databases import Cluster
+
+ROLE = "other_role"
+
+
+def as_role(url: str, role: str) -> str:
+    return url.replace("//memoryd@", f"//{role}@")
+
+
+def execute(cluster: Cluster, url: str, *statements: str) -> None:
+    """Run statements as the superuser in the database of a URL."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(
+            cluster.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
+        )
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> Iterator[str]:
+    with cluster.database() as fresh:
+        execute(cluster, fresh, f"CREATE ROLE {ROLE} LOGIN")
+        yield fresh
+        execute(cluster, fresh, f"DROP OWNED BY {ROLE}", "RESET ROLE")
+        execute(cluster, cluster.superuser_url, f"REASSIGN OWNED BY {ROLE} TO memoryd")
+    execute(cluster, cluster.superuser_url, f"DROP ROLE {ROLE}")
+
+
+def problem_of(url: str) -> str:
+    with pytest.raises(DatabaseRoleError) as caught:
+        asyncio.run(require_ordinary_role(url))
+    return str(caught.value)
+
+
+def statements_in(problem: str) -> list[str]:
+    return re.findall(r"^  (.*;)$", problem, re.MULTILINE)
+
+
+def test_the_owner_of_the_tables_is_accepted(url: str) -> None:
+    asyncio.run(require_ordinary_role(url))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "named"), [("SUPERUSER", "is a superuser"), ("BYPASSRLS", "has BYPASSRLS")]
+)
+def test_a_role_that_sees_every_root_is_refused(
+    cluster: Cluster, url: str, attribute: str, named: str
+) -> None:
+    execute(cluster, url, f"ALTER ROLE {ROLE} {attribute}")
+    problem = problem_of(as_role(url, ROLE))
+    assert f"connects as {ROLE}, which {named}" in problem
+    assert "MEMORYD_ALLOW_SUPERUSER" in problem
+
+
+def test_the_sql_of_the_refusal_makes_a_role_that_is_accepted(cluster: Cluster, url: str) -> None:
+    for table in ("items", "jobs", "api_keys"):
+        execute(cluster, url, f"ALTER TABLE {table} OWNER TO postgres")
+    superuser = cluster.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
+    create, *rest = statements_in(problem_of(superuser))
+    assert create == "CREATE ROLE memoryd LOGIN PASSWORD 'choose one';"  # is there already
+    execute(cluster, url, *rest)
+    asyncio.run(require_ordinary_role(url))
+
+
+def test_a_role_without_the_tables_is_given_them(cluster: Cluster, url: str) -> None:
+    other = as_role(url, ROLE)
+    problem = problem_of(other)
+    assert "does not own" in problem
+    execute(cluster, url, *statements_in(problem))
+    asyncio.run(require_ordinary_role(other))
+
+
+def test_tables_that_lost_their_policy_are_named(cluster: Cluster, url: str) -> None:
+    execute(cluster, url, "ALTER TABLE items NO FORCE ROW LEVEL SECURITY")
+    execute(cluster, url, "ALTER TABLE threads DISABLE ROW LEVEL SECURITY")
+    problem = problem_of(url)
+    assert "items" in problem
+    assert "threads" in problem
+    execute(cluster, url, *statements_in(problem))
+    asyncio.run(require_ordinary_role(url))
+
+
+async def test_a_process_starts_as_a_superuser_only_if_that_is_allowed(
+    cluster: Cluster, settings: Settings, embedder: FakeEmbedder
+) -> None:
+    database = urlsplit(str(settings.database_url)).path
+    superuser = cluster.superuser_url.replace("/postgres?", f"{database}?")
+    chosen = settings.model_copy(update={"database_url": superuser})
+    with pytest.raises(DatabaseRoleError):
+        async with open_resources(chosen, embedder=embedder):
+            pass
+    allowed = chosen.model_copy(update={"allow_superuser": True})
+    async with open_resources(allowed, embedder=embedder) as resources:
+        assert resources.index.id

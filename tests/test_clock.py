@@ -69,12 +69,13 @@ def test_what_may_be_noise_is_no_correction(behind: float, took: float) -> None:
 async def test_a_machine_with_a_wrong_clock_hides_and_deletes_nothing_early(
     settings: Settings, embedder: FakeEmbedder, ahead: float
 ) -> None:
-    chosen = settings.model_copy(update={"run_worker": True, "sweep_interval_seconds": 0.05})
+    chosen = settings.model_copy(update={"sweep_interval_seconds": 0.05})
     async with running(create_app(settings, embedder=embedder)) as right:
         await Store(right).put(["users"], "food", {"text": "ramen"}, ttl=60)
         await Store(right).put(["users"], "snack", {"text": "nuts"}, ttl_seconds=0.1)
         wrong_clock = SystemClock(Machine(ahead))
-        async with running(create_app(chosen, embedder=embedder, clock=wrong_clock)) as wrong:
+        app = create_app(chosen, embedder=embedder, clock=wrong_clock)
+        async with running(app, worker=True) as wrong:
             await asyncio.sleep(0.3)
             for client in (wrong, right):
                 found = await Store(client).search(["users"])

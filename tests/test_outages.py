@@ -57,8 +57,8 @@ def assert_unavailable(response: httpx2.Response) -> None:
 async def test_a_frozen_database_fails_requests_in_time_and_recovers(
     proxy: FreezableProxy, settings: Settings, embedder: FakeEmbedder
 ) -> None:
-    chosen = settings.model_copy(update={"database_url": proxy.url, "run_worker": True})
-    async with running(create_app(chosen, embedder=embedder)) as client:
+    chosen = settings.model_copy(update={"database_url": proxy.url})
+    async with running(create_app(chosen, embedder=embedder), worker=True) as client:
         store = Store(client)
         await store.put(["users"], "food", {"text": "ramen"})
         proxy.freeze()

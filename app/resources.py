@@ -99,14 +99,9 @@ async def open_resources(
 ) -> AsyncIterator[Resources]:
     """Open everything a process needs, and close it again.
 
-    <<<<<<< HEAD
-        `embedder` and `clock` replace the configured ones in tests. Without `warm`, a local model is
-        loaded when it is first used. Raises DatabaseUnreachableError,
-        SchemaMismatchError, SettingError and EmbeddingModelMismatchError.
-    =======
-        `embedder` and `clock` replace the configured ones in tests. Raises DatabaseUnreachableError,
-        SchemaMismatchError, DatabaseRoleError, SettingError and EmbeddingModelMismatchError.
-    >>>>>>> 933875e (Database role and pgvector's schema are examined at start)
+    `embedder` and `clock` replace the configured ones in tests. Without `warm`, a local model is
+    loaded when it is first used. Raises DatabaseUnreachableError, SchemaMismatchError,
+    DatabaseRoleError, SettingError and EmbeddingModelMismatchError.
     """
     url = settings.database_url
     if url is None:

@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         8 << 20, ge=4096, description="Largest request body: of a batch; other routes take less."
     )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests of a key in each server process; empty: unlimited."
+    )
+    jobs_per_minute: int | None = Field(
+        None, ge=1, description="Jobs that a key may submit; empty: unlimited."
+    )
     exact_search_passages: int = Field(
         10_000, ge=0, description="Scopes up to this size are searched exactly, others by index."
     )

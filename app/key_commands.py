@@ -9,6 +9,7 @@ import typer
 
 from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.keys import ApiKey, Token
+from app.auth.rates import Rates
 from app.config import Settings
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels
 from app.startup import open_keys, running_database
@@ -33,6 +34,13 @@ def create(
         ),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="Lifetime, such as 90d or 12h.")] = None,
+    requests_per_minute: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests in each server process; absent: the server's default."),
+    ] = None,
+    jobs_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Jobs it may submit; absent: the server's default.")
+    ] = None,
 ) -> None:
     """Create a key and print it; it is not shown again."""
     with running_database(Settings()) as settings:
@@ -43,6 +51,7 @@ def create(
                 _labels(root, "--root"),
                 tuple(map(_grant, grant)) if grant else ALL_GRANTED,
                 _lifetime(expires),
+                Rates(requests_per_minute, jobs_per_minute),
             )
         )
     typer.echo(str(token))
@@ -76,13 +85,16 @@ async def _create(
     root: list[str],
     grants: tuple[Grant, ...],
     lifetime: timedelta | None,
+    rates: Rates,
 ) -> Token:
     async with open_keys(settings) as service:
         try:
             expires_at = None if lifetime is None else service.now() + lifetime
         except OverflowError as error:
             raise _too_long(lifetime) from error
-        return await service.create(name, root=root, grants=grants, expires_at=expires_at)
+        return await service.create(
+            name, root=root, grants=grants, expires_at=expires_at, rates=rates
+        )
 
 
 async def _list(settings: Settings) -> tuple[list[ApiKey], datetime]:
@@ -135,4 +147,6 @@ def _line(key: ApiKey, now: datetime) -> str:
         f"{','.join(sorted(grant.verbs))}:{'.'.join(grant.prefix) or '*'}" for grant in key.grants
     )
     root = ".".join(from_stored(key.root)) or "*"
-    return f"mk_{key.id}  {state:<8}  root={root}  {grants}  {key.name}"
+    limits = {"requests": key.rates.requests, "jobs": key.rates.jobs}
+    rates = "".join(f"{what}={limit}/min  " for what, limit in limits.items() if limit)
+    return f"mk_{key.id}  {state:<8}  root={root}  {grants}  {rates}{key.name}"

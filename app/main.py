@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app import health, problems
 from app.api_document import DescribedApp
+from app.auth.rates import Rates
 from app.auth.service import Authenticator
 from app.batch.router import router as batch_router
 from app.clock import Clock
@@ -81,7 +82,11 @@ def create_app(
             gc.freeze()
             yield {
                 "resources": resources,
-                "authenticator": Authenticator(resources.database, resources.clock),
+                "authenticator": Authenticator(
+                    resources.database,
+                    resources.clock,
+                    Rates(chosen.requests_per_minute, chosen.jobs_per_minute),
+                ),
                 "mcp": mcp,
             }
 

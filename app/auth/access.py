@@ -1,7 +1,7 @@
 """Who may do what where: the one place that turns a client's labels into a stored namespace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from app.auth.errors import ForbiddenError
@@ -48,6 +48,7 @@ class Access:
     actor: str
     root: str
     grants: tuple[Grant, ...]
+    jobs_per_minute: int | None = None
 
     def allows(self, labels: Sequence[str], verb: Verb) -> bool:
         """Tell whether some grant gives a verb on a caller's labels."""
@@ -71,7 +72,7 @@ class Access:
         """Return the same caller confined to a namespace: labels are relative to it then."""
         grants = (grant.below(labels) for grant in self.grants)
         kept = tuple(grant for grant in grants if grant is not None)
-        return Access(self.actor, self.root + to_stored(labels), kept)
+        return replace(self, root=self.root + to_stored(labels), grants=kept)
 
     def relative(self, namespace: str) -> list[str]:
         """Return a stored namespace as the caller knows it: without its root."""

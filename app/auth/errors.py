@@ -37,6 +37,21 @@ def _advice(labels: Sequence[str] | None) -> str:
     return f"in {where}. Use a key with that grant, or narrow the request to a namespace it covers."
 
 
+class RateLimitedError(AppError):
+    """The key has reached one of its rates; nothing was done."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, actor: str, limit: str, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"The key {actor} has reached its limit of {limit} a minute. "
+            "Send the request again after the seconds in Retry-After."
+        )
+        self.headers["Retry-After"] = str(retry_after_seconds)
+
+
 class NotLocalError(AppError):
     """A server without keys is called by another name than this machine's, or by a foreign page."""
 

@@ -11,6 +11,7 @@ from typing import Self
 from typing_extensions import override
 
 from app.auth.access import Access, Grant
+from app.auth.rates import UNLIMITED, Rates
 
 _PREFIX = "mk"
 
@@ -58,12 +59,12 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    rates: Rates = UNLIMITED
 
     def opens_for(self, token: Token) -> bool:
         """Tell, in constant time, whether the token's secret is this key's."""
         return hmac.compare_digest(self.secret_hash, token.secret_hash)
 
-    @property
-    def access(self) -> Access:
-        """What the key's holder may see and do."""
-        return Access(actor=f"{_PREFIX}_{self.id}", root=self.root, grants=self.grants)
+    def access(self, jobs_per_minute: int | None = None) -> Access:
+        """Return what the key's holder may see and do."""
+        return Access(f"{_PREFIX}_{self.id}", self.root, self.grants, jobs_per_minute)

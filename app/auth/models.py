@@ -1,6 +1,6 @@
 """The table of API keys."""
 
-from sqlalchemy import Column, DateTime, LargeBinary, Table, Text
+from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.db import metadata
@@ -16,5 +16,7 @@ api_keys = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("expires_at", DateTime(timezone=True)),
     Column("revoked_at", DateTime(timezone=True)),
+    Column("requests_per_minute", Integer, comment="NULL: the default."),
+    Column("jobs_per_minute", Integer, comment="NULL: the default."),
     comment="API keys; the secret itself is never stored.",
 )

@@ -1,21 +1,26 @@
 """All SQL on API keys."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 
 from asyncpg import Record
 
 from app.auth.access import Grant, Verb
 from app.auth.keys import ApiKey
+from app.auth.rates import Rates
 from app.db import Connection
 
-_COLUMNS = "id, name, secret_hash, root, grants, created_at, expires_at, revoked_at"
+_COLUMNS = (
+    "id, name, secret_hash, root, grants, created_at, expires_at, revoked_at, "
+    "requests_per_minute, jobs_per_minute"
+)
 
 
 async def insert(connection: Connection, key: ApiKey) -> None:
     """Store a new key."""
     await connection.execute(
-        f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        f"INSERT INTO api_keys ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         key.id,
         key.name,
         key.secret_hash,
@@ -24,16 +29,17 @@ async def insert(connection: Connection, key: ApiKey) -> None:
         key.created_at,
         key.expires_at,
         key.revoked_at,
+        key.rates.requests,
+        key.rates.jobs,
     )
 
 
-async def find(connection: Connection, key_id: str) -> ApiKey | None:
-    """Return the key of that id."""
-    row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM api_keys WHERE id = $1",
-        key_id,
+async def find_many(connection: Connection, key_ids: Sequence[str]) -> dict[str, ApiKey]:
+    """Return those keys that exist, by their ids."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM api_keys WHERE id = ANY($1::text[])", key_ids
     )
-    return _key(row) if row else None
+    return {row["id"]: _key(row) for row in rows}
 
 
 async def find_all(connection: Connection) -> list[ApiKey]:
@@ -60,4 +66,6 @@ def _key(row: Record) -> ApiKey:
         Grant(tuple(grant["prefix"]), frozenset(map(Verb, grant["verbs"])))
         for grant in json.loads(row["grants"])
     )
-    return ApiKey(**{**row, "grants": grants})
+    columns = dict(row)
+    rates = Rates(columns.pop("requests_per_minute"), columns.pop("jobs_per_minute"))
+    return ApiKey(**{**columns, "grants": grants, "rates": rates})

@@ -7,29 +7,28 @@ from datetime import datetime
 from app.auth import repository
 from app.auth.access import OPEN, Access, Grant
 from app.auth.errors import UnauthenticatedError
+from app.auth.key_cache import CACHE_SECONDS, KeyCache
 from app.auth.keys import ApiKey, Token
+from app.auth.rates import UNLIMITED, Rates, RequestLimiter
 from app.clock import Clock
 from app.db import EVERYTHING, Database
 from app.namespaces import to_stored
-
-CACHE_SECONDS = 5.0
-"""How long a process may go on trusting what it read of a key: the delay of a revocation."""
-
-_CACHE_ENTRIES = 10_000
 
 
 class Authenticator:
     """Turns the key of a request into what its holder may do."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, default_rates: Rates = UNLIMITED) -> None:
         self._database = database
         self._clock = clock
-        self._keys: dict[str, tuple[float, ApiKey | None]] = {}
+        self._default_rates = default_rates
+        self._keys = KeyCache(database)
+        self._limiter = RequestLimiter()
         self._closed_until = 0.0
         self._open_until = 0.0
 
     async def authenticate(self, text: str | None) -> Access:
-        """Return the caller's access; UnauthenticatedError without a valid key."""
+        """Return the caller's access; raises UnauthenticatedError and RateLimitedError."""
         if await self._is_open():
             return OPEN
         if not text:
@@ -44,9 +43,14 @@ class Authenticator:
                 "mk_<id>_<secret>. The LangGraph SDK sends LANGGRAPH_API_KEY, LANGSMITH_API_KEY or "
                 "LANGCHAIN_API_KEY from the environment when it is given no api_key."
             )
-        return self._check(await self._find(token.id), token)
+        key = self._check(await self._keys.find(token.id), token)
+        rates = key.rates.or_default(self._default_rates)
+        access = key.access(rates.jobs)
+        if rates.requests is not None:
+            self._limiter.take(access.actor, rates.requests)
+        return access
 
-    def _check(self, key: ApiKey | None, token: Token) -> Access:
+    def _check(self, key: ApiKey | None, token: Token) -> ApiKey:
         if key is None or not key.opens_for(token):
             raise UnauthenticatedError("The API key is unknown; check it for a typing error.")
         if key.revoked_at is not None:
@@ -55,7 +59,7 @@ class Authenticator:
             raise UnauthenticatedError(
                 f"The API key mk_{key.id} expired at {key.expires_at.isoformat()}; use another."
             )
-        return key.access
+        return key
 
     async def _is_open(self) -> bool:
         moment = time.monotonic()
@@ -70,17 +74,6 @@ class Authenticator:
         else:
             self._open_until = moment + CACHE_SECONDS
         return not closed
-
-    async def _find(self, key_id: str) -> ApiKey | None:
-        cached = self._keys.get(key_id)
-        if cached and time.monotonic() < cached[0]:
-            return cached[1]
-        async with self._database.connection(EVERYTHING) as connection:
-            key = await repository.find(connection, key_id)
-        if len(self._keys) >= _CACHE_ENTRIES:
-            self._keys.clear()
-        self._keys[key_id] = (time.monotonic() + CACHE_SECONDS, key)
-        return key
 
 
 class KeyService:
@@ -101,6 +94,7 @@ class KeyService:
         root: Sequence[str],
         grants: tuple[Grant, ...],
         expires_at: datetime | None,
+        rates: Rates = UNLIMITED,
     ) -> Token:
         """Create a key; the returned token is the only time its secret is seen."""
         token = Token.generate()
@@ -113,6 +107,7 @@ class KeyService:
             created_at=self._clock.now(),
             expires_at=expires_at,
             revoked_at=None,
+            rates=rates,
         )
         async with self._database.transaction(EVERYTHING) as connection:
             await repository.insert(connection, key)

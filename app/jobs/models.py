@@ -133,3 +133,12 @@ idempotent_requests = Table(
     Index("idempotent_requests_created_at_index", "created_at"),
     comment="What was created under an Idempotency-Key, for a day.",
 )
+
+job_rates = Table(
+    "job_rates",
+    metadata,
+    Column("actor", Text, primary_key=True),
+    Column("tokens", Double, nullable=False),
+    Column("updated_at", TIME, nullable=False),
+    comment="How many jobs each limited key may still submit, as of a moment.",
+)

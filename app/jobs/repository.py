@@ -179,27 +179,27 @@ async def insert(
     connection: Connection, access: Access, new: NewJob, *, priority: int, max_attempts: int
 ) -> str:
     """Store a job in the caller's transaction; return its id. Workers hear of it at commit."""
-    return await _insert(connection, _CREATE, access, new, priority, max_attempts)
+    job_id = new_job_id()
+    await connection.fetchval(_CREATE, job_id, *_columns(access, new, priority, max_attempts))
+    return job_id
 
 
 async def insert_or_move(
     connection: Connection, access: Access, new: NewJob, *, max_attempts: int
-) -> str:
-    """Store the one queued job of a thread, or move the start of the one there is."""
-    return await _insert(connection, _CREATE_OR_MOVE, access, new, BACKGROUND, max_attempts)
+) -> tuple[str, bool]:
+    """Store the one queued job of a thread, or move the start of the one there is.
 
-
-async def _insert(
-    connection: Connection,
-    statement: str,
-    access: Access,
-    new: NewJob,
-    priority: int,
-    max_attempts: int,
-) -> str:
+    Returns its id, and whether it is new.
+    """
+    new_id = new_job_id()
     job_id: str = await connection.fetchval(
-        statement,
-        new_job_id(),
+        _CREATE_OR_MOVE, new_id, *_columns(access, new, BACKGROUND, max_attempts)
+    )
+    return job_id, job_id == new_id
+
+
+def _columns(access: Access, new: NewJob, priority: int, max_attempts: int) -> tuple[Any, ...]:
+    return (
         new.namespace,
         access.root,
         access.actor,
@@ -213,7 +213,6 @@ async def _insert(
         max_attempts,
         new.delay_seconds,
     )
-    return job_id
 
 
 async def find(connection: Connection, job_id: str) -> Record | None:

@@ -10,7 +10,7 @@ from app.admission import OverloadedError, long_wait
 from app.auth.access import Access, Verb
 from app.config import Settings
 from app.db import Connection, Database, DatabaseUnavailableError
-from app.jobs import repository
+from app.jobs import rates, repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import SETTLED, NewJob, State
 from app.jobs.schemas import ListJobs
@@ -39,7 +39,8 @@ class JobService:
     async def create(
         self, connection: Connection, access: Access, new: NewJob, *, urgent: bool = False
     ) -> str:
-        """Submit a job in the caller's transaction; return its id."""
+        """Submit a job in the caller's transaction; return its id. Raises RateLimitedError."""
+        await rates.take(connection, access)
         return await repository.insert(
             connection,
             access,
@@ -49,10 +50,16 @@ class JobService:
         )
 
     async def create_or_move(self, connection: Connection, access: Access, new: NewJob) -> str:
-        """Submit a thread's job, or move the start of the one that is queued; return its id."""
-        return await repository.insert_or_move(
+        """Submit a thread's job, or move the start of the one that is queued; return its id.
+
+        Raises RateLimitedError for a new one.
+        """
+        job_id, is_new = await repository.insert_or_move(
             connection, access, new, max_attempts=self._settings.job_attempts
         )
+        if is_new:
+            await rates.take(connection, access)
+        return job_id
 
     async def get(self, access: Access, job_id: str) -> Record:
         """Return a job's row; raises JobNotFoundError, also for what the caller may not see."""
@@ -144,6 +151,7 @@ class JobService:
                     raise JobStateError(
                         job_id, state, "only failed and cancelled jobs can be retried"
                     )
+                await rates.take(connection, access)
         except UniqueViolationError as error:
             raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)

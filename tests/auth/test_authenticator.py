@@ -1,15 +1,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
 from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
 from app.auth.errors import UnauthenticatedError
+from app.auth.key_cache import CACHE_SECONDS
 from app.auth.keys import Token
-from app.auth.service import CACHE_SECONDS, Authenticator, KeyService
+from app.auth.service import Authenticator, KeyService
 from app.clock import FrozenClock, SystemClock
 from app.db import Database
 
@@ -147,10 +148,13 @@ async def test_the_first_key_closes_a_running_server(
 
 
 class Lookups:
-    """Stands where a database does: keys exist, but none of those asked for."""
+    """Stands where a database does: one key exists, and lookups end when they are let go."""
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
+    def __init__(self, key_id: str, columns: dict[str, Any]) -> None:
+        self.asked: list[list[str]] = []
+        self.let_go = asyncio.Event()
+        self.let_go.set()
+        self._columns = {"id": key_id, **columns}
 
     @asynccontextmanager
     async def connection(self, _root: str) -> AsyncIterator[Any]:
@@ -159,17 +163,61 @@ class Lookups:
     async def fetchval(self, _sql: str) -> bool:
         return True
 
-    async def fetchrow(self, _sql: str, key_id: str) -> None:
-        self.asked.append(key_id)
+    async def fetch(self, _sql: str, key_ids: list[str]) -> list[dict[str, Any]]:
+        self.asked.append(key_ids)
+        await self.let_go.wait()
+        return [self._columns] if self._columns["id"] in key_ids else []
 
 
-async def test_what_was_looked_up_is_remembered_but_not_for_ever() -> None:
-    lookups = Lookups()
-    authenticator = Authenticator(cast(Database, lookups), SystemClock())
-    for _ in range(3):
+class TestLookups:
+    @pytest.fixture
+    def token(self) -> Token:
+        return Token.generate()
+
+    @pytest.fixture
+    def lookups(self, token: Token) -> Lookups:
+        columns = {
+            "name": "",
+            "secret_hash": token.secret_hash,
+            "root": "",
+            "grants": "[]",
+            "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+            "expires_at": None,
+            "revoked_at": None,
+            "requests_per_minute": None,
+            "jobs_per_minute": None,
+        }
+        return Lookups(token.id, columns)
+
+    @pytest.fixture
+    def authenticator(self, lookups: Lookups) -> Authenticator:
+        return Authenticator(cast(Database, lookups), SystemClock())
+
+    async def test_made_up_ids_fill_no_memory_and_evict_no_real_key(
+        self, lookups: Lookups, authenticator: Authenticator, token: Token
+    ) -> None:
+        await authenticator.authenticate(str(token))
+        for _ in range(3):
+            await refusal(authenticator, "mk_a_x")
+        assert lookups.asked == [[token.id], ["a"]]
+        for number in range(10_000):
+            await refusal(authenticator, f"mk_{number:x}0_x")
         await refusal(authenticator, "mk_a_x")
-    assert lookups.asked == ["a"]
-    for number in range(10_000):
-        await refusal(authenticator, f"mk_{number:x}0_x")
-    await refusal(authenticator, "mk_a_x")
-    assert lookups.asked.count("a") == 2, "made-up ids must not fill the memory"
+        assert lookups.asked.count(["a"]) == 2, "made-up ids must not fill the memory"
+        await authenticator.authenticate(str(token))
+        assert lookups.asked.count([token.id]) == 1
+
+    async def test_one_query_at_a_time_reads_all_ids_that_are_waited_for(
+        self, lookups: Lookups, authenticator: Authenticator, token: Token
+    ) -> None:
+        lookups.let_go.clear()
+        refused = [
+            asyncio.create_task(refusal(authenticator, f"mk_{number:x}_x")) for number in range(500)
+        ]
+        await asyncio.sleep(0.01)
+        real = asyncio.create_task(authenticator.authenticate(str(token)))
+        await asyncio.sleep(0.01)
+        lookups.let_go.set()
+        assert (await real).actor == f"mk_{token.id}"
+        assert {"is unknown" in text for text in await asyncio.gather(*refused)} == {True}
+        assert len(lookups.asked) <= 3

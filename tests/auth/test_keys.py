@@ -94,4 +94,4 @@ def test_a_key_does_not_show_its_secret() -> None:
     token = Token.generate()
     assert token.secret not in repr(token)
     assert token.secret not in repr(stored(token))
-    assert stored(token).access.actor == f"mk_{token.id}"
+    assert stored(token).access().actor == f"mk_{token.id}"

@@ -305,7 +305,8 @@ async def test_reads_that_restart_lifetimes_do_not_deadlock(
                     assert len(found) == len(keys)
                 case 2:
                     gets = [{"op": "get", "namespace": namespace, "key": key} for key in keys]
-                    assert None not in await store.batch(*gets[::-1])
+                    results = await store.batch(*gets[::-1])
+                    assert None not in [result["item"] for result in results]
                 case _:
                     await apply_in_order(store, puts)
 

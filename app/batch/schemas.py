@@ -1,7 +1,7 @@
 """Bodies of the batch route: the single routes' bodies, each with its `op`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -53,10 +53,16 @@ Operation = Annotated[
 ]
 
 
+OpName: TypeAlias = Literal["put", "get", "delete", "search", "list_namespaces"]
+
+_OP_NAMES: frozenset[object] = frozenset(get_args(OpName))
+
+
 @dataclass(frozen=True, slots=True)
 class Malformed:
     """An operation that could not be read, and why; its neighbours are unharmed."""
 
+    op: OpName | None
     error: ValidationError
 
     @property
@@ -70,7 +76,13 @@ def _keep_malformed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(value)
     except ValidationError as error:
-        return Malformed(error)
+        return Malformed(_op_of(value), error)
+
+
+def _op_of(value: object) -> OpName | None:
+    """Return the name of an operation that is wrong otherwise."""
+    op = value.get("op") if isinstance(value, dict) else None
+    return cast(OpName, op) if isinstance(op, str) and op in _OP_NAMES else None
 
 
 def _drop_default(schema: dict[str, Any]) -> None:
@@ -94,10 +106,21 @@ class Batch(Schema):
     )
 
 
-class BatchResults(BaseModel):
-    """One result for each operation, in order; null for writes that were made and misses."""
+class BatchResult(BaseModel):
+    """The result of one operation: `op`, and the one member that the operation has."""
 
-    results: list[Item | FoundItems | NamespaceList | Problem | None] = Field(
-        description="get: Item; search: FoundItems; list_namespaces: NamespaceList; "
-        "what failed in a batch that is not atomic: Problem."
+    op: OpName | None = Field(
+        description="As in the operation; null if the operation has no valid one."
     )
+    item: Item | None = Field(None, description="Of get: the item; null: there is none.")
+    found: FoundItems | None = Field(None, description="Of search: the items, best first.")
+    listed: NamespaceList | None = Field(None, description="Of list_namespaces: the namespaces.")
+    problem: Problem | None = Field(
+        None, description="Why the operation failed; absent: it was carried out."
+    )
+
+
+class BatchResults(BaseModel):
+    """One result for each operation, in order."""
+
+    results: list[BatchResult] = Field(description="In the order of the operations.")

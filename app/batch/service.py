@@ -52,12 +52,12 @@ class BatchService:
         """Make the service from a process's resources."""
         return cls(ItemService.build(resources), SearchService.build(resources))
 
-    async def run(self, access: Access, batch: Batch) -> list[Any]:
+    async def run(self, access: Access, batch: Batch) -> list[dict[str, Any]]:
         """Return one result an operation, in order; reads see the state before the writes.
 
         An atomic batch raises the first operation's error instead, with nothing changed.
         """
-        results = _Results(batch.atomic, [None] * len(batch.operations))
+        results = _Results(batch.atomic, [_begun(operation) for operation in batch.operations])
         prepared: dict[int, Prepared] = {}
         for place, operation in enumerate(batch.operations):
             try:
@@ -69,7 +69,7 @@ class BatchService:
         await self._find(access, searches, results)
         for place, listing in _of_type(prepared, ListNamespaces).items():
             found, counts = await self._items.list_namespaces(access, listing)
-            results.set(place, encoding.namespaces(found, counts))
+            results.set(place, listed=encoding.namespaces(found, counts))
         writes = {p: one for p, one in prepared.items() if isinstance(one, Put | Delete)}
         await self._write(access, writes, results)
         return results.members
@@ -101,7 +101,7 @@ class BatchService:
         rows = await self._items.get_many(access, wanted, refreshed)
         for place, get in gets.items():
             if row := rows.get(get.address):
-                results.set(place, encoding.item(row, access))
+                results.set(place, item=encoding.item(row, access))
 
     async def _find(
         self, access: Access, searches: Mapping[int, PreparedSearch], results: "_Results"
@@ -113,7 +113,7 @@ class BatchService:
             return
         for (place, search), vector in zip(searches.items(), vectors, strict=True):
             found = await self._search.run(access, search, vector)
-            results.set(place, found_items(found, access))
+            results.set(place, found=found_items(found, access))
 
     async def _write(
         self, access: Access, writes: Mapping[int, Write], results: "_Results"
@@ -128,23 +128,32 @@ class BatchService:
 @dataclass(frozen=True, slots=True)
 class _Results:
     atomic: bool
-    members: list[Any]
+    members: list[dict[str, Any]]
 
-    def set(self, place: int, members: Any) -> None:
-        self.members[place] = members
+    def set(self, place: int, **found: Any) -> None:
+        """Add what an operation read to its result."""
+        self.members[place] |= found
 
     def fail(self, place: int, error: AppError) -> None:
         """Keep an operation's problem, or give the whole batch up if it is atomic."""
         if self.atomic:
             raise error.within(f"operations[{place}]")
-        self.members[place] = as_problem(error)
+        self._keep(place, error)
 
     def fail_all(self, places: Iterable[int], error: AppError) -> None:
         """Keep a problem that several operations share."""
         if self.atomic:
             raise error
         for place in places:
-            self.members[place] = as_problem(error)
+            self._keep(place, error)
+
+    def _keep(self, place: int, error: AppError) -> None:
+        self.members[place] = {"op": self.members[place]["op"], "problem": as_problem(error)}
+
+
+def _begun(operation: Operation | Malformed) -> dict[str, Any]:
+    """Return the result of an operation that has read nothing so far."""
+    return {"op": operation.op, **({"item": None} if operation.op == "get" else {})}
 
 
 def _of_type(prepared: Mapping[int, Prepared], kind: type[Kind]) -> dict[int, Kind]:

@@ -35,7 +35,7 @@ def job(row: Row, access: Access) -> dict[str, Any]:
     return {
         **{name: row[name] for name in _PLAIN},
         "namespace": access.relative(row["namespace"]),
-        "result": _parsed(row["result"]) if is_readable else None,
+        "result": _result(row) if is_readable else None,
         "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},
         "withheld": not is_readable,
         "spent": {**spent, "cost_usd": None if cost is None else float(cost)},
@@ -46,6 +46,12 @@ def event(row: Row, *, is_readable: bool) -> dict[str, Any]:
     """Return what a job reported as its JSON object, without data that may not be read."""
     data = json.loads(row["data"]) if is_readable else {}
     return {"event": row["event"], "data": data, "at": row["recorded_at"]}
+
+
+def _result(row: Row) -> dict[str, Any] | None:
+    """Return what a job did, with the kind that tells clients what to expect."""
+    result = _parsed(row["result"])
+    return result and {"kind": row["kind"], **result}
 
 
 def _parsed(text: str | None) -> Any:

@@ -1,11 +1,12 @@
 """Bodies and answers of the routes of jobs."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 from app.jobs.job import State
+from app.jobs.results import JobResult
 from app.namespaces import parse_labels
 from app.schemas import Clean, Schema, WrittenNamespace
 
@@ -44,8 +45,8 @@ class Job(BaseModel):
     attempt: int = Field(description="How often it was begun.")
     max_attempts: int = Field(description="How often it may be begun.")
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
-    result: Annotated[dict[str, Any], Field(title="Result")] | None = Field(
-        description="What it did; null before its end, and if `withheld`."
+    result: Annotated[JobResult, Field(discriminator="kind")] | None = Field(
+        description="What it did, by its kind; null before its end, and if `withheld`."
     )
     error: JobError | None = Field(description="null unless the last attempt failed.")
     withheld: bool = Field(

@@ -72,15 +72,22 @@ async def submit(
     return await job_answer(request, access, job_id, seconds)
 
 
-async def job_answer(request: Request, access: Access, job_id: str, seconds: float) -> Response:
-    """Return a submitted job: settled, as 200, if that takes at most so many seconds."""
+async def job_answer(
+    request: Request, access: Access, job_id: str, seconds: float, *, member: str | None = None
+) -> Response:
+    """Return a submitted job, or an object that has it as a member.
+
+    It is settled, and the status 200, if that takes at most so many seconds.
+    """
     deadline = time.monotonic() + seconds
     row = await JobService.build(resources_of(request)).wait(access, job_id, seconds)
     done = row["state"] in SETTLED
     headers = {"Location": f"/v1/jobs/{job_id}"}
     if seconds and (done or time.monotonic() >= deadline):
         headers["Preference-Applied"] = f"wait={seconds}"
-    return json_response(encoding.job(row, access), headers, status=200 if done else 202)
+    job = encoding.job(row, access)
+    answer = job if member is None else {member: job}
+    return json_response(answer, headers, status=200 if done else 202)
 
 
 def wait_seconds(request: Request, *, default: int = 0) -> int:

@@ -105,7 +105,7 @@ TRIPLE = Kind(
 )
 
 BUILT_IN = {kind.name: kind for kind in (MEMORY, PROFILE, EPISODE, TRIPLE)}
-DEFAULT = (MEMORY.name,)
+DEFAULT = (MEMORY,)
 
 
 def check_built_in(name: str) -> str:
@@ -113,7 +113,7 @@ def check_built_in(name: str) -> str:
     if name not in BUILT_IN:
         raise ValueError(
             f'"{name}" is no built-in kind; those are {", ".join(BUILT_IN)}. '
-            "A kind of your own is an object with name and schema"
+            "A kind of your own has a schema"
         )
     return name
 
@@ -132,12 +132,6 @@ def check_names_differ(names: Iterable[str]) -> None:
         if name.lower() in seen:
             raise ValueError(f'names "{name}" twice; give every kind a name of its own')
         seen.add(name.lower())
-
-
-def resolve_kinds(kinds: Iterable[str | Kind] | None) -> tuple[Kind, ...]:
-    """Return kinds in full: names stand for built-in kinds, None for the kind `memory`."""
-    chosen = DEFAULT if kinds is None else kinds
-    return tuple(BUILT_IN[kind] if isinstance(kind, str) else kind for kind in chosen)
 
 
 def kind_of(content: dict[str, Any], kinds: Iterable[Kind], budget: Budget) -> str | None:

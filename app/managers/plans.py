@@ -157,9 +157,7 @@ class ConsolidatePlan(BaseModel):
     everything_from: str | None = None
 
 
-def given_memories(
-    existing: Sequence[str | ExistingMemory], kinds: Sequence[Kind]
-) -> list[GivenMemory]:
+def given_memories(existing: Sequence[ExistingMemory], kinds: Sequence[Kind]) -> list[GivenMemory]:
     """Return the memories of a request, each with an id and, where one fits, a kind.
 
     Raises InvalidRequestError for an id that is given twice, and if finding the kinds takes too
@@ -180,10 +178,8 @@ def given_memories(
 
 
 def _given(
-    memory: str | ExistingMemory, kinds: Sequence[Kind], field: str, budget: Budget
+    memory: ExistingMemory, kinds: Sequence[Kind], field: str, budget: Budget
 ) -> GivenMemory:
-    if isinstance(memory, str):
-        memory = ExistingMemory(content={"content": memory})
     try:
         kind = memory.kind or kind_of(memory.content, kinds, budget)
     except TooManyChecksError as error:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter
+from pydantic import AfterValidator
 
 from app.errors import InvalidRequestError
 from app.store.values import check_json
@@ -17,20 +17,6 @@ def storable_json(value: dict[str, Any]) -> dict[str, Any]:
     except InvalidRequestError as error:
         raise ValueError(error.detail.removesuffix(".")) from error
     return value
-
-
-def by_json_type(text: Any, model: type[BaseModel]) -> BeforeValidator:
-    """Read text or an object by what it is, so that errors name the field and no alternative."""
-    adapter = TypeAdapter(text)
-
-    def read(value: object) -> object:
-        if isinstance(value, str):
-            return adapter.validate_python(value)
-        if isinstance(value, dict | model):
-            return model.model_validate(value)
-        raise ValueError("is neither text nor a JSON object; send one of them")
-
-    return BeforeValidator(read)
 
 
 def matching(pattern: str, wanted: str) -> AfterValidator:

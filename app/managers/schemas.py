@@ -1,5 +1,6 @@
 """Bodies of the routes of managers, and of the jobs that managers describe."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -20,14 +21,14 @@ from app.managers.json_schema.budget import TooManyChecksError
 from app.managers.json_schema.subset import check_object_schema, check_together, validator_of
 from app.managers.kinds import (
     BUILT_IN,
+    DEFAULT,
     check_built_in,
     check_kind_name,
     check_names_differ,
-    resolve_kinds,
 )
 from app.managers.memories import Kind
 from app.managers.placing import check_template
-from app.managers.reading import by_json_type, matching, storable_json, text_or_blocks, unwrapped
+from app.managers.reading import matching, storable_json, text_or_blocks, unwrapped
 from app.namespaces import MAX_DEPTH
 from app.schemas import (
     CLEAN,
@@ -119,25 +120,47 @@ BuiltInKind = Annotated[
 ]
 
 
-class KindSchema(Schema):
-    """A kind of memory: a JSON Schema with a name."""
+class MemoryKind(Schema):
+    """A kind of memory: a built-in one by its name, or one of your own with its JSON Schema."""
 
     name: Annotated[
         str,
         Field(json_schema_extra={"pattern": KIND_NAME}),
         matching(KIND_NAME, 'a name of up to 56 letters, digits, "_" and "-", a letter first'),
         AfterValidator(check_kind_name),
-    ] = Field(description="What memories of the kind are marked with.")
+    ] = Field(
+        description="What memories of the kind are marked with. Without a schema it is a built-in "
+        f"kind: {', '.join(BUILT_IN)}.",
+        examples=["profile"],
+    )
     description: Instructions | None = Field(
         None, description="Tells the model what the kind is for; absent: the schema's description."
     )
-    json_schema: ObjectSchema = Field(alias="schema")
-    single: Flag | None = Field(
-        None, description="true: one document of this kind is kept and updated, such as a profile."
+    json_schema: ObjectSchema | None = Field(
+        None,
+        alias="schema",
+        description="A JSON Schema (draft 2020-12) of an object; absent: that of the built-in kind "
+        "of this name.",
     )
+    single: Flag | None = Field(
+        None,
+        description="true: one document of this kind is kept and updated, such as a profile; "
+        "absent: false, or as the built-in kind has it.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_schema(self) -> Self:
+        if self.json_schema is None:
+            check_built_in(self.name)
+        return self
 
     def as_kind(self) -> Kind:
         """Return what the rest of the program takes."""
+        if self.json_schema is None:
+            built_in = BUILT_IN[self.name]
+            single = built_in.single if self.single is None else self.single
+            described = self.description or built_in.description
+            return replace(built_in, description=described, single=single)
         described = self.description or self.json_schema.get("description") or ""
         return Kind(self.name, described, self.json_schema, bool(self.single))
 
@@ -172,16 +195,11 @@ class ManagerConfig(Schema):
         "the request's variables. Absent: nowhere, a job returns them.",
         examples=[["users", "{user_id}", "memories"]],
     )
-    kinds: (
-        Annotated[
-            list[Annotated[BuiltInKind | KindSchema, by_json_type(BuiltInKind, KindSchema)]],
-            Field(min_length=1, max_length=MAX_KINDS),
-        ]
-        | None
-    ) = Field(
+    kinds: Annotated[list[MemoryKind], Field(min_length=1, max_length=MAX_KINDS)] | None = Field(
         None,
         description="Built-in kinds (memory, profile, episode, triple) by name, or kinds of your "
-        'own; absent: ["memory"].',
+        'own; absent: [{"name": "memory"}].',
+        examples=[[{"name": "memory"}, {"name": "profile"}]],
     )
     instructions: Instructions | None = Field(
         None, description="What to remember, what not, and how; added to memoryd's own."
@@ -243,8 +261,8 @@ class ManagerConfig(Schema):
 
     @field_validator("kinds")
     @classmethod
-    def _names_differ(cls, kinds: list[str | KindSchema] | None) -> list[str | KindSchema] | None:
-        check_names_differ(kind if isinstance(kind, str) else kind.name for kind in kinds or ())
+    def _names_differ(cls, kinds: list[MemoryKind] | None) -> list[MemoryKind] | None:
+        check_names_differ(kind.name for kind in kinds or ())
         return kinds
 
     @field_validator("default")
@@ -268,10 +286,8 @@ class ManagerConfig(Schema):
         return _in_full(self.kinds)
 
 
-def _in_full(kinds: list[str | KindSchema] | None) -> tuple[Kind, ...]:
-    if kinds is None:
-        return resolve_kinds(None)
-    return resolve_kinds(kind if isinstance(kind, str) else kind.as_kind() for kind in kinds)
+def _in_full(kinds: list[MemoryKind] | None) -> tuple[Kind, ...]:
+    return DEFAULT if kinds is None else tuple(kind.as_kind() for kind in kinds)
 
 
 class Manager(BaseModel):
@@ -302,8 +318,13 @@ class ListManagers(Schema):
     )
 
 
-ContentText = Annotated[str, Field(max_length=MAX_CHARACTERS)]
-ContentBlocks = Annotated[list[Any], Field(title="ContentBlocks", max_length=MAX_BLOCKS)]
+def _bounded(content: object) -> object:
+    content = text_or_blocks(content)
+    if isinstance(content, str) and len(content) > MAX_CHARACTERS:
+        raise ValueError(f"has {len(content):,} characters; send at most {MAX_CHARACTERS:,}")
+    if isinstance(content, list) and len(content) > MAX_BLOCKS:
+        raise ValueError(f"has {len(content):,} blocks; send at most {MAX_BLOCKS:,}")
+    return content
 
 
 class ConversationMessage(BaseModel):
@@ -321,8 +342,11 @@ class ConversationMessage(BaseModel):
     type: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="human, ai, system or tool, as LangChain has it."
     )
-    content: Annotated[ContentText | ContentBlocks | None, BeforeValidator(text_or_blocks)] = Field(
-        None, description="Text, or blocks of text, tool_use, tool_result, image and others."
+    # Without a type in the OpenAPI document, as what is text or a list has in few languages.
+    content: Annotated[Any, BeforeValidator(_bounded)] = Field(
+        None,
+        description="Text, or a list of blocks: text, tool_use, tool_result, image and others.",
+        examples=["I love ramen.", [{"type": "text", "text": "I love ramen."}]],
     )
     name: Annotated[Clean, Field(max_length=256)] | None = Field(
         None, description="Who speaks, where the role does not say it."
@@ -357,21 +381,28 @@ class ExistingMemory(Schema):
     content: JsonObject = Field(description="What it says, as its kind has it.")
 
 
-ManagerReference = Annotated[
-    ManagerName | ManagerConfig,
-    by_json_type(ManagerName, ManagerConfig),
-    Field(description="The name of a stored manager, or a configuration for this job alone."),
-]
+class ManagerChoice(Schema):
+    """Which manager does it: a stored one by its name, or one described in the request."""
+
+    manager: ManagerName | None = Field(
+        None, description="Name of a stored manager; absent: manager_config, or every default."
+    )
+    manager_config: ManagerConfig | None = Field(
+        None, description="A configuration for this request alone, instead of a stored manager."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_manager(self) -> Self:
+        if self.manager is not None and self.manager_config is not None:
+            raise ValueError("manager and manager_config are both given; send one of them")
+        return self
 
 
-class ExtractRequest(Schema):
+class ExtractRequest(ManagerChoice):
     """A conversation to learn from."""
 
     body_limit = CONVERSATION
 
-    manager: ManagerReference | None = Field(
-        None, description="Name or configuration; absent: every default."
-    )
     namespace: ItemLabels | None = Field(
         None, description="Where the memories are kept, instead of the manager's namespace."
     )
@@ -383,15 +414,9 @@ class ExtractRequest(Schema):
     messages: list[ConversationMessage] = Field(
         min_length=1, max_length=MAX_MESSAGES, description="In the order they were said."
     )
-    existing: (
-        Annotated[
-            list[
-                Annotated[Instructions | ExistingMemory, by_json_type(Instructions, ExistingMemory)]
-            ],
-            Field(max_length=MAX_EXISTING),
-        ]
-        | None
-    ) = Field(None, description="What is known already, where no namespace keeps it.")
+    existing: Annotated[list[ExistingMemory], Field(max_length=MAX_EXISTING)] | None = Field(
+        None, description="What is known already, where no namespace keeps it."
+    )
     thread_id: Id | None = Field(None, description="The conversation, for the memories' source.")
     position: Annotated[int, Field(ge=0, le=MAX_INTEGER), Number] | None = Field(
         None,
@@ -401,15 +426,12 @@ class ExtractRequest(Schema):
     max_steps: Steps | None = Field(None, description="Instead of the manager's.")
 
 
-class ConsolidateRequest(Schema):
+class ConsolidateRequest(ManagerChoice):
     """Memories to tidy up."""
 
     body_limit = CONFIGURATION
 
     namespace: Labels = Field(description="Tidy up at and below this namespace.")
-    manager: ManagerReference | None = Field(
-        None, description="Name or configuration; absent: every default."
-    )
     strategy: Tidying | None = Field(
         None,
         description="llm: a model merges, corrects and drops; duplicates: equal and nearly equal "

@@ -23,6 +23,7 @@ from app.managers.schemas import (
     ConsolidateRequest,
     ExtractRequest,
     ListManagers,
+    ManagerChoice,
     ManagerConfig,
 )
 from app.namespaces import to_stored
@@ -130,7 +131,7 @@ class ManagerService:
         if body.namespace is not None:
             _check_place(access, body.namespace)  # says the same whichever managers there are
         verbs = () if body.namespace is not None else FOR_JOBS
-        chosen = await self._chosen(access, body.manager, verbs)
+        chosen = await self._choice(access, body, verbs)
         config = _overridden(Config.of(chosen.config, deletes=False), body)
         namespace = _namespace(chosen.config, body)
         to_turns(body.messages)  # raises where the job could not read them
@@ -156,7 +157,7 @@ class ManagerService:
         for verb in (Verb.READ, Verb.WRITE, Verb.DELETE):
             access.locate(body.namespace, verb)
         stored = access.locate(body.namespace, Verb.JOBS)
-        chosen = await self._chosen(access, body.manager)
+        chosen = await self._choice(access, body)
         config = _overridden(Config.of(chosen.config, deletes=True), body)
         strategy = body.strategy or ("llm" if config.strategy == "llm" else "duplicates")
         plan = ConsolidatePlan(
@@ -188,20 +189,20 @@ class ManagerService:
         That is what a manager is, too, whose own namespace the caller uses, but where it has none
         of the verbs. Without verbs, the manager's namespace does not matter.
         """
-        return (await self._chosen(access, name, verbs)).config
+        return (await self._stored(access, name, verbs)).config
 
-    async def _chosen(
-        self,
-        access: Access,
-        manager: str | ManagerConfig | None,
-        verbs: Collection[Verb] = (),
+    async def _choice(
+        self, access: Access, choice: ManagerChoice, verbs: Collection[Verb] = ()
     ) -> _Chosen:
-        if not isinstance(manager, str):
-            return _Chosen(manager or ManagerConfig())
-        row = await self._find(access, manager)
+        if choice.manager is None:
+            return _Chosen(choice.manager_config or ManagerConfig())
+        return await self._stored(access, choice.manager, verbs)
+
+    async def _stored(self, access: Access, name: str, verbs: Collection[Verb]) -> _Chosen:
+        row = await self._find(access, name)
         config = ManagerConfig.model_validate_json(row["config"])
         if verbs and not is_reachable(access, config.namespace or [], verbs):
-            raise ManagerNotFoundError(manager)
+            raise ManagerNotFoundError(name)
         return _Chosen(config, row["name"], row["version"])
 
     async def _find(self, access: Access, name: str) -> Record:

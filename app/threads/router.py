@@ -15,7 +15,6 @@ from app.dependencies import resources_of
 from app.errors import InvalidRequestError
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent
-from app.jobs.schemas import Job
 from app.jobs.submitting import SUBMIT_PARAMETERS, SUBMIT_RESPONSES, job_answer, wait_seconds
 from app.managers.errors import (
     InvalidMessageError,
@@ -129,8 +128,8 @@ async def list_messages(request: Request, thread_id: InPath, access: ReadAccess)
     summary="Form memories of a thread now, instead of when it falls quiet",
     status_code=202,
     responses={
-        **SUBMIT_RESPONSES,
-        200: {"model": Job | FlushedThread, "description": "The job is done, or nothing waits"},
+        200: {"model": FlushedThread, "description": "The job is done, or nothing waits"},
+        202: {**SUBMIT_RESPONSES[202], "model": FlushedThread},
         **problem_responses(*ONE, ThreadWithoutManagerError),
     },
 )
@@ -138,7 +137,7 @@ async def flush_thread(request: Request, thread_id: InPath, access: JobsAccess) 
     job_id = await service_of(request).flush(access, thread_id)
     if job_id is None:
         return json_response({"job": None})
-    return await job_answer(request, access, job_id, wait_seconds(request))
+    return await job_answer(request, access, job_id, wait_seconds(request), member="job")
 
 
 @router.post(

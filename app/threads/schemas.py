@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from app.body_limits import CONVERSATION
+from app.jobs.results import SummaryState
 from app.jobs.schemas import Job
 from app.managers.placing import check_template
 from app.managers.schemas import (
     MAX_MESSAGES,
     ConversationMessage,
+    ManagerChoice,
     ManagerName,
-    ManagerReference,
     TemplateLabel,
     Variables,
 )
@@ -32,7 +33,7 @@ ThreadId = Annotated[
 Seconds = Annotated[Real, Field(ge=0, le=MAX_SECONDS)]
 
 
-class AppendMessages(Schema):
+class AppendMessages(ManagerChoice):
     """Messages to add to a thread, and how memories are to be formed of it."""
 
     body_limit = CONVERSATION
@@ -42,11 +43,10 @@ class AppendMessages(Schema):
         max_length=MAX_MESSAGES,
         description="In the order they were said. One whose id the thread knows is left out.",
     )
-    manager: ManagerReference | None = Field(
+    manager: ManagerName | None = Field(
         None,
-        description="What forms memories: the name of a stored manager, or a configuration. "
-        "Absent: the manager that was last named for this thread; if none ever was, the messages "
-        "are only kept.",
+        description="Name of the stored manager that forms memories. Absent, as manager_config: "
+        "what was last chosen for this thread; if nothing ever was, the messages are only kept.",
     )
     namespace: ItemLabels | None = Field(
         None, description="Where the thread's memories go, instead of the manager's template."
@@ -90,7 +90,7 @@ class Thread(BaseModel):
     waiting_since: datetime | None = Field(description="When the first of those came.")
     job_id: str | None = Field(description="The job that waits to form memories, if there is one.")
     forms_at: datetime | None = Field(description="When it will begin.")
-    summary: Annotated[dict[str, Any], Field(title="Summary")] | None = Field(
+    summary: SummaryState | None = Field(
         description="The running summary, if there is one and the key may read it."
     )
     created_at: datetime = Field(description="When its first messages came.")
@@ -120,9 +120,9 @@ class ReadMessages(Schema):
 
 
 class FlushedThread(BaseModel):
-    """Nothing waits: memories were formed of every message."""
+    """The job that forms memories of what waits in a thread."""
 
-    job: Job | None = Field(description="Always null; a job that waits is answered as a job.")
+    job: Job | None = Field(description="null: nothing waits, memories were formed of everything.")
 
 
 class RunInput(BaseModel):

@@ -129,11 +129,12 @@ class ThreadService:
     async def _plan(
         self, access: Access, thread_id: str, body: AppendMessages
     ) -> ExtractPlan | None:
-        if body.manager is None:
+        if body.manager is None and body.manager_config is None:
             to_turns(body.messages)  # raises where a later job could not read them
             return None
         request = ExtractRequest(
             manager=body.manager,
+            manager_config=body.manager_config,
             namespace=body.namespace,
             variables=body.variables,
             messages=body.messages,

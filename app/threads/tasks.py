@@ -72,7 +72,7 @@ class ThreadExtractHandler:
         portion = await self._portion(run)
         if portion is None:
             async with self._database.transaction(run.job.access.root) as connection:
-                await run.finish(connection, {"counts": _NOTHING})
+                await run.finish(connection, {"counts": _NOTHING, "rejected": []})
             return
 
         async def learned(connection: Connection) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
 from app.errors import InvalidRequestError
-from app.managers.kinds import resolve_kinds
+from app.managers.kinds import BUILT_IN
 from app.managers.memories import Kind
 from app.managers.placing import place
-from app.managers.schemas import KindSchema, ManagerConfig
+from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import parse_labels
 from app.store.service import check_not_reserved
@@ -31,7 +31,7 @@ async def offered(managers: ManagerService, access: Access, query: ListTools) ->
     if query.manager is not None:
         config = await managers.config(access, query.manager, () if labels else FOR_TOOLS)
     return Offer(
-        kind=_kind(query.kind, config),
+        kind=_kind_of(config) if query.kind is None else BUILT_IN[query.kind],
         actions=tuple(
             action
             for action in query.actions_permitted or ACTIONS
@@ -55,7 +55,7 @@ async def bound(
     return Bound(
         access=access,
         namespace=namespace,
-        kind=_kind(body.kind, config),
+        kind=_kind_of(config) if body.kind is None else body.kind.as_kind(),
         actions=tuple(body.actions_permitted or ACTIONS),
         manager=body.manager,
         ttl_seconds=None if config is None else config.ttl_seconds,
@@ -94,9 +94,7 @@ def _placed(access: Access, template: Sequence[str], body: Placed) -> list[str]:
     return labels
 
 
-def _kind(given: str | KindSchema | None, config: ManagerConfig | None) -> Kind | None:
-    if given is not None:
-        return resolve_kinds([given if isinstance(given, str) else given.as_kind()])[0]
+def _kind_of(config: ManagerConfig | None) -> Kind | None:
     return None if config is None else config.kinds_in_full()[0]
 
 

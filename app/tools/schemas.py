@@ -6,14 +6,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from app.body_limits import CONVERSATION
 from app.managers.placing import check_template
-from app.managers.reading import by_json_type
 from app.managers.schemas import (
     MAX_MESSAGES,
     BuiltInKind,
     ConversationMessage,
     Instructions,
-    KindSchema,
     ManagerName,
+    MemoryKind,
     ModelName,
     TemplateLabel,
     Variables,
@@ -29,7 +28,6 @@ MAX_WRITTEN_CHARACTERS = 1_024
 
 Format: TypeAlias = Literal["openai", "openai_responses", "anthropic", "mcp"]
 
-ToolKind = Annotated[BuiltInKind | KindSchema, by_json_type(BuiltInKind, KindSchema)]
 Template = Annotated[
     list[TemplateLabel], AfterValidator(check_template), Field(min_length=1, max_length=MAX_DEPTH)
 ]
@@ -90,7 +88,7 @@ class CallTool(Placed):
         "sends it.",
         examples=[{"content": "Alice is a vegetarian."}],
     )
-    kind: ToolKind | None = Field(
+    kind: MemoryKind | None = Field(
         None,
         description="What memories must look like: a built-in kind by name, or one of your own. "
         "Absent: the manager's first kind, without a manager plain text.",

@@ -123,7 +123,7 @@ async def test_an_agent_learns_in_the_background_what_it_knows_in_the_next_threa
             messages = [{"role": m.type, "content": m.content} for m in state["messages"]]
             said_of = {"manager": "learner", "variables": {"user_id": "ana"}, "messages": messages}
             assert client.post("/threads/1/messages", json=said_of).is_success
-            job = client.post("/threads/1/flush", headers={"Prefer": "wait=30"}).json()
+            job = client.post("/threads/1/flush", headers={"Prefer": "wait=30"}).json()["job"]
             assert job["state"] == "succeeded", job
             state = agent.invoke(said(QUESTION), in_thread("2", "ana"))
             assert PEANUTS in state["messages"][-1].content

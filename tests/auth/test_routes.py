@@ -118,7 +118,7 @@ async def test_a_batch_asks_for_the_verb_of_each_operation(
         "/v1/store/batch", headers=headers, json={"operations": operations, "atomic": False}
     )
     assert response.status_code == 200
-    codes = [result and result.get("code") for result in response.json()["results"]]
+    codes = [one.get("problem", {}).get("code") for one in response.json()["results"]]
     assert codes == [None, "forbidden", "forbidden", None, None]
     response = await client.post(
         "/v1/store/batch", headers=headers, json={"operations": operations}

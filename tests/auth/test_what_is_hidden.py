@@ -140,7 +140,7 @@ async def test_a_thread_of_the_same_id_is_another_one_elsewhere(
 async def test_a_replay_is_for_those_who_may_send_the_request(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:
-    body = {"namespace": ALICE, "messages": MESSAGES, "manager": {"strategy": "verbatim"}}
+    body = {"namespace": ALICE, "messages": MESSAGES, "manager_config": {"strategy": "verbatim"}}
     paths = ("/v1/jobs/extract", "/v1/threads/chat/messages")
     both = [await headers_of(keys, *ALL_GRANTED) for _ in range(2)]
     bob = await headers_of(keys, Grant(tuple(BOB), frozenset(Verb)))

@@ -32,12 +32,13 @@ async def test_results_come_in_the_order_of_operations(store: Store) -> None:
         {"op": "list_namespaces", "counts": True},
         delete("old"),
     )
-    assert results[0] is None
-    assert results[1]["value"] == {"n": 1}
-    assert results[2] is None
-    assert [item["key"] for item in results[3]["items"]] == ["old"]
-    assert results[4] == {"namespaces": [A], "counts": [1]}
-    assert results[5] is None
+    assert results[0] == {"op": "put"}
+    assert results[1]["item"]["value"] == {"n": 1}
+    assert results[2] == {"op": "get", "item": None}
+    assert [item["key"] for item in results[3]["found"]["items"]] == ["old"]
+    listed = {"namespaces": [A], "counts": [1]}
+    assert results[4] == {"op": "list_namespaces", "listed": listed}
+    assert results[5] == {"op": "delete"}
     assert await store.get(A, "old") is None
     assert (await store.get(A, "new"))["value"] == {"n": 2}
 
@@ -45,8 +46,8 @@ async def test_results_come_in_the_order_of_operations(store: Store) -> None:
 async def test_reads_see_the_state_before_the_batch(store: Store) -> None:
     await store.put(A, "k", {"n": 1})
     results = await store.batch(put("k", {"n": 2}), get("k"), put("other", {"n": 3}), get("other"))
-    assert results[1]["value"] == {"n": 1}
-    assert results[3] is None
+    assert results[1]["item"]["value"] == {"n": 1}
+    assert results[3]["item"] is None
 
 
 async def test_the_last_write_of_a_key_wins(store: Store) -> None:
@@ -91,9 +92,13 @@ async def test_without_atomic_its_neighbours_are_carried_out(
     results = await store.batch(
         put("before", {"n": 1}), operation, put("after", {"n": 2}), get("none"), atomic=False
     )
-    assert results[0] is None
-    assert (results[1]["status"], results[1]["code"]) == (422, code)
-    assert results[1]["errors"][0]["field"] == field
+    assert results[0] == {"op": "put"}
+    known = operation["op"] if isinstance(operation, dict) and field != "op" else None
+    assert results[1].keys() == {"op", "problem"}
+    assert results[1]["op"] == known
+    problem = results[1]["problem"]
+    assert (problem["status"], problem["code"]) == (422, code)
+    assert problem["errors"][0]["field"] == field
     assert (await store.get(A, "before"))["value"] == {"n": 1}
     assert (await store.get(A, "after"))["value"] == {"n": 2}
 

@@ -114,11 +114,11 @@ def test_a_batch_returns_a_result_of_each_kind(
         atomic=False,
     )
     results = operation("batch", "run_batch").sync(client=client, body=body).results
-    kinds = (models.Item, models.FoundItems, models.NamespaceList, type(None), models.Problem)
-    assert tuple(type(result) for result in results) == kinds
-    assert results[0].key == results[1].items[0].key == "k"
-    assert (results[2].namespaces, results[2].counts) == ([[root]], [1])
-    assert results[4].errors[0].field == "limit"
+    names = ["get", "search", "list_namespaces", "delete", "search"]
+    assert [result.op for result in results] == names
+    assert results[0].item.key == results[1].found.items[0].key == "k"
+    assert (results[2].listed.namespaces, results[2].listed.counts) == ([[root]], [1])
+    assert results[4].problem.errors[0].field == "limit"
 
 
 def test_history_and_its_end(client: Any, models: Any, root: str, put: Any) -> None:
@@ -179,10 +179,8 @@ def test_managers(client: Any, models: Any, manager: str) -> None:
     page = operation("managers", "list_managers").sync(client=client, limit=1000)
     assert manager in [one.name for one in page.managers]
     put = operation("managers", "put_manager").sync
-    kind = models.KindSchema(
-        name="dish", schema=models.KindSchemaObjectSchema.from_dict({"type": "object"})
-    )
-    kinds = [models.ManagerConfigBuiltInKind.MEMORY, kind]
+    schema = models.MemoryKindSchema.from_dict({"type": "object"})
+    kinds = [models.MemoryKind(name="memory"), models.MemoryKind(name="dish", schema=schema)]
     config = models.ManagerConfig(kinds=kinds, max_steps=2)
     assert put(client=client, name=manager, body=config).config.kinds == kinds
 
@@ -196,7 +194,7 @@ def test_a_job_that_is_waited_for(client: Any, models: Any, manager: str) -> Non
         manager,
         [manager, "ann"],
     )
-    assert job.result["counts"]["inserted"] == 2
+    assert job.result.counts.inserted == 2
     assert (job.error, job.spent.model_calls, job.spent.cost_usd) == (None, 0, 0.0)
     assert job.created_at <= job.started_at <= job.finished_at
     again = extract(client, models, manager, "I love ramen.", idempotency_key="k").parsed
@@ -215,7 +213,7 @@ def test_jobs_are_listed_and_their_changes_read(client: Any, models: Any, manage
     assert (change.state, change.value_before, change.number) == ("applied", None, 1)
     assert change.value["content"] == {"role": "user", "text": "I love ramen."}
     undone = operation("jobs", "undo_job").sync(client=client, job_id=job.id)
-    assert undone.result["undone"]["counts"] == {"undone": 2, "kept": 0}
+    assert undone.result.undone.counts == models.UndoCounts(undone=2, kept=0)
     refused = operation("jobs", "cancel_job").sync_detailed(client=client, job_id=job.id)
     assert (refused.status_code, refused.parsed.code) == (409, "job_state")
 
@@ -230,7 +228,7 @@ def test_a_thread_is_appended_to_flushed_and_read(client: Any, models: Any, mana
     )
     appended = operation("threads", "append_messages").sync(**thread, body=body)
     assert (appended.appended, appended.waiting, appended.differing) == (1, 1, [])
-    job = operation("threads", "flush_thread").sync(**thread, prefer="wait=20")
+    job = operation("threads", "flush_thread").sync(**thread, prefer="wait=20").job
     assert (job.id, job.state) == (appended.job_id, models.State.SUCCEEDED)
     assert operation("threads", "flush_thread").sync(**thread) == models.FlushedThread(job=None)
     found = operation("threads", "get_thread").sync(**thread)

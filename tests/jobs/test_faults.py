@@ -39,7 +39,7 @@ async def submit(client: httpx2.AsyncClient, numbers: range, namespaces: int) ->
 
     async def one(n: int) -> str:
         body = {
-            "manager": {"strategy": "verbatim"},
+            "manager_config": {"strategy": "verbatim"},
             "namespace": ["users", f"u{n % namespaces}"],
             "messages": [["user", f"Fact {n}, part {part}."] for part in range(ITEMS_EACH)],
         }

@@ -174,7 +174,7 @@ class BothStores:
         query_model = f"openai:{ours.SEARCHER}" if queries else None
         result = await self.memoryd.extract(
             messages,
-            manager={
+            manager_config={
                 **as_config(self.schemas, options),
                 "namespace": list(self.template),
                 "max_steps": max_steps,

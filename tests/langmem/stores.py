@@ -99,5 +99,5 @@ async def shown_by_memoryd(
 ) -> list[JSON]:
     """Return the memories that memoryd shows to its model."""
     memoryd.llm.script.append(calls(ours.no_change()))
-    await memoryd.extract(messages, manager={**MEMORY, **options}, namespace=namespace)
+    await memoryd.extract(messages, manager_config={**MEMORY, **options}, namespace=namespace)
     return list(ours.shown(memoryd.llm.requests[-1]).values())

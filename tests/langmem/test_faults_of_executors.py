@@ -113,7 +113,7 @@ def replying(delay: float = 0) -> Reply:
 
 
 def to_learn(namespace: list[str], **more: Any) -> JSON:
-    return {"messages": TALK, "manager": MEMORY, "namespace": namespace, **more}
+    return {"messages": TALK, "manager_config": MEMORY, "namespace": namespace, **more}
 
 
 async def test_users_wait_for_one_another_in_langmem_and_not_in_memoryd(memoryd: Memoryd) -> None:
@@ -141,7 +141,7 @@ async def test_a_cancelled_task_runs_in_langmem_and_not_in_memoryd(memoryd: Memo
         assert await opened.texts() == [TEA]  # and at once, though it was due in an hour
 
     memoryd.llm.respond = lambda _: replying()
-    body = {"messages": TALK, "manager": MEMORY, "namespace": ["waits", "ana"]}
+    body = {"messages": TALK, "manager_config": MEMORY, "namespace": ["waits", "ana"]}
     appended = await memoryd.client.post(
         "/v1/threads/waits/messages", json={**body, "after_seconds": 3600}
     )

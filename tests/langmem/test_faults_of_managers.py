@@ -47,7 +47,9 @@ async def test_a_farewell_must_be_remembered_by_langmem_and_need_not_be_by_memor
     assert len(kept) == 2
 
     memoryd.llm.script.append(calls(ours.no_change()))
-    result = await memoryd.extract(BYE, manager=MEMORY, existing=[TEA])
+    result = await memoryd.extract(
+        BYE, manager_config=MEMORY, existing=[{"content": {"content": TEA}}]
+    )
     assert "no_change" in {tool.name for tool in memoryd.llm.requests[0].tools}
     assert [memory["change"] for memory in result["memories"]] == ["unchanged"]
 
@@ -65,7 +67,8 @@ async def test_a_fact_that_is_extracted_twice_is_there_twice_in_langmem_and_once
 
     memoryd.llm.script += [calls(ours.insert("Memory", {"content": TEA}))] * 2
     results = [
-        await memoryd.extract(TALK, manager=MEMORY, namespace=["twice", "ana"]) for _ in range(2)
+        await memoryd.extract(TALK, manager_config=MEMORY, namespace=["twice", "ana"])
+        for _ in range(2)
     ]
     assert [result["counts"]["inserted"] for result in results] == [1, 0]
     assert len(await memoryd.items(["twice", "ana"])) == 1
@@ -115,7 +118,9 @@ async def test_edits_that_do_not_apply_are_dropped_silently_by_langmem_and_told_
         ("update_memory", {"id": "m9", "edits": edits}),
     )
     memoryd.llm.script += [bad, calls(ours.no_change())]
-    result = await memoryd.extract(TALK, manager=MEMORY, existing=[TEA])
+    result = await memoryd.extract(
+        TALK, manager_config=MEMORY, existing=[{"content": {"content": TEA}}]
+    )
     assert [memory["content"] for memory in result["memories"]] == [{"content": TEA}]
     reasons = [rejected["reason"] for rejected in result["rejected"]]
     assert "/nothing/there" in reasons[0]
@@ -152,7 +157,7 @@ async def test_a_second_step_over_stored_memories_crashes_langmem_and_not_memory
 
     await memoryd.store.put(["steps", "ana"], "home", value)
     memoryd.llm.respond = ours.responding(Script(*replies))
-    await memoryd.extract(TALK, manager=MEMORY, namespace=["steps", "ana"], max_steps=2)
+    await memoryd.extract(TALK, manager_config=MEMORY, namespace=["steps", "ana"], max_steps=2)
     contents = [value["content"] for value in (await memoryd.items(["steps", "ana"])).values()]
     assert sorted(map(str, contents)) == sorted(map(str, [home.content, {"content": "!"}]))
 
@@ -172,6 +177,6 @@ async def test_a_phase_makes_new_memories_langmems_own_kind_and_keeps_theirs_in_
 
     memoryd.llm.script += [calls(ours.insert("Person", ANA.content)), calls(ours.no_change())]
     config: dict[str, Any] = {**PERSON, "phases": [phase]}
-    await memoryd.extract(TALK, manager=config, namespace=["phased", "ana"])
+    await memoryd.extract(TALK, manager_config=config, namespace=["phased", "ana"])
     (value,) = (await memoryd.items(["phased", "ana"])).values()
     assert value == {"kind": "Person", "content": ANA.content}

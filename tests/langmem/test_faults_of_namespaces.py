@@ -30,7 +30,7 @@ async def test_users_share_what_langmem_takes_literally_and_have_their_own_in_me
     config = {**MEMORY, "namespace": ["user-{id}"]}
     memoryd.llm.script += [calls(remembers(TEA)), calls(ours.no_change())]
     for user in ("ana", "ben"):
-        await memoryd.extract(TALK, manager=config, variables={"id": user})
+        await memoryd.extract(TALK, manager_config=config, variables={"id": user})
     assert ours.shown(memoryd.llm.requests[-1]) == {}
     assert len(await memoryd.items(["user-ana"])) == 1
     assert await memoryd.items(["user-ben"]) == {}
@@ -45,7 +45,7 @@ async def test_a_variable_before_other_letters_breaks_langmem_and_is_filled_by_m
 
     memoryd.llm.script.append(calls(remembers(TEA)))
     config = {**MEMORY, "namespace": ["{id}-notes"]}
-    await memoryd.extract(TALK, manager=config, variables={"id": "ana"})
+    await memoryd.extract(TALK, manager_config=config, variables={"id": "ana"})
     assert len(await memoryd.items(["ana-notes"])) == 1
 
 
@@ -58,10 +58,10 @@ async def test_a_missing_variable_is_no_exception_in_langmem_and_refused_by_memo
     assert not issubclass(ConfigurationError, Exception)  # no ordinary handler catches it
 
     config = {**MEMORY, "namespace": ["users", "{id}"]}
-    problem = await memoryd.job("extract", messages=TALK, manager=config, status=422)
+    problem = await memoryd.job("extract", messages=TALK, manager_config=config, status=422)
     assert problem["code"] == "missing_variable"
     problem = await memoryd.job(
-        "extract", messages=TALK, manager=config, variables={"user": "ana"}, status=422
+        "extract", messages=TALK, manager_config=config, variables={"user": "ana"}, status=422
     )
     assert problem["code"] == "unknown_variable"
     assert memoryd.llm.requests == []

@@ -80,7 +80,7 @@ async def test_what_the_agents_own_tool_wrote_crashes_langmem_and_is_read_by_mem
     await memoryd.store.put(namespace, key, written)
     edits = [replace("/content", "Ana likes green tea.")]
     memoryd.llm.script.append(calls(("update_memory", {"id": "m1", "edits": edits})))
-    await memoryd.extract(TALK, manager=MEMORY, namespace=namespace)
+    await memoryd.extract(TALK, manager_config=MEMORY, namespace=namespace)
     assert await memoryd.items(namespace) == {key: {"content": "Ana likes green tea."}}
 
 
@@ -106,5 +106,5 @@ async def test_a_default_cannot_be_read_by_its_key_in_langmem_and_can_in_memoryd
         manager_of(InMemoryStore(), default=default["content"]).get("default")
 
     memoryd.llm.script.append(calls(ours.no_change()))
-    await memoryd.extract(TALK, manager={**MEMORY, "default": default}, namespace=namespace)
+    await memoryd.extract(TALK, manager_config={**MEMORY, "default": default}, namespace=namespace)
     assert (await memoryd.store.get(namespace, "default"))["value"]["content"] == default

@@ -64,7 +64,9 @@ async def test_a_failed_write_is_a_success_of_langmem_and_a_failed_job_of_memory
 
     memoryd.llm.respond = lambda _: calls(remembers(CURSED))
     async with refusing(memoryd):
-        job = await memoryd.job("extract", messages=TALK, manager=MEMORY, namespace=namespace)
+        job = await memoryd.job(
+            "extract", messages=TALK, manager_config=MEMORY, namespace=namespace
+        )
     assert (job["state"], job["result"]) == ("failed", None)
     assert job["attempt"] == job["max_attempts"]
     assert (await memoryd.retried(job["id"]))["state"] == "succeeded"
@@ -80,7 +82,9 @@ async def test_of_writes_that_fail_langmem_keeps_some_and_memoryd_none(memoryd: 
 
     memoryd.llm.respond = lambda _: calls(remembers(TEA), remembers(CURSED))
     async with refusing(memoryd):
-        job = await memoryd.job("extract", messages=TALK, manager=MEMORY, namespace=namespace)
+        job = await memoryd.job(
+            "extract", messages=TALK, manager_config=MEMORY, namespace=namespace
+        )
     assert job["state"] == "failed"
     assert await memoryd.items(namespace) == {}
 

@@ -218,7 +218,9 @@ async def test_a_model_merges_corrects_and_drops(tidied: Tidied) -> None:
             delete("m4"),
         )
     ]
-    row = await tidied.consolidate(manager={"max_change_share": 1, "instructions": "Mind places."})
+    row = await tidied.consolidate(
+        manager_config={"max_change_share": 1, "instructions": "Mind places."}
+    )
     result = json.loads(row["result"])
     assert result["counts"] == counts(updated=2, deleted=2)
     assert result | {"counts": None} == {
@@ -350,7 +352,7 @@ async def test_a_merge_that_breaks_the_schema_deletes_nothing(tidied: Tidied) ->
         "id": "m1", "edits": [{"op": "replace", "path": "/content", "value": 5}]
     })  # fmt: skip
     tidied.model.script += [calls(invalid, delete("m2")), calls(invalid)]
-    row = await tidied.consolidate(manager={"max_change_share": 1})
+    row = await tidied.consolidate(manager_config={"max_change_share": 1})
     assert row["state"] == State.FAILED
     assert await tidied.keys() == ["a", "b"]
     assert len(await tidied.versions("a")) == 1
@@ -458,7 +460,7 @@ async def test_undo_brings_everything_back(tidied: Tidied) -> None:
     tidied.model.script += [
         calls(update("m1", "Ana lives in Lisbon"), delete("m2"), insert("Ana is well"))
     ]
-    row = await tidied.consolidate(manager={"max_change_share": 1})
+    row = await tidied.consolidate(manager_config={"max_change_share": 1})
     assert await tidied.count() == 3
     undone = await UndoService.build(tidied.resources).undo(OPEN, row["id"])
     assert json.loads(undone["result"])["counts"] == json.loads(row["result"])["counts"]

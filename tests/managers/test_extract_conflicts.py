@@ -28,7 +28,7 @@ async def test_what_is_there_already_is_not_learned_again_though_the_model_did_n
 ) -> None:
     await extracting.put("home", LISBON, importance=0.9)
     extracting.model.script.append(calls(insert("Ana lives in Lisbon"), insert("Ana likes tea.")))
-    result = await extracting.extract(manager={"query_limit": 0})
+    result = await extracting.extract(manager_config={"query_limit": 0})
     assert result["counts"] == counts(inserted=1, unchanged=1)
     assert await extracting.said() == ["Ana likes tea.", LISBON]
 
@@ -42,7 +42,7 @@ async def test_what_others_wrote_and_an_agent_repeated_is_not_learned_again(
     await extracting.put("theirs", value)
     extracting.model.script.append(calls(insert(LISBON)))
     messages = [["assistant", f"I remember: {LISBON}"], ["user", "Right."]]
-    result = await extracting.extract(messages, manager={"query_limit": 0})
+    result = await extracting.extract(messages, manager_config={"query_limit": 0})
     assert result["counts"]["inserted"] == 0
     assert len(await extracting.stored()) == 1
     assert await extracting.value("theirs") == value
@@ -53,7 +53,7 @@ async def test_a_repeat_among_thousands_of_words_is_found(extracting: Extracting
         await extracting.put(f"k{number}", f"Ana lives in Lisbon with cat number {number}.")
     await extracting.put("home", LISBON)
     extracting.model.script.append(calls(insert("ana lives in lisbon", importance=0.9)))
-    result = await extracting.extract(manager={"query_limit": 0})
+    result = await extracting.extract(manager_config={"query_limit": 0})
     assert result["counts"] == counts(updated=1)
     assert (await extracting.get("home"))["importance"] == 0.9
 
@@ -103,7 +103,7 @@ async def test_many_jobs_that_write_one_profile_lose_nothing(extracting: Extract
     extracting.model.respond = respond
     manager = {"kinds": [sport]}
     jobs = [
-        await extracting.begin([["user", f"field f{number}."]], manager=manager)
+        await extracting.begin([["user", f"field f{number}."]], manager_config=manager)
         for number in range(8)
     ]
 
@@ -153,7 +153,7 @@ async def test_a_memory_deleted_meanwhile_stays_deleted(
         return calls(change)
 
     extracting.model.respond = respond
-    result = await extracting.extract(manager={"enable_deletes": True})
+    result = await extracting.extract(manager_config={"enable_deletes": True})
     assert (result["rounds"], result["counts"]) == (2, counts())
     assert await extracting.stored() == []
 
@@ -208,7 +208,7 @@ async def test_what_else_the_job_does_is_done_in_the_same_transaction(
         return calls(insert(LISBON))
 
     extracting.model.respond = respond
-    job = await extracting.begin(SAID, manager={"apply": "review" if review else "auto"})
+    job = await extracting.begin(SAID, manager_config={"apply": "review" if review else "auto"})
     run = JobRun(job, extracting.resources.database)
     plan = ExtractPlan.model_validate(job.request)
     extractor = Extractor.build(extracting.resources)

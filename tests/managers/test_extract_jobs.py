@@ -51,7 +51,7 @@ async def test_updates_and_deletes_reach_the_items_that_the_model_was_shown(
     await extracting.put("home", "Ana lives in Porto.", importance=0.7, pinned=True)
     await extracting.put("pet", "Ana has a dog.")
     extracting.model.script.append(calls(update("m1", LISBON), delete("m2")))
-    result = await extracting.extract(manager={"enable_deletes": True})
+    result = await extracting.extract(manager_config={"enable_deletes": True})
     assert result["counts"] == counts(updated=1, deleted=1)
     home = await extracting.get("home")
     assert json.loads(home["value"]) == memory_value(LISBON)
@@ -117,7 +117,7 @@ async def test_every_change_is_kept_with_the_versions_around_it(extracting: Extr
     extracting.model.script.append(
         calls(update("m1", LISBON), delete("m2", "it died"), insert("Ana likes tea."))
     )
-    job_id, _ = await extracting.settled(manager={"enable_deletes": True})
+    job_id, _ = await extracting.settled(manager_config={"enable_deletes": True})
     changes = await extracting.changes(job_id)
     kept = [
         (row["action"], row["state"], row["version_before"], row["version_after"], row["reason"])
@@ -138,7 +138,7 @@ async def test_a_lifetime_is_given_to_what_is_new_and_left_to_what_is_there(
 ) -> None:
     await extracting.put("home", "Ana lives in Porto.")
     extracting.model.script.append(calls(update("m1", LISBON), insert("Ana likes tea.")))
-    await extracting.extract(manager={"ttl_seconds": 60})
+    await extracting.extract(manager_config={"ttl_seconds": 60})
     lifetimes = [row["ttl"] and row["ttl"].total_seconds() for row in await extracting.stored()]
     assert lifetimes == [None, 60]
 
@@ -156,11 +156,11 @@ async def test_a_default_is_written_with_the_first_outcome_and_never_again(
 ) -> None:
     manager = {"default": {"content": "Nothing is known of Ana."}}
     extracting.model.script += [NOTHING, NOTHING]
-    result = await extracting.extract(manager=manager)
+    result = await extracting.extract(manager_config=manager)
     assert "Nothing is known of Ana." in extracting.model.shown
     assert result["counts"] == counts(inserted=1)
     assert await extracting.value("default") == memory_value("Nothing is known of Ana.")
-    assert (await extracting.extract(manager=manager))["counts"] == counts()
+    assert (await extracting.extract(manager_config=manager))["counts"] == counts()
     assert len(await extracting.history("default")) == 1
 
 
@@ -168,7 +168,7 @@ async def test_a_default_that_the_model_corrects_is_written_corrected(
     extracting: Extracting,
 ) -> None:
     extracting.model.script.append(calls(update("m1", LISBON)))
-    await extracting.extract(manager={"default": {"content": "Nothing is known of Ana."}})
+    await extracting.extract(manager_config={"default": {"content": "Nothing is known of Ana."}})
     assert await extracting.value("default") == memory_value(LISBON)
     assert len(await extracting.history("default")) == 1
 
@@ -176,14 +176,14 @@ async def test_a_default_that_the_model_corrects_is_written_corrected(
 async def test_a_profile_is_created_where_inserts_are_not_permitted_and_then_patched(
     extracting: Extracting,
 ) -> None:
-    manager = {"kinds": ["profile"], "enable_inserts": False}
+    manager = {"kinds": [{"name": "profile"}], "enable_inserts": False}
     edit = {"op": "add", "path": "/occupation", "value": "baker"}
     extracting.model.script += [
         calls(("insert_profile", {"content": {"name": "Ana"}, "importance": 0.9})),
         calls(("update_memory", {"id": "m1", "edits": [edit]})),
     ]
-    await extracting.extract(manager=manager)
-    await extracting.extract(manager=manager)
+    await extracting.extract(manager_config=manager)
+    await extracting.extract(manager_config=manager)
     (row,) = await extracting.stored()
     assert (row["key"], row["version"], row["importance"]) == ("profile", 2, 0.9)
     content = {"name": "Ana", "occupation": "baker"}
@@ -198,7 +198,7 @@ async def test_what_others_wrote_is_updated_in_their_shape(extracting: Extractin
     extracting.model.script.append(
         calls(update("m1", LISBON), update("m2", "Ana has a cat."), update("m3", "Ana likes mate."))
     )
-    result = await extracting.extract(manager={"max_change_share": 1})
+    result = await extracting.extract(manager_config={"max_change_share": 1})
     assert result["counts"] == counts(updated=3)
     assert await extracting.value("tool") == {"content": LISBON}
     assert await extracting.value("nested") == {"content": {"content": "Ana has a cat."}}
@@ -215,7 +215,7 @@ async def test_phases_go_on_with_what_those_before_left(extracting: Extracting) 
         calls(delete("m4"), insert("Ana works a lot.")),
     ]
     result = await extracting.extract(
-        manager={
+        manager_config={
             "max_change_share": 1,
             "phases": [
                 {"instructions": "Merge.", "include_messages": True},
@@ -245,7 +245,9 @@ async def test_an_id_freed_in_one_phase_is_not_given_to_another_memory(
     ]
     phases = [{"instructions": "a"}, {"instructions": "b", "include_messages": True}]
     manager = {"enable_deletes": True, "phases": phases}
-    assert (await extracting.extract(manager=manager))["counts"] == counts(inserted=1, deleted=1)
+    assert (await extracting.extract(manager_config=manager))["counts"] == counts(
+        inserted=1, deleted=1
+    )
     assert await extracting.said() == ["Ana has a bird."]
 
 
@@ -262,10 +264,10 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
     )
     job_id, result = await extracting.settled(
         namespace=None,
-        manager={"enable_deletes": True},
+        manager_config={"enable_deletes": True},
         existing=[
             {"id": "x", "content": {"content": "Ana lives in Porto."}},
-            "Ana has a dog.",
+            {"content": {"content": "Ana has a dog."}},
             {"id": "z", "kind": "note", "content": {"any": "thing"}},
         ],
     )
@@ -291,7 +293,9 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
 
 async def test_untouched_memories_are_returned_as_they_were(extracting: Extracting) -> None:
     extracting.model.script.append(NOTHING)
-    result = await extracting.extract(namespace=None, existing=["Ana has a dog."])
+    result = await extracting.extract(
+        namespace=None, existing=[{"content": {"content": "Ana has a dog."}}]
+    )
     (memory,) = result["memories"]
     assert (memory["change"], memory["importance"], memory["valid_from"]) == (
         "unchanged",
@@ -310,7 +314,7 @@ async def test_nothing_is_deleted_beside_a_change_that_cannot_be_stored(
         await extracting.put("home", "Ana lives in Porto.")
         await extracting.put("pet", "Ana has a dog.")
         extracting.model.script.append(calls(update("m1", LISBON * 60), delete("m2")))
-        result = await extracting.extract(manager={"enable_deletes": True})
+        result = await extracting.extract(manager_config={"enable_deletes": True})
         assert result["counts"] == counts(rejected=2)
         assert "may rest on it" in result["rejected"][1]["reason"]
         assert await extracting.value("pet") == memory_value("Ana has a dog.")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,9 @@ from app.managers.kinds import (
     PROFILE,
     TRIPLE,
     kind_of,
-    resolve_kinds,
 )
 from app.managers.memories import Kind
-from app.managers.schemas import KindSchema, ManagerConfig
+from app.managers.schemas import ManagerConfig, MemoryKind
 
 NOTE: dict[str, Any] = {
     "type": "object",
@@ -53,7 +53,7 @@ def problems_of(**config: Any) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("kind", BUILT_IN.values(), ids=lambda kind: kind.name)
 def test_built_in_kinds_would_be_accepted_from_a_client(kind: Kind) -> None:
     assert check_object_schema(kind.schema) is kind.schema
-    described = KindSchema.model_validate({"name": kind.name, "schema": kind.schema})
+    described = MemoryKind.model_validate({"name": kind.name, "schema": kind.schema})
     assert described.as_kind().schema == kind.schema
     assert len(kind.description) > 80
 
@@ -94,9 +94,15 @@ def test_only_the_profile_is_a_single_document() -> None:
 
 
 def test_names_stand_for_built_in_kinds_and_nothing_for_memory() -> None:
-    own = Kind("note", "", NOTE)
-    assert resolve_kinds(None) == (MEMORY,)
-    assert resolve_kinds(["triple", own, "profile"]) == (TRIPLE, own, PROFILE)
+    kinds = [{"name": "triple"}, {"name": "note", "schema": NOTE}, {"name": "profile"}]
+    config = ManagerConfig.model_validate({"kinds": kinds})
+    assert config.kinds_in_full() == (TRIPLE, Kind("note", "", NOTE), PROFILE)
+    assert ManagerConfig().kinds_in_full() == (MEMORY,)
+
+
+def test_a_built_in_kind_may_be_described_otherwise_and_be_no_single_document() -> None:
+    kind = MemoryKind.model_validate({"name": "profile", "description": "Pets.", "single": False})
+    assert kind.as_kind() == replace(PROFILE, description="Pets.", single=False)
 
 
 def test_a_kind_of_ones_own_may_take_the_place_of_a_built_in_one() -> None:
@@ -105,7 +111,7 @@ def test_a_kind_of_ones_own_may_take_the_place_of_a_built_in_one() -> None:
 
 
 def test_a_schema_of_pydantic_is_a_kind_and_describes_itself() -> None:
-    kind = KindSchema.model_validate({"name": "Trip", "schema": Trip.model_json_schema()}).as_kind()
+    kind = MemoryKind.model_validate({"name": "Trip", "schema": Trip.model_json_schema()}).as_kind()
     assert kind.description == "A journey that the user made or plans."
     validator = validator_of(kind.schema)
     assert validator.is_valid({"to": {"name": "Rome"}, "stops": [{"name": "Pisa"}]})
@@ -153,7 +159,7 @@ def test_content_is_of_the_first_kind_that_allows_it() -> None:
 def test_a_schema_that_is_no_schema_of_an_object_is_refused(
     schema: dict[str, Any], problem: str
 ) -> None:
-    [(field, message)] = problems_of(kinds=["memory", {"name": "note", "schema": schema}])
+    [(field, message)] = problems_of(kinds=[{"name": "memory"}, {"name": "note", "schema": schema}])
     assert field == "kinds.1.schema"
     assert problem in message
 
@@ -203,13 +209,17 @@ def test_members_may_be_called_like_keywords() -> None:
     ("kinds", "field", "problem"),
     [
         ([], "kinds", "at least 1 item"),
-        (["memory"] * 21, "kinds", "at most 20 items"),
-        (["memories"], "kinds.0", '"memories" is no built-in kind; those are memory, profile'),
-        (["Memory"], "kinds.0", '"Memory" is no built-in kind'),
-        ([7], "kinds.0", "is neither text nor a JSON object"),
-        ([None], "kinds.0", "is neither text nor a JSON object"),
-        (["memory", "memory"], "kinds", 'names "memory" twice'),
-        (["memory", {"name": "MEMORY", "schema": NOTE}], "kinds", 'names "MEMORY" twice'),
+        ([{"name": "memory"}] * 21, "kinds", "at most 20 items"),
+        (
+            [{"name": "memories"}],
+            "kinds.0",
+            '"memories" is no built-in kind; those are memory, profile',
+        ),
+        ([{"name": "Memory"}], "kinds.0", '"Memory" is no built-in kind'),
+        (["memory"], "kinds.0", "valid dictionary"),
+        ([None], "kinds.0", "valid dictionary"),
+        ([{"name": "memory"}] * 2, "kinds", 'names "memory" twice'),
+        ([{"name": "memory"}, {"name": "MEMORY", "schema": NOTE}], "kinds", 'names "MEMORY" twice'),
         ([{"schema": NOTE}], "kinds.0.name", "Field required"),
         (
             [{"name": f"n{n}", "schema": {**NOTE, "title": "x" * 25_000}} for n in range(3)],
@@ -221,7 +231,7 @@ def test_members_may_be_called_like_keywords() -> None:
             "kinds",
             "hold patterns of 2,400 characters; use at most 2,000",
         ),
-        ([{"name": "note"}], "kinds.0.schema", "Field required"),
+        ([{"name": "note"}], "kinds.0", "A kind of your own has a schema"),
         ([{"name": "note", "schema": []}], "kinds.0.schema", "valid dictionary"),
         ([{"name": "1note", "schema": NOTE}], "kinds.0.name", "a letter first"),
         ([{"name": "no te", "schema": NOTE}], "kinds.0.name", "a letter first"),
@@ -246,9 +256,13 @@ def test_wrong_kinds_are_named(kinds: Any, field: str, problem: str) -> None:
 
 
 def test_the_first_document_has_to_fit_the_first_kind() -> None:
-    config = ManagerConfig.model_validate({"kinds": ["profile"], "default": {"interests": []}})
+    config = ManagerConfig.model_validate(
+        {"kinds": [{"name": "profile"}], "default": {"interests": []}}
+    )
     assert config.default == {"interests": []}
-    [(field, message)] = problems_of(kinds=["triple", "memory"], default={"content": "x"})
+    [(field, message)] = problems_of(
+        kinds=[{"name": "triple"}, {"name": "memory"}], default={"content": "x"}
+    )
     assert field == "default"
     assert 'does not fit the kind "triple"' in message
 

@@ -89,12 +89,12 @@ async def test_a_put_replaces_the_whole_configuration(
 ) -> None:
     await put(client, "m", FULL)
     clock.advance(timedelta(minutes=1))
-    replaced = await put(client, "m", {"kinds": ["triple"]})
+    replaced = await put(client, "m", {"kinds": [{"name": "triple"}]})
     assert replaced.status_code == 200
     assert replaced.headers["etag"] == '"2"'
     assert replaced.json() == {
         "name": "m",
-        "config": {"kinds": ["triple"]},
+        "config": {"kinds": [{"name": "triple"}]},
         "version": 2,
         "created_at": NOW,
         "updated_at": "2026-01-01T12:01:00+00:00",
@@ -180,13 +180,13 @@ async def test_a_put_goes_ahead_only_where_its_condition_holds(
     client: httpx2.AsyncClient, headers: dict[str, str], status: int
 ) -> None:
     for _ in range(2):
-        await put(client, "m", {"kinds": ["memory"]})
-    response = await put(client, "m", {"kinds": ["triple"]}, **headers)
+        await put(client, "m", {"kinds": [{"name": "memory"}]})
+    response = await put(client, "m", {"kinds": [{"name": "triple"}]}, **headers)
     assert response.status_code == status
     if status == 412:
         assert response.json()["code"] == "manager_precondition_failed"
         assert response.json()["version"] == 2
-        assert (await client.get(f"{URL}/m")).json()["config"] == {"kinds": ["memory"]}
+        assert (await client.get(f"{URL}/m")).json()["config"] == {"kinds": [{"name": "memory"}]}
 
 
 async def test_conditions_on_a_manager_that_is_not_there(client: httpx2.AsyncClient) -> None:
@@ -228,10 +228,10 @@ async def test_of_many_who_create_one_manager_one_does(client: httpx2.AsyncClien
         ({"kinds": []}, "kinds"),
         ({"kinds": "memory"}, "kinds"),
         ({"kinds": ["memori"]}, "kinds[0]"),
-        ({"kinds": ["memory", 5]}, "kinds[1]"),
-        ({"kinds": ["memory", "memory"]}, "kinds"),
+        ({"kinds": [{"name": "memory"}, 5]}, "kinds[1]"),
+        ({"kinds": [{"name": "memory"}, {"name": "memory"}]}, "kinds"),
         ({"kinds": [{"name": "done", "schema": NOTE}]}, "kinds[0].name"),
-        ({"kinds": [{"name": "note"}]}, "kinds[0].schema"),
+        ({"kinds": [{"name": "note"}]}, "kinds[0]"),
         ({"kinds": [{"name": "note", "schema": {"type": "string"}}]}, "kinds[0].schema"),
         (
             {"kinds": [{"name": "note", "json_schema": NOTE, "schema": NOTE}]},
@@ -259,7 +259,7 @@ async def test_of_many_who_create_one_manager_one_does(client: httpx2.AsyncClien
         ({"default": "Alice"}, "default"),
         ({"default": {}}, "default"),
         ({"default": {"content": "x", "mood": "y"}}, "default"),
-        ({"kinds": ["profile"], "default": {"name": "a\x00"}}, "default"),
+        ({"kinds": [{"name": "profile"}], "default": {"name": "a\x00"}}, "default"),
         ({"phases": {}}, "phases"),
         ({"phases": [{}]}, "phases[0].instructions"),
         ({"phases": [{"instructions": "x", "enable_insert": True}]}, "phases[0].enable_insert"),
@@ -283,7 +283,11 @@ async def test_what_is_wrong_with_a_configuration_is_named(
 
 
 async def test_everything_wrong_is_named_at_once(client: httpx2.AsyncClient) -> None:
-    body = {"namespace": ["{"], "kinds": ["x", {"name": "y"}], "modle": "openai:gpt"}
+    body = {
+        "namespace": ["{"],
+        "kinds": ["memory", {"name": "y", "schema": 1}],
+        "modle": "openai:gpt",
+    }
     assert fields_of(await put(client, "m", body)) == [
         "namespace",
         "kinds[0]",
@@ -389,7 +393,7 @@ async def test_a_consolidation_is_accepted_as_a_job(asked: httpx2.AsyncClient) -
 
 
 async def test_a_job_asked_for_twice_under_one_key_is_one_job(asked: httpx2.AsyncClient) -> None:
-    body = {"messages": [["user", "hi"]], "existing": ["Likes ramen."]}
+    body = {"messages": [["user", "hi"]], "existing": [{"content": {"content": "Likes ramen."}}]}
     headers = {"idempotency-key": "k"}
     first, second = [
         await asked.post("/v1/jobs/extract", json=body, headers=headers) for _ in range(2)
@@ -416,31 +420,37 @@ async def test_a_job_asked_for_twice_under_one_key_is_one_job(asked: httpx2.Asyn
         ({"messages": [["user", "a\x00"]]}, "messages[0]"),
         ({"manager": "a b"}, "manager"),
         ({"manager": 5}, "manager"),
-        ({"manager": {"kinds": ["x"]}}, "manager.kinds[0]"),
-        ({"manager": {"kinds": [{"name": "x", "schema": {}}]}}, "manager.kinds[0].schema"),
-        ({"manager": {"nmespace": ["x"]}}, "manager.nmespace"),
+        ({"manager_config": {"kinds": ["x"]}}, "manager_config.kinds[0]"),
+        (
+            {"manager_config": {"kinds": [{"name": "x", "schema": {}}]}},
+            "manager_config.kinds[0].schema",
+        ),
+        ({"manager_config": {"nmespace": ["x"]}}, "manager_config.nmespace"),
         ({"namespace": []}, "namespace"),
         ({"namespace": ["a\x00"]}, "namespace"),
         ({"namespace": "users"}, "namespace"),
         ({"variables": {"user": 5}}, "variables.user"),
         ({"variables": []}, "variables"),
         ({"variables": {"user": "al"}}, "variables.user"),
-        ({"manager": {"namespace": ["{user}"]}}, "variables.user"),
+        ({"manager_config": {"namespace": ["{user}"]}}, "variables.user"),
         ({"namespace": ["langgraph", "a"]}, "namespace[0]"),
-        ({"manager": {"namespace": ["{u}"]}, "variables": {"u": "langgraph"}}, "namespace[0]"),
-        ({"manager": {"namespace": ["{u}"]}, "variables": {"u": ""}}, "variables.u"),
+        (
+            {"manager_config": {"namespace": ["{u}"]}, "variables": {"u": "langgraph"}},
+            "namespace[0]",
+        ),
+        ({"manager_config": {"namespace": ["{u}"]}, "variables": {"u": ""}}, "variables.u"),
         ({"existing": "x"}, "existing"),
         ({"existing": [5]}, "existing[0]"),
-        ({"existing": ["x", {"content": "y"}]}, "existing[1].content"),
+        ({"existing": [{"content": {}}, {"content": "y"}]}, "existing[1].content"),
         ({"existing": [{"id": "a"}]}, "existing[0].content"),
         ({"existing": [{"id": "a", "content": {}}] * 2}, "existing[1].id"),
-        ({"existing": ["x"], "namespace": ["users"]}, "existing"),
+        ({"existing": [{"content": {}}], "namespace": ["users"]}, "existing"),
         ({"thread_id": ""}, "thread_id"),
         ({"position": -1}, "position"),
         ({"position": "1"}, "position"),
         ({"apply": "now"}, "apply"),
         ({"max_steps": 0}, "max_steps"),
-        ({"manager": {"strategy": "verbatim"}}, "namespace"),
+        ({"manager_config": {"strategy": "verbatim"}}, "namespace"),
         ({"message": []}, "message"),
     ],
 )
@@ -461,7 +471,7 @@ async def test_what_is_wrong_with_an_extraction_is_named(
         ({"namespace": [], "everything": 1}, "everything"),
         ({"namespace": [], "limit": 0}, "limit"),
         ({"namespace": [], "limit": 1001}, "limit"),
-        ({"namespace": [], "manager": {"kinds": []}}, "manager.kinds"),
+        ({"namespace": [], "manager_config": {"kinds": []}}, "manager_config.kinds"),
         ({"namespace": [], "messages": []}, "messages"),
     ],
 )
@@ -476,7 +486,7 @@ async def test_what_is_wrong_with_a_consolidation_is_named(
     [
         ({"messages": ["hi"]}, "This is not a JSON object; send one."),
         (
-            {"manager": {"model": "gpt"}},
+            {"manager_config": {"model": "gpt"}},
             "is not anthropic:MODEL or openai:MODEL; put the provider before the model.",
         ),
         (
@@ -500,5 +510,5 @@ async def test_an_unknown_manager_is_named(asked: httpx2.AsyncClient) -> None:
 
 async def test_without_a_model_only_what_needs_none_is_accepted(client: httpx2.AsyncClient) -> None:
     assert code_of(await extract(client), 422) == "llm_not_configured"
-    verbatim = {"manager": {"strategy": "verbatim"}, "namespace": ["talk"]}
+    verbatim = {"manager_config": {"strategy": "verbatim"}, "namespace": ["talk"]}
     assert (await extract(client, **verbatim)).status_code == 202

@@ -216,8 +216,8 @@ def test_an_id_given_twice_is_refused() -> None:
         ({"role": "user", "content": "x", "id": "i" * 513}, "messages[1].id", "at most 512"),
         ({"role": "user", "content": "x", "created_at": 5}, "messages[1].created_at", "not a date"),
         (["user", "a", "b"], "messages[1]", "is a list; send an object, or a pair"),
-        ("hello", "messages[1]", "dictionary"),
-        (None, "messages[1]", "dictionary"),
+        ("hello", "messages[1]", "not a JSON object"),
+        (None, "messages[1]", "not a JSON object"),
     ],
 )
 def test_a_message_that_cannot_be_read_is_named(message: Any, field: str, problem: str) -> None:

@@ -90,7 +90,7 @@ async def test_more_than_a_model_reads_is_refused(service: ManagerService) -> No
     assert field_of(raised.value) == "messages"
     await extract(service, messages=[["user", "a" * 500_000]])  # the middle is not shown
     verbatim = {"strategy": "verbatim", "namespace": ["x"]}
-    await extract(service, manager=verbatim, messages=[*long, ["user", "bye"]])
+    await extract(service, manager_config=verbatim, messages=[*long, ["user", "bye"]])
 
 
 async def test_every_default_is_filled_in(service: ManagerService) -> None:
@@ -136,7 +136,7 @@ async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: ManagerSe
         "max_change_share": 0,
         "phases": [{"instructions": "Tidy up.", "enable_deletes": False}],
     }
-    config = (await planned(service, manager=manager)).config
+    config = (await planned(service, manager_config=manager)).config
     assert config.rights == Rights(inserts=False, updates=False, deletes=False)
     assert (config.query_limit, config.max_change_share) == (0, 0)
     [phase] = config.phases
@@ -153,7 +153,9 @@ async def test_a_job_that_stores_nothing_belongs_to_the_root_and_has_no_lane(
 
 async def test_a_job_that_stores_runs_in_the_lane_of_its_namespace(service: ManagerService) -> None:
     await store(service, "notes", namespace=["users", "{user}"])
-    await store(service, "notes", namespace=["users", "{user}", "notes"], kinds=["episode"])
+    await store(
+        service, "notes", namespace=["users", "{user}", "notes"], kinds=[{"name": "episode"}]
+    )
     job = await extract(service, manager="notes", variables={"user": "al"}, thread_id="t")
     stored = to_stored(["acme", "users", "al", "notes"])
     assert (job.namespace, job.lane, job.manager, job.thread_id) == (stored, stored, "notes", "t")
@@ -167,8 +169,8 @@ async def test_a_plan_survives_storage_with_the_order_of_its_schemas(
     service: ManagerService,
 ) -> None:
     schema = {"type": "object", "properties": {"zzz": {}, "a": {}, "bb": {}}}
-    kinds = ["profile", {"name": "odd", "schema": schema}, "episode"]
-    job = await extract(service, manager={"kinds": kinds})
+    kinds = [{"name": "profile"}, {"name": "odd", "schema": schema}, {"name": "episode"}]
+    job = await extract(service, manager_config={"kinds": kinds})
     reordered = json.loads(json.dumps(job.request, sort_keys=True))
     config = ExtractPlan.model_validate(reordered).config
     assert config.kinds == (PROFILE, Kind("odd", "", schema), EPISODE)
@@ -179,7 +181,7 @@ async def test_a_plan_survives_storage_with_the_order_of_its_schemas(
 async def test_a_request_has_the_last_word(service: ManagerService) -> None:
     manager = {"namespace": ["{x}"], "apply": "review", "max_steps": 2}
     plan = await planned(
-        service, manager=manager, namespace=["here"], apply="auto", max_steps=3, position=7
+        service, manager_config=manager, namespace=["here"], apply="auto", max_steps=3, position=7
     )
     assert plan.namespace == ["here"]
     assert (plan.config.apply, plan.config.max_steps, plan.position) == ("auto", 3, 7)
@@ -192,32 +194,40 @@ async def test_the_namespace_may_be_given_without_a_manager(service: ManagerServ
 async def test_variables_have_to_fit_the_namespace(service: ManagerService) -> None:
     manager = {"namespace": ["{org}", "user-{id}"]}
     with pytest.raises(MissingVariableError) as missing:
-        await extract(service, manager=manager, variables={"org": "a"})
+        await extract(service, manager_config=manager, variables={"org": "a"})
     assert field_of(missing.value) == "variables.id"
     with pytest.raises(MissingVariableError):
-        await extract(service, manager=manager)
+        await extract(service, manager_config=manager)
     with pytest.raises(UnknownVariableError) as unknown:
-        await extract(service, manager=manager, variables={"org": "a", "id": "b", "ID": "c"})
+        await extract(service, manager_config=manager, variables={"org": "a", "id": "b", "ID": "c"})
     assert field_of(unknown.value) == "variables.ID"
     with pytest.raises(UnknownVariableError):
         await extract(service, variables={"org": "a"})
     with pytest.raises(UnknownVariableError):
-        await extract(service, manager=manager, namespace=["x"], variables={"org": "a"})
+        await extract(service, manager_config=manager, namespace=["x"], variables={"org": "a"})
 
 
 async def test_existing_memories_get_ids_and_kinds(service: ManagerService) -> None:
     existing = [
-        "Likes ramen.",
+        {"content": {"content": "Likes ramen."}},
         {"content": {"name": "Alice"}},
         {"id": "m7", "kind": "other", "content": {"a": 1}},
     ]
-    plan = await planned(service, manager={"kinds": ["memory", "profile"]}, existing=existing)
+    plan = await planned(
+        service,
+        manager_config={"kinds": [{"name": "memory"}, {"name": "profile"}]},
+        existing=existing,
+    )
     first, second, third = plan.existing
     assert (first.kind, first.content) == ("memory", {"content": "Likes ramen."})
     assert second.kind == "profile"
     assert third == GivenMemory(id="m7", kind="other", content={"a": 1})
     assert len({first.id, second.id, third.id}) == 3
-    plan = await planned(service, manager={"kinds": ["triple"]}, existing=["Likes ramen."])
+    plan = await planned(
+        service,
+        manager_config={"kinds": [{"name": "triple"}]},
+        existing=[{"content": {"content": "Likes ramen."}}],
+    )
     assert plan.existing[0].kind is None
 
 
@@ -257,21 +267,23 @@ async def test_a_model_is_needed_where_one_is_asked(without_llm: ManagerService)
     with pytest.raises(LLMNotConfiguredError, match="MEMORYD_LLM"):
         await extract(without_llm)
     with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):
-        await extract(without_llm, manager={"model": "openai:gpt"})
+        await extract(without_llm, manager_config={"model": "openai:gpt"})
     with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):
-        await extract(without_llm, manager={"model": "anthropic:c", "query_model": "openai:gpt"})
+        await extract(
+            without_llm, manager_config={"model": "anthropic:c", "query_model": "openai:gpt"}
+        )
     with pytest.raises(LLMNotConfiguredError):
         await consolidate(without_llm, namespace=["users"])
-    plan = await planned(without_llm, manager={"model": "anthropic:claude"})
+    plan = await planned(without_llm, manager_config={"model": "anthropic:claude"})
     assert plan.config.model == "anthropic:claude"
 
 
 async def test_verbatim_needs_no_model_but_a_namespace(without_llm: ManagerService) -> None:
     manager = {"strategy": "verbatim"}
-    plan = await planned(without_llm, manager=manager, namespace=["talk"])
+    plan = await planned(without_llm, manager_config=manager, namespace=["talk"])
     assert (plan.config.strategy, plan.config.model) == ("verbatim", None)
     with pytest.raises(InvalidRequestError, match="no namespace says where") as caught:
-        await extract(without_llm, manager=manager)
+        await extract(without_llm, manager_config=manager)
     assert field_of(caught.value) == "namespace"
 
 
@@ -295,15 +307,15 @@ async def test_a_model_that_may_delete_takes_the_grant_to_delete(
 ) -> None:
     with pytest.raises(ForbiddenError, match="no grant to delete"):
         await extract(
-            service, key(*JOB_VERBS - {Verb.DELETE}), namespace=["users"], manager=manager
+            service, key(*JOB_VERBS - {Verb.DELETE}), namespace=["users"], manager_config=manager
         )
-    await extract(service, key(*JOB_VERBS), namespace=["users"], manager=manager)
+    await extract(service, key(*JOB_VERBS), namespace=["users"], manager_config=manager)
 
 
 async def test_storing_nothing_takes_no_more_than_jobs_on_the_whole_root(
     service: ManagerService,
 ) -> None:
-    await extract(service, key(Verb.JOBS), manager={"enable_deletes": True})
+    await extract(service, key(Verb.JOBS), manager_config={"enable_deletes": True})
     with pytest.raises(ForbiddenError):
         await extract(service, key(*JOB_VERBS, prefix=("users",)))
 
@@ -324,7 +336,9 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: ManagerServic
 
 
 async def test_consolidating_takes_what_manager_and_request_say(service: ManagerService) -> None:
-    await store(service, "careful", enable_deletes=False, kinds=["triple"], namespace=["{x}"])
+    await store(
+        service, "careful", enable_deletes=False, kinds=[{"name": "triple"}], namespace=["{x}"]
+    )
     job = await consolidate(
         service, manager="careful", namespace=[], everything=True, limit=5, apply="review"
     )
@@ -337,7 +351,7 @@ async def test_consolidating_takes_what_manager_and_request_say(service: Manager
 
 
 @pytest.mark.parametrize(
-    "body", [{"strategy": "duplicates"}, {"manager": {"strategy": "verbatim"}}]
+    "body", [{"strategy": "duplicates"}, {"manager_config": {"strategy": "verbatim"}}]
 )
 async def test_merging_duplicates_needs_no_model(
     without_llm: ManagerService, body: dict[str, Any]

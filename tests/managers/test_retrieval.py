@@ -110,7 +110,7 @@ async def test_documents_of_single_kinds_are_always_there(extracting: Extracting
     await put_many(extracting, **{f"k{n}": "Ana likes tea." for n in range(4)})
     await extracting.put("sport", {"anything": "at the document's place"})
     await extracting.put("x", {"kind": "sport", "content": {"club": "Benfica"}})
-    chosen = ["memory", SPORT]
+    chosen = [{"name": "memory"}, SPORT]
     assert keys(await find(extracting, turn("tea"), kinds=chosen, query_limit=0)) == ["sport", "x"]
     found = await find(extracting, turn("tea"), kinds=chosen, query_limit=2)
     assert len(found) == 4
@@ -304,7 +304,7 @@ async def test_no_connection_is_held_while_a_model_or_an_embedder_answers(
 
     extracting.model.respond = respond
     result = await extracting.extract(
-        manager={"query_model": "anthropic:x", "phases": [{"instructions": "Tidy up."}]}
+        manager_config={"query_model": "anthropic:x", "phases": [{"instructions": "Tidy up."}]}
     )
     assert result["counts"]["inserted"] == 1
     assert len(extracting.model.requests) == 3

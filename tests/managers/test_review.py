@@ -26,7 +26,7 @@ async def proposed(extracting: Extracting, *wanted: Any, **more: Any) -> tuple[s
     await extracting.put("drink", "Ana drinks tea.")
     wanted = wanted or (update("m1", LISBON), delete("m2", "it died"), insert("Ana is a cook."))
     extracting.model.script.append(calls(*wanted))
-    return await extracting.settled(**{"manager": REVIEW, **more})
+    return await extracting.settled(**{"manager_config": REVIEW, **more})
 
 
 async def states(extracting: Extracting, job_id: str) -> list[tuple[str, str, str | None]]:
@@ -61,14 +61,18 @@ async def test_a_memory_is_not_deleted_where_what_took_it_in_was_changed(
 
 async def test_without_a_change_there_is_nothing_to_wait_for(extracting: Extracting) -> None:
     extracting.model.script.append(NOTHING)
-    job_id, result = await extracting.settled(manager=REVIEW)
+    job_id, result = await extracting.settled(manager_config=REVIEW)
     assert await extracting.state(job_id) == State.SUCCEEDED
     assert result["counts"] == counts()
 
 
 async def test_a_model_that_deletes_everything_is_stopped(extracting: Extracting) -> None:
     job_id, result = await proposed(
-        extracting, delete("m1"), delete("m2"), delete("m3"), manager={"enable_deletes": True}
+        extracting,
+        delete("m1"),
+        delete("m2"),
+        delete("m3"),
+        manager_config={"enable_deletes": True},
     )
     assert await extracting.state(job_id) == State.AWAITING_REVIEW
     assert "3 of the 3 memories" in result["review"]["reason"]
@@ -77,14 +81,14 @@ async def test_a_model_that_deletes_everything_is_stopped(extracting: Extracting
 
 async def test_two_deletions_are_harmless_and_three_of_many_too(extracting: Extracting) -> None:
     job_id, _ = await proposed(
-        extracting, delete("m1"), delete("m2"), manager={"enable_deletes": True}
+        extracting, delete("m1"), delete("m2"), manager_config={"enable_deletes": True}
     )
     assert HARMLESS == 2
     assert await extracting.state(job_id) == State.SUCCEEDED
     for number in range(8):
         await extracting.put(f"k{number}", f"Ana knows {number}.")
     extracting.model.script.append(calls(delete("m1"), delete("m2"), delete("m3")))
-    job_id, _ = await extracting.settled(manager={"enable_deletes": True})
+    job_id, _ = await extracting.settled(manager_config={"enable_deletes": True})
     assert await extracting.state(job_id) == State.SUCCEEDED
 
 
@@ -208,7 +212,7 @@ async def test_changes_show_values_only_to_readers(extracting: Extracting) -> No
 async def test_jobs_of_another_root_or_prefix_are_not_there(extracting: Extracting) -> None:
     acme = Access("mk_2", to_stored(["acme"]), ALL_GRANTED)
     extracting.model.script.append(calls(insert(LISBON)))
-    job = await extracting.begin(SAID, access=acme, manager=REVIEW)
+    job = await extracting.begin(SAID, access=acme, manager_config=REVIEW)
     await extracting.do(job)
     for access in (
         reviewer(*Verb, root=to_stored(["other"])),

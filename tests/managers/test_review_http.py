@@ -63,7 +63,7 @@ async def test_from_a_conversation_to_changes_that_are_reviewed_and_undone(
     store: Store, model: LLMServer
 ) -> None:
     model.script.append(inserting("Ana lives in Lisbon."))
-    job = await learn(store, manager={"apply": "review"}, thread_id="t")
+    job = await learn(store, manager_config={"apply": "review"}, thread_id="t")
     assert (job["state"], job["namespace"]) == ("awaiting_review", ["ana"])
     (change,) = (await changes(store, job["id"]))["changes"]
     key = change.pop("key")

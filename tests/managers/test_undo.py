@@ -35,7 +35,7 @@ async def changed(extracting: Extracting) -> str:
             insert("Ana is a cook."),
         )
     )
-    job_id, _ = await extracting.settled(manager={"enable_deletes": True})
+    job_id, _ = await extracting.settled(manager_config={"enable_deletes": True})
     return job_id
 
 
@@ -90,7 +90,9 @@ async def test_an_insert_is_undone_after_the_change_of_it(extracting: Extracting
         calls(update("m1", LISBON)),
         calls(delete("m1")),
     ]
-    jobs = [(await extracting.settled(manager={"enable_deletes": True}))[0] for _ in range(3)]
+    jobs = [
+        (await extracting.settled(manager_config={"enable_deletes": True}))[0] for _ in range(3)
+    ]
     for job_id in reversed(jobs):
         assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
     assert await extracting.said() == []
@@ -190,7 +192,7 @@ async def test_a_job_that_did_nothing_has_nothing_to_undo(extracting: Extracting
 
 async def test_only_what_succeeded_can_be_undone(extracting: Extracting) -> None:
     extracting.model.script.append(calls(insert(LISBON)))
-    job_id, _ = await extracting.settled(manager={"apply": "review"})
+    job_id, _ = await extracting.settled(manager_config={"apply": "review"})
     with pytest.raises(JobStateError, match="awaiting_review"):
         await extracting.undoing.undo(OPEN, job_id)
     await extracting.reviews.apply(OPEN, job_id)
@@ -199,7 +201,7 @@ async def test_only_what_succeeded_can_be_undone(extracting: Extracting) -> None
 
 
 async def test_messages_kept_verbatim_can_be_undone(extracting: Extracting) -> None:
-    job_id, _ = await extracting.settled(manager={"strategy": "verbatim"})
+    job_id, _ = await extracting.settled(manager_config={"strategy": "verbatim"})
     assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
     assert await extracting.stored() == []
 

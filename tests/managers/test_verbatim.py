@@ -22,7 +22,7 @@ TALK: list[dict[str, Any]] = [
 async def keep(
     extracting: Extracting, messages: list[Any], manager: dict[str, Any] | None = None, **body: Any
 ) -> dict[str, int]:
-    result = await extracting.extract(messages, manager=manager or VERBATIM, **body)
+    result = await extracting.extract(messages, manager_config=manager or VERBATIM, **body)
     found: dict[str, int] = result["counts"]
     return found
 
@@ -50,7 +50,7 @@ async def test_messages_become_items_at_their_place_in_the_thread(extracting: Ex
 
 
 async def test_no_model_is_named(extracting: Extracting) -> None:
-    result = await extracting.extract(TALK, manager=VERBATIM)
+    result = await extracting.extract(TALK, manager_config=VERBATIM)
     assert result == {"counts": counts(inserted=3), "rejected": []}
 
 
@@ -96,13 +96,13 @@ async def test_an_edited_message_of_a_thread_is_updated(extracting: Extracting) 
 
 async def test_a_message_too_large_to_store_is_rejected_alone(extracting: Extracting) -> None:
     messages = [["user", "Hello"], ["user", "x" * (1 << 20)]]
-    result = await extracting.extract(messages, manager=VERBATIM)
+    result = await extracting.extract(messages, manager_config=VERBATIM)
     assert result["counts"] == counts(inserted=1, rejected=1)
     assert "MEMORYD_MAX_VALUE_BYTES" in result["rejected"][0]["reason"]
 
 
 async def test_messages_can_wait_for_a_review_too(extracting: Extracting) -> None:
-    job_id, result = await extracting.settled(TALK, manager={**VERBATIM, "apply": "review"})
+    job_id, result = await extracting.settled(TALK, manager_config={**VERBATIM, "apply": "review"})
     assert result["counts"] == counts()
     assert result["proposed"] == {"inserted": 3, "updated": 0, "deleted": 0}
     assert await extracting.state(job_id) == State.AWAITING_REVIEW
@@ -114,7 +114,7 @@ async def test_one_conversation_sent_many_times_at_once_is_kept_once(
     extracting: Extracting,
 ) -> None:
     jobs = [
-        await extracting.begin(TALK, manager=VERBATIM, thread_id="t", namespace=ANA)
+        await extracting.begin(TALK, manager_config=VERBATIM, thread_id="t", namespace=ANA)
         for _ in range(12)
     ]
 

@@ -85,7 +85,7 @@ async def test_a_change_that_is_not_warranted_leaves_the_prompt(
 async def test_the_model_sees_what_was_thought_of_the_conversations(
     optimizing: Optimizing, llm: LLMServer
 ) -> None:
-    more = {"messages": [["user", "Hi"]], "feedback": "Too stiff."}
+    more = {"messages": [["user", "Hi"]], "feedback": {"comment": "Too stiff."}}
     edited = {"messages": [["user", "Yo"]], "feedback": {"edited_answer": "Yo!", "mood": "glad"}}
     prompt = {**INLINE, "update_instructions": "Stay polite."}
     await optimizing.result(prompt=prompt, trajectories=[TALK, more, edited])

@@ -207,4 +207,5 @@ async def test_a_batch_searches_as_a_search_does(store: Store) -> None:
     ):
         alone = await store.client.post("/v1/store/items/search", json=body)
         assert alone.json()["items"]
-        assert await store.batch({"op": "search", **body}) == [alone.json()]
+        [result] = await store.batch({"op": "search", **body})
+        assert result == {"op": "search", "found": alone.json()}

@@ -137,8 +137,8 @@ async def test_the_utmost_that_is_allowed_is_answered(store: Store) -> None:
 async def test_an_operation_of_a_batch_is_refused_naming_its_field(store: Store) -> None:
     good, bad = {"op": "search"}, {"op": "search", "weights": {"relevance": 0}}
     results = await store.batch(good, bad, {**good, "cursor": "x"}, atomic=False)
-    assert results[0] == {"items": [], "next_cursor": None}
-    assert [problem["errors"][0]["field"] for problem in results[1:]] == [
+    assert results[0]["found"] == {"items": [], "next_cursor": None}
+    assert [failed["problem"]["errors"][0]["field"] for failed in results[1:]] == [
         "weights",
         "cursor",
     ]

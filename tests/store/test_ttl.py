@@ -122,11 +122,11 @@ async def read(store: Store, way: str, refresh: bool | None) -> None:
         query = {name: str(value).lower() for name, value in body.items()}
         assert await store.get(ALICE, "k", **query) is not None
     elif way == "batch get":
-        [item] = await store.batch({"op": "get", "namespace": ALICE, "key": "k", **body})
-        assert item["key"] == "k"
+        [got] = await store.batch({"op": "get", "namespace": ALICE, "key": "k", **body})
+        assert got["item"]["key"] == "k"
     elif way == "batch search":
         [found] = await store.batch({"op": "search", "namespace_prefix": ALICE, **body})
-        assert len(found["items"]) == 1
+        assert len(found["found"]["items"]) == 1
     else:
         query = {"query": "ramen"} if way == "search by meaning" else {}
         assert len(await store.search(ALICE, **query, **body)) == 1
@@ -217,8 +217,14 @@ async def test_expired_items_are_invisible_everywhere(store: Store, clock: Froze
         {"op": "search", "namespace_prefix": ALICE, "query": "ramen"},
         {"op": "list_namespaces", "counts": True},
     )
-    none: dict[str, Any] = {"items": [], "next_cursor": None}
-    assert results == [None, none, none, {"namespaces": [["users", "bob"]], "counts": [1]}]
+    none = {"op": "search", "found": {"items": [], "next_cursor": None}}
+    listed = {"namespaces": [["users", "bob"]], "counts": [1]}
+    assert results == [
+        {"op": "get", "item": None},
+        none,
+        none,
+        {"op": "list_namespaces", "listed": listed},
+    ]
 
 
 async def test_omit_expired_false_shows_them(store: Store, clock: FrozenClock) -> None:

@@ -39,7 +39,12 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         {"json": {"operations": [{"op": "get", **PLACE}]}},
     ),
     "delete_item": ("DELETE", "/v1/store/items", Verb.DELETE, {"json": PLACE}),
-    "put_manager": ("PUT", "/v1/managers/notes", Verb.ADMIN, {"json": {"kinds": ["memory"]}}),
+    "put_manager": (
+        "PUT",
+        "/v1/managers/notes",
+        Verb.ADMIN,
+        {"json": {"kinds": [{"name": "memory"}]}},
+    ),
     "get_manager": ("GET", "/v1/managers/notes", Verb.READ, {}),
     "list_managers": ("GET", "/v1/managers", Verb.READ, {}),
     "extract_memories": (
@@ -48,7 +53,7 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         Verb.JOBS,
         {
             "json": {
-                "manager": {"strategy": "verbatim"},
+                "manager_config": {"strategy": "verbatim"},
                 "namespace": ["users", "alice"],
                 "messages": [["user", "I love ramen."]],
             }
@@ -78,7 +83,7 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         Verb.JOBS,
         {
             "json": {
-                "manager": {"strategy": "verbatim"},
+                "manager_config": {"strategy": "verbatim"},
                 "namespace": ["users", "alice"],
                 "messages": [["user", "I love ramen."]],
             }

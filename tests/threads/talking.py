@@ -32,7 +32,7 @@ class Threads:
 
     async def form(self, thread_id: str, *messages: JSON | str, **more: Any) -> JSON:
         """Append with a manager, for the user alice."""
-        chosen = {"manager": VERBATIM, "variables": {"user_id": "alice"}, **more}
+        chosen = {"manager_config": VERBATIM, "variables": {"user_id": "alice"}, **more}
         return await self.append(thread_id, *messages, **chosen)
 
     async def get(self, thread_id: str, *, status: int = 200) -> JSON:

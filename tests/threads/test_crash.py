@@ -79,7 +79,7 @@ async def test_a_worker_killed_while_the_model_answers_leads_to_one_more_call(
     threads: Threads, store: Store, worker: Worker, llm: LLMServer
 ) -> None:
     llm.respond = remembering(delay=1.0)
-    alice: dict[str, Any] = {"manager": MANAGER, "variables": {"user_id": "alice"}}
+    alice: dict[str, Any] = {"manager_config": MANAGER, "variables": {"user_id": "alice"}}
     await threads.append("t", "one", "two", after_seconds=0, **alice)
     await asks_again(llm)
     await threads.append("t", "three", after_seconds=0)
@@ -102,7 +102,7 @@ async def test_workers_killed_at_any_moment_lose_no_message_and_learn_none_twice
 
     async def talk(user: str) -> int:
         said = 0
-        chosen: dict[str, Any] = {"manager": MANAGER, "variables": {"user_id": user}}
+        chosen: dict[str, Any] = {"manager_config": MANAGER, "variables": {"user_id": user}}
         while not stop.is_set():
             texts = [f"{user} says {said + n}" for n in range(random.randint(1, 3))]  # noqa: S311
             await threads.append(user, *texts, after_seconds=0.2, max_wait_seconds=1, **chosen)

@@ -25,7 +25,7 @@ from tests.threads.talking import VERBATIM, Threads, says
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
 REMEMBERING: dict[str, Any] = {"namespace": ["users", "{user_id}"]}
-ALICE: dict[str, Any] = {"manager": REMEMBERING, "variables": {"user_id": "alice"}}
+ALICE: dict[str, Any] = {"manager_config": REMEMBERING, "variables": {"user_id": "alice"}}
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ async def test_long_messages_make_short_portions(
 async def test_messages_that_ask_for_a_review_are_proposed_once(
     threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, Handler]
 ) -> None:
-    reviewed = {**ALICE, "manager": {**REMEMBERING, "apply": "review"}}
+    reviewed = {**ALICE, "manager_config": {**REMEMBERING, "apply": "review"}}
     answer = await threads.append("t", "one", after_seconds=0, **reviewed)
     await run_jobs(resources, handlers)
     job = await settled(resources.database, answer["job_id"])
@@ -392,7 +392,7 @@ async def test_threads_that_need_no_model_keep_their_messages_as_items(
     threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
 ) -> None:
     for n in range(3):
-        await threads.form("t", f"sentence {n}", after_seconds=0, manager=VERBATIM)
+        await threads.form("t", f"sentence {n}", after_seconds=0, manager_config=VERBATIM)
         await run_jobs(resources, handlers)
     items = await memories(store)
     assert [item["value"]["content"]["text"] for item in items] == [

@@ -196,8 +196,8 @@ async def test_messages_kept_before_a_manager_was_named_are_learned_from_too(
 async def test_a_thread_stays_in_its_namespace(threads: Threads) -> None:
     await threads.form("t", "a")
     for elsewhere in (
-        {"manager": VERBATIM, "variables": {"user_id": "bob"}},
-        {"manager": VERBATIM, "namespace": ["users", "bob"]},
+        {"manager_config": VERBATIM, "variables": {"user_id": "bob"}},
+        {"manager_config": VERBATIM, "namespace": ["users", "bob"]},
         {"namespace": ["users"]},
     ):
         problem = await threads.append("t", "b", status=409, **elsewhere)
@@ -208,7 +208,7 @@ async def test_a_thread_stays_in_its_namespace(threads: Threads) -> None:
 
 async def test_a_manager_without_a_namespace_is_refused(threads: Threads) -> None:
     problem = await threads.append(
-        "t", "a", manager={"strategy": "verbatim"}, namespace=None, status=422
+        "t", "a", manager_config={"strategy": "verbatim"}, namespace=None, status=422
     )
     assert problem["errors"][0]["field"] == "namespace"
     await threads.get("t", status=404)
@@ -238,7 +238,7 @@ async def test_the_same_idempotency_key_appends_once(threads: Threads) -> None:
 
 async def test_flush_lets_the_job_begin_now(threads: Threads) -> None:
     answer = await threads.form("t", "a", after_seconds=3600)
-    job = await threads.flush("t")
+    job = (await threads.flush("t"))["job"]
     assert (job["id"], job["state"]) == (answer["job_id"], "queued")
     delay = datetime.fromisoformat(job["run_at"]) - datetime.fromisoformat(job["created_at"])
     assert delay < timedelta(seconds=60)
@@ -259,7 +259,7 @@ async def test_flush_submits_a_job_again_when_the_last_was_cancelled(threads: Th
     answer = await threads.form("t", "a")
     cancelled = await threads.client.post(f"/v1/jobs/{answer['job_id']}/cancel")
     assert cancelled.json()["state"] == "cancelled"
-    job = await threads.flush("t")
+    job = (await threads.flush("t"))["job"]
     assert job["id"] != answer["job_id"]
     assert (await threads.get("t"))["job_id"] == job["id"]
 
@@ -311,7 +311,7 @@ async def test_an_id_that_cannot_be_is_refused(threads: Threads, thread_id: str)
     "body",
     [
         {"messages": []},
-        {"messages": [{"role": "nobody", "content": "x"}], "manager": VERBATIM},
+        {"messages": [{"role": "nobody", "content": "x"}], "manager_config": VERBATIM},
         {"messages": [says("a")], "after_seconds": -1},
         {"messages": [says("a")], "after_seconds": 86_401},
         {"messages": [says("a\x00")]},

@@ -23,6 +23,8 @@ class Agent:
         """Call a tool for alice, unless the binding says otherwise."""
         where = ALICE if not {"namespace", "variables"} & binding.keys() else {}
         headers = {**self.headers, **binding.pop("headers", {})}
+        if isinstance(kind := binding.get("kind"), str):
+            binding["kind"] = {"name": kind}
         body = {"arguments": arguments, **where, **binding}
         return await self.client.post(f"/v1/tools/{name}", json=body, headers=headers)
 

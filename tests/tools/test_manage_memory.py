@@ -292,7 +292,7 @@ async def test_a_managers_default_is_the_one_document(agent: Agent, store: Store
 
 
 async def test_a_manager_says_where_how_and_for_how_long(agent: Agent, store: Store) -> None:
-    config = {"namespace": ["u", "{id}"], "kinds": [STOP, "memory"], "ttl_seconds": 60}
+    config = {"namespace": ["u", "{id}"], "kinds": [STOP, {"name": "memory"}], "ttl_seconds": 60}
     await store.call("PUT", "/v1/managers/trips", status=201, json=config)
     binding: JSON = {"manager": "trips", "variables": {"id": "bob"}}
     key = await agent.creates({"stops": []}, **binding)
@@ -386,7 +386,7 @@ async def test_whatever_a_model_writes_is_answered_and_writes_only_without_an_er
 ) -> None:
     await store.put(HOME, "there", {"content": TEA})
     before = await history(store)
-    body = json.dumps({"arguments": arguments, "namespace": HOME, "kind": kind})
+    body = json.dumps({"arguments": arguments, "namespace": HOME, "kind": kind and {"name": kind}})
     response = await agent.client.post(
         f"/v1/tools/{name}", content=body, headers={"content-type": "application/json"}
     )

@@ -118,7 +118,7 @@ async def test_the_content_is_what_the_kind_says(agent: Agent, kind: str) -> Non
 async def test_references_of_a_kind_are_found_where_they_point_to(
     agent: Agent, store: Store
 ) -> None:
-    config = {"kinds": [TRIP, "memory"]}
+    config = {"kinds": [TRIP, {"name": "memory"}]}
     await store.call("PUT", "/v1/managers/trips", status=201, json=config)
     tools = await agent.tools(format="anthropic", manager="trips")
     validator = Draft202012Validator(parameters_of(tools))

@@ -36,12 +36,10 @@ class PlannedTrajectory(BaseModel):
     namespace: str | None = None
     first: int
     last: int
-    feedback: str | GivenFeedback | None
+    feedback: GivenFeedback | None
 
     def as_feedback(self) -> Feedback | None:
         """Return what optimisers take."""
-        if isinstance(self.feedback, str):
-            return Feedback(comment=self.feedback)
         return None if self.feedback is None else self.feedback.as_feedback()
 
 

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from app.body_limits import CONVERSATION
-from app.managers.reading import by_json_type, storable_json
+from app.managers.reading import storable_json
 from app.managers.schemas import (
     MAX_INSTRUCTIONS_CHARACTERS,
     MAX_MESSAGES,
@@ -152,9 +152,6 @@ class GivenFeedback(BaseModel):
         return Feedback(self.score, self.comment, self.edited_answer, more)
 
 
-FeedbackText = Annotated[Instructions, Field(title="FeedbackText")]
-
-
 class GivenTrajectory(Schema):
     """A conversation that was held with the prompts, and what was thought of it."""
 
@@ -168,9 +165,7 @@ class GivenTrajectory(Schema):
     last: Position | None = Field(
         None, description="Position of the last one; absent: the last there is by now."
     )
-    feedback: (
-        Annotated[FeedbackText | GivenFeedback, by_json_type(FeedbackText, GivenFeedback)] | None
-    ) = Field(None, description="What was thought of it, in words or as an object.")
+    feedback: GivenFeedback | None = Field(None, description="What was thought of it.")
 
     @model_validator(mode="after")
     def _is_one_conversation(self) -> Self:

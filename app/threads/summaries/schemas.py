@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from app.body_limits import CONVERSATION
 from app.errors import InvalidRequestError
+from app.jobs.results import SummaryState
 from app.managers.schemas import (
     MAX_MESSAGES,
     ConversationMessage,
-    Id,
     Instructions,
     ModelName,
     ObjectSchema,
@@ -26,7 +26,6 @@ from app.threads.summaries.shortening import (
     without_system,
 )
 
-MAX_SUMMARIZED = 20_000
 SUMMARY_TOKENS = 256
 
 Tokens = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
@@ -40,30 +39,19 @@ _ONLY_RUNNING = (
 )
 
 
-class SummaryState(BaseModel):
-    """A running summary, as a result gives it and LangMem keeps it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    summary: Annotated[Instructions, Field(min_length=1)] = Field(description="The text.")
-    summarized_message_ids: Annotated[list[Id], Field(max_length=MAX_SUMMARIZED)] = Field(
-        description="Messages that it covers."
+def summary_state(running: RunningSummary) -> SummaryState:
+    """Return a summary as clients have it."""
+    return SummaryState(
+        summary=running.text,
+        summarized_message_ids=list(running.message_ids),
+        last_summarized_message_id=running.last_id,
     )
-    last_summarized_message_id: Id | None = Field(description="The last one that it covers.")
 
-    @classmethod
-    def of(cls, running: RunningSummary) -> Self:
-        """Return a summary as clients have it."""
-        return cls(
-            summary=running.text,
-            summarized_message_ids=list(running.message_ids),
-            last_summarized_message_id=running.last_id,
-        )
 
-    def as_running(self) -> RunningSummary:
-        """Return what the rest of the program takes."""
-        ids = tuple(self.summarized_message_ids)
-        return RunningSummary(self.summary, ids, self.last_summarized_message_id)
+def running_summary(state: SummaryState) -> RunningSummary:
+    """Return a client's summary as the rest of the program takes it."""
+    ids = tuple(state.summarized_message_ids)
+    return RunningSummary(state.summary, ids, state.last_summarized_message_id)
 
 
 class SummarizeRequest(Schema):
@@ -170,7 +158,7 @@ class SummarizeRequest(Schema):
         entries = read(messages, self.budget.counter)
         if self.running_summary is None:
             return entries, None
-        running = self.running_summary.as_running()
+        running = running_summary(self.running_summary)
         _, rest = without_system(entries, running, self.budget)
         _check_ids(rest, {message.get("id") for message in messages}, running)
         return entries, running

@@ -6,6 +6,7 @@ from typing import Any, Self
 from app.auth.access import Access, Verb
 from app.db import Database, Row
 from app.jobs.job import NewJob
+from app.jobs.results import SummaryState
 from app.jobs.run import JobConflictError, JobRun
 from app.managers.memories import Ask
 from app.providers.llm.base import Completion, Request
@@ -17,7 +18,7 @@ from app.threads.service import ThreadService
 from app.threads.summaries.messages import Entry, read
 from app.threads.summaries.prompts import THREAD_SCHEMA
 from app.threads.summaries.repository import find_uncovered, keep_summary
-from app.threads.summaries.schemas import SummarizeRequest, SummaryState
+from app.threads.summaries.schemas import SummarizeRequest, running_summary, summary_state
 from app.threads.summaries.shortening import Budget, Plan, RunningSummary, plan
 from app.threads.summaries.writing import record_of, summary_of
 
@@ -86,7 +87,7 @@ class SummarizeHandler:
             running = await self._extended(run, body, running, found)
         async with self._database.transaction(run.job.access.root) as connection:
             if found.gone and running and conversation.thread:
-                summary = SummaryState.of(running).model_dump_json()
+                summary = summary_state(running).model_dump_json()
                 if not await keep_summary(connection, conversation.thread, summary):
                     raise JobConflictError("The thread's summary was changed meanwhile.")
             await run.finish(connection, _result(found, running, body.budget))
@@ -111,7 +112,7 @@ class SummarizeHandler:
             if thread is None:
                 raise ThreadNotFoundError(body.thread_id)
             stored = thread["summary"] if body.is_running else None
-            running = stored and SummaryState.model_validate_json(stored).as_running()
+            running = stored and running_summary(SummaryState.model_validate_json(stored))
             covered = running.message_ids if running else ()
             messages = await find_uncovered(connection, ref, covered)
         return _Conversation(read(messages, body.budget.counter), running, thread)
@@ -143,7 +144,7 @@ def _result(found: Plan, running: RunningSummary | None, budget: Budget) -> dict
     tokens = sum(entry.cost for entry in entries)
     return {
         "messages": messages,
-        "running_summary": None if running is None else SummaryState.of(running).model_dump(),
+        "running_summary": None if running is None else summary_state(running).model_dump(),
         "summarized": len(found.gone),
         "tokens": tokens + (budget.cost(running.message()) if running else 0),
     }

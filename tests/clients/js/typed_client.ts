@@ -36,7 +36,7 @@ const batch = await client.POST("/v1/store/batch", {
   },
 });
 const [got, written] = batch.data?.results ?? [];
-const gotKey: string | undefined = got && "key" in got ? got.key : undefined;
+const gotKey: string | undefined = got?.item?.key;
 
 const versions = await client.GET("/v1/store/items/versions", { params: { query: address } });
 const actions = versions.data?.versions.map((version) => version.action) ?? [];
@@ -54,7 +54,7 @@ const managers = { params: { path: { name: root } } };
 const config: components["schemas"]["ManagerConfig"] = {
   namespace: [root, "{user_id}"],
   strategy: "verbatim",
-  kinds: ["memory", { name: "dish", schema: { type: "object" } }],
+  kinds: [{ name: "memory" }, { name: "dish", schema: { type: "object" } }],
 };
 const stored = await client.PUT("/v1/managers/{name}", { ...managers, body: config });
 const version: number | undefined = stored.data?.version;
@@ -98,7 +98,7 @@ const events: { event: string; at: string }[] = (await followed.text())
 
 const read = await client.GET("/v1/threads/{thread_id}", { params: thread });
 const flushed = await client.POST("/v1/threads/{thread_id}/flush", { params: thread });
-const nothing = flushed.data && "job" in flushed.data ? flushed.data.job : undefined;
+const nothing = flushed.data?.job;
 const missed = await client.POST("/v1/jobs/{job_id}/retry", { params: { path: { job_id: "no" } } });
 
 console.log(

@@ -17,6 +17,9 @@ from langgraph_memoryd.operations import JSON, Operation
 
 _PATH = "/v1/store/batch"
 
+_READ = ("item", "found", "listed")
+"""Members of a result that hold what an operation read."""
+
 _KEY = re.compile("[!-~]+")
 
 PAUSES = (0.1, 0.5)
@@ -159,8 +162,7 @@ def _results(response: httpx2.Response) -> list[Any]:
     request_id = response.headers.get("x-request-id")
     answer = _json(response)
     if response.status_code == httpx2.codes.OK and isinstance(answer.get("results"), list):
-        results = answer["results"]
-        return [error_of(r, request_id) if is_problem(r) else r for r in results]
+        return [_result(result, request_id) for result in answer["results"]]
     if is_problem(answer):
         raise error_of(answer, request_id)
     raise MemorydError(
@@ -170,6 +172,13 @@ def _results(response: httpx2.Response) -> list[Any]:
         code="not_memoryd",
         request_id=request_id,
     )
+
+
+def _result(result: JSON, request_id: str | None) -> Any:
+    """Return what an operation read, if it read anything, or its error."""
+    if "problem" in result:
+        return error_of(result["problem"], request_id)
+    return next((result[name] for name in _READ if name in result), None)
 
 
 def _json(response: httpx2.Response) -> JSON:

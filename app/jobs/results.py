@@ -1,0 +1,251 @@
+"""What jobs of each kind did: the `result` of a job, for the OpenAPI document."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas import Clean
+from app.search.schemas import FoundItem
+
+MAX_SUMMARIZED = 20_000
+MAX_SUMMARY_CHARACTERS = 50_000
+
+_Object = Annotated[dict[str, Any], Field(title="Content")]
+_MessageId = Annotated[Clean, Field(min_length=1, max_length=512)]
+
+
+class ChangeCounts(BaseModel):
+    """How many memories a job inserted, updated and deleted."""
+
+    inserted: int = Field(description="New memories.")
+    updated: int = Field(description="Memories with new content.")
+    deleted: int = Field(description="Memories that ended.")
+
+
+class JobCounts(ChangeCounts):
+    """What became of the memories that a job looked at."""
+
+    unchanged: int = Field(description="Memories that were left as they are.")
+    rejected: int = Field(description="Changes that a model wanted and that were not made.")
+
+
+class RejectedCall(BaseModel):
+    """A change that a model wanted and that was not made."""
+
+    tool: str = Field(description="The tool that the model called.")
+    reason: str = Field(description="Why the change was not made.")
+    wanted: str | None = Field(None, description="The arguments as the model sent them.")
+
+
+class Review(BaseModel):
+    """Why changes wait for a person, and what was decided."""
+
+    reason: str = Field(description="Why the changes are not applied at once.")
+    decision: Literal["applied", "discarded"] | None = Field(
+        None, description="Absent while the changes wait."
+    )
+    by: str | None = Field(None, description="The key that decided.")
+    at: datetime | None = Field(None, description="When it was decided.")
+
+
+class UndoCounts(BaseModel):
+    """How many changes were taken back."""
+
+    undone: int = Field(description="Changes that were taken back.")
+    kept: int = Field(description="Changes of items that were changed again since.")
+
+
+class Undone(BaseModel):
+    """What undoing a job did."""
+
+    counts: UndoCounts = Field(description="How many changes were taken back.")
+    by: str = Field(description="The key that asked for it.")
+    at: datetime = Field(description="When it was done.")
+
+
+class ReturnedMemory(BaseModel):
+    """A memory as it is after an extraction that stores nothing."""
+
+    id: str = Field(description="As the request gave it, or a new one.")
+    kind: str | None = Field(description="The kind of the memory; null: it fits none.")
+    content: _Object = Field(description="What the memory says.")
+    importance: float | None = Field(description="How much the memory matters, 0 to 1.")
+    valid_from: datetime | None = Field(description="Since when the memory holds.")
+    change: Literal["inserted", "updated", "unchanged"] = Field(
+        description="What the job did to the memory."
+    )
+
+
+class _ChangesResult(BaseModel):
+    counts: JobCounts = Field(description="How many memories were changed, and how.")
+    rejected: list[RejectedCall] = Field(description="Changes that were not made, and why.")
+    proposed: ChangeCounts | None = Field(None, description="Changes that wait for a review.")
+    review: Review | None = Field(None, description="Present if changes had to be reviewed.")
+    undone: Undone | None = Field(None, description="Present if the job was undone.")
+    model: str | None = Field(None, description="The model that was asked.")
+
+
+# `kind` is always there. It is not declared as required: generators for Rust take the
+# discriminator away before they read a variant, and would then miss it.
+class ExtractResult(_ChangesResult):
+    """What a job of the kind `extract` learned."""
+
+    kind: Literal["extract"] = Field(default="extract", description="The job's kind.")
+    prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
+    rounds: int | None = Field(None, description="How often the job began again.")
+    memories: list[ReturnedMemory] | None = Field(
+        None, description="If nothing is stored: every memory as it is now."
+    )
+    deleted: list[str] | None = Field(
+        None, description="If nothing is stored: ids of the memories that ended."
+    )
+
+
+class ExtractThreadResult(_ChangesResult):
+    """What a job of the kind `extract_thread` learned from a thread."""
+
+    kind: Literal["extract_thread"] = Field(default="extract_thread", description="The job's kind.")
+    prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
+    rounds: int | None = Field(None, description="How often the job began again.")
+
+
+class ConsolidateResult(_ChangesResult):
+    """What a job of the kind `consolidate` merged, corrected and dropped."""
+
+    kind: Literal["consolidate"] = Field(default="consolidate", description="The job's kind.")
+    strategy: Literal["llm", "duplicates"] = Field(description="How memories were merged.")
+    looked_at: int = Field(description="Memories that the job compared.")
+    remaining: bool = Field(description="true: there are changed memories that it did not reach.")
+    follow_up: str | None = Field(description="The job that goes on with the remaining ones.")
+    batches: int | None = Field(None, description="Groups of memories that the model was shown.")
+    failed_batches: int | None = Field(None, description="Groups that led to nothing.")
+
+
+class SummaryState(BaseModel):
+    """A running summary, as a result gives it and LangMem keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    summary: Annotated[Clean, Field(min_length=1, max_length=MAX_SUMMARY_CHARACTERS)] = Field(
+        description="The text."
+    )
+    summarized_message_ids: Annotated[list[_MessageId], Field(max_length=MAX_SUMMARIZED)] = Field(
+        description="Messages that it covers."
+    )
+    last_summarized_message_id: _MessageId | None = Field(
+        description="The last one that it covers."
+    )
+
+
+class SummarizeResult(BaseModel):
+    """What a job of the kind `summarize` made of a conversation."""
+
+    kind: Literal["summarize"] = Field(default="summarize", description="The job's kind.")
+    messages: list[Annotated[dict[str, Any], Field(title="Message")]] | None = Field(
+        None, description="In mode running: the shortened conversation."
+    )
+    running_summary: SummaryState | None = Field(
+        None, description="In mode running: the summary; null: nothing had to be summed up."
+    )
+    summarized: int | None = Field(
+        None, description="In mode running: messages that the summary replaced."
+    )
+    tokens: int | None = Field(
+        None, description="In mode running: length of the shortened conversation."
+    )
+    content: _Object | None = Field(None, description="In mode extract: the object.")
+
+
+class EvaluationAnswer(BaseModel):
+    """An answer that a prompt led to."""
+
+    text: str = Field(description="What the model answered.")
+    problem: str | None = Field(description="Why it is no answer, or not a whole one.")
+
+
+class EvaluationAnswers(BaseModel):
+    """The answers to a case with both prompts."""
+
+    old: EvaluationAnswer = Field(description="With the old text.")
+    new: EvaluationAnswer = Field(description="With the new text.")
+
+
+class EvaluationVerdict(BaseModel):
+    """A comparison of two answers by the judge."""
+
+    first: Literal["old", "new"] = Field(description="The answer that the judge was shown first.")
+    winner: Literal["old", "new", "tie"] | None = Field(
+        description="The better answer; null: the judge gave no verdict."
+    )
+    reason: str = Field(description="What tells the answers apart.")
+
+
+class EvaluationTrial(BaseModel):
+    """A case with its answers and the judge's verdicts."""
+
+    outcome: Literal["win", "loss", "tie"] = Field(description="From the new text's view.")
+    answers: EvaluationAnswers = Field(description="With the old and with the new text.")
+    verdicts: list[EvaluationVerdict] = Field(description="One for each order of the answers.")
+
+
+class PromptEvaluation(BaseModel):
+    """Whether a new text of a prompt is better, by the cases."""
+
+    wins: int = Field(description="Cases that the new text won.")
+    losses: int = Field(description="Cases that the old text won.")
+    ties: int = Field(description="Cases that neither won.")
+    share: float = Field(description="The share of all cases by which wins exceed losses.")
+    margin: float = Field(description="The share that was asked for.")
+    won: bool = Field(description="true: the new text passed.")
+    cases: list[EvaluationTrial] = Field(description="In the order of the request.")
+    promoted: bool = Field(description="true: production points to the new text.")
+    not_promoted: str | None = Field(description="Why it does not.")
+
+
+class OptimizedPrompt(BaseModel):
+    """What came of one prompt."""
+
+    name: str = Field(description="The prompt's name.")
+    outcome: Literal["improved", "not_warranted", "not_chosen", "rejected"] = Field(
+        description="improved: there is a new text; otherwise `reason` says why not."
+    )
+    changed: bool = Field(description="true: the text differs from the old one.")
+    text: str = Field(description="The new text, or the old one.")
+    analysis: str | None = Field(description="What the model made of the conversations.")
+    reason: str | None = Field(description="Why nothing was changed, or not stored.")
+    diff: str = Field(description="The changed lines in unified form.")
+    based_on: int | None = Field(description="Number of the version that was improved.")
+    version: int | None = Field(description="Number of the new version; null: none was stored.")
+    labels: list[str] = Field(description="The labels that point to the new version.")
+    evaluation: PromptEvaluation | None = Field(description="null: no cases were tried.")
+
+
+class OptimizePromptResult(BaseModel):
+    """What a job of the kind `optimize_prompt` made of each prompt."""
+
+    kind: Literal["optimize_prompt"] = Field(
+        default="optimize_prompt", description="The job's kind."
+    )
+    prompts: list[OptimizedPrompt] = Field(description="In the order of the request.")
+
+
+class SearchResult(BaseModel):
+    """What a job of the kind `search` found."""
+
+    kind: Literal["search"] = Field(default="search", description="The job's kind.")
+    queries: list[str] = Field(description="What was searched for.")
+    items: list[FoundItem] = Field(description="Each item once: pinned ones first, then the best.")
+    left_out: int = Field(description="Found items that had no room in the result.")
+    model: str | None = Field(description="The model that wrote the queries.")
+
+
+JobResult: TypeAlias = (
+    ExtractResult
+    | ExtractThreadResult
+    | ConsolidateResult
+    | SummarizeResult
+    | OptimizePromptResult
+    | SearchResult
+)
+"""Told apart by `kind`."""

@@ -59,7 +59,7 @@ class UndoCounts(BaseModel):
 class Undone(BaseModel):
     """What undoing a job did."""
 
-    counts: UndoCounts = Field(description="How many changes were taken back.")
+    counts: UndoCounts = Field(description="Changes taken back, and kept.")
     by: str = Field(description="The key that asked for it.")
     at: datetime = Field(description="When it was done.")
 

@@ -1,14 +1,14 @@
 """Probes: whether the process is alive, whether it can do its work, and how work stands."""
 
 import asyncio
-from collections.abc import Mapping
 
-from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from app.auth.dependencies import find_access, remembered_access
+from app.auth.errors import NotLocalError, NotReadyError, UnauthenticatedError
 from app.clock import LARGEST_OFFSET_SECONDS
-from app.db import EVERYTHING, DatabaseUnavailableError
+from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.jobs import queue
 from app.problems import problem_responses
@@ -68,58 +68,31 @@ async def check_ok() -> Health:
     operation_id="check_readiness",
     summary="Does the database answer, and are jobs done?",
     description="Jobs that wait while no worker lives do not make the server unready: it serves "
-    "all else. `queue.warning` says so.",
-    responses=problem_responses(DatabaseUnavailableError),
+    "all else. `queue.warning` says so. A server that has keys says no more than `ok` without one.",
+    responses=problem_responses(
+        UnauthenticatedError, NotLocalError, DatabaseUnavailableError, NotReadyError
+    ),
 )
-async def check_readiness(request: Request) -> Readiness:
+async def check_readiness(request: Request) -> Health | Readiness:
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
-            state, failures = await _queue(request)
-    except TimeoutError as error:
+            access = await find_access(request)
+            readiness = await _describe(request)
+    except (TimeoutError, DatabaseUnavailableError) as error:
+        if remembered_access(request) is None:
+            raise NotReadyError from error
         raise DatabaseUnavailableError(error) from error
+    return Health() if access is None else readiness
+
+
+async def _describe(request: Request) -> Readiness:
+    resources = resources_of(request)
+    state, failures = await queue.overview(resources.database, resources.settings.job_lease_seconds)
     described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
     return Readiness(
         queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state)),
-        clock=_clock_state(resources_of(request).clock.offset_seconds),
+        clock=_clock_state(resources.clock.offset_seconds),
     )
-
-
-@router.get(
-    "/metrics",
-    operation_id="read_metrics",
-    summary="Metrics for Prometheus",
-    response_class=Response,
-    responses={
-        200: {"content": {"text/plain": {}}},
-        **problem_responses(DatabaseUnavailableError),
-    },
-)
-async def read_metrics(request: Request) -> Response:
-    state, failures = await _queue(request)
-    registry = CollectorRegistry()
-    for name, help_text in _GAUGES.items():
-        value = getattr(state, name)
-        Gauge(f"memoryd_jobs_{name}", help_text, registry=registry).set(value or 0)
-    failed = Gauge("memoryd_jobs_failed", "Failed jobs that are kept.", ["kind"], registry=registry)
-    for kind, number in failures.items():
-        failed.labels(kind).set(number)
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-
-_GAUGES = {
-    "waiting": "Jobs that could be started now.",
-    "scheduled": "Jobs that are to start later.",
-    "running": "Jobs that a worker has.",
-    "oldest_seconds": "How long the oldest waiting job has waited.",
-    "workers": "Workers that live.",
-}
-
-
-async def _queue(request: Request) -> tuple[queue.QueueState, Mapping[str, int]]:
-    resources = resources_of(request)
-    async with resources.database.connection(EVERYTHING) as connection:
-        state = await queue.state(connection, resources.settings.job_lease_seconds)
-        return state, await queue.failures(connection)
 
 
 def _warning(state: queue.QueueState) -> str | None:

@@ -2,21 +2,25 @@
 
 import asyncio
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.access import ALL_GRANTED, Grant, Verb, grants_text
 from app.auth.keys import ApiKey, Token
 from app.auth.rates import Rates
 from app.config import Settings
+from app.logging import configure_logging
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels
 from app.startup import open_keys, running_database
 
 keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
 _LIFETIME_FORM = re.compile(r"(\d+)([mhd])")
+_OF_THE_SERVER = "metrics count what all keys do, so they take a key without root and prefix"
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -43,24 +47,20 @@ def create(
     ] = None,
 ) -> None:
     """Create a key and print it; it is not shown again."""
-    with running_database(Settings()) as settings:
-        token = asyncio.run(
-            _create(
-                settings,
-                name,
-                _labels(root, "--root"),
-                tuple(map(_grant, grant)) if grant else ALL_GRANTED,
-                _lifetime(expires),
-                Rates(requests_per_minute, jobs_per_minute),
-            )
-        )
+    labels, lifetime = _labels(root, "--root"), _lifetime(expires)
+    grants = tuple(map(_grant, grant)) if grant else ALL_GRANTED
+    if labels and any(Verb.METRICS in one.verbs for one in grants):
+        raise typer.BadParameter(f"--root {root!r}: {_OF_THE_SERVER}.")
+    rates = Rates(requests_per_minute, jobs_per_minute)
+    with _database() as settings:
+        token = asyncio.run(_create(settings, name, labels, grants, lifetime, rates))
     typer.echo(str(token))
 
 
 @keys.command("list")
 def list_keys() -> None:
     """List every key, without its secret."""
-    with running_database(Settings()) as settings:
+    with _database() as settings:
         found, now = asyncio.run(_list(settings))
         for key in found:
             typer.echo(_line(key, now))
@@ -72,11 +72,19 @@ def revoke(
 ) -> None:
     """Revoke a key for good; servers notice within seconds."""
     bare_id = key_id.removeprefix("mk_").split("_")[0]
-    with running_database(Settings()) as settings:
+    with _database() as settings:
         found = asyncio.run(_revoke(settings, bare_id))
     if not found:
         raise typer.BadParameter(f"There is no key mk_{bare_id}; `memoryd keys list` lists them.")
     typer.echo(f"Revoked mk_{bare_id}.")
+
+
+@contextmanager
+def _database() -> Iterator[Settings]:
+    configured = Settings()
+    configure_logging(configured)
+    with running_database(configured) as settings:
+        yield settings
 
 
 async def _create(
@@ -120,6 +128,8 @@ def _grant(text: str) -> Grant:
         chosen = frozenset(Verb(verb.strip()) for verb in verbs.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"--grant {text!r}: use {', '.join(Verb)}.") from error
+    if prefix and Verb.METRICS in chosen:
+        raise typer.BadParameter(f"--grant {text!r}: {_OF_THE_SERVER}.")
     return Grant(tuple(_labels(prefix, "--grant")), chosen)
 
 
@@ -143,10 +153,7 @@ def _line(key: ApiKey, now: datetime) -> str:
     state = "revoked" if key.revoked_at else "valid"
     if not key.revoked_at and key.expires_at:
         state = "expired" if key.expires_at <= now else f"until {key.expires_at:%Y-%m-%d %H:%M}Z"
-    grants = " ".join(
-        f"{','.join(sorted(grant.verbs))}:{'.'.join(grant.prefix) or '*'}" for grant in key.grants
-    )
     root = ".".join(from_stored(key.root)) or "*"
     limits = {"requests": key.rates.requests, "jobs": key.rates.jobs}
     rates = "".join(f"{what}={limit}/min  " for what, limit in limits.items() if limit)
-    return f"mk_{key.id}  {state:<8}  root={root}  {grants}  {rates}{key.name}"
+    return f"mk_{key.id}  {state:<8}  root={root}  {grants_text(key.grants)}  {rates}{key.name}"

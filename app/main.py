@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import health, problems
+from app import docs, health, metrics, problems
 from app.api_document import DescribedApp
 from app.auth.rates import Rates
 from app.auth.service import Authenticator
@@ -97,11 +97,20 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         strict_content_type=False,
+        # FastAPI's own pages load scripts from a CDN.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
     )
-    for router in ROUTERS:
-        app.include_router(router, prefix="/v1")
-    app.include_router(health.router)
-    app.routes.append(MCP_ROUTE)
+    _add_routes(app)
     problems.install(app)
     app.add_middleware(RequestContext)
     return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1")
+    for module in (health, metrics, docs):
+        app.include_router(module.router)
+    app.routes.append(MCP_ROUTE)

@@ -29,11 +29,12 @@ ITEMS = "/v1/store/items"
 OPEN_ROUTES = {
     "/healthz",
     "/readyz",
-    "/metrics",
     "/v1/ok",
     "/docs",
-    "/docs/oauth2-redirect",
-    "/redoc",
+    "/docs/start.js",
+    "/docs/swagger-ui-bundle.js",
+    "/docs/swagger-ui.css",
+    "/docs/favicon.png",
     "/openapi.json",
 }
 

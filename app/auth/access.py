@@ -1,6 +1,6 @@
 """Who may do what where: the one place that turns a client's labels into a stored namespace."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -16,6 +16,7 @@ class Verb(StrEnum):
     DELETE = "delete"
     JOBS = "jobs"
     ADMIN = "admin"
+    METRICS = "metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,15 @@ class Grant:
         return None
 
 
-ALL_GRANTED = (Grant((), frozenset(Verb)),)
+def grants_text(grants: Iterable[Grant]) -> str:
+    """Return grants as the command line takes and shows them, such as `read,write:users`."""
+    return " ".join(
+        f"{','.join(sorted(grant.verbs))}:{'.'.join(grant.prefix) or '*'}" for grant in grants
+    )
+
+
+ALL_GRANTED = (Grant((), frozenset(Verb) - {Verb.METRICS}),)
+"""Everything below a root; metrics, which count what all keys do, are granted by name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +88,5 @@ class Access:
         return from_stored(namespace[len(self.root) :])
 
 
-OPEN = Access(actor="anonymous", root="", grants=ALL_GRANTED)
+OPEN = Access(actor="anonymous", root="", grants=(Grant((), frozenset(Verb)),))
 """Everyone, while no key has been created and only this machine can connect."""

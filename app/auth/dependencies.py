@@ -11,7 +11,7 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 
 from app.auth.access import OPEN, Access, Verb
-from app.auth.errors import ForbiddenError
+from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.local import check_local
 from app.auth.service import Authenticator
 
@@ -40,14 +40,48 @@ class Guard(SecurityBase):
 
         Raises UnauthenticatedError, NotLocalError and ForbiddenError.
         """
-        authenticator: Authenticator = request.state.authenticator
-        access = await authenticator.authenticate(_key(request))
-        if access is OPEN:
-            check_local(request.headers)
+        access = await _authenticated(request)
         if not any(access.may(verb) for verb in self.verbs):
             raise ForbiddenError(access.actor, " or ".join(self.verbs))
         request.state.access = access
         return access
+
+
+async def check_local_without_keys(request: Request) -> None:
+    """Raise NotLocalError for a request from elsewhere to a server that has no keys."""
+    authenticator: Authenticator = request.state.authenticator
+    if await authenticator.is_open():
+        check_local(request.headers)
+
+
+async def find_access(request: Request) -> Access | None:
+    """Return what the caller may see and do; None without a key, if the server has keys.
+
+    For routes that say less without a key. Raises UnauthenticatedError and NotLocalError.
+    """
+    authenticator: Authenticator = request.state.authenticator
+    if _key(request) is None and not await authenticator.is_open():
+        return None
+    return await _authenticated(request)
+
+
+def remembered_access(request: Request) -> Access | None:
+    """Return the access that a caller had lately, for when the database does not answer."""
+    authenticator: Authenticator = request.state.authenticator
+    return authenticator.remembered(_key(request))
+
+
+async def _authenticated(request: Request) -> Access:
+    authenticator: Authenticator = request.state.authenticator
+    try:
+        access = await authenticator.authenticate(_key(request))
+    except UnauthenticatedError as error:
+        client = request.client.host if request.client else None
+        authenticator.failures.note(error.reason, error.key_id, client)
+        raise
+    if access is OPEN:
+        check_local(request.headers)
+    return access
 
 
 def _key(request: Request) -> str | None:
@@ -63,6 +97,7 @@ WriteAccess = Annotated[Access, Depends(Guard(Verb.WRITE))]
 DeleteAccess = Annotated[Access, Depends(Guard(Verb.DELETE))]
 JobsAccess = Annotated[Access, Depends(Guard(Verb.JOBS))]
 AdminAccess = Annotated[Access, Depends(Guard(Verb.ADMIN))]
+MetricsAccess = Annotated[Access, Depends(Guard(Verb.METRICS))]
 
 ThreadAccess = Annotated[Access, Depends(Guard(Verb.JOBS, Verb.READ))]
 """For routes that show what both those who form memories and those who read may see."""

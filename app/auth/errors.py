@@ -13,8 +13,10 @@ class UnauthenticatedError(AppError):
     code = "unauthenticated"
     title = "Not authenticated"
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, *, reason: str, key_id: str | None = None) -> None:
         super().__init__(detail)
+        self.reason = reason
+        self.key_id = key_id
         self.headers["WWW-Authenticate"] = "Bearer"
 
 
@@ -50,6 +52,18 @@ class RateLimitedError(AppError):
             "Send the request again after the seconds in Retry-After."
         )
         self.headers["Retry-After"] = str(retry_after_seconds)
+
+
+class NotReadyError(AppError):
+    """The server is not ready, and the caller may not know why."""
+
+    status = 503
+    code = "not_ready"
+    title = "Not ready"
+
+    def __init__(self) -> None:
+        super().__init__("The server is not ready. With an API key, this route says why.")
+        self.headers["Retry-After"] = "1"
 
 
 class NotLocalError(AppError):

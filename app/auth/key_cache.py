@@ -41,6 +41,11 @@ class KeyCache:
             self._reader = asyncio.create_task(self._read())
         return await asyncio.shield(self._waiting[key_id])
 
+    def remembered(self, key_id: str) -> ApiKey | None:
+        """Return a key as it was last read, however long ago."""
+        found = self._found.get(key_id)
+        return found[1] if found else None
+
     async def _read(self) -> None:
         while self._waiting:
             asked, self._waiting = self._waiting, {}

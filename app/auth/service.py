@@ -4,15 +4,20 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
+import structlog
+
 from app.auth import repository
-from app.auth.access import OPEN, Access, Grant
+from app.auth.access import OPEN, Access, Grant, grants_text
 from app.auth.errors import UnauthenticatedError
+from app.auth.failures import FailureLog
 from app.auth.key_cache import CACHE_SECONDS, KeyCache
 from app.auth.keys import ApiKey, Token
 from app.auth.rates import UNLIMITED, Rates, RequestLimiter
 from app.clock import Clock
 from app.db import EVERYTHING, Database
 from app.namespaces import to_stored
+
+_logger = structlog.get_logger("memoryd.auth")
 
 
 class Authenticator:
@@ -26,22 +31,25 @@ class Authenticator:
         self._limiter = RequestLimiter()
         self._closed_until = 0.0
         self._open_until = 0.0
+        self.failures = FailureLog()
 
     async def authenticate(self, text: str | None) -> Access:
         """Return the caller's access; raises UnauthenticatedError and RateLimitedError."""
-        if await self._is_open():
+        if await self.is_open():
             return OPEN
         if not text:
             raise UnauthenticatedError(
                 "This server needs an API key: send it as `x-api-key: mk_…` "
-                "or `Authorization: Bearer mk_…`. `memoryd keys create` makes one."
+                "or `Authorization: Bearer mk_…`. `memoryd keys create` makes one.",
+                reason="no key",
             )
         token = Token.parse(text)
         if token is None:
             raise UnauthenticatedError(
                 "The key that was sent is not one of this server's, which look like "
                 "mk_<id>_<secret>. The LangGraph SDK sends LANGGRAPH_API_KEY, LANGSMITH_API_KEY or "
-                "LANGCHAIN_API_KEY from the environment when it is given no api_key."
+                "LANGCHAIN_API_KEY from the environment when it is given no api_key.",
+                reason="not a key of memoryd",
             )
         key = self._check(await self._keys.find(token.id), token)
         rates = key.rates.or_default(self._default_rates)
@@ -52,16 +60,39 @@ class Authenticator:
 
     def _check(self, key: ApiKey | None, token: Token) -> ApiKey:
         if key is None or not key.opens_for(token):
-            raise UnauthenticatedError("The API key is unknown; check it for a typing error.")
+            raise UnauthenticatedError(
+                "The API key is unknown; check it for a typing error.",
+                reason="unknown key" if key is None else "wrong secret",
+                key_id=token.id,
+            )
         if key.revoked_at is not None:
-            raise UnauthenticatedError(f"The API key mk_{key.id} was revoked; use another.")
+            raise UnauthenticatedError(
+                f"The API key mk_{key.id} was revoked; use another.",
+                reason="revoked key",
+                key_id=key.id,
+            )
         if key.expires_at is not None and key.expires_at <= self._clock.now():
             raise UnauthenticatedError(
-                f"The API key mk_{key.id} expired at {key.expires_at.isoformat()}; use another."
+                f"The API key mk_{key.id} expired at {key.expires_at.isoformat()}; use another.",
+                reason="expired key",
+                key_id=key.id,
             )
         return key
 
-    async def _is_open(self) -> bool:
+    def remembered(self, text: str | None) -> Access | None:
+        """Return the access that a key had when it was last read, without asking the database."""
+        if self._open_until and not self._closed_until:
+            return OPEN
+        token = Token.parse(text or "")
+        if token is None:
+            return None
+        try:
+            return self._check(self._keys.remembered(token.id), token).access()
+        except UnauthenticatedError:
+            return None
+
+    async def is_open(self) -> bool:
+        """Tell whether no key was ever created."""
         moment = time.monotonic()
         if moment < self._closed_until:
             return False
@@ -111,6 +142,14 @@ class KeyService:
         )
         async with self._database.transaction(EVERYTHING) as connection:
             await repository.insert(connection, key)
+        _logger.info(
+            "key created",
+            key=f"mk_{key.id}",
+            name=name,
+            root=list(root),
+            grants=grants_text(grants),
+            expires_at=expires_at and expires_at.isoformat(),
+        )
         return token
 
     async def list(self) -> list[ApiKey]:
@@ -121,7 +160,10 @@ class KeyService:
     async def revoke(self, key_id: str) -> bool:
         """Revoke a key for good; False when there is none of that id."""
         async with self._database.transaction(EVERYTHING) as connection:
-            return await repository.revoke(connection, key_id, self._clock.now())
+            found = await repository.revoke(connection, key_id, self._clock.now())
+        if found:
+            _logger.info("key revoked", key=f"mk_{key_id}")
+        return found
 
     async def any_exist(self) -> bool:
         """Tell whether any key was ever created."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.config import Settings
-from app.db import Connection
+from app.db import EVERYTHING, Connection, Database
 from app.jobs.job import COLUMNS, Job
 from app.jobs.repository import TELL
 from app.notifier import CHANGED
@@ -256,6 +256,12 @@ async def state(connection: Connection, alive_seconds: float) -> QueueState:
 async def failures(connection: Connection) -> Mapping[str, int]:
     """Return how many failed jobs are kept, by kind."""
     return {row["kind"]: row["jobs"] for row in await connection.fetch(_FAILURES)}
+
+
+async def overview(database: Database, alive_seconds: float) -> tuple[QueueState, dict[str, int]]:
+    """Return how the queue stands, and how many failed jobs are kept, by kind."""
+    async with database.connection(EVERYTHING) as connection:
+        return await state(connection, alive_seconds), dict(await failures(connection))
 
 
 async def prune(connection: Connection, retention_days: int) -> bool:

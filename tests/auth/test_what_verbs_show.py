@@ -89,6 +89,87 @@ async def job(client: httpx2.AsyncClient, keys: KeyService, database: Database) 
     return job_id
 
 
+_READS: dict[str, Call] = {
+    "list_jobs": ("GET", "/v1/jobs", {"params": {"namespace": "users.alice"}}),
+    "get_item": (
+        "GET",
+        "/v1/store/items",
+        {"params": {"namespace": "users.alice", "key": "food"}},
+    ),
+    "list_item_versions": (
+        "GET",
+        "/v1/store/items/versions",
+        {"params": {"namespace": "users.alice", "key": "food"}},
+    ),
+    "search_items": ("POST", "/v1/store/items/search", {"json": {"namespace_prefix": ALICE}}),
+    "list_namespaces": ("POST", "/v1/store/namespaces", {"json": {"prefix": ALICE}}),
+    "run_batch": (
+        "POST",
+        "/v1/store/batch",
+        {"json": {"operations": [{"op": "get", **_ITEM}]}},
+    ),
+    "list_tools": ("GET", "/v1/tools", {"params": {"namespace": "users.alice"}}),
+    "call_tool": ("POST", "/v1/tools/search_memory", {"json": _SEARCH}),
+    "get_manager": ("GET", "/v1/managers/notes", {}),
+    "list_managers": ("GET", "/v1/managers", {}),
+    "get_prompt": ("GET", "/v1/prompts/support", {}),
+    "list_prompts": ("GET", "/v1/prompts", {}),
+    "list_prompt_versions": ("GET", "/v1/prompts/support/versions", {}),
+    "diff_prompt": ("GET", "/v1/prompts/support/diff", {}),
+    "get_thread": ("GET", "/v1/threads/chat", {}),
+    "list_messages": ("GET", "/v1/threads/chat/messages", {}),
+    "extract_memories": (
+        "POST",
+        "/v1/jobs/extract",
+        {"json": {**_SAID, "manager": "notes"}},
+    ),
+    "consolidate_memories": (
+        "POST",
+        "/v1/jobs/consolidate",
+        {"json": {"namespace": ALICE, "strategy": "duplicates"}},
+    ),
+    "summarize_conversation": (
+        "POST",
+        "/v1/jobs/summarize",
+        {"json": {"thread_id": "chat", "max_tokens": 100_000}},
+    ),
+    "optimize_prompt": (
+        "POST",
+        "/v1/jobs/optimize-prompt",
+        {"json": {"prompt": {"name": "support"}, "trajectories": [{"thread_id": "chat"}]}},
+    ),
+    "search_memories": (
+        "POST",
+        "/v1/jobs/search",
+        {"json": {"namespace": ALICE, **_SAID}},
+    ),
+    "append_messages": ("POST", "/v1/threads/chat/messages", {"json": _SAID}),
+    "create_thread_run": ("POST", "/v1/threads/chat/runs", {"json": _RUN}),
+    "create_run": ("POST", "/v1/runs", {"json": _RUN}),
+    "flush_thread": ("POST", "/v1/threads/chat/flush", {}),
+}
+
+_CHANGES: dict[str, Call] = {
+    "patch_item": ("PATCH", "/v1/store/items", {"json": {**_ITEM, "value": {"a": 1}}}),
+    "restore_item": ("POST", "/v1/store/items/restore", {"json": {**_ITEM, "version": 1}}),
+    "promote_prompt": (
+        "POST",
+        "/v1/prompts/support/promote",
+        {"json": {"version": 1, "label": "beta"}},
+    ),
+    "rollback_prompt": ("POST", "/v1/prompts/support/rollback", {"json": {}}),
+    "put_item": ("PUT", "/v1/store/items", {"json": {**_ITEM, "value": {"a": 1}}}),
+    "put_prompt": ("PUT", "/v1/prompts/support", {"json": {"text": "Other."}}),
+    "put_manager": ("PUT", "/v1/managers/notes", {"json": {"instructions": "Other."}}),
+    "delete_item": ("DELETE", "/v1/store/items", {"json": _ITEM}),
+    "delete_thread": ("DELETE", "/v1/threads/chat", {}),
+    "delete_prompt_label": ("DELETE", "/v1/prompts/support/labels/beta", {}),
+    "delete_prompt": ("DELETE", "/v1/prompts/support", {}),
+    "delete_manager": ("DELETE", "/v1/managers/notes", {}),
+    "read_metrics": ("GET", "/metrics", {}),
+}
+
+
 def calls(job: str) -> dict[str, Call]:
     """Return a request to every route about what is there, none of which says the secret."""
     every = {**REQUESTS, **HIDDEN}
@@ -100,83 +181,7 @@ def calls(job: str) -> dict[str, Call]:
     changes = {"cancel_job", "retry_job", "apply_job", "discard_job", "undo_job"}
     reading = {name: call for name, call in of_job.items() if name not in changes}
     changing = {name: call for name, call in of_job.items() if name in changes}
-    return {
-        **reading,
-        "list_jobs": ("GET", "/v1/jobs", {"params": {"namespace": "users.alice"}}),
-        "get_item": (
-            "GET",
-            "/v1/store/items",
-            {"params": {"namespace": "users.alice", "key": "food"}},
-        ),
-        "list_item_versions": (
-            "GET",
-            "/v1/store/items/versions",
-            {"params": {"namespace": "users.alice", "key": "food"}},
-        ),
-        "search_items": ("POST", "/v1/store/items/search", {"json": {"namespace_prefix": ALICE}}),
-        "list_namespaces": ("POST", "/v1/store/namespaces", {"json": {"prefix": ALICE}}),
-        "run_batch": (
-            "POST",
-            "/v1/store/batch",
-            {"json": {"operations": [{"op": "get", **_ITEM}]}},
-        ),
-        "list_tools": ("GET", "/v1/tools", {"params": {"namespace": "users.alice"}}),
-        "call_tool": ("POST", "/v1/tools/search_memory", {"json": _SEARCH}),
-        "get_manager": ("GET", "/v1/managers/notes", {}),
-        "list_managers": ("GET", "/v1/managers", {}),
-        "get_prompt": ("GET", "/v1/prompts/support", {}),
-        "list_prompts": ("GET", "/v1/prompts", {}),
-        "list_prompt_versions": ("GET", "/v1/prompts/support/versions", {}),
-        "diff_prompt": ("GET", "/v1/prompts/support/diff", {}),
-        "get_thread": ("GET", "/v1/threads/chat", {}),
-        "list_messages": ("GET", "/v1/threads/chat/messages", {}),
-        "extract_memories": (
-            "POST",
-            "/v1/jobs/extract",
-            {"json": {**_SAID, "manager": "notes"}},
-        ),
-        "consolidate_memories": (
-            "POST",
-            "/v1/jobs/consolidate",
-            {"json": {"namespace": ALICE, "strategy": "duplicates"}},
-        ),
-        "summarize_conversation": (
-            "POST",
-            "/v1/jobs/summarize",
-            {"json": {"thread_id": "chat", "max_tokens": 100_000}},
-        ),
-        "optimize_prompt": (
-            "POST",
-            "/v1/jobs/optimize-prompt",
-            {"json": {"prompt": {"name": "support"}, "trajectories": [{"thread_id": "chat"}]}},
-        ),
-        "search_memories": (
-            "POST",
-            "/v1/jobs/search",
-            {"json": {"namespace": ALICE, **_SAID}},
-        ),
-        "append_messages": ("POST", "/v1/threads/chat/messages", {"json": _SAID}),
-        "create_thread_run": ("POST", "/v1/threads/chat/runs", {"json": _RUN}),
-        "create_run": ("POST", "/v1/runs", {"json": _RUN}),
-        "flush_thread": ("POST", "/v1/threads/chat/flush", {}),
-        **changing,
-        "patch_item": ("PATCH", "/v1/store/items", {"json": {**_ITEM, "value": {"a": 1}}}),
-        "restore_item": ("POST", "/v1/store/items/restore", {"json": {**_ITEM, "version": 1}}),
-        "promote_prompt": (
-            "POST",
-            "/v1/prompts/support/promote",
-            {"json": {"version": 1, "label": "beta"}},
-        ),
-        "rollback_prompt": ("POST", "/v1/prompts/support/rollback", {"json": {}}),
-        "put_item": ("PUT", "/v1/store/items", {"json": {**_ITEM, "value": {"a": 1}}}),
-        "put_prompt": ("PUT", "/v1/prompts/support", {"json": {"text": "Other."}}),
-        "put_manager": ("PUT", "/v1/managers/notes", {"json": {"instructions": "Other."}}),
-        "delete_item": ("DELETE", "/v1/store/items", {"json": _ITEM}),
-        "delete_thread": ("DELETE", "/v1/threads/chat", {}),
-        "delete_prompt_label": ("DELETE", "/v1/prompts/support/labels/beta", {}),
-        "delete_prompt": ("DELETE", "/v1/prompts/support", {}),
-        "delete_manager": ("DELETE", "/v1/managers/notes", {}),
-    }
+    return {**reading, **_READS, **changing, **_CHANGES}
 
 
 SHOWN = {

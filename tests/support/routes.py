@@ -106,6 +106,7 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
     "delete_prompt_label": ("DELETE", "/v1/prompts/support/labels/beta", Verb.ADMIN, {}),
     "delete_prompt": ("DELETE", "/v1/prompts/support", Verb.ADMIN, {}),
     "delete_manager": ("DELETE", "/v1/managers/notes", Verb.ADMIN, {}),
+    "read_metrics": ("GET", "/metrics", Verb.METRICS, {}),
 }
 """In an order in which each succeeds after those before it."""
 

@@ -1,0 +1,36 @@
+"""Refused logins in the log: few enough that nobody can flood it, and never a secret."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+WINDOW_SECONDS = 60.0
+LINES = 20
+"""Of one process in a window; further failures are only counted."""
+
+_logger = structlog.get_logger("memoryd.auth")
+
+
+class FailureLog:
+    """Logs refused keys, and how many more there were than it logged."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._window_ends = 0.0
+        self._failures = 0
+
+    def note(self, reason: str, key_id: str | None, client: str | None) -> None:
+        """Log that a caller was refused; `key_id` is what it sent, without the secret."""
+        if self._now() >= self._window_ends:
+            self._begin_window()
+        self._failures += 1
+        if self._failures <= LINES:
+            key = None if key_id is None else f"mk_{key_id}"
+            _logger.warning("login refused", reason=reason, key=key, client=client)
+
+    def _begin_window(self) -> None:
+        if self._failures > LINES:
+            _logger.warning("more logins refused", count=self._failures - LINES)
+        self._window_ends = self._now() + WINDOW_SECONDS
+        self._failures = 0

@@ -1,0 +1,157 @@
+"""Routes beside the API: what they tell those without a key, and those with one."""
+
+import logging
+import re
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.failures import LINES, WINDOW_SECONDS, FailureLog
+from app.auth.service import KeyService
+
+pytestmark = pytest.mark.slow
+
+ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png", "start.js")
+
+
+async def key_with(keys: KeyService, *grants: Grant, root: tuple[str, ...] = ()) -> dict[str, str]:
+    token = await keys.create("test", root=root, grants=grants, expires_at=None)
+    return {"x-api-key": str(token)}
+
+
+def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """Return what was logged about keys, of the events that begin like one."""
+    messages: list[Any] = [one.msg for one in caplog.records if one.name == "memoryd.auth"]
+    return [one for one in messages if one["event"].startswith(event)]
+
+
+@pytest.mark.parametrize(
+    "path", ["/readyz", "/metrics", "/docs", "/openapi.json", *(f"/docs/{name}" for name in ASSETS)]
+)
+async def test_without_keys_only_this_machine_is_answered(
+    client: httpx2.AsyncClient, path: str
+) -> None:
+    assert (await client.get(path)).status_code == 200
+    response = await client.get(path, headers={"host": "memory.example.com"})
+    assert (response.status_code, response.json()["code"]) == (403, "not_local")
+
+
+async def test_readiness_is_explained_to_those_with_a_key(
+    client: httpx2.AsyncClient, keys: KeyService
+) -> None:
+    headers = await key_with(keys, Grant(("users",), frozenset({Verb.READ})), root=("acme",))
+    elsewhere = {"host": "memory.example.com"}
+    assert (await client.get("/readyz", headers=elsewhere)).json() == {"ok": True}
+    explained = (await client.get("/readyz", headers=headers | elsewhere)).json()
+    assert explained["ok"] is True
+    assert explained["queue"]["waiting"] == 0
+    assert "offset_seconds" in explained["clock"]
+    response = await client.get("/readyz", headers={"x-api-key": "mk_0_wrong"})
+    assert response.status_code == 401
+
+
+async def test_unreadiness_is_explained_to_those_with_a_key(
+    client: httpx2.AsyncClient, keys: KeyService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = await key_with(keys, Grant((), frozenset({Verb.READ})))
+    assert (await client.get("/readyz", headers=headers)).status_code == 200
+
+    async def refused(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("app.jobs.queue.state", refused)
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+    assert "ConnectionRefused" not in response.text
+    response = await client.get("/readyz", headers=headers)
+    assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+
+
+async def test_metrics_take_their_own_grant_on_everything(
+    client: httpx2.AsyncClient, keys: KeyService
+) -> None:
+    metrics = frozenset({Verb.METRICS})
+    answered = await key_with(keys, Grant((), metrics))
+    for headers, status in (
+        ({}, 401),
+        (await key_with(keys, *ALL_GRANTED), 403),
+        (await key_with(keys, Grant((), metrics), root=("acme",)), 403),
+        (await key_with(keys, Grant(("users",), metrics)), 403),
+        (answered, 200),
+    ):
+        assert (await client.get("/metrics", headers=headers)).status_code == status
+    assert (await client.get("/v1/prompts", headers=answered)).status_code == 403
+
+
+async def test_the_page_loads_nothing_from_elsewhere(client: httpx2.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    assert "//" not in re.sub("<!DOCTYPE.*?>", "", page.text)
+    linked = re.findall(r'(?:src|href)="docs/([^"]+)"', page.text)
+    assert sorted(linked) == sorted(ASSETS)
+    for name in linked:
+        response = await client.get(f"/docs/{name}")
+        assert response.status_code == 200, name
+        assert response.headers["x-content-type-options"] == "nosniff"
+    assert (await client.get("/docs/other.js")).status_code == 404
+    assert (await client.get("/redoc")).status_code == 404
+
+
+async def test_refused_logins_are_logged_without_secrets(
+    client: httpx2.AsyncClient, keys: KeyService, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = await keys.create("test", root=(), grants=ALL_GRANTED, expires_at=None)
+    sent = (f"mk_{token.id}_wrong-secret", "mk_abc_hunter2", "hunter2", "")
+    with caplog.at_level(logging.WARNING, logger="memoryd.auth"):
+        for key in sent:
+            await client.get("/v1/prompts", headers={"x-api-key": key})
+    told = logged(caplog, "login refused")
+    assert [(one["event"], one["reason"], one["key"]) for one in told] == [
+        ("login refused", "wrong secret", f"mk_{token.id}"),
+        ("login refused", "unknown key", "mk_abc"),
+        ("login refused", "not a key of memoryd", None),
+        ("login refused", "no key", None),
+    ]
+    assert "hunter2" not in str(told)
+    assert "wrong-secret" not in str(told)
+
+
+async def test_changes_of_keys_are_logged_without_secrets(
+    keys: KeyService, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="memoryd.auth"):
+        token = await keys.create(
+            "agent",
+            root=["acme"],
+            grants=(Grant(("users",), frozenset({Verb.READ})),),
+            expires_at=None,
+        )
+        await keys.revoke(token.id)
+        await keys.revoke("nobody")
+    told = logged(caplog, "key ")
+    assert [(one["event"], one["key"]) for one in told] == [
+        ("key created", f"mk_{token.id}"),
+        ("key revoked", f"mk_{token.id}"),
+    ]
+    assert (told[0]["name"], told[0]["root"], told[0]["grants"]) == (
+        "agent",
+        ["acme"],
+        "read:users",
+    )
+    assert token.secret not in str(told)
+
+
+def test_a_flood_of_refused_logins_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    failures = FailureLog(lambda: now)
+    with caplog.at_level(logging.WARNING, logger="memoryd.auth"):
+        for _ in range(LINES + 1000):
+            failures.note("unknown key", "ab", "10.0.0.1")
+        now += WINDOW_SECONDS
+        failures.note("unknown key", "ab", "10.0.0.1")
+    told = logged(caplog, "")
+    assert len(told) == LINES + 2
+    assert (told[-2]["event"], told[-2]["count"]) == ("more logins refused", 1000)

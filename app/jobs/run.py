@@ -10,6 +10,7 @@ from app.db import Connection, Database
 from app.jobs import repository
 from app.jobs.job import Job, State
 from app.providers.llm.base import LLM, Completion, Request
+from app.providers.llm.replies import UnusableReplyError
 
 
 class JobLostError(Exception):
@@ -57,11 +58,18 @@ class JobRun:
     async def complete(self, llm: LLM, request: Request, *, purpose: str) -> Completion:
         """Ask a model; what the call cost is written down and told before anything else happens."""
         started = time.perf_counter()
-        completion = await llm.complete(request)
+        try:
+            completion = await llm.complete(request)
+        except UnusableReplyError as error:
+            await self._write_down(purpose, error.completion, started)
+            raise
+        await self._write_down(purpose, completion, started)
+        return completion
+
+    async def _write_down(self, purpose: str, completion: Completion, started: float) -> None:
         milliseconds = round((time.perf_counter() - started) * 1000)
         # Paid is paid: a job that is lost or cancelled at this moment must not cut this off.
         await asyncio.shield(self._account(purpose, completion, milliseconds))
-        return completion
 
     async def _account(self, purpose: str, completion: Completion, milliseconds: int) -> None:
         async with self._database.transaction(self.job.access.root) as connection:

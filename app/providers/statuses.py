@@ -1,6 +1,7 @@
 """What an HTTP status of a model provider means, the same for all of them."""
 
 import email.utils
+import math
 import time
 from collections.abc import Mapping
 
@@ -14,6 +15,7 @@ from app.providers.errors import (
 
 _SETTINGS_STATUSES = {401, 402, 403, 404}
 _PASSING_STATUSES = {408, 409}
+_LONGEST_WAIT = 86_400.0
 _SHORTEST_SECRET = 12
 """Shorter keys are made up for servers that ask for none, and may be part of any word."""
 
@@ -21,6 +23,12 @@ _SHORTEST_SECRET = 12
 def of_status(name: str, status: int, message: str, headers: Mapping[str, str]) -> ProviderError:
     """Return the error that an answer with `status` is, worded for an operator."""
     wait = retry_after(headers)
+    if 300 <= status < 400:
+        where = headers.get("location", "nowhere")[:200]
+        return MisconfiguredError(
+            f"{name} redirects ({status}) to {where}; redirects are not followed, so set the base "
+            "URL to the address that answers"
+        )
     if status == 429:
         return RateLimitedError(f"{name} asks for fewer requests: {message}", retry_after=wait)
     if status in _SETTINGS_STATUSES:
@@ -34,13 +42,22 @@ def of_status(name: str, status: int, message: str, headers: Mapping[str, str]) 
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the headers ask to wait, given as a number or as a date."""
+    """Return the seconds that the headers ask to wait, a day at most, as a number or as a date."""
     value = headers.get("retry-after", "")
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        date = email.utils.parsedate_tz(value)
-        return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+        seconds = _until(value)
+    return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_WAIT)
+
+
+def _until(moment: str) -> float:
+    """Return the seconds until a date of HTTP; NaN if it is none."""
+    date = email.utils.parsedate_tz(moment)
+    try:
+        return math.nan if date is None else email.utils.mktime_tz(date) - time.time()
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def without_key(message: str, key: str | None) -> str:

@@ -8,6 +8,7 @@ from typing_extensions import override
 from app.jobs.run import JobRun
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Message, Request, Spent
+from app.providers.llm.replies import UnusableReplyError
 from app.resources import Resources
 from tests.support.jobs import (
     KIND,
@@ -55,6 +56,34 @@ def asks(acting: Acting, llm: Paid, times: int) -> Any:
         await acting.succeed(run)
 
     return act
+
+
+class Babbling:
+    """A model that is paid, and answers with nothing that can be used."""
+
+    name = "paid:model"
+
+    async def complete(self, _request: Request) -> Completion:
+        paid = Completion("", (), "unusable", Spent(100, 20, 0, 0.25), "model-2")
+        raise UnusableReplyError("It babbles.", paid)
+
+    async def aclose(self) -> None:
+        return
+
+
+async def test_an_unusable_answer_was_paid_for(
+    client: httpx2.AsyncClient, resources: Resources, acting: Acting
+) -> None:
+    async def act(run: JobRun) -> None:
+        with pytest.raises(UnusableReplyError):
+            await run.complete(Babbling(), REQUEST, purpose="extract")
+        await acting.succeed(run)
+
+    acting.act = act
+    job_id = await enqueue(resources)
+    await run_jobs(resources, {KIND: acting})
+    spent = await spent_by(client, job_id)
+    assert (spent["model_calls"], spent["input_tokens"], spent["cost_usd"]) == (1, 100, 0.25)
 
 
 async def test_a_job_says_what_its_calls_took(

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import openai
-import orjson
 
+from app.providers.deadline import longest, within
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.splitting import split_by_characters
-from app.providers.errors import (
-    MisconfiguredError,
-    UnavailableError,
-)
+from app.providers.errors import MisconfiguredError, UnavailableError
+from app.providers.http import provider_client
+from app.providers.json_reply import parse_reply
 from app.providers.openai_errors import translated
 
 _PASSAGE_CHARACTERS = 6_000
@@ -28,6 +27,11 @@ _REQUEST_CHARACTERS = 100_000
 """Below OpenAI's 300,000 tokens a request in any script."""
 
 _REQUESTS_AT_ONCE = 4
+
+MAX_REPLY_BYTES = 4 << 20
+_MAX_NUMBERS = 32 * 8_192
+_MAX_DIMENSIONS = 8_192
+"""Of the longest vectors that models give, there are 4,096 in a reply of 32 texts as JSON."""
 
 
 class OpenAIEmbedder:
@@ -58,7 +62,9 @@ class OpenAIEmbedder:
             base_url=base_url,
             max_retries=max_retries,
             timeout=timeout,
+            http_client=provider_client(MAX_REPLY_BYTES),
         )
+        self._longest = longest(timeout, max_retries)
 
     @property
     def dimensions(self) -> int:
@@ -106,7 +112,7 @@ class OpenAIEmbedder:
             raise UnavailableError(f"{self.name} is closed; start the server again")
         dimensions = self._asked_dimensions
         try:
-            async with self._limit:
+            async with self._limit, within(self._longest, self.name):
                 # Parsed here: what compatible servers send is less regular than the SDK expects.
                 response = await self._client.embeddings.with_raw_response.create(
                     model=self._model,
@@ -115,13 +121,14 @@ class OpenAIEmbedder:
                 )
         except openai.OpenAIError as error:
             raise translated(self.name, error, self._api_key) from None  # it may show the key
-        return self._vectors(response.content, len(texts))
+        return await asyncio.to_thread(self._vectors, response.content, len(texts))
 
     def _vectors(self, body: bytes, count: int) -> list[Vector]:
         try:
-            answers = sorted(orjson.loads(body)["data"], key=lambda answer: answer["index"])
-            vectors = [_unit(answer["embedding"]) for answer in answers]
-        except (ValueError, TypeError, KeyError, binascii.Error) as error:
+            reply = parse_reply(body, max_bytes=MAX_REPLY_BYTES, max_values=_MAX_NUMBERS)
+            answers = sorted(reply["data"], key=lambda answer: answer["index"])
+            vectors = [_unit(answer["embedding"]) for answer in answers[: count + 1]]
+        except (ValueError, TypeError, KeyError, OverflowError, binascii.Error) as error:
             raise UnavailableError(
                 f"{self.name} answered with something else than embeddings; "
                 "check that the base URL is that of an OpenAI-compatible server"
@@ -160,7 +167,12 @@ def _unit(embedding: Any) -> Vector:
     if isinstance(embedding, str):
         vector = np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
     else:
-        vector = np.asarray(embedding, dtype=np.float32)
+        numbers = np.asarray(embedding)
+        if numbers.dtype.kind not in "iuf":
+            raise ValueError("an embedding is a list of numbers")
+        vector = numbers.astype(np.float32)
+    if vector.size > _MAX_DIMENSIONS:
+        raise ValueError(f"an embedding has at most {_MAX_DIMENSIONS:,} dimensions")
     length = float(np.linalg.norm(vector))
     if vector.ndim != 1 or not np.isfinite(length) or length == 0:
         raise ValueError("an embedding is a list of finite numbers, not all of them zero")

@@ -4,13 +4,25 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import anthropic
-import orjson
 from anthropic.types import CacheControlEphemeralParam
 
+from app.providers.deadline import longest, within
 from app.providers.errors import BadRequestError, ProviderError, UnavailableError
+from app.providers.http import provider_client
+from app.providers.json_reply import MAX_BYTES
 from app.providers.llm.base import Completion, Message, Request, Spent, ToolCall, Verbatim
-from app.providers.llm.prices import cost
-from app.providers.llm.wording import asking_in_words, is_forced, json_object
+from app.providers.llm.replies import (
+    ReplyReader,
+    arguments_in,
+    clean,
+    json_object,
+    model_of,
+    name_of,
+    spent_on,
+    total,
+    usage_of,
+)
+from app.providers.llm.wording import asking_in_words, is_forced
 from app.providers.statuses import of_status, retry_after, without_key
 
 _LONGEST_WAIT = 120
@@ -52,13 +64,16 @@ class AnthropicLLM:
             timeout=anthropic.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             max_retries=max_retries,
             middleware=[_refuse_long_waits],
+            http_client=provider_client(MAX_BYTES),
         )
+        self._longest = longest(timeout, max_retries)
+        self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _spent)
 
     async def complete(self, request: Request) -> Completion:
         """Return the model's next turn; what the model turns out not to take is left out."""
         while True:
             try:
-                return self._completion(await self._send(self._arguments(request)))
+                return await self._reader.read(await self._send(self._arguments(request)))
             except BadRequestError as error:
                 conceded = self._concede(str(error), request)
                 if conceded is None:
@@ -114,14 +129,15 @@ class AnthropicLLM:
         if self._client.is_closed():
             raise UnavailableError(f"{self.name} is closed; start the server again")
         try:
-            response = await self._client.messages.with_raw_response.create(**arguments)
-            return bytes(await response.read())
+            async with within(self._longest, self.name):
+                response = await self._client.messages.with_raw_response.create(**arguments)
+                return bytes(await response.read())
         except anthropic.AnthropicError as error:
             raise self._translated(error) from None  # it may show the key
 
     def _translated(self, error: anthropic.AnthropicError) -> ProviderError:
         if isinstance(error, anthropic.APIStatusError):
-            message = without_key(error.api_message or error.message, self._api_key)
+            message = without_key(str(error.api_message or error.message), self._api_key)
             return of_status(self.name, error.status_code, message, error.response.headers)
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         message = without_key(f"{error}{cause}", self._api_key)
@@ -139,25 +155,18 @@ class AnthropicLLM:
             )
         return None
 
-    def _completion(self, body: bytes) -> Completion:
-        try:
-            answer = orjson.loads(body)
-            content = answer["content"]
-            calls = tuple(_call(block) for block in content if block["type"] == "tool_use")
-            whole = all(call.arguments is not None for call in calls)
-            return Completion(
-                text="".join(block["text"] for block in content if block["type"] == "text"),
-                calls=calls,
-                stop=_STOPS.get(answer["stop_reason"], "end"),
-                spent=_spent(answer["model"], answer["usage"]),
-                model=answer["model"],
-                verbatim=Verbatim(self.name, content) if whole else None,
-            )
-        except (ValueError, TypeError, KeyError) as error:
-            raise UnavailableError(
-                f"{self.name} answered with something else than a message; "
-                "check that the base URL is that of a server that speaks Anthropic's API"
-            ) from error
+    def _completion(self, answer: dict[str, Any]) -> Completion:
+        content, model = answer["content"], model_of(answer, self._model)
+        calls = tuple(_call(block) for block in content if block["type"] == "tool_use")
+        whole = all(call.arguments is not None for call in calls)
+        return Completion(
+            text="".join(clean(block["text"]) for block in content if block["type"] == "text"),
+            calls=calls,
+            stop=_STOPS.get(answer.get("stop_reason"), "end"),
+            spent=_spent(answer, model),
+            model=model,
+            verbatim=Verbatim(self.name, content) if whole else None,
+        )
 
 
 async def _refuse_long_waits(
@@ -177,17 +186,18 @@ def _choice(choice: str) -> dict[str, str]:
 
 
 def _call(block: dict[str, Any]) -> ToolCall:
-    given = block["input"]
-    raw = given if isinstance(given, str) else orjson.dumps(given).decode()
-    return ToolCall(block["id"], block["name"], json_object(raw), raw)
+    raw = arguments_in(block["input"])
+    return ToolCall(name_of(block["id"]), name_of(block["name"]), json_object(raw), raw)
 
 
-def _spent(model: str, usage: dict[str, Any]) -> Spent:
-    cached = usage.get("cache_read_input_tokens") or 0
-    written = usage.get("cache_creation_input_tokens") or 0
-    tokens = {
-        "input_tokens": usage["input_tokens"] + cached + written,
-        "output_tokens": usage["output_tokens"],
-        "cached_tokens": cached,
-    }
-    return Spent(**tokens, cost_usd=cost(model, **tokens, written_tokens=written))
+def _spent(answer: dict[str, Any], model: str) -> Spent:
+    usage = usage_of(answer, "usage")
+    plain, cached = usage.get("input_tokens"), usage.get("cache_read_input_tokens")
+    written = usage.get("cache_creation_input_tokens")
+    return spent_on(
+        model,
+        input_tokens=total(plain, cached, written),
+        output_tokens=usage.get("output_tokens"),
+        cached=cached,
+        written=written,
+    )

@@ -91,7 +91,7 @@ class Completion:
 
     text: str
     calls: tuple[ToolCall, ...]
-    stop: Literal["end", "tools", "length", "refusal"]
+    stop: Literal["end", "tools", "length", "refusal", "unusable"]
     spent: Spent
     model: str
     verbatim: Verbatim | None = field(default=None, compare=False, repr=False)

@@ -1,14 +1,17 @@
 """What OpenAI's Responses and Chat Completions have in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import openai
-import orjson
 
+from app.providers.deadline import longest, within
 from app.providers.errors import BadRequestError, UnavailableError
+from app.providers.http import provider_client
+from app.providers.json_reply import MAX_BYTES
 from app.providers.llm.base import Completion, Request, Spent, ToolCall, ToolResult
-from app.providers.llm.prices import cost
+from app.providers.llm.replies import ReplyReader, spent_on, usage_of
 from app.providers.llm.wording import asking_in_words, is_forced
 from app.providers.openai_errors import translated
 
@@ -45,7 +48,10 @@ class OpenAIModel(ABC):
             base_url=base_url,
             timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             max_retries=max_retries,
+            http_client=provider_client(MAX_BYTES),
         )
+        self._longest = longest(timeout, max_retries)
+        self._reader = ReplyReader(self.name, "OpenAI's API", self._read, self._spent)
 
     async def complete(self, request: Request) -> Completion:
         """Return the model's next turn; what the model turns out not to take is left out."""
@@ -53,7 +59,7 @@ class OpenAIModel(ABC):
             arguments = self._arguments(request)
             try:
                 body = await self._send(arguments)
-                return self._refused() if body is None else self._completion(body)
+                return self._refused() if body is None else await self._reader.read(body)
             except BadRequestError as error:
                 if not self._concede(str(error), arguments):
                     raise
@@ -69,6 +75,10 @@ class OpenAIModel(ABC):
     @abstractmethod
     async def _post(self, arguments: dict[str, Any]) -> bytes:
         """Send it and return the answer as it came."""
+
+    @abstractmethod
+    def _spent(self, answer: dict[str, Any], model: str) -> Spent:
+        """Return what the answer says it took, whatever else it says."""
 
     @abstractmethod
     def _read(self, answer: dict[str, Any]) -> Completion:
@@ -87,7 +97,8 @@ class OpenAIModel(ABC):
         if self._client.is_closed():
             raise UnavailableError(f"{self.name} is closed; start the server again")
         try:
-            return await self._post(arguments)
+            async with within(self._longest, self.name):
+                return await self._post(arguments)
         except openai.BadRequestError as error:
             if error.code in FILTERED:
                 return None
@@ -105,28 +116,20 @@ class OpenAIModel(ABC):
             return False
         return True
 
-    def _completion(self, body: bytes) -> Completion:
-        try:
-            return self._read(orjson.loads(body))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise UnavailableError(
-                f"{self.name} answered with something else than a completion; "
-                "check that the base URL is that of an OpenAI-compatible server"
-            ) from error
-
     def _refused(self) -> Completion:
         return Completion("", (), "refusal", Spent(0, 0, 0, None), self._model)
 
 
-def spent(model: str, input_tokens: int, output_tokens: int, details: dict[str, Any]) -> Spent:
-    """Return what an answer took; `details` are those of its input tokens."""
-    tokens = {
-        "input_tokens": input_tokens,
-        "output_tokens": output_tokens,
-        "cached_tokens": details.get("cached_tokens") or 0,
-    }
-    written = details.get("cache_write_tokens") or 0
-    return Spent(**tokens, cost_usd=cost(model, **tokens, written_tokens=written))
+def spent(model: str, usage: Mapping[str, Any], received: str, sent: str) -> Spent:
+    """Return what an answer took; the names of its counts are those of `received` and `sent`."""
+    details = usage_of(usage, f"{received}_details")
+    return spent_on(
+        model,
+        input_tokens=usage.get(received),
+        output_tokens=usage.get(sent),
+        cached=details.get("cached_tokens"),
+        written=details.get("cache_write_tokens"),
+    )
 
 
 def arguments_of(call: ToolCall) -> str:

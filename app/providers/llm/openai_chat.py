@@ -2,12 +2,19 @@
 
 from typing import Any, Literal
 
-import orjson
 from typing_extensions import override
 
-from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall, Verbatim
+from app.providers.llm.base import (
+    Completion,
+    Message,
+    Request,
+    Spent,
+    Tool,
+    ToolCall,
+    Verbatim,
+)
 from app.providers.llm.openai_api import OpenAIModel, arguments_of, output_of, spent
-from app.providers.llm.wording import json_object
+from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, usage_of
 
 _STOPS: dict[str | None, Literal["length", "refusal"]] = {
     "length": "length",
@@ -71,6 +78,10 @@ class ChatLLM(OpenAIModel):
         return True
 
     @override
+    def _spent(self, answer: dict[str, Any], model: str) -> Spent:
+        return spent(model, usage_of(answer, "usage"), "prompt_tokens", "completion_tokens")
+
+    @override
     def _read(self, answer: dict[str, Any]) -> Completion:
         choice = answer["choices"][0]
         message = choice["message"]
@@ -82,21 +93,22 @@ class ChatLLM(OpenAIModel):
             for call in message.get("tool_calls") or ()
         )
         kept = {name: value for name, value in message.items() if value or name == "content"}
-        model = answer.get("model") or self._model
-        usage = answer.get("usage") or {}
+        model = model_of(answer, self._model)
         return Completion(
-            text=refusal or message.get("content") or "",
+            text=_text(refusal or message.get("content") or ""),
             calls=calls,
             stop=stop or ("tools" if calls else "end"),
-            spent=spent(
-                model,
-                usage.get("prompt_tokens") or 0,
-                usage.get("completion_tokens") or 0,
-                usage.get("prompt_tokens_details") or {},
-            ),
+            spent=self._spent(answer, model),
             model=model,
             verbatim=Verbatim(self.name, kept) if calls and whole else None,
         )
+
+
+def _text(content: Any) -> str:
+    """Return a message's text, which some servers send as a list of blocks."""
+    if isinstance(content, list):
+        return "".join(clean(block["text"]) for block in content if block["type"] == "text")
+    return clean(content)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -124,6 +136,6 @@ def _called(call: ToolCall) -> dict[str, Any]:
 def _call(call: dict[str, Any], number: int) -> ToolCall:
     """Read a call; servers leave out ids, or arguments where there are none, or send an object."""
     given = call["function"].get("arguments")
-    raw = given if isinstance(given, str) else orjson.dumps(given or {}).decode()
-    name = call["function"]["name"]
-    return ToolCall(call.get("id") or f"call_{number}", name, json_object(raw), raw)
+    raw = arguments_in({} if given is None else given)
+    name = name_of(call["function"]["name"])
+    return ToolCall(name_of(call.get("id") or f"call_{number}"), name, json_object(raw), raw)

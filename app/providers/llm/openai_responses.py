@@ -5,9 +5,17 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from app.providers.errors import ProviderError, RateLimitedError, UnavailableError
-from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall, Verbatim
+from app.providers.llm.base import (
+    Completion,
+    Message,
+    Request,
+    Spent,
+    Tool,
+    ToolCall,
+    Verbatim,
+)
 from app.providers.llm.openai_api import FILTERED, OpenAIModel, arguments_of, output_of, spent
-from app.providers.llm.wording import json_object
+from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, usage_of
 from app.providers.statuses import without_key
 
 _REASONING = "reasoning.encrypted_content"
@@ -62,32 +70,31 @@ class ResponsesLLM(OpenAIModel):
         return super()._concede(refusal, arguments)
 
     @override
+    def _spent(self, answer: dict[str, Any], model: str) -> Spent:
+        return spent(model, usage_of(answer, "usage"), "input_tokens", "output_tokens")
+
+    @override
     def _read(self, answer: dict[str, Any]) -> Completion:
         if answer["status"] == "failed":
             if answer["error"]["code"] in FILTERED:
                 return self._refused()
             raise self._failure(answer["error"])
-        items, model, usage = answer["output"], answer["model"], answer["usage"] or {}
+        items, model = answer["output"], model_of(answer, self._model)
         calls = tuple(_call(item) for item in items if item["type"] == "function_call")
         parts = [p for item in items if item["type"] == "message" for p in item["content"]]
         stop = _stop(answer, parts)
         whole = all(call.arguments is not None for call in calls)
         return Completion(
-            text="\n\n".join(p[_WORDS[p["type"]]] for p in parts if p["type"] in _WORDS),
+            text="\n\n".join(clean(p[_WORDS[p["type"]]]) for p in parts if p["type"] in _WORDS),
             calls=calls,
             stop=stop or ("tools" if calls else "end"),
-            spent=spent(
-                model,
-                usage.get("input_tokens", 0),
-                usage.get("output_tokens", 0),
-                usage.get("input_tokens_details") or {},
-            ),
+            spent=self._spent(answer, model),
             model=model,
             verbatim=Verbatim(self.name, _kept(items)) if whole and stop is None else None,
         )
 
     def _failure(self, error: dict[str, Any]) -> ProviderError:
-        message = without_key(error["message"], self._api_key)
+        message = without_key(clean(error["message"]), self._api_key)
         if error["code"] == "rate_limit_exceeded":
             return RateLimitedError(f"{self.name} asks for fewer requests: {message}")
         return UnavailableError(f"{self.name} fails: {message}")
@@ -115,8 +122,8 @@ def _called(call: ToolCall) -> dict[str, Any]:
 
 
 def _call(item: dict[str, Any]) -> ToolCall:
-    raw = item["arguments"]
-    return ToolCall(item["call_id"], item["name"], json_object(raw), raw)
+    raw = arguments_in(item["arguments"])
+    return ToolCall(name_of(item["call_id"]), name_of(item["name"]), json_object(raw), raw)
 
 
 def _stop(

@@ -1,9 +1,6 @@
-"""What is said to models that cannot be told by a parameter, and read from what they send."""
+"""What is said to models that cannot be told by a parameter."""
 
 from dataclasses import replace
-from typing import Any
-
-import orjson
 
 from app.providers.llm.base import Request
 
@@ -21,12 +18,3 @@ def asking_in_words(request: Request) -> Request:
         else f"Answer by calling the tool {request.tool_choice}."
     )
     return replace(request, system=f"{request.system}\n\n{wish}".strip(), tool_choice="auto")
-
-
-def json_object(raw: str | bytes) -> dict[str, Any] | None:
-    """Return the JSON object in `raw`, if it is one."""
-    try:
-        value = orjson.loads(raw)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None

@@ -1,0 +1,166 @@
+"""What every adapter does with a reply, which may hold anything."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.json_input import parse_json
+from app.providers.errors import UnavailableError
+from app.providers.json_reply import is_deeper, parse_reply
+from app.providers.llm.base import Completion, Spent
+from app.providers.llm.prices import cost
+from app.schemas import UNSTORABLE
+
+MAX_CALLS = 1_000
+MAX_ARGUMENT_BYTES = 1 << 20
+MAX_ARGUMENT_DEPTH = 64
+
+_MAX_NAME = 200
+_MAX_TOKENS = 100_000_000
+"""In one reply; a count beyond it is a mistake."""
+
+_LARGE_BYTES = 1 << 16
+_NOT_A_REPLY = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+
+
+class UnusableReplyError(UnavailableError):
+    """The provider answered, and was paid, with what is no completion.
+
+    `completion` holds what the call cost, as far as the reply says.
+    """
+
+    def __init__(self, message: str, completion: Completion) -> None:
+        super().__init__(message)
+        self.completion = completion
+
+
+class ReplyReader:
+    """Reads the replies of one API: `read` the whole, `spent` the cost, whatever the rest is.
+
+    `read` raises KeyError and the like for what is no reply, `spent` raises nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        api: str,
+        read: Callable[[dict[str, Any]], Completion],
+        spent: Callable[[dict[str, Any], str], Spent],
+    ) -> None:
+        self._name = name
+        self._api = api
+        self._read = read
+        self._spent = spent
+
+    async def read(self, body: bytes) -> Completion:
+        """Return what a reply says; raises UnusableReplyError, and what `read` raises."""
+        if len(body) > _LARGE_BYTES:
+            return await asyncio.to_thread(self._completion, body)
+        return self._completion(body)
+
+    def _completion(self, body: bytes) -> Completion:
+        answer: Any = {}
+        try:
+            answer = parse_reply(body)
+            completion = self._read(answer)
+            if len(completion.calls) > MAX_CALLS:
+                raise ValueError(f"the reply calls more than {MAX_CALLS:,} tools")
+        except _NOT_A_REPLY as error:
+            reason = str(error) if isinstance(error, ValueError) else "it lacks what a reply has"
+            raise UnusableReplyError(
+                f"{self._name} answered with something else than a completion ({reason}); "
+                f"check that the base URL is that of a server that speaks {self._api}",
+                self._paid(answer if isinstance(answer, dict) else {}),
+            ) from error
+        return completion
+
+    def _paid(self, answer: dict[str, Any]) -> Completion:
+        model = model_of(answer, self._name.partition(":")[2])
+        return Completion("", (), "unusable", self._spent(answer, model), model)
+
+
+def model_of(answer: Mapping[str, Any], default: str) -> str:
+    """Return the name that a model gave itself, if it is one."""
+    name = answer.get("model")
+    return clean(name)[:_MAX_NAME] if isinstance(name, str) and name else default
+
+
+def clean(text: object) -> str:
+    """Return a text in a form that can be stored and sent; TypeError if it is none."""
+    if not isinstance(text, str):
+        raise TypeError("not a text")
+    return UNSTORABLE.sub("\ufffd", text)
+
+
+def name_of(text: object) -> str:
+    """Return a name or an id; TypeError or ValueError if it is none."""
+    if (name := clean(text)) and len(name) <= _MAX_NAME:
+        return name
+    raise ValueError("a name in the reply is empty or too long")
+
+
+def arguments_in(given: object) -> str:
+    """Return a call's arguments as JSON, in which most servers send them."""
+    if isinstance(given, str):
+        return given
+    return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+
+
+def json_object(raw: str) -> dict[str, Any] | None:
+    """Return the JSON object in a call's arguments; None if it is none, too long, or too deep."""
+    try:
+        encoded = raw.encode()
+        if len(encoded) > MAX_ARGUMENT_BYTES:
+            return None
+        value = parse_json(encoded)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and not is_deeper(value, MAX_ARGUMENT_DEPTH) else None
+
+
+def usage_of(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """Return an object in a reply by its path; an empty one if there is none."""
+    found: Any = answer
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def spent_on(
+    model: str, *, input_tokens: object, output_tokens: object, cached: object, written: object
+) -> Spent:
+    """Return what a reply cost by its own counts; one that cannot be right counts as nothing.
+
+    `input_tokens` include those read from, and written to, a cache.
+    """
+    counts = (input_tokens, output_tokens, cached, written)
+    sent, received, read, kept = map(_tokens, counts)
+    read = min(read, sent)
+    kept = min(kept, sent - read)
+    are_right = all(count is None or _tokens(count) == count for count in counts)
+    return Spent(
+        input_tokens=sent,
+        output_tokens=received,
+        cached_tokens=read,
+        cost_usd=cost(
+            model,
+            input_tokens=sent,
+            output_tokens=received,
+            cached_tokens=read,
+            written_tokens=kept,
+        )
+        if are_right
+        else None,
+    )
+
+
+def total(*counts: object) -> int:
+    """Return the sum of counts of tokens."""
+    return sum(map(_tokens, counts))
+
+
+def _tokens(count: object) -> int:
+    if not isinstance(count, int) or isinstance(count, bool):
+        return 0
+    return count if 0 <= count <= _MAX_TOKENS else 0

@@ -11,6 +11,7 @@ import pytest
 
 from app.db import Connection, Database
 from app.namespaces import stored_range, to_stored
+from app.pages import PAGE_BYTES
 from app.passage_index import register
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
@@ -196,10 +197,10 @@ async def test_chosen_items_are_read_by_their_keys(filled: Database) -> None:
         beside = await neighbours(plain(connection), ids)
         assert await pinned_items(plain(connection), everything) == []
         pool = await gather_chosen(plain(connection), everything, asked("all", "h7"), beside)
-        rows = await fetch_items(plain(connection), everything, ids[:10])
+        page = await fetch_items(plain(connection), everything, ids[:10], PAGE_BYTES)
         texts = await fetch_texts(plain(connection), 1, [(item_id, 0) for item_id in ids[:10]])
     assert len(set(ids)) < len(beside) == len(pool.items) == len(pool.passages)
-    assert (len(rows), len(texts)) == (10, 10)
+    assert (len(page.rows), len(texts)) == (10, 10)
     assert connection.scanned_tables == set()
     assert {
         "items_id_index",
@@ -225,7 +226,7 @@ async def test_a_filter_that_keeps_little_is_applied_before_anything_is_compared
 async def test_a_listing_reads_its_range(filled: Database) -> None:
     search = listing(SearchItems(), scope(["users", "u0500"]), refresh_ttl=False)
     async with explaining(filled) as connection:
-        found = await list_page(plain(connection), search)
+        found = await list_page(plain(connection), search, PAGE_BYTES)
     assert len(found.results) == 10
     assert connection.scanned_tables == set()
     assert connection.indexes == {"items_pkey"}
@@ -234,7 +235,8 @@ async def test_a_listing_reads_its_range(filled: Database) -> None:
 async def test_namespaces_are_listed_without_scanning_items(filled: Database) -> None:
     query = NamespaceQuery(to_stored(["users"]), [], [], None, 100, 0)
     async with explaining(filled) as connection:
-        assert len(await list_namespaces(plain(connection), query, NOW)) == 100
+        found, _ = await list_namespaces(plain(connection), query, NOW, PAGE_BYTES)
+    assert len(found) == 100
     assert "items" not in connection.scanned_tables
     assert "items_pkey" in connection.indexes
 

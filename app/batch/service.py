@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from app.auth.access import Access, Verb
+from app.batch.errors import ResponseTooLargeError
 from app.batch.schemas import (
     Batch,
     DeleteOperation,
@@ -16,6 +17,7 @@ from app.batch.schemas import (
     SearchOperation,
 )
 from app.errors import AppError
+from app.pages import PAGE_BYTES
 from app.problems import as_problem, invalid_request
 from app.resources import Resources
 from app.search.encoding import found_items
@@ -37,6 +39,9 @@ class PreparedGet:
 
 Kind = TypeVar("Kind")
 
+_FRAME_BYTES = 256
+"""Around a value: what else of an item is answered."""
+
 Prepared = Write | PreparedGet | PreparedSearch | ListNamespaces
 
 
@@ -57,7 +62,8 @@ class BatchService:
 
         An atomic batch raises the first operation's error instead, with nothing changed.
         """
-        results = _Results(batch.atomic, [_begun(operation) for operation in batch.operations])
+        begun = [_begun(operation) for operation in batch.operations]
+        results = _Results(batch.atomic, begun, PAGE_BYTES)
         prepared: dict[int, Prepared] = {}
         for place, operation in enumerate(batch.operations):
             try:
@@ -68,8 +74,10 @@ class BatchService:
         searches = {p: s for p, s in prepared.items() if isinstance(s, Listing | RankedSearch)}
         await self._find(access, searches, results)
         for place, listing in _of_type(prepared, ListNamespaces).items():
-            found, counts = await self._items.list_namespaces(access, listing)
-            results.set(place, listed=encoding.namespaces(found, counts))
+            if results.has_room(place):
+                listed = await self._items.list_namespaces(access, listing, results.room)
+                size = _labels_bytes(listed.labels)
+                results.set(place, size, listed=encoding.namespaces(listed))
         writes = {p: one for p, one in prepared.items() if isinstance(one, Put | Delete)}
         await self._write(access, writes, results)
         return results.members
@@ -98,10 +106,15 @@ class BatchService:
             return
         wanted = [get.address for get in gets.values()]
         refreshed = [get.address for get in gets.values() if get.refresh_ttl]
-        rows = await self._items.get_many(access, wanted, refreshed)
+        rows = await self._items.get_many(access, wanted, refreshed, results.room)
         for place, get in gets.items():
-            if row := rows.get(get.address):
-                results.set(place, item=encoding.item(row, access))
+            row = rows.get(get.address)
+            if row is None:
+                continue
+            if row["fits"] and results.has_room(place):
+                results.set(place, row["bytes"], item=encoding.item(row, access))
+            elif not row["fits"]:
+                results.leave_out(place)
 
     async def _find(
         self, access: Access, searches: Mapping[int, PreparedSearch], results: "_Results"
@@ -112,8 +125,10 @@ class BatchService:
             results.fail_all(searches, error)
             return
         for (place, search), vector in zip(searches.items(), vectors, strict=True):
-            found = await self._search.run(access, search, vector)
-            results.set(place, found=found_items(found, access))
+            if results.has_room(place):
+                found = await self._search.run(access, search, vector, max_bytes=results.room)
+                size = sum(result.row["bytes"] for result in found.results)
+                results.set(place, size, found=found_items(found, access))
 
     async def _write(
         self, access: Access, writes: Mapping[int, Write], results: "_Results"
@@ -125,14 +140,28 @@ class BatchService:
             results.fail_all(writes, error)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Results:
+    """Results in the order of the operations, and how many bytes more they have room for."""
+
     atomic: bool
     members: list[dict[str, Any]]
+    room: int
 
-    def set(self, place: int, **found: Any) -> None:
+    def set(self, place: int, size: int, **found: Any) -> None:
         """Add what an operation read to its result."""
         self.members[place] |= found
+        self.room -= size + _FRAME_BYTES
+
+    def has_room(self, place: int) -> bool:
+        """Tell whether an operation may still be carried out; if not, say so in its place."""
+        if self.room <= 0:
+            self.leave_out(place)
+        return self.room > 0
+
+    def leave_out(self, place: int) -> None:
+        """Keep as an operation's result that there was no room; this fails no atomic batch."""
+        self._keep(place, ResponseTooLargeError().within(f"operations[{place}]"))
 
     def fail(self, place: int, error: AppError) -> None:
         """Keep an operation's problem, or give the whole batch up if it is atomic."""
@@ -154,6 +183,10 @@ class _Results:
 def _begun(operation: Operation | Malformed) -> dict[str, Any]:
     """Return the result of an operation that has read nothing so far."""
     return {"op": operation.op, **({"item": None} if operation.op == "get" else {})}
+
+
+def _labels_bytes(namespaces: list[list[str]]) -> int:
+    return sum(len(label) + 4 for labels in namespaces for label in labels)
 
 
 def _of_type(prepared: Mapping[int, Prepared], kind: type[Kind]) -> dict[int, Kind]:

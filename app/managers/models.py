@@ -3,6 +3,7 @@
 from sqlalchemy import (
     BigInteger,
     Column,
+    Computed,
     ForeignKey,
     Index,
     Integer,
@@ -44,6 +45,12 @@ job_changes = Table(
     Column("reason", Text, comment="Why the model wanted it, where it said so."),
     Column("version_before", BigInteger, comment="NULL where nothing was."),
     Column("version_after", BigInteger, comment="NULL until applied."),
+    Column(
+        "value_bytes",
+        Integer,
+        Computed("octet_length(value::text)", persisted=True),
+        comment="Of the JSON text.",
+    ),
     PrimaryKeyConstraint("job_id", "number"),
     Index("job_changes_namespace_index", "namespace", "key"),
     comment="What jobs proposed, one row an item.",

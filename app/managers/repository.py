@@ -5,6 +5,7 @@ from datetime import datetime
 from asyncpg import Record
 
 from app.db import Connection
+from app.pages import Page, fetch_page
 
 COLUMNS = "name, config, version, created_at, updated_at"
 
@@ -14,7 +15,8 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('manager ' || $1 || $2, 0
 _FIND = f"SELECT {COLUMNS} FROM managers WHERE namespace = $1 AND name = $2"
 
 _FIND_PAGE = f"""
-SELECT {COLUMNS} FROM managers WHERE namespace = $1 AND name > $2 ORDER BY name LIMIT $3
+SELECT {COLUMNS}, octet_length(config::text) AS bytes
+FROM managers WHERE namespace = $1 AND name > $2 ORDER BY name LIMIT $3
 """
 
 _WRITE = f"""
@@ -38,9 +40,9 @@ async def find(connection: Connection, root: str, name: str) -> Record | None:
     return await connection.fetchrow(_FIND, root, name)
 
 
-async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> list[Record]:
-    """Return managers in the order of their names, from the first behind `after` on."""
-    return await connection.fetch(_FIND_PAGE, root, after, limit)
+async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page:
+    """Return a page of managers in the order of their names, from the first behind `after` on."""
+    return await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
 
 
 async def write(connection: Connection, root: str, name: str, config: str, now: datetime) -> Record:

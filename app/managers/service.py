@@ -79,10 +79,10 @@ class ManagerService:
         access.locate([], Verb.READ)
         limit = query.limit or DEFAULT_PAGE
         async with self._database.connection(access.root) as connection:
-            rows = await repository.find_page(
-                connection, access.root, after=query.cursor or "", limit=limit + 1
+            page = await repository.find_page(
+                connection, access.root, after=query.cursor or "", limit=limit
             )
-        return rows[:limit], rows[limit - 1]["name"] if len(rows) > limit else None
+        return page.rows, page.rows[-1]["name"] if page.more else None
 
     async def put(
         self, access: Access, name: str, config: ManagerConfig, precondition: Precondition

@@ -23,6 +23,7 @@ from app.mcp.schemas import (
     SearchMemories,
     UpdateMemory,
 )
+from app.pages import TOOL_BYTES
 from app.search.schemas import SearchItems
 from app.search.service import SearchService
 from app.store import schemas as store
@@ -44,7 +45,8 @@ async def search_memories(caller: Caller, asked: SearchMemories) -> Memories:
         filter=asked.filter,
         limit=asked.limit or DEFAULT_LIMIT,
     )
-    found = await SearchService.build(caller.resources).search(caller.confined, body)
+    search = SearchService.build(caller.resources)
+    found = await search.search(caller.confined, body, max_bytes=TOOL_BYTES)
     return Memories(
         memories=[_memory(result.row, result.score, caller.confined) for result in found.results]
     )
@@ -111,17 +113,20 @@ async def list_namespaces(caller: Caller, asked: ListNamespaces) -> Namespaces:
     """List the places that hold memories, as far as the caller may read them."""
     prefixes = caller.readable() if asked.prefix is None else [asked.prefix]
     listed: list[Namespace] = []
+    complete = True
     for prefix in prefixes:
         body = store.ListNamespaces(
             prefix=prefix, limit=MAX_NAMESPACES + 1 - len(listed), counts=True
         )
         items = ItemService.build(caller.resources)
-        found, counts = await items.list_namespaces(caller.confined, body)
+        found = await items.list_namespaces(caller.confined, body, TOOL_BYTES)
+        complete = complete and found.next_offset is None
         listed += [
             Namespace(namespace=labels, memories=count)
-            for labels, count in zip(found, counts or (), strict=True)
+            for labels, count in zip(found.labels, found.counts or (), strict=True)
         ]
-    return Namespaces(namespaces=listed[:MAX_NAMESPACES], complete=len(listed) <= MAX_NAMESPACES)
+    complete = complete and len(listed) <= MAX_NAMESPACES
+    return Namespaces(namespaces=listed[:MAX_NAMESPACES], complete=complete)
 
 
 def _source(tool: str) -> store.Source:

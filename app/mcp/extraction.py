@@ -44,8 +44,8 @@ async def extract_memories(caller: Caller, asked: ExtractMemories) -> Extraction
 
 async def _changes(caller: Caller, job_id: str) -> list[Learned]:
     reviews = ReviewService.build(caller.resources)
-    rows = await reviews.list_changes(caller.access, job_id, after=0, limit=MAX_CHANGES)
-    changes = map(ItemChange.of_row, rows)
+    page = await reviews.list_changes(caller.access, job_id, after=0, limit=MAX_CHANGES)
+    changes = map(ItemChange.of_row, page.rows)
     return [
         Learned(
             action=change.action,

@@ -10,6 +10,7 @@ from app.errors import InvalidRequestError
 from app.mcp.addresses import TEMPLATE, memory_uri, read_address
 from app.mcp.caller import Caller
 from app.mcp.errors import MemoryNotFoundError
+from app.pages import TOOL_BYTES
 from app.search.found import Result
 from app.search.schemas import SearchItems
 from app.search.service import SearchService
@@ -43,7 +44,9 @@ async def list_page(caller: Caller, cursor: str | None) -> types.ListResourcesRe
     body = SearchItems(namespace_prefix=namespaces[number], limit=PAGE, cursor=inner)
     async with caller.resources.database.connection(access.root) as connection:
         # Clients list resources by themselves: that is no use of them, and restarts no lifetime.
-        found = await service.find(connection, service.prepare(access, body), None)
+        found = await service.find(
+            connection, service.prepare(access, body), None, max_bytes=TOOL_BYTES
+        )
     following = f"{number}.{found.next_cursor}" if found.next_cursor else f"{number + 1}."
     is_last = found.next_cursor is None and number + 1 >= len(namespaces)
     return types.ListResourcesResult(

@@ -7,6 +7,7 @@ import orjson
 from asyncpg import Record
 
 from app.db import Connection
+from app.pages import Page, fetch_page
 
 MAX_EARLIER = 100
 """How many moves of a label can be rolled back."""
@@ -36,7 +37,9 @@ FROM prompt_labels WHERE namespace = $1 AND name = $2
 """
 
 _FIND_PAGE = """
-SELECT name, revision, newest, update_instructions, when_to_update, created_at, updated_at, (
+SELECT name, revision, newest, update_instructions, when_to_update, created_at, updated_at,
+    coalesce(octet_length(update_instructions), 0) + coalesce(octet_length(when_to_update), 0)
+        AS bytes, (
         SELECT coalesce(json_object_agg(label, number ORDER BY label), '{}')
         FROM prompt_labels WHERE namespace = $1 AND name = prompts.name
     ) AS labels
@@ -45,6 +48,7 @@ FROM prompts WHERE namespace = $1 AND name > $2 ORDER BY name LIMIT $3
 
 _FIND_VERSIONS = """
 SELECT number AS version, char_length(text) AS characters, based_on, analysis, actor, created_at,
+    coalesce(octet_length(analysis), 0) AS bytes,
     ARRAY(
         SELECT label FROM prompt_labels
         WHERE namespace = $1 AND name = $2 AND number = prompt_versions.number ORDER BY label
@@ -141,16 +145,16 @@ async def find_labels(connection: Connection, ref: Ref) -> dict[str, int]:
     return found
 
 
-async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> list[Record]:
-    """Return prompts in the order of their names, from the first behind `after` on."""
-    return await connection.fetch(_FIND_PAGE, root, after, limit)
+async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page:
+    """Return a page of prompts in the order of their names, from the first behind `after` on."""
+    return await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
 
 
-async def find_versions(
-    connection: Connection, ref: Ref, *, before: int, limit: int
-) -> list[Record]:
+async def find_versions(connection: Connection, ref: Ref, *, before: int, limit: int) -> Page:
     """Return versions without their texts, newest first, from the first below `before` on."""
-    return await connection.fetch(_FIND_VERSIONS, ref.root, ref.name, before, limit)
+    return await fetch_page(
+        connection, _FIND_VERSIONS, ref.root, ref.name, before, limit + 1, limit=limit
+    )
 
 
 async def write(

@@ -72,21 +72,20 @@ class PromptService:
         before = query.cursor or MAX_VERSION
         async with self._database.connection(access.root) as connection:
             head = await self.read(connection, access, name)
-            rows = await repository.find_versions(
-                connection, Ref(access.root, name), before=before, limit=limit + 1
+            page = await repository.find_versions(
+                connection, Ref(access.root, name), before=before, limit=limit
             )
-        cursor = rows[limit - 1]["version"] if len(rows) > limit else None
-        return rows[:limit], cursor, head["revision"]
+        return page.rows, page.rows[-1]["version"] if page.more else None, head["revision"]
 
     async def list(self, access: Access, query: ListPrompts) -> tuple[list[Record], str | None]:
         """Return a page of prompts by name, and the cursor of the next."""
         _check_may_read(access)
         limit = query.limit or DEFAULT_PAGE
         async with self._database.connection(access.root) as connection:
-            rows = await repository.find_page(
-                connection, access.root, after=query.cursor or "", limit=limit + 1
+            page = await repository.find_page(
+                connection, access.root, after=query.cursor or "", limit=limit
             )
-        return rows[:limit], rows[limit - 1]["name"] if len(rows) > limit else None
+        return page.rows, page.rows[-1]["name"] if page.more else None
 
     async def pair(self, access: Access, name: str, query: DiffPrompt) -> tuple[Record, Record]:
         """Return a prompt with the two versions that are to be compared."""

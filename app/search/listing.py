@@ -3,6 +3,7 @@
 from asyncpg import Record
 
 from app.db import Connection
+from app.pages import Page, fetch_page
 from app.search.budget import within_tokens
 from app.search.cursors import KeyCursor, TimeCursor, write_cursor
 from app.search.found import Found, Result
@@ -14,22 +15,20 @@ from app.store.repository import COLUMNS
 _TYPES = {"updated_at": "timestamptz", "created_at": "timestamptz", "key": "text"}
 
 
-async def list_page(connection: Connection, search: Listing) -> Found:
-    """Return a page of a listing; one item more is read, to know whether there is another."""
+async def list_page(connection: Connection, search: Listing, max_bytes: int) -> Found:
+    """Return a page of a listing; it ends early where its values fill `max_bytes`."""
     column, descending = search.sort.removeprefix("-"), search.sort.startswith("-")
-    limit = search.page.limit
-    rows = await _fetch(connection, search, column, descending=descending)
-    page = rows[:limit]
+    page = await _fetch(connection, search, column, max_bytes, descending=descending)
     return Found(
-        _within_budget([Result(row) for row in page], search.page.max_tokens),
-        next_cursor=_cursor(search, column, page[-1]) if len(rows) > limit > 0 else None,
+        _within_budget([Result(row) for row in page.rows], search.page.max_tokens),
+        next_cursor=_cursor(search, column, page.rows[-1]) if page.more else None,
         total=await count_items(connection, search.scope) if search.page.with_total else None,
     )
 
 
 async def _fetch(
-    connection: Connection, search: Listing, column: str, *, descending: bool
-) -> list[Record]:
+    connection: Connection, search: Listing, column: str, max_bytes: int, *, descending: bool
+) -> Page:
     parameters = Parameters()
     condition = search.scope.holds_item(parameters)
     if search.cursor is not None:
@@ -37,12 +36,15 @@ async def _fetch(
         place = f"({last}, {parameters.add(search.cursor.item_id, 'bigint')})"
         condition += f" AND (i.{column}, i.id) {'<' if descending else '>'} {place}"
     direction = "DESC" if descending else "ASC"
-    return await connection.fetch(
-        f"SELECT id, {COLUMNS} FROM items i WHERE {condition} "
+    return await fetch_page(
+        connection,
+        f"SELECT id, {COLUMNS}, value_bytes AS bytes FROM items i WHERE {condition} "
         f"ORDER BY i.{column} {direction}, i.id {direction} "
         f"LIMIT {parameters.add(search.page.limit + 1, 'bigint')} "
         f"OFFSET {parameters.add(search.page.offset, 'bigint')}",
         *parameters.values,
+        limit=search.page.limit,
+        max_bytes=max_bytes,
     )
 
 

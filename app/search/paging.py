@@ -1,5 +1,7 @@
 """Which places of a ranking a page may hold, and the cursor to the next page."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from app.search.cursors import MOST_SEEN, RankedCursor
@@ -33,14 +35,15 @@ def behind(ranking: Ranking, order: Integers, cursor: RankedCursor) -> Integers:
 
 
 def cursor_behind(
-    ranking: Ranking, place: int, search: RankedSearch, statistics: Statistics
+    ranking: Ranking, places: Sequence[int], search: RankedSearch, statistics: Statistics
 ) -> RankedCursor:
-    """Return the cursor behind the item at a place, the last of the page of a search."""
+    """Return the cursor behind a page of a search, given as the places of its items."""
+    place = places[-1]
     item, score = ranking.pool.items[place], ranking.score[place]
     return RankedCursor(
         search=search.name,
         item_id=int(item["id"]),
-        seen=min(search.seen + search.page.limit, MOST_SEEN),
+        seen=min(search.seen + len(places), MOST_SEEN),
         now=search.now,
         pinned=bool(item["pinned"]),
         score=None if np.isnan(score) else float(score),

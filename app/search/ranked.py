@@ -1,9 +1,11 @@
 """A search with a query, from candidates to a page."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from asyncpg import Record
 
 from app.db import Connection
 from app.search.budget import diversified, within_tokens
@@ -33,8 +35,11 @@ class RankedRun:
     search: RankedSearch
     asked: Asked
 
-    async def find(self, *, largest: int) -> Found:
-        """Return the page that is asked for; scopes of up to `largest` passages are read whole."""
+    async def find(self, *, largest: int, max_bytes: int) -> Found:
+        """Return the page that is asked for; scopes of up to `largest` passages are read whole.
+
+        The page ends early where its values fill `max_bytes`.
+        """
         search = self.search
         wanted = search.seen + search.page.limit
         candidates = await find_candidates(
@@ -51,11 +56,12 @@ class RankedRun:
         pages = await self._diversified(ranking, order, wanted) if search.diversity else order
         rest = behind(ranking, pages, search.cursor) if search.cursor else pages[search.seen :]
         places = [int(place) for place in rest[: search.page.limit]]
+        rows, places = await self._fitting(ranking, places, max_bytes)
         cursor = None
         if len(rest) > len(places) > 0 and not search.diversity:
-            cursor = write_cursor(cursor_behind(ranking, places[-1], search, statistics))
+            cursor = write_cursor(cursor_behind(ranking, places, search, statistics))
         return Found(
-            results=await self._results(candidates, ranking, places),
+            results=await self._results(candidates, ranking, places, rows),
             next_cursor=cursor,
             total=await self._total(candidates, order),
             search=explain_search(search, candidates) if search.explain else None,
@@ -75,12 +81,25 @@ class RankedRun:
         chosen = diversified(score, vectors, self.search.diversity, count, pinned=pinned)
         return order[chosen]
 
-    async def _results(
-        self, candidates: Candidates, ranking: Ranking, places: list[int]
-    ) -> list[Result]:
+    async def _fitting(
+        self, ranking: Ranking, places: list[int], max_bytes: int
+    ) -> tuple[dict[int, Record], list[int]]:
+        """Return the items, by id, whose values fit, and the places up to the last of them."""
         ids = [int(item_id) for item_id in ranking.pool.items["id"][places]]
-        rows = await fetch_items(self.connection, self.search.scope, ids)
+        page = await fetch_items(self.connection, self.search.scope, ids, max_bytes)
+        rows = {row["id"]: row for row in page.rows}
+        end = ids.index(page.rows[-1]["id"]) + 1 if page.more else len(places)
+        return rows, places[:end]
+
+    async def _results(
+        self,
+        candidates: Candidates,
+        ranking: Ranking,
+        places: list[int],
+        rows: Mapping[int, Record],
+    ) -> list[Result]:
         why = await self._explanations(candidates, ranking, places)
+        ids = [int(item_id) for item_id in ranking.pool.items["id"][places]]
         results = [
             Result(rows[item_id], _score(ranking, place), why.get(place))
             for place, item_id in zip(places, ids, strict=True)

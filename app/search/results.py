@@ -6,6 +6,7 @@ import numpy as np
 from asyncpg import Record
 
 from app.db import Connection
+from app.pages import Page, fetch_page
 from app.search.gathering import Asked
 from app.search.pool import Floats
 from app.search.scope import Scope
@@ -22,17 +23,20 @@ ORDER BY place
 
 
 async def fetch_items(
-    connection: Connection, scope: Scope, item_ids: Sequence[int]
-) -> dict[int, Record]:
-    """Return items by their ids; one that ended meanwhile is missing."""
+    connection: Connection, scope: Scope, item_ids: Sequence[int], max_bytes: int
+) -> Page:
+    """Return the first of these items that fit; one that ended meanwhile is missing."""
     parameters = Parameters()
     ids = parameters.add(list(item_ids), "bigint[]")
-    rows = await connection.fetch(
-        f"SELECT id, {COLUMNS} FROM items i WHERE i.id = ANY({ids}) "
-        f"AND {scope.namespace_in_range('i', parameters)}",
+    return await fetch_page(
+        connection,
+        f"SELECT id, {COLUMNS}, value_bytes AS bytes "
+        f"FROM unnest({ids}) WITH ORDINALITY AS wanted (id, place) JOIN items i USING (id) "
+        f"WHERE {scope.namespace_in_range('i', parameters)} ORDER BY wanted.place",
         *parameters.values,
+        limit=len(item_ids),
+        max_bytes=max_bytes,
     )
-    return {row["id"]: row for row in rows}
 
 
 async def count_items(connection: Connection, scope: Scope, having: Asked | None = None) -> int:

@@ -9,6 +9,7 @@ from app.config import Settings
 from app.db import Connection, Database
 from app.errors import InvalidRequestError
 from app.namespaces import only, stored_range
+from app.pages import PAGE_BYTES
 from app.passage_index import PassageIndex
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
@@ -54,12 +55,17 @@ class SearchService:
         )
 
     async def search(
-        self, access: Access, body: SearchItems, *, with_expired: bool = False
+        self,
+        access: Access,
+        body: SearchItems,
+        *,
+        with_expired: bool = False,
+        max_bytes: int = PAGE_BYTES,
     ) -> Found:
         """Return the page of items that a search asks for."""
         prepared = self.prepare(access, body, with_expired=with_expired)
         vectors = await self.embed([prepared])
-        return await self.run(access, prepared, vectors[0])
+        return await self.run(access, prepared, vectors[0], max_bytes=max_bytes)
 
     def prepare(
         self,
@@ -99,25 +105,37 @@ class SearchService:
         vectors = iter(await self._index.embed(texts, urgent=True))
         return [None if query is None else next(vectors) for query in queries]
 
-    async def run(self, access: Access, search: PreparedSearch, vector: Vector | None) -> Found:
+    async def run(
+        self,
+        access: Access,
+        search: PreparedSearch,
+        vector: Vector | None,
+        *,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Found:
         """Return a prepared search's page, restarting lifetimes if that is wanted."""
         if search.page.limit == 0 and not search.page.with_total:
             return Found([])
         async with self._database.connection(access.root) as connection:
-            found = await self.find(connection, search, vector)
+            found = await self.find(connection, search, vector, max_bytes=max_bytes)
         self._usage.note(result.row for result in found.results)
         return await self._refreshed(access, search, found)
 
     async def find(
-        self, connection: Connection, search: PreparedSearch, vector: Vector | None
+        self,
+        connection: Connection,
+        search: PreparedSearch,
+        vector: Vector | None,
+        *,
+        max_bytes: int = PAGE_BYTES,
     ) -> Found:
         """Return a prepared search's page; it counts as no use and restarts no lifetime."""
         if isinstance(search, Listing):
-            return await list_page(connection, search)
+            return await list_page(connection, search, max_bytes)
         with_uses = search.explain or search.weights.strength > 0
         asked = Asked(self._index.id, vector, search.words, with_uses=with_uses)
         run = RankedRun(connection, search, asked)
-        return await run.find(largest=self._settings.exact_search_passages)
+        return await run.find(largest=self._settings.exact_search_passages, max_bytes=max_bytes)
 
     async def _refreshed(self, access: Access, search: PreparedSearch, found: Found) -> Found:
         rows = [result.row for result in found.results]

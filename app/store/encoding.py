@@ -1,12 +1,13 @@
 """Rows to the JSON that clients get; an item's value is passed through as text, never parsed."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
 from app.auth.access import Access
 from app.db import Row
+from app.pages import Page
+from app.store.listing import ListedNamespaces
 
 _DETAILS = ("importance", "pinned", "valid_from", "valid_to")
 
@@ -39,14 +40,19 @@ def version(row: Row) -> dict[str, Any]:
     }
 
 
-def versions(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return an item's history as members of JSON."""
-    return {"versions": [version(row) for row in rows]}
+def versions(page: Page) -> dict[str, Any]:
+    """Return a page of an item's history as members of JSON."""
+    return {
+        "versions": [version(row) for row in page.rows],
+        "next_cursor": page.rows[-1]["version"] if page.more else None,
+    }
 
 
-def namespaces(found: list[list[str]], counts: list[int] | None) -> dict[str, Any]:
+def namespaces(listed: ListedNamespaces) -> dict[str, Any]:
     """Return listed namespaces as members of JSON."""
-    return {"namespaces": found} | ({} if counts is None else {"counts": counts})
+    more = {"counts": listed.counts, "next_offset": listed.next_offset}
+    given = {name: member for name, member in more.items() if member is not None}
+    return {"namespaces": listed.labels, **given}
 
 
 def _json(text: str | None) -> orjson.Fragment | None:

@@ -7,6 +7,7 @@ from itertools import takewhile
 
 from app.db import Connection
 from app.namespaces import Range, from_stored, stored_range, to_stored
+from app.pages import fetch_page
 from app.sql import Parameters
 
 WILDCARD = "*"
@@ -24,13 +25,28 @@ class NamespaceQuery:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class ListedNamespaces:
+    """Namespaces, how many items each holds, and the offset of the rest if the page is cut."""
+
+    labels: list[list[str]]
+    counts: list[int] | None
+    next_offset: int | None
+
+
 async def list_namespaces(
-    connection: Connection, query: NamespaceQuery, now: datetime
-) -> list[list[str]]:
-    """Return distinct label lists in ascending order; only namespaces with unexpired items."""
+    connection: Connection, query: NamespaceQuery, now: datetime, max_bytes: int
+) -> tuple[list[list[str]], bool]:
+    """Return distinct label lists in ascending order, and whether `max_bytes` cut them short.
+
+    Only namespaces with unexpired items.
+    """
     parameters = Parameters()
     sql = _listing_sql(query, parameters, now)
-    return [list(row["labels"]) for row in await connection.fetch(sql, *parameters.values)]
+    page = await fetch_page(
+        connection, sql, *parameters.values, limit=query.limit, max_bytes=max_bytes
+    )
+    return [list(row["labels"]) for row in page.rows], page.more
 
 
 async def count_items(connection: Connection, scopes: Sequence[Range], now: datetime) -> list[int]:
@@ -64,7 +80,7 @@ def _listing_sql(query: NamespaceQuery, parameters: Parameters, now: datetime) -
     # Stored text orders as label lists do, the separator sorting below what labels are made of.
     # So cut lists that are equal are neighbours, and the scan stops at the limit.
     return f"""
-    SELECT labels FROM (
+    SELECT labels, octet_length(array_to_string(labels, '","')) AS bytes FROM (
         SELECT namespace, labels[{hidden + 1}:{end}] AS labels,
             lag(labels[{hidden + 1}:{end}]) OVER (ORDER BY namespace) AS before
         FROM namespaces WHERE {" AND ".join(conditions)}

@@ -65,6 +65,13 @@ items = Table(
     ),
     Column("thread_id", Text, Computed("source ->> 'thread_id'", persisted=True)),
     Column("position", BigInteger, Computed(_POSITION, persisted=True)),
+    Column(
+        "value_bytes",
+        Integer,
+        Computed("octet_length(value::text)", persisted=True),
+        nullable=False,
+        comment="Of the JSON text.",
+    ),
     PrimaryKeyConstraint("namespace", "key"),
     CheckConstraint("jsonb_typeof(value) = 'object'", name="value_is_object"),
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance_in_range"),
@@ -97,6 +104,12 @@ item_versions = Table(
     Column("source", JSONB),
     Column("actor", Text, nullable=False),
     Column("recorded_at", TIME, nullable=False),
+    Column(
+        "value_bytes",
+        Integer,
+        Computed("octet_length(value::text)", persisted=True),
+        comment="Of the JSON text.",
+    ),
     PrimaryKeyConstraint("namespace", "key", "version"),
     comment="Every state an item has had; rows are never changed and outlive the item.",
 )

@@ -9,6 +9,7 @@ from asyncpg import Record
 from pgvector import HalfVector
 
 from app.db import Connection
+from app.pages import Page, fetch_page
 from app.providers.embeddings.base import Vector
 from app.store.expiry import SWEEPER
 from app.store.writes import Address, Put, Written
@@ -27,6 +28,19 @@ _FIND_MANY = f"""
 SELECT id, {COLUMNS} FROM items
 JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
 WHERE expires_at IS NULL OR expires_at > $3
+"""
+
+# An item fits if those before it leave room, however large it is: one is always returned.
+_FIND_FITTING = f"""
+SELECT {COLUMNS.replace(" value,", " CASE WHEN fits THEN value END AS value,")},
+    id, bytes, fits
+FROM (
+    SELECT items.*, value_bytes AS bytes,
+        sum(value_bytes) OVER (ORDER BY place) - value_bytes < $4::bigint AS fits
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (namespace, key, place)
+    JOIN items USING (namespace, key)
+    WHERE expires_at IS NULL OR expires_at > $3
+) AS found
 """
 
 # Rows are locked in the order in which every writer locks them, or readers would deadlock.
@@ -170,7 +184,8 @@ SELECT namespace, key, version + 1, CASE WHEN expired THEN 'expire' ELSE 'delete
 """
 
 _VERSIONS = """
-SELECT version, action, value, importance, pinned, valid_from, valid_to, source, actor, recorded_at
+SELECT version, action, value, importance, pinned, valid_from, valid_to, source, actor,
+    recorded_at, coalesce(value_bytes, 0) AS bytes
 FROM item_versions
 WHERE namespace = $1 AND key = $2 AND version < coalesce($3, 9223372036854775807)
 ORDER BY version DESC LIMIT $4
@@ -224,6 +239,17 @@ async def find_many(
 ) -> dict[Address, Record]:
     """Return the items that exist among some addresses."""
     rows = await connection.fetch(_FIND_MANY, *_columns(addresses), now)
+    return {(row["namespace"], row["key"]): row for row in rows}
+
+
+async def find_fitting(
+    connection: Connection, addresses: Iterable[Address], now: datetime, max_bytes: int
+) -> dict[Address, Record]:
+    """Return the items that exist among some addresses, in which those `fit` that have room.
+
+    An item for which the ones before it leave no room has no value.
+    """
+    rows = await connection.fetch(_FIND_FITTING, *_columns(addresses), now, max_bytes)
     return {(row["namespace"], row["key"]): row for row in rows}
 
 
@@ -328,9 +354,9 @@ async def delete(
 
 async def find_versions(
     connection: Connection, address: Address, *, before: int | None, limit: int
-) -> list[Record]:
-    """Return an item's history, newest first."""
-    return await connection.fetch(_VERSIONS, *address, before, limit)
+) -> Page:
+    """Return a page of an item's history, newest first."""
+    return await fetch_page(connection, _VERSIONS, *address, before, limit + 1, limit=limit)
 
 
 async def find_version(connection: Connection, address: Address, version: int) -> Record | None:

@@ -163,8 +163,8 @@ async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) 
     responses=problem_responses(*ALWAYS),
 )
 async def list_namespaces(request: Request, body: ListNamespaces, access: ReadAccess) -> Response:
-    found, counts = await service_of(request).list_namespaces(access, body)
-    return json_response(encoding.namespaces(found, counts))
+    listed = await service_of(request).list_namespaces(access, body)
+    return json_response(encoding.namespaces(listed))
 
 
 @router.get(

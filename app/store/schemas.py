@@ -256,6 +256,9 @@ class ItemVersions(BaseModel):
     """An item's history, newest first."""
 
     versions: list[ItemVersion] = Field(description="Empty for an item that never was.")
+    next_cursor: int | None = Field(
+        description="Send it as `before` for the next page; null: there is none."
+    )
 
 
 class NamespaceList(BaseModel):
@@ -264,4 +267,9 @@ class NamespaceList(BaseModel):
     namespaces: list[list[str]] = Field(description="Each a list of labels.")
     counts: list[int] | None = Field(
         None, description="How many items each namespace holds; absent unless asked for."
+    )
+    next_offset: int | None = Field(
+        None,
+        description="Send it as `offset` for the rest, where fewer than `limit` fit into one "
+        "answer; else absent.",
     )

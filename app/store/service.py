@@ -14,6 +14,7 @@ from app.config import Settings
 from app.db import Database, Row
 from app.errors import InvalidRequestError
 from app.namespaces import Range, only, stored_range, to_stored
+from app.pages import PAGE_BYTES, Page
 from app.resources import Resources
 from app.store import repository
 from app.store.changes import Also, Changes
@@ -25,7 +26,13 @@ from app.store.errors import (
     VersionNotFoundError,
 )
 from app.store.indexing import Indexer
-from app.store.listing import NamespaceQuery, count_items, list_namespaces, literal_start
+from app.store.listing import (
+    ListedNamespaces,
+    NamespaceQuery,
+    count_items,
+    list_namespaces,
+    literal_start,
+)
 from app.store.merging import merge
 from app.store.paths import check_path
 from app.store.preconditions import Precondition, etag
@@ -115,13 +122,18 @@ class ItemService:
         access: Access,
         wanted: Sequence[Address],
         refreshed: Sequence[Address],
+        max_bytes: int = PAGE_BYTES,
     ) -> dict[Address, Row]:
-        """Return the items that exist at stored addresses, restarting some lifetimes."""
+        """Return the items that exist at stored addresses, restarting some lifetimes.
+
+        Those for which `max_bytes` leave no room have no value, and count as not read.
+        """
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
-            rows = await repository.find_many(connection, wanted, now)
-            self._usage.note(rows.values())
-            mortal = {a for a in refreshed if a in rows and rows[a]["ttl"] is not None}
+            rows = await repository.find_fitting(connection, wanted, now, max_bytes)
+            fitting = {address: row for address, row in rows.items() if row["fits"]}
+            self._usage.note(fitting.values())
+            mortal = {a for a in refreshed if a in fitting and fitting[a]["ttl"] is not None}
             if mortal:
                 await repository.refresh(connection, mortal, now)
         return {**rows, **{address: as_refreshed(rows[address], now) for address in mortal}}
@@ -174,8 +186,8 @@ class ItemService:
         address = (access.locate(body.namespace, Verb.DELETE), body.key)
         await self.apply(access, [Delete(address, precondition)])
 
-    async def versions(self, access: Access, query: ReadVersions) -> list[Record]:
-        """Return an item's history, newest first; empty when it never existed."""
+    async def versions(self, access: Access, query: ReadVersions) -> Page:
+        """Return a page of an item's history, newest first; empty when it never existed."""
         address = (access.locate(query.labels, Verb.READ), query.key)
         async with self._database.connection(access.root) as connection:
             return await repository.find_versions(
@@ -208,8 +220,8 @@ class ItemService:
         access.locate(literal_start(body.prefix or []), Verb.READ)
 
     async def list_namespaces(
-        self, access: Access, body: ListNamespaces
-    ) -> tuple[list[list[str]], list[int] | None]:
+        self, access: Access, body: ListNamespaces, max_bytes: int = PAGE_BYTES
+    ) -> ListedNamespaces:
         """Return namespaces in ascending order and, if asked for, how many items each holds."""
         self.check_listing(access, body)
         query = NamespaceQuery(
@@ -222,11 +234,13 @@ class ItemService:
         )
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
-            found = await list_namespaces(connection, query, now)
+            found, is_cut = await list_namespaces(connection, query, now, max_bytes)
+            next_offset = query.offset + len(found) if is_cut and len(found) < query.limit else None
             if not body.counts:
-                return found, None
+                return ListedNamespaces(found, None, next_offset)
             scopes = [self._counted(access, labels, body.max_depth) for labels in found]
-            return found, await count_items(connection, scopes, now)
+            counts = await count_items(connection, scopes, now)
+            return ListedNamespaces(found, counts, next_offset)
 
     async def apply(
         self, access: Access, writes: Sequence[Write], *, also: Also | None = None

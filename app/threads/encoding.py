@@ -1,13 +1,13 @@
 """Threads and their messages to the JSON that clients get."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from app.auth.access import Access
 from app.db import Row
+from app.pages import Page
 from app.threads.appending import Appended
 from app.threads.visibility import reads_conversation
 
@@ -49,8 +49,8 @@ def thread(row: Row, job: Row | None, access: Access) -> dict[str, Any]:
     }
 
 
-def messages(rows: Sequence[Row], limit: int) -> dict[str, Any]:
-    """Return a page of at most `limit` messages; a further row says that there is another page."""
+def messages(page: Page) -> dict[str, Any]:
+    """Return a page of messages as members of JSON."""
     return {
         "messages": [
             {
@@ -58,7 +58,7 @@ def messages(rows: Sequence[Row], limit: int) -> dict[str, Any]:
                 "message": orjson.Fragment(row["message"]),
                 "created_at": row["created_at"],
             }
-            for row in rows[:limit]
+            for row in page.rows
         ],
-        "next_cursor": rows[-1]["position"] if len(rows) > limit else None,
+        "next_cursor": page.rows[-1]["position"] + 1 if page.more else None,
     }

@@ -3,8 +3,10 @@
 from sqlalchemy import (
     BigInteger,
     Column,
+    Computed,
     ForeignKeyConstraint,
     Index,
+    Integer,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -42,6 +44,13 @@ thread_messages = Table(
     Column("message_id", Text, nullable=False),
     Column("message", JSONB, nullable=False),
     Column("created_at", TIME, nullable=False),
+    Column(
+        "message_bytes",
+        Integer,
+        Computed("octet_length(message::text)", persisted=True),
+        nullable=False,
+        comment="Of the JSON text.",
+    ),
     PrimaryKeyConstraint("root", "thread_id", "namespace", "position"),
     ForeignKeyConstraint(
         ["root", "thread_id", "namespace"],

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from asyncpg import Record
 
 from app.db import Connection, Row
+from app.pages import Page, fetch_page
 
 Ref: TypeAlias = tuple[str, str, str]
 """Which thread: the root of its key, its id, and its stored namespace.
@@ -55,6 +56,8 @@ SELECT position, message, created_at FROM thread_messages
 WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND position >= $4 AND position < $5
 ORDER BY position
 """
+
+_FIND_PAGE = _FIND_MESSAGES.replace("created_at FROM", "created_at, message_bytes AS bytes FROM")
 
 # As many messages as their JSON has room for: from a position on, at least one; or back from it.
 _FIND_NEXT = """
@@ -165,6 +168,11 @@ async def find_known(
         return {}
     rows = await connection.fetch(_FIND_KNOWN, *ref, list(message_ids))
     return {row["message_id"]: json.loads(row["message"]) for row in rows}
+
+
+async def find_page(connection: Connection, ref: Ref, start: int, limit: int) -> Page:
+    """Return a page of messages from a position on."""
+    return await fetch_page(connection, _FIND_PAGE, *ref, start, start + limit + 1, limit=limit)
 
 
 async def find_messages(connection: Connection, ref: Ref, start: int, end: int) -> list[Record]:

@@ -117,8 +117,8 @@ async def append_messages(
 )
 async def list_messages(request: Request, thread_id: InPath, access: ReadAccess) -> Response:
     query = read_query(ReadMessages, request)
-    rows = await service_of(request).messages(access, thread_id, query)
-    return json_response(encoding.messages(rows, query.limit))
+    page = await service_of(request).messages(access, thread_id, query)
+    return json_response(encoding.messages(page))
 
 
 @router.post(

@@ -16,6 +16,7 @@ from app.managers.messages import to_turns
 from app.managers.plans import ExtractPlan
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
+from app.pages import Page
 from app.resources import Resources
 from app.threads import encoding, repository
 from app.threads.appending import Arrival, admit, append, check_rights, job_of, with_place
@@ -93,15 +94,12 @@ class ThreadService:
         async with self._database.connection(access.root) as connection:
             return await _readable(connection, access, thread_id)
 
-    async def messages(self, access: Access, thread_id: str, query: ReadMessages) -> list[Record]:
-        """Return a page of a thread's messages, in order, and one more if there is another."""
+    async def messages(self, access: Access, thread_id: str, query: ReadMessages) -> Page:
+        """Return a page of a thread's messages, in order."""
         async with self._database.connection(access.root) as connection:
             thread = await _readable(connection, access, thread_id)
-            return await repository.find_messages(
-                connection,
-                repository.ref_of(thread),
-                query.cursor,
-                query.cursor + query.limit + 1,
+            return await repository.find_page(
+                connection, repository.ref_of(thread), query.cursor, query.limit
             )
 
     async def delete(self, access: Access, thread_id: str) -> None:

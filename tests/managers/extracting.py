@@ -105,7 +105,7 @@ class Extracting:
     async def history(self, key: str, labels: list[str] = ANA) -> list[Record]:
         """Return an item's versions, oldest first."""
         query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
-        return (await self.items.versions(OPEN, query))[::-1]
+        return (await self.items.versions(OPEN, query)).rows[::-1]
 
     async def rows(self, sql: str, *arguments: Any) -> list[Record]:
         async with self.resources.database.connection(EVERYTHING) as connection:
@@ -168,7 +168,8 @@ class Extracting:
         return [(row["event"], json.loads(row["data"])) for row in rows]
 
     async def changes(self, job_id: str, access: Access = OPEN) -> list[Record]:
-        return await self.reviews.list_changes(access, job_id, after=0, limit=1000)
+        page = await self.reviews.list_changes(access, job_id, after=0, limit=1000)
+        return page.rows
 
 
 def memory_value(text: str) -> dict[str, Any]:

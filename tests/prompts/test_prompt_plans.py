@@ -109,10 +109,10 @@ async def test_a_repeated_read_keeps_to_the_keys_when_its_plan_is_generic(
 @pytest.mark.parametrize("before", [5_001, 2_500, 11])
 async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: int) -> None:
     async with explaining(filled) as connection:
-        rows = await repository.find_versions(
+        page = await repository.find_versions(
             plain(connection), Ref(ONE, "p1"), before=before, limit=10
         )
-    assert [row["version"] for row in rows] == list(range(before - 1, before - 11, -1))
+    assert [row["version"] for row in page.rows] == list(range(before - 1, before - 11, -1))
     assert connection.indexes <= {"prompt_versions_pkey", "prompt_labels_pkey"}
     assert connection.scanned_tables == set()
 
@@ -120,8 +120,8 @@ async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: i
 @pytest.mark.parametrize("root", [ONE, EVERYTHING])
 async def test_a_page_of_prompts_is_read_by_the_keys(filled: Database, root: str) -> None:
     async with explaining(filled, root) as connection:
-        rows = await repository.find_page(plain(connection), ONE, after="p15", limit=5)
-    assert [row["name"] for row in rows] == ["p16", "p17", "p18", "p19", "p2"]
+        page = await repository.find_page(plain(connection), ONE, after="p15", limit=5)
+    assert [row["name"] for row in page.rows] == ["p16", "p17", "p18", "p19", "p2"]
     assert connection.indexes == {"prompts_pkey", "prompt_labels_pkey"}
     assert connection.scanned_tables == set()
 

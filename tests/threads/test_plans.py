@@ -90,6 +90,7 @@ async def test_a_thread_and_its_messages_are_reached_by_their_keys(filled: Datab
         thread = await repository.lock(plain(connection), THREAD)
         assert thread is not None
         page = await repository.find_messages(plain(connection), THREAD, 20, 30)
+        assert (await repository.find_page(plain(connection), THREAD, 20, 5)).more
         assert await repository.find_known(plain(connection), THREAD, ["position:3", "x"])
         assert await repository.find_next(plain(connection), THREAD, 10, 20, 1_000)
         assert await repository.find_before(plain(connection), THREAD, 0, 10, 1_000)
@@ -124,7 +125,7 @@ async def test_changes_are_listed_by_their_job(filled: Database) -> None:
     async with explaining(filled) as connection:
         found = await changes.find_page(plain(connection), "job_002t0700", after=0, limit=100)
         await changes.find(plain(connection), "job_002t0700", changes.ChangeState.PROPOSED)
-    assert [(row["number"], row["value_before"]) for row in found] == [(1, "{}"), (2, "{}")]
+    assert [(row["number"], row["value_before"]) for row in found.rows] == [(1, "{}"), (2, "{}")]
     assert connection.scanned_tables == set()
     assert connection.indexes == {"job_changes_pkey", "item_versions_pkey"}
 
@@ -133,6 +134,6 @@ async def test_managers_are_listed_by_their_root(filled: Database) -> None:
     async with explaining(filled) as connection:
         page = await managers.find_page(plain(connection), ROOT, after="m050", limit=5)
         assert await managers.find(plain(connection), ROOT, "m007")
-    assert [row["name"] for row in page] == ["m051", "m052", "m053", "m054", "m055"]
+    assert [row["name"] for row in page.rows] == ["m051", "m052", "m053", "m054", "m055"]
     assert connection.scanned_tables == set()
     assert connection.indexes == {"managers_pkey"}

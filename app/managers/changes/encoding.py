@@ -1,6 +1,5 @@
 """Changes of jobs as clients see them; values are passed through as text."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -8,14 +7,14 @@ import orjson
 from app.auth.access import Access
 from app.db import Row
 from app.managers.changes.repository import ItemChange
+from app.pages import Page
 
 
-def changes(rows: Sequence[Row], limit: int, access: Access) -> dict[str, Any]:
-    """Return a page of at most `limit` changes; a further row says that there is another page."""
-    page = rows[:limit]
+def changes(page: Page, access: Access) -> dict[str, Any]:
+    """Return a page of changes as members of JSON."""
     return {
-        "changes": [_change(row, access) for row in page],
-        "next_cursor": page[-1]["number"] if len(rows) > limit else None,
+        "changes": [_change(row, access) for row in page.rows],
+        "next_cursor": page.rows[-1]["number"] if page.more else None,
     }
 
 

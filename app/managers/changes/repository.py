@@ -7,10 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self, TypeAlias
 
-from asyncpg import Record
-
 from app.db import Connection, Row
 from app.managers.changes.reconciling import Basis
+from app.pages import Page, fetch_page
 
 Action: TypeAlias = Literal["insert", "update", "delete"]
 
@@ -132,12 +131,12 @@ WHERE (namespace, key) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND sta
 """
 
 _PAGE = f"""
-SELECT {_COLUMNS}, (
-    SELECT past.value FROM item_versions past
-    WHERE past.namespace = job_changes.namespace AND past.key = job_changes.key
-        AND past.version = version_before
-) AS value_before
-FROM job_changes WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT $3
+SELECT {", ".join(f"change.{column}" for column in _COLUMNS.split(", "))},
+    past.value AS value_before,
+    coalesce(change.value_bytes, 0) + coalesce(past.value_bytes, 0) AS bytes
+FROM job_changes change LEFT JOIN item_versions past ON past.namespace = change.namespace
+    AND past.key = change.key AND past.version = change.version_before
+WHERE change.job_id = $1 AND change.number > $2 ORDER BY change.number LIMIT $3
 """
 
 
@@ -192,6 +191,6 @@ async def find_undone(
     return [ItemChange.of_row(row) for row in rows]
 
 
-async def find_page(connection: Connection, job_id: str, *, after: int, limit: int) -> list[Record]:
-    """Return rows of a job's changes behind a number, with the value that was there before."""
-    return await connection.fetch(_PAGE, job_id, after, limit)
+async def find_page(connection: Connection, job_id: str, *, after: int, limit: int) -> Page:
+    """Return a page of a job's changes behind a number, with the value that was there before."""
+    return await fetch_page(connection, _PAGE, job_id, after, limit + 1, limit=limit)

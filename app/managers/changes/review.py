@@ -23,6 +23,7 @@ from app.managers.changes.repository import ChangeState, ItemChange
 from app.managers.extraction.verbatim import KIND
 from app.managers.memories import Existing
 from app.managers.shapes import read_value
+from app.pages import Page
 from app.resources import Resources
 from app.store.errors import PreconditionFailedError, TooManyConflictsError
 from app.store.service import ItemService
@@ -78,10 +79,8 @@ class ReviewService:
             resources.clock,
         )
 
-    async def list_changes(
-        self, access: Access, job_id: str, *, after: int, limit: int
-    ) -> list[Record]:
-        """Return rows of a job's changes behind a number, with what was there before."""
+    async def list_changes(self, access: Access, job_id: str, *, after: int, limit: int) -> Page:
+        """Return a page of a job's changes behind a number, with what was there before."""
         job = await self._jobs.get(access, job_id)
         access.locate(access.relative(job["namespace"]), Verb.READ)
         async with self._database.connection(access.root) as connection:

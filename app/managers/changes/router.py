@@ -41,11 +41,10 @@ def service_of(request: Request) -> ReviewService:
 )
 async def list_job_changes(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     query = read_query(ListJobChanges, request)
-    limit = query.limit or DEFAULT_PAGE
-    rows = await service_of(request).list_changes(
-        access, job_id, after=query.cursor or 0, limit=limit + 1
+    page = await service_of(request).list_changes(
+        access, job_id, after=query.cursor or 0, limit=query.limit or DEFAULT_PAGE
     )
-    return json_response(review_encoding.changes(rows, limit, access))
+    return json_response(review_encoding.changes(page, access))
 
 
 @router.post(

@@ -11,6 +11,7 @@ from app.db import Database
 from app.jobs.job import State
 from app.jobs.service import JobService
 from app.managers.proposals.contents import unquoted
+from app.pages import TOOL_BYTES
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.search.encoding import found_items
@@ -93,7 +94,7 @@ class SearchMemory:
         )
         prepared = self._search.prepare(bound.access, body)
         vectors = await self._search.embed([prepared])
-        found = await self._search.run(bound.access, prepared, vectors[0])
+        found = await self._search.run(bound.access, prepared, vectors[0], max_bytes=TOOL_BYTES)
         items: list[dict[str, Any]] = found_items(found, bound.access)["items"]
         return items
 

@@ -1,6 +1,7 @@
 """Connections to a memoryd server: blocking, and of one event loop."""
 
 import asyncio
+import random
 import re
 import ssl
 import time
@@ -24,6 +25,9 @@ _KEY = re.compile("[!-~]+")
 
 PAUSES = (0.1, 0.5)
 """Seconds before each further attempt."""
+
+SHEDDINGS = 5
+"""Further attempts while the server is overloaded, each a second later than the one before."""
 
 _IDLE_SECONDS = 3.0
 """Until an unused connection is closed: sooner than servers do it, which is after five."""
@@ -85,9 +89,14 @@ class Connection:
         client = self._own_client()
         while True:
             try:
-                return _results(client.post(_PATH, **attempt.request))
+                response = client.post(_PATH, **attempt.request)
             except httpx2.TransportError as error:
                 time.sleep(attempt.pause_after(error, client.base_url))
+                continue
+            pause = attempt.pause_when_shed(response)
+            if pause is None:
+                return _results(response)
+            time.sleep(pause)
 
     def _own_client(self) -> httpx2.Client:
         """Return this process's client: with its parent's it would get its parent's answers."""
@@ -112,9 +121,14 @@ class AsyncConnection:
         attempt = _Attempt(operations, atomic=atomic)
         while True:
             try:
-                return _results(await self._client.post(_PATH, **attempt.request))
+                response = await self._client.post(_PATH, **attempt.request)
             except httpx2.TransportError as error:
                 await asyncio.sleep(attempt.pause_after(error, self._client.base_url))
+                continue
+            pause = attempt.pause_when_shed(response)
+            if pause is None:
+                return _results(response)
+            await asyncio.sleep(pause)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -132,6 +146,7 @@ class _Attempt:
         )
         self._writes = any(operation.writes for operation in operations)
         self._pauses = iter(PAUSES)
+        self._sheddings = 0
 
     def pause_after(self, error: httpx2.TransportError, url: httpx2.URL) -> float:
         """Return the seconds until the next attempt; raise if there should be none."""
@@ -140,6 +155,15 @@ class _Attempt:
             return pause
         kind = TimeoutError if isinstance(error, httpx2.TimeoutException) else ConnectionError
         raise kind(f"memoryd at {url} did not answer: {error or type(error).__name__}") from error
+
+    def pause_when_shed(self, response: httpx2.Response) -> float | None:
+        """Return the seconds until the next attempt if an overloaded server did nothing."""
+        if response.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
+            return None
+        if _json(response).get("code") != "overloaded" or self._sheddings == SHEDDINGS:
+            return None
+        self._sheddings += 1
+        return self._sheddings * (0.75 + random.random() / 2)  # noqa: S311  # not all at once
 
     def _may_be_repeated(self, error: httpx2.TransportError) -> bool:
         """Tell whether the request did not arrive, or does no harm if it did.

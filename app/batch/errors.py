@@ -1,0 +1,18 @@
+"""What keeps one operation of a batch from being carried out."""
+
+from app.errors import AppError
+from app.pages import PAGE_BYTES
+
+
+class ResponseTooLargeError(AppError):
+    """The results before an operation's fill the response."""
+
+    status = 422
+    code = "response_too_large"
+    title = "Response too large"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "was left out: the results before it fill the response "
+            f"({PAGE_BYTES >> 20} MiB). Send it again in another batch."
+        )

@@ -74,7 +74,7 @@ async def open_pool(url: str, pool_size: int) -> "asyncpg.Pool[asyncpg.Record]":
     """Open a pool of connections that are ready for memoryd's statements."""
     return await asyncpg.create_pool(
         asyncpg_url(url),
-        min_size=1,
+        min_size=0,  # with more, asyncpg reconnects by itself, and logs a traceback each time
         max_size=pool_size,
         init=_prepare,
         reset=_keep_session,

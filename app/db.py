@@ -12,6 +12,7 @@ from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy import DateTime, MetaData, Text
 
 from app.connections import ConfinedConnection, open_pool
+from app.disk import Disk
 from app.errors import AppError
 
 metadata = MetaData(
@@ -52,11 +53,26 @@ _UNAVAILABLE = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.InsufficientResourcesError,
+    asyncpg.InsufficientResourcesError,  # but see DiskFullError
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # after a failover, the old primary
 )
+
+
+class DiskFullError(AppError):
+    """The disk of the database is full: reads go on, writes are refused."""
+
+    status = 507
+    code = "disk_full"
+    title = "Disk full"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The disk of the database is full. Nothing was stored; reads go on as long as "
+            "PostgreSQL can serve them. The operator has to free some space; then try again."
+        )
+        self.headers["Retry-After"] = "30"
 
 
 class DatabaseUnavailableError(AppError):
@@ -105,15 +121,16 @@ class Database:
     waits at all: see `suspend`.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[Record]", disk: Disk) -> None:
+        self.disk = disk
         self._pool = pool
         self._borrowed: set[Connection] = set()
         self._suspended = False
 
     @classmethod
-    async def open(cls, url: str, *, pool_size: int) -> Self:
-        """Connect to `url` (a `postgresql://` address)."""
-        return cls(await open_pool(url, pool_size))
+    async def open(cls, url: str, *, pool_size: int, disk: Disk | None = None) -> Self:
+        """Connect to `url` (a `postgresql://` address); `disk` is the one it is known to be on."""
+        return cls(await open_pool(url, pool_size), disk or Disk())
 
     async def close(self) -> None:
         """Close every connection, politely if PostgreSQL answers."""
@@ -161,7 +178,12 @@ class Database:
             finally:
                 self._borrowed.discard(connection)
                 await self._pool.release(connection)
+        except asyncpg.DiskFullError as error:
+            self.disk.report_full()
+            raise DiskFullError from error
         except _UNAVAILABLE as error:
+            if self.disk.refuses_writes and not isinstance(error, asyncpg.QueryCanceledError):
+                raise DiskFullError from error  # the likely reason why PostgreSQL is away
             raise DatabaseUnavailableError(error) from error
 
     async def _acquire(self) -> Connection:
@@ -171,10 +193,18 @@ class Database:
             return await self._pool.acquire()
 
     @asynccontextmanager
-    async def transaction(self, root: str) -> AsyncIterator[Connection]:
-        """Lend a connection confined to `root`; commit at the end, roll back on an exception."""
+    async def transaction(
+        self, root: str, *, even_if_full: bool = False
+    ) -> AsyncIterator[Connection]:
+        """Lend a connection confined to `root`; commit at the end, roll back on an exception.
+
+        Raises DiskFullError while there is too little space left for writing.
+        """
+        if self.disk.refuses_writes and not even_if_full:
+            raise DiskFullError
         async with self.connection(root) as connection, connection.transaction():
             yield connection
+        self.disk.report_written()
 
 
 def sqlalchemy_url(url: str) -> str:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, Field
 from app.auth.dependencies import find_access, remembered_access
 from app.auth.errors import NotLocalError, NotReadyError, UnauthenticatedError
 from app.clock import LARGEST_OFFSET_SECONDS
-from app.db import DatabaseUnavailableError
+from app.db import DatabaseUnavailableError, DiskFullError
 from app.dependencies import resources_of
+from app.disk import DiskState
 from app.jobs import queue
 from app.problems import problem_responses
 
@@ -46,11 +47,22 @@ class ClockState(BaseModel):
     warning: str | None = Field(description="What an operator should look at; null: nothing.")
 
 
+class DiskReport(BaseModel):
+    """The disk of the database."""
+
+    free_bytes: int | None = Field(
+        description="Space that is left; null: the database is not on this machine."
+    )
+    full: bool = Field(description="Whether writes fail or are refused for want of space.")
+    warning: str | None = Field(description="What an operator should look at; null: nothing.")
+
+
 class Readiness(Health):
     """The answer of a server that can serve, and how its jobs stand."""
 
     queue: Queue = Field(description="How jobs stand.")
     clock: ClockState = Field(description="How this machine's clock compares to the database's.")
+    disk: DiskReport = Field(description="The disk of the database.")
 
 
 @router.get("/healthz", operation_id="check_health", summary="Is the process alive?")
@@ -68,9 +80,10 @@ async def check_ok() -> Health:
     operation_id="check_readiness",
     summary="Does the database answer, and are jobs done?",
     description="Jobs that wait while no worker lives do not make the server unready: it serves "
-    "all else. `queue.warning` says so. A server that has keys says no more than `ok` without one.",
+    "all else. `queue.warning` says so. Nor does a full disk, as long as reads are served: "
+    "`disk.warning` says so. A server that has keys says no more than `ok` without one.",
     responses=problem_responses(
-        UnauthenticatedError, NotLocalError, DatabaseUnavailableError, NotReadyError
+        UnauthenticatedError, NotLocalError, DatabaseUnavailableError, DiskFullError, NotReadyError
     ),
 )
 async def check_readiness(request: Request) -> Health | Readiness:
@@ -78,10 +91,10 @@ async def check_readiness(request: Request) -> Health | Readiness:
         async with asyncio.timeout(_PROBE_SECONDS):
             access = await find_access(request)
             readiness = await _describe(request)
-    except (TimeoutError, DatabaseUnavailableError) as error:
+    except (TimeoutError, DatabaseUnavailableError, DiskFullError) as error:
         if remembered_access(request) is None:
             raise NotReadyError from error
-        raise DatabaseUnavailableError(error) from error
+        raise DatabaseUnavailableError(error) if isinstance(error, TimeoutError) else error
     return Health() if access is None else readiness
 
 
@@ -92,6 +105,7 @@ async def _describe(request: Request) -> Readiness:
     return Readiness(
         queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state)),
         clock=_clock_state(resources.clock.offset_seconds),
+        disk=_disk_report(resources.database.disk.state),
     )
 
 
@@ -109,3 +123,10 @@ def _clock_state(offset: float) -> ClockState:
             "synchronize it, such as with NTP."
         )
     return ClockState(offset_seconds=round(offset, 3), warning=warning)
+
+
+def _disk_report(state: DiskState) -> DiskReport:
+    warning = None
+    if state.is_full:
+        warning = "The disk is full: reads are served, writes are not. Free some space."
+    return DiskReport(free_bytes=state.free_bytes, full=state.is_full, warning=warning)

@@ -91,11 +91,16 @@ class Notifier:
                 self._waiting.pop((channel, payload), None)
 
     async def _listen_always(self) -> None:
+        reported = ""
         while True:
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001  # whatever it is, listening goes on
-                _logger.warning("listening interrupted", reason=repr(error))
+                if type(error).__name__ != reported:  # not every second that it lasts
+                    _logger.warning("listening interrupted", reason=repr(error))
+                reported = type(error).__name__
+            else:
+                reported = ""
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:

@@ -126,7 +126,8 @@ async def register(
     vocabulary still serve; `memoryd reindex` renews them.
     """
     wanted = making(embedder, vocabulary)
-    async with database.transaction(EVERYTHING) as connection:
+    # A server that is started on a full disk still serves reads.
+    async with database.transaction(EVERYTHING, even_if_full=True) as connection:
         await lock_registration(connection)
         active = await connection.fetchrow(
             "SELECT id, embedding, dimensions, vocabulary FROM passage_indexes WHERE active"

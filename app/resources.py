@@ -12,6 +12,8 @@ from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
 from app.database_role import require_ordinary_role
 from app.db import EVERYTHING, Database
+from app.disk import Disk
+from app.embedded import EmbeddedPostgres
 from app.migrations import require_current
 from app.notifier import CHANNELS, Notifier, read_clock
 from app.passage_index import PassageIndex, register
@@ -114,7 +116,8 @@ async def open_resources(
     vocabulary = _configured_vocabulary(settings)
     llms = _configured_llms(settings)
     async with AsyncExitStack() as stack:
-        database = await Database.open(url, pool_size=settings.database_pool_size)
+        disk = Disk(settings.data_dir if EmbeddedPostgres.owns(url, settings.data_dir) else None)
+        database = await Database.open(url, pool_size=settings.database_pool_size, disk=disk)
         stack.push_async_callback(database.close)
         pulse = DatabasePulse(database, clock)
         await pulse.measure()

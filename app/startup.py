@@ -13,7 +13,7 @@ from app.auth.service import KeyService
 from app.clock import SystemClock
 from app.config import Settings
 from app.db import Database
-from app.embedded import EmbeddedPostgres
+from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
 from app.resources import DatabasePulse, open_resources
 from app.store.paths import check_path
 from app.supervisor import ChildProcess, Supervisor
@@ -30,14 +30,21 @@ class RefusedError(Exception):
 def running_database(settings: Settings) -> Iterator[Settings]:
     """Yield settings that name a running database: the configured one, or the embedded one.
 
-    The embedded one is brought up to date; a configured one only by `memoryd migrate`.
+    The embedded one is brought up to date, and started again if it ends; if that fails,
+    EmbeddedPostgresError is raised at the end. A configured one is changed by `memoryd migrate`.
     """
     if settings.database_url:
         yield settings
         return
     with EmbeddedPostgres(settings.data_dir) as embedded:
         migrations.upgrade(embedded.url)
-        yield settings.model_copy(update={"database_url": embedded.url})
+        keeper = PostgresKeeper(embedded)
+        try:
+            with Supervisor(keeper, longest_pause=LONGEST_PAUSE_SECONDS):
+                yield settings.model_copy(update={"database_url": embedded.url})
+        finally:
+            if keeper.failure:
+                raise keeper.failure  # whatever the end of the process looked like
 
 
 @contextmanager

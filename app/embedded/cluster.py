@@ -68,7 +68,7 @@ def _configure(new: Path, user: pwd.struct_passwd) -> None:
     """Say who may connect, and write the settings to a file that belongs to the operator."""
     (new / "pg_hba.conf").write_text(_HBA)
     (new / "pg_ident.conf").write_text(f'memoryd root all\nmemoryd "{user.pw_name}" all\n')
-    (new / "memoryd.conf").write_text(tuned_settings())
+    (new / "memoryd.conf").write_text(tuned_settings(new))
     os.chown(new / "memoryd.conf", user.pw_uid, -1)
     with (new / "postgresql.conf").open("a") as main:
         main.write("\ninclude_if_exists 'memoryd.conf'\n")

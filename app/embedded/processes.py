@@ -1,6 +1,7 @@
 """Which server runs, as `postmaster.pid`, the system and the server itself say."""
 
 import os
+import signal
 import socket
 import struct
 import sys
@@ -65,3 +66,16 @@ def command_of(pid: int) -> str | None:
     except FileNotFoundError:
         return None if sys.platform == "linux" else ""
     return None if rest.startswith("Z") else name
+
+
+def kill_orphans(cluster: Path) -> None:
+    """End the processes of a server whose main process was killed; call if that is gone.
+
+    They end by themselves unless they are busy or stopped, and keep the shared memory until then.
+    To the next server it is the same crash.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        pid = int(process.name)
+        with suppress(OSError):  # it has ended, or is not ours to look at
+            if (process / "cwd").readlink() == cluster and command_of(pid) == "postgres":
+                os.kill(pid, signal.SIGKILL)

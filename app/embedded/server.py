@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Self
 
 from app.embedded.errors import EmbeddedPostgresError, failure
 from app.embedded.postmaster import ensure_running, shut_down
-from app.embedded.sockets import PORT
+from app.embedded.processes import find_server
+from app.embedded.sockets import PORT, leads_to
 
 
 class EmbeddedPostgres:
@@ -23,8 +25,8 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir.resolve()
-        self._cluster = self._data_dir / "postgres"
+        self.data_dir = data_dir.resolve()
+        self._cluster = self.data_dir / "postgres"
         self._share: int | None = None
         self._socket_dir: Path | None = None
 
@@ -50,13 +52,31 @@ class EmbeddedPostgres:
         if self._share is not None:
             return self.url
         try:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._gate() as gate:
                 self._socket_dir = ensure_running(self._cluster, gate)
                 self._share = self._open_lock("postgres.lock", fcntl.LOCK_SH)
         except OSError as error:
             raise self._explain(error) from error
         return self.url
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server's main process lives."""
+        return find_server(self._cluster) is not None
+
+    def start_again(self, stopping: threading.Event) -> None:
+        """Start the server unless it runs; of several processes, the first one does.
+
+        Raises EmbeddedPostgresError, also if it takes until `stopping` is set.
+        """
+        if self.is_running:
+            return
+        try:
+            with self._gate() as gate:
+                ensure_running(self._cluster, gate, stopping)
+        except OSError as error:
+            raise self._explain(error) from error
 
     def stop(self) -> None:
         """Give up this process's share; the last one out stops the server."""
@@ -69,6 +89,11 @@ class EmbeddedPostgres:
                 shut_down(self._cluster)
         finally:
             os.close(share)
+
+    @classmethod
+    def owns(cls, url: str, data_dir: Path) -> bool:
+        """Whether a URL leads to the server in `data_dir`, started by whichever process."""
+        return leads_to(url, data_dir.resolve() / "postgres")
 
     def _url(self, role: str, database: str) -> str:
         if self._socket_dir is None:
@@ -85,7 +110,7 @@ class EmbeddedPostgres:
             os.close(gate)
 
     def _open_lock(self, name: str, how: int) -> int:
-        lock = os.open(self._data_dir / name, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self.data_dir / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, how)
         except BaseException:
@@ -97,6 +122,6 @@ class EmbeddedPostgres:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return failure(str(error), self._cluster)
         return EmbeddedPostgresError(
-            f"Cannot use {self._data_dir} as user id {os.geteuid()}: {error}. Give that user the "
+            f"Cannot use {self.data_dir} as user id {os.geteuid()}: {error}. Give that user the "
             f"directory, or set MEMORYD_DATA_DIR to one it can write to."
         )

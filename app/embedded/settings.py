@@ -16,7 +16,7 @@ maintenance_work_mem = {maintenance_work_mem}MB
 autovacuum_work_mem = 64MB
 dynamic_shared_memory_type = {shared_memory_type}
 wal_compression = on
-max_wal_size = 2GB
+max_wal_size = {max_wal_size}MB
 checkpoint_timeout = 15min
 random_page_cost = 1.1
 jit = off
@@ -36,8 +36,9 @@ log_parameter_max_length = 0
 """
 
 
-def tuned_settings() -> str:
-    """Return the contents of `memoryd.conf` for this machine or container."""
+def tuned_settings(directory: Path) -> str:
+    """Return the contents of `memoryd.conf` for this machine or container, and a disk."""
+    disk = shutil.disk_usage(directory).total // 2**20
     memory = _memory_bytes() // 2**20
     return _TEMPLATE.format(
         memory=memory,
@@ -45,6 +46,7 @@ def tuned_settings() -> str:
         effective_cache_size=max(memory // 2, 64),
         work_mem=min(max(memory // 256, 4), 16),
         maintenance_work_mem=min(max(memory // 16, 64), 512),
+        max_wal_size=min(max(disk // 10, 64), 2048),
         shared_memory_type=_shared_memory_type(),
     )
 

@@ -7,6 +7,7 @@ import re
 import stat
 import tempfile
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from app.embedded.access import let_in
 from app.embedded.errors import EmbeddedPostgresError
@@ -25,12 +26,21 @@ def make_socket_dir(cluster: Path, user: pwd.struct_passwd) -> Path:
     """
     if _fits_socket(cluster):
         return cluster
-    name = hashlib.sha256(os.fsencode(cluster)).hexdigest()[:12]
-    private = Path(tempfile.gettempdir()).resolve() / f"memoryd-{user.pw_uid}-{name}"
+    private = Path(tempfile.gettempdir()).resolve() / f"memoryd-{user.pw_uid}-{_digest(cluster)}"
     if not _fits_socket(private):
         raise EmbeddedPostgresError(f"Set TMPDIR to a short path of plain letters: {private}.")
     _make_private(private, user)
     return private
+
+
+def leads_to(url: str, cluster: Path) -> bool:
+    """Whether a URL is that of the server in a cluster."""
+    host = Path(parse_qs(urlsplit(url).query).get("host", [""])[0])
+    return host == cluster or host.name.endswith(f"-{_digest(cluster)}")
+
+
+def _digest(cluster: Path) -> str:
+    return hashlib.sha256(os.fsencode(cluster)).hexdigest()[:12]
 
 
 def _fits_socket(directory: Path) -> bool:

@@ -20,8 +20,8 @@ from app.search.prepared import Listing, PreparedSearch, listing, ranked
 from app.search.ranked import RankedRun
 from app.search.schemas import SearchItems
 from app.search.scope import Scope
-from app.store import repository
 from app.store.filters import parse_filter
+from app.store.lifetimes import restart_lifetimes
 from app.store.service import as_refreshed
 from app.usage import Usage
 
@@ -144,7 +144,8 @@ class SearchService:
             return found
         now = search.scope.now
         async with self._database.connection(access.root) as connection:
-            await repository.refresh(connection, mortal, now)
+            if not await restart_lifetimes(self._database, connection, mortal, now):
+                return found
         results = [
             result
             if result.row["ttl"] is None

@@ -26,6 +26,7 @@ from app.store.errors import (
     VersionNotFoundError,
 )
 from app.store.indexing import Indexer
+from app.store.lifetimes import restart_lifetimes
 from app.store.listing import (
     ListedNamespaces,
     NamespaceQuery,
@@ -114,8 +115,8 @@ class ItemService:
             self._usage.note([row])
             if row["ttl"] is None or not self.refreshes(query.refresh_ttl):
                 return row
-            await repository.refresh(connection, [address], now)
-            return as_refreshed(row, now)
+            restarted = await restart_lifetimes(self._database, connection, [address], now)
+            return as_refreshed(row, now) if restarted else row
 
     async def get_many(
         self,
@@ -134,8 +135,8 @@ class ItemService:
             fitting = {address: row for address, row in rows.items() if row["fits"]}
             self._usage.note(fitting.values())
             mortal = {a for a in refreshed if a in fitting and fitting[a]["ttl"] is not None}
-            if mortal:
-                await repository.refresh(connection, mortal, now)
+            if mortal and not await restart_lifetimes(self._database, connection, mortal, now):
+                mortal = set()
         return {**rows, **{address: as_refreshed(rows[address], now) for address in mortal}}
 
     async def put(self, access: Access, body: PutItem, precondition: Precondition) -> str:

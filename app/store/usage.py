@@ -81,7 +81,7 @@ async def flush(usage: Usage, database: Database) -> None:
 
 async def _add(database: Database, counts: Mapping[int, Uses]) -> set[int]:
     """Add counts to the table; return the items that somebody else is changing meanwhile."""
-    async with database.connection(EVERYTHING) as connection:
+    async with database.transaction(EVERYTHING) as connection:
         rows = await connection.fetch(
             _ADD,
             list(counts),

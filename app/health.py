@@ -94,7 +94,9 @@ async def check_readiness(request: Request) -> Health | Readiness:
     except (TimeoutError, DatabaseUnavailableError, DiskFullError) as error:
         if remembered_access(request) is None:
             raise NotReadyError from error
-        raise DatabaseUnavailableError(error) if isinstance(error, TimeoutError) else error
+        if isinstance(error, TimeoutError):
+            raise DatabaseUnavailableError(error) from error
+        raise
     return Health() if access is None else readiness
 
 

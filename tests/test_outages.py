@@ -69,14 +69,14 @@ async def test_a_frozen_database_fails_requests_in_time_and_recovers(
             timed(client.put("/v1/store/items", json={**ITEM, "namespace": ["a"], "value": {}})),
         )
         assert_unavailable(ready)
-        assert ready_seconds < 2.5
+        assert ready_seconds < 4, "two seconds, on a machine that has nothing else to do"
         for response, seconds in answers:
             assert_unavailable(response)
-            assert seconds < 8
+            assert seconds < 12
         for path in ("/readyz", "/v1/store/items?namespace=users&key=food"):
             response, seconds = await timed(client.get(path))
             assert_unavailable(response)
-            assert seconds < 0.5, "once it is known, nothing waits"
+            assert seconds < 1, "once it is known, nothing waits"
         proxy.thaw()
         await until_it_serves(client)
         assert (await store.get(["users"], "food"))["value"] == {"text": "ramen"}

@@ -51,16 +51,21 @@ class FreezableProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        try:
+            await self._connect(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # a client or the server went away, or the test is over
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    async def _connect(self, reader: Reader, writer: Writer) -> None:
         await self._flowing.wait()
         to_server, from_server = await asyncio.open_unix_connection(self._socket)
         try:
             await asyncio.gather(self._pass(reader, from_server), self._pass(to_server, writer))
-        except (ConnectionError, asyncio.CancelledError):
-            pass
         finally:
-            writer.close()
             from_server.close()
-            self._tasks.discard(task)
 
     async def _pass(self, reader: Reader, writer: Writer) -> None:
         while received := await reader.read(65_536):

@@ -65,12 +65,22 @@ class Readiness(Health):
     disk: DiskReport = Field(description="The disk of the database.")
 
 
-@router.get("/healthz", operation_id="check_health", summary="Is the process alive?")
+@router.get(
+    "/healthz",
+    operation_id="check_health",
+    summary="Is the process alive?",
+    description="Answers as soon as the process serves requests; it does not ask the database.",
+)
 async def check_health() -> Health:
     return Health()
 
 
-@router.get("/v1/ok", operation_id="check_ok", summary="What the LangGraph SDK's tests probe")
+@router.get(
+    "/v1/ok",
+    operation_id="check_ok",
+    summary="What the LangGraph SDK's tests probe",
+    description="The same as /healthz, at the place where LangGraph's SDKs look.",
+)
 async def check_ok() -> Health:
     return Health()
 

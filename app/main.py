@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import docs, health, metrics, problems
-from app.api_document import DescribedApp
+from app.api_document.described_app import DETAILS, DescribedApp
 from app.auth.rates import Rates
 from app.auth.service import Authenticator
 from app.batch.router import router as batch_router
@@ -96,6 +96,7 @@ def create_app(
         summary="Long-term memory for LLM agents",
         description=DESCRIPTION,
         lifespan=lifespan,
+        **DETAILS,
         strict_content_type=False,
         # FastAPI's own pages load scripts from a CDN.
         openapi_url=None,

@@ -58,12 +58,13 @@ def problem_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]
     for error in errors:
         titles.setdefault(error.status, []).append(error.title)
     return {
-        status: _problem_response(" · ".join(sorted(set(of_status))))
+        status: problem_response(" · ".join(sorted(set(of_status))))
         for status, of_status in titles.items()
     }
 
 
-def _problem_response(description: str) -> dict[str, Any]:
+def problem_response(description: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a response with a problem document."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
 
@@ -138,8 +139,8 @@ _HTTP_PROBLEMS = {
 }
 
 BODY_PROBLEMS = {
-    "400": _problem_response(_HTTP_PROBLEMS[400][1]),
-    "413": _problem_response(BodyTooLargeError.title),
+    "400": problem_response(_HTTP_PROBLEMS[400][1]),
+    "413": problem_response(BodyTooLargeError.title),
 }
 """The OpenAPI `responses` that every route with a body shares."""
 

@@ -18,6 +18,9 @@ router = APIRouter(prefix="/store", tags=["batch"], route_class=GuardedRoute)
     "/batch",
     operation_id="run_batch",
     summary="Carry out several operations; reads see the state before the writes",
+    description="Carries out up to 1,000 operations. Reads see the state before the batch, writes "
+    "are one transaction. `results` has one object for each operation: its `op`, and "
+    "`item`, `found`, `listed` or `problem`.",
     response_model=BatchResults,
     responses=problem_responses(*CHANGES),
 )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from typing_extensions import TypeAliasType
 
 from app.body_limits import BATCH
 from app.problems import Problem, listed_errors
@@ -47,10 +48,15 @@ class ListNamespacesOperation(ListNamespaces):
     op: Literal["list_namespaces"]
 
 
-Operation = Annotated[
-    PutOperation | GetOperation | DeleteOperation | SearchOperation | ListNamespacesOperation,
-    Field(discriminator="op"),
-]
+Operation: TypeAlias = (
+    PutOperation | GetOperation | DeleteOperation | SearchOperation | ListNamespacesOperation
+)
+
+BatchOperation = TypeAliasType(
+    "BatchOperation",
+    Annotated[Operation, Field(discriminator="op", description="An operation, by its `op`.")],
+)
+"""Has a name so that clients' types have one, too."""
 
 
 OpName: TypeAlias = Literal["put", "get", "delete", "search", "list_namespaces"]
@@ -95,7 +101,7 @@ class Batch(Schema):
 
     body_limit = BATCH
 
-    operations: list[Annotated[Operation, WrapValidator(_keep_malformed)]] = Field(
+    operations: list[Annotated[BatchOperation, WrapValidator(_keep_malformed)]] = Field(
         max_length=MAX_OPERATIONS, description="What to do, each with its `op`."
     )
     atomic: Flag = Field(

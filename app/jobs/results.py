@@ -1,9 +1,10 @@
 """What jobs of each kind did: the `result` of a job, for the OpenAPI document."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 from app.schemas import Clean
 from app.search.schemas import FoundItem
@@ -86,12 +87,10 @@ class _ChangesResult(BaseModel):
     model: str | None = Field(None, description="The model that was asked.")
 
 
-# `kind` is always there. It is not declared as required: generators for Rust take the
-# discriminator away before they read a variant, and would then miss it.
 class ExtractResult(_ChangesResult):
     """What a job of the kind `extract` learned."""
 
-    kind: Literal["extract"] = Field(default="extract", description="The job's kind.")
+    kind: Literal["extract"] = Field(description="The job's kind.")
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
     rounds: int | None = Field(None, description="How often the job began again.")
     memories: list[ReturnedMemory] | None = Field(
@@ -105,7 +104,7 @@ class ExtractResult(_ChangesResult):
 class ExtractThreadResult(_ChangesResult):
     """What a job of the kind `extract_thread` learned from a thread."""
 
-    kind: Literal["extract_thread"] = Field(default="extract_thread", description="The job's kind.")
+    kind: Literal["extract_thread"] = Field(description="The job's kind.")
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
     rounds: int | None = Field(None, description="How often the job began again.")
 
@@ -113,7 +112,7 @@ class ExtractThreadResult(_ChangesResult):
 class ConsolidateResult(_ChangesResult):
     """What a job of the kind `consolidate` merged, corrected and dropped."""
 
-    kind: Literal["consolidate"] = Field(default="consolidate", description="The job's kind.")
+    kind: Literal["consolidate"] = Field(description="The job's kind.")
     strategy: Literal["llm", "duplicates"] = Field(description="How memories were merged.")
     looked_at: int = Field(description="Memories that the job compared.")
     remaining: bool = Field(description="true: there are changed memories that it did not reach.")
@@ -141,7 +140,7 @@ class SummaryState(BaseModel):
 class SummarizeResult(BaseModel):
     """What a job of the kind `summarize` made of a conversation."""
 
-    kind: Literal["summarize"] = Field(default="summarize", description="The job's kind.")
+    kind: Literal["summarize"] = Field(description="The job's kind.")
     messages: list[Annotated[dict[str, Any], Field(title="Message")]] | None = Field(
         None, description="In mode running: the shortened conversation."
     )
@@ -224,28 +223,30 @@ class OptimizedPrompt(BaseModel):
 class OptimizePromptResult(BaseModel):
     """What a job of the kind `optimize_prompt` made of each prompt."""
 
-    kind: Literal["optimize_prompt"] = Field(
-        default="optimize_prompt", description="The job's kind."
-    )
+    kind: Literal["optimize_prompt"] = Field(description="The job's kind.")
     prompts: list[OptimizedPrompt] = Field(description="In the order of the request.")
 
 
 class SearchResult(BaseModel):
     """What a job of the kind `search` found."""
 
-    kind: Literal["search"] = Field(default="search", description="The job's kind.")
+    kind: Literal["search"] = Field(description="The job's kind.")
     queries: list[str] = Field(description="What was searched for.")
     items: list[FoundItem] = Field(description="Each item once: pinned ones first, then the best.")
     left_out: int = Field(description="Found items that had no room in the result.")
     model: str | None = Field(description="The model that wrote the queries.")
 
 
-JobResult: TypeAlias = (
-    ExtractResult
-    | ExtractThreadResult
-    | ConsolidateResult
-    | SummarizeResult
-    | OptimizePromptResult
-    | SearchResult
+JobResult = TypeAliasType(
+    "JobResult",
+    Annotated[
+        ExtractResult
+        | ExtractThreadResult
+        | ConsolidateResult
+        | SummarizeResult
+        | OptimizePromptResult
+        | SearchResult,
+        Field(discriminator="kind", description="What a job did, by its kind."),
+    ],
 )
-"""Told apart by `kind`."""
+"""Has a name so that clients' types have one, too."""

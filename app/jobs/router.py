@@ -43,6 +43,7 @@ def service_of(request: Request) -> JobService:
     "",
     operation_id="list_jobs",
     summary="List jobs, newest first",
+    description="Lists jobs at or below a namespace, newest first.",
     openapi_extra={"parameters": query_parameters(ListJobs)},
     response_model=JobList,
     responses=problem_responses(*ALWAYS),
@@ -60,6 +61,8 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     "/{job_id}",
     operation_id="get_job",
     summary="Read a job and what came of it",
+    description="Reads a job: its state, attempts, and cost, and, at its end, the result or the "
+    "error.",
     response_model=Job,
     responses=problem_responses(*ONE),
 )
@@ -107,6 +110,8 @@ async def follow_job(
     "/{job_id}/cancel",
     operation_id="cancel_job",
     summary="Cancel a job that has not ended, queued or running",
+    description="Cancels a job that has not ended. A running one stops at its next step; what it "
+    "already wrote stays.",
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
@@ -119,6 +124,7 @@ async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Res
     "/{job_id}/retry",
     operation_id="retry_job",
     summary="Queue a failed or cancelled job again",
+    description="Queues a failed or canceled job again, with all of its attempts.",
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )

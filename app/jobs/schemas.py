@@ -1,7 +1,6 @@
 """Bodies and answers of the routes of jobs."""
 
 from datetime import datetime
-from typing import Annotated
 
 from pydantic import BaseModel, Field
 
@@ -45,7 +44,7 @@ class Job(BaseModel):
     attempt: int = Field(description="How often it was begun.")
     max_attempts: int = Field(description="How often it may be begun.")
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
-    result: Annotated[JobResult, Field(discriminator="kind")] | None = Field(
+    result: JobResult | None = Field(
         description="What it did, by its kind; null before its end, and if `withheld`."
     )
     error: JobError | None = Field(description="null unless the last attempt failed.")

@@ -24,6 +24,9 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
     operation_id="extract_memories",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
     summary="Extract memories from a conversation",
+    description="Submits a job that learns from a conversation, with a stored manager (`manager`), "
+    "one that the request describes (`manager_config`), or every default. The answer is "
+    "202 and the job, or, with Prefer: wait=N, 200 and the finished job.",
     status_code=202,
     responses={
         **SUBMIT_RESPONSES,
@@ -47,6 +50,8 @@ async def extract_memories(request: Request, body: ExtractRequest, access: JobsA
     operation_id="consolidate_memories",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
     summary="Tidy up the memories at and below a namespace",
+    description="Submits a job that merges, corrects, and drops memories at and below a namespace. "
+    "The answer is 202 and the job, or, with Prefer: wait=N, 200 and the finished job.",
     status_code=202,
     responses={
         **SUBMIT_RESPONSES,

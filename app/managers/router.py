@@ -48,6 +48,8 @@ def service_of(request: Request) -> ManagerService:
     operation_id="put_manager",
     openapi_extra={"parameters": PRECONDITION},
     summary="Create a manager, or replace its configuration",
+    description="Stores a manager under a name, in place of its whole earlier configuration. 201: "
+    "the manager is new.",
     response_model=Manager,
     responses={
         200: {"description": "Replaced", "headers": ETAG},
@@ -67,6 +69,7 @@ async def put_manager(
     "/{name}",
     operation_id="get_manager",
     summary="Read a manager",
+    description="Reads a manager's configuration as it was sent, with its version.",
     response_model=Manager,
     responses={200: {"headers": ETAG}, **problem_responses(*ALWAYS, ManagerNotFoundError)},
 )
@@ -80,6 +83,7 @@ async def get_manager(request: Request, name: Name, access: ReadAccess) -> Respo
     operation_id="list_managers",
     openapi_extra={"parameters": query_parameters(ListManagers)},
     summary="List managers by name",
+    description="Lists managers by name.",
     response_model=ManagerList,
     responses=problem_responses(*ALWAYS),
 )
@@ -95,6 +99,7 @@ async def list_managers(request: Request, access: ReadAccess) -> Response:
     operation_id="delete_manager",
     openapi_extra={"parameters": PRECONDITION},
     summary="Delete a manager, whether or not it exists; its jobs go on",
+    description="Removes a manager. Jobs that were submitted with it are not affected.",
     status_code=204,
     responses={
         204: {"description": "Gone"},

@@ -94,6 +94,8 @@ def _changed(row: Any, status: int = 200) -> Response:
     operation_id="get_prompt",
     openapi_extra={"parameters": [*query_parameters(ReadPrompt), *PRECONDITION]},
     summary="Read a prompt: the newest version, or the one of a label or number",
+    description="Reads a prompt with the text of one version: the one that a label points to, the "
+    "one of a number, or the newest.",
     response_model=Prompt,
     responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
 )
@@ -108,6 +110,8 @@ async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Respon
     operation_id="put_prompt",
     openapi_extra={"parameters": PRECONDITION},
     summary="Write a prompt's whole next state; another text becomes a new version",
+    description="Stores a prompt's text as a new version, unless the newest version has it "
+    "already, and moves the labels that are named. 201: the prompt is new.",
     response_model=Prompt,
     responses={
         200: {"description": "Replaced", "headers": ETAG},
@@ -127,6 +131,7 @@ async def put_prompt(
     operation_id="list_prompts",
     openapi_extra={"parameters": query_parameters(ListPrompts)},
     summary="List prompts by name, with where their labels point",
+    description="Lists prompts by name, without their texts.",
     response_model=PromptList,
     responses=problem_responses(*ALWAYS),
 )
@@ -142,6 +147,7 @@ async def list_prompts(request: Request, access: ReadAccess) -> Response:
     operation_id="list_prompt_versions",
     openapi_extra={"parameters": [*query_parameters(ListVersions), *PRECONDITION]},
     summary="List a prompt's versions without their texts, newest first",
+    description="Lists the versions of a prompt, newest first, without their texts.",
     response_model=PromptVersionList,
     responses={**UNCHANGED, **problem_responses(*READS)},
 )
@@ -157,6 +163,7 @@ async def list_prompt_versions(request: Request, name: Name, access: ReadAccess)
     operation_id="diff_prompt",
     openapi_extra={"parameters": [*query_parameters(DiffPrompt), *PRECONDITION]},
     summary="Compare two versions of a prompt",
+    description="Compares two versions of a prompt line by line, in unified form.",
     response_model=PromptDiff,
     responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
 )
@@ -171,6 +178,8 @@ async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Respo
     operation_id="promote_prompt",
     openapi_extra={"parameters": PRECONDITION},
     summary="Let a label, such as production, point to a version, such as the candidate",
+    description="Moves a label, production unless another is named, to a version or to where "
+    "another label points.",
     response_model=Prompt,
     responses={
         200: {"headers": ETAG},
@@ -190,6 +199,7 @@ async def promote_prompt(
     operation_id="rollback_prompt",
     openapi_extra={"parameters": PRECONDITION},
     summary="Let a label point to where it pointed before",
+    description="Moves a label back to where it pointed before.",
     response_model=Prompt,
     responses={
         200: {"headers": ETAG},
@@ -211,6 +221,7 @@ async def rollback_prompt(
     operation_id="delete_prompt_label",
     openapi_extra={"parameters": PRECONDITION},
     summary="Remove a label, whether or not it exists; the version it points to stays",
+    description="Removes a label from a prompt. The version that it points to stays.",
     status_code=204,
     responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
 )
@@ -229,6 +240,7 @@ async def delete_prompt_label(
     operation_id="delete_prompt",
     openapi_extra={"parameters": PRECONDITION},
     summary="Delete a prompt with all its versions, whether or not it exists",
+    description="Removes a prompt with all of its versions and labels.",
     status_code=204,
     responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
 )

@@ -22,6 +22,9 @@ router = APIRouter(prefix="/store", tags=["search"], route_class=GuardedRoute)
     "/items/search",
     operation_id="search_items",
     summary="Find items by meaning, by words and by filter",
+    description="Finds items at and below a namespace by meaning and words, or, without a query, "
+    "lists them. Conditions on the value narrow the search; the answer has scores, and "
+    "a cursor if there is more.",
     response_model=FoundItems,
     responses=problem_responses(*ALWAYS, EmbeddingFailedError),
 )

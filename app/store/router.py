@@ -94,6 +94,9 @@ def not_modified(query: ReadItem, precondition: Precondition, version: int | Non
     operation_id="put_item",
     openapi_extra={"parameters": PRECONDITION},
     summary="Write an item's whole next state",
+    description="Writes the whole next state of an item: its value and its details. The answer's "
+    "ETag is the new version; with If-Match or If-None-Match the item is written only "
+    "from the state that you expect.",
     status_code=204,
     responses={204: {"description": "Written", "headers": ETAG}, **problem_responses(*CHANGES)},
 )
@@ -130,6 +133,8 @@ async def get_item(request: Request, access: ReadAccess) -> Response:
     operation_id="patch_item",
     openapi_extra={"parameters": PRECONDITION},
     summary="Merge into an item's value (RFC 7386)",
+    description="Applies a JSON merge patch (RFC 7386) to the value: members that are sent replace "
+    "or join the ones there, null removes one. Details that are absent stay.",
     response_model=Item,
     responses={
         200: {"headers": ETAG},
@@ -147,6 +152,8 @@ async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> 
     operation_id="delete_item",
     openapi_extra={"parameters": PRECONDITION},
     summary="End an item, whether or not it exists",
+    description="Ends an item. Its history stays readable, and an earlier version can be restored. "
+    "Deleting what is not there succeeds, too.",
     status_code=204,
     responses={204: {"description": "Ended"}, **problem_responses(*CHANGES)},
 )
@@ -159,6 +166,8 @@ async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) 
     "/namespaces",
     operation_id="list_namespaces",
     summary="List the namespaces that hold items",
+    description="Lists the namespaces that hold items, in ascending order, under a prefix or with "
+    "a suffix, and on request how many items each holds.",
     response_model=NamespaceList,
     responses=problem_responses(*ALWAYS),
 )
@@ -172,6 +181,7 @@ async def list_namespaces(request: Request, body: ListNamespaces, access: ReadAc
     operation_id="list_item_versions",
     openapi_extra={"parameters": query_parameters(ReadVersions)},
     summary="Read an item's history, newest first",
+    description="Lists every state that an item had, newest first, with who made it and when.",
     response_model=ItemVersions,
     responses=problem_responses(*ALWAYS),
 )
@@ -185,6 +195,7 @@ async def list_item_versions(request: Request, access: ReadAccess) -> Response:
     operation_id="restore_item",
     openapi_extra={"parameters": PRECONDITION},
     summary="Make an earlier version present again, as a new version",
+    description="Writes an earlier version's value and details as the item's next state.",
     response_model=Item,
     responses={
         200: {"headers": ETAG},

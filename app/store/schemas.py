@@ -68,9 +68,8 @@ def _none_for_false(index: object) -> object:
 
 _Path = Annotated[Clean, Field(max_length=MAX_PATH_CHARACTERS)]
 _PathList = Annotated[list[_Path], Field(max_length=MAX_PATHS)]
-Paths = Annotated[
-    _PathList, BeforeValidator(_none_for_false, json_schema_input_type=Literal[False] | _PathList)
-]
+# Without a type in the OpenAPI document, as what is false or a list has in few languages.
+Paths = Annotated[list[Clean], BeforeValidator(_none_for_false, json_schema_input_type=Any)]
 
 
 class Source(BaseModel):
@@ -96,8 +95,8 @@ class ItemAddress(Schema):
 class ItemDetails(Schema):
     """What an item may carry beside its value."""
 
-    importance: Real | None = Field(
-        None, ge=0, le=1, description="How much the memory matters, 0 to 1."
+    importance: Annotated[Real, Field(ge=0, le=1)] | None = Field(
+        None, description="How much the memory matters, 0 to 1."
     )
     pinned: Flag | None = Field(
         None, description="true: found before all others by a search with a query."
@@ -123,8 +122,9 @@ class PutItem(ItemDetails):
     value: Value
     index: Paths | None = Field(
         None,
-        description="Paths to embed; false embeds nothing; absent or null: the server's default.",
-        examples=[["text"]],
+        description="A list of paths to embed; an empty one or false embeds nothing; absent or "
+        "null: the server's default.",
+        examples=[["text"], False],
     )
     ttl: Minutes | None = Field(
         None, description="Lifetime in minutes; null: for ever; absent: the server's default."

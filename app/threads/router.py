@@ -93,6 +93,8 @@ def service_of(request: Request) -> ThreadService:
     operation_id="append_messages",
     openapi_extra={"parameters": [PARAMETER]},
     summary="Append messages to a thread, to form memories of them when it falls quiet",
+    description="Appends messages to a thread; those whose id it knows are left out. Memories are "
+    "formed of them in the background, when the thread has been quiet for a while.",
     status_code=202,
     response_model=AppendedMessages,
     responses=problem_responses(
@@ -112,6 +114,7 @@ async def append_messages(
     operation_id="list_messages",
     openapi_extra={"parameters": query_parameters(ReadMessages)},
     summary="List a thread's messages in order",
+    description="Lists the messages of a thread in the order in which they were said.",
     response_model=ThreadMessages,
     responses=problem_responses(*ONE),
 )
@@ -126,6 +129,9 @@ async def list_messages(request: Request, thread_id: InPath, access: ReadAccess)
     operation_id="flush_thread",
     openapi_extra={"parameters": SUBMIT_PARAMETERS[:1]},
     summary="Form memories of a thread now, instead of when it falls quiet",
+    description="Begins to form memories of what waits in a thread. The answer is 202 and the job, "
+    "200 and the finished job with Prefer: wait=N, or 200 with `job` null if nothing "
+    "waits.",
     status_code=202,
     responses={
         200: {"model": FlushedThread, "description": "The job is done, or nothing waits"},
@@ -145,6 +151,8 @@ async def flush_thread(request: Request, thread_id: InPath, access: JobsAccess) 
     operation_id="create_thread_run",
     openapi_extra={"parameters": [PARAMETER]},
     summary="Learn from a conversation, as LangMem's ReflectionExecutor asks for it",
+    description="Takes what LangGraph's SDKs send to create a run in a thread. The assistant is a "
+    "stored manager; the run is a job.",
     response_model=Run,
     responses={
         200: {"headers": RUN_HEADERS},
@@ -167,6 +175,8 @@ async def create_thread_run(
     operation_id="create_run",
     openapi_extra={"parameters": [PARAMETER]},
     summary="Learn from a conversation that has no thread",
+    description="Takes what LangGraph's SDKs send to create a run without a thread. The assistant "
+    "is a stored manager; the run is a job.",
     response_model=Run,
     responses={200: {"headers": RUN_HEADERS}, **problem_responses(*LEARNS)},
 )
@@ -180,6 +190,8 @@ async def create_run(request: Request, body: CreateRun, access: JobsAccess) -> R
     "/threads/{thread_id}",
     operation_id="get_thread",
     summary="Read how far memories were formed of a thread",
+    description="Reads how many messages a thread has, how far memories were formed of them, and "
+    "its running summary.",
     response_model=Thread,
     responses=problem_responses(*ONE),
 )
@@ -192,6 +204,8 @@ async def get_thread(request: Request, thread_id: InPath, access: ThreadAccess) 
     "/threads/{thread_id}",
     operation_id="delete_thread",
     summary="Delete a thread and its messages; memories formed of it stay",
+    description="Removes a thread with its messages and cancels its jobs. Memories that were "
+    "formed of it stay.",
     status_code=204,
     responses=problem_responses(*ONE),
 )

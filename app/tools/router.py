@@ -43,6 +43,8 @@ router = APIRouter(prefix="/tools", tags=["tools"], route_class=GuardedRoute)
     operation_id="list_tools",
     openapi_extra={"parameters": query_parameters(ListTools)},
     summary="Define memory tools for a model, in the form of its provider",
+    description="Defines memory tools in the form that a provider's API takes, with the kinds and "
+    "actions that the query names.",
     response_model=ToolList,
     responses=problem_responses(*ALWAYS, ToolNotFoundError, ManagerNotFoundError),
 )
@@ -58,6 +60,8 @@ async def list_tools(request: Request, access: ReadAccess) -> Response:
     operation_id="call_tool",
     openapi_extra={"parameters": [_PREFER]},
     summary="Carry out what an agent's model asks of a memory tool",
+    description="Carries out a tool call that a model wrote, in a namespace that the application "
+    "chose. A model's mistake is an answer for the model, not an error.",
     response_model=ToolAnswer,
     responses=problem_responses(
         *ALWAYS,

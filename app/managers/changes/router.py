@@ -36,6 +36,8 @@ def service_of(request: Request) -> ReviewService:
     operation_id="list_job_changes",
     openapi_extra={"parameters": query_parameters(ListJobChanges)},
     summary="List what a job changed, or wants to change",
+    description="Lists the inserts, updates, and deletes that a job made, or proposes, in order, "
+    "with the values before and after.",
     response_model=JobChangeList,
     responses=problem_responses(*ONE),
 )
@@ -51,6 +53,8 @@ async def list_job_changes(request: Request, job_id: JobId, access: JobsAccess) 
     "/{job_id}/apply",
     operation_id="apply_job",
     summary="Apply what a job proposed, but to items changed since",
+    description="Applies the changes that a job proposed and that wait for a review. Changes of "
+    "items that were changed since are left out.",
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )
@@ -63,6 +67,7 @@ async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Resp
     "/{job_id}/discard",
     operation_id="discard_job",
     summary="Discard what a job proposed; the job is cancelled",
+    description="Drops the changes that a job proposed; the job counts as canceled.",
     response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
@@ -75,6 +80,7 @@ async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Re
     "/{job_id}/undo",
     operation_id="undo_job",
     summary="Take back what a job did, but to items changed since",
+    description="Takes back what a job changed, except for items that were changed since.",
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )

@@ -21,6 +21,9 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
     operation_id="summarize_conversation",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
     summary="Shorten a conversation by a running summary, or record it as one object",
+    description="Submits a job that shortens a conversation to a budget, with a summary in place "
+    "of its older messages, or records the whole of it as one object. The answer is 202 "
+    "and the job, or, with Prefer: wait=N, 200 and the finished job.",
     status_code=202,
     responses={
         **SUBMIT_RESPONSES,

@@ -76,7 +76,7 @@ class SummarizeRequest(Schema):
     model: ModelName | None = Field(
         None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
     )
-    max_tokens: Annotated[Tokens, Field(ge=1)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), Number] | None = Field(
         None, description="How long the resulting conversation may be; needed in mode running."
     )
     max_tokens_before_summary: Tokens | None = Field(

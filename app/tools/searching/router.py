@@ -25,6 +25,8 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
     operation_id="search_memories",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
     summary="Search for what a conversation is about, with queries that a model writes",
+    description="Submits a job in which a model writes the searches that a conversation calls for. "
+    "The answer is 202 and the job, or, with Prefer: wait=N, 200 and the finished job.",
     status_code=202,
     responses={
         **SUBMIT_RESPONSES,

@@ -1,0 +1,1 @@
+"""The application's OpenAPI document: FastAPI's, completed for generators of clients."""

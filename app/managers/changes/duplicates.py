@@ -51,6 +51,14 @@ def wording(content: Mapping[str, Any]) -> str:
     return _canonical(content, lambda text: " ".join(word for word, _ in _words(text)))
 
 
+def loose_wording(content: Mapping[str, Any]) -> str:
+    """Return what contents share that have one fingerprint or one wording, and some others, too."""
+    return _canonical(
+        content,
+        lambda text: " ".join(word for word, _ in _words(_plain(text)) if word not in _ARTICLES),
+    )
+
+
 def near(a: Candidate, b: Candidate) -> bool:
     """Tell whether two memories of one kind say the same in almost the same words.
 

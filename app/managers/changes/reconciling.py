@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
-from app.managers.changes.duplicates import Candidate, near
+from app.managers.changes import known
+from app.managers.changes.known import KnownMemories
 from app.managers.memories import Change, Delete, Existing, Insert, Update
 
 Basis: TypeAlias = tuple[tuple[str, str, int], ...]
@@ -90,18 +91,8 @@ def reconcile(
 
 
 def repeats(insert: Edit, memory: Existing) -> bool:
-    """Tell whether an insert says what a memory says.
-
-    A memory of no kind is compared by its words alone, if it has but one text: however its
-    writer called it, an agent shows it, and it must not be learned again.
-    """
-    content = insert.content or {}
-    if memory.kind is not None:
-        return near(Candidate(insert.kind, content), Candidate(memory.kind, memory.content))
-    theirs = _only_text(memory.content)
-    if theirs is not None and (ours := _only_text(content)) is not None:
-        return near(Candidate(None, {"text": ours}), Candidate(None, {"text": theirs}))
-    return near(Candidate(None, content), Candidate(None, memory.content))
+    """Tell whether an insert says what a memory says."""
+    return known.repeats(insert.kind, insert.content or {}, memory)
 
 
 @dataclass(slots=True)
@@ -113,6 +104,10 @@ class _Reconciling:
     single: Collection[str]
     edits: dict[str, Edit] = field(default_factory=dict)
     unchanged: int = 0
+    known: KnownMemories = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = KnownMemories(self.memories.values())
 
     def update(self, change: Update) -> None:
         memory = self.memories[change.memory_id]
@@ -133,10 +128,12 @@ class _Reconciling:
             self.unchanged += 1
         else:
             self.edits[memory.id] = edit
+        self.known.put(replace(memory, content=self._content(memory)))
 
     def delete(self, change: Delete) -> None:
         memory = self.memories[change.memory_id]
         self.edits.pop(memory.id, None)
+        self.known.put(memory)  # as it is now: said again, it is kept
         if not _is_unwritten(memory):
             self.edits[memory.id] = Edit(
                 before=memory,
@@ -152,6 +149,7 @@ class _Reconciling:
         repeated = self._document(change.kind) or self._repeated(edit)
         if repeated is None:
             self.edits[change.memory_id] = edit
+            self.known.put(Existing(change.memory_id, edit.kind, edit.content or {}))
         elif repeated in self.memories:
             self._add_to_memory(self.memories[repeated], change)
         else:
@@ -179,14 +177,7 @@ class _Reconciling:
 
     def _repeated(self, insert: Edit) -> str | None:
         """Return the id of a memory, kept or inserted, that says what an insert says."""
-        for id_, memory in self.memories.items():
-            if repeats(insert, replace(memory, content=self._content(memory))):
-                return id_
-        for id_, edit in self.edits.items():
-            inserted = Existing(id_, edit.kind, edit.content or {})
-            if id_ not in self.memories and repeats(insert, inserted):
-                return id_
-        return None
+        return self.known.repeated_by(insert.kind, insert.content or {})
 
     def _content(self, memory: Existing) -> dict[str, Any]:
         """Return what a memory will say; one that is to be deleted, what it says now."""
@@ -224,6 +215,7 @@ class _Reconciling:
             message_ids=_both(edit.message_ids, change.message_ids),
         )
         self.unchanged += 1
+        self.known.put(Existing(inserted, edit.kind, self.edits[inserted].content or {}))
 
 
 def _is_unwritten(memory: Existing) -> bool:
@@ -234,11 +226,6 @@ def _is_unwritten(memory: Existing) -> bool:
 def _says(memory: Existing | Edit) -> tuple[str, float | None, datetime | None]:
     """Return what makes a memory the same as another; JSON's true is not its 1."""
     return json.dumps(memory.content, sort_keys=True), memory.importance, memory.valid_from
-
-
-def _only_text(content: Mapping[str, Any]) -> str | None:
-    values = list(content.values())
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
 
 
 def _known(first: float | None, second: float | None) -> float | None:

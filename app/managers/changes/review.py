@@ -1,5 +1,6 @@
 """What a person does with the changes that a job proposed: read them, apply or discard them."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,9 @@ from app.jobs.job import State
 from app.jobs.service import JobService
 from app.managers.changes import repository as stored
 from app.managers.changes.applying import acting, counted
+from app.managers.changes.known import KnownMemories
 from app.managers.changes.preparing import Preparer, as_applied, check_versions
-from app.managers.changes.reconciling import Edit, repeats
+from app.managers.changes.reconciling import Edit
 from app.managers.changes.repeats import RepeatedError, Repeats
 from app.managers.changes.repository import ChangeState, ItemChange
 from app.managers.extraction.verbatim import KIND
@@ -158,13 +160,14 @@ class ReviewService:
         addresses = {change.address for change in proposed} | basis.keys()
         rows = await self._preparer.present(access, addresses)
         versions = {address: row["version"] for address, row in rows.items()}
+        repeated = await asyncio.to_thread(_repeating, proposed, known)
         sorted_ = _Sorted()
         for change in proposed:
             if versions.get(change.address) != change.version_before:
                 sorted_.reject(change, OUTDATED)
             elif any(versions.get((n, key)) != version for n, key, version in change.basis):
                 sorted_.reject(change, UNFOUNDED)
-            elif change.action == "insert" and any(repeats(_edit(change), m) for m in known):
+            elif change.address in repeated:
                 sorted_.reject(change, REPEATED)
             else:
                 sorted_.fitting.append(change)
@@ -181,6 +184,18 @@ class ReviewService:
     ) -> None:
         if not await jobs.settle(connection, job["id"], State.AWAITING_REVIEW, state, result):
             raise JobStateError(job["id"], state, "somebody else decided about it just now")
+
+
+def _repeating(changes: Iterable[ItemChange], known: Sequence[Existing]) -> set[Address]:
+    """Return the places of the inserts that say what is known."""
+    memories = KnownMemories(known)
+    inserts = [change for change in changes if change.action == "insert"] if known else []
+    edits = [(change.address, _edit(change)) for change in inserts]
+    return {
+        address
+        for address, edit in edits
+        if memories.repeated_by(edit.kind, edit.content or {}) is not None
+    }
 
 
 def _basis(changes: Iterable[ItemChange]) -> dict[Address, int]:

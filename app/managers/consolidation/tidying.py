@@ -1,5 +1,6 @@
 """What a model makes of a batch of memories that are kept already."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -32,8 +33,10 @@ async def tidy(ask: Ask, batch: Sequence[Memory], task: Task, *, namespace: str)
     if failure is not None:
         return Part(batch, rejected=rejected, failure=failure)
     single = {kind.name for kind in task.kinds if kind.single}
-    edits = reconcile(allowed, shown, namespace=namespace, single=single).edits
-    return Part(batch, tuple(edits.values()), rejected=rejected)
+    reconciled = await asyncio.to_thread(
+        reconcile, allowed, shown, namespace=namespace, single=single
+    )
+    return Part(batch, tuple(reconciled.edits.values()), rejected=rejected)
 
 
 def _hands_off(fixed: Iterable[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Jobs of the kind `extract`: from a conversation to memories."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -143,7 +144,8 @@ class Extractor:
         """Write what was proposed, reconciled with whatever turns out to be there already."""
         known = list(existing)
         for _ in range(_ROUNDS):
-            reconciled = reconcile(
+            reconciled = await asyncio.to_thread(
+                reconcile,
                 proposed.changes,
                 known,
                 namespace=extraction.namespace,
@@ -186,7 +188,7 @@ class Extractor:
         existing = given(plan.existing)
         proposed = await self._proposed(run, plan, turns, existing)
         single = {kind.name for kind in plan.config.kinds if kind.single}
-        reconciled = reconcile(proposed.changes, existing, single=single)
+        reconciled = await asyncio.to_thread(reconcile, proposed.changes, existing, single=single)
         result: dict[str, Any] = {
             **full_state(plan.existing, reconciled, proposed),
             "model": self._llms.get(plan.config.model).name,

@@ -54,7 +54,10 @@ class Clerk:
         if call.name in tools.IDLE:
             return "Noted."
         if call.arguments is None:
-            raise BadCallError("the arguments are not a JSON object")
+            raise BadCallError(
+                "the arguments are not a JSON object, or are longer than 1 MiB, "
+                "or nested deeper than 64 levels"
+            )
         try:
             arguments = _without_wrong_details(call.arguments) if last else call.arguments
             return self._answer(call.name, arguments)

@@ -1,5 +1,6 @@
 """What a model makes of a conversation, or of memories alone: changes, checked and merged."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from app.managers.memories import Ask, Proposed, Rejected, Task
@@ -60,11 +61,12 @@ class _Extraction:
         self._dialogue.say(self._opening())
         while self._steps < self._task.max_steps and self._may_change_something():
             self._steps += 1
-            before = self._draft.memories
+            before = {memory.id: memory for memory in self._draft.memories}
             results = await self._step()
-            if results is None or self._draft.memories == before:
+            now = {memory.id: memory for memory in self._draft.memories}
+            if results is None or now == before:
                 break
-            touched = [memory for memory in self._draft.memories if memory not in before]
+            touched = [memory for id_, memory in now.items() if before.get(id_) != memory]
             shown = shown_memories(touched, none="(deleted)")
             self._dialogue.say(filled("next", memories=shown), results)
         return Proposed(self._draft.changes(), tuple(self._rejected), self._steps)
@@ -85,7 +87,7 @@ class _Extraction:
             if self._steps == 1 or reply.stop in {"refusal", "length"}:
                 self._rejected.append(_rejected("", _why_nothing(reply)))
             return None
-        outcome = self._carry_out(reply)
+        outcome = await self._carry_out(reply)
         if not outcome.failed:
             return None if outcome.idle else outcome.results
         repaired = await self._repair(outcome, cut=reply.stop == "length")
@@ -108,7 +110,7 @@ class _Extraction:
         """
         texts = [filled("repair"), *([filled("cut")] if cut else [])]
         self._dialogue.say("\n\n".join(texts), outcome.results)
-        repaired = self._carry_out(await self._ask("repair"), last=True)
+        repaired = await self._carry_out(await self._ask("repair"), last=True)
         open_ = list(outcome.failed)
         for tool in [*repaired.done, *(call.tool for call in repaired.failed)]:
             if tool not in IDLE and open_:
@@ -117,12 +119,13 @@ class _Extraction:
         self._rejected += [*open_, *repaired.failed]
         return repaired
 
-    def _carry_out(self, reply: Completion, *, last: bool = False) -> _Outcome:
+    async def _carry_out(self, reply: Completion, *, last: bool = False) -> _Outcome:
         outcome = _Outcome()
         offered = [tool.name for tool in self._tools()]
         # Even if its arguments can be read: the texts in them may be cut short.
         cut = reply.calls[-1:] if reply.stop == "length" else ()
         for call in reply.calls[:MAX_CALLS]:
+            await asyncio.sleep(0)  # each may take a while
             try:
                 result = self._clerk.carry_out(call, offered, cut=call in cut, last=last)
             except BadCallError as error:

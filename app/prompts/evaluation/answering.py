@@ -8,6 +8,8 @@ from app.providers.errors import BadRequestError
 from app.providers.llm.base import Completion, Request
 from app.schemas import UNSTORABLE
 
+_MAX_CHARACTERS = 200_000
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -24,7 +26,7 @@ async def answer(ask: Ask, system: str, case: Case) -> Answer:
         completion = await ask(request, "answer")
     except BadRequestError as error:
         return Answer("", f"The provider refused the request: {_storable(str(error))}")
-    return Answer(_storable(completion.text).strip(), _problem(completion))
+    return Answer(_storable(completion.text).strip()[:_MAX_CHARACTERS], _problem(completion))
 
 
 def _problem(completion: Completion) -> str | None:

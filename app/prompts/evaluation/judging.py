@@ -17,6 +17,8 @@ from app.schemas import UNSTORABLE
 Side: TypeAlias = Literal["old", "new"]
 Winner: TypeAlias = Literal["old", "new", "tie"]
 
+_MAX_REASON = 5_000
+
 VERDICT = "verdict"
 """The tool that judges answer with."""
 
@@ -69,7 +71,7 @@ async def judge(ask: Ask, case: Case, answers: Mapping[Side, Answer], first: Sid
         call = next((call for call in completion.calls if call.name == VERDICT), None)
         problem = _problem(call)
         if call is not None and call.arguments is not None and not problem:
-            reason = UNSTORABLE.sub("\ufffd", call.arguments["reason"]).strip()
+            reason = UNSTORABLE.sub("\ufffd", call.arguments["reason"]).strip()[:_MAX_REASON]
             return Verdict(first, sides[call.arguments["better"]], reason)
         dialogue.say(*_sent_back(completion, problem))
     return Verdict(first, None, f"The judge gave no verdict: {problem}.")

@@ -8,9 +8,11 @@ format string must remain one, or the program that formats it fails. All other b
 import re
 from collections.abc import Iterable, Iterator
 from string import Formatter
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from app.prompts.optimizing.instructions import joined, section
+
+_T = TypeVar("_T")
 
 Field: TypeAlias = tuple[str, str, str | None]
 """Of a format string: its name, how it is written (spec), and how it is converted."""
@@ -54,9 +56,9 @@ def problem(old: str, new: str) -> str | None:
     The text is written for the model that made the change.
     """
     before, after = _variables(old), _variables(new)
-    if missing := [name for name in before if name not in after]:
+    if missing := _only_in(before, after):
         return f"the new prompt lacks {_listed(missing)}, which a program fills in"
-    if added := [name for name in after if name not in before]:
+    if added := _only_in(after, before):
         return f"the new prompt has {_listed(added)}, which no program fills in"
     fields = fields_of(old)
     return _format_problem(fields, new) if fields else None
@@ -106,9 +108,9 @@ def _format_problem(before: list[Field], new: str) -> str | None:
             "the prompt is a format string, and the new one is not: a brace that is only a brace "
             "must be doubled there"
         )
-    if missing := [field for field in before if field not in after]:
+    if missing := _only_in(before, after):
         return f"the new prompt lacks {_listed(map(written, missing))}, which a program fills in"
-    if added := [field for field in after if field not in before]:
+    if added := _only_in(after, before):
         return f"the new prompt has {_listed(map(written, added))}, which no program fills in"
     if list(filter(_by_position, before)) != list(filter(_by_position, after)):
         return (
@@ -128,6 +130,12 @@ def written(field: Field) -> str:
     return (
         "{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
     )
+
+
+def _only_in(found: Iterable[_T], others: Iterable[_T]) -> list[_T]:
+    """Return what is not among the others, in order."""
+    known = set(others)
+    return [one for one in found if one not in known]
 
 
 def _listed(names: Iterable[str]) -> str:

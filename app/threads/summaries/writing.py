@@ -25,6 +25,8 @@ from app.threads.summaries.shortening import parts
 PART_CHARACTERS = 96_000
 """Of a conversation in one request: some 24,000 tokens. A longer one is read part by part."""
 
+MAX_SUMMARY_CHARACTERS = 500_000
+
 EARLIER_TOKENS = 2_000
 """Of the summary of what is too long to be recorded at once."""
 
@@ -81,6 +83,12 @@ def _text(completion: Completion) -> str:
     text = UNSTORABLE.sub("\ufffd", completion.text).strip()
     if not text:
         raise JobFailedError("invalid_output", "The model answered without a summary.")
+    if len(text) > MAX_SUMMARY_CHARACTERS:
+        raise JobFailedError(
+            "invalid_output",
+            f"The model's summary has {len(text):,} characters; at most "
+            f"{MAX_SUMMARY_CHARACTERS:,} are kept.",
+        )
     return text
 
 

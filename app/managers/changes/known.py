@@ -1,0 +1,65 @@
+"""Memories by their words, so that an insert is compared with few of thousands."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from app.managers.changes.duplicates import Candidate, loose_wording, near
+from app.managers.memories import Existing
+
+MAX_COMPARED = 20
+"""Memories with the same words; those after them would be kept as a repetition at worst."""
+
+_Key: TypeAlias = tuple[str | None, str]
+
+
+def repeats(kind: str | None, content: Mapping[str, Any], memory: Existing) -> bool:
+    """Tell whether a new content says what a memory says.
+
+    A memory of no kind is compared by its words alone, if it has but one text: however its
+    writer called it, an agent shows it, and it must not be learned again.
+    """
+    if memory.kind is not None:
+        return near(Candidate(kind, content), Candidate(memory.kind, memory.content))
+    return near(Candidate(None, _bare(content)), Candidate(None, _bare(memory.content)))
+
+
+class KnownMemories:
+    """Finds what new contents repeat, in time that does not grow with the memories."""
+
+    def __init__(self, memories: Iterable[Existing] = ()) -> None:
+        self._memories: dict[str, Existing] = {}
+        self._keys: dict[str, _Key] = {}
+        self._ids: defaultdict[_Key, dict[str, None]] = defaultdict(dict)
+        for memory in memories:
+            self.put(memory)
+
+    def put(self, memory: Existing) -> None:
+        """Add a memory, or replace the one with its id."""
+        if memory.id in self._keys:
+            del self._ids[self._keys[memory.id]][memory.id]
+        key = self._keys[memory.id] = _key(memory.kind, memory.content)
+        self._ids[key][memory.id] = None
+        self._memories[memory.id] = memory  # in the place of the one before
+
+    def repeated_by(self, kind: str | None, content: Mapping[str, Any]) -> str | None:
+        """Return the id of a memory that a new content repeats, one of its kind before others."""
+        for key in (_key(kind or "", content), _key(None, content)):
+            for number, id_ in enumerate(self._ids.get(key, ())):
+                if number == MAX_COMPARED:
+                    break
+                if repeats(kind, content, self._memories[id_]):
+                    return id_
+        return None
+
+
+def _key(kind: str | None, content: Mapping[str, Any]) -> _Key:
+    if kind is None:
+        return None, loose_wording(_bare(content))
+    return kind.lower(), loose_wording(content)
+
+
+def _bare(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a content that is one text without the name of its member."""
+    values = list(content.values())
+    return {"text": values[0]} if len(values) == 1 and isinstance(values[0], str) else content

@@ -1,0 +1,89 @@
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.managers.changes.duplicates import Candidate, loose_wording, near
+from app.managers.changes.known import MAX_COMPARED, KnownMemories, repeats
+from app.managers.changes.reconciling import reconcile
+from app.managers.memories import Existing, Insert
+
+words = st.sampled_from(
+    [
+        "a",
+        "A",
+        "The",
+        "the",
+        "an",
+        "hepatitis",
+        "few",
+        "won't",
+        "can",
+        "not",
+        "tea",
+        "Tea",
+        ",",
+        "and",
+        ".",
+        "5%",
+        "C#",
+        "ß",
+        "É",
+        "10²",
+        "don't",
+        "cannot",
+        "  ",
+        "!",
+    ]
+)
+texts = st.lists(words, max_size=6).map(" ".join)
+contents = st.one_of(
+    texts.map(lambda text: {"content": text}),
+    st.tuples(texts, texts).map(lambda pair: {"a": pair[0], "b": [pair[1]]}),
+)
+
+
+@given(contents, contents)
+def test_what_is_near_has_one_loose_wording(a: dict[str, object], b: dict[str, object]) -> None:
+    if near(Candidate("m", a), Candidate("m", b)):
+        assert loose_wording(a) == loose_wording(b)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["memory", "Memory", "note", None]), contents)), contents)
+def test_a_repetition_is_found_exactly_when_a_memory_says_the_same(
+    known: list[tuple[str | None, dict[str, object]]], content: dict[str, object]
+) -> None:
+    memories = [Existing(f"m{n}", kind, said) for n, (kind, said) in enumerate(known)]
+    found = KnownMemories(memories).repeated_by("memory", content)
+    expected = {memory.id for memory in memories if repeats("memory", content, memory)}
+    assert found in expected if expected else found is None
+
+
+def test_a_memory_is_known_by_what_it_says_now() -> None:
+    known = KnownMemories([Existing("m1", "memory", {"content": "Ann likes tea."})])
+    known.put(Existing("m1", "memory", {"content": "Ann likes ramen."}))
+    assert known.repeated_by("memory", {"content": "Ann likes tea"}) is None
+    assert known.repeated_by("memory", {"content": "ann likes ramen"}) == "m1"
+
+
+def test_thousands_of_inserts_are_compared_in_time() -> None:
+    existing = [
+        Existing(f"m{n}", "memory", {"content": f"Fact {n} of many. " * 20}) for n in range(1_000)
+    ]
+    inserts = [
+        Insert(f"m{1_000 + n}", "memory", {"content": f"Fact {n} of many. " * 20})
+        for n in range(500, 2_500)
+    ]
+    started = time.perf_counter()
+    reconciled = reconcile(inserts, existing, namespace="x")
+    assert time.perf_counter() - started < 5
+    assert (len(reconciled.inserts), reconciled.unchanged) == (1_500, 500)
+
+
+def test_of_many_with_the_same_words_only_some_are_compared() -> None:
+    said = [
+        f"The tea{' the' if n % 2 else ' a'} cup {'a' if n % 3 else 'the'} x" for n in range(90)
+    ]
+    known = KnownMemories(Existing(f"m{n}", "m", {"c": text}) for n, text in enumerate(said))
+    assert len(said) > MAX_COMPARED
+    assert known.repeated_by("m", {"c": said[0]}) == "m0"

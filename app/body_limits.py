@@ -18,6 +18,8 @@ class BodyLimit:
     values: int
     items: int = 0
     """Values of items that it holds, beside those bytes."""
+    in_thread: bool = False
+    """Whether it is validated beside the event loop: schemas and patterns are compiled then."""
 
     def max_bytes(self, settings: Settings) -> int:
         """Return the limit in bytes of a server."""
@@ -29,8 +31,8 @@ class BodyLimit:
 
 SMALL = BodyLimit(64 * KIB, 10_000)
 SEARCH = BodyLimit(256 * KIB, 20_000)
-CONFIGURATION = BodyLimit(2 * MIB, 50_000)
-CONVERSATION = BodyLimit(4 * MIB, 100_000)
+CONFIGURATION = BodyLimit(2 * MIB, 50_000, in_thread=True)
+CONVERSATION = BodyLimit(4 * MIB, 100_000, in_thread=True)
 ITEM = BodyLimit(64 * KIB, 100_000, items=1)
 MCP = BodyLimit(MIB, 20_000)
 BATCH = BodyLimit(None, 200_000)

@@ -1,5 +1,6 @@
 """Routes that check the caller's key and verb before they read the body."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -77,7 +78,11 @@ def _reading(guard: Guard, model: type[Body], handle: Handle) -> Handle:
         parsed = await parse_body(request, raw, limit.values)
         _check_namespace(guard, request.state.access, model, parsed)
         await give_way(raw)
-        return await handle(ReadRequest(request, raw, validate_body(model, parsed)))
+        if limit.in_thread:
+            body = await asyncio.to_thread(validate_body, model, parsed)
+        else:
+            body = validate_body(model, parsed)
+        return await handle(ReadRequest(request, raw, body))
 
     return read_and_handle
 

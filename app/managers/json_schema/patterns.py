@@ -20,7 +20,7 @@ patterns found took 0.5, 5, and 36 microseconds a character.
 _STATE_BYTES = 262_144
 """Of states that the engine remembers between matches."""
 
-_CLASS_ESCAPE = re.compile(r"\\[dDsSwW]")
+_CLASS_ESCAPE = re.compile(r"\\[dDsSwWpP]")
 
 
 class Pattern:
@@ -36,18 +36,19 @@ class Pattern:
                 f"has a pattern of {len(source):,} characters; use at most {MAX_CHARACTERS}"
             )
         if len(_CLASS_ESCAPE.findall(source)) > MAX_CLASS_ESCAPES:
-            # The engine rewrites them one by one, which takes seconds for a few thousand.
+            # The engine takes seconds for a few thousand of them.
             raise ValueError(
                 rf'has a pattern with more than {MAX_CLASS_ESCAPES} escapes such as "\s"'
             )
-        for size, checks in _SIZES.items():
-            if (compiled := _compiled(source, size)) is not None:
-                self.compiled_bytes, self._checks, self._compiled = size, checks, compiled
-                return
-        raise ValueError(
-            f'has the pattern "{source}", which is invalid, looks around or back, or compiles to '
-            f'more than {max(_SIZES) // 1024} KiB; for lengths use "minLength" and "maxLength"'
+        if (largest := _compiled(source, max(_SIZES))) is None:
+            raise ValueError(
+                f'has the pattern "{source}", which is invalid, looks around or back, or compiles '
+                f"to more than {max(_SIZES) // 1024} KiB; for lengths use minLength and maxLength"
+            )
+        self.compiled_bytes, self._checks = next(
+            (size, checks) for size, checks in _SIZES.items() if _compiled(source, size)
         )
+        self._compiled = largest
 
     def matches(self, text: str, budget: Budget) -> bool:
         """Return whether the pattern is found anywhere in a text."""

@@ -60,9 +60,14 @@ class DiskReport(BaseModel):
 class Readiness(Health):
     """The answer of a server that can serve, and how its jobs stand."""
 
-    queue: Queue = Field(description="How jobs stand.")
-    clock: ClockState = Field(description="How this machine's clock compares to the database's.")
-    disk: DiskReport = Field(description="The disk of the database.")
+    queue: Queue | None = Field(None, description="How jobs stand; absent without a key.")
+    clock: ClockState | None = Field(
+        None,
+        description="How this machine's clock compares to the database's; absent without a key.",
+    )
+    disk: DiskReport | None = Field(
+        None, description="The disk of the database; absent without a key."
+    )
 
 
 @router.get(
@@ -95,8 +100,9 @@ async def check_ok() -> Health:
     responses=problem_responses(
         UnauthenticatedError, NotLocalError, DatabaseUnavailableError, DiskFullError, NotReadyError
     ),
+    response_model_exclude_unset=True,
 )
-async def check_readiness(request: Request) -> Health | Readiness:
+async def check_readiness(request: Request) -> Readiness:
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
             access = await find_access(request)
@@ -107,7 +113,7 @@ async def check_readiness(request: Request) -> Health | Readiness:
         if isinstance(error, TimeoutError):
             raise DatabaseUnavailableError(error) from error
         raise
-    return Health() if access is None else readiness
+    return Readiness(ok=True) if access is None else readiness
 
 
 async def _describe(request: Request) -> Readiness:
@@ -115,6 +121,7 @@ async def _describe(request: Request) -> Readiness:
     state, failures = await queue.overview(resources.database, resources.settings.job_lease_seconds)
     described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
     return Readiness(
+        ok=True,
         queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state)),
         clock=_clock_state(resources.clock.offset_seconds),
         disk=_disk_report(resources.database.disk.state),

@@ -37,11 +37,11 @@ from app.threads.runs import RunService, is_placeholder
 from app.threads.schemas import (
     AppendedMessages,
     AppendMessages,
+    ConversationThread,
     CreateRun,
     FlushedThread,
     ReadMessages,
     Run,
-    Thread,
     ThreadId,
     ThreadMessages,
 )
@@ -192,7 +192,7 @@ async def create_run(request: Request, body: CreateRun, access: JobsAccess) -> R
     summary="Read how far memories were formed of a thread",
     description="Reads how many messages a thread has, how far memories were formed of them, and "
     "its running summary.",
-    response_model=Thread,
+    response_model=ConversationThread,
     responses=problem_responses(*ONE),
 )
 async def get_thread(request: Request, thread_id: InPath, access: ThreadAccess) -> Response:

@@ -78,7 +78,7 @@ class AppendedMessages(BaseModel):
     forms_at: datetime | None = Field(description="When it will, unless more messages come.")
 
 
-class Thread(BaseModel):
+class ConversationThread(BaseModel):
     """A thread, and how far memories were formed of it."""
 
     thread_id: str = Field(description="The client's own id of the conversation.")

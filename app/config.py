@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     llm: str | None = Field(
         None, description="anthropic:MODEL or openai:MODEL, for the jobs that need one."
     )
+    allowed_models: CommaSeparated = Field(
+        [], description="Models that clients may name besides MEMORYD_LLM, separated by commas."
+    )
 
     llm_timeout_seconds: float = Field(120, gt=0, description="Longest wait for a model's answer.")
     llm_concurrency: int = Field(
@@ -60,13 +63,16 @@ class Settings(BaseSettings):
 
     job_concurrency: int = Field(8, ge=1, description="Jobs that one worker does at once.")
     jobs_per_root: int = Field(
-        16, ge=1, description="Running jobs of the keys with one root, over all workers."
+        6, ge=1, description="Running jobs of the keys with one root, over all workers."
     )
     job_attempts: int = Field(8, ge=1, le=100, description="How often a job is begun at most.")
     job_backoff_seconds: float = Field(
         5, ge=0, description="Pause before the second attempt; doubled before each further one."
     )
     job_timeout_seconds: float = Field(600, gt=0, description="Longest attempt at a job.")
+    job_memory_bytes: int = Field(
+        1 << 30, ge=64 << 20, description="What a worker may take for jobs beyond its idle memory."
+    )
     job_lease_seconds: float = Field(
         30, gt=0, description="A worker that is silent for so long has lost its jobs."
     )

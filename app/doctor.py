@@ -16,6 +16,7 @@ from app.database_role import examine_role
 from app.db import EVERYTHING, Database
 from app.embedded import EmbeddedPostgresError
 from app.errors import AppError
+from app.jobs import queue
 from app.passage_index import EmbeddingModelMismatchError, name_of
 from app.providers.errors import ProviderError
 from app.resources import SettingError, open_resources
@@ -62,6 +63,7 @@ async def _look(settings: Settings, findings: list[Finding]) -> None:
         findings.append(await _keys(settings))
         findings.append(await _embedding(settings))
         findings.extend(await _indexes(settings))
+        findings.extend(await _waiting_jobs(url))
     except migrations.SchemaMismatchError as error:
         findings.append(Finding(False, "schema", str(error)))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -147,6 +149,21 @@ async def _indexes(settings: Settings) -> list[Finding]:
         return [Finding(False, "reindex", str(error))]
     finally:
         await database.close()
+
+
+async def _waiting_jobs(url: str) -> list[Finding]:
+    """Report the jobs that wait for a correction of the configuration."""
+    database = await Database.open(url, pool_size=1)
+    try:
+        async with database.connection(EVERYTHING) as connection:
+            found = await queue.misconfigured(connection)
+    finally:
+        await database.close()
+    if found is None:
+        return []
+    since = f"{found['since']:%Y-%m-%d %H:%M} UTC"
+    detail = f"{found['jobs']} wait since {since} for the configuration: {found['detail']}"
+    return [Finding(False, "jobs", detail)]
 
 
 def _terms(settings: Settings, stored: str | None) -> Iterator[Finding]:

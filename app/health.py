@@ -31,6 +31,9 @@ class Queue(BaseModel):
 
     waiting: int = Field(description="Jobs that could be started now.")
     scheduled: int = Field(description="Jobs that are to start later.")
+    misconfigured: int = Field(
+        description="Jobs that wait for the operator to correct the configuration."
+    )
     running: int = Field(description="Jobs that a worker has.")
     oldest_seconds: float | None = Field(
         description="How long the oldest waiting job has waited; null: none waits."
@@ -131,6 +134,11 @@ async def _describe(request: Request) -> Readiness:
 def _warning(state: queue.QueueState) -> str | None:
     if state.waiting and not state.workers:
         return "Jobs wait and no worker lives; start one with `memoryd worker`."
+    if state.misconfigured:
+        return (
+            "Jobs wait for the configuration to be corrected; their `error` says what is wrong, "
+            "`memoryd doctor` too."
+        )
     return None
 
 

@@ -155,7 +155,12 @@ def _configured_llms(settings: Settings) -> LLMs:
         openai_base_url=settings.openai_base_url,
         timeout=settings.llm_timeout_seconds,
     )
-    return LLMs(settings.llm, create, concurrency=settings.llm_concurrency)
+    return LLMs(
+        settings.llm,
+        create,
+        allowed=settings.allowed_models,
+        concurrency=settings.llm_concurrency,
+    )
 
 
 def _configured_vocabulary(settings: Settings) -> Vocabulary:

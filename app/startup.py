@@ -14,6 +14,7 @@ from app.clock import SystemClock
 from app.config import Settings
 from app.db import Database
 from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
+from app.jobs.worker import new_worker_id
 from app.resources import DatabasePulse, open_resources
 from app.store.paths import check_path
 from app.supervisor import ChildProcess, Supervisor
@@ -59,7 +60,7 @@ def worker_beside(settings: Settings, running: Settings) -> Iterator[None]:
     worker = ChildProcess(
         "worker",
         # -P: a folder `app` in the current directory is not ours.
-        [sys.executable, "-P", "-m", "app.worker_process"],
+        [sys.executable, "-P", "-m", "app.worker_process", new_worker_id()],
         environment={
             "MEMORYD_DATABASE_URL": str(running.database_url),
             "MEMORYD_DATA_DIR": str(running.data_dir),

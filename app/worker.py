@@ -10,6 +10,7 @@ import structlog
 from app.db import EVERYTHING
 from app.errors import AppError
 from app.jobs import queue
+from app.jobs.isolation import BuildHandlers, Isolation
 from app.jobs.run import Handler
 from app.jobs.worker import JobWorker
 from app.managers.consolidation.tasks import ConsolidateHandler
@@ -28,20 +29,6 @@ UPKEEP_SECONDS = 3600.0
 _logger = structlog.get_logger("memoryd.worker")
 
 
-async def run_worker(resources: Resources) -> None:
-    """Work until cancelled; then finish the jobs that run, or hand them back."""
-    upkeep = asyncio.create_task(_keep_up(resources))
-    worker = JobWorker(
-        resources.database, resources.notifier, handlers(resources), resources.settings
-    )
-    try:
-        await worker.run()
-    finally:
-        upkeep.cancel()
-        with suppress(asyncio.CancelledError):
-            await upkeep
-
-
 def handlers(resources: Resources) -> Mapping[str, Handler]:
     """Return who does the jobs of each kind."""
     return {
@@ -52,6 +39,30 @@ def handlers(resources: Resources) -> Mapping[str, Handler]:
         "optimize_prompt": OptimizeHandler.build(resources),
         "search": SearchHandler.build(resources),
     }
+
+
+async def run_worker(
+    resources: Resources,
+    *,
+    worker_id: str | None = None,
+    build_handlers: BuildHandlers = handlers,
+) -> None:
+    """Work until cancelled; then finish the jobs that run, or hand them back."""
+    upkeep = asyncio.create_task(_keep_up(resources))
+    worker = JobWorker(
+        resources.database,
+        resources.notifier,
+        build_handlers(resources),
+        resources.settings,
+        isolation=Isolation(resources.settings, build_handlers),
+        worker_id=worker_id,
+    )
+    try:
+        await worker.run()
+    finally:
+        upkeep.cancel()
+        with suppress(asyncio.CancelledError):
+            await upkeep
 
 
 async def _keep_up(resources: Resources) -> None:

@@ -1,6 +1,6 @@
 """The worker's process: `memoryd worker`, and the child of `memoryd serve` and `memoryd mcp`.
 
-As a child (`python -m app.worker_process`) it ends when its standard input does, so it never
+As a child (`python -m app.worker_process ID`) it ends when its standard input does, so it never
 outlives the process that started it.
 """
 
@@ -8,16 +8,19 @@ import asyncio
 import faulthandler
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from app.config import Settings
+from app.jobs.isolation import BuildHandlers
+from app.limits import limit_memory
 from app.logging import configure_logging
 from app.resources import open_resources
 from app.store.usage import recording
-from app.worker import run_worker
+from app.worker import handlers, run_worker
 
 SHORTEST_WATCH_SECONDS = 10.0
 """An event loop may stall for a few seconds on a machine that is overloaded or was suspended."""
@@ -26,34 +29,54 @@ _OOM_SCORE = "500"
 """Out of memory, the kernel should end the worker, not the server or the database."""
 
 
-async def run_worker_process(settings: Settings) -> None:
-    """Do jobs until SIGINT or SIGTERM, or until the event loop hangs and the process is ended."""
-    _be_first_out_of_memory()
-    watching = asyncio.create_task(_watch_event_loop(settings))
+async def run_worker_process(
+    settings: Settings,
+    *,
+    worker_id: str | None = None,
+    build_handlers: BuildHandlers = handlers,
+) -> None:
+    """Do jobs until SIGINT or SIGTERM, or until the event loop hangs and the process is ended.
+
+    Processes that are started one after another in the same place have the same `worker_id`.
+    """
+    be_first_out_of_memory()
     async with (
+        watching_event_loop(settings),
         # The model is loaded with the first job that embeds: many workers never need it.
         open_resources(settings, warm=False) as resources,
         recording(resources.usage, resources.database),
     ):
-        working = asyncio.create_task(run_worker(resources))
+        limit_memory(settings.job_memory_bytes)
+        working = asyncio.create_task(
+            run_worker(resources, worker_id=worker_id, build_handlers=build_handlers)
+        )
         stop = _once(working.cancel)  # a second signal must not cut off the drain
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop)
         with suppress(asyncio.CancelledError):
             await working
-    watching.cancel()
 
 
-def _be_first_out_of_memory() -> None:
+def be_first_out_of_memory() -> None:
+    """Have the kernel end this process before others when memory is short."""
     with suppress(OSError):  # not Linux
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
-async def _watch_event_loop(settings: Settings) -> None:
+@asynccontextmanager
+async def watching_event_loop(settings: Settings) -> AsyncIterator[None]:
     """End the process, with a traceback, if the event loop hangs for longer than a lease.
 
     The timer is a thread outside Python, so it works whatever the interpreter is stuck in.
     """
+    watching = asyncio.create_task(_watch_event_loop(settings))
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+async def _watch_event_loop(settings: Settings) -> None:
     seconds = max(settings.job_lease_seconds, SHORTEST_WATCH_SECONDS)
     try:
         while True:
@@ -87,7 +110,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     settings = Settings()
     configure_logging(settings)
-    asyncio.run(run_worker_process(settings))
+    asyncio.run(run_worker_process(settings, worker_id=sys.argv[1]))
 
 
 if __name__ == "__main__":

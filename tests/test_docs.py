@@ -57,6 +57,7 @@ def environment(cluster: Cluster, data_dir: Path, model_port: int) -> Iterator[d
             "MEMORYD_DATABASE_URL": url,
             "MEMORYD_DATA_DIR": str(data_dir),
             "MEMORYD_LLM": "openai:scripted",
+            "MEMORYD_ALLOWED_MODELS": "openai:gpt-6-luna",
             "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
         }
 

@@ -1,10 +1,12 @@
 """Jobs as clients see them: without their root, as plain members of JSON."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from app.auth.access import Access
 from app.db import Row
+from app.jobs.job import State
 from app.jobs.visibility import reads_contents
 
 _PLAIN = (
@@ -29,13 +31,18 @@ _WITHHELD = "Only keys with `read` on the job's namespace are shown why."
 
 def job(row: Row, access: Access) -> dict[str, Any]:
     """Return a job's row as its JSON object, without the contents that a caller may not read."""
+    return listed_job(row, access) | {"result": result(row, row["result"], access)}
+
+
+def listed_job(row: Row, access: Access) -> dict[str, Any]:
+    """Return the members of a job's JSON object but for its result."""
     cost, error = row["cost_usd"], _parsed(row["error"])
     is_readable = reads_contents(access, row)
     spent = {name: row[name] for name in _SPENT}
     return {
         **{name: row[name] for name in _PLAIN},
         "namespace": access.relative(row["namespace"]),
-        "result": _result(row) if is_readable else None,
+        "waiting_since": row["waiting_since"] if row["state"] == State.QUEUED else None,
         "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},
         "withheld": not is_readable,
         "spent": {**spent, "cost_usd": None if cost is None else float(cost)},
@@ -48,10 +55,25 @@ def event(row: Row, *, is_readable: bool) -> dict[str, Any]:
     return {"event": row["event"], "data": data, "at": row["recorded_at"]}
 
 
-def _result(row: Row) -> dict[str, Any] | None:
+def result(row: Row, text: str | None, access: Access) -> dict[str, Any] | None:
     """Return what a job did, with the kind that tells clients what to expect."""
-    result = _parsed(row["result"])
-    return result and {"kind": row["kind"], **result}
+    if not reads_contents(access, row):
+        return None
+    parsed = _parsed(text)
+    return parsed and {"kind": row["kind"], **parsed}
+
+
+def with_results(
+    jobs: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
+    results: Sequence[str | None],
+    access: Access,
+) -> list[dict[str, Any]]:
+    """Return the first listed jobs, those that there are results of, with these."""
+    return [
+        job | {"result": result(row, text, access)}
+        for job, row, text in zip(jobs, rows, results, strict=False)
+    ]
 
 
 def _parsed(text: str | None) -> Any:

@@ -10,10 +10,22 @@ from app.config import Settings
 from app.db import EVERYTHING, Database
 from app.errors import AppError
 from app.jobs import queue
+from app.jobs.isolation import COULD_NOT_RUN, Isolation
 from app.jobs.job import Job
-from app.jobs.run import Handler, JobConflictError, JobFailedError, JobLostError, JobRun
-from app.providers.errors import ProviderError
+from app.jobs.run import (
+    Handler,
+    JobConflictError,
+    JobFailedError,
+    JobLostError,
+    JobRun,
+    OutOfMemoryError,
+    ProcessDiedError,
+)
+from app.jobs.turns import RootTurns
+from app.providers.errors import MisconfiguredError, ProviderError
+from app.providers.llm.pool import LLMNotConfiguredError
 from app.schemas import UNSTORABLE
+from app.supervisor import ending_of
 
 _logger = structlog.get_logger("memoryd.jobs")
 
@@ -32,10 +44,11 @@ class Executor:
         self._database = database
         self._handlers = handlers
         self._settings = settings
+        self._turns = RootTurns(settings.llm_concurrency)
 
     async def execute(self, job: Job) -> None:
         """Do a job and record how it ended; when cancelled itself, the caller says what then."""
-        run = JobRun(job, self._database)
+        run = JobRun(job, self._database, self._turns.of(job.access.root))
         with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
             try:
                 async with asyncio.timeout(self._settings.job_timeout_seconds):
@@ -46,11 +59,26 @@ class Executor:
                 await self._failed(job, RuntimeError(f"the handler let {error!r} through"))
             except JobLostError:
                 await self.end_cancelled(job)  # or another worker has it, and nothing is changed
+            except MemoryError:
+                await self._failed(job, OutOfMemoryError(self._settings.job_memory_bytes))
             except Exception as error:  # noqa: BLE001  # it ends the attempt, not the worker
                 await self._failed(job, error)
             else:
                 if not run.finished:
                     await self._failed(job, RuntimeError("the handler ended without a result"))
+
+    async def execute_isolated(self, job: Job, isolation: Isolation) -> None:
+        """Do a job in a child process; when cancelled itself, the child is killed."""
+        with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
+            try:
+                status = await isolation.run(job)
+            except OSError as error:
+                _logger.warning("isolated job could not be started", reason=str(error))
+                status = COULD_NOT_RUN
+            if status == COULD_NOT_RUN:
+                await self.end_cancelled(job)
+            elif status:
+                await self._failed(job, ProcessDiedError(ending_of(status)))
 
     async def end_cancelled(self, job: Job) -> None:
         """Note that a job that was to be cancelled has stopped."""
@@ -59,13 +87,20 @@ class Executor:
 
     async def _failed(self, job: Job, error: Exception) -> None:
         described, retry_after = self._judged(error)
+        waits, isolates = is_misconfigured(error), _is_suspect(error, job)
         _logger.warning(
             "job attempt failed",
             attempt=job.attempt,
             code=described["code"],
             detail=described["detail"],
         )
-        await self._give_up(job, described, retry_after=retry_after)
+        if waits or isolates:
+            async with self._database.transaction(EVERYTHING) as connection:
+                await queue.put_off(
+                    connection, job, described, isolates=isolates, settings=self._settings
+                )
+        else:
+            await self._give_up(job, described, retry_after=retry_after)
 
     async def _give_up(
         self, job: Job, error: Mapping[str, Any], *, retry_after: float | None
@@ -96,6 +131,17 @@ class Executor:
                 _logger.error("job met a mistake of ours", exc_info=error)
                 detail = "The worker failed; its log has the cause under the job's id."
                 return _described("internal_error", detail), AT_ONCE
+
+
+def is_misconfigured(error: BaseException) -> bool:
+    """Tell whether an error is there until the operator corrects the configuration."""
+    kinds = (MisconfiguredError, LLMNotConfiguredError)
+    return isinstance(error, kinds) or isinstance(error.__cause__, MisconfiguredError)
+
+
+def _is_suspect(error: Exception, job: Job) -> bool:
+    """Tell whether a job may have used up the memory that it shared with others."""
+    return isinstance(error, OutOfMemoryError) and not job.isolated
 
 
 def _is_cancelled() -> bool:

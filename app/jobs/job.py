@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -43,6 +43,29 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Jobs that ended in a state; what is None selects all."""
+
+    state: State
+    kind: str | None
+    error_code: str | None
+    created_after: datetime | None
+    created_before: datetime | None
+    limit: int
+
+    def conditions(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield the beginning of an SQL condition, the type and the value at its end."""
+        wanted = (
+            ("state =", "text", self.state),
+            ("kind =", "text", self.kind),
+            ("error ->> 'code' =", "text", self.error_code),
+            ("created_at >=", "timestamptz", self.created_after),
+            ("created_at <", "timestamptz", self.created_before),
+        )
+        return (condition for condition in wanted if condition[2] is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A stored job."""
 
@@ -57,6 +80,7 @@ class Job:
     attempt: int
     max_attempts: int
     cancel_requested: bool
+    isolated: bool
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     run_at: datetime
@@ -79,6 +103,7 @@ class Job:
             attempt=row["attempt"],
             max_attempts=row["max_attempts"],
             cancel_requested=row["cancel_requested"],
+            isolated=row["isolated"],
             result=_object(row["result"]),
             error=_object(row["error"]),
             run_at=row["run_at"],
@@ -90,9 +115,16 @@ class Job:
 
 COLUMNS = (
     "id, namespace, root, actor, grants, kind, state, request, manager, thread_id, attempt, "
-    "max_attempts, cancel_requested, result, error, run_at, created_at, started_at, finished_at"
+    "max_attempts, cancel_requested, isolated, waiting_since, result, error, run_at, created_at, "
+    "started_at, finished_at"
 )
 """What `Job.of_row` reads."""
+
+SHOWN_COLUMNS = (
+    "id, namespace, actor, kind, state, manager, thread_id, attempt, max_attempts, "
+    "cancel_requested, waiting_since, error, run_at, created_at, started_at, finished_at"
+)
+"""What clients see of a job, but for its result; requests and results may be megabytes long."""
 
 
 def new_job_id() -> str:

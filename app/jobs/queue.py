@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.config import Settings
-from app.db import EVERYTHING, Connection, Database
+from app.db import EVERYTHING, Connection, Database, Row
 from app.jobs.job import COLUMNS, Job
 from app.jobs.repository import TELL
 from app.notifier import CHANGED
@@ -19,12 +19,16 @@ from app.notifier import CHANGED
 PRUNED_AT_ONCE = 1_000
 """Jobs removed in one statement, with all they reported and changed."""
 
+LONGEST_WAIT_SECONDS = 600.0
+"""Between two looks at whether the configuration that a job waits for is right."""
+
 # Claims are made one after another, or two workers could exceed a root's share together.
 _LOCK = "SELECT pg_advisory_xact_lock(7305313)"
 
 # Roots are visited one index probe each, whatever the number of jobs that wait below them. In each,
 # a job somebody waits for goes before one in the background; the root with fewest running goes
-# first. A lane that has a running job is passed over.
+# first. A lane that has a running job is passed over. A root has at most $3 running jobs, and
+# always leaves a slot of all that live workers have ($4 is this one's) to others.
 _CLAIM = f"""
 WITH RECURSIVE roots AS (
     (SELECT root FROM jobs WHERE state = 'queued' ORDER BY root LIMIT 1)
@@ -34,6 +38,9 @@ WITH RECURSIVE roots AS (
     FROM roots WHERE root IS NOT NULL
 ), running AS (
     SELECT root, count(*) AS jobs FROM jobs WHERE state = 'running' GROUP BY root
+), share AS (
+    SELECT least($3, greatest($4 + coalesce(sum(concurrency), 0) - 1, 1)) AS most FROM workers
+    WHERE id <> $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)
 ), chosen AS (
     SELECT first.id, first.run_at FROM roots LEFT JOIN running USING (root)
     CROSS JOIN (VALUES (0::smallint), (1::smallint)) AS priorities (priority)
@@ -41,12 +48,13 @@ WITH RECURSIVE roots AS (
         SELECT id, run_at FROM jobs
         WHERE state = 'queued' AND jobs.root = roots.root
             AND jobs.priority = priorities.priority AND run_at <= clock_timestamp()
+            AND ($5 OR NOT isolated)
             AND NOT EXISTS (
                 SELECT 1 FROM jobs busy WHERE busy.state = 'running' AND busy.lane = jobs.lane
             )
         ORDER BY run_at, id LIMIT 1
     ) AS first
-    WHERE coalesce(running.jobs, 0) < $3
+    WHERE coalesce(running.jobs, 0) < (SELECT most FROM share)
     ORDER BY coalesce(running.jobs, 0), priorities.priority, first.run_at, first.id LIMIT 1
 ), changed AS (
     UPDATE jobs SET state = 'running', worker = $1, attempt = attempt + 1, events = events + 1,
@@ -77,20 +85,31 @@ least($2 * 2 ^ least(greatest($3 - (max_attempts - attempt) - 1, 0), 20), 3600)
 
 _AGAIN = "NOT cancel_requested AND attempt < max_attempts"
 
+# All jobs of a worker are lost together, when the first lease runs out or the worker is known to be
+# dead ($4). Any may be the cause, so each runs alone the next time. The attempt does not count if
+# others shared the process. A lease that was extended since it was read is left alone.
 _RESCUE = f"""
-WITH lost AS (
-    SELECT id FROM jobs WHERE state = 'running' AND lease_until < clock_timestamp()
-    FOR UPDATE SKIP LOCKED
+WITH held AS MATERIALIZED (
+    SELECT id, worker, lease_until, min(lease_until) OVER same AS first_lease,
+        NOT isolated AND count(*) OVER same > 1 AS shared
+    FROM jobs WHERE state = 'running' WINDOW same AS (PARTITION BY worker)
+), lost AS (
+    SELECT jobs.id, held.shared FROM jobs JOIN held USING (id)
+    WHERE jobs.state = 'running' AND jobs.lease_until = held.lease_until
+        AND (first_lease < clock_timestamp() OR held.worker = $4)
+    FOR UPDATE OF jobs SKIP LOCKED
 ), changed AS (
     UPDATE jobs SET
         state = CASE WHEN cancel_requested THEN 'cancelled'
-            WHEN attempt >= max_attempts THEN 'failed' ELSE 'queued' END,
+            WHEN NOT shared AND attempt >= max_attempts THEN 'failed' ELSE 'queued' END,
         error = CASE WHEN NOT cancel_requested THEN $1::jsonb END,
-        run_at = CASE WHEN {_AGAIN}
-            THEN clock_timestamp() + make_interval(secs => {_BACKOFF}) ELSE jobs.run_at END,
-        finished_at = CASE WHEN cancel_requested OR attempt >= max_attempts
+        max_attempts = max_attempts + shared::int,
+        run_at = CASE WHEN shared AND NOT cancel_requested THEN clock_timestamp()
+            WHEN {_AGAIN} THEN clock_timestamp() + make_interval(secs => {_BACKOFF})
+            ELSE jobs.run_at END,
+        finished_at = CASE WHEN cancel_requested OR NOT shared AND attempt >= max_attempts
             THEN clock_timestamp() END,
-        worker = NULL, lease_until = NULL, events = events + 1
+        isolated = true, worker = NULL, lease_until = NULL, events = events + 1
     FROM lost WHERE jobs.id = lost.id
     RETURNING jobs.*
 )
@@ -110,11 +129,39 @@ WITH changed AS (
             ELSE run_at END,
         finished_at = CASE WHEN cancel_requested OR NOT ($6 AND attempt < max_attempts)
             THEN clock_timestamp() END,
-        worker = NULL, lease_until = NULL, events = events + 1
+        waiting_since = NULL, worker = NULL, lease_until = NULL, events = events + 1
     WHERE id = $1 AND attempt = $4 AND state = 'running'
     RETURNING *
 )
 {TELL}
+"""
+
+# Ends an attempt that does not count. $4: whether the job runs alone the next time, at once; if
+# not, it waits for the configuration, each time as long as it has waited so far.
+_PUT_OFF = f"""
+WITH changed AS (
+    UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END,
+        error = CASE WHEN NOT cancel_requested THEN $3::jsonb END,
+        max_attempts = max_attempts + 1, isolated = isolated OR $4,
+        waiting_since = CASE WHEN NOT $4 THEN coalesce(waiting_since, clock_timestamp()) END,
+        run_at = clock_timestamp() + make_interval(secs => CASE WHEN $4 THEN 0 ELSE
+            least(greatest($5, extract(epoch FROM clock_timestamp() - waiting_since)::float8), $6)
+            * (0.75 + random() / 2) END),
+        finished_at = CASE WHEN cancel_requested THEN clock_timestamp() END,
+        worker = NULL, lease_until = NULL, events = events + 1
+    WHERE id = $1 AND attempt = $2 AND state = 'running'
+    RETURNING *
+)
+{TELL}
+"""
+
+_WAKE_WAITING = """
+UPDATE jobs SET run_at = clock_timestamp()
+WHERE state = 'queued' AND waiting_since IS NOT NULL AND run_at > clock_timestamp()
+"""
+
+_FIND_RUNNING = f"""
+SELECT {COLUMNS} FROM jobs WHERE id = $1 AND attempt = $2 AND state = 'running'
 """
 
 _HAND_BACK = f"""
@@ -139,14 +186,20 @@ _FORGET = "DELETE FROM workers WHERE id = $1 OR seen_at < clock_timestamp() - in
 
 # Probes ask it every few seconds: it reads no more than what has not ended, by its indexes.
 _STATE = """
-SELECT count(*) FILTER (WHERE run_at <= clock_timestamp()) AS waiting,
-    count(*) FILTER (WHERE run_at > clock_timestamp()) AS scheduled,
+SELECT count(*) FILTER (WHERE run_at <= clock_timestamp() AND waiting_since IS NULL) AS waiting,
+    count(*) FILTER (WHERE run_at > clock_timestamp() AND waiting_since IS NULL) AS scheduled,
+    count(*) FILTER (WHERE waiting_since IS NOT NULL) AS misconfigured,
     (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
     extract(epoch FROM clock_timestamp() - min(run_at) FILTER (
-        WHERE run_at <= clock_timestamp()))::float8 AS oldest_seconds,
+        WHERE run_at <= clock_timestamp() AND waiting_since IS NULL))::float8 AS oldest_seconds,
     (SELECT count(*) FROM workers
      WHERE seen_at > clock_timestamp() - make_interval(secs => $1)) AS workers
 FROM jobs WHERE state = 'queued'
+"""
+
+_MISCONFIGURED = """
+SELECT count(*) OVER () AS jobs, min(waiting_since) OVER () AS since, error ->> 'detail' AS detail
+FROM jobs WHERE state = 'queued' AND waiting_since IS NOT NULL ORDER BY waiting_since LIMIT 1
 """
 
 _FAILURES = "SELECT kind, count(*) AS jobs FROM jobs WHERE state = 'failed' GROUP BY kind"
@@ -171,6 +224,7 @@ class QueueState:
 
     waiting: int
     scheduled: int
+    misconfigured: int
     running: int
     oldest_seconds: float | None
     workers: int
@@ -182,10 +236,27 @@ async def lock(connection: Connection) -> None:
 
 
 async def claim(
-    connection: Connection, worker: str, *, lease_seconds: float, most_per_root: int
+    connection: Connection,
+    worker: str,
+    *,
+    lease_seconds: float,
+    concurrency: int,
+    most_per_root: int,
+    isolated: bool = True,
 ) -> Job | None:
-    """Take the job whose turn it is; None when none can be started. Needs the lock."""
-    row = await connection.fetchrow(_CLAIM, worker, lease_seconds, most_per_root)
+    """Take the job whose turn it is; None when none can be started. Needs the lock.
+
+    `isolated` allows one that runs alone in a process.
+    """
+    row = await connection.fetchrow(
+        _CLAIM, worker, lease_seconds, most_per_root, concurrency, isolated
+    )
+    return Job.of_row(row) if row else None
+
+
+async def find_running(connection: Connection, job_id: str, attempt: int) -> Job | None:
+    """Return a job if it is in this attempt."""
+    row = await connection.fetchrow(_FIND_RUNNING, job_id, attempt)
     return Job.of_row(row) if row else None
 
 
@@ -198,13 +269,47 @@ async def extend(
     return {(row["id"], row["attempt"]) for row in rows if not row["cancel_requested"]}
 
 
-async def rescue(connection: Connection, settings: Settings) -> list[str]:
-    """Take jobs from workers that fell silent, to be tried again or given up; return their ids."""
+async def rescue(
+    connection: Connection, settings: Settings, *, dead_worker: str | None = None
+) -> list[str]:
+    """Take jobs from workers that fell silent, to be tried again or given up; return their ids.
+
+    A worker that is known to be dead loses its jobs before it has been silent for long.
+    """
     error = {"code": "worker_lost", "detail": "The worker stopped in the middle of the job."}
     rows = await connection.fetch(
-        _RESCUE, json.dumps(error), settings.job_backoff_seconds, settings.job_attempts
+        _RESCUE,
+        json.dumps(error),
+        settings.job_backoff_seconds,
+        settings.job_attempts,
+        dead_worker,
     )
     return [row["id"] for row in rows]
+
+
+async def put_off(
+    connection: Connection,
+    job: Job,
+    error: Mapping[str, Any],
+    *,
+    isolates: bool,
+    settings: Settings,
+) -> None:
+    """End an attempt that does not count: the job next runs alone, or waits for the operator."""
+    await connection.execute(
+        _PUT_OFF,
+        job.id,
+        job.attempt,
+        json.dumps(error, ensure_ascii=False),
+        isolates,
+        settings.job_backoff_seconds,
+        LONGEST_WAIT_SECONDS,
+    )
+
+
+async def wake_waiting(connection: Connection) -> None:
+    """Let jobs that wait for a configuration be tried now."""
+    await connection.execute(_WAKE_WAITING)
 
 
 async def give_up(
@@ -251,6 +356,11 @@ async def state(connection: Connection, alive_seconds: float) -> QueueState:
     row = await connection.fetchrow(_STATE, alive_seconds)
     assert row is not None  # noqa: S101  # an aggregate always has a row
     return QueueState(**row)
+
+
+async def misconfigured(connection: Connection) -> Row | None:
+    """Return how many `jobs` wait for the configuration, `since` when, and `detail`, an example."""
+    return await connection.fetchrow(_MISCONFIGURED)
 
 
 async def failures(connection: Connection) -> Mapping[str, int]:

@@ -11,7 +11,7 @@ from asyncpg import Record
 
 from app.auth.access import Access
 from app.db import Connection
-from app.jobs.job import COLUMNS, Job, NewJob, State, grants_json, new_job_id
+from app.jobs.job import SHOWN_COLUMNS, Job, NewJob, Selection, State, grants_json, new_job_id
 from app.namespaces import Range
 from app.notifier import CANCEL, CHANGED, WORK
 from app.providers.llm.base import Completion
@@ -86,7 +86,7 @@ _FINISH = f"""
 WITH changed AS (
     UPDATE jobs SET state = $3, result = $4, error = NULL, worker = NULL, lease_until = NULL,
         finished_at = CASE WHEN $3 <> 'awaiting_review' THEN clock_timestamp() END,
-        events = events + 1
+        waiting_since = NULL, events = events + 1
     WHERE id = $1 AND attempt = $2 AND state = 'running' AND NOT cancel_requested
     RETURNING *
 )
@@ -119,11 +119,15 @@ SELECT pg_notify('{CHANGED}', id),
     CASE WHEN state = 'running' THEN pg_notify('{CANCEL}', id) END FROM changed
 """
 
+_REDRIVEN = """
+state = 'queued', run_at = clock_timestamp(), cancel_requested = false,
+max_attempts = attempt + {attempts}, result = NULL, error = NULL, finished_at = NULL,
+waiting_since = NULL, events = events + 1
+"""
+
 _REDRIVE = f"""
 WITH changed AS (
-    UPDATE jobs SET state = 'queued', run_at = clock_timestamp(), cancel_requested = false,
-        max_attempts = attempt + $2, result = NULL, error = NULL, finished_at = NULL,
-        events = events + 1
+    UPDATE jobs SET {_REDRIVEN.format(attempts="$2")}
     WHERE id = $1 AND state IN ('failed', 'cancelled') RETURNING *
 )
 {TELL}
@@ -137,7 +141,7 @@ WITH changed AS (
 {TELL}
 """
 
-_SPENT = """
+SPENT = """
 SELECT count(*) AS model_calls, coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
     coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
     coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
@@ -146,12 +150,34 @@ SELECT count(*) AS model_calls, coalesce(sum(input_tokens), 0)::bigint AS input_
 FROM model_calls WHERE job_id = jobs.id
 """
 
-_FIND = f"SELECT {COLUMNS}, spent.* FROM jobs, LATERAL ({_SPENT}) AS spent WHERE id = $1"
+_FIND = f"""
+SELECT {SHOWN_COLUMNS}, result, spent.* FROM jobs, LATERAL ({SPENT}) AS spent WHERE id = $1
+"""
+
+_FIND_STATE = "SELECT namespace, actor, state FROM jobs WHERE id = $1"
+
+_FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
+
+# Jobs of threads that were cancelled before they began are left out: there may be one of them in
+# the queue, and no more than one.
+_REDRIVE_ALL = """
+WITH chosen AS MATERIALIZED (
+    SELECT id FROM jobs
+    WHERE {conditions} AND NOT (kind = 'extract_thread' AND attempt = 0)
+    ORDER BY id LIMIT {limit} FOR UPDATE SKIP LOCKED
+), changed AS (
+    UPDATE jobs SET {changes} FROM chosen WHERE jobs.id = chosen.id RETURNING jobs.*
+)
+{tell}
+"""
 
 _EVENTS = """
 SELECT number, event, data, recorded_at FROM job_events
-WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 500
+WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 100
 """
+
+MAX_EVENT_BYTES = 16_384
+"""Of what a job reports at once; a page of events is 100 times as long at most."""
 
 
 # The second of two waits here until the first has committed.
@@ -220,6 +246,17 @@ async def find(connection: Connection, job_id: str) -> Record | None:
     return await connection.fetchrow(_FIND, job_id)
 
 
+async def find_state(connection: Connection, job_id: str) -> Record | None:
+    """Return a job's namespace, actor and state."""
+    return await connection.fetchrow(_FIND_STATE, job_id)
+
+
+async def find_result(connection: Connection, job_id: str) -> str | None:
+    """Return the JSON text of a job's result."""
+    text: str | None = await connection.fetchval(_FIND_RESULT, job_id)
+    return text
+
+
 async def find_page(
     connection: Connection,
     namespaces: Range,
@@ -228,7 +265,10 @@ async def find_page(
     before: str | None,
     limit: int,
 ) -> list[Record]:
-    """Return jobs at or below a namespace, newest first; `equal` names columns and values."""
+    """Return jobs at or below a namespace, newest first, without their results.
+
+    `equal` names columns and values.
+    """
     parameters = Parameters()
     conditions = [
         f"namespace >= {parameters.add(namespaces.low, 'text')}",
@@ -238,11 +278,11 @@ async def find_page(
     if before is not None:
         conditions.append(f"id < {parameters.add(before, 'text')}")
     page = (
-        f"SELECT * FROM jobs WHERE {' AND '.join(conditions)} "
+        f"SELECT {SHOWN_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} "
         f"ORDER BY id DESC LIMIT {parameters.add(limit, 'int')}"
     )
     return await connection.fetch(
-        f"SELECT {COLUMNS}, spent.* FROM ({page}) AS jobs, LATERAL ({_SPENT}) AS spent "
+        f"SELECT {SHOWN_COLUMNS}, spent.* FROM ({page}) AS jobs, LATERAL ({SPENT}) AS spent "
         "ORDER BY id DESC",
         *parameters.values,
     )
@@ -255,7 +295,10 @@ async def find_events(connection: Connection, job_id: str, after: int) -> list[R
 
 async def add_event(connection: Connection, job: Job, event: str, data: Mapping[str, Any]) -> bool:
     """Keep a report of a running job; False when this attempt no longer has the job."""
-    row = await connection.fetchrow(_EVENT, job.id, job.attempt, event, json.dumps(data))
+    text = json.dumps(data)
+    if len(text) > MAX_EVENT_BYTES:
+        text = json.dumps({"left_out_bytes": len(text)})
+    row = await connection.fetchrow(_EVENT, job.id, job.attempt, event, text)
     return row is not None
 
 
@@ -302,6 +345,28 @@ async def request_cancel(connection: Connection, job_id: str) -> None:
 async def redrive(connection: Connection, job_id: str, attempts: int) -> bool:
     """Queue a failed or cancelled job for more attempts; False in another state."""
     return await connection.fetchrow(_REDRIVE, job_id, attempts) is not None
+
+
+async def redrive_all(
+    connection: Connection, namespaces: Range, selected: Selection, attempts: int
+) -> int:
+    """Queue failed or cancelled jobs for more attempts, the oldest first; return how many."""
+    parameters = Parameters()
+    conditions = [
+        f"namespace >= {parameters.add(namespaces.low, 'text')}",
+        f"namespace < {parameters.add(namespaces.high, 'text')}",
+        *(
+            f"{condition} {parameters.add(value, cast)}"
+            for condition, cast, value in selected.conditions()
+        ),
+    ]
+    statement = _REDRIVE_ALL.format(
+        conditions=" AND ".join(conditions),
+        limit=parameters.add(selected.limit, "int"),
+        changes=_REDRIVEN.format(attempts=parameters.add(attempts, "int")),
+        tell=TELL,
+    )
+    return len(await connection.fetch(statement, *parameters.values))
 
 
 async def hurry(connection: Connection, job_id: str) -> bool:

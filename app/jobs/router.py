@@ -16,7 +16,7 @@ from app.dependencies import resources_of
 from app.errors import InvalidRequestError
 from app.jobs import encoding
 from app.jobs.errors import JobNotFoundError, JobStateError
-from app.jobs.schemas import Job, JobList, ListJobs
+from app.jobs.schemas import MAX_PAGE_BYTES, Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService
 from app.jobs.visibility import reads_contents
 from app.problems import problem_responses
@@ -50,11 +50,27 @@ def service_of(request: Request) -> JobService:
 )
 async def list_jobs(request: Request, access: JobsAccess) -> Response:
     query = read_query(ListJobs, request)
-    rows = await service_of(request).list(access, query)
+    service = service_of(request)
+    rows = await service.list(access, query)
     page = rows[: query.limit]
-    cursor = page[-1]["id"] if len(rows) > query.limit else None
-    jobs = [encoding.job(row, access) for row in page]
+    jobs = [encoding.listed_job(row, access) for row in page]
+    if query.include:
+        results = await service.results(access, page, MAX_PAGE_BYTES)
+        jobs = encoding.with_results(jobs, page, results, access)
+    cursor = jobs[-1]["id"] if len(rows) > len(jobs) else None
     return json_response({"jobs": jobs, "next_cursor": cursor})
+
+
+@router.post(
+    "/retry",
+    operation_id="retry_jobs",
+    summary="Queue many failed or cancelled jobs again",
+    response_model=RetriedJobs,
+    responses=problem_responses(*ALWAYS),
+)
+async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> Response:
+    retried = await service_of(request).retry_all(access, body)
+    return json_response({"retried": retried, "more": retried == body.limit})
 
 
 @router.get(
@@ -73,7 +89,7 @@ async def get_job(request: Request, job_id: JobId, access: JobsAccess) -> Respon
 
 async def find_job(request: Request, job_id: JobId, access: JobsAccess) -> None:
     """Raise JobNotFoundError before a stream begins, which could not say so any more."""
-    await service_of(request).get(access, job_id)
+    await service_of(request).state(access, job_id)
 
 
 async def hold_long_wait() -> AsyncIterator[None]:
@@ -100,7 +116,7 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     after = int(found[0]) if (found := _EVENT_ID.fullmatch(last_event_id or "")) else 0
     jobs = service_of(request)
-    is_readable = reads_contents(access, await jobs.get(access, job_id))
+    is_readable = reads_contents(access, await jobs.glance(access, job_id))
     async for row in jobs.follow(access, job_id, after):
         told: dict[str, Any] = encoding.event(row, is_readable=is_readable)
         yield ServerSentEvent(data=told, event=row["event"], id=str(row["number"]))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -26,6 +27,29 @@ class JobFailedError(Exception):
         self.detail = detail
 
 
+class ProcessDiedError(JobFailedError):
+    """The process that ran the job, and nothing else, died."""
+
+    code = "process_died"
+
+    def __init__(self, ending: str) -> None:
+        super().__init__(
+            self.code,
+            f"The job ended the process that ran it alone ({ending}), after it had been in "
+            "another process that died. The worker's log may have the cause.",
+        )
+
+
+class OutOfMemoryError(JobFailedError):
+    """The job needs more memory than it may have."""
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(
+            ProcessDiedError.code,
+            f"The job needs more than {most_bytes} bytes of memory (MEMORYD_JOB_MEMORY_BYTES).",
+        )
+
+
 class JobConflictError(Exception):
     """What the job had read was changed meanwhile, too often; trying later may help."""
 
@@ -45,10 +69,14 @@ class Handler(Protocol):
 class JobRun:
     """One attempt at a job."""
 
-    def __init__(self, job: Job, database: Database) -> None:
+    def __init__(
+        self, job: Job, database: Database, turns: asyncio.Semaphore | None = None
+    ) -> None:
+        """Without `turns`, which each call of a model holds, calls are not limited."""
         self.job = job
         self.finished = False
         self._database = database
+        self._turns = turns or nullcontext()
 
     async def report(self, event: str, **data: Any) -> None:
         """Tell those who follow the job how far it has come."""
@@ -57,12 +85,13 @@ class JobRun:
 
     async def complete(self, llm: LLM, request: Request, *, purpose: str) -> Completion:
         """Ask a model; what the call cost is written down and told before anything else happens."""
-        started = time.perf_counter()
-        try:
-            completion = await llm.complete(request)
-        except UnusableReplyError as error:
-            await self._write_down(purpose, error.completion, started)
-            raise
+        async with self._turns:
+            started = time.perf_counter()
+            try:
+                completion = await llm.complete(request)
+            except UnusableReplyError as error:
+                await self._write_down(purpose, error.completion, started)
+                raise
         await self._write_down(purpose, completion, started)
         return completion
 

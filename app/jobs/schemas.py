@@ -1,15 +1,21 @@
 """Bodies and answers of the routes of jobs."""
 
 from datetime import datetime
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from app.jobs.job import State
+from app.jobs.job import Selection, State
 from app.jobs.results import JobResult
 from app.namespaces import parse_labels
-from app.schemas import Clean, Schema, WrittenNamespace
+from app.schemas import Clean, Labels, Moment, Number, Schema, WrittenNamespace
 
 MAX_PAGE = 200
+
+MAX_PAGE_BYTES = 4 << 20
+"""Of results in one page; a page ends early when it has more, but has one job at least."""
+
+MAX_RETRIED = 1_000
 
 
 class Spent(BaseModel):
@@ -29,8 +35,8 @@ class JobError(BaseModel):
     detail: str = Field(description="What went wrong, and what to do.")
 
 
-class Job(BaseModel):
-    """A job, and what came of it."""
+class ListedJob(BaseModel):
+    """A job in a list."""
 
     id: str = Field(
         description="Sorts by the time of submission.",
@@ -44,10 +50,11 @@ class Job(BaseModel):
     attempt: int = Field(description="How often it was begun.")
     max_attempts: int = Field(description="How often it may be begun.")
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
-    result: JobResult | None = Field(
-        description="What it did, by its kind; null before its end, and if `withheld`."
-    )
     error: JobError | None = Field(description="null unless the last attempt failed.")
+    waiting_since: datetime | None = Field(
+        description="Since when it waits for the operator to correct the configuration that "
+        "`error` names; null: it does not."
+    )
     withheld: bool = Field(
         description="Whether the result and the details of errors and events are left out, because "
         "the key neither submitted the job nor has `read` on its namespace."
@@ -59,10 +66,24 @@ class Job(BaseModel):
     finished_at: datetime | None = Field(description="null before its end.")
 
 
+class Job(ListedJob):
+    """A job, and what came of it."""
+
+    result: JobResult | None = Field(
+        description="What it did, by its kind; null before its end, and if `withheld`."
+    )
+
+
+class JobInPage(ListedJob):
+    """A job in a list, with its result if that was asked for."""
+
+    result: JobResult | None = Field(None, description="Only with include=result.")
+
+
 class JobList(BaseModel):
     """A page of jobs, newest first."""
 
-    jobs: list[Job] = Field(description="Empty where there are none.")
+    jobs: list[JobInPage] = Field(description="Empty where there are none.")
     next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
 
 
@@ -77,6 +98,10 @@ class ListJobs(Schema):
     thread_id: Clean | None = Field(None, description="Only jobs of this thread.", max_length=512)
     cursor: Clean | None = Field(None, description="next_cursor of the page before.", max_length=64)
     limit: int = Field(50, ge=1, le=MAX_PAGE, description="At most this many.")
+    include: Literal["result"] | None = Field(
+        None,
+        description="result: with their results; a page then ends early after some 4 MiB of them.",
+    )
 
     @property
     def labels(self) -> list[str]:
@@ -88,3 +113,38 @@ class ListJobs(Schema):
         """Columns and the values they must have."""
         wanted = {"state": self.state, "kind": self.kind, "thread_id": self.thread_id}
         return {column: value for column, value in wanted.items() if value is not None}
+
+
+class RetryJobs(Schema):
+    """Which jobs to queue again; conditions that are absent hold for all."""
+
+    namespace: Labels = Field([], description="Jobs at or below it; empty: the whole root.")
+    state: Literal["failed", "cancelled"] = Field("failed", description="How they ended.")
+    kind: Clean | None = Field(None, description="Only jobs of this kind.", max_length=64)
+    error_code: Clean | None = Field(
+        None, description="Only jobs whose `error` has this code.", max_length=64
+    )
+    created_after: Moment | None = Field(None, description="Submitted then or later.")
+    created_before: Moment | None = Field(None, description="Submitted earlier.")
+    limit: Annotated[int, Number] = Field(
+        MAX_RETRIED, ge=1, le=MAX_RETRIED, description="At most this many, the oldest first."
+    )
+
+    @property
+    def selection(self) -> Selection:
+        """The conditions."""
+        return Selection(
+            State(self.state),
+            self.kind,
+            self.error_code,
+            self.created_after,
+            self.created_before,
+            self.limit,
+        )
+
+
+class RetriedJobs(BaseModel):
+    """How many jobs were queued again."""
+
+    retried: int = Field(description="Jobs that are queued again.")
+    more: bool = Field(description="Whether there may be more; send the same request again.")

@@ -1,7 +1,7 @@
 """What may be done with jobs: submitting, reading, waiting, cancelling, trying again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
 from asyncpg import Record, UniqueViolationError
@@ -9,12 +9,12 @@ from asyncpg import Record, UniqueViolationError
 from app.admission import OverloadedError, long_wait
 from app.auth.access import Access, Verb
 from app.config import Settings
-from app.db import Connection, Database, DatabaseUnavailableError
+from app.db import Connection, Database, DatabaseUnavailableError, Row
 from app.jobs import rates, repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import SETTLED, NewJob, State
-from app.jobs.schemas import ListJobs
-from app.jobs.visibility import sees_job
+from app.jobs.schemas import ListJobs, RetryJobs
+from app.jobs.visibility import reads_contents, sees_job
 from app.notifier import CHANGED, Notifier, wait_for
 from app.resources import Resources
 from app.schemas import UNSTORABLE
@@ -71,6 +71,20 @@ class JobService:
             raise JobNotFoundError(job_id)
         return row
 
+    async def state(self, access: Access, job_id: str) -> State:
+        """Return a job's state; raises JobNotFoundError, also for what the caller may not see."""
+        return State((await self.glance(access, job_id))["state"])
+
+    async def glance(self, access: Access, job_id: str) -> Record:
+        """Return a job's namespace, actor and state; raises JobNotFoundError like `get`."""
+        if UNSTORABLE.search(job_id):
+            raise JobNotFoundError(job_id)
+        async with self._database.connection(access.root) as connection:
+            row = await repository.find_state(connection, job_id)
+        if row is None or not sees_job(access, row):
+            raise JobNotFoundError(job_id)
+        return row
+
     async def list(self, access: Access, query: ListJobs) -> list[Record]:
         """Return a page of jobs, newest first, and one more if there is another page."""
         async with self._database.connection(access.root) as connection:
@@ -81,6 +95,21 @@ class JobService:
                 before=query.cursor,
                 limit=query.limit + 1,
             )
+
+    async def results(
+        self, access: Access, rows: Sequence[Row], most_bytes: int
+    ) -> Sequence[str | None]:
+        """Return the results of the first jobs as JSON, until they have so many bytes together."""
+        texts: list[str | None] = []
+        async with self._database.connection(access.root) as connection:
+            for row in rows:
+                readable = reads_contents(access, row)
+                text = await repository.find_result(connection, row["id"]) if readable else None
+                texts.append(text)
+                most_bytes -= len(text or "")
+                if most_bytes <= 0:
+                    break
+        return texts
 
     async def wait(self, access: Access, job_id: str, seconds: float) -> Record:
         """Return a job's row once it is settled, or as it is after so many seconds.
@@ -101,9 +130,8 @@ class JobService:
             while True:
                 left = deadline - asyncio.get_running_loop().time()
                 try:
-                    row = await self.get(access, job_id)
-                    if row["state"] in SETTLED or left <= 0:
-                        return row
+                    if left <= 0 or await self.state(access, job_id) in SETTLED:
+                        return await self.get(access, job_id)
                 except DatabaseUnavailableError:
                     if left <= 0:
                         raise
@@ -114,7 +142,7 @@ class JobService:
         with self._notifier.subscribed(CHANGED, job_id) as news:
             while True:
                 try:
-                    settled = (await self.get(access, job_id))["state"] in SETTLED
+                    settled = await self.state(access, job_id) in SETTLED
                     async with self._database.connection(access.root) as connection:
                         rows = await repository.find_events(connection, job_id, after)
                 except DatabaseUnavailableError:
@@ -130,7 +158,7 @@ class JobService:
 
     async def cancel(self, access: Access, job_id: str) -> Record:
         """Cancel a job: at once, or as soon as its worker hears of it; a settled one stays."""
-        await self.get(access, job_id)
+        await self.state(access, job_id)
         async with self._database.transaction(access.root) as connection:
             await repository.request_cancel(connection, job_id)
         row = await self.get(access, job_id)
@@ -144,7 +172,7 @@ class JobService:
 
     async def retry(self, access: Access, job_id: str) -> Record:
         """Queue a failed or cancelled job again, with all its attempts."""
-        state = State((await self.get(access, job_id))["state"])
+        state = await self.state(access, job_id)
         try:
             async with self._database.transaction(access.root) as connection:
                 if not await repository.redrive(connection, job_id, self._settings.job_attempts):
@@ -155,3 +183,13 @@ class JobService:
         except UniqueViolationError as error:
             raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)
+
+    async def retry_all(self, access: Access, asked: RetryJobs) -> int:
+        """Queue failed or cancelled jobs again, with all their attempts; return how many."""
+        async with self._database.transaction(access.root) as connection:
+            return await repository.redrive_all(
+                connection,
+                access.scope(asked.namespace, Verb.JOBS),
+                asked.selection,
+                self._settings.job_attempts,
+            )

@@ -15,6 +15,8 @@ from app.db import EVERYTHING, Connection, Database
 from app.errors import AppError
 from app.jobs import queue
 from app.jobs.executor import Executor
+from app.jobs.isolation import AT_ONCE as ISOLATED_AT_ONCE
+from app.jobs.isolation import Isolation
 from app.jobs.job import Job
 from app.jobs.run import Handler
 from app.notifier import CANCEL, WORK, Notifier, wait_for
@@ -49,8 +51,17 @@ class JobWorker:
         notifier: Notifier,
         handlers: Mapping[str, Handler],
         settings: Settings,
+        *,
+        isolation: Isolation | None = None,
+        worker_id: str | None = None,
     ) -> None:
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        """Without `isolation`, jobs that should run alone run like others.
+
+        With a `worker_id`, jobs that are running under it belong to a predecessor that is dead.
+        """
+        self.id = worker_id or new_worker_id()
+        self._has_predecessor = worker_id is not None
+        self._isolation = isolation
         self._database = database
         self._notifier = notifier
         self._executor = Executor(database, handlers, settings)
@@ -60,6 +71,7 @@ class JobWorker:
 
     async def run(self) -> None:
         """Work until cancelled; then finish what is running, or hand it back."""
+        await self._take_over()
         keeping = asyncio.create_task(self._keep_always())
         try:
             with self._notifier.subscribed(WORK) as self._news:
@@ -72,6 +84,16 @@ class JobWorker:
             with suppress(asyncio.CancelledError):
                 await keeping
             await self._leave()
+
+    async def _take_over(self) -> None:
+        """Queue what a predecessor left, and what waits for a configuration: it may be this one."""
+        try:
+            async with self._database.transaction(EVERYTHING) as connection:
+                if self._has_predecessor:
+                    await queue.rescue(connection, self._settings, dead_worker=self.id)
+                await queue.wake_waiting(connection)
+        except AppError as error:  # the leases run out, and the pauses
+            _logger.warning("taking over put off", reason=error.detail)
 
     async def _take_what_fits(self) -> None:
         try:
@@ -94,7 +116,9 @@ class JobWorker:
                 connection,
                 self.id,
                 lease_seconds=self._settings.job_lease_seconds,
+                concurrency=self._settings.job_concurrency,
                 most_per_root=self._settings.jobs_per_root,
+                isolated=sum(held.job.isolated for held in self._held) < ISOLATED_AT_ONCE,
             )
 
     async def _work_on(self, held: _Held) -> None:
@@ -112,7 +136,10 @@ class JobWorker:
     async def _attempt(self, held: _Held) -> None:
         watching = asyncio.create_task(self._watch(held))
         try:
-            await self._executor.execute(held.job)
+            if held.job.isolated and self._isolation is not None:
+                await self._executor.execute_isolated(held.job, self._isolation)
+            else:
+                await self._executor.execute(held.job)
         except asyncio.CancelledError:
             if not held.stopped:  # draining; what is left is handed back all at once
                 raise
@@ -172,6 +199,11 @@ class JobWorker:
             async with self._database.transaction(EVERYTHING) as connection:
                 await queue.hand_back(connection, self.id)
                 await queue.forget(connection, self.id)
+
+
+def new_worker_id() -> str:
+    """Return an id that no other worker has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def _stop_others(held: Collection[_Held], kept: Collection[tuple[str, int]]) -> None:

@@ -89,6 +89,7 @@ class ManagerService:
     ) -> tuple[Record, bool]:
         """Create or replace a manager; return its row, and whether it is new."""
         access.locate([], Verb.ADMIN)
+        self._llms.check(config.model, config.query_model)
         text = config.model_dump_json(exclude_unset=True, by_alias=True)
         async with self._database.transaction(access.root) as connection:
             await repository.lock(connection, access.root, name)
@@ -195,7 +196,9 @@ class ManagerService:
         self, access: Access, choice: ManagerChoice, verbs: Collection[Verb] = ()
     ) -> _Chosen:
         if choice.manager is None:
-            return _Chosen(choice.manager_config or ManagerConfig())
+            config = choice.manager_config or ManagerConfig()
+            self._llms.check(config.model, config.query_model)
+            return _Chosen(config)
         return await self._stored(access, choice.manager, verbs)
 
     async def _stored(self, access: Access, name: str, verbs: Collection[Verb]) -> _Chosen:
@@ -203,6 +206,7 @@ class ManagerService:
         config = ManagerConfig.model_validate_json(row["config"])
         if verbs and not is_reachable(access, config.namespace or [], verbs):
             raise ManagerNotFoundError(name)
+        self._llms.check(config.model, config.query_model)
         return _Chosen(config, row["name"], row["version"])
 
     async def _find(self, access: Access, name: str) -> Record:

@@ -14,7 +14,6 @@ from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.providers.errors import (
     BadRequestError,
-    MisconfiguredError,
     RateLimitedError,
     UnavailableError,
 )
@@ -81,7 +80,6 @@ async def test_what_may_pass_is_tried_again_a_bounded_number_of_times(
     [
         (JobFailedError("no_kinds", "It cannot be."), "no_kinds"),
         (BadRequestError("refused"), "provider_refused"),
-        (MisconfiguredError("no such model"), "provider_misconfigured"),
         (InvalidRequestError("no such thing"), "invalid_request"),
     ],
 )

@@ -32,7 +32,9 @@ pytestmark = pytest.mark.slow  # each waits for workers or models
 async def claimed(database: Database, worker: str = "dead", lease: float = 0.05) -> Job:
     """Take a job as a worker does that then falls silent."""
     async with database.transaction(EVERYTHING) as connection:
-        job = await queue.claim(connection, worker, lease_seconds=lease, most_per_root=99)
+        job = await queue.claim(
+            connection, worker, lease_seconds=lease, concurrency=99, most_per_root=99
+        )
     assert job is not None
     return job
 
@@ -182,7 +184,7 @@ async def two(acting: Acting) -> bool:
 async def test_only_jobs_whose_lease_ran_out_are_rescued(resources: Resources) -> None:
     lost_id, held_id = await enqueue(resources), await enqueue(resources)
     lost = await claimed(resources.database, lease=0.0)
-    held = await claimed(resources.database, lease=60)
+    held = await claimed(resources.database, "alive", lease=60)
     assert {lost.id, held.id} == {lost_id, held_id}
     assert await rescued(resources.database) == [lost.id]
     assert await rescued(resources.database) == []
@@ -190,6 +192,47 @@ async def test_only_jobs_whose_lease_ran_out_are_rescued(resources: Resources) -
     assert (row["state"], row["attempt"]) == ("queued", 1)
     assert json.loads(row["error"])["code"] == "worker_lost"
     assert (await job_row(resources.database, held.id))["state"] == "running"
+
+
+async def test_a_dead_worker_loses_all_its_jobs_at_once_and_only_the_attempts_that_count(
+    resources: Resources,
+) -> None:
+    """With the first lease that runs out; nobody knows which of them ended the process."""
+    for _ in range(3):
+        await enqueue(resources)
+    shared = [await claimed(resources.database, lease=lease) for lease in (0.0, 60, 60)]
+    assert sorted(await rescued(resources.database)) == sorted(job.id for job in shared)
+    for job in shared:
+        row = await job_row(resources.database, job.id)
+        assert (row["state"], row["isolated"], row["max_attempts"] - row["attempt"]) == (
+            "queued",
+            True,
+            5,
+        )
+    async with resources.database.connection("") as connection:
+        await connection.execute("DELETE FROM jobs")
+    alone_id = await enqueue(resources)
+    await claimed(resources.database, lease=0.0)
+    assert await rescued(resources.database) == [alone_id]
+    row = await job_row(resources.database, alone_id)
+    assert (row["isolated"], row["max_attempts"] - row["attempt"]) == (True, 4)
+
+
+async def test_a_worker_takes_up_what_its_predecessor_left_at_once(
+    resources: Resources, acting: Acting
+) -> None:
+    job_id = await enqueue(resources)
+    await claimed(resources.database, "the first one's", lease=60)
+    successor = JobWorker(
+        resources.database,
+        resources.notifier,
+        {KIND: acting},
+        resources.settings,
+        worker_id="the first one's",
+    )
+    async with working(successor):
+        row = await settled(resources.database, job_id)
+    assert (row["state"], row["attempt"]) == ("succeeded", 2)
 
 
 async def test_two_rescuers_take_each_job_up_once(resources: Resources) -> None:

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import httpx2
@@ -7,7 +8,8 @@ from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.db import Database
-from app.jobs.run import JobFailedError
+from app.jobs.job import SHOWN_COLUMNS
+from app.jobs.run import JobFailedError, JobRun
 from app.resources import Resources
 from tests.support.jobs import KIND, Acting, enqueue, new_job, raises, run_jobs
 
@@ -185,3 +187,44 @@ async def test_a_job_keeps_the_rights_of_the_key_that_submitted_it(
     [job] = acting.jobs
     assert (job.access.actor, job.access.root) == (f"mk_{token.id}", "acme\x1f")
     assert job.access.grants == grants
+
+
+async def test_a_list_has_results_only_if_asked_and_no_more_than_its_bytes(
+    client: httpx2.AsyncClient, resources: Resources, acting: Acting
+) -> None:
+    acting.act = lambda run: acting.succeed(run, text="x" * 1_500_000)
+    submitted = sorted([await enqueue(resources) for _ in range(5)], reverse=True)
+    await run_jobs(resources, {KIND: acting})
+    page = await listed(client)
+    assert ids(page) == submitted
+    assert not any("result" in job for job in page["jobs"])
+    page = await listed(client, include="result")
+    assert ids(page) == submitted[:3], "4 MiB are reached with the third"
+    assert {len(job["result"]["text"]) for job in page["jobs"]} == {1_500_000}
+    rest = await listed(client, include="result", cursor=page["next_cursor"])
+    assert ids(rest) == submitted[3:]
+    assert rest["next_cursor"] is None
+    found = (await client.get(f"/v1/jobs/{submitted[0]}")).json()
+    assert len(found["result"]["text"]) == 1_500_000
+
+
+def test_a_list_reads_neither_results_nor_requests() -> None:
+    """They are stored apart from the row, and read only if they are named."""
+    assert "result" not in SHOWN_COLUMNS
+    assert "request" not in SHOWN_COLUMNS.replace("cancel_requested", "")
+
+
+async def test_what_a_job_reports_is_bounded(
+    client: httpx2.AsyncClient, resources: Resources, acting: Acting
+) -> None:
+    async def act(run: JobRun) -> None:
+        await run.report("large", text="x" * 100_000)
+        await acting.succeed(run)
+
+    acting.act = act
+    job_id = await enqueue(resources)
+    await run_jobs(resources, {KIND: acting})
+    async with resources.database.connection("") as connection:
+        data = await connection.fetchval("SELECT data FROM job_events WHERE event = 'large'")
+    assert json.loads(data) == {"left_out_bytes": 100_012}
+    assert job_id

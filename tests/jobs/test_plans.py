@@ -86,13 +86,13 @@ def plain(connection: ExplainingConnection) -> Connection:
 
 
 async def claim(connection: Any) -> Any:
-    return await queue.claim(connection, "w", lease_seconds=60, most_per_root=16)
+    return await queue.claim(connection, "w", lease_seconds=60, concurrency=99, most_per_root=16)
 
 
 async def test_a_claim_reads_the_queue_by_its_index(filled: Database) -> None:
     async with explaining(filled, EVERYTHING) as connection:
         assert await claim(plain(connection)) is not None
-    assert connection.scanned_tables == set()
+    assert connection.scanned_tables == {"workers"}, "it has a few rows"
     assert connection.indexes == {"jobs_queue_index", "jobs_running_index", "jobs_pkey"}
 
 

@@ -65,7 +65,9 @@ async def submit(
 async def claim(database: Database, most_per_root: int = 99) -> Job | None:
     async with database.transaction(EVERYTHING) as connection:
         await queue.lock(connection)
-        return await queue.claim(connection, "w", lease_seconds=60, most_per_root=most_per_root)
+        return await queue.claim(
+            connection, "w", lease_seconds=60, concurrency=99, most_per_root=most_per_root
+        )
 
 
 async def claim_all(database: Database, most_per_root: int = 99) -> list[str]:
@@ -254,9 +256,9 @@ async def test_a_worker_does_no_more_at_once_than_it_may(resources: Resources) -
     watching = Watching(resources.database)
     for _ in range(30):
         await enqueue(resources)
-    chosen = quick(resources.settings, job_concurrency=2)
+    chosen = quick(resources.settings, job_concurrency=3)
     await run_jobs(resources, {KIND: watching}, chosen)
-    assert watching.most[""] == 2
+    assert watching.most[""] == 2, "one slot is left to other roots"
 
 
 async def test_old_jobs_are_pruned_and_those_that_have_not_ended_stay(

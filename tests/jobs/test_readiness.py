@@ -39,6 +39,7 @@ async def test_an_empty_queue_is_nothing_to_warn_of(client: httpx2.AsyncClient) 
     assert await ready(client) == {
         "waiting": 0,
         "scheduled": 0,
+        "misconfigured": 0,
         "running": 0,
         "oldest_seconds": None,
         "workers": 0,
@@ -60,6 +61,7 @@ async def test_jobs_that_wait_while_no_worker_lives_are_warned_of(
     assert found == {
         "waiting": 3,
         "scheduled": 1,
+        "misconfigured": 0,
         "running": 0,
         "workers": 0,
         "failed": 0,
@@ -104,7 +106,7 @@ async def test_failed_and_running_jobs_are_counted(
     await run_jobs(resources, {KIND: acting})
     await enqueue(resources)
     async with resources.database.transaction(EVERYTHING) as connection:
-        await queue.claim(connection, "w", lease_seconds=60, most_per_root=9)
+        await queue.claim(connection, "w", lease_seconds=60, concurrency=99, most_per_root=9)
     found = await ready(client)
     assert (found["failed"], found["running"], found["waiting"]) == (2, 1, 0)
 

@@ -96,6 +96,7 @@ async def test_the_answer_is_202_with_the_place_of_the_job(client: httpx2.AsyncC
         "cancel_requested": False,
         "result": None,
         "error": None,
+        "waiting_since": None,
         "spent": {
             "model_calls": 0,
             "input_tokens": 0,

@@ -21,7 +21,11 @@ HELLO = Request("", (Message("user", "Hello"),))
 
 
 def pool(default: str | None = None, *, concurrency: int = 8, **access: Any) -> LLMs:
-    return LLMs(default, partial(create_llm, **access), concurrency=concurrency)
+    """Return a pool that may ask some models besides the default."""
+    allowed = {f"openai:{name}" for name in ["a", "b", "held", "m", "once", *range(40)]}
+    allowed |= {"anthropic:a", "anthropic:b", "openai:gpt"}
+    create = partial(create_llm, **access)
+    return LLMs(default, create, allowed=allowed, concurrency=concurrency)
 
 
 async def test_a_model_is_made_once() -> None:

@@ -154,7 +154,11 @@ async def enqueue(
 async def job_row(database: Database, job_id: str) -> Record:
     """Return a job's row with what it has spent."""
     async with database.connection(EVERYTHING) as connection:
-        row = await repository.find(connection, job_id)
+        row = await connection.fetchrow(
+            f"SELECT jobs.*, spent.* FROM jobs, LATERAL ({repository.SPENT}) AS spent "
+            "WHERE id = $1",
+            job_id,
+        )
     assert row is not None
     return row
 

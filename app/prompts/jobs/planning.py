@@ -61,6 +61,7 @@ async def optimizing_job(resources: Resources, access: Access, body: OptimizePro
     ThreadNotFoundError and the errors of reading prompts.
     """
     _check_access(access, body)
+    resources.llms.check(body.model)
     trajectories = [
         await _trajectory(resources, access, given, index)
         for index, given in enumerate(body.trajectories)

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from app.errors import AppError
 from app.providers.llm.base import LLM, Completion, Request
 
 _KEPT = 32
-"""Clients may name models, so there can be any number of them."""
+"""Of the models that clients name and the operator allows."""
 
 
 class LLMNotConfiguredError(AppError):
@@ -19,13 +19,36 @@ class LLMNotConfiguredError(AppError):
     title = "No language model"
 
 
+class ModelNotAllowedError(LLMNotConfiguredError):
+    """The operator has not allowed the model that was named."""
+
+    code = "model_not_allowed"
+    title = "Model not allowed"
+
+    def __init__(self, spec: str, allowed: Collection[str]) -> None:
+        names = ", ".join(f'"{name}"' for name in sorted(allowed)) or "none"
+        super().__init__(
+            f'The model "{spec}" may not be used here. Allowed: {names}. The operator chooses '
+            "them with MEMORYD_LLM and MEMORYD_ALLOWED_MODELS."
+        )
+
+
 class LLMs:
-    """Keeps the models used last, and lets `concurrency` calls of each provider run at a time."""
+    """Keeps the models used last, and lets `concurrency` calls of each provider run at a time.
+
+    Models are `allowed` by name; the default always is.
+    """
 
     def __init__(
-        self, default: str | None, create: Callable[[str], LLM], *, concurrency: int = 8
+        self,
+        default: str | None,
+        create: Callable[[str], LLM],
+        *,
+        allowed: Collection[str] = (),
+        concurrency: int = 8,
     ) -> None:
         self._default = default
+        self._allowed = frozenset(allowed) | ({default} if default else set())
         self._create = create
         self._made: OrderedDict[str, LLM] = OrderedDict()
         self._limits: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -34,6 +57,7 @@ class LLMs:
 
     def get(self, spec: str | None = None) -> LLM:
         """Return the model called `spec`, or the default; raises LLMNotConfiguredError."""
+        self.check(spec)
         spec = spec or self._default
         if spec is None:
             raise LLMNotConfiguredError(
@@ -51,6 +75,12 @@ class LLMs:
             # Not closed here: whoever holds it may go on. Its SDK closes it with its last holder.
             self._made.popitem(last=False)
         return self._made[spec]
+
+    def check(self, *specs: str | None) -> None:
+        """Raise ModelNotAllowedError unless each model that is named may be used."""
+        for spec in specs:
+            if spec is not None and spec not in self._allowed:
+                raise ModelNotAllowedError(spec, self._allowed)
 
     async def aclose(self) -> None:
         """Close every model; calls after it fail with UnavailableError."""

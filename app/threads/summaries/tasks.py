@@ -44,6 +44,7 @@ async def summarizing_job(resources: Resources, access: Access, body: SummarizeR
         namespace = thread["namespace"]
         access.locate(access.relative(namespace), Verb.JOBS)
         needs_model = not body.is_running
+    resources.llms.check(body.model)
     if needs_model:
         resources.llms.get(body.model)
     request = body.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -1,0 +1,70 @@
+"""Jobs whose process died are run alone, each in a child process that can hurt no other job."""
+
+import asyncio
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from app.config import Settings
+from app.jobs.job import Job
+from app.jobs.run import Handler
+
+AT_ONCE = 2
+"""Isolated jobs that one worker runs at a time: each takes the memory of a process."""
+
+COULD_NOT_RUN = 75
+"""Exit status (EX_TEMPFAIL) of a child that could not run its job, and is not to blame it."""
+
+START_SECONDS = 60.0
+"""How much longer than its job a child may take."""
+
+MODULE = "app.isolated_job"
+
+BuildHandlers: TypeAlias = Callable[[Any], Mapping[str, Handler]]
+"""Makes the handlers of all kinds of jobs from the resources of a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A child's task; `build_handlers` is a function of a module, as it is pickled by name."""
+
+    settings: Settings
+    job_id: str
+    attempt: int
+    build_handlers: BuildHandlers
+
+
+class Isolation:
+    """Starts the child processes of one worker."""
+
+    def __init__(self, settings: Settings, build_handlers: BuildHandlers) -> None:
+        self._settings = settings
+        self._build_handlers = build_handlers
+
+    async def run(self, job: Job) -> int:
+        """Run an attempt in a child process; return its exit status, negative for a signal.
+
+        The child is killed when this is canceled, and when it takes too long.
+        """
+        order = Order(self._settings, job.id, job.attempt, self._build_handlers)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", MODULE, stdin=asyncio.subprocess.PIPE, stdout=2
+        )
+        assert child.stdin is not None  # noqa: S101  # it is a pipe
+        try:
+            # The pipe stays open: at its end the child knows that this process is gone.
+            child.stdin.write(pickle.dumps(order))
+            async with asyncio.timeout(self._settings.job_timeout_seconds + START_SECONDS):
+                return await child.wait()
+        except TimeoutError:
+            return await _kill(child)
+        finally:
+            if child.returncode is None:
+                await _kill(child)
+
+
+async def _kill(child: asyncio.subprocess.Process) -> int:
+    child.kill()
+    return await child.wait()

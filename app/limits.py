@@ -1,0 +1,28 @@
+"""Limits that the kernel keeps on what this process uses."""
+
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+
+def limit_memory(additional_bytes: int) -> None:
+    """Refuse this process more memory than it has now and `additional_bytes`.
+
+    An allocation beyond it raises MemoryError. Without effect on systems other than Linux.
+    """
+    with suppress(FileNotFoundError):  # no /proc
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        _lower(resource.RLIMIT_DATA, pages * resource.getpagesize() + additional_bytes)
+
+
+def limit_processor_time(additional_seconds: float) -> None:
+    """Have the kernel end this process once it has computed for `additional_seconds` more."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + additional_seconds) + 1)
+
+
+def _lower(kind: int, soft: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    resource.setrlimit(kind, (soft, hard))

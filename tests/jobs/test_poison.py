@@ -1,0 +1,70 @@
+"""Jobs that end the process they are in, beside others, in real processes."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from asyncpg import Record
+
+from app.resources import Resources
+from app.supervisor import ChildProcess, Supervisor
+from tests.support.jobs import enqueue, new_job, settled
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+NEIGHBORS = 5
+
+
+def worker_on(resources: Resources) -> ChildProcess:
+    """Return a worker that `memoryd serve` might supervise."""
+    return ChildProcess(
+        "worker",
+        [sys.executable, "-m", "tests.support.dangerous_worker", "worker-1"],
+        environment={
+            "PYTHONPATH": str(ROOT),
+            "MEMORYD_DATABASE_URL": str(resources.settings.database_url),
+            "MEMORYD_EMBEDDING": "fake:hashed",
+            "MEMORYD_JOB_LEASE_SECONDS": "1.5",
+            "MEMORYD_JOB_MEMORY_BYTES": str(100 << 20),
+        },
+        stop_seconds=10,
+    )
+
+
+async def done_beside(resources: Resources, act: str) -> tuple[Record, list[Record]]:
+    """Do a dangerous job and its neighbors; return how they ended."""
+    poison = await enqueue(resources, new_job(request={"act": act}))
+    innocent = [
+        await enqueue(resources, new_job(request={"act": "finish"})) for _ in range(NEIGHBORS)
+    ]
+    with Supervisor(worker_on(resources), first_pause=0.05):
+        ended = [await settled(resources.database, job_id, 60) for job_id in [poison, *innocent]]
+        await asyncio.sleep(0)
+    return ended[0], ended[1:]
+
+
+@pytest.mark.parametrize(("act", "how"), [("exit", "exit status 7"), ("spin", "exit status 1")])
+async def test_a_job_that_ends_its_process_fails_alone(
+    resources: Resources, act: str, how: str
+) -> None:
+    poison, innocent = await done_beside(resources, act)
+    assert (poison["state"], poison["attempt"]) == ("failed", 2)
+    error = json.loads(poison["error"])
+    assert error["code"] == "process_died"
+    assert how in error["detail"]
+    for row in innocent:
+        assert row["state"] == "succeeded"
+        assert json.loads(row["result"]) == {"isolated": True}, "it had been in the dead process"
+        assert row["max_attempts"] - row["attempt"] == 4, "one attempt counts, the last"
+
+
+async def test_a_job_that_takes_too_much_memory_fails_alone(resources: Resources) -> None:
+    poison, innocent = await done_beside(resources, "allocate")
+    assert (poison["state"], poison["attempt"]) == ("failed", 2)
+    error = json.loads(poison["error"])
+    assert error["code"] == "process_died"
+    assert "104857600 bytes" in error["detail"]
+    assert {row["state"] for row in innocent} == {"succeeded"}

@@ -52,8 +52,11 @@ class Settings(BaseSettings):
     llm: str | None = Field(
         None, description="anthropic:MODEL or openai:MODEL, for the jobs that need one."
     )
-    allowed_models: CommaSeparated = Field(
-        [], description="Models that clients may name besides MEMORYD_LLM, separated by commas."
+    allowed_models: Annotated[list[str] | None, NoDecode, BeforeValidator(_comma_separated)] = (
+        Field(
+            None,
+            description="Models that clients may name besides MEMORYD_LLM, separated by commas.",
+        )
     )
 
     llm_timeout_seconds: float = Field(120, gt=0, description="Longest wait for a model's answer.")

@@ -158,7 +158,7 @@ def _configured_llms(settings: Settings) -> LLMs:
     return LLMs(
         settings.llm,
         create,
-        allowed=settings.allowed_models,
+        allowed=settings.allowed_models or (),
         concurrency=settings.llm_concurrency,
     )
 

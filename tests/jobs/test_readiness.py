@@ -125,6 +125,7 @@ async def test_metrics_tell_the_same(
     assert found == {
         "memoryd_jobs_waiting": 1,
         "memoryd_jobs_scheduled": 1,
+        "memoryd_jobs_misconfigured": 0,
         "memoryd_jobs_running": 0,
         "memoryd_jobs_workers": 0,
         'memoryd_jobs_failed{kind="test"}': 1,

@@ -12,6 +12,16 @@ from tests.managers.extracting import Extracting
 
 
 @pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings that allow the models that managers name here."""
+    return Settings(
+        database_url=database_url,
+        database_pool_size=5,
+        allowed_models=["anthropic:claude", "openai:gpt"],
+    )
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     opened = await Database.open(database_url, pool_size=2)
     yield opened

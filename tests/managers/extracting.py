@@ -67,7 +67,7 @@ class Extracting:
 
     def __init__(self, resources: Resources) -> None:
         self.model = Model()
-        llms = LLMs(self.model.name, lambda _: self.model, concurrency=64)
+        llms = LLMs(self.model.name, lambda _: self.model, allowed=["anthropic:x"], concurrency=64)
         self.resources = replace(resources, llms=llms)
         self.items = ItemService.build(self.resources)
         self.jobs = JobService.build(self.resources)

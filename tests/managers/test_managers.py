@@ -64,6 +64,27 @@ def fields_of(response: httpx2.Response) -> list[str]:
     return [error["field"] for error in response.json()["errors"]]
 
 
+@pytest.mark.parametrize("field", ["model", "query_model"])
+async def test_a_model_that_is_not_allowed_is_refused_with_the_list(
+    client: httpx2.AsyncClient, field: str
+) -> None:
+    response = await put(client, "alice", FULL | {field: "openai:other"})
+    assert code_of(response, 422) == "model_not_allowed"
+    assert 'Allowed: "anthropic:claude", "openai:gpt".' in response.json()["detail"]
+    assert (await client.get(f"{URL}/alice")).status_code == 404
+
+
+async def test_a_stored_manager_is_refused_once_its_model_is_no_longer_allowed(
+    client: httpx2.AsyncClient, settings: Settings, embedder: FakeEmbedder
+) -> None:
+    assert (await put(client, "notes", {"model": "openai:gpt"})).status_code == 201
+    later = settings.model_copy(update={"llm": "anthropic:claude", "allowed_models": None})
+    async with running(create_app(later, embedder=embedder)) as restarted:
+        response = await extract(restarted, manager="notes")
+        assert code_of(response, 422) == "model_not_allowed"
+        assert 'Allowed: "anthropic:claude".' in response.json()["detail"]
+
+
 async def test_a_manager_is_returned_as_it_was_sent(client: httpx2.AsyncClient) -> None:
     expected = {
         "name": "alice",
@@ -365,6 +386,7 @@ async def asked(
     chosen = Settings(
         database_url=settings.database_url,
         llm="anthropic:claude",
+        allowed_models=settings.allowed_models,
         ANTHROPIC_API_KEY="sk",
     )
     async with running(create_app(chosen, embedder=embedder, clock=clock)) as started:

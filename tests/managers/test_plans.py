@@ -22,7 +22,7 @@ from app.managers.schemas import ConsolidateRequest, ExtractRequest, ManagerConf
 from app.managers.service import ManagerService
 from app.namespaces import to_stored
 from app.providers.llm.base import LLM, Completion, Request
-from app.providers.llm.pool import LLMNotConfiguredError, LLMs
+from app.providers.llm.pool import LLMNotConfiguredError, LLMs, ModelNotAllowedError
 from app.store.preconditions import UNCONDITIONAL
 
 ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
@@ -51,9 +51,12 @@ def service(database: Database, clock: FrozenClock) -> ManagerService:
     return ManagerService(database, LLMs("anthropic:default", create), clock)
 
 
+ALLOWED = ("openai:gpt", "anthropic:c", "anthropic:claude")
+
+
 @pytest.fixture
 def without_llm(database: Database, clock: FrozenClock) -> ManagerService:
-    return ManagerService(database, LLMs(None, create), clock)
+    return ManagerService(database, LLMs(None, create, allowed=ALLOWED), clock)
 
 
 def key(*verbs: Verb, prefix: tuple[str, ...] = ()) -> Access:
@@ -266,6 +269,8 @@ async def test_there_has_to_be_a_manager_of_that_name(service: ManagerService) -
 async def test_a_model_is_needed_where_one_is_asked(without_llm: ManagerService) -> None:
     with pytest.raises(LLMNotConfiguredError, match="MEMORYD_LLM"):
         await extract(without_llm)
+    with pytest.raises(ModelNotAllowedError, match='"openai:other" may not be used here'):
+        await extract(without_llm, manager_config={"model": "openai:other"})
     with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):
         await extract(without_llm, manager_config={"model": "openai:gpt"})
     with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):

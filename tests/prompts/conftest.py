@@ -51,6 +51,7 @@ async def optimizing(database_url: str, llm: LLMServer) -> AsyncIterator[Optimiz
         anthropic_base_url=llm.base_url_anthropic,
         openai_api_key=SecretStr("sk-test"),
         openai_base_url=llm.base_url_openai,
+        allowed_models=["openai:m", "openai:gpt", "openai:small", "openai:large", "openai:best"],
     )
     async with _optimizing(settings) as found:
         yield found
@@ -60,8 +61,12 @@ async def optimizing(database_url: str, llm: LLMServer) -> AsyncIterator[Optimiz
 async def keyless(database_url: str) -> AsyncIterator[Optimizing]:
     """Jobs where only Anthropic's models can be asked."""
     settings = Settings(database_url=database_url, database_pool_size=4, llm="anthropic:scripted")
-    key = {"anthropic_api_key": SecretStr("sk-test"), "openai_api_key": None}
-    async with _optimizing(settings.model_copy(update=key)) as found:
+    chosen = {
+        "anthropic_api_key": SecretStr("sk-test"),
+        "openai_api_key": None,
+        "allowed_models": ["openai:m"],
+    }
+    async with _optimizing(settings.model_copy(update=chosen)) as found:
         yield found
 
 

@@ -77,12 +77,11 @@ async def test_a_provider_that_stays_away_fails_the_job_and_nothing_is_stored(
     assert (await optimizing.get("support"))["version"] == 1
 
 
-async def test_a_key_that_is_refused_fails_the_job_at_once(
-    optimizing: Optimizing, llm: LLMServer
-) -> None:
+async def test_a_job_whose_key_is_refused_waits(optimizing: Optimizing, llm: LLMServer) -> None:
     llm.respond = always(offered("verdict"), fails(401))
     job = await optimizing.job(prompt=STORED, evaluation=EVALUATION)
-    assert (job["attempt"], job["error"]["code"]) == (1, "provider_misconfigured")
+    assert (job["state"], job["error"]["code"]) == ("queued", "provider_misconfigured")
+    assert job["waiting_since"] is not None
 
 
 @pytest.mark.parametrize("tool", ["recommend", "improve", "verdict"])

@@ -139,6 +139,21 @@ async def test_a_model_without_a_key_is_refused(keyless: Optimizing, body: JSON)
     assert answer["code"] == "llm_not_configured"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "openai:other"},
+        {"model": "openai:other", "trajectories": []},
+        {"evaluation": {"cases": [NAMED], "model": "openai:other"}},
+        {"evaluation": {"cases": [NAMED], "judge": "openai:other"}},
+    ],
+)
+async def test_a_model_that_is_not_allowed_is_refused(optimizing: Optimizing, body: JSON) -> None:
+    answer = await optimizing.submit(status=422, prompt=INLINE, **body)
+    assert answer["code"] == "model_not_allowed"
+    assert '"openai:m"' in answer["detail"]
+
+
 async def test_the_same_submission_leads_to_the_same_job(optimizing: Optimizing) -> None:
     headers = {"idempotency-key": "once"}
     first = await optimizing.submit(headers=headers, prompt=INLINE)

@@ -12,7 +12,7 @@ from app.providers.errors import UnavailableError
 from app.providers.llm.base import LLM, Message, Request
 from app.providers.llm.deferred import DeferredLLM
 from app.providers.llm.openai_chat import ChatLLM
-from app.providers.llm.pool import LLMNotConfiguredError, LLMs
+from app.providers.llm.pool import LLMNotConfiguredError, LLMs, ModelNotAllowedError
 from app.providers.llm.prices import cost
 from app.providers.llm.registry import create_llm
 from tests.support.llm_server import hangs, llm_server, says
@@ -23,7 +23,7 @@ HELLO = Request("", (Message("user", "Hello"),))
 def pool(default: str | None = None, *, concurrency: int = 8, **access: Any) -> LLMs:
     """Return a pool that may ask some models besides the default."""
     allowed = {f"openai:{name}" for name in ["a", "b", "held", "m", "once", *range(40)]}
-    allowed |= {"anthropic:a", "anthropic:b", "openai:gpt"}
+    allowed |= {"anthropic:b", "anthropic:c", "anthropic:m"}
     create = partial(create_llm, **access)
     return LLMs(default, create, allowed=allowed, concurrency=concurrency)
 
@@ -129,8 +129,22 @@ async def test_openai_itself_is_asked_through_its_responses_and_others_through_c
 )
 def test_what_is_missing_is_named(spec: str | None, words: str) -> None:
     with pytest.raises(LLMNotConfiguredError, match=words) as caught:
-        pool().get(spec)
+        pool(spec).get()
     assert (caught.value.status, caught.value.code) == (422, "llm_not_configured")
+
+
+def test_a_model_that_is_not_allowed_is_refused_with_those_that_are() -> None:
+    llms = LLMs(
+        "openai:a", partial(create_llm, openai_api_key="k"), allowed=["openai:b", "anthropic:c"]
+    )
+    assert llms.get("openai:b").name == "openai:b"
+    with pytest.raises(ModelNotAllowedError) as caught:
+        llms.get("openai:expensive")
+    assert (caught.value.status, caught.value.code) == (422, "model_not_allowed")
+    assert caught.value.detail.startswith(
+        'The model "openai:expensive" may not be used here. '
+        'Allowed: "anthropic:c", "openai:a", "openai:b".'
+    )
 
 
 @pytest.mark.parametrize("spec", ["anthropic:m", "openai:m"])

@@ -18,6 +18,7 @@ REQUESTS: dict[str, tuple[str, str, Verb, dict[str, Any]]] = {
         Verb.WRITE,
         {"json": {**PLACE, "version": 1}},
     ),
+    "retry_jobs": ("POST", "/v1/jobs/retry", Verb.JOBS, {"json": {}}),
     "get_item": ("GET", "/v1/store/items", Verb.READ, {"params": QUERY}),
     "list_item_versions": ("GET", "/v1/store/items/versions", Verb.READ, {"params": QUERY}),
     "search_items": (

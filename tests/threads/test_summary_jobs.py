@@ -160,7 +160,7 @@ async def test_messages_are_given_back_as_they_were_sent(summaries: Summaries) -
 
 
 async def test_what_needs_no_summary_needs_no_model(summaries: Summaries, llm: LLMServer) -> None:
-    job = await summaries.job(messages=TALK, max_tokens=10_000, model="openai:unconfigured")
+    job = await summaries.job(messages=TALK, max_tokens=10_000)
     assert job["state"] == "succeeded"
     assert job["result"]["messages"] == TALK
     assert job["spent"]["model_calls"] == 0
@@ -170,7 +170,14 @@ async def test_what_needs_no_summary_needs_no_model(summaries: Summaries, llm: L
 @pytest.mark.parametrize("body", [{"messages": TALK, **SMALL}, {"messages": [], "mode": "extract"}])
 async def test_what_needs_a_model_is_refused_without_one(summaries: Summaries, body: JSON) -> None:
     problem = await summaries.submit(status=422, model="openai:unconfigured", **body)
-    assert problem["code"] == "llm_not_configured"
+    assert problem["code"] == "model_not_allowed"
+
+
+async def test_a_model_is_refused_even_if_nothing_will_be_asked(summaries: Summaries) -> None:
+    problem = await summaries.submit(
+        status=422, model="openai:other", messages=TALK, max_tokens=10_000
+    )
+    assert problem["code"] == "model_not_allowed"
 
 
 async def test_a_conversation_is_recorded(summaries: Summaries, llm: LLMServer) -> None:

@@ -41,6 +41,7 @@ def settings(database_url: str, llm: LLMServer) -> Settings:
         Settings(database_url=database_url, database_pool_size=8, llm="anthropic:scripted"),
         anthropic_api_key=SecretStr("sk-test"),
         anthropic_base_url=llm.base_url_anthropic,
+        allowed_models=["anthropic:small"],
     )
 
 
@@ -212,7 +213,7 @@ async def test_a_manager_says_where_to_search_and_with_which_model(
         ({"messages": [{"content": "Hi"}]}, "invalid_message"),
         ({"limit": 101}, "invalid_request"),
         ({"filter": {"a": {"$like": "b"}}}, "invalid_filter"),
-        ({"query_model": "openai:gpt"}, "llm_not_configured"),
+        ({"query_model": "openai:gpt"}, "model_not_allowed"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_at_once(
@@ -247,7 +248,7 @@ async def test_the_tool_waits_for_what_a_model_searches_for(
     assert {"tea", "dog"} <= {item["key"] for item in shown}
     assert shown[0].keys() == {"namespace", "key", "value", "created_at", "updated_at", "score"}
     assert [item["key"] for item in answer["artifact"]] == [item["key"] for item in shown]
-    (job,) = (await client.get("/v1/jobs")).json()["jobs"]
+    (job,) = (await client.get("/v1/jobs?include=result")).json()["jobs"]
     assert job["result"]["queries"] == ["Alice drinks green tea", "Alice has a dog"]
     assert job["spent"]["model_calls"] == 1
 

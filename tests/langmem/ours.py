@@ -143,6 +143,7 @@ async def serving(
         Settings(database_url=database_url, database_pool_size=8, llm="openai:scripted"),
         openai_api_key=SecretStr("sk-test"),
         openai_base_url=llm.base_url_openai,
+        allowed_models=[f"openai:{SEARCHER}"],
     )
     embedder = FakeEmbedder()
     async with running(create_app(settings, embedder=embedder), worker=worker) as client:

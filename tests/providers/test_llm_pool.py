@@ -92,7 +92,8 @@ def test_no_sdk_is_imported_before_a_model_is_asked() -> None:
 import sys
 from app.providers.llm.pool import LLMs
 from app.providers.llm.registry import create_llm
-llms = LLMs("openai:m", lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k"))
+create = lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k")
+llms = LLMs("openai:m", create, allowed=["anthropic:m"])
 llms.get(), llms.get("anthropic:m")
 print({"openai", "anthropic"} & set(sys.modules))
 """

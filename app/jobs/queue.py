@@ -186,12 +186,13 @@ _FORGET = "DELETE FROM workers WHERE id = $1 OR seen_at < clock_timestamp() - in
 
 # Probes ask it every few seconds: it reads no more than what has not ended, by its indexes.
 _STATE = """
-SELECT count(*) FILTER (WHERE run_at <= clock_timestamp() AND waiting_since IS NULL) AS waiting,
+SELECT count(*) FILTER (WHERE run_at <= clock_timestamp()) AS waiting,
     count(*) FILTER (WHERE run_at > clock_timestamp() AND waiting_since IS NULL) AS scheduled,
-    count(*) FILTER (WHERE waiting_since IS NOT NULL) AS misconfigured,
+    count(*) FILTER (WHERE run_at > clock_timestamp() AND waiting_since IS NOT NULL)
+        AS misconfigured,
     (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
     extract(epoch FROM clock_timestamp() - min(run_at) FILTER (
-        WHERE run_at <= clock_timestamp() AND waiting_since IS NULL))::float8 AS oldest_seconds,
+        WHERE run_at <= clock_timestamp()))::float8 AS oldest_seconds,
     (SELECT count(*) FROM workers
      WHERE seen_at > clock_timestamp() - make_interval(secs => $1)) AS workers
 FROM jobs WHERE state = 'queued'

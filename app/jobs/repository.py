@@ -154,7 +154,7 @@ _FIND = f"""
 SELECT {SHOWN_COLUMNS}, result, spent.* FROM jobs, LATERAL ({SPENT}) AS spent WHERE id = $1
 """
 
-_FIND_STATE = "SELECT namespace, actor, state FROM jobs WHERE id = $1"
+_FIND_STATE = "SELECT namespace, actor, state, waiting_since FROM jobs WHERE id = $1"
 
 _FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
 
@@ -247,7 +247,7 @@ async def find(connection: Connection, job_id: str) -> Record | None:
 
 
 async def find_state(connection: Connection, job_id: str) -> Record | None:
-    """Return a job's namespace, actor and state."""
+    """Return a job's namespace, actor, state, and since when it waits for the operator."""
     return await connection.fetchrow(_FIND_STATE, job_id)
 
 

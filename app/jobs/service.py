@@ -130,7 +130,7 @@ class JobService:
             while True:
                 left = deadline - asyncio.get_running_loop().time()
                 try:
-                    if left <= 0 or await self.state(access, job_id) in SETTLED:
+                    if left <= 0 or _is_at_rest(await self.glance(access, job_id)):
                         return await self.get(access, job_id)
                 except DatabaseUnavailableError:
                     if left <= 0:
@@ -193,3 +193,9 @@ class JobService:
                 asked.selection,
                 self._settings.job_attempts,
             )
+
+
+def _is_at_rest(row: Row) -> bool:
+    """Tell whether waiting longer for a job is no use; the operator takes longer than a request."""
+    is_misconfigured = row["state"] == State.QUEUED and row["waiting_since"] is not None
+    return row["state"] in SETTLED or is_misconfigured

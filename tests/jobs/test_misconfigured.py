@@ -1,6 +1,7 @@
 """Jobs that meet a mistake of the operator's wait for its correction."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -98,6 +99,19 @@ async def test_it_is_looked_at_again_and_again_less_and_less_often(
 
 async def has_begun(acting: Acting, times: int) -> bool:
     return len(acting.jobs) >= times
+
+
+async def test_a_request_does_not_wait_for_the_operator(
+    client: httpx2.AsyncClient, resources: Resources, acting: Acting
+) -> None:
+    acting.act = raises(MisconfiguredError("The key is refused (401)."))
+    slow = quick(resources.settings, job_backoff_seconds=60)
+    async with working(worker_of(resources, {KIND: acting}, slow)):
+        began = time.monotonic()
+        response = await client.post("/v1/jobs/test", json={}, headers={"prefer": "wait=60"})
+        assert time.monotonic() - began < 30
+    assert response.status_code == 202
+    assert response.json()["error"]["detail"] == "The key is refused (401)."
 
 
 async def test_a_job_that_waits_can_be_cancelled(

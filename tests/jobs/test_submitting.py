@@ -97,6 +97,7 @@ async def test_the_answer_is_202_with_the_place_of_the_job(client: httpx2.AsyncC
         "result": None,
         "error": None,
         "waiting_since": None,
+        "withheld": False,
         "spent": {
             "model_calls": 0,
             "input_tokens": 0,

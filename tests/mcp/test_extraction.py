@@ -75,7 +75,7 @@ async def test_nothing_new_is_no_mistake(learning: httpx2.AsyncClient, llm: LLMS
 
 
 async def test_a_job_that_fails_says_why(learning: httpx2.AsyncClient, llm: LLMServer) -> None:
-    llm.respond = lambda _: fails(401, "no such key")
+    llm.respond = lambda _: fails(400, "no such key")
     async with connected(learning) as opened:
         said = await Agent(opened).refused("extract_memories", text="Ann likes ramen.")
     assert said.startswith("Nothing was learned: ")

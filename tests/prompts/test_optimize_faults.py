@@ -6,7 +6,7 @@ import pytest
 
 from app.jobs.job import State
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
-from tests.support.jobs import in_state, until
+from tests.support.jobs import in_state, job_row, until
 from tests.support.llm_server import LLMServer, Received, Reply, calls, cut, fails, refuses
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
@@ -79,9 +79,16 @@ async def test_a_provider_that_stays_away_fails_the_job_and_nothing_is_stored(
 
 async def test_a_job_whose_key_is_refused_waits(optimizing: Optimizing, llm: LLMServer) -> None:
     llm.respond = always(offered("verdict"), fails(401))
-    job = await optimizing.job(prompt=STORED, evaluation=EVALUATION)
-    assert (job["state"], job["error"]["code"]) == ("queued", "provider_misconfigured")
-    assert job["waiting_since"] is not None
+    job = await optimizing.submit(prompt=STORED, evaluation=EVALUATION)
+
+    async def is_waiting() -> bool:
+        row = await job_row(optimizing.resources.database, job["id"])
+        return row["waiting_since"] is not None
+
+    async with optimizing.working():
+        await until(is_waiting)
+    row = await job_row(optimizing.resources.database, job["id"])
+    assert (row["state"], "401" in row["error"]) == ("queued", True)
 
 
 @pytest.mark.parametrize("tool", ["recommend", "improve", "verdict"])

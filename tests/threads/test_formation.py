@@ -233,7 +233,7 @@ async def test_messages_of_a_failed_job_stay_and_the_next_append_takes_them(
     resources: Resources,
     handlers: dict[str, Handler],
 ) -> None:
-    llm.script.append(fails(401))
+    llm.script.append(fails(400))
     failed = await threads.append("t", "one", after_seconds=0, **ALICE)
     await run_jobs(resources, handlers)
     assert (await settled(resources.database, failed["job_id"]))["state"] == "failed"
@@ -252,7 +252,7 @@ async def test_messages_of_a_failed_job_are_learned_from_when_it_is_asked_for(
     handlers: dict[str, Handler],
     how: str,
 ) -> None:
-    llm.script.append(fails(401))
+    llm.script.append(fails(400))
     failed = await threads.append("t", "one", after_seconds=0, **ALICE)
     await run_jobs(resources, handlers)
     if how == "flush":

@@ -65,6 +65,8 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     "/retry",
     operation_id="retry_jobs",
     summary="Queue many failed or cancelled jobs again",
+    description="Queues up to 1,000 jobs again, the oldest first, with all of their attempts, in "
+    "one transaction. Send the same request again while `more` is true.",
     response_model=RetriedJobs,
     responses=problem_responses(*ALWAYS),
 )

@@ -15,7 +15,7 @@ from app.auth.route import GuardedRoute
 from app.config import Settings
 from app.db import EVERYTHING, Database
 from app.jobs import queue, repository
-from app.jobs.job import SETTLED, Job, NewJob, State
+from app.jobs.job import COLUMNS, SETTLED, Job, NewJob, State
 from app.jobs.run import Handler, JobRun
 from app.jobs.service import JobService
 from app.jobs.submitting import submit
@@ -155,7 +155,7 @@ async def job_row(database: Database, job_id: str) -> Record:
     """Return a job's row with what it has spent."""
     async with database.connection(EVERYTHING) as connection:
         row = await connection.fetchrow(
-            f"SELECT jobs.*, spent.* FROM jobs, LATERAL ({repository.SPENT}) AS spent "
+            f"SELECT {COLUMNS}, spent.* FROM jobs, LATERAL ({repository.SPENT}) AS spent "
             "WHERE id = $1",
             job_id,
         )

@@ -10,9 +10,20 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from app.errors import InvalidRequestError
 from app.problems import invalid_request, listed_errors
 
+MAX_PARAMETERS = 32
+
 Query = TypeVar("Query", bound=BaseModel)
+
+
+def check_query_size(request: Request) -> None:
+    """Raise InvalidRequestError if the URL has more parameters than any route takes."""
+    if request.scope["query_string"].count(b"&") >= MAX_PARAMETERS:
+        raise InvalidRequestError(
+            f"The URL has more than {MAX_PARAMETERS} query parameters; leave some out."
+        )
 
 
 def read_query(model: type[Query], request: Request) -> Query:

@@ -83,7 +83,7 @@ def unbounded(schema: Any, place: str, definitions: dict[str, Any]) -> Iterator[
 def test_every_list_text_and_integer_of_a_request_has_a_limit(model: type[Body]) -> None:
     schema = model.model_json_schema()
     assert list(unbounded(schema, model.__name__, schema.get("$defs", {}))) == []
-    assert model.body_limit.values <= 200_000
+    assert model.body_limit.values <= 100_000
 
 
 def test_bodies_and_mcp_arguments_are_among_those() -> None:

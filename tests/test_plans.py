@@ -136,7 +136,7 @@ async def test_items_and_versions_are_reached_by_their_keys(filled: Database) ->
 
 
 async def test_writes_touch_only_what_they_change(filled: Database) -> None:
-    put = Put(address=ADDRESS, value='{"n": 2}', pieces=[Piece("$", "a b", {"a": 1, "b": 1})])
+    put = Put(address=ADDRESS, value='{"n": 2}', pieces=[Piece.of("$", "a b", {"a": 1, "b": 1})])
     async with explaining(filled) as connection:
         written = await repository.upsert(plain(connection), [put], actor="x", now=NOW)
         ids = [written[ADDRESS].item_id]

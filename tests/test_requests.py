@@ -304,6 +304,7 @@ class TestUnreadable:
             "namespace=" + "a." * 5000 + "&key=b",
             "namespace=[" + "[" * 5000 + "&key=b",
             "key=" + "b" * 5000,
+            "namespace=a&key=b" + "&a=1" * 5000,
         ],
     )
     async def test_a_query_that_cannot_be(self, client: httpx2.AsyncClient, query: str) -> None:

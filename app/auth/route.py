@@ -14,6 +14,7 @@ from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
 from app.bodies import ReadRequest, give_way, parse_body, read_bytes, validate_body
 from app.dependencies import resources_of
+from app.queries import check_query_size
 from app.schemas import Body
 
 Handle = Callable[[Request], Awaitable[Response]]
@@ -65,6 +66,7 @@ def _guards(dependant: Dependant) -> Iterator[Guard]:
 def _guarded(guard: Guard, handle: Handle) -> Guarded:
     async def admit_and_handle(request: Request) -> Response:
         await guard.admit(request)
+        check_query_size(request)
         return await handle(request)
 
     return admit_and_handle
@@ -82,6 +84,7 @@ def _reading(guard: Guard, model: type[Body], handle: Handle) -> Handle:
             body = await asyncio.to_thread(validate_body, model, parsed)
         else:
             body = validate_body(model, parsed)
+        await give_way(raw)
         return await handle(ReadRequest(request, raw, body))
 
     return read_and_handle

@@ -27,6 +27,7 @@ from app.store import encoding
 from app.store.schemas import ListNamespaces
 from app.store.service import ItemService
 from app.store.writes import Address, Delete, Put, Write
+from app.time_slice import TimeSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ class BatchService:
         begun = [_begun(operation) for operation in batch.operations]
         results = _Results(batch.atomic, begun, PAGE_BYTES)
         prepared: dict[int, Prepared] = {}
+        time_slice = TimeSlice()
         for place, operation in enumerate(batch.operations):
+            await time_slice.give_way()
             try:
                 prepared[place] = await self._prepare(access, operation)
             except AppError as error:

@@ -45,8 +45,11 @@ class Idempotent:
                 "The header Idempotency-Key takes 1 to 200 visible ASCII characters.",
                 field="Idempotency-Key",
             )
-        sent = f"{request.method} {request.url.path}\n".encode() + await request.body()
-        return cls(key, hashlib.sha256(sent).hexdigest())
+        if key is None:
+            return cls(None, "")
+        fingerprint = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+        fingerprint.update(await request.body())
+        return cls(key, fingerprint.hexdigest())
 
     async def known(self, database: Database, access: Access) -> Any:
         """Return what the same API key was answered before, or None; it promises nothing.

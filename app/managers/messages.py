@@ -49,6 +49,8 @@ def to_turns(messages: Sequence[ConversationMessage | Mapping[str, Any]]) -> lis
 
 
 def _read(message: ConversationMessage | Mapping[str, Any], index: int) -> ConversationMessage:
+    if isinstance(message, ConversationMessage):
+        return message
     try:
         return ConversationMessage.model_validate(message)
     except ValidationError as error:

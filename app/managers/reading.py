@@ -12,11 +12,16 @@ from app.store.values import check_json
 
 def storable_json(value: dict[str, Any]) -> dict[str, Any]:
     """Return the value; ValueError, naming the place, when PostgreSQL cannot hold it."""
+    check_storable(value)
+    return value
+
+
+def check_storable(value: Any) -> None:
+    """Raise ValueError, naming the place, when PostgreSQL cannot hold a value."""
     try:
         check_json(value, "$")
     except InvalidRequestError as error:
         raise ValueError(error.detail.removesuffix(".")) from error
-    return value
 
 
 def matching(pattern: str, wanted: str) -> AfterValidator:

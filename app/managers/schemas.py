@@ -28,7 +28,7 @@ from app.managers.kinds import (
 )
 from app.managers.memories import Kind
 from app.managers.placing import check_template
-from app.managers.reading import matching, storable_json, text_or_blocks, unwrapped
+from app.managers.reading import check_storable, matching, storable_json, text_or_blocks, unwrapped
 from app.namespaces import MAX_DEPTH
 from app.schemas import (
     CLEAN,
@@ -327,6 +327,9 @@ def _bounded(content: object) -> object:
     return content
 
 
+_OWN = ("role", "type", "content", "tool_calls")
+
+
 class ConversationMessage(BaseModel):
     """A message of a conversation, as OpenAI, Anthropic or LangChain have it.
 
@@ -363,7 +366,9 @@ class ConversationMessage(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> Self:
-        storable_json(self.members())
+        # Without a copy, and without the fields that were checked by themselves.
+        own = (self.role, self.type, self.content, self.tool_calls)
+        check_storable({**(self.model_extra or {}), **dict(zip(_OWN, own, strict=True))})
         return self
 
     def members(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.store.preconditions import Precondition
 from app.store.service import check_not_reserved
+from app.time_slice import TimeSlice
 
 FOR_JOBS = frozenset({Verb.JOBS})
 """One needs this where a manager keeps memories, or it is not there for a job."""
@@ -111,8 +112,11 @@ class ManagerService:
 
         Raises InvalidRequestError where it would read more than a model can.
         """
+        time_slice = TimeSlice()
         plan = await self.extraction(access, body)
+        await time_slice.give_way()
         _check_length(plan)
+        await time_slice.give_way()
         stored = None if plan.namespace is None else access.root + to_stored(plan.namespace)
         return NewJob(
             kind=EXTRACT,

@@ -21,7 +21,7 @@ from app.errors import InvalidRequestError
 from app.mcp.caller import Caller, Context
 from app.mcp.server import create_server
 from app.namespaces import parse_labels
-from app.queries import read_query
+from app.queries import check_query_size, read_query
 from app.schemas import Schema, WrittenNamespace
 
 
@@ -77,6 +77,7 @@ class McpEndpoint:
         """Serve one request."""
         request = Request(scope, receive)
         access = await _GUARD.admit(request)
+        check_query_size(request)
         caller = Caller(request.state.resources, access, _namespace(request))
         if not caller.confined.grants:
             raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))

@@ -1,5 +1,6 @@
 """HTTP routes of prompts."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -170,7 +171,8 @@ async def list_prompt_versions(request: Request, name: Name, access: ReadAccess)
 async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(DiffPrompt, request)
     old, new = await service_of(request).pair(access, name, query)
-    return _read(request, name, new["revision"], encoding.diff(old, new))
+    members = await asyncio.to_thread(encoding.diff, old, new)
+    return _read(request, name, new["revision"], members)
 
 
 @router.post(

@@ -2,33 +2,51 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from app.passage_index import PassageIndex
 from app.providers.embeddings.base import Vector
 from app.store.errors import InvalidIndexPathError
 from app.store.paths import texts_at
+from app.time_slice import TimeSlice
 
 MAX_PIECES = 2_000
 """Of one item: about 1 MiB of prose, a minute of the local model's time at worst."""
+
+MAX_FREQUENCY = 2**15 - 1
+"""Of a term in a passage, as the column holds it; BM25 no longer tells such counts apart."""
+
+SEPARATOR = "\x1f"
+"""Between terms, none of which holds a control character."""
 
 _LONG_TEXT_CHARACTERS = 4_000
 """Longer texts are cut on a thread: tokenising them would hold up the event loop."""
 
 
+_CUTTER = ThreadPoolExecutor(1, thread_name_prefix="cutter")
+"""One thread: several would not be quicker, and keep the event loop waiting for the interpreter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of an item's indexed text, the path it came from, and how often it has each term."""
+    """A piece of an item's indexed text, the path it came from, and its terms as SQL takes them."""
 
     path: str
     text: str
-    terms: Mapping[str, int]
+    length: int
+    """How many terms the text has, each as often as it stands there."""
+    terms: str
+    """Each once, joined by SEPARATOR."""
+    frequencies: str
+    """How often the text has each term, joined by commas."""
 
-    @property
-    def length(self) -> int:
-        """How many terms the text has, each as often as it stands there."""
-        return sum(self.terms.values())
+    @classmethod
+    def of(cls, path: str, text: str, terms: Mapping[str, int]) -> Self:
+        """Return a piece with its terms counted."""
+        frequencies = ",".join(str(min(count, MAX_FREQUENCY)) for count in terms.values())
+        return cls(path, text, sum(terms.values()), SEPARATOR.join(terms), frequencies)
 
 
 class Indexer:
@@ -49,19 +67,24 @@ class Indexer:
         Raises InvalidIndexPathError.
         """
         pieces: list[Piece] = []
+        time_slice = TimeSlice()
         for path in self._default_paths if paths is None else paths:
             for text in texts_at(value, path):
-                if len(text) > _LONG_TEXT_CHARACTERS:
-                    pieces.extend(await asyncio.to_thread(self._pieces, path, text))
-                else:
-                    pieces.extend(self._pieces(path, text))
-        if len(pieces) > MAX_PIECES:
-            raise InvalidIndexPathError(
-                f"index leads to {len(pieces):,} passages; an item has at most {MAX_PIECES:,}. "
-                "Index fewer paths, or split the value into several items.",
-                field="index",
-            )
+                pieces.extend(await self._cut(path, text))
+                if len(pieces) > MAX_PIECES:
+                    raise InvalidIndexPathError(
+                        f"index leads to more than {MAX_PIECES:,} passages. "
+                        "Index fewer paths, or split the value into several items.",
+                        field="index",
+                    )
+                await time_slice.give_way()
         return pieces
+
+    async def _cut(self, path: str, text: str) -> list[Piece]:
+        if len(text) <= _LONG_TEXT_CHARACTERS:
+            return self._pieces(path, text)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_CUTTER, self._pieces, path, text)
 
     async def embed(self, pieces: Sequence[Sequence[Piece]]) -> list[list[Vector | None]]:
         """Return a vector for each piece of each item; raises EmbeddingFailedError."""
@@ -71,4 +94,4 @@ class Indexer:
 
     def _pieces(self, path: str, text: str) -> list[Piece]:
         of_passage = self._index.vocabulary.of_passage
-        return [Piece(path, passage, of_passage(passage)) for passage in self._index.split(text)]
+        return [Piece.of(path, passage, of_passage(passage)) for passage in self._index.split(text)]

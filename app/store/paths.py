@@ -6,11 +6,15 @@
 
 import json
 import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from app.store.errors import InvalidIndexPathError
 
 WHOLE = ("$", "")
+MAX_PLACES = 20_000
+"""In a value, that one path may come by."""
 _STEP = re.compile(r"\{([^{}]*)\}|\[(-?\d+|\*)\]|(\*)|([^.\[\]{}*]+)")
 
 
@@ -30,12 +34,14 @@ def texts_at(value: dict[str, Any], path: str) -> list[str]:
     """Return the texts a path leads to, in the value's order; none where it leads nowhere."""
     if path in WHOLE:
         return [_text(value)]
-    return [_text(leaf) for leaf in _follow([value], _steps(path)) if leaf is not None]
+    leaves = _Walk(path).follow([value], _steps(path))
+    return [_text(leaf) for leaf in leaves if leaf is not None]
 
 
-def _steps(path: str) -> list[re.Match[str]]:
+@lru_cache(maxsize=1024)
+def _steps(path: str) -> tuple[re.Match[str], ...]:
     if path in WHOLE:
-        return []
+        return ()
     steps: list[re.Match[str]] = []
     at = 0
     while at < len(path):
@@ -47,33 +53,57 @@ def _steps(path: str) -> list[re.Match[str]]:
             _steps(branch.strip())
         steps.append(step)
         at = step.end()
-    return steps
+    return tuple(steps)
 
 
-def _follow(nodes: list[Any], steps: list[re.Match[str]]) -> list[Any]:
-    for step in steps:
-        nodes = [child for node in nodes for child in _children(node, step)]
-    return nodes
+class _Walk:
+    """Follows a path; raises InvalidIndexPathError when it has led to too many places.
 
+    Each `{a,a}` of a path doubles them, and each `[*]` takes a whole list.
+    """
 
-def _children(node: Any, step: re.Match[str]) -> list[Any]:
-    branches, index, star, name = step.groups()
-    if branches is not None:
-        return [
-            leaf
-            for branch in branches.split(",")
-            for leaf in _follow([node], _steps(branch.strip()))
-        ]
-    if name is not None:
-        return [node[name]] if isinstance(node, dict) and name in node else []
-    if star and isinstance(node, dict):
-        return list(node.values())
-    if not isinstance(node, list):
-        return []
-    if star or index == "*":
-        return node
-    position = int(index)
-    return [node[position]] if -len(node) <= position < len(node) else []
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._left = MAX_PLACES
+
+    def follow(self, nodes: list[Any], steps: Sequence[re.Match[str]]) -> list[Any]:
+        """Return the nodes that the steps lead to from some nodes, in order."""
+        for step in steps:
+            found: list[Any] = []
+            for node in nodes:
+                found.extend(self._children(node, step))
+                self._take(1)
+            self._take(len(found))
+            nodes = found
+        return nodes
+
+    def _children(self, node: Any, step: re.Match[str]) -> Iterable[Any]:
+        branches, index, star, name = step.groups()
+        if branches is not None:
+            return [
+                leaf
+                for branch in branches.split(",")
+                for leaf in self.follow([node], _steps(branch.strip()))
+            ]
+        if name is not None:
+            return [node[name]] if isinstance(node, dict) and name in node else []
+        if star and isinstance(node, dict):
+            return node.values()
+        if not isinstance(node, list):
+            return []
+        if star or index == "*":
+            return node
+        position = int(index)
+        return [node[position]] if -len(node) <= position < len(node) else []
+
+    def _take(self, places: int) -> None:
+        self._left -= places
+        if self._left < 0:
+            raise InvalidIndexPathError(
+                f"index has the path {self._path!r}, which leads to more than {MAX_PLACES:,} "
+                "places; name fewer.",
+                field="index",
+            )
 
 
 def _text(leaf: Any) -> str:

@@ -142,7 +142,7 @@ WITH owners AS (
     DELETE FROM passages USING owners
     WHERE passages.namespace = owners.namespace AND passages.key = owners.key
         AND CASE WHEN passages.index_id = $1 THEN passages.ordinal >= owners.passages
-            ELSE NOT $17 END
+            ELSE NOT $14 END
     RETURNING passages.item_id, passages.ordinal, passages.index_id
 ), changed AS (
     INSERT INTO passages AS present
@@ -164,9 +164,12 @@ WITH owners AS (
 )
 INSERT INTO terms (namespace, term, item_id, index_id, ordinal, frequency, length)
 SELECT namespace, term, item_id, $1, ordinal, frequency, length
-FROM unnest($12::bigint[], $13::int[], $14::int[], $15::text[], $16::int[])
-    AS t (item_id, ordinal, length, term, frequency)
+FROM unnest($6::bigint[], $7::int[], $8::int[], $12::text[], $13::text[])
+    AS t (item_id, ordinal, length, terms, frequencies)
 JOIN owners USING (item_id) JOIN changed USING (item_id, ordinal)
+CROSS JOIN LATERAL unnest(
+    string_to_array(terms, E'\\x1f'), string_to_array(frequencies, ',')::int[]
+) AS each_term (term, frequency)
 """
 
 _DELETE = """
@@ -213,10 +216,6 @@ FROM item_versions past LEFT JOIN items present USING (namespace, key, version)
 WHERE namespace = $1 AND key = $2 AND past.recorded_at <= $3
 ORDER BY past.version DESC LIMIT 1
 """
-
-
-_MAX_FREQUENCY = 2**15 - 1
-"""Of a term in a passage, as the column holds it; BM25 no longer tells such counts apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,11 +322,6 @@ async def replace_passages(
         for put, item_id, of_item in zip(puts, item_ids, vectors, strict=True)
         for ordinal, (piece, vector) in enumerate(zip(put.pieces, of_item, strict=True))
     ]
-    terms = [
-        (item_id, ordinal, piece.length, term, min(frequency, _MAX_FREQUENCY))
-        for item_id, ordinal, piece, _ in passages
-        for term, frequency in piece.terms.items()
-    ]
     await connection.execute(
         _REPLACE_PASSAGES,
         index_id,
@@ -340,7 +334,8 @@ async def replace_passages(
         [piece.path for _, _, piece, _ in passages],
         [piece.text for _, _, piece, _ in passages],
         [None if vector is None else HalfVector(vector) for *_, vector in passages],
-        *(list(column) for column in (zip(*terms, strict=True) if terms else [()] * 5)),
+        [piece.terms for _, _, piece, _ in passages],
+        [piece.frequencies for _, _, piece, _ in passages],
         keep_other_indexes,
     )
 

@@ -27,11 +27,13 @@ from app.schemas import (
     WrittenNamespace,
     storable,
 )
+from app.store.values import MAX_DEPTH, count_storable
 
 MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
 """A hundred years."""
 
+MAX_SOURCE_VALUES = 1_000
 MAX_PATHS = 32
 MAX_PATH_CHARACTERS = 512
 
@@ -76,6 +78,14 @@ class Source(BaseModel):
     """Where a memory came from; further members are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_small(cls, source: Any) -> Any:
+        # No count: too deep, or not storable, which is told with its place.
+        if (count_storable(source, max_depth=MAX_DEPTH) or 0) > MAX_SOURCE_VALUES:
+            raise ValueError(f"has more than {MAX_SOURCE_VALUES:,} JSON values; send fewer")
+        return source
 
     thread_id: Annotated[Clean, Field(max_length=512)] | None = Field(
         None, description="The conversation."

@@ -306,7 +306,7 @@ REFUSED: list[tuple[Any, str]] = [
     (nested(17), f"filter{'.$not' * 16}: is nested deeper than 16 levels"),
     ({"$or": [{"a": n} for n in range(201)]}, "filter: has more than 200 conditions"),
     ({"$and": [{}] * 201}, "filter: has more than 200 conditions"),
-    ({"k" * 5000: {"$x": 1}}, f"filter.{'k' * 60}….$x: unknown operator"),
+    ({"k" * 2_000: {"$x": 1}}, f"filter.{'k' * 60}….$x: unknown operator"),
 ]
 
 
@@ -474,3 +474,24 @@ def test_any_json_is_refused_or_runs(postgres: Evaluator, raw: dict[str, Any]) -
         assert all(sorted(row, key=str) == [False, True] for row in rows)
     else:
         assert refused.startswith("filter")
+
+
+@pytest.mark.parametrize(
+    ("raw", "place", "told"),
+    [
+        ({"a": {"$in": [1] * 1001}}, "filter.a.$in", "lists 1,001 values; use at most 1,000"),
+        ({"a": {"$nin": [1] * 1001}}, "filter.a.$nin", "use at most 1,000"),
+        ({"$meta": {"key": {"$in": ["a"] * 1001}}}, "filter.$meta.key.$in", "at most 1,000"),
+        ({"a": [[]] * 5000}, "filter", "use at most 5,000"),
+        ({"a" * 2001: 1}, "filter.", "more than 2,000 characters"),
+    ],
+)
+def test_a_filter_has_limits_that_are_named(raw: dict[str, Any], place: str, told: str) -> None:
+    with pytest.raises(InvalidFilterError) as refused:
+        parse_filter(raw)
+    assert refused.value.detail.startswith(place)
+    assert told in refused.value.detail
+
+
+def test_the_limits_of_a_filter_can_be_reached() -> None:
+    parse_filter({"a": {"$in": list(range(1000))}, "b": {"$in": ["x"] * 1000}, "c" * 2000: 1})

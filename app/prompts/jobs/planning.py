@@ -35,6 +35,7 @@ from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.threads.errors import ThreadNotFoundError
 from app.threads.service import ThreadService
+from app.time_slice import TimeSlice
 
 OPTIMIZE_PROMPT = "optimize_prompt"
 """The kind of job."""
@@ -62,10 +63,11 @@ async def optimizing_job(resources: Resources, access: Access, body: OptimizePro
     """
     _check_access(access, body)
     resources.llms.check(body.model)
-    trajectories = [
-        await _trajectory(resources, access, given, index)
-        for index, given in enumerate(body.trajectories)
-    ]
+    trajectories = []
+    time_slice = TimeSlice()
+    for index, given in enumerate(body.trajectories):
+        trajectories.append(await _trajectory(resources, access, given, index))
+        await time_slice.give_way()
     async with resources.database.connection(access.root) as connection:
         prompts = [
             await _prompt(PromptService.build(resources), connection, access, given)

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.errors import InvalidRequestError
+from app.store.values import count_storable
 
 MAX_DEPTH = 16
 MAX_DIGITS = 1000
 MAX_SHOWN_KEY = 60
+MAX_KEY_CHARACTERS = 2_000
+MAX_VALUES = 5_000
+MAX_OPERANDS = 1_000
 
 
 class InvalidFilterError(InvalidRequestError):
@@ -25,6 +29,17 @@ def shown(key: str) -> str:
     """Cut a key short for a message and escape what a response could not carry."""
     cut = key if len(key) <= MAX_SHOWN_KEY else key[:MAX_SHOWN_KEY] + "…"
     return cut.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
+def check_filter(raw: Mapping[str, Any]) -> None:
+    """Refuse a filter that is too large, or that PostgreSQL cannot hold as JSON."""
+    count = count_storable(raw, max_depth=MAX_DEPTH)
+    if count is None:
+        check_json(raw, "filter")
+    elif count > MAX_VALUES:
+        raise InvalidFilterError(
+            "filter", f"has {count:,} JSON values; use at most {MAX_VALUES:,}, in several requests"
+        )
 
 
 def check_json(value: Any, place: str, depth: int = 1) -> None:

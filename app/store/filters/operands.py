@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from app.store.filters.checks import InvalidFilterError
+from app.store.filters.checks import MAX_OPERANDS, InvalidFilterError
 from app.store.filters.tree import Column, Field, Operator
 
 MAX_BIGINT = 2**63 - 1
@@ -18,6 +18,10 @@ def parse_operand(target: Field | Column, operator: Operator, raw: Any, place: s
         case "$in":
             if not isinstance(raw, list):
                 raise InvalidFilterError(place, "must be a list of values")
+            if len(raw) > MAX_OPERANDS:
+                raise InvalidFilterError(
+                    place, f"lists {len(raw):,} values; use at most {MAX_OPERANDS:,}"
+                )
             return [_value(target, item, f"{place}[{n}]") for n, item in enumerate(raw)]
         case "$gt" | "$gte" | "$lt" | "$lte":
             return _ordered(target, raw, place)

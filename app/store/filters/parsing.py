@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from app.store.filters.checks import InvalidFilterError, check_json, shown
+from app.store.filters.checks import MAX_KEY_CHARACTERS, InvalidFilterError, check_filter, shown
 from app.store.filters.operands import parse_operand
 from app.store.filters.tree import (
     COLUMNS,
@@ -35,7 +35,7 @@ _OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exist
 
 def parse_filter(raw: Mapping[str, Any]) -> Filter:
     """Check a decoded JSON filter; raises `InvalidFilterError` naming the offending place."""
-    check_json(raw, "filter")
+    check_filter(raw)
     parsed = _parse_filter(raw, "filter")
     if _count(parsed) > MAX_CONDITIONS:
         raise InvalidFilterError(
@@ -66,6 +66,8 @@ def _parse_filter(raw: Any, place: str) -> Filter:
 
 
 def _parse_entry(key: str, value: Any, place: str) -> Filter:
+    if len(key) > MAX_KEY_CHARACTERS:
+        raise InvalidFilterError(place, f"has more than {MAX_KEY_CHARACTERS:,} characters")
     match key:
         case "$and":
             return And(_parse_branches(value, place))

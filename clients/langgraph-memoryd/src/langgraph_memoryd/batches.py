@@ -14,8 +14,8 @@ MAX_OPERATIONS = 1000
 MAX_BYTES = 6 << 20
 """Of one batch; the server takes 8 MiB by default."""
 
-MAX_JSON_VALUES = 150_000
-"""Of one batch; the server takes 200,000."""
+MAX_JSON_VALUES = 75_000
+"""Of one batch; the server takes 100,000."""
 
 
 class Batch:

@@ -36,7 +36,7 @@ VOLUME /var/lib/memoryd
 EXPOSE 8080
 
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ.get(\"MEMORYD_PORT\") or 8080}/readyz', timeout=4)"]
 
 ENTRYPOINT ["memoryd"]
 CMD ["serve"]

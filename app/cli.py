@@ -14,6 +14,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from app import migrations
+from app.announcement import warn_of_unknown_variables
 from app.config import Settings
 from app.connection_guard import raise_open_file_limit
 from app.connections import PgvectorMissingError
@@ -28,7 +29,7 @@ from app.mcp.proxy import ServerUnreachableError
 from app.mcp_command import mcp
 from app.passage_index import EmbeddingModelMismatchError, prepare
 from app.providers.errors import ProviderError
-from app.resources import NoDatabaseError, SettingError, open_resources
+from app.resources import NoDatabaseError, SettingError, check_llm, open_resources
 from app.startup import (
     RefusedError,
     check_address,
@@ -85,10 +86,11 @@ def serve(
     settings = _settings(host=host, port=port, workers=workers, data_dir=data_dir)
     configure_logging(settings)
     end_cleanly_on_signals()
+    warn_of_unknown_variables()
     raise_open_file_limit()
     check_address(settings)
     with running_database(settings) as running:
-        check_before_serving(running)
+        check_before_serving(running, is_embedded=settings.database_url is None)
         _pass_on(running)
         with worker_beside(settings, running):
             _serve(running)
@@ -129,6 +131,8 @@ def worker(
     """Run a worker: it does jobs and removes what has expired."""
     settings = _settings(job_concurrency=concurrency)
     configure_logging(settings)
+    warn_of_unknown_variables()
+    check_llm(settings)
     end_cleanly_on_signals()
     with running_database(settings) as running:
         asyncio.run(run_worker_process(running))

@@ -1,8 +1,11 @@
 """Settings: environment variables, every one listed in `.env.example` with its default."""
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -12,6 +15,10 @@ def _comma_separated(value: object) -> object:
 
 
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
+
+
+_OF_COMMANDS = {"MEMORYD_API_KEY"}
+"""Variables that only a command reads."""
 
 
 class Settings(BaseSettings):
@@ -128,3 +135,16 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("ANTHROPIC_BASE_URL"),
         description="Another server that speaks Anthropic's API; empty: Anthropic itself.",
     )
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable that is named like a setting and is none."""
+    known = {f"MEMORYD_{name.upper()}" for name in Settings.model_fields} | _OF_COMMANDS
+    given = {*os.environ, *dotenv_values(".env")}
+    problems = []
+    for name in sorted({name.upper() for name in given if name.upper().startswith("MEMORYD_")}):
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.8)
+            hint = f"did you mean {near[0]}?" if near else "docs/reference/settings.md lists them."
+            problems.append(f"{name} is not a setting; {hint}")
+    return problems

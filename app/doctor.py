@@ -1,16 +1,18 @@
 """`memoryd doctor`: what is configured, what is missing, and what mends it."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import asyncpg
 from typing_extensions import override
 
 from app import migrations
 from app.clock import LARGEST_OFFSET_SECONDS
-from app.config import Settings
+from app.config import Settings, unknown_variables
 from app.connections import connect
 from app.database_role import examine_role
 from app.db import EVERYTHING, Database
@@ -26,6 +28,8 @@ from app.terms import Vocabulary
 
 OLDEST_POSTGRESQL = 150_000
 OLDEST_PGVECTOR = (0, 8)
+
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,10 @@ def diagnose(settings: Settings) -> list[Finding]:
             asyncio.run(_look(running, findings))
     except EmbeddedPostgresError as error:
         findings.append(Finding(False, "database", str(error)))
+    except migrations.SchemaMismatchError as error:
+        findings.append(Finding(False, "schema", str(error)))
     findings.append(_llm(settings))
+    findings.extend(Finding(False, "settings", problem) for problem in unknown_variables())
     return findings
 
 
@@ -214,15 +221,30 @@ def _llm(settings: Settings) -> Finding:
             "none; the store needs none. For jobs that do, set MEMORYD_LLM to "
             "anthropic:MODEL or openai:MODEL",
         )
-    provider = settings.llm.split(":")[0]
+    provider, _, model = settings.llm.partition(":")
     needed = {
-        "openai": settings.openai_api_key or settings.openai_base_url,
-        "anthropic": settings.anthropic_api_key or settings.anthropic_base_url,
+        "openai": (settings.openai_api_key, settings.openai_base_url),
+        "anthropic": (settings.anthropic_api_key, settings.anthropic_base_url),
     }
-    if provider not in needed:
+    if provider not in needed or not model:
         return Finding(False, "LLM", f"MEMORYD_LLM={settings.llm}; use anthropic: or openai:")
-    if not needed[provider]:
-        name = provider.upper()
+    key, base_url = needed[provider]
+    name = provider.upper()
+    if not (key or base_url):
         mend = f"set {name}_API_KEY, or {name}_BASE_URL of a server that takes no key"
         return Finding(False, "LLM", f"{settings.llm}; {mend}")
+    if base_url and (problem := _unreachable(base_url)):
+        mend = f"start the server, or correct {name}_BASE_URL"
+        return Finding(False, "LLM", f"{settings.llm}; {problem}; {mend}")
     return Finding(True, "LLM", settings.llm)
+
+
+def _unreachable(base_url: str) -> str | None:
+    """Return why nothing can be asked at an address; None if something listens there."""
+    try:
+        url = urlsplit(base_url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((url.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return f"nothing can be reached at {base_url} ({error})"
+    return None

@@ -19,6 +19,16 @@ class SchemaMismatchError(Exception):
     """The database's schema is not the one this program was written for."""
 
 
+class NewerSchemaError(SchemaMismatchError):
+    """The schema was made by a newer memoryd."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"The database's schema is at revision {found}, which is newer than this program "
+            f"({newest_revision()}). Start a newer memoryd, or restore a backup made by this one."
+        )
+
+
 class DatabaseUnreachableError(Exception):
     """There is no database where the settings say; the message says what to check."""
 
@@ -43,9 +53,11 @@ class MigrationFailedError(Exception):
 def upgrade(url: str, revision: str = "head") -> None:
     """Apply every migration up to `revision`; call outside an event loop.
 
-    Raises DatabaseUnreachableError and MigrationFailedError.
+    Raises DatabaseUnreachableError, SchemaMismatchError and MigrationFailedError.
     """
-    asyncio.run(_current_revision(url))
+    found = asyncio.run(_current_revision(url))
+    if found is not None and not _is_known(found):
+        raise NewerSchemaError(found)
     try:
         command.upgrade(_config(url), revision)
     except DBAPIError as error:
@@ -83,16 +95,16 @@ async def require_current(url: str) -> None:
         raise SchemaMismatchError(
             "The database has no memoryd schema yet. Run `memoryd migrate`, then start again."
         )
-    known = {script.revision for script in _directory().walk_revisions()}
-    if found in known:
+    if _is_known(found):
         raise SchemaMismatchError(
             f"The database's schema is at revision {found}, this program needs {needed}. "
             "Run `memoryd migrate`, then start again."
         )
-    raise SchemaMismatchError(
-        f"The database's schema is at revision {found}, which is newer than this program "
-        f"({needed}). Start a newer memoryd, or restore a backup made by this one."
-    )
+    raise NewerSchemaError(found)
+
+
+def _is_known(revision: str) -> bool:
+    return any(script.revision == revision for script in _directory().walk_revisions())
 
 
 async def _current_revision(url: str) -> str | None:

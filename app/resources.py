@@ -20,6 +20,7 @@ from app.passage_index import PassageIndex, register
 from app.providers.embeddings.base import Embedder
 from app.providers.embeddings.batching import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
+from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMs
 from app.providers.llm.registry import create_llm
 from app.terms import Vocabulary
@@ -145,21 +146,33 @@ def _configured_embedder(settings: Settings) -> Embedder | None:
         raise SettingError(f"MEMORYD_EMBEDDING: {error}.") from error
 
 
+def check_llm(settings: Settings) -> None:
+    """Raise SettingError unless the configured model, if there is one, can be asked."""
+    if settings.llm:
+        try:
+            _llm_factory(settings)(settings.llm)
+        except ValueError as error:
+            raise SettingError(f"MEMORYD_LLM: {error}.") from error
+
+
 def _configured_llms(settings: Settings) -> LLMs:
+    return LLMs(
+        settings.llm,
+        _llm_factory(settings),
+        allowed=settings.allowed_models or (),
+        concurrency=settings.llm_concurrency,
+    )
+
+
+def _llm_factory(settings: Settings) -> Callable[[str], LLM]:
     anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
-    create = partial(
+    return partial(
         create_llm,
         anthropic_api_key=anthropic.get_secret_value() if anthropic else None,
         anthropic_base_url=settings.anthropic_base_url,
         openai_api_key=openai.get_secret_value() if openai else None,
         openai_base_url=settings.openai_base_url,
         timeout=settings.llm_timeout_seconds,
-    )
-    return LLMs(
-        settings.llm,
-        create,
-        allowed=settings.allowed_models or (),
-        concurrency=settings.llm_concurrency,
     )
 
 

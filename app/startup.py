@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from app import migrations
+from app.announcement import announce_server
 from app.auth.service import KeyService
 from app.clock import SystemClock
 from app.config import Settings
 from app.db import Database
 from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
 from app.jobs.worker import new_worker_id
-from app.resources import DatabasePulse, open_resources
+from app.resources import DatabasePulse, check_llm, open_resources
 from app.store.paths import check_path
 from app.supervisor import ChildProcess, Supervisor
 
@@ -94,12 +95,16 @@ def check_address(settings: Settings) -> None:
         ) from error
 
 
-def check_before_serving(settings: Settings) -> None:
-    """Raise with a message that says what to do, unless a server may start with these settings."""
-    asyncio.run(_check_before_serving(settings))
+def check_before_serving(settings: Settings, *, is_embedded: bool) -> None:
+    """Raise with a message that says what to do, unless a server may start with these settings.
+
+    Otherwise say in the log what starts.
+    """
+    asyncio.run(_check_before_serving(settings, is_embedded=is_embedded))
 
 
-async def _check_before_serving(settings: Settings) -> None:
+async def _check_before_serving(settings: Settings, *, is_embedded: bool) -> None:
+    check_llm(settings)
     for path in settings.index_fields:
         check_path(path, "MEMORYD_INDEX_FIELDS")
     async with open_resources(settings) as resources:
@@ -110,6 +115,7 @@ async def _check_before_serving(settings: Settings) -> None:
                 "reach this machine could read and change every memory. Create a key first with "
                 "`memoryd keys create NAME`, or listen on 127.0.0.1."
             )
+        await announce_server(resources, is_embedded=is_embedded)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,5 @@
 import asyncio
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,6 +154,23 @@ class TestSettings:
         done = run("serve", "--port", str(free_port()), MEMORYD_EMBEDDING=embedding)
         explained(done, "MEMORYD_EMBEDDING", told)
 
+    @pytest.mark.parametrize("command", ["serve", "worker"])
+    @pytest.mark.parametrize(
+        ("llm", "told"),
+        [
+            (
+                "gpt-6",
+                "no language model is called 'gpt-6'; write anthropic:MODEL or openai:M",
+            ),
+            ("openai:gpt-6", "openai:gpt-6 needs OPENAI_API_KEY, or OPENAI_BASE_URL"),
+        ],
+    )
+    def test_a_model_that_cannot_be_asked(
+        self, run: Command, command: str, llm: str, told: str
+    ) -> None:
+        done = run(command, MEMORYD_LLM=llm, MEMORYD_PORT=str(free_port()))
+        explained(done, "MEMORYD_LLM: ", told)
+
     def test_a_dot_env_file_is_read(self, database_url: str, tmp_path: Path) -> None:
         (tmp_path / ".env").write_text("MEMORYD_PORT=http\n")
         done = memoryd(
@@ -189,6 +207,16 @@ class TestDatabases:
     def test_one_without_tables_is_refused(self, run: Command, bare_url: str, command: str) -> None:
         done = run(*command.split(), MEMORYD_DATABASE_URL=bare_url, MEMORYD_PORT=str(free_port()))
         explained(done, "no memoryd schema yet. Run `memoryd migrate`, then start again.")
+
+    @pytest.mark.parametrize("command", ["migrate", "serve", "keys list"])
+    def test_one_of_a_newer_memoryd_is_left_alone(
+        self, run: Command, cluster: Cluster, command: str
+    ) -> None:
+        with cluster.database() as url:
+            execute(url, "UPDATE alembic_version SET version_num = 'ffffffffffff'")
+            port = str(free_port())
+            done = run(*command.split(), MEMORYD_DATABASE_URL=url, MEMORYD_PORT=port)
+            explained(done, "ffffffffffff, which is newer than this program", "a newer memoryd")
 
     def test_migrating_makes_them(self, run: Command, bare_url: str) -> None:
         for _ in range(2):
@@ -268,10 +296,6 @@ class TestDoctor:
                 "MEND anthropic:c; set ANTHROPIC_API_KEY, "
                 "or ANTHROPIC_BASE_URL of a server that takes no key",
             ),
-            (
-                {"MEMORYD_LLM": "openai:gpt", "OPENAI_BASE_URL": "http://localhost:1/v1"},
-                "ok openai:gpt",
-            ),
             ({"MEMORYD_LLM": "gpt"}, "MEND MEMORYD_LLM=gpt; use anthropic: or openai:"),
             ({"MEMORYD_LLM": "openai:gpt", "OPENAI_API_KEY": "hunter2"}, "ok openai:gpt"),
         ],
@@ -280,6 +304,20 @@ class TestDoctor:
         done = run("doctor", **environment)
         assert self.lines(done, 0 if told.startswith("ok") else 1)["LLM"] == told
         assert "hunter2" not in done.stdout
+
+    def test_a_server_of_models_is_tried(self, run: Command) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            done = run("doctor", MEMORYD_LLM="openai:gpt", OPENAI_BASE_URL=url)
+            assert self.lines(done, 0)["LLM"] == "ok openai:gpt"
+        done = run("doctor", MEMORYD_LLM="openai:gpt", OPENAI_BASE_URL=url)
+        line = self.lines(done, 1)["LLM"]
+        assert line.startswith(f"MEND openai:gpt; nothing can be reached at {url} (")
+        assert line.endswith("; start the server, or correct OPENAI_BASE_URL")
+
+    def test_what_is_no_setting(self, run: Command) -> None:
+        lines = self.lines(run("doctor", MEMORYD_PROT="1"), 1)
+        assert lines["settings"] == "MEND MEMORYD_PROT is not a setting; did you mean MEMORYD_PORT?"
 
     def test_an_embedder_that_cannot_be(self, run: Command) -> None:
         lines = self.lines(run("doctor", MEMORYD_EMBEDDING="nonsense"), 1)

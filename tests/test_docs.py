@@ -25,6 +25,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("do
 SHOWING_COMMANDS = [document for document in DOCUMENTS if steps_in(document.read_text())]
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_PLACE = re.compile(r'"(?:namespace|namespace_prefix|prefix)": \["([^"]+)"')
+_PACKAGES = {"langgraph_sdk": "langgraph-sdk", "langmem": "langmem"}
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -85,6 +87,24 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
     links = _LINK.findall(_FENCED.sub("", document.read_text()))
     local = [link.partition("#")[0] for link in links if "://" not in link]
     assert [link for link in local if link and not (document.parent / link).exists()] == []
+
+
+def test_the_tutorial_and_the_readme_can_be_followed_in_one_store() -> None:
+    places = [
+        set(_PLACE.findall((ROOT / page).read_text()))
+        for page in ("README.md", "docs/tutorial/first-memories.md")
+    ]
+    assert all(places)
+    assert places[0].isdisjoint(places[1])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=title)
+def test_packages_that_programs_import_are_named(document: Path) -> None:
+    text = document.read_text()
+    installed = " ".join(re.findall(r"(?:pip|npm) install ([^`\n]+)", text))
+    for module, package in _PACKAGES.items():
+        if re.search(rf"^ *(?:from|import) {module}\b", text, re.MULTILINE):
+            assert package in installed.split()
 
 
 def test_every_document_is_in_the_index() -> None:

@@ -1,7 +1,10 @@
 """What the repository promises to those who install, build or deploy it."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from packaging.version import Version
 from typer.main import get_command
 
 from app.cli import cli
+from app.config import Settings
+from app.startup import STOP_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
@@ -79,6 +84,22 @@ def test_the_image_is_probed_and_serves() -> None:
     assert "serve" in COMMANDS
 
 
+def test_the_images_probe_asks_the_configured_port() -> None:
+    command = json.loads(arguments("HEALTHCHECK")[0].partition("CMD ")[2])
+    assert command[:2] == ["python", "-c"]
+    program = command[2].replace("urllib.request.urlopen(", "print(")
+    for port, asked in (("9090", "9090"), ("", "8080"), (None, "8080")):
+        environment = {} if port is None else {"MEMORYD_PORT": port}
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace(", timeout=4", "")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"http://127.0.0.1:{asked}/readyz\n"
+
+
 def test_what_the_image_copies_is_not_ignored() -> None:
     copied = {
         source.removeprefix("./")
@@ -121,6 +142,14 @@ def test_compose_migrates_before_it_serves(compose: Any) -> None:
         assert condition == "service_completed_successfully"
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
     assert "pg_isready" in services["postgres"]["healthcheck"]["test"]
+
+
+def test_compose_lets_processes_drain(compose: Any) -> None:
+    longest = Settings(_env_file=None).drain_seconds + STOP_SECONDS
+    for name in ("memoryd", "worker"):
+        minutes = re.fullmatch(r"(\d+)m", compose["services"][name]["stop_grace_period"])
+        assert minutes
+        assert int(minutes[1]) * 60 > longest + 10
 
 
 def test_compose_holds_no_password(compose: Any) -> None:

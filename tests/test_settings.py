@@ -1,5 +1,6 @@
 """Settings are documented with their defaults, and bad ones are explained."""
 
+import os
 import re
 import subprocess
 from itertools import pairwise
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import Settings
+from app.config import Settings, unknown_variables
 from tests.support.server import MEMORYD, clean_environment
 
 EXAMPLE = Path(__file__).resolve().parent.parent / ".env.example"
@@ -28,6 +29,22 @@ def variables() -> dict[str, str]:
 
 def test_every_setting_is_in_the_example_and_nothing_else() -> None:
     assert list(examples()) == list(variables().values())
+
+
+def test_what_is_no_setting_is_named_with_the_nearest_that_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("MEMORYD_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text("MEMORYD_EMBEDING=none\nMEMORYD_LLM=openai:m\n")
+    monkeypatch.setenv("MEMORYD_NONSENSE_OF_ALL_KINDS", "1")
+    monkeypatch.setenv("MEMORYD_API_KEY", "mk_1_2")
+    monkeypatch.setenv("MEMORYD_PORT", "80")
+    assert unknown_variables() == [
+        "MEMORYD_EMBEDING is not a setting; did you mean MEMORYD_EMBEDDING?",
+        "MEMORYD_NONSENSE_OF_ALL_KINDS is not a setting; docs/reference/settings.md lists them.",
+    ]
 
 
 def test_the_example_gives_the_real_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

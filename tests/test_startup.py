@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +395,13 @@ class TestExposure:
                 call(server, "PUT", json=body, headers=headers)
                 call(server, "GET", params={"namespace": "a", "key": "tuna"}, headers=headers)
         text = log.read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        [started] = [line for line in lines if line["event"] == "memoryd serves"]
+        assert started["url"] == server.url
+        assert started["version"] == version("memoryd")
+        assert re.fullmatch(r"PostgreSQL \d+\.\d+ at .+/\w+", started["database"])
+        assert (started["llm"], started["embedding"]) == ("none", "fake:hashed")
+        assert started["worker"] == "none; start `memoryd worker`"
         requests = [
             (line["method"], line["path"], line["status"])
             for line in map(json.loads, text.splitlines())

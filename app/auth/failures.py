@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 
 import structlog
+from structlog.contextvars import get_contextvars, unbind_contextvars
 
 WINDOW_SECONDS = 60.0
 LINES = 20
@@ -27,10 +29,17 @@ class FailureLog:
         self._failures += 1
         if self._failures <= LINES:
             key = None if key_id is None else f"mk_{key_id}"
-            _logger.warning("login refused", reason=reason, key=key, client=client)
+            copy_context().run(_log, reason, key, client)
 
     def _begin_window(self) -> None:
         if self._failures > LINES:
             _logger.warning("more logins refused", count=self._failures - LINES)
         self._window_ends = self._now() + WINDOW_SECONDS
         self._failures = 0
+
+
+def _log(reason: str, key: str | None, client: str | None) -> None:
+    # Only the line of the request itself is found by `request_id`, once for each request.
+    request = get_contextvars().get("request_id")
+    unbind_contextvars("request_id")
+    _logger.warning("login refused", reason=reason, key=key, client=client, request=request)

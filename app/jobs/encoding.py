@@ -41,10 +41,10 @@ def listed_job(row: Row, access: Access) -> dict[str, Any]:
     spent = {name: row[name] for name in _SPENT}
     return {
         **{name: row[name] for name in _PLAIN},
+        "withheld": not is_readable,
         "namespace": access.relative(row["namespace"]),
         "waiting_since": row["waiting_since"] if row["state"] == State.QUEUED else None,
         "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},
-        "withheld": not is_readable,
         "spent": {**spent, "cost_usd": None if cost is None else float(cost)},
     }
 

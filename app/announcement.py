@@ -1,0 +1,57 @@
+"""What a process says of itself in the log when it starts."""
+
+from importlib.metadata import version
+from urllib.parse import parse_qs, urlsplit
+
+import structlog
+
+from app.config import Settings, unknown_variables
+from app.db import EVERYTHING
+from app.jobs import queue
+from app.resources import Resources
+
+_logger = structlog.get_logger("memoryd")
+
+
+def warn_of_unknown_variables() -> None:
+    """Log variables that look like settings of memoryd and are none."""
+    for problem in unknown_variables():
+        _logger.warning("unknown setting", problem=problem)
+
+
+async def announce_server(resources: Resources, *, is_embedded: bool) -> None:
+    """Log which memoryd begins to serve, where, on what, and who does its jobs."""
+    settings = resources.settings
+    if is_embedded:
+        worker = "a process of this server"
+    else:
+        state, _ = await queue.overview(resources.database, settings.job_lease_seconds)
+        worker = f"{state.workers} alive" if state.workers else "none; start `memoryd worker`"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    _logger.info(
+        "memoryd serves",
+        url=f"http://{host}:{settings.port}",
+        worker=worker,
+        **await _described(resources, is_embedded=is_embedded),
+    )
+
+
+async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, str]:
+    settings = resources.settings
+    async with resources.database.connection(EVERYTHING) as connection:
+        server = await connection.fetchval("SELECT current_setting('server_version')")
+    place = f"embedded in {settings.data_dir}" if is_embedded else f"at {_place(settings)}"
+    return {
+        "version": version("memoryd"),
+        "database": f"PostgreSQL {server.split()[0]} {place}",
+        "llm": settings.llm or "none",
+        "embedding": settings.embedding,
+    }
+
+
+def _place(settings: Settings) -> str:
+    """Return where the database is, without who connects to it."""
+    url = urlsplit(str(settings.database_url))
+    host = url.hostname or parse_qs(url.query).get("host", ["localhost"])[0]
+    port = f":{url.port}" if url.port else ""
+    return f"{host}{port}{url.path}"

@@ -109,6 +109,7 @@ def _serve(settings: Settings) -> None:
         proxy_headers=False,
         http=BoundedProtocol,
         ws="none",
+        timeout_worker_healthcheck=30,  # a busy machine may need more than uvicorn's 5 s to start
         timeout_graceful_shutdown=ceil(settings.drain_seconds),  # streams may go on for ever
     )
 

@@ -204,7 +204,6 @@ class Database:
             raise DiskFullError
         async with self.connection(root) as connection, connection.transaction():
             yield connection
-        self.disk.report_written()
 
 
 def sqlalchemy_url(url: str) -> str:

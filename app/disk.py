@@ -22,7 +22,7 @@ _SMALL_DISK_SHARE = 8
 
 _LOOK_SECONDS = 0.5
 
-_REPORT_SECONDS = 60.0
+_REPORT_SECONDS = 30.0
 """How long a failed write is reported when only PostgreSQL can see the disk."""
 
 _logger = structlog.get_logger("memoryd.disk")
@@ -62,12 +62,6 @@ class Disk:
         """Note that PostgreSQL could not write."""
         self._reported_at = time.monotonic()
         self._log_changes()
-
-    def report_written(self) -> None:
-        """Note that PostgreSQL could write."""
-        self._reported_at = float("-inf")
-        if self._was_full:
-            self._log_changes()
 
     def _look(self) -> None:
         if self._directory is None or time.monotonic() - self._looked_at < _LOOK_SECONDS:

@@ -167,7 +167,6 @@ async def test_a_full_disk_elsewhere_fails_writes_but_not_reads(
             ready = (await client.get("/readyz")).json()["disk"]
             assert (ready["full"], ready["free_bytes"]) == (True, None)
         await store.put(["users"], "food", {"text": "soba"})
-        assert (await client.get("/readyz")).json()["disk"]["full"] is False
 
 
 @contextmanager

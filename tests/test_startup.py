@@ -405,7 +405,7 @@ class TestExposure:
         requests = [
             (line["method"], line["path"], line["status"])
             for line in map(json.loads, text.splitlines())
-            if line.get("request_id") == "mine"
+            if line.get("request_id") == "mine" and line["event"] == "request"
         ]
         assert requests == [
             (method, "/v1/store/items", status)

@@ -1,7 +1,8 @@
 """Bodies of requests: read within their route's limits, parsed within a budget, validated."""
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from email.message import Message
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
+from app.admission import OverloadedError
 from app.errors import BodyTooLargeError, InvalidRequestError
 from app.json_input import TooDeepError, TooManyValuesError, check_values, parse_json
 from app.problems import invalid_request, listed_errors
@@ -42,7 +44,40 @@ class ReadRequest(Request):
         return self._model
 
 
-async def read_bytes(request: Request, max_bytes: int) -> bytes:
+class BodyMemory:
+    """Memory for the bodies that a process works on; the first 64 KiB of each are free.
+
+    Parsed, a body takes several times its size.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Yield what to call with the size of a body as it grows; raises OverloadedError."""
+        own = 0
+
+        def grow(size: int) -> None:
+            nonlocal own
+            more = max(0, size - _LARGE_BYTES) - own
+            others = self._held - own
+            if others and self._held + more > self._max_bytes:
+                raise OverloadedError
+            own += more
+            self._held += more
+
+        try:
+            yield grow
+        finally:
+            self._held -= own
+
+
+MEMORY = BodyMemory(32 << 20)
+
+
+async def read_bytes(request: Request, max_bytes: int, grow: Callable[[int], None]) -> bytes:
     """Return a body; raises BodyTooLargeError, before more than that is held in memory."""
     if _declared_bytes(request) > max_bytes:
         raise BodyTooLargeError(max_bytes)
@@ -54,6 +89,7 @@ async def read_bytes(request: Request, max_bytes: int) -> bytes:
                 size += len(chunk)
                 if size > max_bytes:
                     raise BodyTooLargeError(max_bytes)
+                grow(size)
                 chunks.append(chunk)
     except ClientDisconnect as error:
         raise HTTPException(400) from error

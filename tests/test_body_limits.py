@@ -1,5 +1,6 @@
 """Every body has limits: of its bytes, of its JSON values, and of each list, text, and integer."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -131,3 +132,31 @@ async def test_of_many_mistakes_the_first_hundred_are_listed(client: httpx2.Asyn
         problem = (await client.put("/v1/store/items", json=body)).json()
         assert len(problem["errors"]) == listed
         assert told in problem["detail"]
+
+
+async def test_large_bodies_share_a_budget_of_memory(client: httpx2.AsyncClient) -> None:
+    go_on = asyncio.Event()
+    waiting = asyncio.Semaphore(0)
+
+    async def seven_mebibytes() -> AsyncIterator[bytes]:
+        for _ in range(7):
+            yield b" " * MIB
+        waiting.release()
+        await go_on.wait()
+        yield b'{"operations": []}'
+
+    async def send() -> int:
+        return (await client.post("/v1/store/batch", content=seven_mebibytes())).status_code
+
+    sent = [asyncio.create_task(send()) for _ in range(4)]
+    for _ in sent:
+        await waiting.acquire()
+    refused = await client.post("/v1/store/batch", content=seven_mebibytes())
+    assert refused.status_code == 503
+    assert refused.json()["code"] == "overloaded"
+    assert refused.headers["retry-after"]
+    small = await client.post("/v1/store/batch", json={"operations": []})
+    assert small.status_code == 200
+    go_on.set()
+    assert await asyncio.gather(*sent) == [200] * 4
+    assert await send() == 200

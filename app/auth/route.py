@@ -12,7 +12,7 @@ from typing_extensions import override
 from app.auth.access import Access
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
-from app.bodies import ReadRequest, give_way, parse_body, read_bytes, validate_body
+from app.bodies import MEMORY, ReadRequest, give_way, parse_body, read_bytes, validate_body
 from app.dependencies import resources_of
 from app.queries import check_query_size
 from app.schemas import Body
@@ -76,16 +76,20 @@ def _reading(guard: Guard, model: type[Body], handle: Handle) -> Handle:
     limit = model.body_limit
 
     async def read_and_handle(request: Request) -> Response:
-        raw = await read_bytes(request, limit.max_bytes(resources_of(request).settings))
+        with MEMORY.share() as grow:
+            max_bytes = limit.max_bytes(resources_of(request).settings)
+            raw = await read_bytes(request, max_bytes, grow)
+            body = await validated(request, raw)
+            await give_way(raw)
+            return await handle(ReadRequest(request, raw, body))
+
+    async def validated(request: Request, raw: bytes) -> Body:
         parsed = await parse_body(request, raw, limit.values)
         _check_namespace(guard, request.state.access, model, parsed)
         await give_way(raw)
         if limit.in_thread:
-            body = await asyncio.to_thread(validate_body, model, parsed)
-        else:
-            body = validate_body(model, parsed)
-        await give_way(raw)
-        return await handle(ReadRequest(request, raw, body))
+            return await asyncio.to_thread(validate_body, model, parsed)
+        return validate_body(model, parsed)
 
     return read_and_handle
 

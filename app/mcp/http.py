@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.auth.access import Verb
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
-from app.bodies import check_count, read_bytes
+from app.bodies import MEMORY, check_count, read_bytes
 from app.body_limits import MCP
 from app.errors import InvalidRequestError
 from app.mcp.caller import Caller, Context
@@ -83,7 +83,8 @@ class McpEndpoint:
             raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))
         request.state.caller = caller
         manager: StreamableHTTPSessionManager = request.state.mcp
-        await manager.handle_request(scope, await _whole(request, receive), send)
+        with MEMORY.share() as grow:
+            await manager.handle_request(scope, await _whole(request, receive, grow), send)
 
 
 ROUTE = Route("/mcp", McpEndpoint(), methods=["POST"], include_in_schema=False)
@@ -96,12 +97,12 @@ def _caller_of(context: Context) -> Caller:
     return caller
 
 
-async def _whole(request: Request, receive: Receive) -> Receive:
+async def _whole(request: Request, receive: Receive, grow: Callable[[int], None]) -> Receive:
     """Return what gives a request's body at once, within its limits, which the SDK does not know.
 
     Of a body that is cut off, the SDK would make an error.
     """
-    body = await read_bytes(request, MCP.max_bytes(request.state.resources.settings))
+    body = await read_bytes(request, MCP.max_bytes(request.state.resources.settings), grow)
     check_count(body, MCP.values)
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 

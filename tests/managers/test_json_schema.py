@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -11,6 +12,9 @@ from jsonschema_rs import Draft202012Validator, RegexOptions
 from pydantic import BaseModel, Field
 
 from app.managers.json_schema.budget import MAX_CHECKS, Budget, TooManyChecksError
+from app.managers.json_schema.cache import ValidatorCache
+from app.managers.json_schema.evaluation import Validator
+from app.managers.json_schema.nodes import Node
 from app.managers.json_schema.subset import check_object_schema, validator_of
 
 SECONDS = 0.25
@@ -391,3 +395,27 @@ def test_faults_say_where_and_what(schema: dict[str, Any], content: Any, faults:
     found = validator_of(check_object_schema({"type": "object", **schema})).faults(content)
     told = [f"{fault.place} {fault.message}".strip() for fault in found]
     assert told == faults
+
+
+def test_validators_are_kept_within_a_limit_of_memory() -> None:
+    compiled: list[str] = []
+
+    def compile_schema(schema: str) -> Validator:
+        compiled.append(schema)
+        return Validator(Node(), 40)
+
+    cache = ValidatorCache(compile_schema, max_bytes=100)
+    for schema in "abacbc":
+        cache.get(schema)
+    assert (compiled, cache.bytes) == (["a", "b", "c", "b"], 80)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(cache.get, "abcdefgh" * 200))
+    assert cache.bytes == 80
+
+
+def test_patterns_weigh_on_the_cache() -> None:
+    def weight(**keywords: Any) -> int:
+        return validator_of(check_object_schema({"type": "object", **keywords})).bytes
+
+    assert weight(description="x" * 10_000) > 600_000
+    assert weight(patternProperties={"^a": {}, "^b": {}}) > 2 * 131_072

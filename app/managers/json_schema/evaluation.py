@@ -30,10 +30,14 @@ class Fault:
 
 
 class Validator:
-    """Checks contents, which must be JSON of limited depth, by one schema."""
+    """Checks contents, which must be JSON of limited depth, by one schema.
 
-    def __init__(self, root: Node) -> None:
+    `bytes` is the memory it takes at most.
+    """
+
+    def __init__(self, root: Node, bytes_: int) -> None:
         self._root = root
+        self.bytes = bytes_
 
     def is_valid(self, content: Any, budget: Budget | None = None) -> bool:
         """Return whether the content fits; raises TooManyChecksError."""

@@ -91,6 +91,11 @@ class Compiler:
             self._fill(node, schema["$defs"][name])
 
     @property
+    def pattern_bytes(self) -> int:
+        """The memory that the patterns take at most."""
+        return self._patterns.memory
+
+    @property
     def nodes(self) -> Sequence[Node]:
         """Every node that checks anything."""
         return self._nodes

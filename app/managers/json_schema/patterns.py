@@ -17,8 +17,8 @@ _SIZES = {8_192: 1, 65_536: 8, 262_144: 40}
 The engine is linear in the text, with a factor that grows with the compiled pattern: the slowest
 patterns found took 0.5, 5, and 36 microseconds a character.
 """
-_STATE_BYTES = 262_144
-"""Of states that the engine remembers between matches."""
+_STATE_BYTES = 65_536
+"""Of states that the engine remembers between matches, in each direction."""
 
 _CLASS_ESCAPE = re.compile(r"\\[dDsSwWpP]")
 
@@ -74,6 +74,11 @@ class PatternSet:
                     f'one of them is "{pattern.source}"'
                 )
         return self._patterns[source]
+
+    @property
+    def memory(self) -> int:
+        """The memory of all patterns and of what they remember between matches, at most."""
+        return self.compiled_bytes + 2 * _STATE_BYTES * len(self._patterns)
 
     @property
     def compiled_bytes(self) -> int:

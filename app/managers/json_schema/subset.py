@@ -1,12 +1,12 @@
 """The schemas that are accepted, and the validators of those in use."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jsonschema_rs import ValidationError, meta
 
+from app.managers.json_schema.cache import ValidatorCache
 from app.managers.json_schema.evaluation import Validator
 from app.managers.json_schema.nodes import Compiler, Node
 
@@ -15,8 +15,8 @@ MAX_BYTES = 32_768
 MAX_BYTES_TOGETHER = 65_536
 MAX_PATTERNS_TOGETHER = 2_000
 
-_CACHED_BYTES = 524_288
-"""Of schemas as JSON; compiled, they take up to a hundred times as much."""
+_BYTES_PER_BYTE = 64
+"""Memory that a compiled schema takes for each byte of it; 60 were measured."""
 
 
 def check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -56,29 +56,6 @@ def validator_of(schema: dict[str, Any]) -> Validator:
     return _CACHE.get(json.dumps(schema))
 
 
-class _Cache:
-    """Keeps validators by their schemas, within a limit of bytes."""
-
-    def __init__(self) -> None:
-        self._validators: OrderedDict[str, Validator] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, text: str) -> Validator:
-        validator = self._validators.get(text)
-        if validator is None:
-            validator = self._validators[text] = _compiled(json.loads(text))
-            self._bytes += len(text)
-            while self._bytes > _CACHED_BYTES and len(self._validators) > 1:
-                oldest, _ = self._validators.popitem(last=False)
-                self._bytes -= len(oldest)
-        else:
-            self._validators.move_to_end(text)
-        return validator
-
-
-_CACHE = _Cache()
-
-
 def _patterns_in(schema: Any) -> Iterator[str]:
     """Yield what may be a pattern; a property called so is none, but holds no text either."""
     pending = [schema]
@@ -94,10 +71,10 @@ def _patterns_in(schema: Any) -> Iterator[str]:
             pending.extend(node)
 
 
-def _compiled(schema: dict[str, Any]) -> Validator:
-    compiler = Compiler(schema)
+def _compiled(text: str) -> Validator:
+    compiler = Compiler(json.loads(text))
     _check_cycles(compiler)
-    return Validator(compiler.root)
+    return Validator(compiler.root, _BYTES_PER_BYTE * len(text) + compiler.pattern_bytes)
 
 
 def _check_cycles(compiler: Compiler) -> None:
@@ -129,3 +106,6 @@ def _sentence(error: ValidationError) -> str:
 
 def _clipped(message: str) -> str:
     return message if len(message) <= 200 else f"{message[:200]}…"
+
+
+_CACHE = ValidatorCache(_compiled)

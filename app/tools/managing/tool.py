@@ -1,5 +1,6 @@
 """Carrying out what an agent's model asks of its memories."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -63,7 +64,7 @@ class ManageMemory:
                     "Nothing was created: a new memory gets its id by itself. "
                     "Leave id out, or use the action update."
                 )
-            key = await self._create(bound, content_of(arguments.get("content"), bound.kind))
+            key = await self._create(bound, await _content(bound, arguments))
             return Answer(f"created memory {key}")
         if id_ is None:
             raise ToolError(
@@ -73,7 +74,7 @@ class ManageMemory:
         if action == "delete":
             await self._delete(bound, id_)
             return Answer(f"Deleted memory {id_}")
-        await self._update(bound, id_, content_of(arguments.get("content"), bound.kind))
+        await self._update(bound, id_, await _content(bound, arguments))
         return Answer(f"updated memory {id_}")
 
     async def _create(self, bound: Bound, content: Any) -> str:
@@ -137,6 +138,11 @@ class ManageMemory:
         async with self._database.connection(access.root) as connection:
             rows = await repository.find_many(connection, addresses, self._clock.now())
         return {key: row for (_, key), row in rows.items()}
+
+
+async def _content(bound: Bound, arguments: dict[str, Any]) -> Any:
+    """Return a content that can be kept; raises ToolError."""
+    return await asyncio.to_thread(content_of, arguments.get("content"), bound.kind)
 
 
 def _body(bound: Bound, key: str, value: dict[str, Any], row: Row | None = None) -> PutItem:

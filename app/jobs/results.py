@@ -14,6 +14,17 @@ MAX_SUMMARY_CHARACTERS = 50_000
 
 _Object = Annotated[dict[str, Any], Field(title="Content")]
 _MessageId = Annotated[Clean, Field(min_length=1, max_length=512)]
+_KIND = Field(description="The job's kind.")
+
+# Types of their own, because clients in Go tell variants apart by those alone.
+ExtractKind = TypeAliasType("ExtractKind", Annotated[Literal["extract"], _KIND])
+ExtractThreadKind = TypeAliasType("ExtractThreadKind", Annotated[Literal["extract_thread"], _KIND])
+ConsolidateKind = TypeAliasType("ConsolidateKind", Annotated[Literal["consolidate"], _KIND])
+SummarizeKind = TypeAliasType("SummarizeKind", Annotated[Literal["summarize"], _KIND])
+OptimizePromptKind = TypeAliasType(
+    "OptimizePromptKind", Annotated[Literal["optimize_prompt"], _KIND]
+)
+SearchKind = TypeAliasType("SearchKind", Annotated[Literal["search"], _KIND])
 
 
 class ChangeCounts(BaseModel):
@@ -90,7 +101,7 @@ class _ChangesResult(BaseModel):
 class ExtractResult(_ChangesResult):
     """What a job of the kind `extract` learned."""
 
-    kind: Literal["extract"] = Field(description="The job's kind.")
+    kind: ExtractKind
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
     rounds: int | None = Field(None, description="How often the job began again.")
     memories: list[ReturnedMemory] | None = Field(
@@ -104,7 +115,7 @@ class ExtractResult(_ChangesResult):
 class ExtractThreadResult(_ChangesResult):
     """What a job of the kind `extract_thread` learned from a thread."""
 
-    kind: Literal["extract_thread"] = Field(description="The job's kind.")
+    kind: ExtractThreadKind
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
     rounds: int | None = Field(None, description="How often the job began again.")
 
@@ -112,7 +123,7 @@ class ExtractThreadResult(_ChangesResult):
 class ConsolidateResult(_ChangesResult):
     """What a job of the kind `consolidate` merged, corrected and dropped."""
 
-    kind: Literal["consolidate"] = Field(description="The job's kind.")
+    kind: ConsolidateKind
     strategy: Literal["llm", "duplicates"] = Field(description="How memories were merged.")
     looked_at: int = Field(description="Memories that the job compared.")
     remaining: bool = Field(description="true: there are changed memories that it did not reach.")
@@ -140,7 +151,7 @@ class SummaryState(BaseModel):
 class SummarizeResult(BaseModel):
     """What a job of the kind `summarize` made of a conversation."""
 
-    kind: Literal["summarize"] = Field(description="The job's kind.")
+    kind: SummarizeKind
     messages: list[Annotated[dict[str, Any], Field(title="Message")]] | None = Field(
         None, description="In mode running: the shortened conversation."
     )
@@ -223,14 +234,14 @@ class OptimizedPrompt(BaseModel):
 class OptimizePromptResult(BaseModel):
     """What a job of the kind `optimize_prompt` made of each prompt."""
 
-    kind: Literal["optimize_prompt"] = Field(description="The job's kind.")
+    kind: OptimizePromptKind
     prompts: list[OptimizedPrompt] = Field(description="In the order of the request.")
 
 
 class SearchResult(BaseModel):
     """What a job of the kind `search` found."""
 
-    kind: Literal["search"] = Field(description="The job's kind.")
+    kind: SearchKind
     queries: list[str] = Field(description="What was searched for.")
     items: list[FoundItem] = Field(description="Each item once: pinned ones first, then the best.")
     left_out: int = Field(description="Found items that had no room in the result.")

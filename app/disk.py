@@ -86,13 +86,17 @@ class Disk:
 
 def keep_reserve(directory: Path) -> None:
     """Hold some space while there is enough, and give it up when the disk is full."""
+    give_up_reserve(directory)
     left, least = _measure(directory)
-    reserve = directory / RESERVE_NAME
-    if left < least:
-        reserve.unlink(missing_ok=True)
-    elif not reserve.exists():
+    if left >= least and not (directory / RESERVE_NAME).exists():
         with suppress(OSError):  # another process is faster, or the disk has filled up
-            _allocate(reserve, least // 2)
+            _allocate(directory / RESERVE_NAME, least // 2)
+
+
+def give_up_reserve(directory: Path) -> None:
+    """Let PostgreSQL have the reserve if the disk is full."""
+    if is_full(directory):
+        (directory / RESERVE_NAME).unlink(missing_ok=True)
 
 
 def is_full(directory: Path) -> bool:

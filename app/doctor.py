@@ -16,7 +16,8 @@ from app.config import Settings, unknown_variables
 from app.connections import connect
 from app.database_role import examine_role
 from app.db import EVERYTHING, Database
-from app.embedded import EmbeddedPostgresError
+from app.disk import Disk
+from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.errors import AppError
 from app.jobs import queue
 from app.passage_index import EmbeddingModelMismatchError, name_of
@@ -64,6 +65,7 @@ async def _look(settings: Settings, findings: list[Finding]) -> None:
     url = str(settings.database_url)
     try:
         findings.extend(await _database(url))
+        findings.extend(_disk(settings))
         await migrations.require_current(url)
         findings.append(Finding(True, "schema", f"at revision {migrations.newest_revision()}"))
         findings.extend(await _role(url))
@@ -121,6 +123,15 @@ def _clock(ahead: float) -> Finding:
         f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's, which is used "
         "instead; synchronize this machine's, such as with NTP",
     )
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    embedded = EmbeddedPostgres.owns(str(settings.database_url), settings.data_dir)
+    if embedded and (state := Disk(settings.data_dir).state).is_full:
+        left = (state.free_bytes or 0) >> 20
+        yield Finding(
+            False, "disk", f"full: {left} MiB left, so writes are refused; free some space"
+        )
 
 
 async def _role(url: str) -> list[Finding]:

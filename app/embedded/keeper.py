@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from app.disk import is_full, keep_reserve
+from app.disk import give_up_reserve, is_full, keep_reserve
 from app.embedded.errors import EmbeddedPostgresError
 
 MOST_FAILURES = 8
@@ -100,7 +100,7 @@ class PostgresKeeper:
         directory = self._server.data_dir
         if self._server.is_running or not is_full(directory):
             return
-        keep_reserve(directory)
+        give_up_reserve(directory)
         _logger.error(
             "the disk of the database is full and PostgreSQL has ended; free some space",
             directory=str(directory),

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from app.disk import give_up_reserve
 from app.embedded.errors import EmbeddedPostgresError, failure
 from app.embedded.postmaster import ensure_running, shut_down
 from app.embedded.processes import find_server
@@ -53,6 +54,7 @@ class EmbeddedPostgres:
             return self.url
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            give_up_reserve(self.data_dir)
             with self._gate() as gate:
                 self._socket_dir = ensure_running(self._cluster, gate)
                 self._share = self._open_lock("postgres.lock", fcntl.LOCK_SH)

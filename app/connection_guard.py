@@ -33,8 +33,10 @@ class ConnectionLimits:
     request_seconds: float = 60
     write_seconds: float = 60
     """Time to take what was answered; also applies to each part of a stream."""
-    unsent_bytes: int = 64 << 20
-    """Answers that clients have not taken, over all connections."""
+    unsent_bytes: int = 32 << 20
+    """Answers that clients have not taken, over all connections; beyond it requests are shed."""
+    stall_seconds: float = 5
+    """Beyond it, connections that have not moved for so long are closed."""
     open_connections: int = 4096
     pipelined: int = 16
     linger_seconds: float = 1
@@ -95,13 +97,31 @@ class ConnectionGuard:
         self.load = LoadLimiter()
         self.arriving: dict[Guarded, float] = {}
         """Connections that wait for their client, longest first, and since when."""
-        self.stalled: dict[Guarded, float] = {}
-        """Connections whose client does not take its answer, and since when."""
+        self._stalled: dict[Guarded, tuple[float, int]] = {}
+        """Connections whose client does not take its answer: since when, and how much then."""
+        self._unsent = 0
         self._loop = loop
         self._resting: deque[tuple[float, Guarded]] = deque()
         self._refused: Counter[str] = Counter()
         self._next_report = 0.0
         self._sweeping = False
+
+    @property
+    def is_clogged(self) -> bool:
+        """Tell whether answers wait in memory for clients that do not take them."""
+        return self._unsent > self.limits.unsent_bytes
+
+    def stall(self, connection: Guarded) -> None:
+        """Note that a client does not take its answer as fast as it is written."""
+        self.flow(connection)
+        self._stalled[connection] = time.monotonic(), connection.unsent_bytes
+        self._unsent += connection.unsent_bytes
+        self.watch()
+
+    def flow(self, connection: Guarded) -> None:
+        """Note that a client has taken its answer, or is gone."""
+        _, size = self._stalled.pop(connection, (0, 0))
+        self._unsent -= size
 
     def watch(self) -> None:
         """Look after the connections from now on, while there are any."""
@@ -144,26 +164,18 @@ class ConnectionGuard:
         now = time.monotonic()
         for connection, since in list(self.arriving.items()):
             connection.check_arrival(now - since)
-        for connection, since in list(self.stalled.items()):
-            if now - since > self.limits.write_seconds:
-                self._abort(connection)
-        unsent = sum(connection.unsent_bytes for connection in self.stalled)
-        for connection in list(self.stalled):
-            if unsent <= self.limits.unsent_bytes:
-                break
-            unsent -= connection.unsent_bytes
-            self._abort(connection)
+        for connection, (since, _) in list(self._stalled.items()):
+            most = self.limits.stall_seconds if self.is_clogged else self.limits.write_seconds
+            if now - since > most:
+                self.note("closed: the client does not read its answer")
+                self.flow(connection)
+                connection.abort()
         if self._refused and now >= self._next_report:
             self._next_report = now + self.limits.report_seconds
             self._report()
         self._sweeping = False
-        if self.arriving or self.stalled or self._refused:
+        if self.arriving or self._stalled or self._refused:
             self.watch()
-
-    def _abort(self, connection: Guarded) -> None:
-        self.stalled.pop(connection, None)
-        self.note("closed: the client does not read its answer")
-        connection.abort()
 
     def _report(self) -> None:
         _logger.warning(

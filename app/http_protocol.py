@@ -117,7 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.arriving.pop(self, None)
-        self._guard.stalled.pop(self, None)
+        self._guard.flow(self)
         super().connection_lost(exc)
 
     @override
@@ -179,13 +179,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @override
     def pause_writing(self) -> None:
-        self._guard.stalled[self] = time.monotonic()
-        self._guard.watch()
+        self._guard.stall(self)
         super().pause_writing()
 
     @override
     def resume_writing(self) -> None:
-        self._guard.stalled.pop(self, None)
+        self._guard.flow(self)
         super().resume_writing()
 
     def abort(self) -> None:
@@ -264,7 +263,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle.scope["path"] in UNSHED_PATHS:
             super()._start_asgi_task(cycle, app)
             return
-        slot = self._guard.load.admit()
+        slot = None if self._guard.is_clogged else self._guard.load.admit()
         if slot is None:
             self._shed(cycle)
             return

@@ -22,12 +22,13 @@ from benchmarks.measure import table
 Latencies = dict[str, list[float]]
 
 
-def request(kind: str, host: str) -> bytes:
+def request(kind: str, host: str, key: str) -> bytes:
     """Return one request of a kind, about something at random."""
+    more = f"x-api-key: {key}\r\n" if key else ""
     number = random.randrange(1000)  # noqa: S311  # a load, no secret
     if kind == "get":
         line = f"GET /v1/store/items?namespace=crowd.u{number}&key=food"
-        return f"{line} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()
+        return f"{line} HTTP/1.1\r\nhost: {host}\r\n{more}\r\n".encode()
     method, path, body = {
         "put": (
             "PUT",
@@ -46,7 +47,7 @@ def request(kind: str, host: str) -> bytes:
     }[kind]
     content = json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
+    return f"{head}{more}content-length: {len(content)}\r\n\r\n".encode() + content
 
 
 class Client(asyncio.Protocol):
@@ -65,7 +66,7 @@ class Client(asyncio.Protocol):
     def _send(self) -> None:
         self._answer = b""
         self._sent = time.perf_counter()
-        self._transport.write(request(self._crowd.kind, self._crowd.host))
+        self._transport.write(self._crowd.request())
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -99,15 +100,20 @@ class Client(asyncio.Protocol):
 class Crowd:
     """Many clients, and how long each answer took by its status."""
 
-    def __init__(self, url: str, kind: str, *, patient: bool) -> None:
+    def __init__(self, url: str, kind: str, key: str, *, patient: bool) -> None:
         parts = urlsplit(url)
-        self.host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        self.kind = kind
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._kind = kind
+        self._key = key
         self.patient = patient
         self.latencies: Latencies = defaultdict(list)
         self.over = False
         self.loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[None]] = set()
+
+    def request(self) -> bytes:
+        """Return what a client sends next."""
+        return request(self._kind, self._host, self._key)
 
     def arrive(self) -> None:
         """Connect one client."""
@@ -118,7 +124,7 @@ class Crowd:
     async def _connect(self) -> None:
         began = time.perf_counter()
         try:
-            await self.loop.create_connection(lambda: Client(self), self.host, self._port)
+            await self.loop.create_connection(lambda: Client(self), self._host, self._port)
         except OSError:
             self.latencies["no connection"].append(time.perf_counter() - began)
             await asyncio.sleep(1)
@@ -148,6 +154,14 @@ def summary(latencies: Latencies, seconds: float) -> str:
     return table(rows)
 
 
+def brief(latencies: Latencies, _seconds: float) -> str:
+    """Return how often each status came, and within what time."""
+    return ", ".join(
+        f"{len(values)} x {status} (p99 {percentile(values, 0.99):.0f} ms)"
+        for status, values in sorted(latencies.items())
+    )
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stall.crowd", description=__doc__)
@@ -155,15 +169,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=2500)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--kind", choices=["get", "put", "search"], default="put")
+    parser.add_argument("--key", default="", help="an API key")
+    parser.add_argument("--brief", action="store_true", help="one line instead of a table")
     parser.add_argument("--patient", action="store_true", help="wait a second after each 503")
     return parser.parse_args()
 
 
 async def main(given: argparse.Namespace) -> None:
     """Run the crowd and print what it met."""
-    crowd = Crowd(given.url, given.kind, patient=given.patient)
+    crowd = Crowd(given.url, given.kind, given.key, patient=given.patient)
     await crowd.stay(given.clients, given.seconds)
-    print(summary(crowd.latencies, given.seconds))
+    print((brief if given.brief else summary)(crowd.latencies, given.seconds))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ class LoadLimiter:
         self.limit = float(ceiling)
         self.in_progress = 0
         self.waiting = 0
+        self.is_clogged = False
+        """Answers wait in memory for clients that do not take them; nothing large is read."""
         self._ceiling = ceiling
         self._floor = floor
         self._target = target_seconds
@@ -54,7 +56,7 @@ class LoadLimiter:
 
     def admit(self) -> "Slot | None":
         """Return a slot for a request, or None if it should be shed."""
-        if self.in_progress >= int(self.limit):
+        if self.is_clogged or self.in_progress >= int(self.limit):
             return None
         return Slot(self)
 
@@ -118,6 +120,11 @@ class Slot:
         with self._limiter.long_wait(), self.suspended():
             yield
 
+    def require_room(self) -> None:
+        """Raise OverloadedError if large answers would have to wait in memory."""
+        if self._limiter.is_clogged:
+            raise OverloadedError
+
     def release(self) -> None:
         """End the request."""
         self._seconds += self._limiter.leave(self._since)
@@ -132,3 +139,10 @@ def long_wait() -> AbstractContextManager[None]:
     """Wait for a job or its events; raises OverloadedError if too many requests do."""
     slot = current_slot.get()
     return nullcontext() if slot is None else slot.long_wait()
+
+
+def require_room() -> None:
+    """Raise OverloadedError if large answers would have to wait in memory for their clients."""
+    slot = current_slot.get()
+    if slot is not None:
+        slot.require_room()

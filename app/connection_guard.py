@@ -106,22 +106,21 @@ class ConnectionGuard:
         self._next_report = 0.0
         self._sweeping = False
 
-    @property
-    def is_clogged(self) -> bool:
-        """Tell whether answers wait in memory for clients that do not take them."""
-        return self._unsent > self.limits.unsent_bytes
-
     def stall(self, connection: Guarded) -> None:
         """Note that a client does not take its answer as fast as it is written."""
         self.flow(connection)
         self._stalled[connection] = time.monotonic(), connection.unsent_bytes
-        self._unsent += connection.unsent_bytes
+        self._count(connection.unsent_bytes)
         self.watch()
 
     def flow(self, connection: Guarded) -> None:
         """Note that a client has taken its answer, or is gone."""
         _, size = self._stalled.pop(connection, (0, 0))
-        self._unsent -= size
+        self._count(-size)
+
+    def _count(self, size: int) -> None:
+        self._unsent += size
+        self.load.is_clogged = self._unsent > self.limits.unsent_bytes
 
     def watch(self) -> None:
         """Look after the connections from now on, while there are any."""
@@ -165,7 +164,7 @@ class ConnectionGuard:
         for connection, since in list(self.arriving.items()):
             connection.check_arrival(now - since)
         for connection, (since, _) in list(self._stalled.items()):
-            most = self.limits.stall_seconds if self.is_clogged else self.limits.write_seconds
+            most = self.limits.stall_seconds if self.load.is_clogged else self.limits.write_seconds
             if now - since > most:
                 self.note("closed: the client does not read its answer")
                 self.flow(connection)

@@ -95,11 +95,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._in_message = False
         self._refused = False
+        self.writing_bytes = 0
 
     @property
     def unsent_bytes(self) -> int:
-        """Return how much of its answers the client has not taken."""
-        return self.transport.get_write_buffer_size()
+        """Return how much memory an answer holds that the client has not taken.
+
+        A part that is not sent keeps the whole of what was written at once.
+        """
+        return max(self.transport.get_write_buffer_size(), self.writing_bytes)
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -263,11 +267,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle.scope["path"] in UNSHED_PATHS:
             super()._start_asgi_task(cycle, app)
             return
-        slot = None if self._guard.is_clogged else self._guard.load.admit()
+        slot = self._guard.load.admit()
         if slot is None:
             self._shed(cycle)
             return
-        super()._start_asgi_task(cycle, cast(Any, _Admitted(app, cycle, slot)))
+        super()._start_asgi_task(cycle, cast(Any, _Admitted(app, self, cycle, slot)))
 
     def _shed(self, cycle: RequestResponseCycle) -> None:
         """Answer 503 at once; a body that is still to come is read and dropped."""
@@ -290,20 +294,27 @@ class BoundedProtocol(HttpToolsProtocol):
 class _Admitted:
     """The application as one admitted request calls it."""
 
-    __slots__ = ("_app", "_cycle", "_slot")
+    __slots__ = ("_app", "_cycle", "_protocol", "_slot")
 
-    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle, slot: Slot) -> None:
+    def __init__(
+        self, app: ASGIApp, protocol: BoundedProtocol, cycle: RequestResponseCycle, slot: Slot
+    ) -> None:
         self._app = app
+        self._protocol = protocol
         self._cycle = cycle
         self._slot = slot
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         occupied = current_slot.set(self._slot)
         try:
-            await self._app(scope, self._receive, send)
+            await self._app(scope, self._receive, self._send)
         finally:
             current_slot.reset(occupied)
             self._slot.release()
+
+    async def _send(self, message: Message) -> None:
+        self._protocol.writing_bytes = len(message.get("body", b""))
+        await self._cycle.send(cast(Any, message))
 
     async def _receive(self) -> Message:
         cycle = self._cycle

@@ -9,6 +9,7 @@ from typing import Any
 
 from asyncpg import Record
 
+from app.admission import require_room
 from app.db import Connection
 
 PAGE_BYTES = 4 << 20
@@ -36,8 +37,10 @@ async def fetch_page(
     """Return the first `limit` rows, or as many as `max_bytes` have room for.
 
     `sql` returns up to `limit + 1` rows in order, with the size of each as `bytes`. Only the rows
-    of the page leave PostgreSQL; large values of others are not even read.
+    of the page leave PostgreSQL; large values of others are not even read. Raises OverloadedError
+    while earlier answers wait for clients that do not take them.
     """
+    require_room()
     budget = len(arguments) + 1
     rows = await connection.fetch(
         f"""

@@ -36,6 +36,13 @@ class Application:
         self.bodies: list[bytes] = []
         self.aborted = 0
 
+    async def has_begun(self, requests: int) -> None:
+        async with asyncio.timeout(5):
+            while self.began < requests:  # noqa: ASYNC110 - requests of one connection each
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert self.began == requests
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.began += 1
         body, more = b"", True
@@ -264,8 +271,7 @@ class TestShedding:
         async with running(replace(LIMITS, open_connections=400)) as started:
             for _ in range(128):
                 await started.connect(get("/work"))
-            await asyncio.sleep(0.1)
-            assert started.application.began == 128
+            await started.application.has_begun(128)
             yield started
 
     async def test_a_request_too_many_gets_503_at_once(self, full: Running) -> None:
@@ -308,8 +314,7 @@ class TestShedding:
         async with running(replace(LIMITS, open_connections=400, request_seconds=5)) as started:
             for _ in range(200):
                 await started.connect(waiting)
-            await asyncio.sleep(0.1)
-            assert started.application.began == 200
+            await started.application.has_begun(200)
             assert await (await started.connect(get())).status() == 200
 
 

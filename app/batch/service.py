@@ -127,7 +127,9 @@ class BatchService:
         except AppError as error:
             results.fail_all(searches, error)
             return
+        time_slice = TimeSlice()
         for (place, search), vector in zip(searches.items(), vectors, strict=True):
+            await time_slice.give_way()
             if results.has_room(place):
                 found = await self._search.run(access, search, vector, max_bytes=results.room)
                 size = sum(result.row["bytes"] for result in found.results)

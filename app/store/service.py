@@ -8,6 +8,7 @@ from typing import Self
 
 from asyncpg import Record
 
+from app.admission import require_room
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
@@ -131,6 +132,7 @@ class ItemService:
         """
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
+            require_room()
             rows = await repository.find_fitting(connection, wanted, now, max_bytes)
             fitting = {address: row for address, row in rows.items() if row["fits"]}
             self._usage.note(fitting.values())

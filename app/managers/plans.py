@@ -26,7 +26,7 @@ from app.managers.schemas import (
 
 _T = TypeVar("_T")
 
-_MAX_CHECKS = 10 * MAX_CHECKS
+_MAX_CHECKS = 5 * MAX_CHECKS
 """For all the memories that a request brings along."""
 
 # PostgreSQL's jsonb does not keep the order of members, but models fill schemas in in that order:
@@ -164,7 +164,7 @@ def given_memories(existing: Sequence[ExistingMemory], kinds: Sequence[Kind]) ->
     much work. May take a second for a thousand memories: call it in a thread.
     """
     budget = Budget(_MAX_CHECKS)
-    given = [_given(memory, kinds, f"existing[{n}]", budget) for n, memory in enumerate(existing)]
+    given = [_given(memory, kinds, budget) for memory in existing]
     seen: set[str] = set()
     for index, memory in enumerate(given):
         if memory.id in seen:
@@ -177,14 +177,12 @@ def given_memories(existing: Sequence[ExistingMemory], kinds: Sequence[Kind]) ->
     return given
 
 
-def _given(
-    memory: ExistingMemory, kinds: Sequence[Kind], field: str, budget: Budget
-) -> GivenMemory:
+def _given(memory: ExistingMemory, kinds: Sequence[Kind], budget: Budget) -> GivenMemory:
     try:
         kind = memory.kind or kind_of(memory.content, kinds, budget)
     except TooManyChecksError as error:
-        detail = f"{field} {error}, or give the memories their kind."
-        raise InvalidRequestError(detail, field=field) from error
+        detail = f"existing {error}, or give the memories their kind."
+        raise InvalidRequestError(detail, field="existing") from error
     return GivenMemory(id=memory.id or uuid4().hex, kind=kind, content=memory.content)
 
 

@@ -55,3 +55,16 @@ async def test_what_exceeds_a_limit_is_refused_with_its_name(
     put = await quickly(client.put("/v1/managers/limits", json=config))
     assert put.status_code == (201 if problem is None else 422)
     assert problem is None or problem in put.text.replace("\\", "")
+
+
+async def test_finding_the_kinds_of_existing_memories_has_a_budget(
+    client: httpx2.AsyncClient,
+) -> None:
+    node = {"properties": {"a": {"allOf": TWICE}}, "required": ["a"]}
+    kinds = [{"name": f"k{n}", "schema": schema_of(node)} for n in range(20)]
+    existing = [{"content": nested(40)} for _ in range(1_000)]
+    body = {"manager_config": {"kinds": kinds}, "existing": existing, "messages": MESSAGES}
+    refused = await quickly(client.post("/v1/jobs/extract", json=body))
+    assert refused.status_code == 422
+    [error] = refused.json()["errors"]
+    assert (error["field"], "150,000 checks" in error["detail"]) == ("existing", True)

@@ -3,7 +3,7 @@
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
@@ -135,6 +135,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("ANTHROPIC_BASE_URL"),
         description="Another server that speaks Anthropic's API; empty: Anthropic itself.",
     )
+
+
+def given_settings(**given: Any) -> Settings:
+    """Return the environment's settings with those changed that a command line gives."""
+    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def unknown_variables() -> list[str]:

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from pgvector import HalfVector
 
+from app.errors import OperatorError
+
 STATEMENT_TIMEOUT_SECONDS = 30
 
 DEADLINE_SECONDS = STATEMENT_TIMEOUT_SECONDS + 2.0
@@ -37,7 +39,7 @@ WHERE extname = 'vector'
 """
 
 
-class PgvectorMissingError(Exception):
+class PgvectorMissingError(OperatorError):
     """The database lacks the extension that holds vectors."""
 
     def __init__(self) -> None:

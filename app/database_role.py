@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.connections import connect
+from app.errors import OperatorError
 
 _EXAMINE = """
 SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
@@ -25,7 +26,7 @@ WITH ours AS (
 """
 
 
-class DatabaseRoleError(Exception):
+class DatabaseRoleError(OperatorError):
     """The role would not be confined, or cannot do its work; the message has the SQL that helps."""
 
 

@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 
+class OperatorError(Exception):
+    """Base of mistakes that whoever runs memoryd can correct; the message says how."""
+
+
 class AppError(Exception):
     """Base of every error that has an answer for the client.
 

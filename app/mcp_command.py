@@ -22,7 +22,10 @@ from app.store.usage import recording
 OPERATOR = Access(actor="stdio", root="", grants=ALL_GRANTED)
 """Whoever may start the command may read the database, too."""
 
+command = typer.Typer()
 
+
+@command.command()
 def mcp(
     url: Annotated[
         str | None, typer.Option(help="A running server to pass on to; none: use the database.")

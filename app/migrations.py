@@ -11,11 +11,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from app.connections import connect
+from app.errors import OperatorError
 
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
-class SchemaMismatchError(Exception):
+class SchemaMismatchError(OperatorError):
     """The database's schema is not the one this program was written for."""
 
 
@@ -29,7 +30,7 @@ class NewerSchemaError(SchemaMismatchError):
         )
 
 
-class DatabaseUnreachableError(Exception):
+class DatabaseUnreachableError(OperatorError):
     """There is no database where the settings say; the message says what to check."""
 
     def __init__(self, error: Exception) -> None:
@@ -39,7 +40,7 @@ class DatabaseUnreachableError(Exception):
         )
 
 
-class MigrationFailedError(Exception):
+class MigrationFailedError(OperatorError):
     """A migration met something it cannot change."""
 
     def __init__(self, error: DBAPIError) -> None:

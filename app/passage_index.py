@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, Column, Identity, Index, Integer, SmallInteger, 
 from typing_extensions import override
 
 from app.db import EVERYTHING, Connection, Database, Row, metadata
-from app.errors import AppError
+from app.errors import AppError, OperatorError
 from app.providers.embeddings.base import Embedder, Vector
 from app.providers.embeddings.splitting import split_by_characters
 from app.providers.errors import ProviderError
@@ -35,7 +35,7 @@ _NOT_EMBEDDED_CHARACTERS = 1_000
 log = structlog.get_logger()
 
 
-class EmbeddingModelMismatchError(Exception):
+class EmbeddingModelMismatchError(OperatorError):
     """The database holds passages of another model than the configured one."""
 
     def __init__(self, stored: str, configured: str) -> None:

@@ -14,6 +14,7 @@ from app.database_role import require_ordinary_role
 from app.db import EVERYTHING, Database
 from app.disk import Disk
 from app.embedded import EmbeddedPostgres
+from app.errors import OperatorError
 from app.migrations import require_current
 from app.notifier import CHANNELS, Notifier, read_clock
 from app.passage_index import PassageIndex, register
@@ -31,7 +32,7 @@ _logger = structlog.get_logger("memoryd.database")
 ChooseIndex: TypeAlias = Callable[[Database, Embedder | None, Vocabulary], Awaitable[PassageIndex]]
 
 
-class NoDatabaseError(Exception):
+class NoDatabaseError(OperatorError):
     """A process was started without a database; `memoryd serve` starts the embedded one."""
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class NoDatabaseError(Exception):
         )
 
 
-class SettingError(Exception):
+class SettingError(OperatorError):
     """A setting has a value that cannot work; the message names it and says what it takes."""
 
 

@@ -15,6 +15,7 @@ from app.clock import SystemClock
 from app.config import Settings
 from app.db import Database
 from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
+from app.errors import OperatorError
 from app.jobs.worker import new_worker_id
 from app.resources import DatabasePulse, check_llm, open_resources
 from app.store.paths import check_path
@@ -24,7 +25,7 @@ STOP_SECONDS = 10.0
 """How long a worker may take to hand back its jobs and to end once it has drained."""
 
 
-class RefusedError(Exception):
+class RefusedError(OperatorError):
     """The server will not start like this; the message says what to do."""
 
 

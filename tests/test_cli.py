@@ -1,15 +1,21 @@
 import asyncio
+import inspect
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from typer._click import Context
+from typer.main import get_command
 
 from app import migrations
 from app.auth.keys import Token
+from app.cli import LazyGroup, cli
 from tests.support.command import memoryd
 from tests.support.databases import Cluster
 from tests.support.server import free_port
@@ -330,3 +336,23 @@ def test_help_names_every_command(run: Command) -> None:
     text = run("--help").stdout
     for command in ("serve", "worker", "migrate", "doctor", "keys"):
         assert command in text
+
+
+def test_help_says_of_a_command_what_the_command_says() -> None:
+    group = get_command(cli)
+    assert isinstance(group, LazyGroup)
+    for name in group.commands:
+        listed = group.get_command(Context(group), name)
+        assert listed is not None
+        told = inspect.cleandoc(group.commands[name].help or "").partition("\n\n")[0]
+        assert listed.help == told
+
+
+def test_help_and_version_import_no_command(run: Command) -> None:
+    assert run("--version").stdout == f"memoryd {version('memoryd')}\n"
+    heavy = "{'alembic', 'asyncpg', 'fastapi', 'mcp', 'numpy', 'sqlalchemy', 'uvicorn'}"
+    program = f"import sys, app.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"

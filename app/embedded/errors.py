@@ -4,8 +4,10 @@ import errno
 import os
 from pathlib import Path
 
+from app.errors import OperatorError
 
-class EmbeddedPostgresError(Exception):
+
+class EmbeddedPostgresError(OperatorError):
     """The embedded PostgreSQL cannot run; the message says what to do."""
 
 

@@ -10,6 +10,7 @@ from mcp import Client, types
 from mcp.client.streamable_http import streamable_http_client
 from typing_extensions import override
 
+from app.errors import OperatorError
 from app.mcp.caller import Context
 from app.mcp.server import ABOUT, Page, cursor_of, server_of
 from app.mcp.stdio import serve_on_stdio
@@ -19,7 +20,7 @@ _TIMEOUT = httpx2.Timeout(30, read=150)
 """Some tools wait for a job."""
 
 
-class ServerUnreachableError(Exception):
+class ServerUnreachableError(OperatorError):
     """The server to pass on to cannot be used; the message says why."""
 
 

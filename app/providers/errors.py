@@ -2,8 +2,10 @@
 
 from typing import ClassVar
 
+from app.errors import OperatorError
 
-class ProviderError(Exception):
+
+class ProviderError(OperatorError):
     """A provider did not answer as it should; `retryable` says whether waiting may help.
 
     `retry_after` is how many seconds the provider asked to wait, if it did.

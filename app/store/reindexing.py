@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from app.connections import UNHURRIED_SECONDS
 from app.db import EVERYTHING, Connection, Database
-from app.errors import AppError
+from app.errors import AppError, OperatorError
 from app.namespaces import from_stored
 from app.passage_index import (
     PassageIndex,
@@ -86,7 +86,7 @@ SELECT count(*) FROM dropped
 """
 
 
-class ReindexError(Exception):
+class ReindexError(OperatorError):
     """The reindex cannot go on; the message says why and what to do."""
 
 

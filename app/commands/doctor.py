@@ -1,0 +1,18 @@
+"""`memoryd doctor`: what is configured, what is missing, and what to do."""
+
+import typer
+
+from app.config import Settings
+from app.doctor import diagnose
+
+command = typer.Typer()
+
+
+@command.command()
+def doctor() -> None:
+    """Say what is configured, what is missing, and what mends it."""
+    findings = diagnose(Settings())
+    for finding in findings:
+        typer.echo(str(finding))
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)

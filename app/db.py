@@ -1,4 +1,4 @@
-"""The database: one pool of connections, and the table metadata that migrations are made from."""
+"""The database: one pool of connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -9,26 +9,10 @@ from urllib.parse import urlsplit
 import asyncpg
 from asyncpg import Record
 from asyncpg.pool import PoolConnectionProxy
-from sqlalchemy import DateTime, MetaData, Text
 
 from app.connections import ConfinedConnection, open_pool
 from app.disk import Disk
 from app.errors import AppError
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "%(table_name)s_%(column_0_N_name)s_index",
-        "uq": "%(table_name)s_%(column_0_N_name)s_key",
-        "ck": "%(table_name)s_%(constraint_name)s_check",
-        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
-        "pk": "%(table_name)s_pkey",
-    }
-)
-
-BYTEWISE = Text(collation="C")
-"""Text ordered by its bytes: what makes a namespace prefix a range."""
-
-TIME = DateTime(timezone=True)
 
 EVERYTHING = ""
 """The root of work that is not one tenant's: upkeep, key checks, migrations."""

@@ -15,6 +15,7 @@ from app.clock import LARGEST_OFFSET_SECONDS
 from app.config import Settings, unknown_variables
 from app.connections import connect
 from app.database_role import examine_role
+from app.databases import open_keys, running_database
 from app.db import EVERYTHING, Database
 from app.disk import Disk
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -23,7 +24,7 @@ from app.jobs import queue
 from app.passage_index import EmbeddingModelMismatchError, name_of
 from app.providers.errors import ProviderError
 from app.resources import SettingError, open_resources
-from app.startup import is_loopback, open_keys, running_database
+from app.startup import is_loopback
 from app.store.reindexing import half_filled, is_under_way
 from app.terms import Vocabulary
 

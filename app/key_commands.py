@@ -13,9 +13,9 @@ from app.auth.access import ALL_GRANTED, Grant, Verb, grants_text
 from app.auth.keys import ApiKey, Token
 from app.auth.rates import Rates
 from app.config import Settings
+from app.databases import open_keys, running_database
 from app.logging import configure_logging
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels
-from app.startup import open_keys, running_database
 
 keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 

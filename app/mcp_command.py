@@ -9,6 +9,7 @@ import typer
 
 from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
+from app.databases import running_database
 from app.logging import configure_logging
 from app.mcp.caller import Caller
 from app.mcp.proxy import address_of, forward
@@ -16,7 +17,7 @@ from app.mcp.server import create_server
 from app.mcp.stdio import ENDING, serve_on_stdio
 from app.namespaces import InvalidNamespaceError, parse_labels
 from app.resources import open_resources
-from app.startup import end_cleanly_on_signals, running_database, worker_beside
+from app.startup import end_cleanly_on_signals, worker_beside
 from app.store.usage import recording
 
 OPERATOR = Access(actor="stdio", root="", grants=ALL_GRANTED)

@@ -7,11 +7,12 @@ import structlog
 from sqlalchemy import Boolean, Column, Identity, Index, Integer, SmallInteger, Table, Text, text
 from typing_extensions import override
 
-from app.db import EVERYTHING, Connection, Database, Row, metadata
+from app.db import EVERYTHING, Connection, Database, Row
 from app.errors import AppError, OperatorError
 from app.providers.embeddings.base import Embedder, Vector
 from app.providers.embeddings.splitting import split_by_characters
 from app.providers.errors import ProviderError
+from app.tables import metadata
 from app.terms import VERSION, Vocabulary
 
 passage_indexes = Table(

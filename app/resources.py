@@ -15,7 +15,6 @@ from app.db import EVERYTHING, Database
 from app.disk import Disk
 from app.embedded import EmbeddedPostgres
 from app.errors import OperatorError
-from app.migrations import require_current
 from app.notifier import CHANNELS, Notifier, read_clock
 from app.passage_index import PassageIndex, register
 from app.providers.embeddings.base import Embedder
@@ -24,6 +23,7 @@ from app.providers.embeddings.registry import create_embedder
 from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMs
 from app.providers.llm.registry import create_llm
+from app.schema_version import require_current
 from app.terms import Vocabulary
 from app.usage import Usage
 

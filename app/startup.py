@@ -5,19 +5,15 @@ import ipaddress
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from app import migrations
 from app.announcement import announce_server
 from app.auth.service import KeyService
-from app.clock import SystemClock
 from app.config import Settings
-from app.db import Database
-from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
 from app.errors import OperatorError
 from app.jobs.worker import new_worker_id
-from app.resources import DatabasePulse, check_llm, open_resources
+from app.resources import check_llm, open_resources
 from app.store.paths import check_path
 from app.supervisor import ChildProcess, Supervisor
 
@@ -27,27 +23,6 @@ STOP_SECONDS = 10.0
 
 class RefusedError(OperatorError):
     """The server will not start like this; the message says what to do."""
-
-
-@contextmanager
-def running_database(settings: Settings) -> Iterator[Settings]:
-    """Yield settings that name a running database: the configured one, or the embedded one.
-
-    The embedded one is brought up to date, and started again if it ends; if that fails,
-    EmbeddedPostgresError is raised at the end. A configured one is changed by `memoryd migrate`.
-    """
-    if settings.database_url:
-        yield settings
-        return
-    with EmbeddedPostgres(settings.data_dir) as embedded:
-        migrations.upgrade(embedded.url)
-        keeper = PostgresKeeper(embedded)
-        try:
-            with Supervisor(keeper, longest_pause=LONGEST_PAUSE_SECONDS):
-                yield settings.model_copy(update={"database_url": embedded.url})
-        finally:
-            if keeper.failure:
-                raise keeper.failure  # whatever the end of the process looked like
 
 
 @contextmanager
@@ -127,17 +102,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-@asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncIterator[KeyService]:
-    """Yield the key service of a running database, checked to be up to date."""
-    url = str(settings.database_url)
-    await migrations.require_current(url)
-    database = await Database.open(url, pool_size=1)
-    clock = SystemClock()
-    try:
-        await DatabasePulse(database, clock).measure()
-        yield KeyService(database, clock)
-    finally:
-        await database.close()

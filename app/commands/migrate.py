@@ -7,7 +7,7 @@ import typer
 from app import migrations
 from app.config import Settings
 from app.database_role import examine_role
-from app.startup import running_database
+from app.databases import running_database
 
 command = typer.Typer()
 

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from app.config import Settings
+from app.databases import running_database
 from app.logging import configure_logging
 from app.passage_index import prepare
 from app.resources import open_resources
-from app.startup import running_database
 from app.store.paths import check_path
 from app.store.reindexing import reindex
 

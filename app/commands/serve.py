@@ -11,15 +11,10 @@ import uvicorn
 from app.announcement import warn_of_unknown_variables
 from app.config import Settings, given_settings
 from app.connection_guard import raise_open_file_limit
+from app.databases import running_database
 from app.http_protocol import BoundedProtocol
 from app.logging import configure_logging
-from app.startup import (
-    check_address,
-    check_before_serving,
-    end_cleanly_on_signals,
-    running_database,
-    worker_beside,
-)
+from app.startup import check_address, check_before_serving, end_cleanly_on_signals, worker_beside
 
 command = typer.Typer()
 

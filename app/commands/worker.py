@@ -7,9 +7,10 @@ import typer
 
 from app.announcement import warn_of_unknown_variables
 from app.config import given_settings
+from app.databases import running_database
 from app.logging import configure_logging
 from app.resources import check_llm
-from app.startup import end_cleanly_on_signals, running_database
+from app.startup import end_cleanly_on_signals
 from app.worker_process import run_worker_process
 
 command = typer.Typer()

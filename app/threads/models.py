@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db import BYTEWISE, TIME, metadata
+from app.tables import BYTEWISE, TIME, metadata
 
 threads = Table(
     "threads",

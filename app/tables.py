@@ -1,0 +1,18 @@
+"""What the tables of all features share: their metadata, and types of columns."""
+
+from sqlalchemy import DateTime, MetaData, Text
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_index",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+BYTEWISE = Text(collation="C")
+"""Text ordered by its bytes: what makes a namespace prefix a range."""
+
+TIME = DateTime(timezone=True)

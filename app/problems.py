@@ -145,12 +145,12 @@ BODY_PROBLEMS = {
 """The OpenAPI `responses` that every route with a body shares."""
 
 
-def listed_errors(error: ValidationError) -> list[Any]:
+def listed_errors(error: ValidationError, *, most: int = 2_000) -> list[Any]:
     """Return pydantic's findings, or a single one in place of more than anyone will read.
 
     Each takes longer to list than a value takes to validate.
     """
-    if (count := error.error_count()) > _MOST_ERRORS:
+    if (count := error.error_count()) > most:
         detail = f"There are {count:,} mistakes, too many to list"
         return [{"type": "too_many_errors", "loc": (), "msg": detail}]
     return error.errors(include_url=False, include_input=False)
@@ -171,7 +171,6 @@ def _field(error: Mapping[str, Any]) -> str:
     return path
 
 
-_MOST_ERRORS = 2_000
 _SHOWN_ERRORS = 100
 
 _NOT_A_NUMBER = "This is not a number; send one, without quotes."

@@ -13,6 +13,8 @@ from app.search.schemas import FoundItems, SearchItems
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
 
 MAX_OPERATIONS = 1000
+MAX_ERRORS = 10
+"""Listed of one operation; of a thousand, a hundred each would be a large answer."""
 
 
 class PutOperation(PutItem):
@@ -74,7 +76,7 @@ class Malformed:
     @property
     def errors(self) -> list[dict[str, Any]]:
         """Each mistake, placed below the operation; pydantic puts the value of `op` first."""
-        found = listed_errors(self.error)
+        found = listed_errors(self.error, most=MAX_ERRORS)
         return [{**one, "loc": ("operation", *(one["loc"][1:] or ("op",)))} for one in found]
 
 

@@ -144,7 +144,7 @@ terms = Table(
     Column("frequency", SmallInteger, nullable=False),
     Column("length", Integer, nullable=False, comment="Of the passage, in terms."),
     Index("terms_term_index", "term", "namespace", "index_id"),
-    Index("terms_item_id_index", "item_id"),
+    Index("terms_item_id_index", "item_id", "ordinal"),
     comment="Which passages hold a term, and how often; a trigger removes those of ended items.",
 )
 

@@ -15,9 +15,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from app.config import Settings
+from app.errors import AppError
 from app.jobs.isolation import BuildHandlers
 from app.limits import limit_memory
 from app.logging import configure_logging
+from app.migrations import DatabaseUnreachableError
 from app.resources import open_resources
 from app.store.usage import recording
 from app.worker import handlers, run_worker
@@ -110,7 +112,10 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     settings = Settings()
     configure_logging(settings)
-    asyncio.run(run_worker_process(settings, worker_id=sys.argv[1]))
+    try:
+        asyncio.run(run_worker_process(settings, worker_id=sys.argv[1]))
+    except (DatabaseUnreachableError, AppError) as error:  # the supervisor starts it again
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from app.config import Settings
-from app.errors import AppError
+from app.errors import AppError, OperatorError
 from app.jobs.isolation import BuildHandlers
 from app.limits import limit_memory
 from app.logging import configure_logging
-from app.migrations import DatabaseUnreachableError
 from app.resources import open_resources
 from app.store.usage import recording
 from app.worker import handlers, run_worker
@@ -114,7 +113,7 @@ def main() -> None:
     configure_logging(settings)
     try:
         asyncio.run(run_worker_process(settings, worker_id=sys.argv[1]))
-    except (DatabaseUnreachableError, AppError) as error:  # the supervisor starts it again
+    except (OperatorError, AppError) as error:  # the supervisor starts it again
         sys.exit(str(error))
 
 

@@ -4,6 +4,7 @@ A subclass of uvicorn's protocol; docs/decisions/0014 says why it is one, and wh
 """
 
 import asyncio
+import re
 import time
 from typing import Any, ClassVar, cast
 from weakref import WeakKeyDictionary
@@ -69,6 +70,19 @@ class RequestTimeoutError(AppError):
         super().__init__(f"The {part} did not arrive within {seconds:g} s; send it faster.")
 
 
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Return the beginning of a request with another name for the header Upgrade.
+
+    The parser takes what follows such a head for another protocol, and drops the body. Java's
+    HttpClient asks for HTTP/2 with every first request.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nignored:", head) + end + body
+
+
 _guards: WeakKeyDictionary[ServerState, ConnectionGuard] = WeakKeyDictionary()
 
 
@@ -130,6 +144,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         body_bytes = self._body_bytes
+        if not self._has_head:
+            data = _without_upgrade(data)
         try:
             self.parser.feed_data(data)
             if self._in_message and self._body_bytes == body_bytes:

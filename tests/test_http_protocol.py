@@ -152,6 +152,24 @@ def assert_problem(answer: tuple[int, dict[str, str], bytes], status: int, code:
     assert (problem["status"], problem["code"]) == (status, code)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_body_is_read_though_its_client_would_rather_speak_http_2(
+    served: Running, apart: bool
+) -> None:
+    head = (
+        b"POST /echo HTTP/1.1\r\nhost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\ncontent-length: 5\r\n\r\n"
+    )
+    peer = await served.connect(head if apart else head + b"hello")
+    if apart:
+        await asyncio.sleep(0.05)
+        peer.send(b"hello")
+    assert await peer.status() == 200
+    peer.send(get())
+    assert await peer.status() == 200
+    assert served.application.bodies == [b"hello", b""]
+
+
 class TestHead:
     @pytest.mark.parametrize(
         "head",

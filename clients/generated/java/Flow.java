@@ -32,7 +32,7 @@ public class Flow {
     ExtractRequest byName =
         new ExtractRequest().manager("java").variables(Map.of("user", "ann")).messages(messages);
     Job job = jobs.extractMemories(byName, "wait=20", null);
-    System.out.println("extract by name: " + job.getState() + " " + job.getResult().getExtractResult().getCounts().getRejected());
+    System.out.println("extract by name: " + job.getState() + " " + job.getResult().getExtractResult().getKind());
 
     ExtractRequest inline =
         new ExtractRequest()

@@ -28,9 +28,12 @@ def nested(depth: int) -> Any:
 
 def manager(schema: dict[str, Any], default: Any = None) -> dict[str, Any]:
     """Return a manager with one kind; with a default, which is checked against its schema."""
-    kind = {"name": "thing", "schema": schema, "description": "A thing.", "single": True}
-    kind |= {"default": default} if default is not None else {}
-    return {"kinds": [kind]}
+    return {"kinds": [thing(schema)], **({} if default is None else {"default": default})}
+
+
+def thing(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a kind of which there is one document."""
+    return {"name": "thing", "schema": schema, "description": "A thing.", "single": True}
 
 
 async def extract(target: Target) -> str:
@@ -57,7 +60,7 @@ async def tool(target: Target) -> str:
     for depth in DEPTHS:
         body = {
             "namespace": ["attack"],
-            "schema": exponential(depth),
+            "kind": thing(exponential(depth)),
             "arguments": {"action": "create", "content": nested(depth)},
         }
         answer = await target.send("POST", "/v1/tools/manage_memory", json=body)

@@ -15,6 +15,7 @@ import httpx2
 
 from langgraph_memoryd.errors import MemorydError, error_of, is_problem
 from langgraph_memoryd.operations import JSON, Operation
+from langgraph_memoryd.remainders import joined, remainders
 
 _PATH = "/v1/store/batch"
 
@@ -85,6 +86,13 @@ class Connection:
 
     def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
         """Return each operation's result; atomic: or raise the error of any, with no effect."""
+        answers = self._send(operations, atomic=atomic)
+        while rest := remainders(operations, answers):
+            more = self._send(list(rest.values()), atomic=atomic)
+            answers = joined(answers, dict(zip(rest, more, strict=True)))
+        return answers
+
+    def _send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
         attempt = _Attempt(operations, atomic=atomic)
         client = self._own_client()
         while True:
@@ -118,6 +126,13 @@ class AsyncConnection:
 
     async def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
         """Return each operation's result; atomic: or raise the error of any, with no effect."""
+        answers = await self._send(operations, atomic=atomic)
+        while rest := remainders(operations, answers):
+            more = await self._send(list(rest.values()), atomic=atomic)
+            answers = joined(answers, dict(zip(rest, more, strict=True)))
+        return answers
+
+    async def _send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
         attempt = _Attempt(operations, atomic=atomic)
         while True:
             try:

@@ -1,0 +1,20 @@
+"""Answers that the server cuts short are read to their end."""
+
+import pytest
+from langgraph.store.base import GetOp, SearchOp
+from langgraph_memoryd import MemorydStore
+
+pytestmark = pytest.mark.slow
+
+TEXT = "x" * 900_000
+
+
+async def test_large_items_are_all_read(store: MemorydStore, root: str) -> None:
+    for number in range(9):
+        await store.aput((root,), f"k{number}", {"text": TEXT, "n": number}, index=False)
+    found = store.search((root,), limit=8)
+    assert [item.value["n"] for item in found] == [8, 7, 6, 5, 4, 3, 2, 1]
+    gets = [GetOp((root,), f"k{number}") for number in range(9)]
+    [*items, listed] = await store.abatch([*gets, SearchOp((root,), limit=9, offset=2)])
+    assert [item.value["n"] for item in items] == list(range(9))
+    assert [item.value["n"] for item in listed] == [6, 5, 4, 3, 2, 1, 0]

@@ -5,24 +5,29 @@ from dataclasses import dataclass
 from app.connections import connect
 from app.errors import OperatorError
 
-_EXAMINE = """
-SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
-    rolsuper AS is_superuser, rolbypassrls AS bypasses,
-    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours
-     WHERE NOT pg_has_role(relowner, 'USAGE')) AS foreign_tables,
-    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours) AS tables,
-    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours
-     WHERE EXISTS (SELECT FROM pg_policy WHERE polrelid = ours.oid)
-        AND NOT (relrowsecurity AND relforcerowsecurity)) AS unconfined_tables
-FROM pg_roles WHERE rolname = current_user
-"""
-
-# The tables beside the one that says which revision the schema is at.
+# memoryd's tables, found by the one that holds the schema's revision, and their triggers' functions.
 _OURS = """
 WITH ours AS (
     SELECT * FROM pg_class WHERE relkind = 'r' AND relnamespace =
         (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('alembic_version'))
+), objects AS (
+    SELECT 'TABLE ' || oid::regclass AS name, relowner AS owner FROM ours
+    UNION
+    SELECT 'FUNCTION ' || pg_proc.oid::regprocedure, proowner FROM ours
+    JOIN pg_trigger ON tgrelid = ours.oid AND NOT tgisinternal JOIN pg_proc ON pg_proc.oid = tgfoid
 )
+"""
+
+_EXAMINE = """
+SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
+    rolsuper AS is_superuser, rolbypassrls AS bypasses,
+    (SELECT array_agg(name ORDER BY name DESC) FROM objects) AS objects,
+    (SELECT array_agg(name ORDER BY name DESC) FROM objects
+     WHERE NOT pg_has_role(owner, 'USAGE')) AS foreign_objects,
+    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours
+     WHERE EXISTS (SELECT FROM pg_policy WHERE polrelid = ours.oid)
+        AND NOT (relrowsecurity AND relforcerowsecurity)) AS unconfined_tables
+FROM pg_roles WHERE rolname = current_user
 """
 
 
@@ -38,8 +43,8 @@ class DatabaseRole:
     database: str
     is_superuser: bool
     bypasses: bool
-    tables: list[str] | None
-    foreign_tables: list[str] | None
+    objects: list[str] | None
+    foreign_objects: list[str] | None
     unconfined_tables: list[str] | None
 
     @property
@@ -47,10 +52,10 @@ class DatabaseRole:
         """Describe what is wrong with the role, and how to correct it."""
         if self.is_superuser or self.bypasses:
             return self._unconfined()
-        if self.foreign_tables:
+        if self.foreign_objects:
             return (
                 f"The role {self.role} does not own memoryd's tables, as it must. As a superuser "
-                f"(or their owner), run:\n{_give(self.foreign_tables, self.role)}"
+                f"(or their owner), run:\n{_give(self.foreign_objects, self.role)}"
             )
         if self.unconfined_tables:
             return "Row-level security is off for tables that need it. Run:\n" + "\n".join(
@@ -64,7 +69,7 @@ class DatabaseRole:
         statements = [
             "  CREATE ROLE memoryd LOGIN PASSWORD 'choose one';",
             f"  ALTER DATABASE {self.database} OWNER TO memoryd;",
-            _give(self.tables or [], "memoryd"),
+            _give(self.objects or [], "memoryd"),
         ]
         return (
             f"MEMORYD_DATABASE_URL connects as {self.role}, which {kind}: row-level security, "
@@ -93,5 +98,5 @@ async def require_ordinary_role(url: str) -> None:
         raise DatabaseRoleError(problem)
 
 
-def _give(tables: list[str], role: str) -> str:
-    return "\n".join(f"  ALTER TABLE {table} OWNER TO {role};" for table in tables)
+def _give(objects: list[str], role: str) -> str:
+    return "\n".join(f"  ALTER {name} OWNER TO {role};" for name in objects)

@@ -79,6 +79,7 @@ def test_the_sql_of_the_refusal_makes_a_role_that_is_accepted(cluster: Cluster, 
     superuser = cluster.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
     create, *rest = statements_in(problem_of(superuser))
     assert create == "CREATE ROLE memoryd LOGIN PASSWORD 'choose one';"  # is there already
+    assert "ALTER FUNCTION forget_ended_items() OWNER TO memoryd;" in rest
     execute(cluster, url, *rest)
     asyncio.run(require_ordinary_role(url))
 

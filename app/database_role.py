@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from app.connections import connect
 from app.errors import OperatorError
 
-# memoryd's tables, found by the one that holds the schema's revision, and their triggers' functions.
+# memoryd's tables, which are beside the schema's revision, and the functions of their triggers.
 _OURS = """
 WITH ours AS (
     SELECT * FROM pg_class WHERE relkind = 'r' AND relnamespace =

@@ -102,9 +102,10 @@ async def parse_body(request: Request, raw: bytes, max_values: int) -> Any:
         raise invalid_request([_MISSING])
     if not _is_json(request.headers.get("content-type")):
         raise invalid_request([_NOT_JSON])
-    await give_way(raw)
-    check_count(raw, max_values)
-    await give_way(raw)
+    if len(raw) > _LARGE_BYTES:
+        await asyncio.to_thread(check_count, raw, max_values)
+    else:
+        check_count(raw, max_values)
     try:
         return parse_json(raw)
     except TooDeepError as error:

@@ -2,9 +2,9 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.body_limits import SMALL, BodyLimit
 from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels, parse_labels
@@ -21,6 +21,9 @@ _LABEL = {
 
 # PostgreSQL's text and jsonb hold neither; JSON and Python strings do.
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+MAX_MEMBERS = 40
+"""Of an object with known fields, which has half of that at most."""
 
 MAX_WRITTEN_CHARACTERS = 16_384
 """Of a namespace in a URL: sixteen labels of full length, each character escaped, take less."""
@@ -40,6 +43,17 @@ class Schema(Body):
     """A body whose unknown fields are mistakes worth naming."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_members(cls, members: Any) -> Any:
+        # Each unknown member would become a mistake of its own, and take ten times its size.
+        if isinstance(members, dict) and len(members) > MAX_MEMBERS:
+            raise ValueError(
+                f"has {len(members):,} members, and fields of other names are not taken; "
+                "leave those out"
+            )
+        return members
 
 
 def is_storable(text: str) -> bool:

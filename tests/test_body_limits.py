@@ -14,7 +14,7 @@ from app.body_limits import MIB
 from app.config import Settings
 from app.main import create_app
 from app.mcp.tools import TOOLS
-from app.schemas import Body
+from app.schemas import MAX_MEMBERS, Body
 from tests.support.routes import HIDDEN, REQUESTS
 
 LARGEST = 8 * MIB
@@ -85,6 +85,7 @@ def test_every_list_text_and_integer_of_a_request_has_a_limit(model: type[Body])
     schema = model.model_json_schema()
     assert list(unbounded(schema, model.__name__, schema.get("$defs", {}))) == []
     assert model.body_limit.values <= 100_000
+    assert len(model.model_fields) <= MAX_MEMBERS / 2
 
 
 def test_bodies_and_mcp_arguments_are_among_those() -> None:
@@ -127,9 +128,13 @@ async def test_a_body_with_too_many_json_values_is_refused_before_it_is_parsed(
 
 async def test_of_many_mistakes_the_first_hundred_are_listed(client: httpx2.AsyncClient) -> None:
     place = {"namespace": ["a"], "key": "k", "value": {}}
-    for unknown, listed, told in ((500, 100, "499 more"), (50_000, 1, "50,000 mistakes")):
-        body = {**place, **{f"member{number}": 0 for number in range(unknown)}}
-        problem = (await client.put("/v1/store/items", json=body)).json()
+    body = {**place, **{f"member{number}": 0 for number in range(50_000)}}
+    problem = (await client.put("/v1/store/items", json=body)).json()
+    assert problem["detail"].startswith("body: has 50,003 members")
+    for messages, listed, told in ((150, 100, "149 more"), (2_000, 100, "1,999 more")):
+        problem = (
+            await client.post("/v1/jobs/extract", json={"messages": [{"id": 1}] * messages})
+        ).json()
         assert len(problem["errors"]) == listed
         assert told in problem["detail"]
 

@@ -121,7 +121,7 @@ async def test_appending_counts_when_it_makes_a_job(
 
     async def append(thread: str) -> int:
         body = {
-            "manager": {"strategy": "verbatim"},
+            "manager_config": {"strategy": "verbatim"},
             "namespace": ["users"],
             "messages": [["user", "Hello"]],
         }

@@ -95,7 +95,7 @@ async def test_an_edited_message_of_a_thread_is_updated(extracting: Extracting) 
 
 
 async def test_a_message_too_large_to_store_is_rejected_alone(extracting: Extracting) -> None:
-    messages = [["user", "Hello"], ["user", "x" * (1 << 20)]]
+    messages = [["user", "Hello"], ["user", "\U0001f4dd" * 300_000]]
     result = await extracting.extract(messages, manager_config=VERBATIM)
     assert result["counts"] == counts(inserted=1, rejected=1)
     assert "MEMORYD_MAX_VALUE_BYTES" in result["rejected"][0]["reason"]

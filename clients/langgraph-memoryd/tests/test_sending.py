@@ -23,6 +23,8 @@ ITEM = {
     "updated_at": "2026-01-01T12:00:00Z",
 }
 
+GOT = {"op": "get", "item": ITEM}
+
 
 def problem(status: int, code: str, field: str = "limit") -> dict[str, Any]:
     errors = [{"field": field, "detail": "is wrong"}]
@@ -48,7 +50,7 @@ class Scripted:
             reply = self.script.popleft() if self.script else None
             if reply == "hang up":
                 break
-            status, answer = reply or (200, {"results": [None] * len(request["operations"])})
+            status, answer = reply or (200, {"results": [{}] * len(request["operations"])})
             body = json.dumps(answer).encode()
             lines = [f"HTTP/1.1 {status} Scripted", f"content-length: {len(body)}"]
             writer.write("\r\n".join([*lines, "x-request-id: r1", "", ""]).encode() + body)
@@ -102,7 +104,7 @@ async def test_the_reads_of_one_tick_travel_together_and_so_do_the_writes(
 async def test_tasks_that_read_the_same_share_the_question_but_not_the_answer(
     store: MemorydStore, scripted: Scripted
 ) -> None:
-    scripted.script.append((200, {"results": [ITEM]}))
+    scripted.script.append((200, {"results": [GOT]}))
     one, other = await asyncio.gather(store.aget(A, "k"), store.aget(A, "k"))
     assert scripted.operations() == [["get k"]]
     assert one == other
@@ -116,7 +118,7 @@ async def test_a_task_is_spared_its_neighbours_error(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     wrong = problem(422, "invalid_request", "namespace[0]")
-    scripted.script.append((200, {"results": [ITEM, wrong]}))
+    scripted.script.append((200, {"results": [GOT, {"op": "get", "problem": wrong}]}))
     good, bad = await asyncio.gather(
         store.aget(A, "k"), store.aget(("",), "k"), return_exceptions=True
     )
@@ -298,7 +300,7 @@ def test_an_address_without_http_is_refused() -> None:
 async def test_a_read_is_repeated_when_the_connection_breaks(
     store: MemorydStore, scripted: Scripted
 ) -> None:
-    scripted.script.extend(["hang up", (200, {"results": [ITEM]}), "hang up"])
+    scripted.script.extend(["hang up", (200, {"results": [GOT]}), "hang up"])
     assert await store.aget(A, "k") is not None
     assert await asyncio.to_thread(store.get, A, "k") is None
     assert scripted.operations() == [["get k"]] * 4

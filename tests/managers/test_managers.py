@@ -68,7 +68,7 @@ def fields_of(response: httpx2.Response) -> list[str]:
 async def test_a_model_that_is_not_allowed_is_refused_with_the_list(
     client: httpx2.AsyncClient, field: str
 ) -> None:
-    response = await put(client, "alice", FULL | {field: "openai:other"})
+    response = await put(client, "alice", {field: "openai:other"})
     assert code_of(response, 422) == "model_not_allowed"
     assert 'Allowed: "anthropic:claude", "openai:gpt".' in response.json()["detail"]
     assert (await client.get(f"{URL}/alice")).status_code == 404

@@ -1,7 +1,6 @@
 """Jobs as clients see them: without their root, as plain members of JSON."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from app.auth.access import Access
@@ -31,22 +30,17 @@ _WITHHELD = "Only keys with `read` on the job's namespace are shown why."
 
 def job(row: Row, access: Access) -> dict[str, Any]:
     """Return a job's row as its JSON object, without the contents that a caller may not read."""
-    return listed_job(row, access) | {"result": result(row, row["result"], access)}
+    return _members(row, access, {"result": _result(row, row["result"], access)})
 
 
 def listed_job(row: Row, access: Access) -> dict[str, Any]:
-    """Return the members of a job's JSON object but for its result."""
-    cost, error = row["cost_usd"], _parsed(row["error"])
-    is_readable = reads_contents(access, row)
-    spent = {name: row[name] for name in _SPENT}
-    return {
-        **{name: row[name] for name in _PLAIN},
-        "withheld": not is_readable,
-        "namespace": access.relative(row["namespace"]),
-        "waiting_since": row["waiting_since"] if row["state"] == State.QUEUED else None,
-        "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},
-        "spent": {**spent, "cost_usd": None if cost is None else float(cost)},
-    }
+    """Return a job's row as its JSON object in a list, which has no results."""
+    return _members(row, access, {})
+
+
+def listed_job_with_result(row: Row, result: str | None, access: Access) -> dict[str, Any]:
+    """Return a job's row as its JSON object in a list, with its result, given as JSON."""
+    return _members(row, access, {"result": _result(row, result, access)})
 
 
 def event(row: Row, *, is_readable: bool) -> dict[str, Any]:
@@ -55,25 +49,27 @@ def event(row: Row, *, is_readable: bool) -> dict[str, Any]:
     return {"event": row["event"], "data": data, "at": row["recorded_at"]}
 
 
-def result(row: Row, text: str | None, access: Access) -> dict[str, Any] | None:
+def _members(row: Row, access: Access, result: dict[str, Any]) -> dict[str, Any]:
+    cost, error = row["cost_usd"], _parsed(row["error"])
+    is_readable = reads_contents(access, row)
+    spent = {name: row[name] for name in _SPENT}
+    return {
+        **{name: row[name] for name in _PLAIN},
+        "withheld": not is_readable,
+        "waiting_since": row["waiting_since"] if row["state"] == State.QUEUED else None,
+        "namespace": access.relative(row["namespace"]),
+        **result,
+        "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},
+        "spent": {**spent, "cost_usd": None if cost is None else float(cost)},
+    }
+
+
+def _result(row: Row, text: str | None, access: Access) -> dict[str, Any] | None:
     """Return what a job did, with the kind that tells clients what to expect."""
     if not reads_contents(access, row):
         return None
     parsed = _parsed(text)
     return parsed and {"kind": row["kind"], **parsed}
-
-
-def with_results(
-    jobs: Sequence[dict[str, Any]],
-    rows: Sequence[Row],
-    results: Sequence[str | None],
-    access: Access,
-) -> list[dict[str, Any]]:
-    """Return the first listed jobs, those that there are results of, with these."""
-    return [
-        job | {"result": result(row, text, access)}
-        for job, row, text in zip(jobs, rows, results, strict=False)
-    ]
 
 
 def _parsed(text: str | None) -> Any:

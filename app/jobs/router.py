@@ -53,10 +53,11 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     service = service_of(request)
     rows = await service.list(access, query)
     page = rows[: query.limit]
-    jobs = [encoding.listed_job(row, access) for row in page]
     if query.include:
-        results = await service.results(access, page, MAX_PAGE_BYTES)
-        jobs = encoding.with_results(jobs, page, results, access)
+        results = zip(page, await service.results(access, page, MAX_PAGE_BYTES), strict=False)
+        jobs = [encoding.listed_job_with_result(row, text, access) for row, text in results]
+    else:
+        jobs = [encoding.listed_job(row, access) for row in page]
     cursor = jobs[-1]["id"] if len(rows) > len(jobs) else None
     return json_response({"jobs": jobs, "next_cursor": cursor})
 

@@ -55,8 +55,8 @@ def _members(row: Row, access: Access, result: dict[str, Any]) -> dict[str, Any]
     spent = {name: row[name] for name in _SPENT}
     return {
         **{name: row[name] for name in _PLAIN},
-        "withheld": not is_readable,
         "waiting_since": row["waiting_since"] if row["state"] == State.QUEUED else None,
+        "withheld": not is_readable,
         "namespace": access.relative(row["namespace"]),
         **result,
         "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},

@@ -17,7 +17,9 @@ from app.databases import open_keys, running_database
 from app.logging import configure_logging
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels
 
-keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+keys = typer.Typer(
+    help="Create, list and revoke API keys.", no_args_is_help=True, add_completion=False
+)
 
 _LIFETIME_FORM = re.compile(r"(\d+)([mhd])")
 _OF_THE_SERVER = "metrics count what all keys do, so they take a key without root and prefix"

@@ -23,7 +23,7 @@ from app.store.usage import recording
 OPERATOR = Access(actor="stdio", root="", grants=ALL_GRANTED)
 """Whoever may start the command may read the database, too."""
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -5,7 +5,7 @@ import typer
 from app.config import Settings
 from app.doctor import diagnose
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -9,7 +9,7 @@ from app.config import Settings
 from app.database_role import examine_role
 from app.databases import running_database
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -14,7 +14,7 @@ from app.resources import open_resources
 from app.store.paths import check_path
 from app.store.reindexing import reindex
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -16,7 +16,7 @@ from app.http_protocol import BoundedProtocol
 from app.logging import configure_logging
 from app.startup import check_address, check_before_serving, end_cleanly_on_signals, worker_beside
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

@@ -13,7 +13,7 @@ from app.resources import check_llm
 from app.startup import end_cleanly_on_signals
 from app.worker_process import run_worker_process
 
-command = typer.Typer()
+command = typer.Typer(add_completion=False)
 
 
 @command.command()

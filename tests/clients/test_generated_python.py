@@ -179,7 +179,7 @@ def test_managers(client: Any, models: Any, manager: str) -> None:
     page = operation("managers", "list_managers").sync(client=client, limit=1000)
     assert manager in [one.name for one in page.managers]
     put = operation("managers", "put_manager").sync
-    schema = models.MemoryKindSchema.from_dict({"type": "object"})
+    schema = models.MemoryKindObjectSchema.from_dict({"type": "object"})
     kinds = [models.MemoryKind(name="memory"), models.MemoryKind(name="dish", schema=schema)]
     config = models.ManagerConfig(kinds=kinds, max_steps=2)
     assert put(client=client, name=manager, body=config).config.kinds == kinds

@@ -61,7 +61,7 @@ def test_a_program_with_the_generated_types_uses_the_store(found: dict[str, Any]
     assert found["miss"] is None
     assert found["keys"] == ["k"]
     assert found["gotKey"] == "k"
-    assert found["written"] is None
+    assert found["written"] == {"op": "put"}
     assert found["firstAction"] == "put"
     assert found["problem"]["status"] == 422
     assert found["problem"]["errors"][0]["field"] == "namespace"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.json_input import TooDeepError, TooManyValuesError, check_values, parse_json
+from app.json_input import TooDeepError, TooManyValuesError, check_values, count_values, parse_json
 
 TEXTS = st.text(alphabet=st.sampled_from('ab,[]{}":\\\n é😀')) | st.text(max_size=5)
 VALUES = st.recursive(
@@ -34,6 +34,15 @@ def test_the_count_is_an_upper_bound_that_text_in_strings_does_not_raise(
         check_values(text + b" " * (2 * values), values - 1)
     containers = text.count(b"[") + text.count(b"{")
     check_values(text + b" " * (4 * values), values + containers)
+
+
+@given(VALUES, st.booleans(), st.integers(1, 40))
+def test_the_count_does_not_depend_on_chunks(
+    value: Any, ascii_only: bool, chunk_bytes: int
+) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only).encode()
+    whole = count_values(text, most=1_000_000)
+    assert count_values(text, most=1_000_000, chunk_bytes=chunk_bytes) == whole
 
 
 def test_commas_in_strings_are_no_values() -> None:

@@ -150,6 +150,7 @@ _READS: dict[str, Call] = {
 }
 
 _CHANGES: dict[str, Call] = {
+    "retry_jobs": ("POST", "/v1/jobs/retry", {"json": {"namespace": ALICE}}),
     "patch_item": ("PATCH", "/v1/store/items", {"json": {**_ITEM, "value": {"a": 1}}}),
     "restore_item": ("POST", "/v1/store/items/restore", {"json": {**_ITEM, "version": 1}}),
     "promote_prompt": (

@@ -1,6 +1,6 @@
 """How long a second client waits, and how much memory is held, while one client attacks.
 
-python -m benchmarks.stall [--only TEXT]
+python -m benchmarks.stall [--only TEXT …]
 
 One server after another, each with its worker, on one embedded database; every attack is a
 client of its own. Delays are those of /healthz on new connections. Memory is the peak of resident
@@ -88,12 +88,12 @@ def measure(attack: Attack, path: Path) -> Reading:
 def main() -> None:
     """Run the attacks and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stall", description=__doc__)
-    parser.add_argument("--only", default="", help="attacks whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="attacks whose name has one of")
     only = parser.parse_args().only
     rows, answers = [HEADING], []
     with folder() as path:
         for attack in ATTACKS:
-            if only in attack.name or attack is clients.NOTHING:
+            if any(part in attack.name for part in only) or attack is clients.NOTHING:
                 reading = measure(attack, path)
                 rows.append(reading.row(attack.name))
                 answers.append(f"{attack.name}: {reading.answered}")

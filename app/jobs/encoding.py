@@ -1,6 +1,7 @@
 """Jobs as clients see them: without their root, as plain members of JSON."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from app.auth.access import Access
@@ -33,14 +34,16 @@ def job(row: Row, access: Access) -> dict[str, Any]:
     return _members(row, access, {"result": _result(row, row["result"], access)})
 
 
-def listed_job(row: Row, access: Access) -> dict[str, Any]:
-    """Return a job's row as its JSON object in a list, which has no results."""
-    return _members(row, access, {})
-
-
-def listed_job_with_result(row: Row, result: str | None, access: Access) -> dict[str, Any]:
-    """Return a job's row as its JSON object in a list, with its result, given as JSON."""
-    return _members(row, access, {"result": _result(row, result, access)})
+def listed_jobs(
+    rows: Sequence[Row], results: Sequence[str | None] | None, access: Access
+) -> list[dict[str, Any]]:
+    """Return jobs as they are listed: without results, or those that have one in `results`."""
+    if results is None:
+        return [_members(row, access, {}) for row in rows]
+    return [
+        _members(row, access, {"result": _result(row, result, access)})
+        for row, result in zip(rows, results, strict=False)
+    ]
 
 
 def event(row: Row, *, is_readable: bool) -> dict[str, Any]:

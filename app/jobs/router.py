@@ -53,11 +53,8 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     service = service_of(request)
     rows = await service.list(access, query)
     page = rows[: query.limit]
-    if query.include:
-        results = zip(page, await service.results(access, page, MAX_PAGE_BYTES), strict=False)
-        jobs = [encoding.listed_job_with_result(row, text, access) for row, text in results]
-    else:
-        jobs = [encoding.listed_job(row, access) for row in page]
+    results = await service.results(access, page, MAX_PAGE_BYTES) if query.include else None
+    jobs = encoding.listed_jobs(page, results, access)
     cursor = jobs[-1]["id"] if len(rows) > len(jobs) else None
     return json_response({"jobs": jobs, "next_cursor": cursor})
 

@@ -20,7 +20,7 @@ import pytest
 
 from app.auth.access import ALL_GRANTED
 from app.config import Settings
-from app.startup import open_keys
+from app.databases import open_keys
 from tests.support.databases import Cluster
 from tests.support.server import clean_environment, serving
 

@@ -106,6 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
             _guards[server_state] = guard
         self._guard = guard
         self._head_bytes = 0
+        self._uncounted_bytes = 0
         self._body_bytes = 0
         self._in_message = False
         self._refused = False
@@ -146,10 +147,11 @@ class BoundedProtocol(HttpToolsProtocol):
         body_bytes = self._body_bytes
         if not self._has_head:
             data = _without_upgrade(data)
+        self._uncounted_bytes = len(data)
         try:
             self.parser.feed_data(data)
             if self._in_message and self._body_bytes == body_bytes:
-                self._count_head(len(data))  # an unfinished header, or a trailer
+                self._count_head(self._uncounted_bytes)  # an unfinished header, or a trailer
         except HeadTooLargeError as error:
             self._refuse(error)
         except httptools.HttpParserError as error:
@@ -239,6 +241,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._guard.watch()
 
     def _count_head(self, size: int) -> None:
+        # A header is reported whole at its end; what came of it before is counted already.
+        size = min(size, self._uncounted_bytes)
+        self._uncounted_bytes -= size
         self._head_bytes += size
         if self._head_bytes > self._guard.limits.head_bytes:
             self._guard.note("refused: headers too large")

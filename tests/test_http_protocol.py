@@ -197,6 +197,15 @@ class TestHead:
             await asyncio.sleep(0.001)
         assert_problem(await peer.answer(), 431, "headers_too_large")
 
+    async def test_each_byte_counts_once(self, served: Running) -> None:
+        peer = await served.connect(b"GET /" + b"x" * 1000)
+        for part in (b"x" * 1000, b" HTTP/1.1\r\nhost: x\r\nlong: ", b"x" * 900, b"x" * 900):
+            await asyncio.sleep(0.005)
+            peer.send(part)
+        await asyncio.sleep(0.005)
+        peer.send(b"\r\n\r\n")
+        assert await peer.status() == 200
+
     async def test_trailers_count(self, served: Running) -> None:
         head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         peer = await served.connect(head + b"1\r\nx\r\n0\r\n")

@@ -5,10 +5,37 @@ from dataclasses import dataclass
 from app.connections import connect
 from app.errors import OperatorError
 
-# memoryd's tables, which are beside the schema's revision, and the functions of their triggers.
+TABLES = (
+    "alembic_version",
+    "api_keys",
+    "consolidation_marks",
+    "idempotent_requests",
+    "item_usage",
+    "item_versions",
+    "items",
+    "job_changes",
+    "job_events",
+    "job_rates",
+    "jobs",
+    "managers",
+    "model_calls",
+    "namespaces",
+    "passage_indexes",
+    "passages",
+    "prompt_labels",
+    "prompt_versions",
+    "prompts",
+    "terms",
+    "thread_messages",
+    "threads",
+    "workers",
+)
+"""Those of memoryd, by name: the schema that holds them may hold another program's, too."""
+
+# Those tables, which are beside the schema's revision, and the functions of their triggers.
 _OURS = """
 WITH ours AS (
-    SELECT * FROM pg_class WHERE relkind = 'r' AND relnamespace =
+    SELECT * FROM pg_class WHERE relkind = 'r' AND relname = ANY($1::name[]) AND relnamespace =
         (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('alembic_version'))
 ), objects AS (
     SELECT 'TABLE ' || oid::regclass AS name, relowner AS owner FROM ours
@@ -85,7 +112,7 @@ async def examine_role(url: str) -> DatabaseRole:
     """Return what the role of a URL may do."""
     connection = await connect(url, "memoryd")
     try:
-        row = await connection.fetchrow(_OURS + _EXAMINE)
+        row = await connection.fetchrow(_OURS + _EXAMINE, TABLES)
     finally:
         await connection.close()
     assert row is not None  # noqa: S101  # everyone who connects has a role

@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from app.config import Settings
-from app.database_role import DatabaseRoleError, require_ordinary_role
+from app.database_role import TABLES, DatabaseRoleError, require_ordinary_role
+from app.models import metadata
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
 from tests.support.databases import Cluster
@@ -100,6 +101,26 @@ def test_tables_that_lost_their_policy_are_named(cluster: Cluster, url: str) -> 
     assert "threads" in problem
     execute(cluster, url, *statements_in(problem))
     asyncio.run(require_ordinary_role(url))
+
+
+def test_every_table_is_examined() -> None:
+    assert {*TABLES} == {*metadata.tables, "alembic_version"}
+
+
+def test_tables_of_other_programs_are_left_alone(cluster: Cluster, url: str) -> None:
+    execute(
+        cluster,
+        url,
+        "CREATE TABLE spatial_ref_sys (id int)",
+        "CREATE TABLE orders (id int)",
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON orders USING (true)",
+    )
+    asyncio.run(require_ordinary_role(url))
+    superuser = cluster.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
+    problem = problem_of(superuser)
+    assert "orders" not in problem
+    assert "spatial_ref_sys" not in problem
 
 
 async def test_a_process_starts_as_a_superuser_only_if_that_is_allowed(

@@ -52,6 +52,6 @@ async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, st
 def _place(settings: Settings) -> str:
     """Return where the database is, without who connects to it."""
     url = urlsplit(str(settings.database_url))
-    host = url.hostname or parse_qs(url.query).get("host", ["localhost"])[0]
-    port = f":{url.port}" if url.port else ""
-    return f"{host}{port}{url.path}"
+    # There may be several hosts, which are no valid URL.
+    hosts = url.netloc.rpartition("@")[2] or parse_qs(url.query).get("host", ["localhost"])[0]
+    return f"{hosts}{url.path}"

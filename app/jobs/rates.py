@@ -13,22 +13,41 @@ _REFILLED = (
 
 _TAKE = f"""
 INSERT INTO job_rates AS rates (actor, tokens, updated_at)
-VALUES ($1, $2::float8 - 1, statement_timestamp())
-ON CONFLICT (actor) DO UPDATE SET tokens = {_REFILLED} - 1, updated_at = excluded.updated_at
-    WHERE {_REFILLED} >= 1
+VALUES ($1, $2::float8 - $3::int, statement_timestamp())
+ON CONFLICT (actor) DO UPDATE SET tokens = {_REFILLED} - $3::int, updated_at = excluded.updated_at
+    WHERE {_REFILLED} >= $3::int
 RETURNING tokens
 """
+
+_LEFT = f"SELECT floor({_REFILLED})::int FROM job_rates AS rates WHERE actor = $1 FOR UPDATE"
 
 _WAIT = f"SELECT (1 - {_REFILLED}) * 60 / $2::float8 FROM job_rates AS rates WHERE actor = $1"
 
 
-async def take(connection: Connection, access: Access) -> None:
-    """Count one job in the transaction that submits it; raises RateLimitedError.
+async def take(connection: Connection, access: Access, jobs: int = 1) -> None:
+    """Count jobs in the transaction that submits them; raises RateLimitedError.
 
     A job that is not submitted after all is not counted.
     """
     limit = access.jobs_per_minute
-    if limit is None or await connection.fetchval(_TAKE, access.actor, limit) is not None:
-        return
+    if limit is not None and await connection.fetchval(_TAKE, access.actor, limit, jobs) is None:
+        raise await _exceeded(connection, access, limit)
+
+
+async def available(connection: Connection, access: Access, most: int) -> int:
+    """Return how many of so many jobs may be submitted; raises RateLimitedError if none.
+
+    Nobody else counts jobs of the key until the transaction ends.
+    """
+    limit = access.jobs_per_minute
+    if limit is None:
+        return most
+    left: int | None = await connection.fetchval(_LEFT, access.actor, limit)
+    if left == 0:
+        raise await _exceeded(connection, access, limit)
+    return min(most, limit if left is None else left)
+
+
+async def _exceeded(connection: Connection, access: Access, limit: int) -> RateLimitedError:
     seconds = await connection.fetchval(_WAIT, access.actor, limit)
-    raise RateLimitedError(access.actor, f"{limit:,} jobs", max(1, math.ceil(seconds)))
+    return RateLimitedError(access.actor, f"{limit:,} jobs", max(1, math.ceil(seconds)))

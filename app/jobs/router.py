@@ -69,8 +69,8 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     responses=problem_responses(*ALWAYS),
 )
 async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> Response:
-    retried = await service_of(request).retry_all(access, body)
-    return json_response({"retried": retried, "more": retried == body.limit})
+    retried, more = await service_of(request).retry_all(access, body)
+    return json_response({"retried": retried, "more": more})
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 from asyncpg import Record, UniqueViolationError
@@ -184,15 +185,19 @@ class JobService:
             raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)
 
-    async def retry_all(self, access: Access, asked: RetryJobs) -> int:
-        """Queue failed or cancelled jobs again, with all their attempts; return how many."""
+    async def retry_all(self, access: Access, asked: RetryJobs) -> tuple[int, bool]:
+        """Queue failed or cancelled jobs again, with all their attempts.
+
+        Returns how many, and whether there may be more, for which the key's rate may leave no room.
+        """
+        namespaces = access.scope(asked.namespace, Verb.JOBS)
         async with self._database.transaction(access.root) as connection:
-            return await repository.redrive_all(
-                connection,
-                access.scope(asked.namespace, Verb.JOBS),
-                asked.selection,
-                self._settings.job_attempts,
-            )
+            most = await rates.available(connection, access, asked.limit)
+            selected = replace(asked.selection, limit=most)
+            attempts = self._settings.job_attempts
+            retried = await repository.redrive_all(connection, namespaces, selected, attempts)
+            await rates.take(connection, access, retried)
+        return retried, retried == most
 
 
 def _is_at_rest(row: Row) -> bool:

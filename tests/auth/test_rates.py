@@ -148,3 +148,24 @@ async def test_concurrent_submissions_share_one_bucket(database: Database) -> No
         await rates.take(connection, replace(access, actor="mk_b"))
         await connection.execute("UPDATE job_rates SET updated_at = updated_at - interval '25s'")
     assert [await submit() for _ in range(3)] == [True, True, False]
+
+
+async def test_jobs_that_are_retried_together_count_each(
+    client: httpx2.AsyncClient, new_key: NewKey
+) -> None:
+    owner, headers = await new_key(Rates()), await new_key(Rates(jobs=3))
+    for _ in range(5):
+        job = await client.post("/v1/jobs/consolidate", headers=owner, json=CONSOLIDATE)
+        await client.post(f"/v1/jobs/{job.json()['id']}/cancel", headers=owner)
+
+    async def retry(**body: Any) -> tuple[int, Any]:
+        asked = {"state": "cancelled", **body}
+        response = await client.post("/v1/jobs/retry", headers=headers, json=asked)
+        return response.status_code, response.json()
+
+    assert await retry(limit=1) == (200, {"retried": 1, "more": True})
+    assert await retry() == (200, {"retried": 2, "more": True})
+    status, problem = await retry()
+    assert (status, problem["code"]) == (429, "rate_limited")
+    queued = await client.get("/v1/jobs?state=queued", headers=owner)
+    assert len(queued.json()["jobs"]) == 3

@@ -52,7 +52,11 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Run the job."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all of a terminal or a service
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # sent to all of a terminal or a service
         signal.signal(number, signal.SIG_IGN)
     order: Order = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started us
     configure_logging(order.settings)

@@ -97,7 +97,7 @@ class ChildProcess:
         self._stop_seconds = stop_seconds
 
     def run(self, stopping: threading.Event) -> str:
-        """Run the process until it ends, or terminate it when `stopping` is set."""
+        """Run the process until it ends, or stop it when `stopping` is set."""
         # Standard output may carry a protocol (MCP), so the child writes to standard error only.
         process = subprocess.Popen(  # noqa: S603
             self._command, env=self._environment, stdin=subprocess.PIPE, stdout=2
@@ -113,7 +113,9 @@ class ChildProcess:
     def _stop(self, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is not None:
             return
-        process.terminate()
+        if process.stdin:
+            process.stdin.close()
+        process.terminate()  # for a child that does not watch its standard input
         try:
             process.wait(self._stop_seconds)
         except subprocess.TimeoutExpired:

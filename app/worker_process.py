@@ -1,7 +1,8 @@
 """The worker's process: `memoryd worker`, and the child of `memoryd serve` and `memoryd mcp`.
 
 As a child (`python -m app.worker_process ID`) it ends when its standard input does, so it never
-outlives the process that started it.
+outlives the process that started it. Signals that are sent to all processes of a terminal or of a
+service are its parent's to answer: a worker that ended first would be started again.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -29,14 +30,18 @@ SHORTEST_WATCH_SECONDS = 10.0
 _OOM_SCORE = "500"
 """Out of memory, the kernel should end the worker, not the server or the database."""
 
+_SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
+_PARENT_GONE = signal.SIGUSR1
+
 
 async def run_worker_process(
     settings: Settings,
     *,
     worker_id: str | None = None,
     build_handlers: BuildHandlers = handlers,
+    stop_signals: Collection[signal.Signals] = _SENT_TO_ALL,
 ) -> None:
-    """Do jobs until SIGINT or SIGTERM, or until the event loop hangs and the process is ended.
+    """Do jobs until a stop signal, or until the event loop hangs and the process is ended.
 
     Processes that are started one after another in the same place have the same `worker_id`.
     """
@@ -52,7 +57,7 @@ async def run_worker_process(
             run_worker(resources, worker_id=worker_id, build_handlers=build_handlers)
         )
         stop = _once(working.cancel)  # a second signal must not cut off the drain
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals:
             asyncio.get_running_loop().add_signal_handler(number, stop)
         with suppress(asyncio.CancelledError):
             await working
@@ -100,19 +105,23 @@ def _once(function: Callable[[], object]) -> Callable[[], None]:
 
 
 def _end_with_parent() -> None:
-    """Stop as on SIGTERM when standard input ends: the parent is gone."""
+    """Stop when standard input ends: the parent is gone, or wants it."""
     while os.read(0, 1 << 10):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), _PARENT_GONE)
 
 
 def main() -> None:
     """Run the worker as a child process."""
+    for number in (*_SENT_TO_ALL, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     settings = Settings()
     configure_logging(settings)
     try:
-        asyncio.run(run_worker_process(settings, worker_id=sys.argv[1]))
+        asyncio.run(
+            run_worker_process(settings, worker_id=sys.argv[1], stop_signals=[_PARENT_GONE])
+        )
     except (OperatorError, AppError) as error:  # the supervisor starts it again
         sys.exit(str(error))
 

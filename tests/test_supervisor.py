@@ -14,7 +14,8 @@ from app.supervisor import ChildProcess, Supervisor
 
 RECORD_PID = "import os, sys; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "
 WAIT = RECORD_PID + "sys.stdin.read()"
-IGNORE_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + WAIT
+IGNORE_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+HANG = IGNORE_SIGTERM + RECORD_PID + "import time; time.sleep(60)"
 
 
 @pytest.fixture
@@ -66,10 +67,20 @@ def test_the_pauses_between_restarts_double_up_to_a_limit(pids: Path) -> None:
 
 def test_a_process_that_does_not_stop_is_killed(pids: Path) -> None:
     began = time.monotonic()
-    with Supervisor(child(pids, IGNORE_SIGTERM, stop_seconds=0.2)):
+    with Supervisor(child(pids, HANG, stop_seconds=0.2)):
         until(lambda: bool(started(pids)))
     assert 0.2 < time.monotonic() - began < 10
     assert not is_alive(started(pids)[0])
+
+
+def test_a_process_that_leaves_signals_to_its_parent_sees_the_end_of_its_input(
+    pids: Path,
+) -> None:
+    with capture_logs() as logs, Supervisor(child(pids, IGNORE_SIGTERM + WAIT)):
+        until(lambda: bool(started(pids)))
+        os.kill(started(pids)[0], signal.SIGTERM)
+    assert not is_alive(started(pids)[0])
+    assert logs == []
 
 
 def test_what_cannot_be_started_is_tried_again() -> None:

@@ -423,7 +423,7 @@ class ExtractRequest(ManagerChoice):
         None, description="What is known already, where no namespace keeps it."
     )
     thread_id: Id | None = Field(None, description="The conversation, for the memories' source.")
-    position: Annotated[int, Field(ge=0, le=MAX_INTEGER), Number] | None = Field(
+    position: Annotated[int, Field(ge=0, le=MAX_INTEGER - MAX_MESSAGES), Number] | None = Field(
         None,
         description="Place of the first message in the conversation; absent: 0, with a thread_id.",
     )

@@ -45,6 +45,18 @@ async def test_a_memory_is_written_with_all_that_is_known_of_it(extracting: Extr
     assert await extracting.state(job_id) == State.SUCCEEDED
 
 
+async def test_a_memory_of_a_whole_long_conversation_names_the_first_of_its_messages(
+    extracting: Extracting,
+) -> None:
+    numbers = [str(number) for number in range(1, 1_501)]
+    extracting.model.script.append(calls(insert(LISBON, message_ids=numbers)))
+    messages = [{"id": number, "role": "user", "content": "Hi."} for number in numbers]
+    _, result = await extracting.settled(messages)
+    assert result["counts"] == counts(inserted=1)
+    (row,) = await extracting.stored()
+    assert json.loads(row["source"])["message_ids"] == numbers[:500]
+
+
 async def test_updates_and_deletes_reach_the_items_that_the_model_was_shown(
     extracting: Extracting,
 ) -> None:

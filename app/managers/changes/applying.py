@@ -28,6 +28,10 @@ Also: TypeAlias = Callable[[Connection], Awaitable[None]]
 _DONE: Mapping[Action, str] = {"insert": "inserted", "update": "updated", "delete": "deleted"}
 
 
+MAX_MESSAGE_IDS = 500
+"""Of the messages that state a memory, the first ones; a source has at most 1,000 values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a job's memories come from; `positions` are the messages' places in the thread."""
@@ -46,7 +50,7 @@ class Origin:
         members = {
             "thread_id": self.thread_id,
             "position": min(positions, default=None),
-            "message_ids": list(message_ids),
+            "message_ids": list(message_ids[:MAX_MESSAGE_IDS]),
             "job_id": self.job_id,
             "model": self.model,
             "prompt_version": self.prompt_version,

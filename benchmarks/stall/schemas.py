@@ -40,7 +40,7 @@ async def extract(target: Target) -> str:
     """Submit extractions with an inline manager."""
     answers = []
     for depth in DEPTHS:
-        body = {"messages": MESSAGES, "manager": manager(exponential(depth), nested(depth))}
+        body = {"messages": MESSAGES, "manager_config": manager(exponential(depth), nested(depth))}
         answers.append(f"{depth}: {await target.send('POST', '/v1/jobs/extract', json=body)}")
     return ", ".join(answers)
 
@@ -76,7 +76,7 @@ async def reply(target: Target) -> str:
         body = {
             "messages": MESSAGES,
             "namespace": ["attack"],
-            "manager": manager(exponential(depth)),
+            "manager_config": manager(exponential(depth)),
         }
         answer = await target.send("POST", "/v1/jobs/extract", json=body, headers=wait)
         answers.append(f"{depth}: {answer}")
@@ -93,7 +93,7 @@ async def patterns(target: Target) -> str:
         }
         schema = {"type": "object", "properties": properties}
         default = {f"p{n}": "a" * 50 for n in range(60)}
-        body = {"messages": MESSAGES, "manager": manager(schema, default)}
+        body = {"messages": MESSAGES, "manager_config": manager(schema, default)}
         return await target.send("POST", "/v1/jobs/extract", json=body)
 
     return summed(await asyncio.gather(*map(one, range(20))))

@@ -69,9 +69,12 @@ def _none_for_false(index: object) -> object:
 
 
 _Path = Annotated[Clean, Field(max_length=MAX_PATH_CHARACTERS)]
-_PathList = Annotated[list[_Path], Field(max_length=MAX_PATHS)]
-# Without a type in the OpenAPI document, as what is false or a list has in few languages.
-Paths = Annotated[list[Clean], BeforeValidator(_none_for_false, json_schema_input_type=Any)]
+# No type in the OpenAPI document: few languages can express "false or a list".
+Paths = Annotated[
+    list[_Path],
+    Field(max_length=MAX_PATHS),
+    BeforeValidator(_none_for_false, json_schema_input_type=Any),
+]
 
 
 class Source(BaseModel):
@@ -82,7 +85,7 @@ class Source(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_small(cls, source: Any) -> Any:
-        # No count: too deep, or not storable, which is told with its place.
+        # None: too deep or not storable, which a later check reports with its place.
         if (count_storable(source, max_depth=MAX_DEPTH) or 0) > MAX_SOURCE_VALUES:
             raise ValueError(f"has more than {MAX_SOURCE_VALUES:,} JSON values; send fewer")
         return source
@@ -280,6 +283,6 @@ class NamespaceList(BaseModel):
     )
     next_offset: int | None = Field(
         None,
-        description="Send it as `offset` for the rest, where fewer than `limit` fit into one "
-        "answer; else absent.",
+        description="Send it as `offset` for the rest, if fewer than `limit` fit into one answer; "
+        "otherwise absent.",
     )

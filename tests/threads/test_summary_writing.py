@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.jobs.run import JobFailedError
 from app.managers.memories import Turn
 from app.providers.llm.base import Completion
@@ -47,6 +48,7 @@ async def test_what_cannot_be_stored_is_replaced() -> None:
         (says("I cannot help with that.", "refusal"), "refused"),
         (says("The user moved to", "length"), "truncated"),
         (says(" \n"), "invalid_output"),
+        (says("x" * (MAX_SUMMARY_CHARACTERS + 1)), "invalid_output"),
     ],
 )
 async def test_what_is_no_whole_summary_fails_the_job(reply: Completion, code: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.errors import InvalidRequestError
+from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.jobs.run import JobFailedError
 from app.managers.json_schema.budget import TooManyChecksError
 from app.managers.json_schema.subset import validator_of
@@ -24,8 +25,6 @@ from app.threads.summaries.shortening import parts
 
 PART_CHARACTERS = 96_000
 """Of a conversation in one request: some 24,000 tokens. A longer one is read part by part."""
-
-MAX_SUMMARY_CHARACTERS = 500_000
 
 EARLIER_TOKENS = 2_000
 """Of the summary of what is too long to be recorded at once."""

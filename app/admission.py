@@ -1,4 +1,4 @@
-"""Load shedding: how many requests a process works on at once, and how many may wait for long."""
+"""Load shedding: limits on the requests a process works on at once, and on long waits."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ RETRY_AFTER_SECONDS = 1
 
 
 class OverloadedError(AppError):
-    """The process has as much work as it can finish in time; nothing was begun."""
+    """The process has as much work as it can finish in time; the request was not started."""
 
     status = 503
     code = "overloaded"
@@ -19,18 +19,18 @@ class OverloadedError(AppError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The server has more requests than it can answer in time, and did not begin this one. "
+            "The server has more requests than it can answer in time, and did not start this one. "
             "Send it again after the seconds in Retry-After, with fewer requests at once."
         )
         self.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
 
 
 class LoadLimiter:
-    """Limits the requests in progress; the limit follows how long they take.
+    """Limits the requests in progress; the limit adapts to their latency.
 
-    Additive increase, multiplicative decrease: while answers come within the target, the limit
-    grows up to the ceiling; while they take longer and the process is busy, it shrinks down to the
-    floor. A request that waits for its client or for a job takes nothing, so it is not in progress.
+    Additive increase, multiplicative decrease: while requests meet the target, the limit grows up
+    to the ceiling; while they take longer and the process is busy, it shrinks down to the floor.
+    A request that waits for its client or for a job uses nothing, so it is not in progress.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LoadLimiter:
         self.in_progress = 0
         self.waiting = 0
         self.is_clogged = False
-        """Answers wait in memory for clients that do not take them; nothing large is read."""
+        """Too many unsent answers are in memory; large reads are refused for now."""
         self._ceiling = ceiling
         self._floor = floor
         self._target = target_seconds
@@ -66,12 +66,12 @@ class LoadLimiter:
         return self._now()
 
     def leave(self, since: float) -> float:
-        """Count a request as no longer in progress; return how long it was."""
+        """Count a request as no longer in progress; return how long it took."""
         self.in_progress -= 1
         return self._now() - since
 
     def learn(self, seconds: float) -> None:
-        """Adapt the limit to how long a finished request was in progress."""
+        """Adapt the limit to the time that a finished request was in progress."""
         if seconds <= self._target:
             self.limit = min(self._ceiling, self.limit + 4 / self.limit)
         elif self.in_progress * 2 >= self.limit and self._now() >= self._next_decrease:
@@ -91,7 +91,7 @@ class LoadLimiter:
 
 
 class Slot:
-    """The place of one request among those in progress."""
+    """One request's place among those in progress."""
 
     __slots__ = ("_limiter", "_seconds", "_since", "_suspended")
 
@@ -103,7 +103,7 @@ class Slot:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Take no place while the request waits for something other than the server's work."""
+        """Give the slot back while the request waits for something other than the server."""
         if self._suspended == 0:
             self._seconds += self._limiter.leave(self._since)
         self._suspended += 1
@@ -121,7 +121,7 @@ class Slot:
             yield
 
     def require_room(self) -> None:
-        """Raise OverloadedError if large answers would have to wait in memory."""
+        """Raise OverloadedError if too many unsent answers are in memory."""
         if self._limiter.is_clogged:
             raise OverloadedError
 
@@ -132,7 +132,7 @@ class Slot:
 
 
 current_slot: ContextVar[Slot | None] = ContextVar("current_slot", default=None)
-"""The slot of the request that is served; None outside of a server."""
+"""The slot of the current request; None outside a server."""
 
 
 def long_wait() -> AbstractContextManager[None]:
@@ -142,7 +142,7 @@ def long_wait() -> AbstractContextManager[None]:
 
 
 def require_room() -> None:
-    """Raise OverloadedError if large answers would have to wait in memory for their clients."""
+    """Raise OverloadedError if too many unsent answers are in memory."""
     slot = current_slot.get()
     if slot is not None:
         slot.require_room()

@@ -1,4 +1,4 @@
-"""What a process says of itself in the log when it starts."""
+"""Log lines about a process at its start."""
 
 from importlib.metadata import version
 from urllib.parse import parse_qs, urlsplit
@@ -14,13 +14,13 @@ _logger = structlog.get_logger("memoryd")
 
 
 def warn_of_unknown_variables() -> None:
-    """Log variables that look like settings of memoryd and are none."""
+    """Warn about variables named like settings that memoryd does not have."""
     for problem in unknown_variables():
         _logger.warning("unknown setting", problem=problem)
 
 
 async def announce_server(resources: Resources, *, is_embedded: bool) -> None:
-    """Log which memoryd begins to serve, where, on what, and who does its jobs."""
+    """Log the server's version, address, database, models, and workers."""
     settings = resources.settings
     if is_embedded:
         worker = "a process of this server"
@@ -50,7 +50,7 @@ async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, st
 
 
 def _place(settings: Settings) -> str:
-    """Return where the database is, without who connects to it."""
+    """Return the database's address without credentials."""
     url = urlsplit(str(settings.database_url))
     # There may be several hosts, which are no valid URL.
     hosts = url.netloc.rpartition("@")[2] or parse_qs(url.query).get("host", ["localhost"])[0]

@@ -1,4 +1,4 @@
-"""Bodies of requests: read within their route's limits, parsed within a budget, validated."""
+"""Request bodies: read within the route's limits, parsed within a budget, and validated."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -19,14 +19,14 @@ from app.problems import invalid_request, listed_errors
 from app.schemas import Body
 
 _LARGE_BYTES = 1 << 16
-"""Others get their turn between reading, parsing and validating a body of this size."""
+"""Between the steps with a larger body, other requests get a turn."""
 
 _NOT_JSON = {"type": "model_type", "loc": ("body",), "msg": ""}
 _MISSING = {"type": "missing", "loc": ("body",), "msg": ""}
 
 
 class ReadRequest(Request):
-    """A request whose body was read: as bytes, and as the model that FastAPI hands to the route."""
+    """A request whose body has been read: as bytes, and as the model that the route takes."""
 
     def __init__(self, request: Request, raw: bytes, body: Body) -> None:
         super().__init__(request.scope, request.receive)
@@ -35,19 +35,19 @@ class ReadRequest(Request):
 
     @override
     async def body(self) -> bytes:
-        """Return the bytes that were read."""
+        """Return the body's bytes."""
         return self._raw
 
     @override
     async def json(self) -> Any:
-        """Return the validated body; FastAPI passes a model on as it is."""
+        """Return the validated body; FastAPI passes a model through unchanged."""
         return self._model
 
 
 class BodyMemory:
-    """Memory for the bodies that a process works on; the first 64 KiB of each are free.
+    """A budget for the bodies that a process holds at once; the first 64 KiB of each are free.
 
-    Parsed, a body takes several times its size.
+    A parsed body takes several times its size.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -56,7 +56,7 @@ class BodyMemory:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """Yield what to call with the size of a body as it grows; raises OverloadedError."""
+        """Yield a function to call with a body's size as it grows; it raises OverloadedError."""
         own = 0
 
         def grow(size: int) -> None:
@@ -78,7 +78,7 @@ MEMORY = BodyMemory(32 << 20)
 
 
 async def read_bytes(request: Request, max_bytes: int, grow: Callable[[int], None]) -> bytes:
-    """Return a body; raises BodyTooLargeError, before more than that is held in memory."""
+    """Return a body; raises BodyTooLargeError before it holds more than `max_bytes`."""
     if _declared_bytes(request) > max_bytes:
         raise BodyTooLargeError(max_bytes)
     chunks: list[bytes] = []
@@ -97,7 +97,7 @@ async def read_bytes(request: Request, max_bytes: int, grow: Callable[[int], Non
 
 
 async def parse_body(request: Request, raw: bytes, max_values: int) -> Any:
-    """Return a body's JSON; raises InvalidRequestError, and HTTPException for endless nesting."""
+    """Return a body's JSON; raises InvalidRequestError, or HTTPException for deep nesting."""
     if not raw:
         raise invalid_request([_MISSING])
     if not _is_json(request.headers.get("content-type")):
@@ -115,7 +115,7 @@ async def parse_body(request: Request, raw: bytes, max_values: int) -> Any:
 
 
 def check_count(raw: bytes, max_values: int) -> None:
-    """Raise InvalidRequestError if a body has more JSON values."""
+    """Raise InvalidRequestError if a body has more than `max_values` JSON values."""
     try:
         check_values(raw, max_values)
     except TooManyValuesError as error:
@@ -125,7 +125,7 @@ def check_count(raw: bytes, max_values: int) -> None:
 
 
 def validate_body(model: type[Body], parsed: Any) -> Body:
-    """Return the body as the route takes it; raises InvalidRequestError naming each field."""
+    """Return the validated body; raises InvalidRequestError that names each wrong field."""
     try:
         return model.model_validate(parsed)
     except ValidationError as error:
@@ -134,7 +134,7 @@ def validate_body(model: type[Body], parsed: Any) -> Body:
 
 
 async def give_way(raw: bytes) -> None:
-    """Let other requests run before the next step with a large body."""
+    """Let other requests run before the next step, if the body is large."""
     if len(raw) > _LARGE_BYTES:
         await asyncio.sleep(0)
 
@@ -145,7 +145,7 @@ def _declared_bytes(request: Request) -> int:
 
 
 def _is_json(content_type: str | None) -> bool:
-    """Tell whether a body is JSON by its header; without one it is."""
+    """Tell whether a content type is JSON; a missing one counts as JSON."""
     if not content_type:
         return True
     if content_type == "application/json":

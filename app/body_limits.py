@@ -1,4 +1,4 @@
-"""How large the bodies of requests may be, in bytes and in JSON values."""
+"""Size limits of request bodies, in bytes and in JSON values."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from app.config import Settings
 KIB, MIB = 1 << 10, 1 << 20
 
 ESCAPED = 3
-"""Times the bytes of a value in UTF-8 that it takes with `\\u` escapes, at most."""
+"""Factor by which `\\u` escapes may enlarge a value's UTF-8 text."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
-    """The limit of one kind of body; None bytes: as the server is set."""
+    """The limit of one kind of body; `bytes` None: the server's setting alone."""
 
     bytes: int | None
     values: int
     items: int = 0
-    """Values of items that it holds, beside those bytes."""
+    """Number of item values that it may hold in addition to `bytes`."""
     in_thread: bool = False
-    """Whether it is validated beside the event loop: schemas and patterns are compiled then."""
+    """Whether it is validated in a thread, because that compiles schemas and patterns."""
 
     def max_bytes(self, settings: Settings) -> int:
-        """Return the limit in bytes of a server."""
+        """Return the limit in bytes under a server's settings."""
         if self.bytes is None:
             return settings.max_body_bytes
         own = self.bytes + self.items * ESCAPED * settings.max_value_bytes

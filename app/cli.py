@@ -1,4 +1,4 @@
-"""The `memoryd` command. A command's module is imported when it is run: most take seconds."""
+"""The `memoryd` command. Each subcommand's module is imported only to run it; most are slow."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,16 +31,16 @@ _MODULES = {
     ),
     "doctor": (
         "app.commands.doctor:command",
-        "Say what is configured, what is missing, and what mends it.",
+        "Say what is configured, what is missing, and how to fix it.",
     ),
     "mcp": ("app.mcp_command:command", "Serve one MCP client on standard input and output."),
     "keys": ("app.key_commands:keys", "Create, list and revoke API keys."),
 }
-"""Where each command is, and what `memoryd --help` says of it."""
+"""Where each command is, and its line in `memoryd --help`."""
 
 
 class _Commands(Mapping[str, Command]):
-    """The commands by name, each imported when it is asked for."""
+    """The commands by name, each imported on access."""
 
     @override
     def __getitem__(self, name: str) -> Command:
@@ -59,7 +59,7 @@ class _Commands(Mapping[str, Command]):
 
 
 class LazyGroup(TyperGroup):
-    """Imports the command that is run, and none to list them."""
+    """Imports the command to run, and none to list them."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -72,7 +72,7 @@ class LazyGroup(TyperGroup):
 
     @override
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        """Return what can be listed of a command."""
+        """Return a command's line for the list."""
         if cmd_name not in _MODULES:
             return None
         return TyperCommand(cmd_name, help=_MODULES[cmd_name][1])
@@ -81,7 +81,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, Command | None, list[str]]:
-        """Return the command that is to be run."""
+        """Return the command to run."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, self.commands[name] if name in _MODULES else found, rest
 

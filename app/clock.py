@@ -10,15 +10,15 @@ LARGEST_OFFSET_SECONDS = 1.0
 """Beyond it, an operator should set the machine's clock."""
 
 _TOLERANCE_SECONDS = 0.02
-"""Smaller differences are noise; servers of one machine should agree to the microsecond."""
+"""Smaller differences are noise; servers on one machine should agree to the microsecond."""
 
 _RUNNING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Counts seconds, asleep or awake, and cannot be set."""
+"""A timer that cannot be set and includes time spent suspended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The database's time, and when it was asked for and received by `running_seconds`."""
+    """The database's time, and when it was requested and received (`running_seconds`)."""
 
     database_seconds: float
     sent: float
@@ -30,7 +30,7 @@ class Clock(Protocol):
 
     @property
     def offset_seconds(self) -> float:
-        """How far the machine's clock is ahead of the database's."""
+        """Seconds that the machine's clock is ahead of the database's."""
         ...
 
     def now(self) -> datetime:
@@ -45,8 +45,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock, corrected to the database's.
 
-    Between readings a timer that cannot be set carries it on. So a machine whose clock is wrong,
-    or is set while it runs, hides and deletes nothing early.
+    Between readings it follows a timer that cannot be set. So nothing expires early on a machine
+    whose clock is wrong, or is set while memoryd runs.
     """
 
     def __init__(self, machine_seconds: Callable[[], float] = time.time) -> None:
@@ -55,7 +55,7 @@ class SystemClock:
 
     @property
     def offset_seconds(self) -> float:
-        """How far the machine's clock is ahead of the database's."""
+        """Seconds that the machine's clock is ahead of the database's."""
         return self._machine_seconds() - running_seconds() - self._base
 
     def now(self) -> datetime:
@@ -91,5 +91,5 @@ class FrozenClock:
 
 
 def running_seconds() -> float:
-    """Return the reading of a timer that cannot be set."""
+    """Return the seconds of a timer that cannot be set."""
     return time.clock_gettime(_RUNNING)

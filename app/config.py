@@ -17,8 +17,8 @@ def _comma_separated(value: object) -> object:
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
 
 
-_OF_COMMANDS = {"MEMORYD_API_KEY"}
-"""Variables that only a command reads."""
+_COMMAND_VARIABLES = {"MEMORYD_API_KEY"}
+"""Variables that are read by a command and are no settings."""
 
 
 class Settings(BaseSettings):
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
     job_timeout_seconds: float = Field(600, gt=0, description="Longest attempt at a job.")
     job_memory_bytes: int = Field(
-        1 << 30, ge=64 << 20, description="What a worker may take for jobs beyond its idle memory."
+        1 << 30, ge=64 << 20, description="Bytes that a worker may use for jobs beyond its idle memory."
     )
     job_lease_seconds: float = Field(
         30, gt=0, description="A worker that is silent for so long has lost its jobs."
@@ -138,13 +138,13 @@ class Settings(BaseSettings):
 
 
 def given_settings(**given: Any) -> Settings:
-    """Return the environment's settings with those changed that a command line gives."""
+    """Return the environment's settings, overridden by those given on the command line."""
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def unknown_variables() -> list[str]:
-    """Return a sentence for each variable that is named like a setting and is none."""
-    known = {f"MEMORYD_{name.upper()}" for name in Settings.model_fields} | _OF_COMMANDS
+    """Return a sentence for each variable that is named like a setting but is not one."""
+    known = {f"MEMORYD_{name.upper()}" for name in Settings.model_fields} | _COMMAND_VARIABLES
     given = {*os.environ, *dotenv_values(".env")}
     problems = []
     for name in sorted({name.upper() for name in given if name.upper().startswith("MEMORYD_")}):

@@ -1,4 +1,4 @@
-"""The limits of connections, and the watch over those of one server process."""
+"""Limits of HTTP connections, and the guard that enforces them in one server process."""
 
 import asyncio
 import resource
@@ -17,8 +17,8 @@ RESERVED_FILES = 256
 
 _TICK_SECONDS = 0.005
 _WAKES_PER_TICK = 256
-"""To answer so many requests with 503 takes about as long as a tick, so at least half of the time
-is left to the requests in progress, whatever the number of clients."""
+"""Answering this many requests with 503 takes about one tick, so requests in progress get at
+least half of the time, however many clients there are."""
 
 _logger = structlog.get_logger("memoryd.connections")
 
@@ -28,28 +28,28 @@ class ConnectionLimits:
     """Limits of one server process."""
 
     head_bytes: int = 64 << 10
-    """Request line and headers; a namespace and key of full length take half of it."""
+    """Request line and headers; a namespace and key of maximum length take half of it."""
     head_seconds: float = 10
     request_seconds: float = 60
     write_seconds: float = 60
-    """Time to take what was answered; also applies to each part of a stream."""
+    """Time for a client to take an answer, or one part of a stream."""
     unsent_bytes: int = 32 << 20
-    """Answers that clients have not taken, over all connections; beyond it requests are shed."""
+    """Unsent answers over all connections; beyond this, requests are shed."""
     stall_seconds: float = 5
-    """Beyond it, connections that have not moved for so long are closed."""
+    """Beyond `unsent_bytes`, connections that have not moved for this long are closed."""
     open_connections: int = 4096
     pipelined: int = 16
     linger_seconds: float = 1
-    """After a refusal, what the client still sends is read, so that it can read the refusal."""
+    """How long to read on after a refusal, so that the client gets the refusal."""
     rest_seconds: float = 0.06
-    """After a 503 the next request is not read for so long: clients that ignore `Retry-After`
-    would take the time of the requests in progress. Its answer still comes within 100 ms."""
+    """Pause after a 503 before the connection's next request is read, so that clients that ignore
+    `Retry-After` do not slow down the requests in progress. Its answer still comes in 100 ms."""
     sweep_seconds: float = 1
     report_seconds: float = 10
 
 
 def connection_limits() -> ConnectionLimits:
-    """Return the limits that the process's open-file limit has room for."""
+    """Return the limits that fit into the process's limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = ConnectionLimits().open_connections
     usable = most if soft == resource.RLIM_INFINITY else max(soft - RESERVED_FILES, soft // 2)
@@ -57,7 +57,7 @@ def connection_limits() -> ConnectionLimits:
 
 
 def raise_open_file_limit(wanted: int = 16_384) -> None:
-    """Raise the process's limit on open files, which every connection is one of."""
+    """Raise the process's limit of open files; every connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -65,11 +65,11 @@ def raise_open_file_limit(wanted: int = 16_384) -> None:
 
 
 class Guarded(Protocol):
-    """A connection as its guard sees it."""
+    """A connection as seen by its guard."""
 
     @property
     def unsent_bytes(self) -> int:
-        """Return how much of its answers the client has not taken."""
+        """The bytes of answers that the client has not taken."""
         ...
 
     def check_arrival(self, seconds: float) -> None:
@@ -77,15 +77,15 @@ class Guarded(Protocol):
         ...
 
     def give_up(self, error: AppError | None) -> None:
-        """Wait no longer for the client; `error` says why if it has begun a request."""
+        """Stop waiting for the client; `error` is the answer to a request that it has begun."""
         ...
 
     def resume(self) -> None:
-        """Read on after a rest."""
+        """Read again after a rest."""
         ...
 
     def abort(self) -> None:
-        """Drop the connection with all that was not sent."""
+        """Drop the connection and everything unsent."""
         ...
 
 
@@ -96,9 +96,9 @@ class ConnectionGuard:
         self.limits = limits
         self.load = LoadLimiter()
         self.arriving: dict[Guarded, float] = {}
-        """Connections that wait for their client, longest first, and since when."""
+        """Connections that wait for their client, the longest first, and since when."""
         self._stalled: dict[Guarded, tuple[float, int]] = {}
-        """Connections whose client does not take its answer: since when, and how much then."""
+        """Connections whose client does not take its answer: since when, and the bytes then."""
         self._unsent = 0
         self._loop = loop
         self._resting: deque[tuple[float, Guarded]] = deque()
@@ -107,7 +107,7 @@ class ConnectionGuard:
         self._sweeping = False
 
     def stall(self, connection: Guarded) -> None:
-        """Note that a client does not take its answer as fast as it is written."""
+        """Note that a client takes its answer more slowly than it is written."""
         self.flow(connection)
         self._stalled[connection] = time.monotonic(), connection.unsent_bytes
         self._count(connection.unsent_bytes)
@@ -123,13 +123,13 @@ class ConnectionGuard:
         self.load.is_clogged = self._unsent > self.limits.unsent_bytes
 
     def watch(self) -> None:
-        """Look after the connections from now on, while there are any."""
+        """Check the connections regularly while there are any."""
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(self.limits.sweep_seconds, self._sweep)
 
     def note(self, reason: str) -> None:
-        """Count a refusal for the log, which has one line for many."""
+        """Count a refusal; the log has one line for many."""
         self._refused[reason] += 1
         now = time.monotonic()
         if now >= self._next_report:
@@ -137,7 +137,7 @@ class ConnectionGuard:
             self._report()
 
     def rest(self, connection: Guarded) -> None:
-        """Have a connection read on after a rest."""
+        """Let a connection rest before it is read again."""
         if not self._resting:
             self._loop.call_later(_TICK_SECONDS, self._wake)
         self._resting.append((self._loop.time() + self.limits.rest_seconds, connection))
@@ -152,7 +152,7 @@ class ConnectionGuard:
             self._loop.call_later(_TICK_SECONDS, self._wake)
 
     def make_room(self) -> bool:
-        """Close the connection that has waited for its client longest; False if there is none."""
+        """Close the connection that has waited longest for its client; False if none waits."""
         for oldest in self.arriving:
             self.note("closed to make room for another connection")
             oldest.give_up(None)

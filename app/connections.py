@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: deadlines of our own, the visible root, and pgvector's schema.
+"""Connections to PostgreSQL: our own deadlines, the visible root, and pgvector's schema.
 
 PostgreSQL enforces its own limits only while it runs. A server that is stopped, unreachable, or
 frozen by its disk never answers, so every wait for it also ends on our side.
@@ -29,8 +29,8 @@ _CANCEL_SECONDS = 1.0
 IDLE_SECONDS = 30
 """A process that freezes in a transaction must not keep its locks: it could stop every claim."""
 
-# Unqualified names of pgvector's type, operators, and operator classes must be found wherever the
-# extension was installed; what comes earlier in the path still wins.
+# Finds pgvector's types, operators, and operator classes by their unqualified names in whatever
+# schema the extension is; schemas earlier in the path still win.
 FIND_PGVECTOR = """
 SELECT nspname AS schema,
     set_config('search_path', current_setting('search_path') || ', ' || quote_ident(nspname), false)
@@ -73,10 +73,10 @@ class ConfinedConnection(asyncpg.Connection):
 
 
 async def open_pool(url: str, pool_size: int) -> "asyncpg.Pool[asyncpg.Record]":
-    """Open a pool of connections that are ready for memoryd's statements."""
+    """Open a pool of connections that are set up for memoryd's statements."""
     return await asyncpg.create_pool(
         asyncpg_url(url),
-        min_size=0,  # with more, asyncpg reconnects by itself, and logs a traceback each time
+        min_size=0,  # with more, asyncpg reconnects on its own and logs a traceback each time
         max_size=pool_size,
         init=_prepare,
         reset=_keep_session,
@@ -94,7 +94,7 @@ async def open_pool(url: str, pool_size: int) -> "asyncpg.Pool[asyncpg.Record]":
 
 
 async def connect(url: str, name: str) -> asyncpg.Connection:
-    """Open one connection, shown in `pg_stat_activity` under a name."""
+    """Open one connection, named in `pg_stat_activity`."""
     return await asyncpg.connect(
         asyncpg_url(url),
         timeout=CONNECT_SECONDS,

@@ -1,4 +1,4 @@
-"""The role that memoryd connects as: row-level security must apply to it, and tables be its own."""
+"""The database role of memoryd: row-level security must apply to it, and it must own the tables."""
 
 from dataclasses import dataclass
 
@@ -30,9 +30,9 @@ TABLES = (
     "threads",
     "workers",
 )
-"""Those of memoryd, by name: the schema that holds them may hold another program's, too."""
+"""memoryd's tables by name, because their schema may also hold those of other programs."""
 
-# Those tables, which are beside the schema's revision, and the functions of their triggers.
+# memoryd's tables, which are in the schema of `alembic_version`, and their trigger functions.
 _OURS = """
 WITH ours AS (
     SELECT * FROM pg_class WHERE relkind = 'r' AND relname = ANY($1::name[]) AND relnamespace =
@@ -59,12 +59,12 @@ FROM pg_roles WHERE rolname = current_user
 
 
 class DatabaseRoleError(OperatorError):
-    """The role would not be confined, or cannot do its work; the message has the SQL that helps."""
+    """The role is not confined, or cannot do its work; the message has the SQL that fixes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRole:
-    """What a role may do in its database."""
+    """A role's properties and rights in its database."""
 
     role: str
     database: str
@@ -76,7 +76,7 @@ class DatabaseRole:
 
     @property
     def problem(self) -> str | None:
-        """Describe what is wrong with the role, and how to correct it."""
+        """What is wrong with the role and how to fix it; None if nothing is."""
         if self.is_superuser or self.bypasses:
             return self._unconfined()
         if self.foreign_objects:
@@ -109,7 +109,7 @@ class DatabaseRole:
 
 
 async def examine_role(url: str) -> DatabaseRole:
-    """Return what the role of a URL may do."""
+    """Examine the role of a URL."""
     connection = await connect(url, "memoryd")
     try:
         row = await connection.fetchrow(_OURS + _EXAMINE, TABLES)

@@ -1,4 +1,4 @@
-"""Databases that commands work on; few imports, because short commands use nothing else."""
+"""The database that a command works on; few imports, so that short commands start fast."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -33,11 +33,11 @@ def running_database(settings: Settings) -> Iterator[Settings]:
                 yield settings.model_copy(update={"database_url": embedded.url})
         finally:
             if keeper.failure:
-                raise keeper.failure  # whatever the end of the process looked like
+                raise keeper.failure  # however the process ended
 
 
 def _bring_up_to_date(url: str) -> None:
-    """Migrate, if there is need to: importing what does it takes half a second."""
+    """Migrate if needed; importing Alembic takes half a second."""
     if asyncio.run(current_revision(url)) != newest_revision():
         import_module("app.migrations").upgrade(url)
 

@@ -45,7 +45,7 @@ _UNAVAILABLE = (
 
 
 class DiskFullError(AppError):
-    """The disk of the database is full: reads go on, writes are refused."""
+    """The database's disk is full: reads are served, writes are refused."""
 
     status = 507
     code = "disk_full"
@@ -53,8 +53,8 @@ class DiskFullError(AppError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The disk of the database is full. Nothing was stored; reads go on as long as "
-            "PostgreSQL can serve them. The operator has to free some space; then try again."
+            "The disk of the database is full. Nothing was stored; reads are served as long as "
+            "PostgreSQL can. The operator has to free some space; then try again."
         )
         self.headers["Retry-After"] = "30"
 
@@ -101,8 +101,8 @@ Connection: TypeAlias = "PoolConnectionProxy[Record]"
 class Database:
     """Hands out connections; whoever opens a transaction here commits it.
 
-    Every wait has a deadline (`app.connections`). While PostgreSQL is known to be frozen, nothing
-    waits at all: see `suspend`.
+    Every wait has a deadline (`app.connections`). While PostgreSQL is known to be frozen, all uses
+    fail at once: see `suspend`.
     """
 
     def __init__(self, pool: "asyncpg.Pool[Record]", disk: Disk) -> None:
@@ -113,11 +113,11 @@ class Database:
 
     @classmethod
     async def open(cls, url: str, *, pool_size: int, disk: Disk | None = None) -> Self:
-        """Connect to `url` (a `postgresql://` address); `disk` is the one it is known to be on."""
+        """Connect to `url` (a `postgresql://` address); `disk` is the database's, if known."""
         return cls(await open_pool(url, pool_size), disk or Disk())
 
     async def close(self) -> None:
-        """Close every connection, politely if PostgreSQL answers."""
+        """Close every connection, gracefully if PostgreSQL answers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._pool.close()  # terminates what is left when it is cancelled
@@ -128,9 +128,9 @@ class Database:
         return int(self._pool.get_size() - self._pool.get_idle_size())
 
     async def suspend(self) -> None:
-        """Fail every use of the database, running or new, until `resume`: it is frozen.
+        """Fail every running and new use of a frozen database until `resume`.
 
-        All connections are replaced, because those that are idle may be frozen as well.
+        All connections are replaced, because idle ones may be frozen as well.
         """
         self._suspended = True
         await self._pool.expire_connections()
@@ -138,7 +138,7 @@ class Database:
             connection.terminate()
 
     def resume(self) -> bool:
-        """Use the database again; return whether its use was suspended."""
+        """Allow uses of the database again; return whether they were suspended."""
         was_suspended, self._suspended = self._suspended, False
         return was_suspended
 
@@ -146,8 +146,8 @@ class Database:
     async def connection(self, root: str, *, unhurried: bool = False) -> AsyncIterator[Connection]:
         """Lend a connection confined to `root`; each statement commits by itself.
 
-        An `unhurried` one is for statements that may run for hours: it outlives `suspend`, and
-        each of its statements names its own deadline.
+        An `unhurried` connection is for statements that may run for hours: it survives `suspend`,
+        and each of its statements sets its own deadline.
         """
         try:
             connection = await self._acquire()
@@ -157,7 +157,7 @@ class Database:
                 await cast(ConfinedConnection, connection).see(root)
                 yield connection
             except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
-                await self._pool.expire_connections()  # idle ones may lead to the same dead end
+                await self._pool.expire_connections()  # idle ones may be just as dead
                 raise
             finally:
                 self._borrowed.discard(connection)

@@ -1,7 +1,7 @@
-"""The disk under the embedded database: how much is left, and a reserve for the worst moment.
+"""The embedded database's disk: free space, and a reserve for when it is full.
 
 PostgreSQL ends if it cannot extend its log, and cannot recover without some space either. So
-memoryd stops writing while there is still some left, and keeps a file that it deletes then.
+memoryd stops writing while some is left, and keeps a reserve file that it deletes at that point.
 """
 
 import os
@@ -23,21 +23,21 @@ _SMALL_DISK_SHARE = 8
 _LOOK_SECONDS = 0.5
 
 _REPORT_SECONDS = 30.0
-"""How long a failed write is reported when only PostgreSQL can see the disk."""
+"""How long a failed write is reported if only PostgreSQL can see the disk."""
 
 _logger = structlog.get_logger("memoryd.disk")
 
 
 @dataclass(frozen=True, slots=True)
 class DiskState:
-    """What is left; None if the database is elsewhere."""
+    """State of a disk; `free_bytes` is None if the database is on another machine."""
 
     free_bytes: int | None
     is_full: bool
 
 
 class Disk:
-    """Watches the directory of the embedded database; without one, only what PostgreSQL reports."""
+    """Watches the embedded database's directory; without one, relies on PostgreSQL's reports."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
@@ -47,19 +47,19 @@ class Disk:
 
     @property
     def refuses_writes(self) -> bool:
-        """Whether writing has to stop before PostgreSQL fails at it."""
+        """Whether to refuse writes before PostgreSQL fails."""
         self._look()
         return self._is_low
 
     @property
     def state(self) -> DiskState:
-        """What is known of the disk at this moment."""
+        """The current state of the disk."""
         self._look()
         is_reported = time.monotonic() - self._reported_at < _REPORT_SECONDS
         return DiskState(self._free_bytes, self._is_low or is_reported)
 
     def report_full(self) -> None:
-        """Note that PostgreSQL could not write."""
+        """Note that PostgreSQL failed to write."""
         self._reported_at = time.monotonic()
         self._log_changes()
 
@@ -85,7 +85,7 @@ class Disk:
 
 
 def keep_reserve(directory: Path) -> None:
-    """Hold some space while there is enough, and give it up when the disk is full."""
+    """Reserve some space while there is enough, and release it when the disk is full."""
     give_up_reserve(directory)
     left, least = _measure(directory)
     if left >= least and not (directory / RESERVE_NAME).exists():
@@ -94,19 +94,19 @@ def keep_reserve(directory: Path) -> None:
 
 
 def give_up_reserve(directory: Path) -> None:
-    """Let PostgreSQL have the reserve if the disk is full."""
+    """Release the reserve to PostgreSQL if the disk is full."""
     if is_full(directory):
         (directory / RESERVE_NAME).unlink(missing_ok=True)
 
 
 def is_full(directory: Path) -> bool:
-    """Whether too little is left for PostgreSQL to write."""
+    """Tell whether too little space is left for PostgreSQL to write."""
     left, least = _measure(directory)
     return left < least
 
 
 def _measure(directory: Path) -> tuple[int, int]:
-    """Return the bytes that are left, counting the reserve, and how many should be."""
+    """Return the free bytes, including the reserve, and the minimum."""
     usage = shutil.disk_usage(directory)
     reserved = 0
     with suppress(FileNotFoundError):

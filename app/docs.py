@@ -1,4 +1,4 @@
-"""The OpenAPI document, and a page to read and try it; all of it is served from here."""
+"""The OpenAPI document, and a page to read and try it, without any file from elsewhere."""
 
 from functools import cache
 from importlib.resources import files
@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, Response
 from app.auth.dependencies import check_local_without_keys
 
 _PACKAGE = "fastapi_offline"
-"""Only files are taken from it: Swagger UI, which FastAPI itself would load from a CDN."""
+"""Only its files are used: Swagger UI, which FastAPI itself would load from a CDN."""
 
 _ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -44,7 +44,7 @@ _START = """SwaggerUIBundle({
 """
 
 _HEADERS = {
-    # Swagger UI sets styles of elements, and has its icons as data.
+    # Swagger UI uses inline styles and data URLs for its icons.
     "content-security-policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",

@@ -1,4 +1,4 @@
-"""`memoryd doctor`: what is configured, what is missing, and what mends it."""
+"""`memoryd doctor`: what is configured, what is missing, and how to fix it."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from typing_extensions import override
 from app import migrations
 from app.clock import LARGEST_OFFSET_SECONDS
 from app.config import Settings, unknown_variables
-from app.connections import connect
+from app.connections import CONNECT_SECONDS, connect
 from app.database_role import examine_role
 from app.databases import open_keys, running_database
 from app.db import EVERYTHING, Database
@@ -30,8 +30,6 @@ from app.terms import Vocabulary
 
 OLDEST_POSTGRESQL = 150_000
 OLDEST_PGVECTOR = (0, 8)
-
-_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ async def _embedding(settings: Settings) -> Finding:
     if settings.embedding == "none":
         return Finding(True, "embedding", "none: search compares words, not meaning")
     try:
-        # The role has a finding of its own.
+        # The role has its own finding.
         chosen = settings.model_copy(update={"allow_superuser": True})
         async with open_resources(chosen) as resources:
             await resources.index.embed(["Does embedding work?"])
@@ -171,7 +169,7 @@ async def _indexes(settings: Settings) -> list[Finding]:
 
 
 async def _waiting_jobs(url: str) -> list[Finding]:
-    """Report the jobs that wait for a correction of the configuration."""
+    """Report the jobs that wait for the configuration to be corrected."""
     database = await Database.open(url, pool_size=1)
     try:
         async with database.connection(EVERYTHING) as connection:
@@ -243,20 +241,20 @@ def _llm(settings: Settings) -> Finding:
     key, base_url = needed[provider]
     name = provider.upper()
     if not (key or base_url):
-        mend = f"set {name}_API_KEY, or {name}_BASE_URL of a server that takes no key"
-        return Finding(False, "LLM", f"{settings.llm}; {mend}")
+        fix = f"set {name}_API_KEY, or {name}_BASE_URL of a server that takes no key"
+        return Finding(False, "LLM", f"{settings.llm}; {fix}")
     if base_url and (problem := _unreachable(base_url)):
-        mend = f"start the server, or correct {name}_BASE_URL"
-        return Finding(False, "LLM", f"{settings.llm}; {problem}; {mend}")
+        fix = f"start the server, or correct {name}_BASE_URL"
+        return Finding(False, "LLM", f"{settings.llm}; {problem}; {fix}")
     return Finding(True, "LLM", settings.llm)
 
 
 def _unreachable(base_url: str) -> str | None:
-    """Return why nothing can be asked at an address; None if something listens there."""
+    """Return why an address cannot be reached; None if something listens there."""
     try:
         url = urlsplit(base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
-        socket.create_connection((url.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+        socket.create_connection((url.hostname or "", port), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         return f"nothing can be reached at {base_url} ({error})"
     return None

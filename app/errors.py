@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 
 class OperatorError(Exception):
-    """Base of mistakes that whoever runs memoryd can correct; the message says how."""
+    """Base of errors that the operator can fix; the message says how."""
 
 
 class AppError(Exception):

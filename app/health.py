@@ -15,7 +15,7 @@ from app.jobs import queue
 from app.problems import problem_responses
 
 _PROBE_SECONDS = 1.0
-"""Longest wait for the database; PostgreSQL gets as long again to confirm that it stopped."""
+"""Longest wait for the database; canceling the query may take as long again."""
 
 router = APIRouter(tags=["health"])
 
@@ -40,33 +40,33 @@ class Queue(BaseModel):
     )
     workers: int = Field(description="Workers that live.")
     failed: int = Field(description="Failed jobs that are kept.")
-    warning: str | None = Field(description="What an operator should look at; null: nothing.")
+    warning: str | None = Field(description="What the operator should look at; null: nothing.")
 
 
 class ClockState(BaseModel):
-    """The machine's clock, compared with the database's, which decides about expiry."""
+    """The machine's clock, compared with the database's, by which items and keys expire."""
 
     offset_seconds: float = Field(description="How far the machine's clock is ahead.")
-    warning: str | None = Field(description="What an operator should look at; null: nothing.")
+    warning: str | None = Field(description="What the operator should look at; null: nothing.")
 
 
 class DiskReport(BaseModel):
     """The disk of the database."""
 
     free_bytes: int | None = Field(
-        description="Space that is left; null: the database is not on this machine."
+        description="Free space; null: the database is not on this machine."
     )
-    full: bool = Field(description="Whether writes fail or are refused for want of space.")
-    warning: str | None = Field(description="What an operator should look at; null: nothing.")
+    full: bool = Field(description="Whether writes fail or are refused for lack of space.")
+    warning: str | None = Field(description="What the operator should look at; null: nothing.")
 
 
 class Readiness(Health):
     """The answer of a server that can serve, and how its jobs stand."""
 
-    queue: Queue | None = Field(None, description="How jobs stand; absent without a key.")
+    queue: Queue | None = Field(None, description="State of the job queue; absent without a key.")
     clock: ClockState | None = Field(
         None,
-        description="How this machine's clock compares to the database's; absent without a key.",
+        description="This machine's clock compared with the database's; absent without a key.",
     )
     disk: DiskReport | None = Field(
         None, description="The disk of the database; absent without a key."
@@ -77,7 +77,7 @@ class Readiness(Health):
     "/healthz",
     operation_id="check_health",
     summary="Is the process alive?",
-    description="Answers as soon as the process serves requests; it does not ask the database.",
+    description="Answers as soon as the process serves requests, without asking the database.",
 )
 async def check_health() -> Health:
     return Health()
@@ -87,7 +87,7 @@ async def check_health() -> Health:
     "/v1/ok",
     operation_id="check_ok",
     summary="What the LangGraph SDK's tests probe",
-    description="The same as /healthz, at the place where LangGraph's SDKs look.",
+    description="The same as /healthz, at the path that LangGraph's SDKs use.",
 )
 async def check_ok() -> Health:
     return Health()
@@ -97,9 +97,10 @@ async def check_ok() -> Health:
     "/readyz",
     operation_id="check_readiness",
     summary="Does the database answer, and are jobs done?",
-    description="Jobs that wait while no worker lives do not make the server unready: it serves "
-    "all else. `queue.warning` says so. Nor does a full disk, as long as reads are served: "
-    "`disk.warning` says so. A server that has keys says no more than `ok` without one.",
+    description="Waiting jobs without a live worker do not make the server unready: it serves "
+    "everything else, and `queue.warning` reports them. Nor does a full disk, as long as reads are "
+    "served; `disk.warning` reports it. If the server has keys, a request without one gets `ok` "
+    "alone.",
     responses=problem_responses(
         UnauthenticatedError, NotLocalError, DatabaseUnavailableError, DiskFullError, NotReadyError
     ),
@@ -136,8 +137,8 @@ def _warning(state: queue.QueueState) -> str | None:
         return "Jobs wait and no worker lives; start one with `memoryd worker`."
     if state.misconfigured:
         return (
-            "Jobs wait for the configuration to be corrected; their `error` says what is wrong, "
-            "`memoryd doctor` too."
+            "Jobs wait for the configuration to be corrected; their `error` and `memoryd doctor` "
+            "say what is wrong."
         )
     return None
 

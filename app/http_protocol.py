@@ -1,6 +1,6 @@
-"""Connections: limits on headers, slow clients and open connections, and shedding of load.
+"""HTTP connections: limits on headers, slow clients, and open connections, and load shedding.
 
-A subclass of uvicorn's protocol; docs/decisions/0014 says why it is one, and what it costs.
+A subclass of uvicorn's protocol; docs/decisions/0014-connections.md has reasons and costs.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from app.problems import MEDIA_TYPE, as_problem
 from app.requests import request_id_of
 
 UNSHED_PATHS = frozenset({"/healthz", "/v1/ok"})
-"""Probes of the process itself: they cost next to nothing, and must tell busy from dead."""
+"""Probes of the process: they are cheap, and must tell a busy process from a dead one."""
 
 
 class HeadTooLargeError(AppError):
@@ -49,7 +49,7 @@ class HeadTooLargeError(AppError):
 
 
 class InvalidHttpError(AppError):
-    """The bytes on the connection are no HTTP request."""
+    """The bytes on the connection are not an HTTP request."""
 
     status = 400
     code = "invalid_http"
@@ -74,10 +74,10 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """Return the beginning of a request with another name for the header Upgrade.
+    """Return the beginning of a request with its Upgrade header renamed.
 
-    The parser takes what follows such a head for another protocol, and drops the body. Java's
-    HttpClient asks for HTTP/2 with every first request.
+    The parser would take what follows that header block for another protocol and drop the body.
+    Java's HttpClient asks for HTTP/2 in every first request.
     """
     head, end, body = data.partition(b"\r\n\r\n")
     return _UPGRADE.sub(b"\r\nignored:", head) + end + body
@@ -90,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 with limits; one object for each connection."""
 
     limits: ClassVar[ConnectionLimits | None] = None
-    """None: those of the process; tests set smaller ones."""
+    """None: the process's own; tests set smaller ones."""
 
     def __init__(
         self,
@@ -114,9 +114,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """Return how much memory an answer holds that the client has not taken.
+        """The memory held by an answer that the client has not taken.
 
-        A part that is not sent keeps the whole of what was written at once.
+        While any part of one write is unsent, all of it stays in memory.
         """
         return max(self.transport.get_write_buffer_size(), self.writing_bytes)
 
@@ -210,14 +210,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def abort(self) -> None:
-        """Drop the connection with all that was not sent."""
+        """Drop the connection and everything unsent."""
         self.transport.abort()
 
     def check_arrival(self, seconds: float) -> None:
         """Close the connection if its client has taken longer than it may."""
         limits = self._guard.limits
         if self.flow.read_paused:
-            return  # the server is the one that does not read
+            return  # it is the server that does not read
         if self._has_head and seconds > limits.request_seconds:
             self._guard.note("closed: the request did not arrive in time")
             self.give_up(RequestTimeoutError("request", limits.request_seconds))
@@ -227,7 +227,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.give_up(RequestTimeoutError("head", limits.head_seconds) if begun else None)
 
     def give_up(self, error: AppError | None) -> None:
-        """Wait no longer for the client; `error` says why if it has begun a request."""
+        """Stop waiting for the client; `error` is the answer to a request that it has begun."""
         if error is None:
             self._guard.arriving.pop(self, None)
             self.transport.close()
@@ -235,8 +235,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(error)
 
     def _await_client(self) -> None:
-        """Count the time from now on as the client's."""
-        self._guard.arriving.pop(self, None)  # to stand last
+        """Start timing the client."""
+        self._guard.arriving.pop(self, None)  # to become the last one
         self._guard.arriving[self] = time.monotonic()
         self._guard.watch()
 
@@ -250,7 +250,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise HeadTooLargeError(self._guard.limits.head_bytes)
 
     def _refuse(self, error: AppError) -> None:
-        """Answer with an error, unless that would look like another request's answer; close."""
+        """Close, after an error response unless the client would take it for another answer."""
         self._guard.arriving.pop(self, None)
         if self.transport.is_closing():
             return
@@ -267,7 +267,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _can_answer(self) -> bool:
-        """Whether the next bytes would be taken for the answer to the request that is refused."""
+        """Whether the client would take the next bytes for the answer to the refused request."""
         if cast(RequestResponseCycle | None, self.cycle) is None:
             return True
         if self._has_head:
@@ -275,7 +275,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle.response_complete  # else it is an earlier request's, still in progress
 
     def _close_gently(self) -> None:
-        """Close after reading for a moment: a reset would take the answer from the client."""
+        """Close after reading for a moment; a reset could destroy the answer on its way."""
         self._refused = True
         self.pipeline.clear()
         self.flow.resume_reading()
@@ -295,7 +295,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, cast(Any, _Admitted(app, self, cycle, slot)))
 
     def _shed(self, cycle: RequestResponseCycle) -> None:
-        """Answer 503 at once; a body that is still to come is read and dropped."""
+        """Answer 503 at once; the rest of the body is read and dropped."""
         self._guard.note("shed")
         cycle.response_started = cycle.response_complete = True
         self.transport.write(_OVERLOADED.encode(cycle.scope, keep_alive=cycle.keep_alive))
@@ -307,13 +307,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._guard.rest(self)
 
     def resume(self) -> None:
-        """Read on after a rest."""
+        """Read again after a rest."""
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
 
 class _Admitted:
-    """The application as one admitted request calls it."""
+    """The application, called for one admitted request."""
 
     __slots__ = ("_app", "_cycle", "_protocol", "_slot")
 
@@ -346,7 +346,7 @@ class _Admitted:
 
 
 class _Refusal:
-    """A response made of an error, but for the request's id."""
+    """An encoded error response, but for the request's id."""
 
     def __init__(self, error: AppError) -> None:
         self._body = orjson.dumps(as_problem(error))

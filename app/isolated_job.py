@@ -1,7 +1,7 @@
 """The child process of a worker that runs one job alone (`python -m app.isolated_job`).
 
-Standard input brings the order, and ends when the worker does. The worker extends the job's lease,
-and kills this process to interrupt it.
+Standard input carries the order, and ends when the worker does. The worker extends the job's lease,
+and kills this process to interrupt the job.
 """
 
 import asyncio
@@ -51,12 +51,9 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Run the job."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # sent to all of a terminal or a service
+    """Run one job and exit."""
+    # These signals are sent to a whole terminal or service.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     order: Order = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started us
     configure_logging(order.settings)

@@ -10,20 +10,20 @@ import numpy as np
 from pydantic_core import from_json
 
 MAX_NESTING = 200
-"""Of pydantic's parser, which stops there."""
+"""The limit of pydantic's parser."""
 
 _SHORTEST_VALUE = 2
-"""Bytes that one more value takes at least: `1,`."""
+"""Minimum bytes of a further value: `1,`."""
 
 _NO_BACKSLASH = re.compile(rb"[^\\]")
 _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 _BEFORE_VALUES = np.zeros(256, dtype=bool)
 _BEFORE_VALUES[list(b",[{")] = True
-"""Each value but the first follows one of these; a key of an object is no value."""
+"""Each value but the first follows one of these; keys of objects do not count."""
 
 
 class TooManyValuesError(ValueError):
-    """JSON text holds more values than its reader takes."""
+    """JSON text holds more values than allowed."""
 
 
 class TooDeepError(ValueError):
@@ -31,9 +31,9 @@ class TooDeepError(ValueError):
 
 
 def parse_json(text: bytes) -> Any:
-    """Return the value of JSON text whose values were counted; raises ValueError.
+    """Return the value of JSON text that `check_values` has passed; raises ValueError.
 
-    Integers stay exact, and of equal keys the last one counts.
+    Integers stay exact, and of equal keys the last one wins.
     """
     with _without_collector():
         try:
@@ -47,7 +47,7 @@ def parse_json(text: bytes) -> Any:
 def check_values(text: bytes, max_values: int) -> None:
     """Raise TooManyValuesError if JSON text holds more values.
 
-    They are counted before Python objects are made of them: `[[],[],…` takes twenty times its size.
+    They are counted before parsing, because Python objects take up to twenty times the size.
     """
     if len(text) <= _SHORTEST_VALUE * max_values:
         return
@@ -57,15 +57,15 @@ def check_values(text: bytes, max_values: int) -> None:
 
 
 def count_values(text: bytes, *, most: int, chunk_bytes: int = 1 << 18) -> int:
-    """Return an upper bound of the values that ignores commas and brackets in strings.
+    """Return an upper bound of the values, ignoring commas and brackets in strings.
 
-    Stops counting beyond `most`. Goes by chunks: each takes six times its size for a moment.
+    Stops counting beyond `most`. Works in chunks, because each takes six times its size.
     """
     characters = np.frombuffer(text, np.uint8)
     count, in_string, start = 1, 0, 0
     while start < len(text) and count <= most:
         end = start + chunk_bytes
-        if text[end - 1 : end] == b"\\":  # what it escapes belongs to the same chunk
+        if text[end - 1 : end] == b"\\":  # keep an escaped character in the same chunk
             found = _NO_BACKSLASH.search(text, end)
             end = found.end() if found else len(text)
         chunk = characters[start:end]
@@ -79,7 +79,7 @@ def count_values(text: bytes, *, most: int, chunk_bytes: int = 1 << 18) -> int:
 
 
 def _escaped(characters: "np.ndarray[Any, np.dtype[np.uint8]]") -> Any:
-    """Return the places after a run of backslashes of odd length."""
+    """Return the positions after odd runs of backslashes."""
     places = np.flatnonzero(characters == _BACKSLASH)
     if not places.size:
         return places
@@ -91,9 +91,9 @@ def _escaped(characters: "np.ndarray[Any, np.dtype[np.uint8]]") -> Any:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Keep the garbage collector from going over a growing value again and again.
+    """Keep the garbage collector from scanning a growing value again and again.
 
-    Parsed JSON has no cycles; collecting took two thirds of the time of parsing.
+    Parsed JSON has no cycles, and collection took two thirds of the parsing time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

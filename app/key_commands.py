@@ -22,7 +22,7 @@ keys = typer.Typer(
 )
 
 _LIFETIME_FORM = re.compile(r"(\d+)([mhd])")
-_OF_THE_SERVER = "metrics count what all keys do, so they take a key without root and prefix"
+_METRICS_HINT = "metrics cover all keys, so they take a key without a root or prefix"
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -52,7 +52,7 @@ def create(
     labels, lifetime = _labels(root, "--root"), _lifetime(expires)
     grants = tuple(map(_grant, grant)) if grant else ALL_GRANTED
     if labels and any(Verb.METRICS in one.verbs for one in grants):
-        raise typer.BadParameter(f"--root {root!r}: {_OF_THE_SERVER}.")
+        raise typer.BadParameter(f"--root {root!r}: {_METRICS_HINT}.")
     rates = Rates(requests_per_minute, jobs_per_minute)
     with _database() as settings:
         token = asyncio.run(_create(settings, name, labels, grants, lifetime, rates))
@@ -131,7 +131,7 @@ def _grant(text: str) -> Grant:
     except ValueError as error:
         raise typer.BadParameter(f"--grant {text!r}: use {', '.join(Verb)}.") from error
     if prefix and Verb.METRICS in chosen:
-        raise typer.BadParameter(f"--grant {text!r}: {_OF_THE_SERVER}.")
+        raise typer.BadParameter(f"--grant {text!r}: {_METRICS_HINT}.")
     return Grant(tuple(_labels(prefix, "--grant")), chosen)
 
 

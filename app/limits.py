@@ -1,4 +1,4 @@
-"""Limits that the kernel keeps on what this process uses."""
+"""Kernel limits on this process's memory and processor time."""
 
 import resource
 from contextlib import suppress
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def limit_memory(additional_bytes: int) -> None:
-    """Refuse this process more memory than it has now and `additional_bytes`.
+    """Limit this process to its present memory plus `additional_bytes`.
 
-    An allocation beyond it raises MemoryError. Without effect on systems other than Linux.
+    An allocation beyond that raises MemoryError. Has no effect on systems other than Linux.
     """
     with suppress(FileNotFoundError):  # no /proc
         pages = int(Path("/proc/self/statm").read_text().split()[5])
@@ -16,7 +16,7 @@ def limit_memory(additional_bytes: int) -> None:
 
 
 def limit_processor_time(additional_seconds: float) -> None:
-    """Have the kernel end this process once it has computed for `additional_seconds` more."""
+    """Have the kernel end this process after `additional_seconds` more of processor time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + additional_seconds) + 1)
 

@@ -30,8 +30,7 @@ _GAUGES = {
     "/metrics",
     operation_id="read_metrics",
     summary="Metrics for Prometheus",
-    description="They count what all keys do, so they take the grant `metrics` of a key without "
-    "a root.",
+    description="They cover all keys, so they take the grant `metrics` of a key without a root.",
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {}}},

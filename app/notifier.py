@@ -26,13 +26,13 @@ CHANNELS = (WORK, CHANGED, CANCEL)
 RECONNECT_SECONDS = 1.0
 
 PULSE_SECONDS = 2.0
-"""Pause between questions on the listening connection: is the server quiet, or dead?"""
+"""Pause between probes on the listening connection, which tell a quiet server from a dead one."""
 
 SILENCE_SECONDS = 4.0
-"""A server that has not answered for so long is frozen, or out of reach."""
+"""A server that has not answered for this long is frozen or out of reach."""
 
 _LAST_CHANCE_SECONDS = 0.5
-"""A process that was stopped itself first sees that time has passed, and then the answers."""
+"""Extra wait: a process that was itself suspended sees the timeout before the answers."""
 
 _ASK_TIME = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
@@ -40,10 +40,10 @@ _logger = structlog.get_logger("memoryd.notifier")
 
 
 class Pulse(Protocol):
-    """Learns how the database is, every few seconds."""
+    """Is notified every few seconds whether the database answers."""
 
     def answered(self, reading: Reading) -> None:
-        """Note that the database answers, and its time."""
+        """Note that the database answered, and its time."""
         ...
 
     async def silent(self) -> None:
@@ -96,7 +96,7 @@ class Notifier:
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001  # whatever it is, listening goes on
-                if type(error).__name__ != reported:  # not every second that it lasts
+                if type(error).__name__ != reported:  # once, not every second
                     _logger.warning("listening interrupted", reason=repr(error))
                 reported = type(error).__name__
             else:
@@ -119,7 +119,7 @@ class Notifier:
             connection.terminate()
 
     async def _reading(self, connection: asyncpg.Connection) -> Reading:
-        """Ask for the time; raises TimeoutError after telling that there was no answer."""
+        """Ask for the time; without an answer, report that and raise TimeoutError."""
         asking = asyncio.create_task(read_clock(connection))
         try:
             for seconds in (SILENCE_SECONDS, _LAST_CHANCE_SECONDS):

@@ -13,7 +13,7 @@ SERVER = {
     "url": "http://127.0.0.1:8080",
     "description": "A server on this machine, at the address that it has by default.",
 }
-"""For generated clients; a document that a server sends names that server instead."""
+"""For generated clients; the document sent by a server names that server instead."""
 
 
 def document() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Pages with a budget: rows are read in order until their bytes are used up, at least one.
+"""Pages with a byte budget: rows in order until the budget is used up, but at least one.
 
-Values are chosen by clients, so a number of rows bounds neither the memory nor the time of an
-answer. PostgreSQL itself stops at the budget, from sizes that it keeps beside the values.
+Clients choose the size of values, so a number of rows bounds neither memory nor time. PostgreSQL
+itself stops at the budget, by sizes that are stored with the values.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from app.admission import require_room
 from app.db import Connection
 
 PAGE_BYTES = 4 << 20
-"""Of one answer: the page of a list or of a search, or all results of a batch."""
+"""Budget of one response: a page of a list or search, or all results of a batch."""
 
 TOOL_BYTES = 256 << 10
-"""Of what a tool answers to a model, which pays for every word."""
+"""Budget of a tool's answer to a model, which pays for every word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows in order, and whether there are more behind them."""
+    """Rows in order, and whether more follow."""
 
     rows: list[Record]
     more: bool
@@ -34,11 +34,11 @@ async def fetch_page(
     limit: int,
     max_bytes: int = PAGE_BYTES,
 ) -> Page:
-    """Return the first `limit` rows, or as many as `max_bytes` have room for.
+    """Return the first `limit` rows, or as many as fit into `max_bytes`.
 
-    `sql` returns up to `limit + 1` rows in order, with the size of each as `bytes`. Only the rows
-    of the page leave PostgreSQL; large values of others are not even read. Raises OverloadedError
-    while earlier answers wait for clients that do not take them.
+    `sql` must return up to `limit + 1` rows in order, with the size of each as `bytes`. Only the
+    page's rows leave PostgreSQL; large values of other rows are not even read. Raises
+    OverloadedError while too many unsent answers are in memory.
     """
     require_room()
     budget = len(arguments) + 1
@@ -56,5 +56,5 @@ async def fetch_page(
         max_bytes,
         limit,
     )
-    # A limit of zero has no first row that could say whether there are more.
+    # With a limit of zero, no row can say whether there are more.
     return Page(rows, more=bool(rows) and rows[0]["candidates"] > len(rows))

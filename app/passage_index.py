@@ -127,7 +127,7 @@ async def register(
     vocabulary still serve; `memoryd reindex` renews them.
     """
     wanted = making(embedder, vocabulary)
-    # A server that is started on a full disk still serves reads.
+    # A server that starts on a full disk still serves reads.
     async with database.transaction(EVERYTHING, even_if_full=True) as connection:
         await lock_registration(connection)
         active = await connection.fetchrow(

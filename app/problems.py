@@ -146,9 +146,9 @@ BODY_PROBLEMS = {
 
 
 def listed_errors(error: ValidationError, *, most: int = 2_000) -> list[Any]:
-    """Return pydantic's findings, or a single one in place of more than anyone will read.
+    """Return pydantic's findings; more than `most` are replaced by a single one.
 
-    Each takes longer to list than a value takes to validate.
+    Listing a mistake takes longer than validating a value.
     """
     if (count := error.error_count()) > most:
         detail = f"There are {count:,} mistakes, too many to list"
@@ -157,7 +157,7 @@ def listed_errors(error: ValidationError, *, most: int = 2_000) -> list[Any]:
 
 
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
-    """Return pydantic's findings as an error that names each field; of many, the first ones."""
+    """Return pydantic's findings as an error that names each field, up to a maximum."""
     found = [{"field": _field(e), "detail": _sentence(e)} for e in errors[:_SHOWN_ERRORS]]
     rest = f" (and {len(errors) - 1:,} more)" if len(errors) > 1 else ""
     detail = f"{found[0]['field']}: {found[0]['detail']}{rest}"

@@ -1,4 +1,4 @@
-"""What happens around every request: an id and a log line."""
+"""Middleware for every request: an id and a log line."""
 
 import itertools
 import re
@@ -63,7 +63,7 @@ class RequestContext:
 
 
 def request_id_of(scope: Mapping[str, Any]) -> bytes:
-    """Return the id of a request: the client's own if it is fit for a log, else a new one."""
+    """Return the id of a request: the client's own if it is fit for the log, else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
             return bytes(value)

@@ -60,7 +60,7 @@ class Resources:
 
 
 class DatabasePulse:
-    """Keeps the clock right, and stops the use of a database that does not answer."""
+    """Keeps the clock correct, and suspends a database that does not answer."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -73,7 +73,7 @@ class DatabasePulse:
             self.answered(await read_clock(connection))
 
     def answered(self, reading: Reading) -> None:
-        """Follow the database's clock, and use the database again if that was stopped."""
+        """Follow the database's clock, and resume the database if it was suspended."""
         if self._database.resume():
             _logger.warning("the database answers again")
         self._clock.correct(reading)
@@ -148,7 +148,7 @@ def _configured_embedder(settings: Settings) -> Embedder | None:
 
 
 def check_llm(settings: Settings) -> None:
-    """Raise SettingError unless the configured model, if there is one, can be asked."""
+    """Raise SettingError if a model is configured that cannot be used."""
     if settings.llm:
         try:
             _llm_factory(settings)(settings.llm)

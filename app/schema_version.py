@@ -1,6 +1,6 @@
-"""Which revision of the schema a database has, and which this program needs.
+"""Revisions of the schema: the one a database has, and the one this program needs.
 
-Read from the migrations' texts, because importing Alembic takes half a second.
+They are read from the migrations' text, because importing Alembic takes half a second.
 """
 
 import re
@@ -64,7 +64,7 @@ def _predecessors() -> Mapping[str, str | None]:
 
 
 async def require_current(url: str) -> None:
-    """Raise SchemaMismatchError, naming the command that mends it, unless the schema is current.
+    """Raise SchemaMismatchError, naming the command that fixes it, unless the schema is current.
 
     Raises DatabaseUnreachableError if there is no answer.
     """
@@ -85,7 +85,7 @@ async def require_current(url: str) -> None:
 
 
 def is_known(revision: str) -> bool:
-    """Tell whether a revision is one of this program's."""
+    """Tell whether this program has a revision."""
     return revision in _predecessors()
 
 

@@ -23,10 +23,10 @@ _LABEL = {
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 MAX_MEMBERS = 40
-"""Of an object with known fields, which has half of that at most."""
+"""Maximum members of an object in a request; its known fields are at most half of that."""
 
 MAX_WRITTEN_CHARACTERS = 16_384
-"""Of a namespace in a URL: sixteen labels of full length, each character escaped, take less."""
+"""Maximum length of a namespace in a URL; enough for 16 labels of full length, all escaped."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -36,7 +36,7 @@ class Body(BaseModel):
 
     body_limit: ClassVar[BodyLimit] = SMALL
     namespace_field: ClassVar[str] = "namespace"
-    """The member that names the place that the request is about."""
+    """The member with the namespace that the request is about."""
 
 
 class Schema(Body):
@@ -47,17 +47,16 @@ class Schema(Body):
     @model_validator(mode="before")
     @classmethod
     def _has_few_members(cls, members: Any) -> Any:
-        # Each unknown member would become a mistake of its own, and take ten times its size.
+        # Each unknown member would become a mistake of its own, ten times the member's size.
         if isinstance(members, dict) and len(members) > MAX_MEMBERS:
             raise ValueError(
-                f"has {len(members):,} members, and fields of other names are not taken; "
-                "leave those out"
+                f"has {len(members):,} members, more than there are fields; remove the unknown ones"
             )
         return members
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether PostgreSQL can hold a text; ten times as fast as a search for what it cannot."""
+    """Tell whether PostgreSQL can hold a text; ten times as fast as searching with UNSTORABLE."""
     if "\0" in text:
         return False
     if text.isascii():

@@ -18,7 +18,7 @@ from app.store.paths import check_path
 from app.supervisor import ChildProcess, Supervisor
 
 STOP_SECONDS = 10.0
-"""How long a worker may take to hand back its jobs and to end once it has drained."""
+"""Time for a worker to hand back its jobs and end, after it has drained."""
 
 
 class RefusedError(OperatorError):
@@ -27,7 +27,7 @@ class RefusedError(OperatorError):
 
 @contextmanager
 def worker_beside(settings: Settings, running: Settings) -> Iterator[None]:
-    """Keep a worker process running until the end of the block, beside the embedded database.
+    """With the embedded database, keep a worker process running until the end of the block.
 
     A configured database has workers of its own. `running` is from `running_database(settings)`.
     """
@@ -36,7 +36,7 @@ def worker_beside(settings: Settings, running: Settings) -> Iterator[None]:
         return
     worker = ChildProcess(
         "worker",
-        # -P: a folder `app` in the current directory is not ours.
+        # -P: a folder `app` in the current directory must not be imported.
         [sys.executable, "-P", "-m", "app.worker_process", new_worker_id()],
         environment={
             "MEMORYD_DATABASE_URL": str(running.database_url),
@@ -74,7 +74,7 @@ def check_address(settings: Settings) -> None:
 def check_before_serving(settings: Settings, *, is_embedded: bool) -> None:
     """Raise with a message that says what to do, unless a server may start with these settings.
 
-    Otherwise say in the log what starts.
+    If so, log what starts.
     """
     asyncio.run(_check_before_serving(settings, is_embedded=is_embedded))
 

@@ -1,4 +1,4 @@
-"""Supervision: run a task in a thread, and run it again, with backoff, whenever it ends."""
+"""Supervision: runs a task in a thread, and restarts it with backoff whenever it ends."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import structlog
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""A task that ran for this long starts again after the first pause."""
+"""A task that ran for this long is restarted after the first pause again."""
 
 POLL_SECONDS = 0.1
 
@@ -20,7 +20,7 @@ _logger = structlog.get_logger("memoryd.supervisor")
 
 
 class Task(Protocol):
-    """Something that should run for as long as the process that supervises it."""
+    """Something that should run as long as its supervisor."""
 
     @property
     def name(self) -> str:
@@ -78,9 +78,9 @@ class Supervisor:
 
 
 class ChildProcess:
-    """A child process; its standard input ends when the process that started it does.
+    """A task that runs a child process, whose standard input ends when this process does.
 
-    A child that watches its standard input never outlives its parent, however that ends.
+    A child that watches its standard input never outlives its parent, however the parent ends.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the tables of all features share: their metadata, and types of columns."""
+"""Metadata and column types that the tables of all features share."""
 
 from sqlalchemy import DateTime, MetaData, Text
 
@@ -13,6 +13,6 @@ metadata = MetaData(
 )
 
 BYTEWISE = Text(collation="C")
-"""Text ordered by its bytes: what makes a namespace prefix a range."""
+"""Text ordered by its bytes, so that a namespace prefix is a range."""
 
 TIME = DateTime(timezone=True)

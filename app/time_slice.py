@@ -1,4 +1,4 @@
-"""Long work on the event loop, in slices: other requests get their turn between them."""
+"""Time slices for long work on the event loop, so that other requests get their turn."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ SLICE_SECONDS = 0.01
 
 
 class TimeSlice:
-    """The time that one request may keep the event loop for itself."""
+    """The time for which one request may keep the event loop."""
 
     def __init__(self) -> None:
         self._until = time.perf_counter() + SLICE_SECONDS

@@ -1,4 +1,4 @@
-"""The worker's process: `memoryd worker`, and the child of `memoryd serve` and `memoryd mcp`.
+"""The worker process: `memoryd worker`, or a child of `memoryd serve` or `memoryd mcp`.
 
 As a child (`python -m app.worker_process ID`) it ends when its standard input does, so it never
 outlives the process that started it. Signals that are sent to all processes of a terminal or of a
@@ -25,10 +25,10 @@ from app.store.usage import recording
 from app.worker import handlers, run_worker
 
 SHORTEST_WATCH_SECONDS = 10.0
-"""An event loop may stall for a few seconds on a machine that is overloaded or was suspended."""
+"""An event loop may stall for seconds on a machine that is overloaded or was suspended."""
 
 _OOM_SCORE = "500"
-"""Out of memory, the kernel should end the worker, not the server or the database."""
+"""When memory runs out, the kernel should kill the worker, not the server or the database."""
 
 _SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
 _PARENT_GONE = signal.SIGUSR1
@@ -43,7 +43,7 @@ async def run_worker_process(
 ) -> None:
     """Do jobs until a stop signal, or until the event loop hangs and the process is ended.
 
-    Processes that are started one after another in the same place have the same `worker_id`.
+    A process that replaces a dead one has the same `worker_id`.
     """
     be_first_out_of_memory()
     async with (
@@ -64,7 +64,7 @@ async def run_worker_process(
 
 
 def be_first_out_of_memory() -> None:
-    """Have the kernel end this process before others when memory is short."""
+    """Have the kernel kill this process first when memory runs out."""
     with suppress(OSError):  # not Linux
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
@@ -73,7 +73,7 @@ def be_first_out_of_memory() -> None:
 async def watching_event_loop(settings: Settings) -> AsyncIterator[None]:
     """End the process, with a traceback, if the event loop hangs for longer than a lease.
 
-    The timer is a thread outside Python, so it works whatever the interpreter is stuck in.
+    The timer is a thread outside Python, so it works wherever the interpreter is stuck.
     """
     watching = asyncio.create_task(_watch_event_loop(settings))
     try:

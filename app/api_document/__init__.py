@@ -1,1 +1,1 @@
-"""The application's OpenAPI document: FastAPI's, completed for generators of clients."""
+"""The application's OpenAPI document: FastAPI's, completed for client generators."""

@@ -1,4 +1,4 @@
-"""A FastAPI application whose document has everything that a client can rely on."""
+"""A FastAPI application whose document has everything a client can rely on."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ DETAILS: dict[str, Any] = {
         {"name": "batch", "description": "Many operations on items in one request."},
         {"name": "jobs", "description": "Work in the background, most of it done by models."},
         {"name": "managers", "description": "How conversations become memories."},
-        {"name": "threads", "description": "Conversations that memories are formed of."},
+        {"name": "threads", "description": "Conversations that memories are formed from."},
         {"name": "prompts", "description": "Named instructions, with versions and labels."},
         {"name": "tools", "description": "Memory tools for the models of agents."},
         {"name": "health", "description": "Probes for operators."},
         {"name": "metrics", "description": "Numbers for monitoring."},
     ],
 }
-"""Arguments of the application that describe it."""
+"""Arguments that describe the application."""
 
 _REFERENCES = "#/components/schemas/{model}"
 

@@ -1,4 +1,4 @@
-"""Examples of requests and responses, by the schema that they are an example of."""
+"""Examples of requests and responses, by schema."""
 
 import json
 from importlib.resources import files
@@ -10,7 +10,7 @@ _SCHEMAS = "#/components/schemas/"
 
 
 def add_examples(document: dict[str, Any]) -> None:
-    """Put the example of its schema beside every request and response that has one."""
+    """Add to each request and response the example of its schema, if there is one."""
     examples = json.loads((files(__package__) / "examples.json").read_text())
     for operation in operations(document):
         parts = {"request": operation.get("requestBody", {}), **operation["responses"]}

@@ -1,4 +1,4 @@
-"""What every operation of the document has: security, errors, and headers of responses."""
+"""Parts that all operations share: security, errors, and response headers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +12,11 @@ _RETRY_AFTER = {"$ref": "#/components/headers/RetryAfter"}
 
 HEADERS = {
     "RequestId": {
-        "description": "The id of the request, under which the server's log has it.",
+        "description": "The id of the request, as in the server's log.",
         "schema": {"type": "string"},
     },
     "RetryAfter": {
-        "description": "Seconds to wait before the request is sent again.",
+        "description": "Seconds to wait before sending the request again.",
         "schema": {"type": "integer", "minimum": 0},
     },
 }
@@ -48,7 +48,8 @@ def complete(operation: dict[str, Any]) -> None:
     operation["responses"] = {
         status: _with_headers(status, responses[status]) for status in sorted(responses)
     }
-    _describe_stream(operation["responses"]["200"]) if "200" in responses else None
+    if "200" in responses:
+        _describe_stream(operation["responses"]["200"])
 
 
 def _with_headers(status: str, response: dict[str, Any]) -> dict[str, Any]:

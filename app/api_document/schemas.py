@@ -1,4 +1,4 @@
-"""Schemas as generators of clients understand them best."""
+"""Schemas in the form that client generators handle best."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ _MAX_INT32 = 2**31 - 1
 
 
 def tidy(node: Any, name: str | None = None) -> None:
-    """Go through a part of the document; `name` is what its parent calls a schema.
+    """Tidy the schemas in a part of the document; `name` is a schema's name in its parent.
 
-    pydantic writes `anyOf` for every choice, though no value here fits two of its members, repeats
+    pydantic writes `anyOf` for every choice, though no value here matches two members, repeats
     names as titles, and gives integers no width.
     """
     if isinstance(node, list):
@@ -34,14 +34,14 @@ def _tidy_schema(node: dict[str, Any], name: str | None) -> None:
 
 
 def _repeats(title: object, name: str) -> bool:
-    """Tell whether pydantic or FastAPI made a title of a name."""
+    """Tell whether pydantic or FastAPI made the title from the name."""
     if not isinstance(title, str):
         return False
     return title.startswith("Response ") or title.replace(" ", "_").lower() == name.lower()
 
 
 def _choose_one(node: dict[str, Any]) -> None:
-    """Replace `anyOf` in its place; a choice that allows anything is none."""
+    """Rename `anyOf` to `oneOf`, keeping the order; drop a choice that allows anything."""
     members = {("oneOf" if key == "anyOf" else key): part for key, part in node.items()}
     if {} in members["oneOf"]:
         del members["oneOf"]

@@ -40,14 +40,14 @@ class Grant:
 
 
 def grants_text(grants: Iterable[Grant]) -> str:
-    """Return grants as the command line takes and shows them, such as `read,write:users`."""
+    """Return grants in the command line's notation, such as `read,write:users`."""
     return " ".join(
         f"{','.join(sorted(grant.verbs))}:{'.'.join(grant.prefix) or '*'}" for grant in grants
     )
 
 
 ALL_GRANTED = (Grant((), frozenset(Verb) - {Verb.METRICS}),)
-"""Everything below a root; metrics, which count what all keys do, are granted by name alone."""
+"""Everything below a root but metrics: they cover all keys, so they must be granted by name."""
 
 
 @dataclass(frozen=True, slots=True)

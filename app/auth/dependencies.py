@@ -31,7 +31,7 @@ class Guard(SecurityBase):
         self.scheme_name = "ApiKey"
 
     async def __call__(self, request: Request) -> Access:
-        """Return the access of a request that was admitted."""
+        """Return the access of an admitted request."""
         access: Access = request.state.access
         return access
 
@@ -66,7 +66,7 @@ async def find_access(request: Request) -> Access | None:
 
 
 def remembered_access(request: Request) -> Access | None:
-    """Return the access that a caller had lately, for when the database does not answer."""
+    """Return the access that was last read for a caller's key, for when the database is away."""
     authenticator: Authenticator = request.state.authenticator
     return authenticator.remembered(_key(request))
 
@@ -100,7 +100,7 @@ AdminAccess = Annotated[Access, Depends(Guard(Verb.ADMIN))]
 MetricsAccess = Annotated[Access, Depends(Guard(Verb.METRICS))]
 
 ThreadAccess = Annotated[Access, Depends(Guard(Verb.JOBS, Verb.READ))]
-"""For routes that show what both those who form memories and those who read may see."""
+"""For routes that `jobs` and `read` both open."""
 
 StoreAccess = Annotated[Access, Depends(Guard(Verb.READ, Verb.WRITE, Verb.DELETE))]
-"""For routes whose body decides which of the store's verbs they need."""
+"""For routes whose body determines which of the store's verbs they need."""

@@ -32,7 +32,7 @@ class ForbiddenError(AppError):
 
 
 def _advice(labels: Sequence[str] | None) -> str:
-    """Return where the grant is missing (None: everywhere), and what to do."""
+    """Say where the grant is missing (None: everywhere), and what to do."""
     if labels is None:
         return "anywhere. Use a key with that grant."
     where = f"namespace {json.dumps(labels, ensure_ascii=False)}" if labels else "the whole store"

@@ -1,4 +1,4 @@
-"""Refused logins in the log: few enough that nobody can flood it, and never a secret."""
+"""Log lines about refused logins: at most a few a minute, and never a secret."""
 
 import time
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from structlog.contextvars import get_contextvars, unbind_contextvars
 
 WINDOW_SECONDS = 60.0
 LINES = 20
-"""Of one process in a window; further failures are only counted."""
+"""Maximum lines per process and window; further failures are only counted."""
 
 _logger = structlog.get_logger("memoryd.auth")
 
 
 class FailureLog:
-    """Logs refused keys, and how many more there were than it logged."""
+    """Logs refused logins, and the number of those it left out."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -39,7 +39,7 @@ class FailureLog:
 
 
 def _log(reason: str, key: str | None, client: str | None) -> None:
-    # Only the line of the request itself is found by `request_id`, once for each request.
+    # `request_id` marks one line per request, the request's own, so this one uses another name.
     request = get_contextvars().get("request_id")
     unbind_contextvars("request_id")
     _logger.warning("login refused", reason=reason, key=key, client=client, request=request)

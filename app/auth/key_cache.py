@@ -1,4 +1,4 @@
-"""Keys that a process has looked up lately, so that few requests need the database for theirs."""
+"""A cache of API keys, so that few requests need the database to check theirs."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from app.auth.keys import ApiKey
 from app.db import EVERYTHING, Database
 
 CACHE_SECONDS = 5.0
-"""How long a process may go on trusting what it read of a key: the delay of a revocation."""
+"""How long a process trusts what it read about a key: the delay of a revocation."""
 
 _MOST_ENTRIES = 10_000
 
@@ -17,8 +17,8 @@ _MOST_ENTRIES = 10_000
 class KeyCache:
     """Finds keys by their ids, in memory or in the database.
 
-    One query at a time reads all ids that are waited for, so that made-up ids take one connection
-    and not the whole pool; and they are remembered apart from real ones, which they cannot evict.
+    One query at a time reads all pending ids, so made-up ids use one connection, not the whole
+    pool. They are cached apart from real keys, which they cannot evict.
     """
 
     def __init__(self, database: Database) -> None:
@@ -52,7 +52,7 @@ class KeyCache:
             try:
                 async with self._database.connection(EVERYTHING) as connection:
                     found = await repository.find_many(connection, list(asked))
-            except Exception as error:  # noqa: BLE001  # raised for each of those who wait
+            except Exception as error:  # noqa: BLE001  # raised to every waiting caller
                 for future in asked.values():
                     future.set_exception(error)
             else:

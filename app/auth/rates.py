@@ -1,4 +1,4 @@
-"""Rates that a key may not exceed: of requests in each server process, of jobs over all."""
+"""Rate limits of keys: requests in each server process, jobs over all processes."""
 
 import math
 import time
@@ -20,7 +20,7 @@ class Rates:
     jobs: int | None = None
 
     def or_default(self, default: "Rates") -> "Rates":
-        """Return these limits, each that is missing as in `default`."""
+        """Return these limits, with those of `default` for the missing ones."""
         return Rates(
             default.requests if self.requests is None else self.requests,
             default.jobs if self.jobs is None else self.jobs,
@@ -31,7 +31,7 @@ UNLIMITED = Rates()
 
 
 class RequestLimiter:
-    """A bucket of tokens for each key: full at first, refilled evenly over a minute."""
+    """A token bucket for each key: full at first, refilled evenly over a minute."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

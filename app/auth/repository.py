@@ -35,7 +35,7 @@ async def insert(connection: Connection, key: ApiKey) -> None:
 
 
 async def find_many(connection: Connection, key_ids: Sequence[str]) -> dict[str, ApiKey]:
-    """Return those keys that exist, by their ids."""
+    """Return the keys that exist, by id."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM api_keys WHERE id = ANY($1::text[])", key_ids
     )

@@ -29,7 +29,7 @@ class GuardedRoute(APIRoute):
 
     @override
     def get_route_handler(self) -> Guarded:
-        """Return the handler, behind the route's guard and the limits of its body."""
+        """Return the handler, behind the route's guard and body limits."""
         guard = guard_of(self.dependant)
         if guard is None:
             raise TypeError(f"{self.path} names no verb: give it a parameter such as ReadAccess")
@@ -39,7 +39,7 @@ class GuardedRoute(APIRoute):
 
 
 def guard_of(dependant: Dependant) -> Guard | None:
-    """Return the guard that a route depends on."""
+    """Return the guard of a route, if it has one."""
     guards = {guard.verbs: guard for guard in _guards(dependant)}
     if len(guards) > 1:
         raise TypeError(f"{dependant.path} has several guards: {sorted(guards)}")
@@ -47,7 +47,7 @@ def guard_of(dependant: Dependant) -> Guard | None:
 
 
 def body_of(dependant: Dependant) -> type[Body] | None:
-    """Return the model of a route's body, None if it takes none."""
+    """Return the model of a route's body; None if it takes no body."""
     models = [field.field_info.annotation for field in dependant.body_params]
     if not models:
         return None
@@ -95,9 +95,9 @@ def _reading(guard: Guard, model: type[Body], handle: Handle) -> Handle:
 
 
 def _check_namespace(guard: Guard, access: Access, model: type[Body], parsed: Any) -> None:
-    """Raise ForbiddenError for a namespace without a grant, before any work is done for it.
+    """Raise ForbiddenError for a namespace without a grant, before doing any work for it.
 
-    A template is known only when it is filled in; services check every namespace again.
+    Templates are skipped, because they are not filled in yet; services check every namespace again.
     """
     labels = parsed.get(model.namespace_field) if isinstance(parsed, dict) else None
     if not isinstance(labels, list) or not all(_is_literal(label) for label in labels):

@@ -115,7 +115,7 @@ class KeyService:
         self._clock = clock
 
     def now(self) -> datetime:
-        """Return the present moment by the clock that decides whether keys have expired."""
+        """Return the time of the clock by which keys expire."""
         return self._clock.now()
 
     async def create(

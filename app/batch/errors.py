@@ -1,11 +1,11 @@
-"""What keeps one operation of a batch from being carried out."""
+"""Errors of single operations in a batch."""
 
 from app.errors import AppError
 from app.pages import PAGE_BYTES
 
 
 class ResponseTooLargeError(AppError):
-    """The results before an operation's fill the response."""
+    """The results of earlier operations fill the response."""
 
     status = 422
     code = "response_too_large"

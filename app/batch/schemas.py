@@ -14,7 +14,7 @@ from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, 
 
 MAX_OPERATIONS = 1000
 MAX_ERRORS = 10
-"""Listed of one operation; of a thousand, a hundred each would be a large answer."""
+"""Maximum mistakes listed for one operation; a hundred each would add up over a thousand."""
 
 
 class PutOperation(PutItem):
@@ -58,7 +58,7 @@ BatchOperation = TypeAliasType(
     "BatchOperation",
     Annotated[Operation, Field(discriminator="op", description="An operation, by its `op`.")],
 )
-"""Has a name so that clients' types have one, too."""
+"""A named alias, so that generated clients have a name for the type."""
 
 
 OpName: TypeAlias = Literal["put", "get", "delete", "search", "list_namespaces"]
@@ -75,7 +75,7 @@ class Malformed:
 
     @property
     def errors(self) -> list[dict[str, Any]]:
-        """Each mistake, placed below the operation; pydantic puts the value of `op` first."""
+        """Mistakes, located below the operation; pydantic puts the value of `op` first."""
         found = listed_errors(self.error, most=MAX_ERRORS)
         return [{**one, "loc": ("operation", *(one["loc"][1:] or ("op",)))} for one in found]
 
@@ -88,7 +88,7 @@ def _keep_malformed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _op_of(value: object) -> OpName | None:
-    """Return the name of an operation that is wrong otherwise."""
+    """Return the name of a malformed operation, if that much is valid."""
     op = value.get("op") if isinstance(value, dict) else None
     return cast(OpName, op) if isinstance(op, str) and op in _OP_NAMES else None
 
@@ -115,14 +115,14 @@ class Batch(Schema):
 
 
 class BatchResult(BaseModel):
-    """The result of one operation: `op`, and the one member that the operation has."""
+    """The result of one operation: `op`, and the member that fits it."""
 
     op: OpName | None = Field(
         description="As in the operation; null if the operation has no valid one."
     )
-    item: Item | None = Field(None, description="Of get: the item; null: there is none.")
-    found: FoundItems | None = Field(None, description="Of search: the items, best first.")
-    listed: NamespaceList | None = Field(None, description="Of list_namespaces: the namespaces.")
+    item: Item | None = Field(None, description="For get: the item; null: there is none.")
+    found: FoundItems | None = Field(None, description="For search: the items, best first.")
+    listed: NamespaceList | None = Field(None, description="For list_namespaces: the namespaces.")
     problem: Problem | None = Field(
         None, description="Why the operation failed; absent: it was carried out."
     )

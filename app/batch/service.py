@@ -41,7 +41,7 @@ class PreparedGet:
 Kind = TypeVar("Kind")
 
 _FRAME_BYTES = 256
-"""Around a value: what else of an item is answered."""
+"""Estimated size of an item's other members in the response."""
 
 Prepared = Write | PreparedGet | PreparedSearch | ListNamespaces
 
@@ -63,8 +63,8 @@ class BatchService:
 
         An atomic batch raises the first operation's error instead, with nothing changed.
         """
-        begun = [_begun(operation) for operation in batch.operations]
-        results = _Results(batch.atomic, begun, PAGE_BYTES)
+        empty = [_empty_result(operation) for operation in batch.operations]
+        results = _Results(batch.atomic, empty, PAGE_BYTES)
         prepared: dict[int, Prepared] = {}
         time_slice = TimeSlice()
         for place, operation in enumerate(batch.operations):
@@ -147,7 +147,7 @@ class BatchService:
 
 @dataclass(slots=True)
 class _Results:
-    """Results in the order of the operations, and how many bytes more they have room for."""
+    """Results in the order of the operations, and the bytes left for more."""
 
     atomic: bool
     members: list[dict[str, Any]]
@@ -159,13 +159,13 @@ class _Results:
         self.room -= size + _FRAME_BYTES
 
     def has_room(self, place: int) -> bool:
-        """Tell whether an operation may still be carried out; if not, say so in its place."""
+        """Tell whether an operation's result has room; if not, record that as its result."""
         if self.room <= 0:
             self.leave_out(place)
         return self.room > 0
 
     def leave_out(self, place: int) -> None:
-        """Keep as an operation's result that there was no room; this fails no atomic batch."""
+        """Record that an operation's result had no room, which does not fail an atomic batch."""
         self._keep(place, ResponseTooLargeError().within(f"operations[{place}]"))
 
     def fail(self, place: int, error: AppError) -> None:
@@ -185,8 +185,8 @@ class _Results:
         self.members[place] = {"op": self.members[place]["op"], "problem": as_problem(error)}
 
 
-def _begun(operation: Operation | Malformed) -> dict[str, Any]:
-    """Return the result of an operation that has read nothing so far."""
+def _empty_result(operation: Operation | Malformed) -> dict[str, Any]:
+    """Return the result of an operation before it has read anything."""
     return {"op": operation.op, **({"item": None} if operation.op == "get" else {})}
 
 

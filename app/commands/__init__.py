@@ -1,1 +1,1 @@
-"""The commands of `memoryd`, each in a module that is imported when it is run."""
+"""The commands of `memoryd`, each in a module that is imported only to run it."""

@@ -1,4 +1,4 @@
-"""`memoryd doctor`: what is configured, what is missing, and what to do."""
+"""`memoryd doctor`: checks of the configuration."""
 
 import typer
 
@@ -10,7 +10,7 @@ command = typer.Typer(add_completion=False)
 
 @command.command()
 def doctor() -> None:
-    """Say what is configured, what is missing, and what mends it."""
+    """Say what is configured, what is missing, and how to fix it."""
     findings = diagnose(Settings())
     for finding in findings:
         typer.echo(str(finding))

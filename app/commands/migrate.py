@@ -1,4 +1,4 @@
-"""`memoryd migrate`: the database's schema."""
+"""`memoryd migrate`: update the database's schema."""
 
 import asyncio
 

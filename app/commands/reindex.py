@@ -1,4 +1,4 @@
-"""`memoryd reindex`: what search finds items by."""
+"""`memoryd reindex`: index all items for another model or language."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""`memoryd serve`: the API."""
+"""`memoryd serve`: run the API server."""
 
 import os
 from math import ceil
@@ -56,11 +56,11 @@ def _serve(settings: Settings) -> None:
         http=BoundedProtocol,
         ws="none",
         timeout_worker_healthcheck=30,  # a busy machine may need more than uvicorn's 5 s to start
-        timeout_graceful_shutdown=ceil(settings.drain_seconds),  # streams may go on for ever
+        timeout_graceful_shutdown=ceil(settings.drain_seconds),  # streams may never end
     )
 
 
 def _pass_on(settings: Settings) -> None:
-    """Tell the server processes, which read the environment, what was decided here."""
+    """Pass the decisions made here to the server processes, which read the environment."""
     os.environ["MEMORYD_DATABASE_URL"] = str(settings.database_url)
     os.environ["MEMORYD_DATA_DIR"] = str(settings.data_dir)

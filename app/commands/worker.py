@@ -1,4 +1,4 @@
-"""`memoryd worker`: jobs."""
+"""`memoryd worker`: run jobs."""
 
 import asyncio
 from typing import Annotated

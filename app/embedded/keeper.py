@@ -13,50 +13,48 @@ import structlog
 
 from app.disk import give_up_reserve, is_full, keep_reserve
 from app.embedded.errors import EmbeddedPostgresError
+from app.supervisor import STEADY_SECONDS
 
 MOST_FAILURES = 8
-"""Ends in a row after which it is useless to start the server again."""
-
-STEADY_SECONDS = 60.0
-"""A server that ran for this long has recovered."""
+"""Failures in a row after which the server is not started again."""
 
 _LOOK_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 5.0
-"""Longest pause before the next start: space may be there again any time."""
+"""Longest pause before the next start; on a full disk, space may be freed at any time."""
 
 _ENOUGH_BYTES = 24 << 20
-"""What PostgreSQL needs to recover: a segment of its log, and some more."""
+"""Space that PostgreSQL needs to recover: a segment of its log, and some more."""
 
 _SPACE_SECONDS = 30.0
-"""Longest wait for space on a full disk before the server is started all the same."""
+"""Longest wait for space on a full disk before the server is started anyway."""
 
 _logger = structlog.get_logger("memoryd.embedded")
 
 
 class Server(Protocol):
-    """A server that can be started again."""
+    """A server that can be restarted."""
 
     data_dir: Path
 
     @property
     def is_running(self) -> bool:
-        """Whether its main process lives."""
+        """Whether its main process is alive."""
         ...
 
     def start_again(self, stopping: threading.Event) -> None:
-        """Start it unless it runs; raises EmbeddedPostgresError."""
+        """Start it unless it is running; raises EmbeddedPostgresError."""
         ...
 
 
 def end_this_process() -> None:
-    """Ask this process to end in an orderly way."""
+    """Ask this process to shut down."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class PostgresKeeper:
-    """A task for a supervisor: starts the server if it does not run, and waits for its end.
+    """A supervised task that starts the server if it is not running, and waits for its end.
 
-    `failure` is set once that has failed too often, and the process has been asked to end.
+    After too many failures in a row it sets `failure` and asks the process to shut down.
     """
 
     name = "postgresql"
@@ -96,7 +94,7 @@ class PostgresKeeper:
         return ""
 
     def _wait_for_space(self, stopping: threading.Event) -> None:
-        """Give up the reserve; if even that does not free enough, wait a while for more."""
+        """Release the reserve; if that does not free enough, wait a while for more space."""
         directory = self._server.data_dir
         if self._server.is_running or not is_full(directory):
             return

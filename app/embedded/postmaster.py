@@ -20,7 +20,7 @@ from app.embedded.sockets import PORT, SOCKET_NAME, make_socket_dir
 _START_SECONDS = 300.0  # recovery after a crash replays up to max_wal_size of log
 _STOP_SECONDS = 120.0
 _RELEASE_SECONDS = 30.0  # how long the processes of a crashed server may take to end
-_ORPHAN_SECONDS = 2.0  # how long they may take by themselves
+_ORPHAN_SECONDS = 2.0  # how long to wait before killing them
 _TICK_SECONDS = 0.01
 
 # A shell leaves the server to init, so that no memoryd process has to reap it, and in a
@@ -31,7 +31,7 @@ _DETACH = 'log=$1; shift; "$@" </dev/null >"$log" 2>&1 & echo $!'
 def ensure_running(cluster: Path, gate: int, stopping: threading.Event | None = None) -> Path:
     """Return the socket directory of a server that answers; call with the gate held.
 
-    Raises EmbeddedPostgresError, also if it takes until `stopping` is set.
+    Raises EmbeddedPostgresError, also if `stopping` is set before the server answers.
     """
     stopping = stopping or threading.Event()
     began = time.monotonic()

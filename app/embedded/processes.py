@@ -69,10 +69,10 @@ def command_of(pid: int) -> str | None:
 
 
 def kill_orphans(cluster: Path) -> None:
-    """End the processes of a server whose main process was killed; call if that is gone.
+    """Kill the remaining processes of a server; call only once its main process is gone.
 
-    They end by themselves unless they are busy or stopped, and keep the shared memory until then.
-    To the next server it is the same crash.
+    They end on their own unless they are busy or stopped, and hold the shared memory until then.
+    For the next server it is part of the same crash.
     """
     for process in Path("/proc").glob("[0-9]*"):
         pid = int(process.name)

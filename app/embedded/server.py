@@ -64,13 +64,13 @@ class EmbeddedPostgres:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server's main process lives."""
+        """Whether the server's main process is alive."""
         return find_server(self._cluster) is not None
 
     def start_again(self, stopping: threading.Event) -> None:
-        """Start the server unless it runs; of several processes, the first one does.
+        """Start the server unless it is running; of several processes, the first one does it.
 
-        Raises EmbeddedPostgresError, also if it takes until `stopping` is set.
+        Raises EmbeddedPostgresError, also if `stopping` is set before the server answers.
         """
         if self.is_running:
             return
@@ -94,7 +94,7 @@ class EmbeddedPostgres:
 
     @classmethod
     def owns(cls, url: str, data_dir: Path) -> bool:
-        """Whether a URL leads to the server in `data_dir`, started by whichever process."""
+        """Tell whether a URL leads to the server in `data_dir`, whichever process started it."""
         return leads_to(url, data_dir.resolve() / "postgres")
 
     def _url(self, role: str, database: str) -> str:

@@ -34,7 +34,7 @@ def make_socket_dir(cluster: Path, user: pwd.struct_passwd) -> Path:
 
 
 def leads_to(url: str, cluster: Path) -> bool:
-    """Whether a URL is that of the server in a cluster."""
+    """Tell whether a URL leads to the server of a cluster."""
     host = Path(parse_qs(urlsplit(url).query).get("host", [""])[0])
     return host == cluster or host.name.endswith(f"-{_digest(cluster)}")
 

@@ -37,7 +37,7 @@ def job(row: Row, access: Access) -> dict[str, Any]:
 def listed_jobs(
     rows: Sequence[Row], results: Sequence[str | None] | None, access: Access
 ) -> list[dict[str, Any]]:
-    """Return jobs as they are listed: without results, or those that have one in `results`."""
+    """Return the members of listed jobs; with `results`, only the jobs that these cover."""
     if results is None:
         return [_members(row, access, {}) for row in rows]
     return [
@@ -47,7 +47,7 @@ def listed_jobs(
 
 
 def event(row: Row, *, is_readable: bool) -> dict[str, Any]:
-    """Return what a job reported as its JSON object, without data that may not be read."""
+    """Return a job's event as its JSON object, without data that the caller may not read."""
     data = json.loads(row["data"]) if is_readable else {}
     return {"event": row["event"], "data": data, "at": row["recorded_at"]}
 
@@ -68,7 +68,7 @@ def _members(row: Row, access: Access, result: dict[str, Any]) -> dict[str, Any]
 
 
 def _result(row: Row, text: str | None, access: Access) -> dict[str, Any] | None:
-    """Return what a job did, with the kind that tells clients what to expect."""
+    """Return a job's result with its `kind`, by which clients tell results apart."""
     if not reads_contents(access, row):
         return None
     parsed = _parsed(text)

@@ -134,7 +134,7 @@ class Executor:
 
 
 def is_misconfigured(error: BaseException) -> bool:
-    """Tell whether an error is there until the operator corrects the configuration."""
+    """Tell whether an error lasts until the operator corrects the configuration."""
     kinds = (MisconfiguredError, LLMNotConfiguredError)
     return isinstance(error, kinds) or isinstance(error.__cause__, MisconfiguredError)
 

@@ -1,7 +1,7 @@
 """Requests that may be sent twice: the first answer is given again (Idempotency-Key).
 
-An API key's grants never change, so it may be answered again before anything else is looked at.
-Another key of the same root gets that answer only after its own grants were checked.
+The API key that sent the request is answered again before any other check, because its grants
+never change. Another key of the same root gets that answer only after its own grants are checked.
 """
 
 import hashlib

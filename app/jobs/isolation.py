@@ -1,4 +1,4 @@
-"""Jobs whose process died are run alone, each in a child process that can hurt no other job."""
+"""Runs jobs whose process died alone, each in a child process, where it can harm no other job."""
 
 import asyncio
 import pickle
@@ -12,13 +12,13 @@ from app.jobs.job import Job
 from app.jobs.run import Handler
 
 AT_ONCE = 2
-"""Isolated jobs that one worker runs at a time: each takes the memory of a process."""
+"""Isolated jobs that one worker runs at a time; each needs the memory of a process."""
 
 COULD_NOT_RUN = 75
-"""Exit status (EX_TEMPFAIL) of a child that could not run its job, and is not to blame it."""
+"""Exit status (EX_TEMPFAIL) of a child that could not run its job; the job is not blamed."""
 
 START_SECONDS = 60.0
-"""How much longer than its job a child may take."""
+"""Time that a child may take in addition to its job's timeout."""
 
 MODULE = "app.isolated_job"
 
@@ -28,7 +28,7 @@ BuildHandlers: TypeAlias = Callable[[Any], Mapping[str, Handler]]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A child's task; `build_handlers` is a function of a module, as it is pickled by name."""
+    """A child's task; `build_handlers` must be a module-level function, to be pickled."""
 
     settings: Settings
     job_id: str
@@ -37,7 +37,7 @@ class Order:
 
 
 class Isolation:
-    """Starts the child processes of one worker."""
+    """Starts one worker's child processes."""
 
     def __init__(self, settings: Settings, build_handlers: BuildHandlers) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class Isolation:
         )
         assert child.stdin is not None  # noqa: S101  # it is a pipe
         try:
-            # The pipe stays open: at its end the child knows that this process is gone.
+            # The pipe stays open; when it ends, the child knows that this process is gone.
             child.stdin.write(pickle.dumps(order))
             async with asyncio.timeout(self._settings.job_timeout_seconds + START_SECONDS):
                 return await child.wait()

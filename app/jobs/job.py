@@ -44,7 +44,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Jobs that ended in a state; what is None selects all."""
+    """Conditions that select ended jobs; None matches all."""
 
     state: State
     kind: str | None
@@ -54,7 +54,7 @@ class Selection:
     limit: int
 
     def conditions(self) -> Iterator[tuple[str, str, Any]]:
-        """Yield the beginning of an SQL condition, the type and the value at its end."""
+        """Yield SQL conditions: the left side with its operator, the type, and the value."""
         wanted = (
             ("state =", "text", self.state),
             ("kind =", "text", self.kind),
@@ -124,7 +124,7 @@ SHOWN_COLUMNS = (
     "id, namespace, actor, kind, state, manager, thread_id, attempt, max_attempts, "
     "cancel_requested, waiting_since, error, run_at, created_at, started_at, finished_at"
 )
-"""What clients see of a job, but for its result; requests and results may be megabytes long."""
+"""What clients see of a job, except its result; requests and results may be megabytes long."""
 
 
 def new_job_id() -> str:

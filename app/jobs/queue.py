@@ -20,7 +20,7 @@ PRUNED_AT_ONCE = 1_000
 """Jobs removed in one statement, with all they reported and changed."""
 
 LONGEST_WAIT_SECONDS = 600.0
-"""Between two looks at whether the configuration that a job waits for is right."""
+"""Longest pause between attempts at a job that waits for a correct configuration."""
 
 # Claims are made one after another, or two workers could exceed a root's share together.
 _LOCK = "SELECT pg_advisory_xact_lock(7305313)"
@@ -28,7 +28,7 @@ _LOCK = "SELECT pg_advisory_xact_lock(7305313)"
 # Roots are visited one index probe each, whatever the number of jobs that wait below them. In each,
 # a job somebody waits for goes before one in the background; the root with fewest running goes
 # first. A lane that has a running job is passed over. A root has at most $3 running jobs, and
-# always leaves a slot of all that live workers have ($4 is this one's) to others.
+# always leaves one slot of all live workers ($4: this worker's slots) to others.
 _CLAIM = f"""
 WITH RECURSIVE roots AS (
     (SELECT root FROM jobs WHERE state = 'queued' ORDER BY root LIMIT 1)
@@ -85,9 +85,9 @@ least($2 * 2 ^ least(greatest($3 - (max_attempts - attempt) - 1, 0), 20), 3600)
 
 _AGAIN = "NOT cancel_requested AND attempt < max_attempts"
 
-# All jobs of a worker are lost together, when the first lease runs out or the worker is known to be
-# dead ($4). Any may be the cause, so each runs alone the next time. The attempt does not count if
-# others shared the process. A lease that was extended since it was read is left alone.
+# All jobs of a worker are lost together, when the first lease expires or the worker is known to be
+# dead ($4). Any of them may be the cause, so each runs alone the next time. The attempt does not
+# count if others shared the process. Leases that were extended since they were read are left alone.
 _RESCUE = f"""
 WITH held AS MATERIALIZED (
     SELECT id, worker, lease_until, min(lease_until) OVER same AS first_lease,
@@ -136,8 +136,8 @@ WITH changed AS (
 {TELL}
 """
 
-# Ends an attempt that does not count. $4: whether the job runs alone the next time, at once; if
-# not, it waits for the configuration, each time as long as it has waited so far.
+# Ends an attempt without counting it. $4: the job runs alone the next time, at once; otherwise it
+# waits for the configuration, each time as long as it has waited so far.
 _PUT_OFF = f"""
 WITH changed AS (
     UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END,
@@ -247,7 +247,7 @@ async def claim(
 ) -> Job | None:
     """Take the job whose turn it is; None when none can be started. Needs the lock.
 
-    `isolated` allows one that runs alone in a process.
+    With `isolated`, it may be one that runs alone in a process.
     """
     row = await connection.fetchrow(
         _CLAIM, worker, lease_seconds, most_per_root, concurrency, isolated
@@ -256,7 +256,7 @@ async def claim(
 
 
 async def find_running(connection: Connection, job_id: str, attempt: int) -> Job | None:
-    """Return a job if it is in this attempt."""
+    """Return a job if it is running in this attempt."""
     row = await connection.fetchrow(_FIND_RUNNING, job_id, attempt)
     return Job.of_row(row) if row else None
 
@@ -275,7 +275,7 @@ async def rescue(
 ) -> list[str]:
     """Take jobs from workers that fell silent, to be tried again or given up; return their ids.
 
-    A worker that is known to be dead loses its jobs before it has been silent for long.
+    A worker that is known to be dead loses its jobs at once.
     """
     error = {"code": "worker_lost", "detail": "The worker stopped in the middle of the job."}
     rows = await connection.fetch(
@@ -296,7 +296,7 @@ async def put_off(
     isolates: bool,
     settings: Settings,
 ) -> None:
-    """End an attempt that does not count: the job next runs alone, or waits for the operator."""
+    """End an attempt without counting it: the job next runs alone, or waits for the operator."""
     await connection.execute(
         _PUT_OFF,
         job.id,
@@ -309,7 +309,7 @@ async def put_off(
 
 
 async def wake_waiting(connection: Connection) -> None:
-    """Let jobs that wait for a configuration be tried now."""
+    """Make jobs that wait for the configuration due now."""
     await connection.execute(_WAKE_WAITING)
 
 
@@ -360,7 +360,7 @@ async def state(connection: Connection, alive_seconds: float) -> QueueState:
 
 
 async def misconfigured(connection: Connection) -> Row | None:
-    """Return how many `jobs` wait for the configuration, `since` when, and `detail`, an example."""
+    """Return how many `jobs` wait for the configuration, `since` when, and one's `detail`."""
     return await connection.fetchrow(_MISCONFIGURED)
 
 
@@ -370,7 +370,7 @@ async def failures(connection: Connection) -> Mapping[str, int]:
 
 
 async def overview(database: Database, alive_seconds: float) -> tuple[QueueState, dict[str, int]]:
-    """Return how the queue stands, and how many failed jobs are kept, by kind."""
+    """Return the state of the queue, and the number of failed jobs by kind."""
     async with database.connection(EVERYTHING) as connection:
         return await state(connection, alive_seconds), dict(await failures(connection))
 

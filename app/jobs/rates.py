@@ -1,4 +1,4 @@
-"""The rate at which a key may submit jobs: one bucket of tokens, over all processes."""
+"""A key's rate of submitting jobs: one token bucket, shared by all processes."""
 
 import math
 
@@ -27,7 +27,7 @@ _WAIT = f"SELECT (1 - {_REFILLED}) * 60 / $2::float8 FROM job_rates AS rates WHE
 async def take(connection: Connection, access: Access, jobs: int = 1) -> None:
     """Count jobs in the transaction that submits them; raises RateLimitedError.
 
-    A job that is not submitted after all is not counted.
+    If the transaction is rolled back, nothing is counted.
     """
     limit = access.jobs_per_minute
     if limit is not None and await connection.fetchval(_TAKE, access.actor, limit, jobs) is None:

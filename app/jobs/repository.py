@@ -158,8 +158,8 @@ _FIND_STATE = "SELECT namespace, actor, state, waiting_since FROM jobs WHERE id 
 
 _FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
 
-# Jobs of threads that were cancelled before they began are left out: there may be one of them in
-# the queue, and no more than one.
+# Leaves out jobs of threads that were cancelled before they started: the queue may already hold a
+# job of the same thread, and takes only one.
 _REDRIVE_ALL = """
 WITH chosen AS MATERIALIZED (
     SELECT id FROM jobs
@@ -177,10 +177,10 @@ WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 100
 """
 
 MAX_EVENT_BYTES = 16_384
-"""Of what a job reports at once; a page of events is 100 times as long at most."""
+"""Maximum size of an event's data; a page of events is at most 100 times as long."""
 
 
-# The second of two waits here until the first has committed.
+# Of two concurrent requests, the second waits here until the first has committed.
 _CLAIM_KEY = """
 INSERT INTO idempotent_requests (namespace, actor, key, fingerprint, answer, created_at)
 VALUES ($1, $2, $3, $4, 'null', clock_timestamp())
@@ -247,7 +247,7 @@ async def find(connection: Connection, job_id: str) -> Record | None:
 
 
 async def find_state(connection: Connection, job_id: str) -> Record | None:
-    """Return a job's namespace, actor, state, and since when it waits for the operator."""
+    """Return a job's namespace, actor, state, and the time it began to wait for the operator."""
     return await connection.fetchrow(_FIND_STATE, job_id)
 
 
@@ -390,7 +390,7 @@ async def answer_before(
 async def find_own_answer(
     connection: Connection, access: Access, key: str, fingerprint: str
 ) -> str | None:
-    """Return the JSON text of what the same API key was answered within a day, or None."""
+    """Return the JSON text of the answer that the same API key got within a day, or None."""
     answer: str | None = await connection.fetchval(
         _OWN_ANSWER, access.root, key, fingerprint, access.actor
     )

@@ -1,4 +1,4 @@
-"""What jobs of each kind did: the `result` of a job, for the OpenAPI document."""
+"""Results of jobs by kind, as the OpenAPI document describes them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ _Object = Annotated[dict[str, Any], Field(title="Content")]
 _MessageId = Annotated[Clean, Field(min_length=1, max_length=512)]
 _KIND = Field(description="The job's kind.")
 
-# Types of their own, because clients in Go tell variants apart by those alone.
+# Separate types, because generated Go clients tell variants apart by these alone.
 ExtractKind = TypeAliasType("ExtractKind", Annotated[Literal["extract"], _KIND])
 ExtractThreadKind = TypeAliasType("ExtractThreadKind", Annotated[Literal["extract_thread"], _KIND])
 ConsolidateKind = TypeAliasType("ConsolidateKind", Annotated[Literal["consolidate"], _KIND])
@@ -28,7 +28,7 @@ SearchKind = TypeAliasType("SearchKind", Annotated[Literal["search"], _KIND])
 
 
 class ChangeCounts(BaseModel):
-    """How many memories a job inserted, updated and deleted."""
+    """Numbers of memories that a job inserted, updated, and deleted."""
 
     inserted: int = Field(description="New memories.")
     updated: int = Field(description="Memories with new content.")
@@ -36,14 +36,14 @@ class ChangeCounts(BaseModel):
 
 
 class JobCounts(ChangeCounts):
-    """What became of the memories that a job looked at."""
+    """Outcomes for the memories that a job looked at."""
 
-    unchanged: int = Field(description="Memories that were left as they are.")
-    rejected: int = Field(description="Changes that a model wanted and that were not made.")
+    unchanged: int = Field(description="Memories that were left unchanged.")
+    rejected: int = Field(description="Changes that a model wanted but that were not made.")
 
 
 class RejectedCall(BaseModel):
-    """A change that a model wanted and that was not made."""
+    """A change that a model wanted but that was not made."""
 
     tool: str = Field(description="The tool that the model called.")
     reason: str = Field(description="Why the change was not made.")
@@ -51,7 +51,7 @@ class RejectedCall(BaseModel):
 
 
 class Review(BaseModel):
-    """Why changes wait for a person, and what was decided."""
+    """Why changes need a review, and the decision."""
 
     reason: str = Field(description="Why the changes are not applied at once.")
     decision: Literal["applied", "discarded"] | None = Field(
@@ -62,14 +62,14 @@ class Review(BaseModel):
 
 
 class UndoCounts(BaseModel):
-    """How many changes were taken back."""
+    """Numbers of changes taken back and kept."""
 
     undone: int = Field(description="Changes that were taken back.")
-    kept: int = Field(description="Changes of items that were changed again since.")
+    kept: int = Field(description="Changes to items that have changed again since.")
 
 
 class Undone(BaseModel):
-    """What undoing a job did."""
+    """Outcome of undoing a job."""
 
     counts: UndoCounts = Field(description="Changes taken back, and kept.")
     by: str = Field(description="The key that asked for it.")
@@ -77,12 +77,12 @@ class Undone(BaseModel):
 
 
 class ReturnedMemory(BaseModel):
-    """A memory as it is after an extraction that stores nothing."""
+    """A memory after an extraction that stores nothing."""
 
-    id: str = Field(description="As the request gave it, or a new one.")
-    kind: str | None = Field(description="The kind of the memory; null: it fits none.")
+    id: str = Field(description="The id in the request, or a new one.")
+    kind: str | None = Field(description="The memory's kind; null: it fits none.")
     content: _Object = Field(description="What the memory says.")
-    importance: float | None = Field(description="How much the memory matters, 0 to 1.")
+    importance: float | None = Field(description="The memory's importance, 0 to 1.")
     valid_from: datetime | None = Field(description="Since when the memory holds.")
     change: Literal["inserted", "updated", "unchanged"] = Field(
         description="What the job did to the memory."
@@ -99,7 +99,7 @@ class _ChangesResult(BaseModel):
 
 
 class ExtractResult(_ChangesResult):
-    """What a job of the kind `extract` learned."""
+    """Result of a job of the kind `extract`."""
 
     kind: ExtractKind
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
@@ -113,7 +113,7 @@ class ExtractResult(_ChangesResult):
 
 
 class ExtractThreadResult(_ChangesResult):
-    """What a job of the kind `extract_thread` learned from a thread."""
+    """Result of a job of the kind `extract_thread`."""
 
     kind: ExtractThreadKind
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
@@ -121,19 +121,19 @@ class ExtractThreadResult(_ChangesResult):
 
 
 class ConsolidateResult(_ChangesResult):
-    """What a job of the kind `consolidate` merged, corrected and dropped."""
+    """Result of a job of the kind `consolidate`."""
 
     kind: ConsolidateKind
     strategy: Literal["llm", "duplicates"] = Field(description="How memories were merged.")
     looked_at: int = Field(description="Memories that the job compared.")
-    remaining: bool = Field(description="true: there are changed memories that it did not reach.")
-    follow_up: str | None = Field(description="The job that goes on with the remaining ones.")
+    remaining: bool = Field(description="true: it did not reach all changed memories.")
+    follow_up: str | None = Field(description="The job that continues with the remaining ones.")
     batches: int | None = Field(None, description="Groups of memories that the model was shown.")
-    failed_batches: int | None = Field(None, description="Groups that led to nothing.")
+    failed_batches: int | None = Field(None, description="Groups that failed.")
 
 
 class SummaryState(BaseModel):
-    """A running summary, as a result gives it and LangMem keeps it."""
+    """A running summary, in LangMem's format."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -149,14 +149,14 @@ class SummaryState(BaseModel):
 
 
 class SummarizeResult(BaseModel):
-    """What a job of the kind `summarize` made of a conversation."""
+    """Result of a job of the kind `summarize`."""
 
     kind: SummarizeKind
     messages: list[Annotated[dict[str, Any], Field(title="Message")]] | None = Field(
         None, description="In mode running: the shortened conversation."
     )
     running_summary: SummaryState | None = Field(
-        None, description="In mode running: the summary; null: nothing had to be summed up."
+        None, description="In mode running: the summary; null: none was needed."
     )
     summarized: int | None = Field(
         None, description="In mode running: messages that the summary replaced."
@@ -168,10 +168,10 @@ class SummarizeResult(BaseModel):
 
 
 class EvaluationAnswer(BaseModel):
-    """An answer that a prompt led to."""
+    """A model's answer with a prompt."""
 
     text: str = Field(description="What the model answered.")
-    problem: str | None = Field(description="Why it is no answer, or not a whole one.")
+    problem: str | None = Field(description="Why it is not a complete answer; null: it is one.")
 
 
 class EvaluationAnswers(BaseModel):
@@ -188,7 +188,7 @@ class EvaluationVerdict(BaseModel):
     winner: Literal["old", "new", "tie"] | None = Field(
         description="The better answer; null: the judge gave no verdict."
     )
-    reason: str = Field(description="What tells the answers apart.")
+    reason: str = Field(description="Why the judge decided so.")
 
 
 class EvaluationTrial(BaseModel):
@@ -200,21 +200,21 @@ class EvaluationTrial(BaseModel):
 
 
 class PromptEvaluation(BaseModel):
-    """Whether a new text of a prompt is better, by the cases."""
+    """An evaluation of a prompt's new text on the cases."""
 
     wins: int = Field(description="Cases that the new text won.")
     losses: int = Field(description="Cases that the old text won.")
     ties: int = Field(description="Cases that neither won.")
-    share: float = Field(description="The share of all cases by which wins exceed losses.")
-    margin: float = Field(description="The share that was asked for.")
+    share: float = Field(description="Wins minus losses, as a share of all cases.")
+    margin: float = Field(description="The share that was required.")
     won: bool = Field(description="true: the new text passed.")
     cases: list[EvaluationTrial] = Field(description="In the order of the request.")
     promoted: bool = Field(description="true: production points to the new text.")
-    not_promoted: str | None = Field(description="Why it does not.")
+    not_promoted: str | None = Field(description="Why it does not; null: it does.")
 
 
 class OptimizedPrompt(BaseModel):
-    """What came of one prompt."""
+    """Outcome for one prompt."""
 
     name: str = Field(description="The prompt's name.")
     outcome: Literal["improved", "not_warranted", "not_chosen", "rejected"] = Field(
@@ -222,29 +222,29 @@ class OptimizedPrompt(BaseModel):
     )
     changed: bool = Field(description="true: the text differs from the old one.")
     text: str = Field(description="The new text, or the old one.")
-    analysis: str | None = Field(description="What the model made of the conversations.")
-    reason: str | None = Field(description="Why nothing was changed, or not stored.")
-    diff: str = Field(description="The changed lines in unified form.")
-    based_on: int | None = Field(description="Number of the version that was improved.")
+    analysis: str | None = Field(description="The model's analysis of the conversations.")
+    reason: str | None = Field(description="Why nothing was changed or stored.")
+    diff: str = Field(description="The changes as a unified diff.")
+    based_on: int | None = Field(description="Number of the version it is based on.")
     version: int | None = Field(description="Number of the new version; null: none was stored.")
     labels: list[str] = Field(description="The labels that point to the new version.")
-    evaluation: PromptEvaluation | None = Field(description="null: no cases were tried.")
+    evaluation: PromptEvaluation | None = Field(description="null: there were no cases.")
 
 
 class OptimizePromptResult(BaseModel):
-    """What a job of the kind `optimize_prompt` made of each prompt."""
+    """Result of a job of the kind `optimize_prompt`."""
 
     kind: OptimizePromptKind
     prompts: list[OptimizedPrompt] = Field(description="In the order of the request.")
 
 
 class SearchResult(BaseModel):
-    """What a job of the kind `search` found."""
+    """Result of a job of the kind `search`."""
 
     kind: SearchKind
     queries: list[str] = Field(description="What was searched for.")
     items: list[FoundItem] = Field(description="Each item once: pinned ones first, then the best.")
-    left_out: int = Field(description="Found items that had no room in the result.")
+    left_out: int = Field(description="Found items for which the result had no room.")
     model: str | None = Field(description="The model that wrote the queries.")
 
 
@@ -260,4 +260,4 @@ JobResult = TypeAliasType(
         Field(discriminator="kind", description="What a job did, by its kind."),
     ],
 )
-"""Has a name so that clients' types have one, too."""
+"""A named alias, so that generated clients have a name for the type."""

@@ -64,7 +64,7 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     operation_id="retry_jobs",
     summary="Queue many failed or cancelled jobs again",
     description="Queues up to 1,000 jobs again, the oldest first, with all of their attempts, in "
-    "one transaction. Send the same request again while `more` is true.",
+    "one transaction. Repeat the request while `more` is true.",
     response_model=RetriedJobs,
     responses=problem_responses(*ALWAYS),
 )
@@ -77,7 +77,7 @@ async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> R
     "/{job_id}",
     operation_id="get_job",
     summary="Read a job and what came of it",
-    description="Reads a job: its state, attempts, and cost, and, at its end, the result or the "
+    description="Reads a job: its state, attempts, and cost, and, once it has ended, its result or "
     "error.",
     response_model=Job,
     responses=problem_responses(*ONE),
@@ -118,8 +118,8 @@ async def follow_job(
     jobs = service_of(request)
     is_readable = reads_contents(access, await jobs.glance(access, job_id))
     async for row in jobs.follow(access, job_id, after):
-        told: dict[str, Any] = encoding.event(row, is_readable=is_readable)
-        yield ServerSentEvent(data=told, event=row["event"], id=str(row["number"]))
+        data: dict[str, Any] = encoding.event(row, is_readable=is_readable)
+        yield ServerSentEvent(data=data, event=row["event"], id=str(row["number"]))
 
 
 @router.post(

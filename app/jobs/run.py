@@ -28,7 +28,7 @@ class JobFailedError(Exception):
 
 
 class ProcessDiedError(JobFailedError):
-    """The process that ran the job, and nothing else, died."""
+    """The process that ran this job alone died."""
 
     code = "process_died"
 
@@ -72,7 +72,7 @@ class JobRun:
     def __init__(
         self, job: Job, database: Database, turns: asyncio.Semaphore | None = None
     ) -> None:
-        """Without `turns`, which each call of a model holds, calls are not limited."""
+        """Each model call holds one of `turns`; without them, calls are not limited."""
         self.job = job
         self.finished = False
         self._database = database

@@ -13,7 +13,7 @@ from app.schemas import Clean, Labels, Moment, Number, Schema, WrittenNamespace
 MAX_PAGE = 200
 
 MAX_PAGE_BYTES = 4 << 20
-"""Of results in one page; a page ends early when it has more, but has one job at least."""
+"""Maximum size of a page's results; a page ends early, but has at least one job."""
 
 MAX_RETRIED = 1_000
 
@@ -52,12 +52,12 @@ class ListedJob(BaseModel):
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
     error: JobError | None = Field(description="null unless the last attempt failed.")
     waiting_since: datetime | None = Field(
-        description="Since when it waits for the operator to correct the configuration that "
-        "`error` names; null: it does not."
+        description="Since when it waits for the operator to correct the configuration, as "
+        "`error` explains; null: it does not."
     )
     withheld: bool = Field(
         description="Whether the result and the details of errors and events are left out, because "
-        "the key neither submitted the job nor has `read` on its namespace."
+        "the key did not submit the job and has no `read` on its namespace."
     )
     spent: Spent = Field(description="What its calls of models took.")
     run_at: datetime = Field(description="When it is to begin, or was.")
@@ -100,7 +100,7 @@ class ListJobs(Schema):
     limit: int = Field(50, ge=1, le=MAX_PAGE, description="At most this many.")
     include: Literal["result"] | None = Field(
         None,
-        description="result: with their results; a page then ends early after some 4 MiB of them.",
+        description="result: include their results; a page then ends early after about 4 MiB.",
     )
 
     @property
@@ -116,7 +116,7 @@ class ListJobs(Schema):
 
 
 class RetryJobs(Schema):
-    """Which jobs to queue again; conditions that are absent hold for all."""
+    """Conditions for the jobs to queue again; absent ones match all."""
 
     namespace: Labels = Field([], description="Jobs at or below it; empty: the whole root.")
     state: Literal["failed", "cancelled"] = Field("failed", description="How they ended.")
@@ -132,7 +132,7 @@ class RetryJobs(Schema):
 
     @property
     def selection(self) -> Selection:
-        """The conditions."""
+        """The conditions, for the repository."""
         return Selection(
             State(self.state),
             self.kind,
@@ -144,7 +144,7 @@ class RetryJobs(Schema):
 
 
 class RetriedJobs(BaseModel):
-    """How many jobs were queued again."""
+    """The number of jobs queued again."""
 
-    retried: int = Field(description="Jobs that are queued again.")
-    more: bool = Field(description="Whether there may be more; send the same request again.")
+    retried: int = Field(description="Jobs that were queued again.")
+    more: bool = Field(description="Whether there may be more; if so, repeat the request.")

@@ -100,7 +100,7 @@ class JobService:
     async def results(
         self, access: Access, rows: Sequence[Row], most_bytes: int
     ) -> Sequence[str | None]:
-        """Return the results of the first jobs as JSON, until they have so many bytes together."""
+        """Return the results of the first jobs as JSON, up to `most_bytes` together."""
         texts: list[str | None] = []
         async with self._database.connection(access.root) as connection:
             for row in rows:
@@ -113,9 +113,9 @@ class JobService:
         return texts
 
     async def wait(self, access: Access, job_id: str, seconds: float) -> Record:
-        """Return a job's row once it is settled, or as it is after so many seconds.
+        """Return a job's row once it is settled, or as it is after `seconds`.
 
-        If too many requests wait already, this one does not.
+        If too many requests are waiting, it returns at once.
         """
         if seconds <= 0:
             return await self.get(access, job_id)
@@ -186,9 +186,9 @@ class JobService:
         return await self.get(access, job_id)
 
     async def retry_all(self, access: Access, asked: RetryJobs) -> tuple[int, bool]:
-        """Queue failed or cancelled jobs again, with all their attempts.
+        """Queue failed or canceled jobs again, with all their attempts, as the key's rate allows.
 
-        Returns how many, and whether there may be more, for which the key's rate may leave no room.
+        Return how many, and whether there may be more.
         """
         namespaces = access.scope(asked.namespace, Verb.JOBS)
         async with self._database.transaction(access.root) as connection:
@@ -201,6 +201,6 @@ class JobService:
 
 
 def _is_at_rest(row: Row) -> bool:
-    """Tell whether waiting longer for a job is no use; the operator takes longer than a request."""
+    """Tell whether to stop waiting: the job is settled, or waits for the operator."""
     is_misconfigured = row["state"] == State.QUEUED and row["waiting_since"] is not None
     return row["state"] in SETTLED or is_misconfigured

@@ -75,9 +75,9 @@ async def submit(
 async def job_answer(
     request: Request, access: Access, job_id: str, seconds: float, *, member: str | None = None
 ) -> Response:
-    """Return a submitted job, or an object that has it as a member.
+    """Return a submitted job, or an object with the job as its `member`.
 
-    It is settled, and the status 200, if that takes at most so many seconds.
+    The status is 200 if the job settles within `seconds`, else 202.
     """
     deadline = time.monotonic() + seconds
     row = await JobService.build(resources_of(request)).wait(access, job_id, seconds)

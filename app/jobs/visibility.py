@@ -1,4 +1,4 @@
-"""Who may see a job, and who may see what it read and wrote."""
+"""Rules for seeing jobs, and for seeing what they read and wrote."""
 
 from app.auth.access import Access, Verb
 from app.db import Row
@@ -15,7 +15,7 @@ def reads_contents(access: Access, row: Row) -> bool:
     """Tell whether a caller who sees a job may also see what it found, proposed, and reported.
 
     These are data of the job's namespace, so they take `read` there. The key that submitted the
-    job sees them too: all that the job reads was granted to that key, or sent by it.
+    job sees them too: everything the job reads was granted to that key, or sent by it.
     """
     return row["actor"] == access.actor or access.allows(
         access.relative(row["namespace"]), Verb.READ

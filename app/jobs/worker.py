@@ -57,7 +57,7 @@ class JobWorker:
     ) -> None:
         """Without `isolation`, jobs that should run alone run like others.
 
-        With a `worker_id`, jobs that are running under it belong to a predecessor that is dead.
+        Jobs already running under a given `worker_id` belong to a dead predecessor.
         """
         self.id = worker_id or new_worker_id()
         self._has_predecessor = worker_id is not None
@@ -86,13 +86,13 @@ class JobWorker:
             await self._leave()
 
     async def _take_over(self) -> None:
-        """Queue what a predecessor left, and what waits for a configuration: it may be this one."""
+        """Queue a predecessor's jobs, and retry those that wait for a configuration."""
         try:
             async with self._database.transaction(EVERYTHING) as connection:
                 if self._has_predecessor:
                     await queue.rescue(connection, self._settings, dead_worker=self.id)
                 await queue.wake_waiting(connection)
-        except AppError as error:  # the leases run out, and the pauses
+        except AppError as error:  # leases and pauses expire anyway
             _logger.warning("taking over put off", reason=error.detail)
 
     async def _take_what_fits(self) -> None:
@@ -202,7 +202,7 @@ class JobWorker:
 
 
 def new_worker_id() -> str:
-    """Return an id that no other worker has."""
+    """Return a unique id."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 

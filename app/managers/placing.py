@@ -48,7 +48,7 @@ def place(
 
 
 def is_reachable(access: Access, template: Sequence[str], verbs: Collection[Verb]) -> bool:
-    """Tell whether some values lead to a namespace where one of the verbs is granted."""
+    """Tell whether the template can lead to a namespace where one of the verbs is granted."""
     labels = [_parsed(label, index) for index, label in enumerate(template)]
     return any(
         not grant.verbs.isdisjoint(verbs)

@@ -27,7 +27,7 @@ from app.managers.schemas import (
 _T = TypeVar("_T")
 
 _MAX_CHECKS = 5 * MAX_CHECKS
-"""For all the memories that a request brings along."""
+"""Budget for all memories in a request together."""
 
 # PostgreSQL's jsonb does not keep the order of members, but models fill schemas in in that order:
 # thoughts before the action that they lead to.

@@ -17,7 +17,7 @@ def storable_json(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_storable(value: Any) -> None:
-    """Raise ValueError, naming the place, when PostgreSQL cannot hold a value."""
+    """Raise ValueError that names the place if PostgreSQL cannot hold a value."""
     try:
         check_json(value, "$")
     except InvalidRequestError as error:

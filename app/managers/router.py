@@ -48,8 +48,8 @@ def service_of(request: Request) -> ManagerService:
     operation_id="put_manager",
     openapi_extra={"parameters": PRECONDITION},
     summary="Create a manager, or replace its configuration",
-    description="Stores a manager under a name, in place of its whole earlier configuration. 201: "
-    "the manager is new.",
+    description="Stores a manager under a name, replacing any earlier configuration as a whole. "
+    "201: the manager is new.",
     response_model=Manager,
     responses={
         200: {"description": "Replaced", "headers": ETAG},

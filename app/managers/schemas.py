@@ -59,7 +59,7 @@ MAX_TOOL_CALLS = 256
 MAX_VARIABLE_CHARACTERS = 1_024
 MAX_TEMPLATE_CHARACTERS = 1_024
 MAX_CHARACTERS = 400_000
-"""Of a conversation that one job learns from: some 100,000 tokens, which most models can read."""
+"""Maximum length of a job's conversation: about 100,000 tokens, which most models can read."""
 
 MANAGER_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
 KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,55}$"
@@ -106,12 +106,12 @@ ObjectSchema = Annotated[
 ]
 TemplateLabel = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARACTERS)]
 VariableName = Annotated[str, Field(max_length=64), WithJsonSchema({"type": "string"})]
-"""The document leaves the length out: generators do not know `propertyNames`."""
+"""The OpenAPI document leaves the length out, because generators do not know `propertyNames`."""
 Variables = Annotated[
     dict[VariableName, Annotated[str, Field(max_length=MAX_VARIABLE_CHARACTERS)]],
     Field(max_length=MAX_VARIABLES, title="Variables"),
 ]
-"""What the variables of a namespace stand for."""
+"""Values of a namespace template's variables."""
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), Number]
 BuiltInKind = Annotated[
     str,
@@ -145,7 +145,7 @@ class MemoryKind(Schema):
     single: Flag | None = Field(
         None,
         description="true: one document of this kind is kept and updated, such as a profile; "
-        "absent: false, or as the built-in kind has it.",
+        "absent: false, or the built-in kind's own.",
     )
 
     @model_validator(mode="after")
@@ -345,7 +345,7 @@ class ConversationMessage(BaseModel):
     type: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="human, ai, system or tool, as LangChain has it."
     )
-    # Without a type in the OpenAPI document, as what is text or a list has in few languages.
+    # No type in the OpenAPI document: few languages can express "text or a list".
     content: Annotated[Any, BeforeValidator(_bounded)] = Field(
         None,
         description="Text, or a list of blocks: text, tool_use, tool_result, image and others.",
@@ -366,7 +366,7 @@ class ConversationMessage(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> Self:
-        # Without a copy, and without the fields that were checked by themselves.
+        # Makes no copy, and skips the fields whose types are checked already.
         own = (self.role, self.type, self.content, self.tool_calls)
         check_storable({**(self.model_extra or {}), **dict(zip(_OWN, own, strict=True))})
         return self
@@ -387,7 +387,7 @@ class ExistingMemory(Schema):
 
 
 class ManagerChoice(Schema):
-    """Which manager does it: a stored one by its name, or one described in the request."""
+    """The manager to use: a stored one, by name, or a configuration in the request."""
 
     manager: ManagerName | None = Field(
         None, description="Name of a stored manager; absent: manager_config, or every default."

@@ -34,7 +34,7 @@ from app.store.service import check_not_reserved
 from app.time_slice import TimeSlice
 
 FOR_JOBS = frozenset({Verb.JOBS})
-"""One needs this where a manager keeps memories, or it is not there for a job."""
+"""Verbs needed in a manager's namespace: without them, a job cannot see the manager."""
 
 EXTRACT = "extract"
 CONSOLIDATE = "consolidate"
@@ -56,8 +56,8 @@ class ManagerService:
     """Managers on behalf of one caller.
 
     They belong to the root of the key that made them. Writing one takes `admin` on the whole
-    root, reading one `read`. A job may name one with no more than the job itself takes, unless
-    the manager keeps memories where the caller has no grant: to such a caller it is not there.
+    root, reading one `read`. A job may name one with no more rights than the job itself takes;
+    but a manager that keeps memories where the caller has no grant is hidden from that caller.
     """
 
     def __init__(self, database: Database, llms: LLMs, clock: Clock) -> None:
@@ -134,7 +134,9 @@ class ManagerService:
         InvalidMessageError, InvalidRequestError, ForbiddenError and LLMNotConfiguredError.
         """
         if body.namespace is not None:
-            _check_place(access, body.namespace)  # says the same whichever managers there are
+            _check_place(
+                access, body.namespace
+            )  # before the lookup, so that the answer reveals no managers
         verbs = () if body.namespace is not None else FOR_JOBS
         chosen = await self._choice(access, body, verbs)
         config = _overridden(Config.of(chosen.config, deletes=False), body)
@@ -191,8 +193,8 @@ class ManagerService:
     ) -> ManagerConfig:
         """Return a stored manager's configuration; raises ManagerNotFoundError.
 
-        That is what a manager is, too, whose own namespace the caller uses, but where it has none
-        of the verbs. Without verbs, the manager's namespace does not matter.
+        It is also raised if the caller has none of `verbs` in the manager's namespace; with no
+        verbs, that namespace does not matter.
         """
         return (await self._stored(access, name, verbs)).config
 
@@ -294,6 +296,6 @@ def _check_extraction(access: Access, config: Config, namespace: list[str] | Non
 
 
 def _check_place(access: Access, namespace: list[str]) -> None:
-    """Raise ForbiddenError unless the caller may let memories be formed in a namespace."""
+    """Raise ForbiddenError unless the caller may have memories formed in a namespace."""
     for verb in (Verb.JOBS, Verb.READ, Verb.WRITE):
         access.locate(namespace, verb)

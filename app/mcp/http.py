@@ -67,7 +67,7 @@ class _Connection(Schema):
 
 
 _GUARD = Guard(*Verb)
-"""Each tool checks the verb that it needs."""
+"""Any verb opens the route; each tool checks its own."""
 
 
 class McpEndpoint:
@@ -98,9 +98,9 @@ def _caller_of(context: Context) -> Caller:
 
 
 async def _whole(request: Request, receive: Receive, grow: Callable[[int], None]) -> Receive:
-    """Return what gives a request's body at once, within its limits, which the SDK does not know.
+    """Return a `receive` that yields the whole body at once, read within our limits.
 
-    Of a body that is cut off, the SDK would make an error.
+    The SDK has no such limits, and treats a body that is cut off as an error of ours.
     """
     body = await read_bytes(request, MCP.max_bytes(request.state.resources.settings), grow)
     check_count(body, MCP.values)

@@ -13,7 +13,7 @@ MAX_LIMIT = 50
 MAX_NAMESPACES = 200
 MAX_TEXT_CHARACTERS = 100_000
 MAX_ID_CHARACTERS = 40_000
-"""Sixteen labels and a key of full length, every character escaped."""
+"""Enough for 16 labels and a key of maximum length, every character escaped."""
 
 
 def _not_blank(text: str) -> str:

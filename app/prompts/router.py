@@ -51,7 +51,7 @@ MISSING = (PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundE
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The prompt's revision."}}
 UNREAD: dict[str, Any] = {
-    "description": "Moved; the key has no `read`, so the answer is left out",
+    "description": "Moved; the key has no `read`, so there is no body",
     "headers": ETAG,
 }
 UNCHANGED: dict[int | str, dict[str, Any]] = {
@@ -80,7 +80,7 @@ def _read(request: Request, name: str, revision: int, members: Any) -> Response:
 
 
 def _moved(access: Access, row: Any) -> Response:
-    """Answer who moved a label: with the text it points to now, if the caller may read that."""
+    """Answer a label's move, with the prompt if the caller may read it."""
     if access.may(Verb.READ):
         return _changed(row)
     return Response(status_code=204, headers={"ETag": etag(row["revision"])})
@@ -111,8 +111,8 @@ async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Respon
     operation_id="put_prompt",
     openapi_extra={"parameters": PRECONDITION},
     summary="Write a prompt's whole next state; another text becomes a new version",
-    description="Stores a prompt's text as a new version, unless the newest version has it "
-    "already, and moves the labels that are named. 201: the prompt is new.",
+    description="Stores a prompt's text as a new version, unless the newest version already has "
+    "it, and moves the named labels. 201: the prompt is new.",
     response_model=Prompt,
     responses={
         200: {"description": "Replaced", "headers": ETAG},
@@ -180,8 +180,8 @@ async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Respo
     operation_id="promote_prompt",
     openapi_extra={"parameters": PRECONDITION},
     summary="Let a label, such as production, point to a version, such as the candidate",
-    description="Moves a label, production unless another is named, to a version or to where "
-    "another label points.",
+    description="Moves a label (by default production) to a version, or to where another label "
+    "points.",
     response_model=Prompt,
     responses={
         200: {"headers": ETAG},

@@ -1,4 +1,4 @@
-"""How long a request to a provider may take, however slowly the provider sends."""
+"""Deadlines of requests to providers, however slowly a provider sends."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,17 +7,17 @@ from contextlib import asynccontextmanager
 from app.providers.errors import UnavailableError
 
 _WAITS = 60
-"""Seconds that the SDKs may wait between attempts, all together."""
+"""Total seconds that the SDKs may wait between attempts."""
 
 
 def longest(timeout: float, max_retries: int) -> float:
-    """Return the seconds for a request and its retries; `timeout` is that of a silent server."""
+    """Return the deadline of a request and its retries; `timeout` is that of a silent server."""
     return 2 * timeout * (1 + max_retries) + _WAITS * bool(max_retries)
 
 
 @asynccontextmanager
 async def within(seconds: float, name: str) -> AsyncIterator[None]:
-    """Limit what is done inside; raises UnavailableError when the time is over."""
+    """Limit the time of the block; raises UnavailableError when it is over."""
     try:
         async with asyncio.timeout(seconds):
             yield

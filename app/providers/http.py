@@ -1,4 +1,4 @@
-"""The HTTP client that providers' SDKs are given."""
+"""The HTTP client of providers' SDKs."""
 
 from collections.abc import AsyncIterator
 
@@ -11,9 +11,9 @@ _LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
 def provider_client(max_bytes: int) -> httpx2.AsyncClient:
     """Return a client that follows no redirect and reads at most `max_bytes` + 1 of a reply.
 
-    A reply that is longer ends there, so that whoever reads it can tell by its length; nothing is
-    raised, because the SDKs would ask, and pay, again. Compressed replies are not asked for, and
-    not unpacked: a few kilobytes may unpack to gigabytes.
+    A longer reply is cut there, and the reader can tell by its length; nothing is raised, because
+    the SDKs would then ask, and pay, again. Compressed replies are neither requested nor
+    decompressed: a few kilobytes may become gigabytes.
     """
 
     async def bound(response: httpx2.Response) -> None:

@@ -14,7 +14,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_reply(body: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
-    """Return the JSON of a reply without lone surrogates; ValueError if it is none or too much."""
+    """Return a reply's JSON without lone surrogates; raises ValueError if invalid or too large."""
     if len(body) > max_bytes:
         raise ValueError(f"it is longer than {max_bytes >> 20} MiB")
     check_values(body, max_values)
@@ -30,7 +30,7 @@ def parse_reply(body: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = MA
 
 
 def is_deeper(value: Any, depth: int) -> bool:
-    """Return whether lists and objects are nested in one another more than `depth` times."""
+    """Tell whether lists and objects are nested more than `depth` levels deep."""
     level = [value]
     for _ in range(depth):
         level = [
@@ -45,7 +45,7 @@ def is_deeper(value: Any, depth: int) -> bool:
 
 
 def _without_surrogates(body: bytes) -> bytes:
-    """Return the JSON with U+FFFD for halves of characters, which JSON can spell."""
+    """Return the JSON with U+FFFD in place of lone surrogates."""
     try:
         text = json.dumps(json.loads(body.decode(errors="replace")), ensure_ascii=False)
     except RecursionError as error:

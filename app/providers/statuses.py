@@ -42,7 +42,7 @@ def of_status(name: str, status: int, message: str, headers: Mapping[str, str]) 
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the headers ask to wait, a day at most, as a number or as a date."""
+    """Return the seconds to wait by the headers (a number or a date), a day at most."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value)
@@ -52,7 +52,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _until(moment: str) -> float:
-    """Return the seconds until a date of HTTP; NaN if it is none."""
+    """Return the seconds until an HTTP date; NaN if it is not one."""
     date = email.utils.parsedate_tz(moment)
     try:
         return math.nan if date is None else email.utils.mktime_tz(date) - time.time()

@@ -16,7 +16,7 @@ _TYPES = {"updated_at": "timestamptz", "created_at": "timestamptz", "key": "text
 
 
 async def list_page(connection: Connection, search: Listing, max_bytes: int) -> Found:
-    """Return a page of a listing; it ends early where its values fill `max_bytes`."""
+    """Return a page of a listing; it ends early if its values fill `max_bytes`."""
     column, descending = search.sort.removeprefix("-"), search.sort.startswith("-")
     page = await _fetch(connection, search, column, max_bytes, descending=descending)
     return Found(

@@ -37,7 +37,7 @@ def behind(ranking: Ranking, order: Integers, cursor: RankedCursor) -> Integers:
 def cursor_behind(
     ranking: Ranking, places: Sequence[int], search: RankedSearch, statistics: Statistics
 ) -> RankedCursor:
-    """Return the cursor behind a page of a search, given as the places of its items."""
+    """Return the cursor after a page of a search; `places` are those of its items."""
     place = places[-1]
     item, score = ranking.pool.items[place], ranking.score[place]
     return RankedCursor(

@@ -38,7 +38,7 @@ class RankedRun:
     async def find(self, *, largest: int, max_bytes: int) -> Found:
         """Return the page that is asked for; scopes of up to `largest` passages are read whole.
 
-        The page ends early where its values fill `max_bytes`.
+        The page ends early if its values fill `max_bytes`.
         """
         search = self.search
         wanted = search.seen + search.page.limit
@@ -84,7 +84,7 @@ class RankedRun:
     async def _fitting(
         self, ranking: Ranking, places: list[int], max_bytes: int
     ) -> tuple[dict[int, Record], list[int]]:
-        """Return the items, by id, whose values fit, and the places up to the last of them."""
+        """Return the items whose values fit, by id, and the places up to the last of them."""
         ids = [int(item_id) for item_id in ranking.pool.items["id"][places]]
         page = await fetch_items(self.connection, self.search.scope, ids, max_bytes)
         rows = {row["id"]: row for row in page.rows}

@@ -25,7 +25,7 @@ ORDER BY place
 async def fetch_items(
     connection: Connection, scope: Scope, item_ids: Sequence[int], max_bytes: int
 ) -> Page:
-    """Return the first of these items that fit; one that ended meanwhile is missing."""
+    """Return the first of these items that fit; an item that has ended since is missing."""
     parameters = Parameters()
     ids = parameters.add(list(item_ids), "bigint[]")
     return await fetch_page(

@@ -16,31 +16,31 @@ MAX_PIECES = 2_000
 """Of one item: about 1 MiB of prose, a minute of the local model's time at worst."""
 
 MAX_FREQUENCY = 2**15 - 1
-"""Of a term in a passage, as the column holds it; BM25 no longer tells such counts apart."""
+"""Maximum count of a term in a passage, by the column's type; for BM25 higher ones are alike."""
 
 SEPARATOR = "\x1f"
-"""Between terms, none of which holds a control character."""
+"""Separates terms, which hold no control characters."""
 
 _LONG_TEXT_CHARACTERS = 4_000
 """Longer texts are cut on a thread: tokenising them would hold up the event loop."""
 
 
 _CUTTER = ThreadPoolExecutor(1, thread_name_prefix="cutter")
-"""One thread: several would not be quicker, and keep the event loop waiting for the interpreter."""
+"""One thread: more would not be faster, and would keep the interpreter from the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of an item's indexed text, the path it came from, and its terms as SQL takes them."""
+    """A piece of an item's indexed text, its path, and its terms in the form that SQL takes."""
 
     path: str
     text: str
     length: int
-    """How many terms the text has, each as often as it stands there."""
+    """Number of terms in the text, including repetitions."""
     terms: str
-    """Each once, joined by SEPARATOR."""
+    """The distinct terms, joined by SEPARATOR."""
     frequencies: str
-    """How often the text has each term, joined by commas."""
+    """The count of each term, joined by commas."""
 
     @classmethod
     def of(cls, path: str, text: str, terms: Mapping[str, int]) -> Self:

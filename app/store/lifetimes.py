@@ -1,4 +1,4 @@
-"""Reads restart lifetimes if they can; on a full disk they go on without."""
+"""Restarting of lifetimes by reads, which a full disk must not stop."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -27,7 +27,7 @@ class NamespaceQuery:
 
 @dataclass(frozen=True, slots=True)
 class ListedNamespaces:
-    """Namespaces, how many items each holds, and the offset of the rest if the page is cut."""
+    """Namespaces, the number of items in each, and the offset of the rest if the page is cut."""
 
     labels: list[list[str]]
     counts: list[int] | None

@@ -14,7 +14,7 @@ from app.store.errors import InvalidIndexPathError
 
 WHOLE = ("$", "")
 MAX_PLACES = 20_000
-"""In a value, that one path may come by."""
+"""Maximum places in a value that one path may visit."""
 _STEP = re.compile(r"\{([^{}]*)\}|\[(-?\d+|\*)\]|(\*)|([^.\[\]{}*]+)")
 
 
@@ -57,9 +57,9 @@ def _steps(path: str) -> tuple[re.Match[str], ...]:
 
 
 class _Walk:
-    """Follows a path; raises InvalidIndexPathError when it has led to too many places.
+    """Follows a path; raises InvalidIndexPathError once it has led to too many places.
 
-    Each `{a,a}` of a path doubles them, and each `[*]` takes a whole list.
+    Each `{a,a}` in a path doubles them, and each `[*]` visits a whole list.
     """
 
     def __init__(self, path: str) -> None:

@@ -30,7 +30,7 @@ JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace,
 WHERE expires_at IS NULL OR expires_at > $3
 """
 
-# An item fits if those before it leave room, however large it is: one is always returned.
+# An item fits if those before it leave any room, however large it is, so one always fits.
 _FIND_FITTING = f"""
 SELECT {COLUMNS.replace(" value,", " CASE WHEN fits THEN value END AS value,")},
     id, bytes, fits
@@ -244,9 +244,9 @@ async def find_many(
 async def find_fitting(
     connection: Connection, addresses: Iterable[Address], now: datetime, max_bytes: int
 ) -> dict[Address, Record]:
-    """Return the items that exist among some addresses, in which those `fit` that have room.
+    """Return the items that exist at some addresses; `fits` says whether there was room for one.
 
-    An item for which the ones before it leave no room has no value.
+    An item that does not fit has no value.
     """
     rows = await connection.fetch(_FIND_FITTING, *_columns(addresses), now, max_bytes)
     return {(row["namespace"], row["key"]): row for row in rows}

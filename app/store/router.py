@@ -46,7 +46,7 @@ CHANGES = (*ALWAYS, PreconditionFailedError, TooManyConflictsError, EmbeddingFai
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's version."}}
 
 UNREAD: dict[str, Any] = {
-    "description": "Changed; the key has no `read` here, so the answer is left out",
+    "description": "Changed; the key has no `read` here, so there is no body",
     "headers": ETAG,
 }
 
@@ -76,7 +76,7 @@ def _field(request: Request, name: str) -> str | None:
 
 
 def item_response(row: Any, access: Access) -> Response:
-    """Return one item with its ETag; no more than that to a caller who may not read it."""
+    """Return one item with its ETag; if the caller may not read it, the ETag alone."""
     if not access.allows(access.relative(row["namespace"]), Verb.READ):
         return Response(status_code=204, headers={"ETag": etag(row["version"])})
     return json_response(encoding.item(row, access), {"ETag": etag(row["version"])})
@@ -95,8 +95,8 @@ def not_modified(query: ReadItem, precondition: Precondition, version: int | Non
     openapi_extra={"parameters": PRECONDITION},
     summary="Write an item's whole next state",
     description="Writes the whole next state of an item: its value and its details. The answer's "
-    "ETag is the new version; with If-Match or If-None-Match the item is written only "
-    "from the state that you expect.",
+    "ETag is the new version. With If-Match or If-None-Match, the item is written only if it is "
+    "in the expected state.",
     status_code=204,
     responses={204: {"description": "Written", "headers": ETAG}, **problem_responses(*CHANGES)},
 )
@@ -153,7 +153,7 @@ async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> 
     openapi_extra={"parameters": PRECONDITION},
     summary="End an item, whether or not it exists",
     description="Ends an item. Its history stays readable, and an earlier version can be restored. "
-    "Deleting what is not there succeeds, too.",
+    "Deleting an item that does not exist succeeds, too.",
     status_code=204,
     responses={204: {"description": "Ended"}, **problem_responses(*CHANGES)},
 )
@@ -181,7 +181,7 @@ async def list_namespaces(request: Request, body: ListNamespaces, access: ReadAc
     operation_id="list_item_versions",
     openapi_extra={"parameters": query_parameters(ReadVersions)},
     summary="Read an item's history, newest first",
-    description="Lists every state that an item had, newest first, with who made it and when.",
+    description="Lists every state that an item had, newest first, with its author and time.",
     response_model=ItemVersions,
     responses=problem_responses(*ALWAYS),
 )

@@ -128,7 +128,7 @@ class ItemService:
     ) -> dict[Address, Row]:
         """Return the items that exist at stored addresses, restarting some lifetimes.
 
-        Those for which `max_bytes` leave no room have no value, and count as not read.
+        Items that do not fit into `max_bytes` have no value, and do not count as read.
         """
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:

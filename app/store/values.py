@@ -33,9 +33,9 @@ def check_json(value: Any, field: str) -> None:
 
 
 def count_storable(value: Any, *, max_depth: int) -> int | None:
-    """Return the number of JSON values in a value, None if it may hold what cannot be stored.
+    """Return the number of JSON values in a value; None if some part may not be storable.
 
-    Goes level by level, several times as fast as a walk that knows its place.
+    Goes level by level, several times as fast as a walk that keeps track of its path.
     """
     count, level = 0, [value]
     for _ in range(max_depth):
@@ -71,7 +71,7 @@ _Path: TypeAlias = "tuple[_Path, str] | None"
 
 
 def _find_problem(value: Any, field: str) -> None:
-    """Raise InvalidValueError for what cannot be stored."""
+    """Raise InvalidValueError that names the part which cannot be stored."""
     pending: list[tuple[Any, _Path, int]] = [(value, None, 1)]
     while pending:
         node, path, depth = pending.pop()

@@ -54,7 +54,7 @@ class Appended:
 
 
 async def admit(connection: Connection, access: Access, arrival: Arrival) -> Ref:
-    """Return the thread that messages are for, if the caller may append them; it may be new.
+    """Return the thread to append to, which may be new, after checking the caller's rights.
 
     Raises ForbiddenError, ThreadElsewhereError and AmbiguousThreadError.
     """
@@ -130,9 +130,9 @@ def job_of(thread: Row, formation: Formation, *, delay_seconds: float = 0.0) -> 
 
 
 async def _labels(connection: Connection, access: Access, arrival: Arrival) -> list[str]:
-    """Return the namespace of the thread that messages are for.
+    """Return the namespace of the thread to append to.
 
-    A thread that the caller may not see has no part in it: it is as if it were not there.
+    Threads that the caller may not see are ignored, as if they did not exist.
     """
     threads = await find_visible(connection, access, arrival.thread_id)
     places = [access.relative(thread["namespace"]) for thread in threads]

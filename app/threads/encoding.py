@@ -29,7 +29,7 @@ def appended(thread_id: str, appended: Appended) -> dict[str, Any]:
 def thread(row: Row, job: Row | None, access: Access) -> dict[str, Any]:
     """Return a thread, and the job that waits to form memories of it, as members of JSON.
 
-    The summary says what the conversation was about: it is for those who may read that.
+    The summary reveals the conversation, so it is left out unless the caller may read that.
     """
     formation = json.loads(row["formation"]) if row["formation"] else None
     summary = row["summary"] if reads_conversation(access, row) else None

@@ -16,9 +16,9 @@ from app.db import Connection, Row
 from app.pages import Page, fetch_page
 
 Ref: TypeAlias = tuple[str, str, str]
-"""Which thread: the root of its key, its id, and its stored namespace.
+"""A thread's identity: the root of its key, its id, and its stored namespace.
 
-The id is a client's own, so it names different threads in different namespaces.
+Clients choose the id, so it may name different threads in different namespaces.
 """
 
 _HOLD = """
@@ -119,7 +119,7 @@ async def find(connection: Connection, ref: Ref) -> Record | None:
 
 
 async def find_named(connection: Connection, root: str, thread_id: str) -> list[Record]:
-    """Return the threads of a root that have an id, each in another namespace."""
+    """Return the threads of a root with this id, each in a namespace of its own."""
     return await connection.fetch(_FIND_NAMED, root, thread_id)
 
 
@@ -211,7 +211,7 @@ async def find_jobs(connection: Connection, ref: Ref) -> list[Record]:
 
 
 def ref_of(thread: Row) -> Ref:
-    """Return which thread a row is."""
+    """Return the identity of a thread's row."""
     return thread["root"], thread["id"], thread["namespace"]
 
 

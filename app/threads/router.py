@@ -93,8 +93,8 @@ def service_of(request: Request) -> ThreadService:
     operation_id="append_messages",
     openapi_extra={"parameters": [PARAMETER]},
     summary="Append messages to a thread, to form memories of them when it falls quiet",
-    description="Appends messages to a thread; those whose id it knows are left out. Memories are "
-    "formed of them in the background, when the thread has been quiet for a while.",
+    description="Appends messages to a thread, except those whose id it has. Memories are formed "
+    "from them in the background, once the thread has been quiet for a while.",
     status_code=202,
     response_model=AppendedMessages,
     responses=problem_responses(
@@ -129,9 +129,8 @@ async def list_messages(request: Request, thread_id: InPath, access: ReadAccess)
     operation_id="flush_thread",
     openapi_extra={"parameters": SUBMIT_PARAMETERS[:1]},
     summary="Form memories of a thread now, instead of when it falls quiet",
-    description="Begins to form memories of what waits in a thread. The answer is 202 and the job, "
-    "200 and the finished job with Prefer: wait=N, or 200 with `job` null if nothing "
-    "waits.",
+    description="Starts forming memories from what waits in a thread. The answer is 202 and the "
+    "job, 200 and the finished job with Prefer: wait=N, or 200 with `job` null if nothing waits.",
     status_code=202,
     responses={
         200: {"model": FlushedThread, "description": "The job is done, or nothing waits"},
@@ -190,8 +189,8 @@ async def create_run(request: Request, body: CreateRun, access: JobsAccess) -> R
     "/threads/{thread_id}",
     operation_id="get_thread",
     summary="Read how far memories were formed of a thread",
-    description="Reads how many messages a thread has, how far memories were formed of them, and "
-    "its running summary.",
+    description="Reads how many messages a thread has, how far memories were formed from them, "
+    "and its running summary.",
     response_model=ConversationThread,
     responses=problem_responses(*ONE),
 )
@@ -204,8 +203,8 @@ async def get_thread(request: Request, thread_id: InPath, access: ThreadAccess) 
     "/threads/{thread_id}",
     operation_id="delete_thread",
     summary="Delete a thread and its messages; memories formed of it stay",
-    description="Removes a thread with its messages and cancels its jobs. Memories that were "
-    "formed of it stay.",
+    description="Removes a thread with its messages and cancels its jobs. Memories formed from it "
+    "stay.",
     status_code=204,
     responses=problem_responses(*ONE),
 )

@@ -120,9 +120,11 @@ class ReadMessages(Schema):
 
 
 class FlushedThread(BaseModel):
-    """The job that forms memories of what waits in a thread."""
+    """The job that forms memories from what waits in a thread."""
 
-    job: Job | None = Field(description="null: nothing waits, memories were formed of everything.")
+    job: Job | None = Field(
+        description="null: nothing waits; memories were formed from everything."
+    )
 
 
 class RunInput(BaseModel):

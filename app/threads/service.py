@@ -90,7 +90,7 @@ class ThreadService:
         return thread, next((job for job in jobs if job["state"] == State.QUEUED), None)
 
     async def readable(self, access: Access, thread_id: str) -> Record:
-        """Return the row of a thread whose messages the caller may read; else ForbiddenError."""
+        """Return a thread's row; raises ForbiddenError unless the caller may read its messages."""
         async with self._database.connection(access.root) as connection:
             return await _readable(connection, access, thread_id)
 

@@ -1,4 +1,4 @@
-"""Which of the threads that have an id a caller means: only those it may see count."""
+"""Finding the thread that a caller means by an id, among those that it may see."""
 
 from collections.abc import Iterable
 
@@ -11,25 +11,25 @@ from app.threads.errors import AmbiguousThreadError, ThreadNotFoundError
 
 
 def sees_thread(access: Access, thread: Row) -> bool:
-    """Tell whether a caller may see a thread: `jobs` or `read` on its namespace is granted."""
+    """Tell whether a caller may see a thread: it has `jobs` or `read` on its namespace."""
     return _allows(access, thread, Verb.JOBS) or reads_conversation(access, thread)
 
 
 def reads_conversation(access: Access, thread: Row) -> bool:
-    """Tell whether a caller may read what a thread's messages and its summary say."""
+    """Tell whether a caller may read a thread's messages and summary."""
     return _allows(access, thread, Verb.READ)
 
 
 async def find_visible(connection: Connection, access: Access, thread_id: str) -> list[Record]:
-    """Return the threads with an id that a caller may see."""
+    """Return the threads with this id that a caller may see."""
     rows = await repository.find_named(connection, access.root, thread_id)
     return [row for row in rows if sees_thread(access, row)]
 
 
 async def find_one(connection: Connection, access: Access, thread_id: str) -> Record:
-    """Return the one thread with an id that a caller may see.
+    """Return the one thread with this id that a caller may see.
 
-    Raises ThreadNotFoundError, whether there is none or none to be seen, and AmbiguousThreadError.
+    Raises ThreadNotFoundError if none is visible, and AmbiguousThreadError if several are.
     """
     rows = await find_visible(connection, access, thread_id)
     if not rows:

@@ -70,12 +70,12 @@ async def located(
 ) -> tuple[ManagerConfig | None, list[str]]:
     """Return the manager that a request names, and the labels of its namespace.
 
-    A manager is not there where the caller has none of the verbs in the manager's namespace.
+    A manager is hidden from a caller that has none of `verbs` in the manager's namespace.
 
     Raises ManagerNotFoundError, MissingVariableError, UnknownVariableError, ForbiddenError and
     InvalidRequestError.
     """
-    # Before the manager is looked up: who may not work there learns nothing of managers.
+    # Checked before the manager is looked up, so that the answer reveals no managers.
     labels = _placed(access, body.namespace, body) if body.namespace else None
     config = None
     if body.manager is not None:
@@ -86,7 +86,7 @@ async def located(
 
 
 def _placed(access: Access, template: Sequence[str], body: Placed) -> list[str]:
-    """Return the labels of a namespace; ForbiddenError where nothing at all is granted."""
+    """Return a template's labels; raises ForbiddenError if nothing is granted there."""
     labels = place(template, body.variables or {})
     check_not_reserved(labels)
     if not any(access.allows(labels, verb) for verb in Verb):

@@ -61,7 +61,7 @@ async def list_tools(request: Request, access: ReadAccess) -> Response:
     openapi_extra={"parameters": [_PREFER]},
     summary="Carry out what an agent's model asks of a memory tool",
     description="Carries out a tool call that a model wrote, in a namespace that the application "
-    "chose. A model's mistake is an answer for the model, not an error.",
+    "chose. A mistake of the model is an answer for the model, not an error.",
     response_model=ToolAnswer,
     responses=problem_responses(
         *ALWAYS,

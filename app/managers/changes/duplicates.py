@@ -52,7 +52,7 @@ def wording(content: Mapping[str, Any]) -> str:
 
 
 def loose_wording(content: Mapping[str, Any]) -> str:
-    """Return what contents share that have one fingerprint or one wording, and some others, too."""
+    """Return a coarse key, shared by contents with equal fingerprints or wordings, and others."""
     return _canonical(
         content,
         lambda text: " ".join(word for word, _ in _words(_plain(text)) if word not in _ARTICLES),

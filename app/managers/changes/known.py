@@ -1,4 +1,4 @@
-"""Memories by their words, so that an insert is compared with few of thousands."""
+"""An index of memories by their words, so that an insert is compared with few of thousands."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from app.managers.changes.duplicates import Candidate, loose_wording, near
 from app.managers.memories import Existing
 
 MAX_COMPARED = 20
-"""Memories with the same words; those after them would be kept as a repetition at worst."""
+"""Maximum comparisons of memories with the same words; beyond it, a repetition may be kept."""
 
 _Key: TypeAlias = tuple[str | None, str]
 
@@ -16,8 +16,8 @@ _Key: TypeAlias = tuple[str | None, str]
 def repeats(kind: str | None, content: Mapping[str, Any], memory: Existing) -> bool:
     """Tell whether a new content says what a memory says.
 
-    A memory of no kind is compared by its words alone, if it has but one text: however its
-    writer called it, an agent shows it, and it must not be learned again.
+    A memory without a kind that is a single text is compared by its words alone: whatever its
+    member is called, it must not be learned again.
     """
     if memory.kind is not None:
         return near(Candidate(kind, content), Candidate(memory.kind, memory.content))
@@ -25,7 +25,7 @@ def repeats(kind: str | None, content: Mapping[str, Any], memory: Existing) -> b
 
 
 class KnownMemories:
-    """Finds what new contents repeat, in time that does not grow with the memories."""
+    """Finds the memory that a new content repeats, in time independent of their number."""
 
     def __init__(self, memories: Iterable[Existing] = ()) -> None:
         self._memories: dict[str, Existing] = {}
@@ -40,10 +40,10 @@ class KnownMemories:
             del self._ids[self._keys[memory.id]][memory.id]
         key = self._keys[memory.id] = _key(memory.kind, memory.content)
         self._ids[key][memory.id] = None
-        self._memories[memory.id] = memory  # in the place of the one before
+        self._memories[memory.id] = memory  # keeps the place of the one it replaces
 
     def repeated_by(self, kind: str | None, content: Mapping[str, Any]) -> str | None:
-        """Return the id of a memory that a new content repeats, one of its kind before others."""
+        """Return the id of a memory that a new content repeats, preferably one of its kind."""
         for key in (_key(kind or "", content), _key(None, content)):
             for number, id_ in enumerate(self._ids.get(key, ())):
                 if number == MAX_COMPARED:
@@ -60,6 +60,6 @@ def _key(kind: str | None, content: Mapping[str, Any]) -> _Key:
 
 
 def _bare(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a content that is one text without the name of its member."""
+    """Return a content that is a single text under a neutral name."""
     values = list(content.values())
     return {"text": values[0]} if len(values) == 1 and isinstance(values[0], str) else content

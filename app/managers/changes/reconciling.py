@@ -133,7 +133,7 @@ class _Reconciling:
     def delete(self, change: Delete) -> None:
         memory = self.memories[change.memory_id]
         self.edits.pop(memory.id, None)
-        self.known.put(memory)  # as it is now: said again, it is kept
+        self.known.put(memory)  # unchanged, so that saying it again keeps it
         if not _is_unwritten(memory):
             self.edits[memory.id] = Edit(
                 before=memory,

@@ -187,7 +187,7 @@ class ReviewService:
 
 
 def _repeating(changes: Iterable[ItemChange], known: Sequence[Existing]) -> set[Address]:
-    """Return the places of the inserts that say what is known."""
+    """Return the addresses of inserts that repeat what is known."""
     memories = KnownMemories(known)
     inserts = [change for change in changes if change.action == "insert"] if known else []
     edits = [(change.address, _edit(change)) for change in inserts]

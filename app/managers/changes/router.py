@@ -53,8 +53,8 @@ async def list_job_changes(request: Request, job_id: JobId, access: JobsAccess) 
     "/{job_id}/apply",
     operation_id="apply_job",
     summary="Apply what a job proposed, but to items changed since",
-    description="Applies the changes that a job proposed and that wait for a review. Changes of "
-    "items that were changed since are left out.",
+    description="Applies the changes that a job proposed and that wait for a review, except "
+    "for items that have changed since.",
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )
@@ -80,7 +80,7 @@ async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Re
     "/{job_id}/undo",
     operation_id="undo_job",
     summary="Take back what a job did, but to items changed since",
-    description="Takes back what a job changed, except for items that were changed since.",
+    description="Takes back what a job changed, except for items that have changed since.",
     response_model=Job,
     responses=problem_responses(*CHANGES),
 )

@@ -1,1 +1,1 @@
-"""JSON Schemas that clients send: the accepted subset, and checks of content within a budget."""
+"""Clients' JSON Schemas: the accepted subset, and checks of content within a budget."""

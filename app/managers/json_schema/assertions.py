@@ -1,4 +1,4 @@
-"""Keywords of JSON Schema that look at one value and at no sub-schema."""
+"""Keywords of JSON Schema that test a value without sub-schemas."""
 
 import json
 import operator
@@ -20,7 +20,7 @@ _CHECKS_PER_DIVISION = 20
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """A test of a value, and the sentence that says what is wrong if it fails."""
+    """A test of a value, and the message if it fails."""
 
     holds: Holds
     describe: Callable[[Any], str]
@@ -43,7 +43,7 @@ def assertions_of(schema: Mapping[str, Any], patterns: PatternSet) -> tuple[Asse
 
 
 def shown(value: Any) -> str:
-    """Return a value as JSON, cut to what a sentence can hold."""
+    """Return a value as JSON, cut to fit into a message."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
@@ -80,7 +80,7 @@ def _type(names: str | Sequence[str]) -> Assertion:
 
 
 def _canonical(value: Any, budget: Budget) -> str:
-    """Return a text that two JSON values share if, and only if, they are equal."""
+    """Return a text that is the same for two JSON values if, and only if, they are equal."""
     if isinstance(value, str):
         text = f'"{value}'
     elif isinstance(value, dict | list):
@@ -138,7 +138,7 @@ def _multiple_of(divisor: float) -> Assertion:
 
 
 def _exact(number: float) -> Fraction:
-    """Return the number as it is written: 0.1 is a tenth."""
+    """Return a number's exact decimal value: 0.1 is a tenth."""
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 

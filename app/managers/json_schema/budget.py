@@ -1,14 +1,14 @@
-"""The work that checking content may take (docs/decisions/0016-bounded-schemas.md)."""
+"""The budget for checking content (docs/decisions/0016-bounded-schemas.md)."""
 
 MAX_CHECKS = 30_000
 """One check is one sub-schema applied to one value; long texts and patterns count for more.
 
-Together they take a tenth of a second at most, in Python, which lets other threads run.
+All of them take at most a tenth of a second, in Python code that lets other threads run.
 """
 
 
 class TooManyChecksError(Exception):
-    """Checking content takes more work than it may."""
+    """Checking content exceeds its budget."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""The validators used last, within a limit of memory."""
+"""A cache of validators, limited by their memory."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class ValidatorCache:
         self.bytes = 0
 
     def get(self, schema: str) -> Validator:
-        """Return the validator of a schema; raises what compiling it raises."""
+        """Return the validator of a schema; raises what `compile_schema` raises."""
         with self._lock:
             if (known := self._validators.get(schema)) is not None:
                 self._validators.move_to_end(schema)

@@ -1,7 +1,7 @@
 """Checks of content against a compiled schema.
 
-A node is applied to a value at most once, however often the schema comes back to it, and the
-checks are counted: no schema and no content takes longer than its budget.
+A node is applied to a value at most once, however often the schema refers to it, and the checks
+are counted, so no combination of schema and content takes longer than its budget.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from app.managers.json_schema.nodes import Contains, Node
 
 MAX_FAULTS = 5
 MAX_LEVELS = 160
-"""Of sub-schemas within one another, counted along one path through the content."""
+"""Maximum depth of nested sub-schemas, counted along one path through the content."""
 
 _MAX_NAME = 100
 _MEMBERS_PER_CHECK = 8
@@ -23,16 +23,16 @@ _MEMBERS_PER_CHECK = 8
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong with a content; `place` is such as `.stops[0].name`, empty for all of it."""
+    """A fault in a content; `place` is a path such as `.stops[0].name`, or empty for all of it."""
 
     place: str
     message: str
 
 
 class Validator:
-    """Checks contents, which must be JSON of limited depth, by one schema.
+    """Checks contents against one schema; contents must be JSON of limited depth.
 
-    `bytes` is the memory it takes at most.
+    `bytes` is the most memory that it takes.
     """
 
     def __init__(self, root: Node, bytes_: int) -> None:
@@ -40,17 +40,17 @@ class Validator:
         self.bytes = bytes_
 
     def is_valid(self, content: Any, budget: Budget | None = None) -> bool:
-        """Return whether the content fits; raises TooManyChecksError."""
+        """Tell whether a content fits; raises TooManyChecksError."""
         return _Evaluation(budget or Budget()).is_valid(self._root, content)
 
     def faults(self, content: Any, budget: Budget | None = None) -> list[Fault]:
-        """Return the first things that are wrong, if any; raises TooManyChecksError."""
+        """Return the first faults, if any; raises TooManyChecksError."""
         evaluation = _Evaluation(budget or Budget())
         return list(islice(evaluation.faults(self._root, content), MAX_FAULTS))
 
 
 class _Evaluation:
-    """One content under check. Values are told apart by identity, so equal ones may be shared."""
+    """One check of one content. Values are distinguished by identity; equal ones may be shared."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -59,7 +59,7 @@ class _Evaluation:
         self._reported: set[tuple[int, str]] = set()
 
     def is_valid(self, node: Node, value: Any) -> bool:
-        """Return whether a value fits a node."""
+        """Tell whether a value fits a node."""
         if node.is_leaf:
             self._budget.spend(node.weight)
             return self._assertions_hold(node, value)
@@ -73,7 +73,7 @@ class _Evaluation:
         return known
 
     def faults(self, node: Node, value: Any, place: str = "") -> Iterator[Fault]:
-        """Yield what is wrong with a value, unless it was reported before."""
+        """Yield the faults of a value that were not reported before."""
         if self.is_valid(node, value) or (id(node), place) in self._reported:
             return
         self._reported.add((id(node), place))
@@ -126,7 +126,7 @@ class _Evaluation:
             yield problem
 
     def _applicable(self, node: Node, value: Any) -> Iterator[Node]:
-        """Yield the nodes that the value must fit, too."""
+        """Yield further nodes that the value itself must fit."""
         yield from node.all_of
         if node.if_ is not None:
             branch = node.then if self.is_valid(node.if_, value) else node.else_
@@ -146,7 +146,7 @@ class _Evaluation:
         return None
 
     def _fitting(self, nodes: Sequence[Node], value: Any, *, most: int) -> int:
-        """Return how many nodes the value fits; the count ends at `most`."""
+        """Return how many nodes the value fits, counting up to `most`."""
         count = 0
         for node in nodes:
             if self.is_valid(node, value):
@@ -156,7 +156,7 @@ class _Evaluation:
         return count
 
     def _parts(self, node: Node, value: Any) -> Iterator[tuple[Node, Any, str | int]]:
-        """Yield the nodes for the value's members and items, with where each of those is."""
+        """Yield the nodes for the value's members and items, each with its part and step."""
         if isinstance(value, dict):
             if node.properties is not None or node.patterns or node.additional is not None:
                 yield from self._members(node, value)

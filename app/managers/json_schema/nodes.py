@@ -1,4 +1,4 @@
-"""Schemas in compiled form: a graph of nodes, of which one is checked against one value."""
+"""Compiled schemas: graphs of nodes, each of which checks one value."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _ANNOTATIONS = {
 _LEAF_KEYWORDS = ASSERTIONS | _ANNOTATIONS
 
 _REFERENCE = re.compile(r"#/\$defs/([A-Za-z0-9_.-]+)")
-"""A reference as it must be: the same to every reader, with nothing to decode."""
+"""The only form of reference: every reader understands it alike, with nothing to decode."""
 
 _REFUSED = {
     **dict.fromkeys(
@@ -33,7 +33,7 @@ _KEYWORDS_PER_CHECK = 8
 
 @dataclass(eq=False, slots=True)
 class Contains:
-    """How many items of a list must fit a schema."""
+    """Bounds on the number of list items that fit a schema."""
 
     node: "Node"
     least: float
@@ -68,15 +68,15 @@ class Node:
     items: "Node | None" = None
     contains: Contains | None = None
 
-    def of_the_same_value(self) -> Iterator["Node"]:
-        """Yield the nodes that are applied to the value that this one is applied to."""
+    def of_same_value(self) -> Iterator["Node"]:
+        """Yield the nodes that are applied to the same value as this one."""
         yield from (*self.all_of, *self.any_of, *self.one_of)
         yield from (node for node in (self.not_, self.if_, self.then, self.else_) if node)
         yield from (node for _, node in self.dependents)
 
 
 class Compiler:
-    """Compiles one schema that fits the meta-schema.
+    """Compiles one schema that is valid under the meta-schema.
 
     Raises ValueError for keywords and references that are not accepted, for patterns that are too
     large, and for too many sub-schemas.
@@ -92,12 +92,12 @@ class Compiler:
 
     @property
     def pattern_bytes(self) -> int:
-        """The memory that the patterns take at most."""
+        """The most memory that the patterns take."""
         return self._patterns.memory
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """Every node that checks anything."""
+        """The nodes that check anything."""
         return self._nodes
 
     def _compiled(self, schema: Any) -> Node:

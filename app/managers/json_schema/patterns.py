@@ -12,13 +12,13 @@ MAX_TOTAL_CHARACTERS = 1_000
 MAX_TOTAL_BYTES = 524_288
 
 _SIZES = {8_192: 1, 65_536: 8, 262_144: 40}
-"""Compiled bytes, and the checks that one character of text then counts for.
+"""Sizes of a compiled pattern, and the checks that a character of text counts for at each.
 
-The engine is linear in the text, with a factor that grows with the compiled pattern: the slowest
-patterns found took 0.5, 5, and 36 microseconds a character.
+The engine is linear in the text, by a factor that grows with the pattern: the slowest patterns
+we found took 0.5, 5, and 36 microseconds per character.
 """
 _STATE_BYTES = 65_536
-"""Of states that the engine remembers between matches, in each direction."""
+"""Limit of the engine's cache of states, in each direction."""
 
 _CLASS_ESCAPE = re.compile(r"\\[dDsSwWpP]")
 
@@ -51,7 +51,7 @@ class Pattern:
         self._compiled = largest
 
     def matches(self, text: str, budget: Budget) -> bool:
-        """Return whether the pattern is found anywhere in a text."""
+        """Tell whether the pattern matches anywhere in a text."""
         budget.spend(1 + len(text) * self._checks)
         return self._compiled.is_valid(text)
 
@@ -63,7 +63,7 @@ class PatternSet:
         self._patterns: dict[str, Pattern] = {}
 
     def get(self, source: str) -> Pattern:
-        """Return a pattern; raises ValueError if it, or all of them together, are too large."""
+        """Return a pattern; raises ValueError if it or all patterns together are too large."""
         if source not in self._patterns:
             if sum(map(len, (*self._patterns, source))) > MAX_TOTAL_CHARACTERS:
                 raise ValueError(f"has patterns of more than {MAX_TOTAL_CHARACTERS:,} characters")
@@ -77,7 +77,7 @@ class PatternSet:
 
     @property
     def memory(self) -> int:
-        """The memory of all patterns and of what they remember between matches, at most."""
+        """The most memory that all patterns and their caches take."""
         return self.compiled_bytes + 2 * _STATE_BYTES * len(self._patterns)
 
     @property

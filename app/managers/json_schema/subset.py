@@ -1,4 +1,4 @@
-"""The schemas that are accepted, and the validators of those in use."""
+"""Checks of which schemas are accepted, and the validators of accepted ones."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ MAX_BYTES_TOGETHER = 65_536
 MAX_PATTERNS_TOGETHER = 2_000
 
 _BYTES_PER_BYTE = 64
-"""Memory that a compiled schema takes for each byte of it; 60 were measured."""
+"""Memory of a compiled schema per byte of its JSON; 60 were measured."""
 
 
 def check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema; ValueError unless it is one of an object that is accepted."""
+    """Return the schema; raises ValueError unless it is an accepted schema of an object."""
     if (size := len(json.dumps(schema, ensure_ascii=False).encode())) > MAX_BYTES:
         raise ValueError(f"is {size:,} bytes of JSON; use at most {MAX_BYTES:,}")
     if schema.get("$schema", DIALECT) != DIALECT:
@@ -36,7 +36,7 @@ def check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_together(schemas: Iterable[Any]) -> None:
-    """Raise ValueError if the schemas of one request would take long to compile."""
+    """Raise ValueError if the schemas of one request would take too long to compile."""
     size = characters = 0
     for schema in schemas:
         size += len(json.dumps(schema, ensure_ascii=False).encode(errors="replace"))
@@ -52,12 +52,12 @@ def check_together(schemas: Iterable[Any]) -> None:
 
 
 def validator_of(schema: dict[str, Any]) -> Validator:
-    """Return the validator of a schema that was accepted; those used last are kept."""
+    """Return the validator of an accepted schema; recently used ones are cached."""
     return _CACHE.get(json.dumps(schema))
 
 
 def _patterns_in(schema: Any) -> Iterator[str]:
-    """Yield what may be a pattern; a property called so is none, but holds no text either."""
+    """Yield the patterns in a schema (a property named `pattern` is no text)."""
     pending = [schema]
     while pending:
         node = pending.pop()
@@ -78,10 +78,10 @@ def _compiled(text: str) -> Validator:
 
 
 def _check_cycles(compiler: Compiler) -> None:
-    """Raise ValueError if a value would be checked by a schema within that same check."""
+    """Raise ValueError if checking a value by a schema would start the same check again."""
     done: set[int] = set()
     for start in compiler.nodes:
-        path: list[tuple[Node, Iterator[Node]]] = [(start, start.of_the_same_value())]
+        path: list[tuple[Node, Iterator[Node]]] = [(start, start.of_same_value())]
         open_ = {id(start)}
         while path:
             node, rest = path[-1]
@@ -94,7 +94,7 @@ def _check_cycles(compiler: Compiler) -> None:
                 raise ValueError("runs in circles: a schema is held against its own value again")
             else:
                 open_.add(id(following))
-                path.append((following, following.of_the_same_value()))
+                path.append((following, following.of_same_value()))
 
 
 def _sentence(error: ValidationError) -> str:

@@ -17,7 +17,7 @@ MAX_BYTES = 65_536
 """Of a content as JSON."""
 
 MAX_EDITS = 200
-"""In one update."""
+"""Maximum edits in one update."""
 
 _OPERATIONS = ("add", "replace", "remove")
 _MAX_FAULT_CHARACTERS = 300

@@ -125,7 +125,7 @@ class _Extraction:
         # Even if its arguments can be read: the texts in them may be cut short.
         cut = reply.calls[-1:] if reply.stop == "length" else ()
         for call in reply.calls[:MAX_CALLS]:
-            await asyncio.sleep(0)  # each may take a while
+            await asyncio.sleep(0)  # lets other tasks run; each call may take a while
             try:
                 result = self._clerk.carry_out(call, offered, cut=call in cut, last=last)
             except BadCallError as error:

@@ -26,9 +26,9 @@ class PlannedPrompt(BaseModel):
 
 
 class PlannedTrajectory(BaseModel):
-    """A conversation: its messages, or where they are in a thread, `last` included.
+    """A conversation: its messages, or their range in a thread, including `last`.
 
-    `namespace` is the thread's, as it is stored.
+    `namespace` is the thread's stored namespace.
     """
 
     messages: list[dict[str, Any]] | None

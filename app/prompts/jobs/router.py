@@ -26,7 +26,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
     operation_id="optimize_prompt",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
     summary="Improve prompts by conversations that were held with them",
-    description="Submits a job that improves prompts by conversations and what was thought of "
+    description="Submits a job that improves prompts by conversations and the feedback on "
     "them. The answer is 202 and the job, or, with Prefer: wait=N, 200 and the finished job.",
     status_code=202,
     responses={

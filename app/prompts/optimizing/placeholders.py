@@ -133,7 +133,7 @@ def written(field: Field) -> str:
 
 
 def _only_in(found: Iterable[_T], others: Iterable[_T]) -> list[_T]:
-    """Return what is not among the others, in order."""
+    """Return the elements that are not in `others`, in order."""
     known = set(others)
     return [one for one in found if one not in known]
 

@@ -22,7 +22,7 @@ class Embedder(Protocol):
         """The length of a vector; some embedders know it only after `warm_up`."""
 
     async def warm_up(self, *, load: bool = True) -> None:
-        """Learn the dimensions and, with `load`, load what the first `embed` would wait for."""
+        """Learn the dimensions and, with `load`, load the model before the first `embed`."""
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
         """Return one vector a text; `urgent` marks a query that somebody waits for.

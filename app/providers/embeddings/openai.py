@@ -31,7 +31,7 @@ _REQUESTS_AT_ONCE = 4
 MAX_REPLY_BYTES = 4 << 20
 _MAX_NUMBERS = 32 * 8_192
 _MAX_DIMENSIONS = 8_192
-"""Of the longest vectors that models give, there are 4,096 in a reply of 32 texts as JSON."""
+"""Twice the longest vectors that models return; a reply has those of up to 32 texts."""
 
 
 class OpenAIEmbedder:

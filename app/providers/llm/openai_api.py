@@ -78,7 +78,7 @@ class OpenAIModel(ABC):
 
     @abstractmethod
     def _spent(self, answer: dict[str, Any], model: str) -> Spent:
-        """Return what the answer says it took, whatever else it says."""
+        """Return the cost that an answer states, whatever else it holds."""
 
     @abstractmethod
     def _read(self, answer: dict[str, Any]) -> Completion:
@@ -121,7 +121,7 @@ class OpenAIModel(ABC):
 
 
 def spent(model: str, usage: Mapping[str, Any], received: str, sent: str) -> Spent:
-    """Return what an answer took; the names of its counts are those of `received` and `sent`."""
+    """Return an answer's cost; `received` and `sent` name its counts of input and output tokens."""
     details = usage_of(usage, f"{received}_details")
     return spent_on(
         model,

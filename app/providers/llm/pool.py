@@ -8,7 +8,7 @@ from app.errors import AppError
 from app.providers.llm.base import LLM, Completion, Request
 
 _KEPT = 32
-"""Of the models that clients name and the operator allows."""
+"""Maximum models kept open, of those that clients name and the operator allows."""
 
 
 class LLMNotConfiguredError(AppError):
@@ -20,7 +20,7 @@ class LLMNotConfiguredError(AppError):
 
 
 class ModelNotAllowedError(LLMNotConfiguredError):
-    """The operator has not allowed the model that was named."""
+    """The operator has not allowed the named model."""
 
     code = "model_not_allowed"
     title = "Model not allowed"
@@ -36,7 +36,7 @@ class ModelNotAllowedError(LLMNotConfiguredError):
 class LLMs:
     """Keeps the models used last, and lets `concurrency` calls of each provider run at a time.
 
-    Models are `allowed` by name; the default always is.
+    Models are allowed by name; the default always is.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class LLMs:
         return self._made[spec]
 
     def check(self, *specs: str | None) -> None:
-        """Raise ModelNotAllowedError unless each model that is named may be used."""
+        """Raise ModelNotAllowedError unless every named model is allowed."""
         for spec in specs:
             if spec is not None and spec not in self._allowed:
                 raise ModelNotAllowedError(spec, self._allowed)

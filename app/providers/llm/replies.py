@@ -1,4 +1,4 @@
-"""What every adapter does with a reply, which may hold anything."""
+"""Reading of replies, which may hold anything, for all adapters."""
 
 import asyncio
 import json
@@ -18,16 +18,16 @@ MAX_ARGUMENT_DEPTH = 64
 
 _MAX_NAME = 200
 _MAX_TOKENS = 100_000_000
-"""In one reply; a count beyond it is a mistake."""
+"""Maximum plausible token count of one reply."""
 
 _LARGE_BYTES = 1 << 16
 _NOT_A_REPLY = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 class UnusableReplyError(UnavailableError):
-    """The provider answered, and was paid, with what is no completion.
+    """The provider sent, and charged for, a reply that is not a completion.
 
-    `completion` holds what the call cost, as far as the reply says.
+    `completion` holds the cost of the call, as far as the reply says.
     """
 
     def __init__(self, message: str, completion: Completion) -> None:
@@ -36,9 +36,9 @@ class UnusableReplyError(UnavailableError):
 
 
 class ReplyReader:
-    """Reads the replies of one API: `read` the whole, `spent` the cost, whatever the rest is.
+    """Reads the replies of one API: `read` reads all of a reply, `spent` only its cost.
 
-    `read` raises KeyError and the like for what is no reply, `spent` raises nothing.
+    `read` may raise KeyError and the like for an unexpected reply; `spent` never raises.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ReplyReader:
         self._spent = spent
 
     async def read(self, body: bytes) -> Completion:
-        """Return what a reply says; raises UnusableReplyError, and what `read` raises."""
+        """Return a reply as a completion; raises UnusableReplyError, and what `read` raises."""
         if len(body) > _LARGE_BYTES:
             return await asyncio.to_thread(self._completion, body)
         return self._completion(body)
@@ -81,34 +81,34 @@ class ReplyReader:
 
 
 def model_of(answer: Mapping[str, Any], default: str) -> str:
-    """Return the name that a model gave itself, if it is one."""
+    """Return the model's name in a reply, or the default."""
     name = answer.get("model")
     return clean(name)[:_MAX_NAME] if isinstance(name, str) and name else default
 
 
 def clean(text: object) -> str:
-    """Return a text in a form that can be stored and sent; TypeError if it is none."""
+    """Return a text in storable form; raises TypeError if it is not a text."""
     if not isinstance(text, str):
         raise TypeError("not a text")
     return UNSTORABLE.sub("\ufffd", text)
 
 
 def name_of(text: object) -> str:
-    """Return a name or an id; TypeError or ValueError if it is none."""
+    """Return a name or an id; raises TypeError or ValueError if it is not one."""
     if (name := clean(text)) and len(name) <= _MAX_NAME:
         return name
     raise ValueError("a name in the reply is empty or too long")
 
 
 def arguments_in(given: object) -> str:
-    """Return a call's arguments as JSON, in which most servers send them."""
+    """Return a call's arguments as JSON text, which is how most servers send them."""
     if isinstance(given, str):
         return given
     return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
 
 
 def json_object(raw: str) -> dict[str, Any] | None:
-    """Return the JSON object in a call's arguments; None if it is none, too long, or too deep."""
+    """Return the JSON object in a call's arguments; None if invalid, too long, or too deep."""
     try:
         encoded = raw.encode()
         if len(encoded) > MAX_ARGUMENT_BYTES:
@@ -120,7 +120,7 @@ def json_object(raw: str) -> dict[str, Any] | None:
 
 
 def usage_of(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """Return an object in a reply by its path; an empty one if there is none."""
+    """Return the object at a path in a reply; an empty one if there is none."""
     found: Any = answer
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
@@ -130,9 +130,9 @@ def usage_of(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 def spent_on(
     model: str, *, input_tokens: object, output_tokens: object, cached: object, written: object
 ) -> Spent:
-    """Return what a reply cost by its own counts; one that cannot be right counts as nothing.
+    """Return a reply's cost by its own counts; an impossible count is taken as 0.
 
-    `input_tokens` include those read from, and written to, a cache.
+    `input_tokens` includes tokens read from and written to a cache.
     """
     counts = (input_tokens, output_tokens, cached, written)
     sent, received, read, kept = map(_tokens, counts)

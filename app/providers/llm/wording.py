@@ -1,4 +1,4 @@
-"""What is said to models that cannot be told by a parameter."""
+"""Wording for wishes that a model takes no parameter for."""
 
 from dataclasses import replace
 

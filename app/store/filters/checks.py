@@ -32,7 +32,7 @@ def shown(key: str) -> str:
 
 
 def check_filter(raw: Mapping[str, Any]) -> None:
-    """Refuse a filter that is too large, or that PostgreSQL cannot hold as JSON."""
+    """Raise InvalidFilterError for a filter that is too large, or not storable as JSON."""
     count = count_storable(raw, max_depth=MAX_DEPTH)
     if count is None:
         check_json(raw, "filter")

@@ -40,7 +40,7 @@ _ONLY_RUNNING = (
 
 
 def summary_state(running: RunningSummary) -> SummaryState:
-    """Return a summary as clients have it."""
+    """Return a summary in the form that clients get."""
     return SummaryState(
         summary=running.text,
         summarized_message_ids=list(running.message_ids),
@@ -49,7 +49,7 @@ def summary_state(running: RunningSummary) -> SummaryState:
 
 
 def running_summary(state: SummaryState) -> RunningSummary:
-    """Return a client's summary as the rest of the program takes it."""
+    """Return a client's summary in internal form."""
     ids = tuple(state.summarized_message_ids)
     return RunningSummary(state.summary, ids, state.last_summarized_message_id)
 

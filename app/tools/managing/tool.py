@@ -141,7 +141,7 @@ class ManageMemory:
 
 
 async def _content(bound: Bound, arguments: dict[str, Any]) -> Any:
-    """Return a content that can be kept; raises ToolError."""
+    """Return a valid content; raises ToolError."""
     return await asyncio.to_thread(content_of, arguments.get("content"), bound.kind)
 
 

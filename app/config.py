@@ -81,7 +81,9 @@ class Settings(BaseSettings):
     )
     job_timeout_seconds: float = Field(600, gt=0, description="Longest attempt at a job.")
     job_memory_bytes: int = Field(
-        1 << 30, ge=64 << 20, description="Bytes that a worker may use for jobs beyond its idle memory."
+        1 << 30,
+        ge=64 << 20,
+        description="Bytes that a worker may use for jobs beyond its idle memory.",
     )
     job_lease_seconds: float = Field(
         30, gt=0, description="A worker that is silent for so long has lost its jobs."

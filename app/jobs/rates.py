@@ -35,9 +35,9 @@ async def take(connection: Connection, access: Access, jobs: int = 1) -> None:
 
 
 async def available(connection: Connection, access: Access, most: int) -> int:
-    """Return how many of so many jobs may be submitted; raises RateLimitedError if none.
+    """Return how many jobs, up to `most`, may be submitted now; raises RateLimitedError if none.
 
-    Nobody else counts jobs of the key until the transaction ends.
+    Locks the key's bucket until the end of the transaction.
     """
     limit = access.jobs_per_minute
     if limit is None:

@@ -105,6 +105,7 @@ async def test_a_conversation_is_shortened(summaries: Summaries, llm: LLMServer)
     llm.script.append(answers("They counted."))
     job = await summaries.job(messages=TALK, **SMALL)
     assert job["result"] == {
+        "kind": "summarize",
         "messages": [
             {"role": "system", "content": "Summary of the conversation so far: They counted."},
             *TALK[6:],
@@ -183,7 +184,7 @@ async def test_a_model_is_refused_even_if_nothing_will_be_asked(summaries: Summa
 async def test_a_conversation_is_recorded(summaries: Summaries, llm: LLMServer) -> None:
     llm.script.append(calls(("record", RECORD)))
     job = await summaries.job(messages=TALK, mode="extract", instructions="Be brief.")
-    assert job["result"] == {"content": RECORD}
+    assert job["result"] == {"kind": "summarize", "content": RECORD}
     assert "Be brief." in llm.requests[0].system
     assert "Message 9" in llm.requests[0].last_user_text
 
@@ -194,7 +195,7 @@ async def test_a_conversation_is_recorded_by_the_schema_that_was_sent(
     schema = {"type": "object", "properties": {"mood": {"enum": ["glad"]}}, "required": ["mood"]}
     llm.script += [calls(("record", {"mood": "sad"})), calls(("record", {"mood": "glad"}))]
     job = await summaries.job(messages=TALK, mode="extract", schema=schema)
-    assert job["result"] == {"content": {"mood": "glad"}}
+    assert job["result"] == {"kind": "summarize", "content": {"mood": "glad"}}
     assert job["spent"]["model_calls"] == 2
 
 
@@ -241,7 +242,8 @@ async def test_the_whole_of_a_thread_is_recorded(
     llm.script += [answers("They counted."), calls(("record", RECORD))]
     await threads.append("t1", *TALK)
     await summaries.result(thread_id="t1", **SMALL)
-    assert await summaries.result(thread_id="t1", mode="extract") == {"content": RECORD}
+    recorded = await summaries.result(thread_id="t1", mode="extract")
+    assert recorded == {"kind": "summarize", "content": RECORD}
     assert "Message 1\n" in llm.requests[1].last_user_text
 
 

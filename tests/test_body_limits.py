@@ -131,12 +131,12 @@ async def test_of_many_mistakes_the_first_hundred_are_listed(client: httpx2.Asyn
     body = {**place, **{f"member{number}": 0 for number in range(50_000)}}
     problem = (await client.put("/v1/store/items", json=body)).json()
     assert problem["detail"].startswith("body: has 50,003 members")
-    for messages, listed, told in ((150, 100, "149 more"), (2_000, 100, "1,999 more")):
+    for messages, listed, rest in ((150, 100, "149 more"), (2_000, 100, "1,999 more")):
         problem = (
             await client.post("/v1/jobs/extract", json={"messages": [{"id": 1}] * messages})
         ).json()
         assert len(problem["errors"]) == listed
-        assert told in problem["detail"]
+        assert rest in problem["detail"]
 
 
 async def test_large_bodies_share_a_budget_of_memory(client: httpx2.AsyncClient) -> None:

@@ -59,7 +59,7 @@ def test_setting_the_machines_clock_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("behind", "took"), [(0.01, 0.0), (0.4, 1.0)])
-def test_what_may_be_noise_is_no_correction(behind: float, took: float) -> None:
+def test_differences_within_the_noise_are_ignored(behind: float, took: float) -> None:
     clock = SystemClock()
     clock.correct(reading(behind=behind, took=took))
     assert seconds_off(clock) == pytest.approx(0, abs=0.005)

@@ -1,4 +1,4 @@
-"""memoryd works only as a role that row-level security confines."""
+"""memoryd runs only as a role that row-level security confines."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Limits of connections, on a real socket, in front of an application that does as it is asked."""
+"""Limits of connections, on real sockets, in front of an application that tests control."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ LIMITS = ConnectionLimits(
 
 
 class Application:
-    """Answers when it is let; notes what it was asked."""
+    """An application that answers when it is released, and records its requests."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -85,7 +85,7 @@ class Peer:
         return int(head.split()[1]), headers, body
 
     async def closed(self) -> bytes:
-        """Return what still comes before the server closes."""
+        """Return what the server sends before it closes the connection."""
         async with asyncio.timeout(5):
             return await self.reader.read()
 

@@ -45,7 +45,7 @@ def test_the_count_does_not_depend_on_chunks(
     assert count_values(text, most=1_000_000, chunk_bytes=chunk_bytes) == whole
 
 
-def test_commas_in_strings_are_no_values() -> None:
+def test_commas_in_strings_do_not_count() -> None:
     check_values(json.dumps([',[{\\"' * 1000, "\\", ',"']).encode(), 4)
     with pytest.raises(TooManyValuesError, match="more than 1,000 JSON values"):
         check_values(b"[" + b"[]," * 1000 + b"[]]", 1000)

@@ -145,7 +145,7 @@ async def test_statements_end_while_the_database_is_suspended(database_url: str)
 async def test_ended_connections_are_replaced(
     settings: Settings, embedder: FakeEmbedder, cluster: Cluster
 ) -> None:
-    """A restart or failover ends every connection; jobs are heard of again, too."""
+    """A restart or failover ends every connection; notifications of jobs resume, too."""
     async with running(create_app(settings, embedder=embedder)) as client:
         store = Store(client)
         await store.put(["users"], "food", {"text": "ramen"})

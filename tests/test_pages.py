@@ -17,7 +17,7 @@ FITTING = PAGE_BYTES // VALUE_BYTES
 
 @pytest.fixture
 async def filled(store: Store) -> Store:
-    """A store of ten items of almost 1 MiB; what is embedded of them is small."""
+    """A store of ten items of almost 1 MiB, of which little is embedded."""
     for number in range(10):
         value = {**BIG, "name": f"ramen {number}"}
         await store.put(["big"], f"k{number}", value, index=["name"])

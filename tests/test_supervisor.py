@@ -101,7 +101,7 @@ def process_of_its_own(code: str, pids: Path) -> Iterator[int]:
 
 
 def test_a_child_sees_the_end_of_a_parent_that_is_killed(pids: Path) -> None:
-    """Its standard input ends then, which the worker watches."""
+    """Its standard input ends then, and the worker watches that."""
     parent = f"""if True:
         import sys, threading
         from app.supervisor import ChildProcess

@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    # Fails, and changes nothing, where an id is used in two namespaces of a root.
+    # Fails, and changes nothing, if an id is used in two namespaces of a root.
     _drop_keys("thread_messages_root_thread_id_namespace_fkey")
     _create_keys("thread_messages_root_thread_id_fkey", [])
 

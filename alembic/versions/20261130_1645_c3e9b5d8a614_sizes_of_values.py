@@ -19,7 +19,7 @@ _SIZES = (
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    op.execute("SET LOCAL statement_timeout = 0")  # the tables are written once anew
+    op.execute("SET LOCAL statement_timeout = 0")  # the tables are rewritten
     for table, column, size, null in _SIZES:
         op.execute(
             f"ALTER TABLE {table} ADD COLUMN {column} integer "

@@ -1,1 +1,1 @@
-"""Attacks on a server, and what a second client notices of them."""
+"""Attacks on a server, and their effect on a second client."""

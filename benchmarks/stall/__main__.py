@@ -1,10 +1,10 @@
-"""How long a second client waits, and how much memory is held, while one client attacks.
+"""Delays of a second client, and memory of the server, while one client attacks.
 
 python -m benchmarks.stall [--only TEXT …]
 
-One server after another, each with its worker, on one embedded database; every attack is a
-client of its own. Delays are those of /healthz on new connections. Memory is the peak of resident
-bytes over what the processes had before the attack; that of PostgreSQL does not count.
+Each attack gets a new server with a worker, on one embedded database, and a client of its own.
+Delays are those of /healthz on new connections. Memory is the peak of resident bytes over those
+before the attack; that of PostgreSQL does not count.
 """
 
 import argparse
@@ -34,7 +34,7 @@ HEADING = ["attack", "worst ms", "p99 ms", "server MB", "worker MB", "s", ""]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a second client saw."""
+    """Measurements during one attack."""
 
     delays: list[float]
     server_bytes: int

@@ -1,4 +1,4 @@
-"""Attacks by what is sent in bodies, and by what is asked for."""
+"""Attacks with large bodies, and requests for large answers."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ JSON = {"content-type": "application/json"}
 
 
 def arrays(size: int) -> bytes:
-    """Return JSON of so many bytes that are almost all empty arrays."""
+    """Return JSON of this size that is almost all empty arrays."""
     return b'{"operations":[' + b"[]," * (size // 3) + b"[]]}"
 
 
@@ -27,7 +27,7 @@ async def anonymous(target: Target) -> str:
 
 
 async def known(target: Target) -> str:
-    """Send as much as each route takes with a key, and more."""
+    """With a key, send as much as each route takes, and more."""
     paths = ("/v1/store/batch", SEARCH, "/v1/jobs/extract", "/v1/tools/search_memory", "/mcp")
 
     async def one(path: str, size: int) -> str:
@@ -38,7 +38,7 @@ async def known(target: Target) -> str:
 
 
 async def operands(target: Target) -> str:
-    """Filter by a million operands, by as many as a search takes, and in a batch."""
+    """Filter by a million operands, by as many as a search takes, and in batches."""
     answers = []
     for number in (1_000_000, 100_000, 19_000):
         search = {"namespace_prefix": ["a"], "filter": {"n": {"$in": list(range(number))}}}

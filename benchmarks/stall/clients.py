@@ -1,4 +1,4 @@
-"""Attacks by connections, and by what models send."""
+"""Attacks with connections, and with replies of models."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ CROWD_SECONDS = 20
 
 
 async def model(target: Target) -> str:
-    """Have the model asked, eight jobs at once."""
+    """Submit eight jobs at once that call the model."""
     body = {"messages": MESSAGES, "namespace": ["attack"]}
     wait = {"prefer": "wait=60"}
     return summed(
@@ -41,7 +41,7 @@ async def headers(target: Target) -> str:
 
 
 async def status(reader: asyncio.StreamReader) -> str:
-    """Return the status of an answer, or how it failed to come."""
+    """Return the status of an answer, or how the request failed."""
     try:
         async with asyncio.timeout(30):
             line = await reader.readline()
@@ -86,7 +86,7 @@ async def idle(target: Target) -> str:
 
 
 async def unread(target: Target) -> str:
-    """Ask for large pages on 300 connections, and read none."""
+    """Request large pages on 300 connections, and read none."""
     await fill(target, 12)
     body = b'{"namespace_prefix":["attack","big"],"limit":1000}'
     key = target.client.headers["x-api-key"].encode()
@@ -107,7 +107,7 @@ async def unread(target: Target) -> str:
 
 
 async def crowd(target: Target, clients: int, *options: str) -> str:
-    """Have many clients read items, each as fast as it can or, if patient, as it is asked to."""
+    """Let many clients read items, each as fast as it can or, if patient, honoring Retry-After."""
     command = [sys.executable, "-m", "benchmarks.stall.crowd", target.url, "--kind", "get"]
     command += ["--clients", str(clients), "--seconds", str(CROWD_SECONDS), *options]
     command += ["--key", target.client.headers["x-api-key"], "--brief"]

@@ -1,4 +1,4 @@
-"""A crowd: many clients that send requests one after another, each on its own connection.
+"""A crowd of clients that send requests one after another, each on its own connection.
 
 A process of its own, so that its work delays nobody's measurement but its own.
 
@@ -23,7 +23,7 @@ Latencies = dict[str, list[float]]
 
 
 def request(kind: str, host: str, key: str) -> bytes:
-    """Return one request of a kind, about something at random."""
+    """Return one request of a kind, with random contents."""
     more = f"x-api-key: {key}\r\n" if key else ""
     number = random.randrange(1000)  # noqa: S311  # a load, no secret
     if kind == "get":
@@ -51,7 +51,7 @@ def request(kind: str, host: str, key: str) -> bytes:
 
 
 class Client(asyncio.Protocol):
-    """One client: sends the next request when the answer to the last has come."""
+    """One client, which sends its next request after the answer to the last."""
 
     def __init__(self, crowd: "Crowd") -> None:
         self._crowd = crowd
@@ -98,7 +98,7 @@ class Client(asyncio.Protocol):
 
 
 class Crowd:
-    """Many clients, and how long each answer took by its status."""
+    """Many clients, and the times of their answers by status."""
 
     def __init__(self, url: str, kind: str, key: str, *, patient: bool) -> None:
         parts = urlsplit(url)
@@ -112,7 +112,7 @@ class Crowd:
         self._connecting: set[asyncio.Task[None]] = set()
 
     def request(self) -> bytes:
-        """Return what a client sends next."""
+        """Return a client's next request."""
         return request(self._kind, self._host, self._key)
 
     def arrive(self) -> None:
@@ -132,7 +132,7 @@ class Crowd:
                 self.arrive()
 
     async def stay(self, clients: int, seconds: float) -> None:
-        """Send requests from so many clients for so long."""
+        """Send requests from all clients until the time is over."""
         for _ in range(clients):
             self.arrive()
         await asyncio.sleep(seconds)
@@ -141,7 +141,7 @@ class Crowd:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value, in milliseconds, that a share of all does not exceed."""
+    """Return a quantile in milliseconds."""
     return sorted(values)[min(int(len(values) * share), len(values) - 1)] * 1000
 
 
@@ -155,7 +155,7 @@ def summary(latencies: Latencies, seconds: float) -> str:
 
 
 def brief(latencies: Latencies, _seconds: float) -> str:
-    """Return how often each status came, and within what time."""
+    """Return the count and the times of each status."""
     return ", ".join(
         f"{len(values)} x {status} (p99 {percentile(values, 0.99):.0f} ms)"
         for status, values in sorted(latencies.items())
@@ -176,7 +176,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def main(given: argparse.Namespace) -> None:
-    """Run the crowd and print what it met."""
+    """Run the crowd and print its results."""
     crowd = Crowd(given.url, given.kind, given.key, patient=given.patient)
     await crowd.stay(given.clients, given.seconds)
     print((brief if given.brief else summary)(crowd.latencies, given.seconds))

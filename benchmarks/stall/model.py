@@ -1,4 +1,4 @@
-"""Models that mean harm: what they answer to every request.
+"""A server of hostile models.
 
 python -m benchmarks.stall.model PORT endless|gzip|nested|edits|large
 """
@@ -20,7 +20,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
 def nested(depth: int) -> Any:
-    """Return content that an exponential schema evaluates twice on every level."""
+    """Return content on which an exponential schema doubles at every level."""
     value: Any = {"end": True}
     for _ in range(depth):
         value = {"p": value}
@@ -48,7 +48,7 @@ def reply(name: str, arguments: Any) -> bytes:
 
 
 def answer(kind: str, request: bytes) -> bytes:
-    """Return the body of an answer that is a valid completion."""
+    """Return the body of a valid completion."""
     names = re.findall(rb'"name": ?"((?:insert|update)_[a-z_]+)"', request)
     insert = next((name.decode() for name in names if name.startswith(b"insert")), "insert_memory")
     if kind == "edits":
@@ -59,7 +59,7 @@ def answer(kind: str, request: bytes) -> bytes:
 
 
 def gzipped() -> Iterator[bytes]:
-    """Yield a valid beginning of JSON, then blanks, a thousand times smaller than they are."""
+    """Yield gzipped chunks: a valid beginning of JSON, then blanks, compressed a thousandfold."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     for _ in range(ENDLESS_BYTES // len(CHUNK)):
         if data := packer.compress(CHUNK):

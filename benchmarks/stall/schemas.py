@@ -1,4 +1,4 @@
-"""Attacks by JSON Schemas, patterns, and replies that are checked against them."""
+"""Attacks with JSON Schemas, patterns, and replies that are checked against them."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ DEPTHS = (45, 30, 22, 16, 10)
 
 
 def exponential(depth: int) -> dict[str, Any]:
-    """Return a schema that evaluates one sub-schema twice on each of so many levels of content."""
+    """Return a schema that evaluates one sub-schema twice at every level of the content."""
     definitions: dict[str, Any] = {f"d{depth}": {"type": "object"}}
     for level in range(depth):
         twice = [{"$ref": f"#/$defs/d{level + 1}"}] * 2
@@ -19,7 +19,7 @@ def exponential(depth: int) -> dict[str, Any]:
 
 
 def nested(depth: int) -> Any:
-    """Return content so deep."""
+    """Return content of this depth."""
     value: Any = {"end": True}
     for _ in range(depth):
         value = {"p": value}
@@ -27,12 +27,12 @@ def nested(depth: int) -> Any:
 
 
 def manager(schema: dict[str, Any], default: Any = None) -> dict[str, Any]:
-    """Return a manager with one kind; with a default, which is checked against its schema."""
+    """Return a manager with one kind and, if given, a default that its schema must allow."""
     return {"kinds": [thing(schema)], **({} if default is None else {"default": default})}
 
 
 def thing(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a kind of which there is one document."""
+    """Return a kind with a single document."""
     return {"name": "thing", "schema": schema, "description": "A thing.", "single": True}
 
 
@@ -55,7 +55,7 @@ async def store(target: Target) -> str:
 
 
 async def tool(target: Target) -> str:
-    """Have a tool check content against a schema in the request."""
+    """Make a tool check content against a schema in the request."""
     answers = []
     for depth in DEPTHS:
         body = {
@@ -69,7 +69,7 @@ async def tool(target: Target) -> str:
 
 
 async def reply(target: Target) -> str:
-    """Let a model reply with content that its schema takes long to check."""
+    """Let a model reply with content that takes long to check against its schema."""
     wait = {"prefer": "wait=30"}
     answers = []
     for depth in DEPTHS:
@@ -84,7 +84,7 @@ async def reply(target: Target) -> str:
 
 
 async def patterns(target: Target) -> str:
-    """Send schemas whose patterns take long and much memory to compile, never the same twice."""
+    """Send schemas whose patterns take much time and memory to compile, never the same twice."""
 
     async def one(number: int) -> str:
         properties = {
@@ -100,7 +100,7 @@ async def patterns(target: Target) -> str:
 
 
 async def edits(target: Target) -> str:
-    """Let a model change a memory by 20,000 edits."""
+    """Let a model change a memory with 20,000 edits."""
     await target.send(
         "PUT",
         "/v1/store/items",
@@ -115,7 +115,7 @@ async def edits(target: Target) -> str:
 
 
 def summed(answers: list[str]) -> str:
-    """Return different answers, each with how often it was given."""
+    """Return the distinct answers, each with its count."""
     return ", ".join(f"{answers.count(one)} x {one}" for one in sorted(set(answers)))
 
 

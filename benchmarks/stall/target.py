@@ -1,4 +1,4 @@
-"""What is attacked: a server with its worker, a key, and a model; and how attacks are described."""
+"""The target of attacks: a server with its worker, a key, and a model."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ class Target:
         return "127.0.0.1", int(self.url.rpartition(":")[2])
 
     async def send(self, method: str, path: str, **request: Any) -> str:
-        """Send one request; return what it was answered, in a word or two."""
+        """Send one request; return a summary of the answer."""
         try:
             answer = await self.client.request(method, path, **request)
         except httpx2.HTTPError as error:
@@ -57,7 +57,7 @@ def outcome(answer: httpx2.Response) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What one hostile client does; `model` is what the model answers, if it is part of it."""
+    """An attack by one client; `model` is the model's behavior, if the attack uses one."""
 
     name: str
     run: Callable[[Target], Awaitable[str]]
@@ -67,7 +67,7 @@ class Attack:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Yield a folder with an embedded database and a key in it, for one server after another."""
+    """Yield a folder with an embedded database and a key, for one server after another."""
     with tempfile.TemporaryDirectory(prefix="memoryd-bench-") as name:
         path = Path(name)
         made = subprocess.run(
@@ -84,7 +84,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def target(path: Path, attack: Attack) -> Iterator[Target]:
-    """Run a server in a folder, with a model if the attack takes one."""
+    """Run a server in a folder, with a model if the attack uses one."""
     with _model(attack.model) as model:
         settings = {
             "MEMORYD_DATA_DIR": str(path),

@@ -1,4 +1,4 @@
-"""A second client: how long /healthz takes, and how much memory the server's processes hold.
+"""A second client, which measures the delays of /healthz and the memory of the server's processes.
 
 A process of its own, so that the attack's work does not delay it. It prints a reading when its
 standard input is closed.
@@ -33,7 +33,7 @@ class Memory:
         self.peaks = {"server": 0, "workers": 0}
 
     def sample(self) -> None:
-        """Look once."""
+        """Take one sample."""
         if time.monotonic() >= self._look_at:
             self._workers = descendants(self._pid)
             self._look_at = time.monotonic() + _LOOK_SECONDS
@@ -49,7 +49,7 @@ def resident(pid: int) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes below one, but for PostgreSQL's."""
+    """Return the descendants of a process, except PostgreSQL's."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

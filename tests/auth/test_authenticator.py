@@ -148,7 +148,7 @@ async def test_the_first_key_closes_a_running_server(
 
 
 class Lookups:
-    """Stands where a database does: one key exists, and lookups end when they are let go."""
+    """A stand-in for the database: one key exists, and lookups end when they are released."""
 
     def __init__(self, key_id: str, columns: dict[str, Any]) -> None:
         self.asked: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""Routes beside the API: what they tell those without a key, and those with one."""
+"""Routes beside the API: what they show with and without a key."""
 
 import logging
 import re
@@ -108,15 +108,15 @@ async def test_refused_logins_are_logged_without_secrets(
     with caplog.at_level(logging.WARNING, logger="memoryd.auth"):
         for key in sent:
             await client.get("/v1/prompts", headers={"x-api-key": key})
-    told = logged(caplog, "login refused")
-    assert [(one["event"], one["reason"], one["key"]) for one in told] == [
+    lines = logged(caplog, "login refused")
+    assert [(one["event"], one["reason"], one["key"]) for one in lines] == [
         ("login refused", "wrong secret", f"mk_{token.id}"),
         ("login refused", "unknown key", "mk_abc"),
         ("login refused", "not a key of memoryd", None),
         ("login refused", "no key", None),
     ]
-    assert "hunter2" not in str(told)
-    assert "wrong-secret" not in str(told)
+    assert "hunter2" not in str(lines)
+    assert "wrong-secret" not in str(lines)
 
 
 async def test_changes_of_keys_are_logged_without_secrets(
@@ -131,17 +131,17 @@ async def test_changes_of_keys_are_logged_without_secrets(
         )
         await keys.revoke(token.id)
         await keys.revoke("nobody")
-    told = logged(caplog, "key ")
-    assert [(one["event"], one["key"]) for one in told] == [
+    lines = logged(caplog, "key ")
+    assert [(one["event"], one["key"]) for one in lines] == [
         ("key created", f"mk_{token.id}"),
         ("key revoked", f"mk_{token.id}"),
     ]
-    assert (told[0]["name"], told[0]["root"], told[0]["grants"]) == (
+    assert (lines[0]["name"], lines[0]["root"], lines[0]["grants"]) == (
         "agent",
         ["acme"],
         "read:users",
     )
-    assert token.secret not in str(told)
+    assert token.secret not in str(lines)
 
 
 def test_a_flood_of_refused_logins_is_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -152,6 +152,6 @@ def test_a_flood_of_refused_logins_is_counted(caplog: pytest.LogCaptureFixture) 
             failures.note("unknown key", "ab", "10.0.0.1")
         now += WINDOW_SECONDS
         failures.note("unknown key", "ab", "10.0.0.1")
-    told = logged(caplog, "")
-    assert len(told) == LINES + 2
-    assert (told[-2]["event"], told[-2]["count"]) == ("more logins refused", 1000)
+    lines = logged(caplog, "")
+    assert len(lines) == LINES + 2
+    assert (lines[-2]["event"], lines[-2]["count"]) == ("more logins refused", 1000)

@@ -1,4 +1,4 @@
-"""A request that its headers already condemn is refused with its body unread."""
+"""A request that can be refused by its headers is refused with its body unread."""
 
 from collections.abc import AsyncIterator
 from typing import Any

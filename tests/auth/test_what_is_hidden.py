@@ -1,4 +1,4 @@
-"""To a key, what it may not see is as if it were not there: same status, same words."""
+"""What a key may not see is answered as if it did not exist: same status, same words."""
 
 import re
 from typing import Any, TypeAlias
@@ -96,7 +96,7 @@ def calls(name: str) -> list[Call]:
 
 
 def seen(response: httpx2.Response, name: str) -> tuple[int, str]:
-    """Return what a client can tell an answer by, without ids and times."""
+    """Return an answer without ids and times."""
     text = re.sub(r"job_[0-9a-f]+|\d{4}-\d\d-\d\dT[0-9:.+Z]+", "…", response.text)
     return response.status_code, text.replace(name, "NAME")
 

@@ -172,7 +172,7 @@ _CHANGES: dict[str, Call] = {
 
 
 def calls(job: str) -> dict[str, Call]:
-    """Return a request to every route about what is there, none of which says the secret."""
+    """Return a request to every route about what is there; none of them contains the secret."""
     every = {**REQUESTS, **HIDDEN}
     of_job = {
         name: (method, path.replace("job_0", job), request)
@@ -197,7 +197,7 @@ SHOWN = {
     "get_thread",
     "list_messages",
 }
-"""What a key with `read` alone is shown."""
+"""The routes that show the secret to a key with `read` alone."""
 
 
 def test_every_route_is_called() -> None:

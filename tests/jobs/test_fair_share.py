@@ -40,7 +40,7 @@ def create(_spec: str) -> LLM:
 async def test_one_root_never_holds_every_slot(
     resources: Resources, acting: Acting, concurrency: int
 ) -> None:
-    """With the default limits and one worker; each job makes several calls at once."""
+    """Uses the default limits and one worker; each job makes several calls at once."""
     defaults = Settings(database_url=resources.settings.database_url, job_concurrency=concurrency)
     llms = LLMs("fake:model", create, concurrency=defaults.llm_concurrency)
 

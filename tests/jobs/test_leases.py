@@ -197,7 +197,7 @@ async def test_only_jobs_whose_lease_ran_out_are_rescued(resources: Resources) -
 async def test_a_dead_worker_loses_all_its_jobs_at_once_and_only_the_attempts_that_count(
     resources: Resources,
 ) -> None:
-    """With the first lease that runs out; nobody knows which of them ended the process."""
+    """They are lost when the first lease expires, since any of them may have ended the process."""
     for _ in range(3):
         await enqueue(resources)
     shared = [await claimed(resources.database, lease=lease) for lease in (0.0, 60, 60)]

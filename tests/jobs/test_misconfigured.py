@@ -1,4 +1,4 @@
-"""Jobs that meet a mistake of the operator's wait for its correction."""
+"""Jobs that run into a mistake in the configuration wait for its correction."""
 
 import asyncio
 import time
@@ -58,7 +58,7 @@ async def waits(resources: Resources, job_id: str) -> Record:
         (embedding_refused(), "embedding_failed"),
     ],
 )
-async def test_a_job_waits_without_using_up_attempts_and_runs_when_a_worker_starts_right(
+async def test_a_job_waits_without_using_up_attempts_and_runs_once_corrected(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting, error: Exception, code: str
 ) -> None:
     acting.act = raises(error)
@@ -83,7 +83,7 @@ async def test_a_job_waits_without_using_up_attempts_and_runs_when_a_worker_star
     assert (row["state"], row["waiting_since"], row["error"]) == ("succeeded", None, None)
 
 
-async def test_it_is_looked_at_again_and_again_less_and_less_often(
+async def test_a_waiting_job_is_tried_again_until_it_succeeds(
     resources: Resources, acting: Acting
 ) -> None:
     acting.act = raises(MisconfiguredError("no such model"))

@@ -1,4 +1,4 @@
-"""Jobs that end the process they are in, beside others, in real processes."""
+"""Jobs that kill a process they share with others, in real processes."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ NEIGHBORS = 5
 
 
 def worker_on(resources: Resources) -> ChildProcess:
-    """Return a worker that `memoryd serve` might supervise."""
+    """Return a worker process like that of `memoryd serve`."""
     return ChildProcess(
         "worker",
         [sys.executable, "-m", "tests.support.dangerous_worker", "worker-1"],

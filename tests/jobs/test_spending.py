@@ -59,7 +59,7 @@ def asks(acting: Acting, llm: Paid, times: int) -> Any:
 
 
 class Babbling:
-    """A model that is paid, and answers with nothing that can be used."""
+    """A model that charges for an unusable answer."""
 
     name = "paid:model"
 

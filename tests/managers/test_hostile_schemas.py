@@ -26,8 +26,8 @@ async def test_a_manager_may_have_a_schema_that_doubles(client: httpx2.AsyncClie
     put = await quickly(client.put("/v1/managers/doubling", json=config))
     assert put.status_code == 201
     call = {"manager": "doubling", "arguments": {"content": nested(55)}}
-    told = (await quickly(client.post("/v1/tools/manage_memory", json=call))).json()
-    assert told["content"].startswith("created memory")
+    answer = (await quickly(client.post("/v1/tools/manage_memory", json=call))).json()
+    assert answer["content"].startswith("created memory")
 
 
 async def test_a_job_may_bring_a_schema_that_doubles(client: httpx2.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""Checking content by the schemas of clients: right, and within a budget."""
+"""Checking content against clients' schemas: correct, and within a budget."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from app.managers.json_schema.nodes import Node
 from app.managers.json_schema.subset import check_object_schema, validator_of
 
 SECONDS = 0.25
-"""What a budget takes at the very most, on a busy machine; alone it takes about 0.05."""
+"""Maximum seconds for a whole budget on a busy machine; an idle one takes about 0.05."""
 
 NAMES = ("a", "b", "ab")
 scalars = st.one_of(
@@ -393,8 +393,8 @@ def test_a_chain_of_references_is_no_crash() -> None:
 )
 def test_faults_say_where_and_what(schema: dict[str, Any], content: Any, faults: list[str]) -> None:
     found = validator_of(check_object_schema({"type": "object", **schema})).faults(content)
-    told = [f"{fault.place} {fault.message}".strip() for fault in found]
-    assert told == faults
+    described = [f"{fault.place} {fault.message}".strip() for fault in found]
+    assert described == faults
 
 
 def test_validators_are_kept_within_a_limit_of_memory() -> None:

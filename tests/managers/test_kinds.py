@@ -100,7 +100,7 @@ def test_names_stand_for_built_in_kinds_and_nothing_for_memory() -> None:
     assert ManagerConfig().kinds_in_full() == (MEMORY,)
 
 
-def test_a_built_in_kind_may_be_described_otherwise_and_be_no_single_document() -> None:
+def test_a_built_in_kind_may_have_another_description_and_not_be_single() -> None:
     kind = MemoryKind.model_validate({"name": "profile", "description": "Pets.", "single": False})
     assert kind.as_kind() == replace(PROFILE, description="Pets.", single=False)
 

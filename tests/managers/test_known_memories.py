@@ -66,7 +66,7 @@ def test_a_memory_is_known_by_what_it_says_now() -> None:
     assert known.repeated_by("memory", {"content": "ann likes ramen"}) == "m1"
 
 
-def test_thousands_of_inserts_are_compared_in_time() -> None:
+def test_thousands_of_inserts_are_compared_quickly() -> None:
     existing = [
         Existing(f"m{n}", "memory", {"content": f"Fact {n} of many. " * 20}) for n in range(1_000)
     ]
@@ -80,7 +80,7 @@ def test_thousands_of_inserts_are_compared_in_time() -> None:
     assert (len(reconciled.inserts), reconciled.unchanged) == (1_500, 500)
 
 
-def test_of_many_with_the_same_words_only_some_are_compared() -> None:
+def test_comparisons_of_memories_with_the_same_words_are_bounded() -> None:
     said = [
         f"The tea{' the' if n % 2 else ' a'} cup {'a' if n % 3 else 'the'} x" for n in range(90)
     ]

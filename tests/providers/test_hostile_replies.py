@@ -1,4 +1,4 @@
-"""Whatever a model's endpoint answers, a call ends as a value or as a ProviderError."""
+"""Whatever an endpoint replies, a call returns a value or raises a ProviderError."""
 
 import asyncio
 import gzip
@@ -133,9 +133,9 @@ async def test_a_mutated_reply_is_an_answer_or_a_provider_error(
             assert type(tokens) is int
             assert 0 <= tokens <= 300_000_000
         assert spent.cost_usd is None or 0 <= spent.cost_usd < 1e9
-        told = [answer.text, answer.model, answer.stop]
-        told += [part for call in answer.calls for part in (call.id, call.name)]
-        assert not any(map(UNSTORABLE.search, told))
+        texts = [answer.text, answer.model, answer.stop]
+        texts += [part for call in answer.calls for part in (call.id, call.name)]
+        assert not any(map(UNSTORABLE.search, texts))
         assert len(answer.model) <= 200
         server.script.append(json_reply(wire(llm)))
         results = tuple(ToolResult(call.id, "ok") for call in answer.calls)

@@ -477,7 +477,7 @@ def test_any_json_is_refused_or_runs(postgres: Evaluator, raw: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
-    ("raw", "place", "told"),
+    ("raw", "place", "detail"),
     [
         ({"a": {"$in": [1] * 1001}}, "filter.a.$in", "lists 1,001 values; use at most 1,000"),
         ({"a": {"$nin": [1] * 1001}}, "filter.a.$nin", "use at most 1,000"),
@@ -486,11 +486,11 @@ def test_any_json_is_refused_or_runs(postgres: Evaluator, raw: dict[str, Any]) -
         ({"a" * 2001: 1}, "filter.", "more than 2,000 characters"),
     ],
 )
-def test_a_filter_has_limits_that_are_named(raw: dict[str, Any], place: str, told: str) -> None:
+def test_a_filter_has_limits_that_are_named(raw: dict[str, Any], place: str, detail: str) -> None:
     with pytest.raises(InvalidFilterError) as refused:
         parse_filter(raw)
     assert refused.value.detail.startswith(place)
-    assert told in refused.value.detail
+    assert detail in refused.value.detail
 
 
 def test_the_limits_of_a_filter_can_be_reached() -> None:

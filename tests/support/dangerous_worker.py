@@ -1,4 +1,4 @@
-"""A real worker process whose jobs of the kind `test` may end it: `python -m … ID`."""
+"""A real worker process that its jobs of the kind `test` may kill: `python -m … ID`."""
 
 import asyncio
 import importlib
@@ -17,7 +17,7 @@ worker_process.SHORTEST_WATCH_SECONDS = 1.5
 
 
 class Dangerous:
-    """Does what the request says, after it has let its neighbors begin."""
+    """Does what the request says, after letting its neighbors start."""
 
     def __init__(self, resources: Resources) -> None:
         self._database = resources.database

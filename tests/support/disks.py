@@ -1,4 +1,4 @@
-"""Small disks, which a test can fill."""
+"""Small disks that a test can fill."""
 
 import subprocess
 import tempfile
@@ -16,7 +16,7 @@ class SmallDisk:
         self.directory = directory
 
     def fill(self) -> None:
-        """Leave no space."""
+        """Fill the disk."""
         with (self.directory / "filler").open("wb", buffering=0) as filler, suppress(OSError):
             while filler.write(bytes(1 << 20)):
                 pass
@@ -28,7 +28,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[SmallDisk]:
-    """Mount a small disk; skips the test if this process may not."""
+    """Mount a small disk; skip the test if this process may not."""
     with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
         Path(name).chmod(0o755)
         directory = Path(name) / "disk"

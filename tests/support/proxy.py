@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that can stop passing bytes on, as a frozen server or network does."""
+"""A proxy in front of PostgreSQL that can stop forwarding, like a frozen server or network."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ Writer = asyncio.StreamWriter
 
 
 class FreezableProxy:
-    """Passes connections on to the socket that a URL of the embedded PostgreSQL names."""
+    """Forwards connections to the socket in a URL of the embedded PostgreSQL."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -40,11 +40,11 @@ class FreezableProxy:
             await asyncio.gather(*proxy._tasks, return_exceptions=True)
 
     def freeze(self) -> None:
-        """Keep all connections open, accept new ones, and pass nothing on."""
+        """Keep all connections open and accept new ones, but forward nothing."""
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """Go on."""
+        """Forward again."""
         self._flowing.set()
 
     async def _accept(self, reader: Reader, writer: Writer) -> None:

@@ -67,7 +67,7 @@ def serving(
     environment: Mapping[str, str] | None = None,
     worker: bool = False,
 ) -> Iterator[Server]:
-    """Yield a running server, and stop it afterwards if it still runs; so with its worker."""
+    """Yield a running server, with a worker if asked for; stop them afterward if they still run."""
     server = Server(list(arguments), environment or {}, log)
     try:
         server.wait_until_it_answers()
@@ -82,7 +82,7 @@ def serving(
 def working(
     log: Path, environment: Mapping[str, str], *arguments: str
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Yield a `memoryd worker` process, and stop it afterwards."""
+    """Yield a `memoryd worker` process, and stop it afterward."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [MEMORYD, "worker", *arguments],

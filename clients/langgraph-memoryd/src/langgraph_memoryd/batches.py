@@ -12,10 +12,10 @@ MAX_OPERATIONS = 1000
 """What the server takes in one batch."""
 
 MAX_BYTES = 6 << 20
-"""Of one batch; the server takes 8 MiB by default."""
+"""Maximum size of one batch; the server takes 8 MiB by default."""
 
 MAX_JSON_VALUES = 75_000
-"""Of one batch; the server takes 100,000."""
+"""Maximum JSON values in one batch; the server takes 100,000."""
 
 
 class Batch:

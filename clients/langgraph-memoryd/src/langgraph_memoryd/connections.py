@@ -20,7 +20,7 @@ from langgraph_memoryd.remainders import joined, remainders
 _PATH = "/v1/store/batch"
 
 _READ = ("item", "found", "listed")
-"""Members of a result that hold what an operation read."""
+"""Members of a result with what the operation read."""
 
 _KEY = re.compile("[!-~]+")
 
@@ -28,7 +28,7 @@ PAUSES = (0.1, 0.5)
 """Seconds before each further attempt."""
 
 SHEDDINGS = 5
-"""Further attempts while the server is overloaded, each a second later than the one before."""
+"""Retries while the server is overloaded; each pause is a second longer than the one before."""
 
 _IDLE_SECONDS = 3.0
 """Until an unused connection is closed: sooner than servers do it, which is after five."""
@@ -172,7 +172,7 @@ class _Attempt:
         raise kind(f"memoryd at {url} did not answer: {error or type(error).__name__}") from error
 
     def pause_when_shed(self, response: httpx2.Response) -> float | None:
-        """Return the seconds until the next attempt if an overloaded server did nothing."""
+        """Return the pause before a retry if the server shed the request; None if it did not."""
         if response.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
             return None
         if _json(response).get("code") != "overloaded" or self._sheddings == SHEDDINGS:
@@ -214,7 +214,7 @@ def _results(response: httpx2.Response) -> list[Any]:
 
 
 def _result(result: JSON, request_id: str | None) -> Any:
-    """Return what an operation read, if it read anything, or its error."""
+    """Return what an operation read (None if nothing), or its error."""
     if "problem" in result:
         return error_of(result["problem"], request_id)
     return next((result[name] for name in _READ if name in result), None)

@@ -1,4 +1,4 @@
-"""What one answer had no room for: the server bounds its answers by bytes, LangGraph does not."""
+"""Reading on where the server's byte limit cut an answer short; LangGraph knows no such limit."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ LEFT_OUT = "response_too_large"
 
 
 def remainders(operations: Sequence[Operation], answers: Sequence[Any]) -> dict[int, Operation]:
-    """Return the reads that read the rest, by the places of those that were cut short.
+    """Return reads for the rest of what was cut short, by the places of the operations.
 
-    None beside writes: they would see what was written.
+    There are none if the batch also writes, since they would see what it wrote.
     """
     if any(operation.writes for operation in operations):
         return {}
@@ -23,7 +23,7 @@ def remainders(operations: Sequence[Operation], answers: Sequence[Any]) -> dict[
 
 
 def joined(answers: Sequence[Any], more: Mapping[int, Any]) -> list[Any]:
-    """Return answers with those of the remainders added."""
+    """Return the answers, completed by those to the remainders."""
     whole = list(answers)
     for place, rest in more.items():
         whole[place] = _joined(whole[place], rest)

@@ -210,7 +210,7 @@ async def test_an_item_with_too_many_passages_is_named(
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
         await store.put(NAMESPACE, "long", {"text": "word " * 1_000})
     monkeypatch.setattr("app.store.indexing.MAX_PIECES", 2)
-    with pytest.raises(ReindexError, match=r"users\.u1 long: index leads to 6 passages"):
+    with pytest.raises(ReindexError, match=r"users\.u1 long: index leads to more than 2 passages"):
         await reindexed(settings, FakeEmbedder(NEW))
 
 

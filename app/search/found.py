@@ -20,6 +20,8 @@ class Found:
     """A page of results, and what was asked for beside it."""
 
     results: list[Result]
+    left_out: frozenset[int] = frozenset()
+    """Ids of the page's items whose values its budget of bytes has no room for."""
     next_cursor: str | None = None
     total: int | None = None
     search: dict[str, Any] | None = None

@@ -55,13 +55,14 @@ class RankedRun:
         order = eligible(ranking, min_score=search.min_score, matched_only=search.mode == "text")
         pages = await self._diversified(ranking, order, wanted) if search.diversity else order
         rest = behind(ranking, pages, search.cursor) if search.cursor else pages[search.seen :]
-        places = [int(place) for place in rest[: search.page.limit]]
-        rows, places = await self._fitting(ranking, places, max_bytes)
+        wished = [int(place) for place in rest[: search.page.limit]]
+        rows, places = await self._fitting(ranking, wished, max_bytes)
         cursor = None
         if len(rest) > len(places) > 0 and not search.diversity:
             cursor = write_cursor(cursor_behind(ranking, places, search, statistics))
         return Found(
             results=await self._results(candidates, ranking, places, rows),
+            left_out=frozenset(map(int, ranking.pool.items["id"][wished[len(places) :]])),
             next_cursor=cursor,
             total=await self._total(candidates, order),
             search=explain_search(search, candidates) if search.explain else None,

@@ -66,7 +66,7 @@ class Both:
         ours_decided = Script(*replies, held=held)
         self.memoryd.llm.respond = ours.responding(ours_decided)
         result = await self.memoryd.extract(
-            messages, manager=as_config(schemas, options), existing=_our_existing(held, form)
+            messages, manager_config=as_config(schemas, options), existing=_our_existing(held, form)
         )
         _check(ours_decided, result)
         assert _our_outcome(result, held, form) == their_outcome
@@ -227,7 +227,7 @@ def _our_existing(held: Mapping[str, Memory], form: Form) -> list[Any] | None:
     if not held:
         return None
     if form == "texts":
-        return [memory.content["content"] for memory in held.values()]
+        return [{"content": {"content": m.content["content"]}} for m in held.values()]
     return [{"id": id_, "kind": m.kind, "content": m.content} for id_, m in held.items()]
 
 

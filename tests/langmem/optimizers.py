@@ -14,7 +14,7 @@ from tests.langmem.original import (
     create_prompt_optimizer,
 )
 from tests.langmem.ours import Memoryd, Respond
-from tests.langmem.verdicts import REASON, Kind, Mind, Prompt, Trajectory, Verdict
+from tests.langmem.verdicts import REASON, Feedback, Kind, Mind, Prompt, Trajectory, Verdict
 from tests.support.llm_server import Received, Reply, calls
 
 TALK: Trajectory = (
@@ -95,7 +95,7 @@ async def by_memoryd(
         "optimize-prompt",
         prompts=[asdict(prompt) for prompt in prompts],
         trajectories=[
-            {"messages": list(messages), "feedback": feedback}
+            {"messages": list(messages), "feedback": as_ours(feedback)}
             for messages, feedback in trajectories
         ],
         kind=kind,
@@ -104,6 +104,11 @@ async def by_memoryd(
     assert job["state"] == "succeeded", job
     results: list[JSON] = job["result"]["prompts"]
     return results
+
+
+def as_ours(feedback: Feedback) -> JSON | None:
+    """Return feedback as memoryd takes it: a text is a comment."""
+    return {"comment": feedback} if isinstance(feedback, str) else feedback
 
 
 def as_theirs(prompt: Prompt) -> JSON:

@@ -205,9 +205,9 @@ async def test_a_missing_variable_ends_langmems_only_worker_and_none_of_memoryds
             await asyncio.wait_for(asyncio.wrap_future(future), SECONDS)
 
     template = {**MEMORY, "namespace": ["users", "{id}"]}
-    await memoryd.job("extract", messages=TALK, manager=template, status=422)
+    await memoryd.job("extract", messages=TALK, manager_config=template, status=422)
     memoryd.llm.respond = lambda _: replying()
-    await memoryd.extract(TALK, manager=template, variables={"id": "ben"})
+    await memoryd.extract(TALK, manager_config=template, variables={"id": "ben"})
     assert len(await memoryd.items(["users", "ben"])) == 1
 
 

@@ -91,7 +91,7 @@ async def test_words_in_place_of_a_repair_crash_langmem_and_are_no_harm_to_memor
         calls(ours.insert("Person", wrong), ours.insert("Person", ANA.content)),
         says("I cannot."),
     ]
-    result = await memoryd.extract(TALK, manager=PERSON)
+    result = await memoryd.extract(TALK, manager_config=PERSON)
     assert [memory["content"] for memory in result["memories"]] == [ANA.content]
     (rejected,) = result["rejected"]
     assert rejected["tool"] == "insert_Person"
@@ -138,7 +138,7 @@ async def test_of_two_updates_in_one_reply_langmem_loses_one_and_memoryd_none(
 
     memoryd.llm.respond = ours.responding(Script(updates, held={"ana": ANA}))
     known = [{"id": "ana", "kind": "Person", "content": ANA.content}]
-    result = await memoryd.extract(TALK, manager=PERSON, existing=known)
+    result = await memoryd.extract(TALK, manager_config=PERSON, existing=known)
     assert result["memories"][0]["content"] == {"name": "Ana Sousa", "age": 31}
 
 

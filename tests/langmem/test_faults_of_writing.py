@@ -134,7 +134,10 @@ async def test_of_two_updates_at_once_langmem_loses_one_and_memoryd_none(memoryd
     await memoryd.store.put(namespace, "likes", LIKES)
     memoryd.llm.respond = update_of
     await at_once(
-        2, lambda number: memoryd.extract(liking(words[number]), manager=KINDS, namespace=namespace)
+        2,
+        lambda number: memoryd.extract(
+            liking(words[number]), manager_config=KINDS, namespace=namespace
+        ),
     )
     kept = (await memoryd.items(namespace))["likes"]["content"]["likes"]
     assert sorted(kept) == ["fado", "ska", "tea"]
@@ -160,7 +163,12 @@ async def test_what_is_written_while_the_model_thinks_is_lost_by_langmem_and_kep
         update_of(received), delay=0.5 if len(memoryd.llm.requests) == 1 else 0
     )
     job = await memoryd.job(
-        "extract", messages=liking("tea"), manager=KINDS, namespace=namespace, wait=0, status=202
+        "extract",
+        messages=liking("tea"),
+        manager_config=KINDS,
+        namespace=namespace,
+        wait=0,
+        status=202,
     )
     await until(lambda: asyncio.sleep(0, bool(memoryd.llm.requests)))
     await memoryd.store.put(namespace, "likes", corrected)

@@ -208,7 +208,7 @@ async def test_what_does_not_fit_its_schema_is_repaired(both: Both) -> None:
         calls(ours.insert("Profile", wrong)),
         calls(ours.insert("Profile", right)),
     ]
-    result = await both.memoryd.extract(TALK, manager=as_config([Profile], {}))
+    result = await both.memoryd.extract(TALK, manager_config=as_config([Profile], {}))
     (by_ours,) = result["memories"]
     assert by_ours["content"] == plain(by_theirs.model_dump(mode="json")) == plain(right)
     assert result["rejected"] == []
@@ -229,7 +229,9 @@ async def test_edits_may_be_written_as_text(both: Both) -> None:
     update = ("update_memory", {"id": "m1", "edits": json.dumps(edits)})
     both.memoryd.llm.script.append(calls(update))
     existing = [{"id": "ana", "kind": "Profile", "content": ANA.content}]
-    result = await both.memoryd.extract(TALK, manager=as_config([Profile], {}), existing=existing)
+    result = await both.memoryd.extract(
+        TALK, manager_config=as_config([Profile], {}), existing=existing
+    )
     (by_ours,) = result["memories"]
     assert by_ours["content"] == plain(by_theirs.model_dump(mode="json"))
 

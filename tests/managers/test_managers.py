@@ -22,7 +22,7 @@ NOTE = {"type": "object", "properties": {"text": {"type": "string"}}}
 FULL: dict[str, Any] = {
     "namespace": ["users", "user-{user_id}", "{{memories}}"],
     "kinds": [
-        "profile",
+        {"name": "profile"},
         {"name": "Note", "description": "A note.", "schema": NOTE, "single": False},
     ],
     "instructions": "Remember what Alice eats.",

@@ -62,6 +62,17 @@ async def asks_again(llm: LLMServer) -> None:
     await until(lambda: asyncio.sleep(0, len(llm.requests) > before), seconds=60)
 
 
+async def ended_states(threads: Threads, thread_id: str, seconds: float = 30) -> set[str]:
+    """Return the states of a thread's jobs once none of them is queued or running."""
+    deadline = time.monotonic() + seconds
+    while True:
+        jobs = (await threads.client.get(f"/v1/jobs?thread_id={thread_id}")).json()["jobs"]
+        states = {job["state"] for job in jobs}
+        if not states & {"queued", "running"} or time.monotonic() > deadline:
+            return states
+        await asyncio.sleep(0.1)
+
+
 async def learned(threads: Threads, thread_id: str, seconds: float = 60) -> None:
     """Wait until memories were formed of every message of a thread."""
     deadline = time.monotonic() + seconds
@@ -88,8 +99,7 @@ async def test_a_worker_killed_while_the_model_answers_leads_to_one_more_call(
     assert await positions(store, "alice") == [0, 1, 2]
     asked = Counter(text for request in llm.requests for text in learned_from(request))
     assert asked["one"] == asked["two"] == 2
-    jobs = (await threads.client.get("/v1/jobs?thread_id=t")).json()["jobs"]
-    assert {job["state"] for job in jobs} == {"succeeded"}
+    assert await ended_states(threads, "t") == {"succeeded"}
 
 
 async def test_workers_killed_at_any_moment_lose_no_message_and_learn_none_twice(

@@ -136,7 +136,8 @@ async def test_flush_can_wait_for_the_memories(
 ) -> None:
     await threads.append("t", "I like tea", **ALICE)
     async with working(worker_of(resources, handlers)):
-        job = await threads.flush("t", status=200, headers={"Prefer": "wait=10"})
+        answer = await threads.flush("t", status=200, headers={"Prefer": "wait=10"})
+    job = answer["job"]
     assert (job["state"], job["result"]["counts"]["inserted"]) == ("succeeded", 1)
     assert await contents(store) == ["I like tea #1"]
 
@@ -196,7 +197,7 @@ async def test_threads_of_many_users_are_learned_from_at_once(
                 threads.append(
                     f"thread of {user}",
                     f"{user} says hello",
-                    manager=REMEMBERING,
+                    manager_config=REMEMBERING,
                     variables={"user_id": user},
                     after_seconds=0,
                 )

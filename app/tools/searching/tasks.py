@@ -46,13 +46,13 @@ class SearchHandler:
         queries = list(dict.fromkeys([*plan.queries, *await self._written(run, plan, turns)]))
         await run.report("searching", queries=queries)
         access = run.job.access
-        ranked = await self._found(access, plan, queries)
+        ranked, left_out = await self._found(access, plan, queries)
         kept = _fitting(ranked)
         items = found_items(Found(kept), access)["items"]
         result = {
             "queries": queries,
             "items": orjson.loads(orjson.dumps(items)),
-            "left_out": len(ranked) - len(kept),
+            "left_out": left_out + len(ranked) - len(kept),
             "model": plan.query_model,
         }
         async with self._database.transaction(access.root) as connection:
@@ -70,7 +70,8 @@ class SearchHandler:
 
     async def _found(
         self, access: Access, plan: SearchPlan, queries: Iterable[str]
-    ) -> list[Result]:
+    ) -> tuple[list[Result], int]:
+        """Return what every search found, the best first, and how many items had no room."""
         prepared = [
             self._search.prepare(
                 access,
@@ -85,12 +86,15 @@ class SearchHandler:
         ]
         vectors = await self._search.embed(prepared)
         best: dict[int, Result] = {}
+        left_out: set[int] = set()
         for search, vector in zip(prepared, vectors, strict=True):
-            for result in (await self._search.run(access, search, vector)).results:
+            found = await self._search.run(access, search, vector)
+            left_out |= found.left_out
+            for result in found.results:
                 before = best.get(result.row["id"])
                 if before is None or _score(result) > _score(before):
                     best[result.row["id"]] = result
-        return sorted(best.values(), key=_score, reverse=True)
+        return sorted(best.values(), key=_score, reverse=True), len(left_out - best.keys())
 
 
 def _score(result: Result) -> tuple[bool, float]:

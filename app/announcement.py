@@ -52,6 +52,6 @@ async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, st
 def _place(settings: Settings) -> str:
     """Return the database's address without credentials."""
     url = urlsplit(str(settings.database_url))
-    # There may be several hosts, which are no valid URL.
+    # A list of several hosts is not a valid URL.
     hosts = url.netloc.rpartition("@")[2] or parse_qs(url.query).get("host", ["localhost"])[0]
     return f"{hosts}{url.path}"

@@ -241,7 +241,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._guard.watch()
 
     def _count_head(self, size: int) -> None:
-        # A header is reported whole at its end; what came of it before is counted already.
+        # A header is reported once it is complete; its earlier parts are already counted.
         size = min(size, self._uncounted_bytes)
         self._uncounted_bytes -= size
         self._head_bytes += size

@@ -105,7 +105,7 @@ def _once(function: Callable[[], object]) -> Callable[[], None]:
 
 
 def _end_with_parent() -> None:
-    """Stop when standard input ends: the parent is gone, or wants it."""
+    """Stop when standard input ends: the parent is gone, or asks for it."""
     while os.read(0, 1 << 10):
         pass
     os.kill(os.getpid(), _PARENT_GONE)

@@ -29,7 +29,7 @@ _DONE: Mapping[Action, str] = {"insert": "inserted", "update": "updated", "delet
 
 
 MAX_MESSAGE_IDS = 500
-"""Of the messages that state a memory, the first ones; a source has at most 1,000 values."""
+"""Maximum message ids in a memory's source, which has at most 1,000 JSON values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
 from app.bodies import MEMORY, ReadRequest, give_way, parse_body, read_bytes, validate_body
 from app.dependencies import resources_of
+from app.namespaces import InvalidNamespaceError, check_labels
 from app.queries import check_query_size
 from app.schemas import Body
 
@@ -100,11 +101,18 @@ def _check_namespace(guard: Guard, access: Access, model: type[Body], parsed: An
     Templates are skipped, because they are not filled in yet; services check every namespace again.
     """
     labels = parsed.get(model.namespace_field) if isinstance(parsed, dict) else None
-    if not isinstance(labels, list) or not all(_is_literal(label) for label in labels):
+    if not isinstance(labels, list) or not _is_literal(labels):
         return
     if not any(access.allows(labels, verb) for verb in guard.verbs):
         raise ForbiddenError(access.actor, " or ".join(guard.verbs), labels)
 
 
-def _is_literal(label: object) -> bool:
-    return isinstance(label, str) and "{" not in label
+def _is_literal(labels: list[Any]) -> bool:
+    """Tell whether labels are a namespace without variables; what is none fails validation."""
+    if not all(isinstance(label, str) and "{" not in label for label in labels):
+        return False
+    try:
+        check_labels(labels)
+    except InvalidNamespaceError:
+        return False
+    return True

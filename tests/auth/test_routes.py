@@ -95,6 +95,16 @@ async def test_a_key_for_another_namespace_is_refused(
     assert_problem(await call(client, operation, headers), 403, "forbidden")
 
 
+async def test_a_refusal_repeats_no_namespace_that_cannot_be(
+    client: httpx2.AsyncClient, keys: KeyService
+) -> None:
+    headers = await key_with(keys, Grant(("users",), frozenset({Verb.WRITE})))
+    body = {"namespace": ["x" * 1_000_000], "key": "k", "value": {}}
+    response = await client.put("/v1/store/items", headers=headers, json=body)
+    assert_problem(response, 422, "invalid_request")
+    assert len(response.content) < 1_000
+
+
 @pytest.mark.parametrize("operation", HIDDEN)
 async def test_what_a_key_may_not_see_is_not_there(
     client: httpx2.AsyncClient, keys: KeyService, operation: str

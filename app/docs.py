@@ -1,14 +1,19 @@
-"""The OpenAPI document, and a page to read and try it, without any file from elsewhere."""
+"""The OpenAPI document, and a page to read and try it, without any file from elsewhere.
 
+They take no key, so the large ones are sent in chunks: clients that do not take them hold little.
+"""
+
+from collections.abc import AsyncIterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from app.auth.dependencies import check_local_without_keys
+from app.responses import CHUNK_BYTES
 
 _PACKAGE = "fastapi_offline"
 """Only its files are used: Swagger UI, which FastAPI itself would load from a CDN."""
@@ -57,7 +62,18 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(check_local_wi
 
 @router.get("/openapi.json")
 async def read_document(request: Request) -> Response:
-    return Response(_document(request.app), media_type="application/json")
+    document = _document(request.app)
+    headers = {"content-length": str(len(document))}
+    return StreamingResponse(_chunks(document), headers=headers, media_type="application/json")
+
+
+async def _chunks(document: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(document), CHUNK_BYTES):
+        yield document[start : start + CHUNK_BYTES]
+
+
+class _Asset(FileResponse):
+    chunk_size = CHUNK_BYTES
 
 
 @router.get("/docs")
@@ -76,7 +92,7 @@ async def read_start() -> Response:
 async def read_asset(request: Request) -> Response:
     name = request.url.path.rpartition("/")[2]
     path = Path(str(files(_PACKAGE))) / "static" / name
-    return FileResponse(path, headers=_HEADERS, media_type=_ASSETS[name])
+    return _Asset(path, headers=_HEADERS, media_type=_ASSETS[name])
 
 
 @cache

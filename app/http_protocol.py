@@ -30,6 +30,7 @@ from app.connection_guard import (
 from app.errors import AppError
 from app.problems import MEDIA_TYPE, as_problem
 from app.requests import request_id_of
+from app.responses import CHUNK_BYTES
 
 UNSHED_PATHS = frozenset({"/healthz", "/v1/ok"})
 """Probes of the process: they are cheap, and must tell a busy process from a dead one."""
@@ -110,15 +111,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._in_message = False
         self._refused = False
+        self._running: RequestResponseCycle | None = None
         self.writing_bytes = 0
 
     @property
     def unsent_bytes(self) -> int:
         """The memory held by an answer that the client has not taken.
 
-        While any part of one write is unsent, all of it stays in memory.
+        While any part of one write is unsent, all of it stays in memory. A chunk is free, or
+        many clients of documents that take no key could have all others shed.
         """
-        return max(self.transport.get_write_buffer_size(), self.writing_bytes)
+        held = max(self.transport.get_write_buffer_size(), self.writing_bytes)
+        return max(0, held - 2 * CHUNK_BYTES)
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -137,6 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.arriving.pop(self, None)
         self._guard.flow(self)
+        self._disconnect()
         super().connection_lost(exc)
 
     @override
@@ -256,10 +261,15 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._can_answer:
             self.transport.write(_Refusal(error).encode(None, keep_alive=False))
-        if cast(RequestResponseCycle | None, self.cycle) is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._disconnect()
         self._close_gently()
+
+    def _disconnect(self) -> None:
+        """Let the request in progress, and the one that arrives, see that nobody waits for them."""
+        for cycle in (self._running, cast(RequestResponseCycle | None, self.cycle)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     @property
     def _has_head(self) -> bool:
@@ -285,14 +295,33 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @override
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
         if cycle.scope["path"] in UNSHED_PATHS:
             super()._start_asgi_task(cycle, app)
-            return
+        elif self.flow.write_paused:
+            super()._start_asgi_task(cycle, self._after_earlier_answers(cycle, app))
+        elif admitted := self._admit(cycle, app):
+            super()._start_asgi_task(cycle, cast(Any, admitted))
+
+    def _after_earlier_answers(self, cycle: RequestResponseCycle, app: ASGIApp) -> Any:
+        """Return the application as it begins once the client has taken what it was answered."""
+
+        async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.flow.drain()
+            if self.transport.is_closing():
+                cycle.disconnected = True
+            elif admitted := self._admit(cycle, app):
+                await admitted(scope, receive, send)
+
+        return begin
+
+    def _admit(self, cycle: RequestResponseCycle, app: ASGIApp) -> "_Admitted | None":
+        """Return the application with a slot for a request, or shed the request."""
         slot = self._guard.load.admit()
         if slot is None:
             self._shed(cycle)
-            return
-        super()._start_asgi_task(cycle, cast(Any, _Admitted(app, self, cycle, slot)))
+            return None
+        return _Admitted(app, self, cycle, slot)
 
     def _shed(self, cycle: RequestResponseCycle) -> None:
         """Answer 503 at once; the rest of the body is read and dropped."""
@@ -334,6 +363,9 @@ class _Admitted:
             self._slot.release()
 
     async def _send(self, message: Message) -> None:
+        if self._protocol.flow.write_paused:
+            with self._slot.suspended():
+                await self._protocol.flow.drain()
         self._protocol.writing_bytes = len(message.get("body", b""))
         await self._cycle.send(cast(Any, message))
 

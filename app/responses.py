@@ -6,6 +6,9 @@ from typing import Any
 import orjson
 from fastapi import Response
 
+CHUNK_BYTES = 16 << 10
+"""Of an answer that is sent in chunks, as the client takes them."""
+
 
 def json_response(
     members: Any, headers: Mapping[str, str] | None = None, status: int = 200

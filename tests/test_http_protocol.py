@@ -58,6 +58,8 @@ class Application:
                 await self.go.wait()
         elif scope["path"] == "/work":
             await self.go.wait()
+        elif scope["path"] == "/disconnect":
+            self.aborted += (await receive())["type"] == "http.disconnect"
         answer = b"x" * (8 << 20) if scope["path"] == "/big" else b"ok"
         headers = [(b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -230,6 +232,26 @@ class TestHead:
 
 
 class TestSlowClients:
+    async def test_a_request_begins_when_the_answers_before_it_are_taken(self) -> None:
+        async with running(replace(LIMITS, write_seconds=10)) as served:
+            peer = await served.connect(get("/big") + get("/work"))
+            await served.application.has_begun(1)
+            served.application.go.set()
+            assert len((await peer.answer())[2]) == 8 << 20
+            assert await peer.status() == 200
+            assert served.application.began == 2
+
+    async def test_a_client_that_is_gone_is_noticed_by_the_request_in_progress(
+        self, served: Running
+    ) -> None:
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n"
+        peer = await served.connect(get("/disconnect") + head)
+        await served.application.has_begun(1)
+        peer.writer.transport.abort()
+        async with asyncio.timeout(5):
+            while not served.application.aborted:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+
     async def test_a_head_must_arrive_in_time(self, served: Running) -> None:
         peer = await served.connect(b"GET / HTTP/1.1\r\n")
         assert_problem(await peer.answer(), 408, "request_timeout")

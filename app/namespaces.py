@@ -17,6 +17,8 @@ MAX_LABEL_CHARACTERS = 128
 # Tab, newline and carriage return stay legal: LangGraph accepts them in labels.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
+_ARRAY = re.compile(r'\[\s*"')
+
 
 class InvalidNamespaceError(ValueError):
     """A namespace is too deep or has a label that cannot be stored."""
@@ -52,9 +54,11 @@ def _problem(label: str) -> str | None:
 def parse_labels(text: str) -> list[str]:
     """Return the labels of `a.b`, or of a JSON array where labels hold dots.
 
-    Raises InvalidNamespaceError.
+    A label may begin with a bracket; `["` is meant as an array. Raises InvalidNamespaceError.
     """
     labels = _json_labels(text) if text.startswith("[") else None
+    if labels is None and _ARRAY.match(text):
+        raise InvalidNamespaceError('is not a JSON array of strings; send one such as ["a", "b.c"]')
     if labels is None:
         labels = text.split(".") if text else []
     check_labels(labels)

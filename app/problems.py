@@ -128,7 +128,8 @@ _HTTP_PROBLEMS = {
     400: (
         "invalid_json",
         "Invalid JSON",
-        "The body could not be read as JSON. Send a JSON object, nested at most 64 levels deep.",
+        "The body could not be read as JSON. Send a JSON object, whole, with at most 64 levels of "
+        "objects and arrays.",
     ),
     404: ("no_such_route", "No such route", "There is nothing here. GET /docs lists the routes."),
     405: (
@@ -201,7 +202,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
     if kind in {"model_attributes_type", "model_type"} and len(error["loc"]) > 1:
         kind = "dict_type"  # a member of the body, not the body itself
     if kind == "missing" and tuple(error["loc"]) == ("body",):
-        return "The body is missing; send a JSON object, such as {}."
+        return "The body is missing; send a JSON object with the fields of this route."
     if kind == "union_tag_invalid":
         return f"The field is none of {error['ctx']['expected_tags']}; use one of them."
     return _SENTENCES.get(kind) or f"{str(error['msg']).removeprefix('Value error, ')}."

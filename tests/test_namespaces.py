@@ -56,6 +56,11 @@ def test_dotted_text_parses_to_its_labels(namespace: list[str]) -> None:
     assert parse_labels(".".join(namespace)) == namespace
 
 
+def test_a_label_may_begin_with_a_bracket() -> None:
+    assert parse_labels("[draft].notes") == ["[draft]", "notes"]
+    assert parse_labels("[1]") == ["[1]"]
+
+
 @given(st.text())
 def test_any_text_parses_to_legal_labels_or_is_refused(text: str) -> None:
     with contextlib.suppress(InvalidNamespaceError):
@@ -70,6 +75,8 @@ def test_any_text_parses_to_legal_labels_or_is_refused(text: str) -> None:
         ("a.\x1f", "label 1 contains U+001F; leave out control characters"),
         ("x" * 129, "label 0 has 129 characters; use at most 128"),
         (".".join("a" * 17), "has 17 labels; use at most 16"),
+        ('["a"', "is not a JSON array of strings"),
+        ('[ "a", 1]', "is not a JSON array of strings"),
     ],
 )
 def test_a_refusal_says_which_label_and_why(text: str, message: str) -> None:

@@ -204,7 +204,10 @@ class TestUnreadable:
         response = await client.post("/v1/store/namespaces")
         assert_problem(response, 422, "invalid_request")
         assert response.json()["errors"] == [
-            {"field": "body", "detail": "The body is missing; send a JSON object, such as {}."}
+            {
+                "field": "body",
+                "detail": "The body is missing; send a JSON object with the fields of this route.",
+            }
         ]
 
     @pytest.mark.parametrize(

@@ -21,12 +21,15 @@ _BEARER = "bearer "
 class Guard(SecurityBase):
     """Admits callers whose key grants one of the guard's verbs in some namespace.
 
+    A request counts toward the key's rate if `counted`.
+
     The key comes in `x-api-key` or as `Authorization: Bearer`. One dependency reads both headers:
     FastAPI's own pair costs every request two more.
     """
 
-    def __init__(self, *verbs: Verb) -> None:
+    def __init__(self, *verbs: Verb, counted: bool = True) -> None:
         self.verbs = verbs
+        self.counted = counted
         self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": "x-api-key"})
         self.scheme_name = "ApiKey"
 
@@ -40,7 +43,7 @@ class Guard(SecurityBase):
 
         Raises UnauthenticatedError, NotLocalError and ForbiddenError.
         """
-        access = await _authenticated(request)
+        access = await _authenticated(request, counted=self.counted)
         if not any(access.may(verb) for verb in self.verbs):
             raise ForbiddenError(access.actor, " or ".join(self.verbs))
         request.state.access = access
@@ -57,12 +60,13 @@ async def check_local_without_keys(request: Request) -> None:
 async def find_access(request: Request) -> Access | None:
     """Return what the caller may see and do; None without a key, if the server has keys.
 
-    For routes that say less without a key. Raises UnauthenticatedError and NotLocalError.
+    For routes that say less without a key; they do not count toward its rate.
+    Raises UnauthenticatedError and NotLocalError.
     """
     authenticator: Authenticator = request.state.authenticator
     if _key(request) is None and not await authenticator.is_open():
         return None
-    return await _authenticated(request)
+    return await _authenticated(request, counted=False)
 
 
 def remembered_access(request: Request) -> Access | None:
@@ -71,10 +75,10 @@ def remembered_access(request: Request) -> Access | None:
     return authenticator.remembered(_key(request))
 
 
-async def _authenticated(request: Request) -> Access:
+async def _authenticated(request: Request, *, counted: bool) -> Access:
     authenticator: Authenticator = request.state.authenticator
     try:
-        access = await authenticator.authenticate(_key(request))
+        access = await authenticator.authenticate(_key(request), counted=counted)
     except UnauthenticatedError as error:
         client = request.client.host if request.client else None
         authenticator.failures.note(error.reason, error.key_id, client)
@@ -97,7 +101,7 @@ WriteAccess = Annotated[Access, Depends(Guard(Verb.WRITE))]
 DeleteAccess = Annotated[Access, Depends(Guard(Verb.DELETE))]
 JobsAccess = Annotated[Access, Depends(Guard(Verb.JOBS))]
 AdminAccess = Annotated[Access, Depends(Guard(Verb.ADMIN))]
-MetricsAccess = Annotated[Access, Depends(Guard(Verb.METRICS))]
+MetricsAccess = Annotated[Access, Depends(Guard(Verb.METRICS, counted=False))]
 
 ThreadAccess = Annotated[Access, Depends(Guard(Verb.JOBS, Verb.READ))]
 """For routes that `jobs` and `read` both open."""

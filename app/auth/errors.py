@@ -46,9 +46,10 @@ class RateLimitedError(AppError):
     code = "rate_limited"
     title = "Too many requests"
 
-    def __init__(self, actor: str, limit: str, retry_after_seconds: int) -> None:
+    def __init__(self, actor: str, limit: int, unit: str, retry_after_seconds: int) -> None:
+        units = unit if limit == 1 else f"{unit}s"
         super().__init__(
-            f"The key {actor} has reached its limit of {limit} a minute. "
+            f"The key {actor} has reached its limit of {limit:,} {units} a minute. "
             "Send the request again after the seconds in Retry-After."
         )
         self.headers["Retry-After"] = str(retry_after_seconds)

@@ -44,7 +44,7 @@ class RequestLimiter:
         tokens = min(per_minute, tokens + (now - since) * per_minute / MINUTE)
         if tokens < 1:
             wait = math.ceil((1 - tokens) * MINUTE / per_minute)
-            raise RateLimitedError(actor, f"{per_minute:,} requests", wait)
+            raise RateLimitedError(actor, per_minute, "request", wait)
         if actor not in self._buckets and len(self._buckets) >= _MOST_KEYS:
             self._forget_idle(now)
         self._buckets[actor] = (tokens - 1, now)

@@ -33,8 +33,11 @@ class Authenticator:
         self._open_until = 0.0
         self.failures = FailureLog()
 
-    async def authenticate(self, text: str | None) -> Access:
-        """Return the caller's access; raises UnauthenticatedError and RateLimitedError."""
+    async def authenticate(self, text: str | None, *, counted: bool = True) -> Access:
+        """Return the caller's access; raises UnauthenticatedError.
+
+        If the request is counted toward the key's rate, also RateLimitedError.
+        """
         if await self.is_open():
             return OPEN
         if not text:
@@ -54,7 +57,7 @@ class Authenticator:
         key = self._check(await self._keys.find(token.id), token)
         rates = key.rates.or_default(self._default_rates)
         access = key.access(rates.jobs)
-        if rates.requests is not None:
+        if counted and rates.requests is not None:
             self._limiter.take(access.actor, rates.requests)
         return access
 

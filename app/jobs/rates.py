@@ -50,4 +50,4 @@ async def available(connection: Connection, access: Access, most: int) -> int:
 
 async def _exceeded(connection: Connection, access: Access, limit: int) -> RateLimitedError:
     seconds = await connection.fetchval(_WAIT, access.actor, limit)
-    return RateLimitedError(access.actor, f"{limit:,} jobs", max(1, math.ceil(seconds)))
+    return RateLimitedError(access.actor, limit, "job", max(1, math.ceil(seconds)))

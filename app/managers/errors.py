@@ -30,7 +30,7 @@ class ManagerPreconditionError(AppError):
         detail = (
             f'there is no manager "{name}". To create it, send no If-Match.'
             if version is None
-            else f'the manager "{name}" is at version {version}. '
+            else f'the manager "{name}" exists, at version {version}. '
             "Read it again and repeat the request with its ETag."
         )
         super().__init__(f"Nothing was changed: {detail}", version=version)

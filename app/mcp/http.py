@@ -78,6 +78,7 @@ class McpEndpoint:
         request = Request(scope, receive)
         access = await _GUARD.admit(request)
         check_query_size(request)
+        _check_content_type(request)
         caller = Caller(request.state.resources, access, _namespace(request))
         if not caller.confined.grants:
             raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))
@@ -95,6 +96,16 @@ def _caller_of(context: Context) -> Caller:
     assert context.request is not None  # noqa: S101  # only HTTP requests come this way
     caller: Caller = context.request.state.caller
     return caller
+
+
+def _check_content_type(request: Request) -> None:
+    """Raise InvalidRequestError for what the SDK would refuse in plain text."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    if media_type.lower() != "application/json":
+        raise InvalidRequestError(
+            "Send a JSON-RPC request, with the header Content-Type: application/json.",
+            field="body",
+        )
 
 
 async def _whole(request: Request, receive: Receive, grow: Callable[[int], None]) -> Receive:

@@ -54,7 +54,7 @@ class PromptPreconditionError(AppError):
         detail = (
             f'there is no prompt "{name}". To create it, send no If-Match.'
             if revision is None
-            else f'the prompt "{name}" is at revision {revision}. '
+            else f'the prompt "{name}" exists, at revision {revision}. '
             "Read it again and repeat the request with its ETag."
         )
         super().__init__(f"Nothing was changed: {detail}", revision=revision)

@@ -53,7 +53,7 @@ class PreconditionFailedError(AppError):
         detail = (
             f"the item {key!r} does not exist. To create it, send no If-Match."
             if version is None
-            else f"the item {key!r} is at version {version}. "
+            else f"the item {key!r} exists, at version {version}. "
             "Read it again and repeat the request with its ETag."
         )
         super().__init__(f"Nothing was changed: {detail}", version=version)

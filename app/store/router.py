@@ -1,6 +1,6 @@
 """HTTP routes of items, their history and their namespaces."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
@@ -82,6 +82,19 @@ def item_response(row: Any, access: Access) -> Response:
     return json_response(encoding.item(row, access), {"ETag": etag(row["version"])})
 
 
+AddressQuery = TypeVar("AddressQuery", ReadItem, ReadVersions)
+
+
+def _read_address(model: type[AddressQuery], request: Request, access: Access) -> AddressQuery:
+    """Return the query string; a namespace without labels holds items only below a key's root."""
+    query = read_query(model, request)
+    if not access.root and not query.labels:
+        raise InvalidRequestError(
+            "namespace: The namespace is empty; give at least one label.", field="namespace"
+        )
+    return query
+
+
 def not_modified(query: ReadItem, precondition: Precondition, version: int | None) -> Response:
     """Return 304 for the reader who has this version; raise for one who demands another."""
     if version is None or not Precondition(if_match=precondition.if_match).holds(version):
@@ -119,7 +132,7 @@ async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Resp
     },
 )
 async def get_item(request: Request, access: ReadAccess) -> Response:
-    query = read_query(ReadItem, request)
+    query = _read_address(ReadItem, request, access)
     precondition = precondition_of(request)
     row = await service_of(request).get(access, query)
     version = row["version"] if row else None
@@ -186,7 +199,7 @@ async def list_namespaces(request: Request, body: ListNamespaces, access: ReadAc
     responses=problem_responses(*ALWAYS),
 )
 async def list_item_versions(request: Request, access: ReadAccess) -> Response:
-    query = read_query(ReadVersions, request)
+    query = _read_address(ReadVersions, request, access)
     return json_response(encoding.versions(await service_of(request).versions(access, query)))
 
 

@@ -8,8 +8,10 @@ from app.schemas import UNSTORABLE, is_storable
 from app.store.errors import InvalidValueError
 
 MAX_DEPTH = 64
-MAX_INTEGER_BITS = 3300
-"""About 1,000 digits: far below what jsonb holds and what Python prints."""
+"""Objects and arrays within one another."""
+MAX_DIGITS = 1_000
+"""Of an integer: far below what jsonb holds and what Python prints."""
+_FIRST_TOO_LONG: int = 10**MAX_DIGITS
 
 
 def to_json(value: dict[str, Any], *, max_bytes: int, field: str = "value") -> str:
@@ -38,7 +40,7 @@ def count_storable(value: Any, *, max_depth: int) -> int | None:
     Goes level by level, several times as fast as a walk that keeps track of its path.
     """
     count, level = 0, [value]
-    for _ in range(max_depth):
+    for depth in range(max_depth + 1):
         count += len(level)
         texts: list[str] = []
         inner: list[Any] = []
@@ -46,6 +48,8 @@ def count_storable(value: Any, *, max_depth: int) -> int | None:
             kind = type(node)
             if kind is str:
                 texts.append(node)
+            elif depth == max_depth and kind in _CONTAINERS:
+                return None
             elif kind is dict:
                 texts.extend(node)
                 inner.extend(node.values())
@@ -61,10 +65,18 @@ def count_storable(value: Any, *, max_depth: int) -> int | None:
     return None
 
 
+_CONTAINERS = (dict, list)
+
+
+def is_short(number: int) -> bool:
+    """Tell whether an integer has no more digits than are taken."""
+    return -_FIRST_TOO_LONG < number < _FIRST_TOO_LONG
+
+
 def _is_storable_number(node: Any) -> bool:
     if type(node) is float:
         return math.isfinite(node)
-    return type(node) is int and node.bit_length() <= MAX_INTEGER_BITS
+    return type(node) is int and is_short(node)
 
 
 _Path: TypeAlias = "tuple[_Path, str] | None"
@@ -93,14 +105,14 @@ def _written(path: _Path) -> str:
 
 
 def _problem(node: Any, depth: int) -> str | None:
-    if depth > MAX_DEPTH:
-        return f"is nested deeper than {MAX_DEPTH} levels; flatten it"
+    if depth > MAX_DEPTH and isinstance(node, dict | list):
+        return f"is nested deeper than {MAX_DEPTH} levels of objects and arrays; flatten it"
     if isinstance(node, dict) and not is_storable("".join(node)):
         return "has a key with a NUL or an unpaired surrogate; leave it out"
     if isinstance(node, str) and (found := UNSTORABLE.search(node)):
         return f"contains U+{ord(found[0]):04X}, which cannot be stored; leave it out"
     if isinstance(node, float) and not math.isfinite(node):
         return f"is {node}, which JSON does not have; use null or a string"
-    if isinstance(node, int) and node.bit_length() > MAX_INTEGER_BITS:
-        return "is an integer of more than 1,000 digits; send it as a string"
+    if isinstance(node, int) and not is_short(node):
+        return f"is an integer of more than {MAX_DIGITS:,} digits; send it as a string"
     return None

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.auth.access import ALL_GRANTED, OPEN, Access
+from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
 from app.auth.errors import RateLimitedError
 from app.auth.rates import Rates, RequestLimiter
 from app.auth.service import KeyService
@@ -82,6 +82,20 @@ async def test_requests_of_any_kind_count(client: httpx2.AsyncClient, new_key: N
         assert refused.json()["code"] == "rate_limited"
         assert 1 <= int(refused.headers["retry-after"]) <= 20
     assert (await call(client, "put_item", other)).status_code == 204
+
+
+async def test_probes_do_not_count(client: httpx2.AsyncClient, keys: KeyService) -> None:
+    monitor = (Grant((), frozenset({Verb.METRICS, Verb.READ})),)
+    rates = Rates(requests=1)
+    token = await keys.create("k", root=(), grants=monitor, expires_at=None, rates=rates)
+    headers = {"x-api-key": str(token)}
+    for path in ("/readyz", "/metrics", "/readyz", "/metrics"):
+        assert (await client.get(path, headers=headers)).status_code == 200
+    assert (await call(client, "get_item", headers)).status_code == 200
+    refused = await call(client, "get_item", headers)
+    assert refused.status_code == 429
+    assert "limit of 1 request a minute" in refused.json()["detail"]
+    assert (await client.get("/readyz", headers=headers)).json()["queue"]
 
 
 async def test_a_server_has_rates_for_keys_without_their_own(

@@ -40,6 +40,15 @@ async def test_other_methods_are_told_which_to_use(client: httpx2.AsyncClient, m
     assert response.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize("media_type", ["text/plain", "application/jsonl", ""])
+async def test_another_content_type_is_a_problem(
+    client: httpx2.AsyncClient, media_type: str
+) -> None:
+    response = await post(client, headers={"content-type": media_type})
+    assert_problem(response, 422, "invalid_request")
+    assert "Content-Type: application/json" in response.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -248,8 +248,8 @@ def test_meta_example(postgres: Evaluator, name: str) -> None:
     assert matches({"$meta": wanted}, ITEM) is expected
 
 
-def nested(depth: int) -> Any:
-    return {} if depth == 1 else {"$not": nested(depth - 1)}
+def nested(depth: int, innermost: Any = ()) -> Any:
+    return dict(innermost) if depth == 1 else {"$not": nested(depth - 1, innermost)}
 
 
 OPERATORS = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $contains, $not"
@@ -301,8 +301,11 @@ REFUSED: list[tuple[Any, str]] = [
     ({"a": math.nan}, "filter.a: is not a finite number"),
     ({"a": {"$gt": -math.inf}}, "filter.a.$gt: is not a finite number"),
     ({"a": {"b": [math.inf]}}, "filter.a.b[0]: is not a finite number"),
-    ({"a": 10**1000}, "filter.a: has more than 1000 digits"),
-    ({"a": {"$lt": -(10**5000)}}, "filter.a.$lt: has more than 1000 digits"),
+    ({"a": 10**1000}, "filter.a: has more than 1,000 digits"),
+    ({"a": {"$lt": -(10**5000)}}, "filter.a.$lt: has more than 1,000 digits"),
+    (nested(16, {"a": [1]}), f"filter{'.$not' * 15}.a: is nested deeper than 16 levels"),
+    (nested(16, {"a": "\0"}), f"filter{'.$not' * 15}.a: contains a NUL"),
+    (nested(16, {str(n): n for n in range(6_000)}), "filter: has 6,016 JSON values"),
     (nested(17), f"filter{'.$not' * 16}: is nested deeper than 16 levels"),
     ({"$or": [{"a": n} for n in range(201)]}, "filter: has more than 200 conditions"),
     ({"$and": [{}] * 201}, "filter: has more than 200 conditions"),
@@ -326,7 +329,9 @@ def test_refusal_is_a_422() -> None:
 
 def test_deepest_and_widest_filters_run(postgres: Evaluator) -> None:
     widest = {"$or": [{"a" + ".b" * n: {"$contains": "x"}} for n in range(200)]}
-    assert postgres.verdicts([nested(16), widest], [Item({"a": "x"})]) == [[False, True]]
+    deepest = nested(16, {"a": 10**1000 - 1})
+    found = postgres.verdicts([nested(16), deepest, widest], [Item({"a": "x"})])
+    assert found == [[False, True, True]]
 
 
 def test_keys_and_values_stay_out_of_the_text() -> None:

@@ -34,9 +34,18 @@ async def test_a_put_item_is_read_back(store: Store, clock: FrozenClock) -> None
     }
 
 
+@pytest.mark.parametrize("namespace", [None, "", '["a"', "a..b"])
+@pytest.mark.parametrize("route", ["", "/versions"])
+async def test_a_namespace_that_cannot_hold_items_is_no_miss(
+    store: Store, route: str, namespace: str | None
+) -> None:
+    params = {"key": "k"} if namespace is None else {"key": "k", "namespace": namespace}
+    response = await store.call("GET", f"/v1/store/items{route}", status=422, params=params)
+    assert [error["field"] for error in response.json()["errors"]] == ["namespace"]
+
+
 async def test_a_miss_is_null(store: Store) -> None:
     assert await store.get(ALICE, "nothing") is None
-    assert await store.get([], "nothing") is None
 
 
 async def test_an_update_keeps_created_at_and_raises_the_version(
@@ -117,6 +126,12 @@ def deep(levels: int) -> Any:
     return value
 
 
+async def test_the_largest_integers_and_the_deepest_values_are_stored(store: Store) -> None:
+    value = {"most": 10**1000 - 1, "least": -(10**1000) + 1, "a": deep(63)}
+    await store.put(ALICE, "extreme", value)
+    assert (await store.get(ALICE, "extreme"))["value"] == value
+
+
 HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"namespace": []}, "namespace"),
     ({"namespace": ["a", ""]}, "namespace"),
@@ -136,7 +151,8 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"value": [1]}, "value"),
     ({"value": {"a": "x\x00y"}}, "value.a"),
     ({"value": {"a": [{"b\x00": 1}]}}, "value.a[0]"),
-    ({"value": {"n": 10**1200}}, "value.n"),
+    ({"value": {"n": 10**1000}}, "value.n"),
+    ({"value": {"n": -(10**1000)}}, "value.n"),
     ({"value": deep(65)}, "value" + ".a" * 64),
     ({"value": {"text": "x" * (1 << 20)}}, "value"),
     ({"importance": 1.5}, "importance"),

@@ -176,7 +176,7 @@ async def test_an_item_at_version_two(
     assert response.status_code == problem["status"] == 412
     assert response.headers["content-type"] == "application/problem+json"
     assert (problem["code"], problem["version"]) == ("precondition_failed", 2)
-    assert "is at version 2" in problem["detail"]
+    assert "exists, at version 2" in problem["detail"]
 
 
 ON_NOTHING = [

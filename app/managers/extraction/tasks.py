@@ -28,7 +28,7 @@ from app.store.errors import PreconditionFailedError
 _ROUNDS = 3
 """Times that what others changed meanwhile is looked at anew, before the job is put off."""
 
-REVIEW_WANTED = 'The manager\'s changes wait for a review (apply: "review").'
+REVIEW_WANTED = 'A review was asked for (apply: "review").'
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.errors import InvalidRequestError
-from app.store.values import count_storable
+from app.store.values import MAX_DIGITS, count_storable, is_short
 
 MAX_DEPTH = 16
-MAX_DIGITS = 1000
 MAX_SHOWN_KEY = 60
 MAX_KEY_CHARACTERS = 2_000
 MAX_VALUES = 5_000
@@ -45,7 +44,9 @@ def check_filter(raw: Mapping[str, Any]) -> None:
 def check_json(value: Any, place: str, depth: int = 1) -> None:
     """Refuse what PostgreSQL cannot hold as JSON, and what is nested too deep."""
     if isinstance(value, Mapping | list) and depth > MAX_DEPTH:
-        raise InvalidFilterError(place, f"is nested deeper than {MAX_DEPTH} levels; flatten it")
+        raise InvalidFilterError(
+            place, f"is nested deeper than {MAX_DEPTH} levels of objects and arrays; flatten it"
+        )
     if isinstance(value, Mapping):
         for key, item in value.items():
             inner = f"{place}.{shown(key)}"
@@ -73,7 +74,7 @@ def _check_text(text: str, place: str) -> None:
 
 def _check_number(number: float, place: str) -> None:
     if isinstance(number, int):
-        if abs(number) >= 10**MAX_DIGITS:
-            raise InvalidFilterError(place, f"has more than {MAX_DIGITS} digits; shorten it")
+        if not is_short(number):
+            raise InvalidFilterError(place, f"has more than {MAX_DIGITS:,} digits; shorten it")
     elif not math.isfinite(number):
         raise InvalidFilterError(place, "is not a finite number; JSON has no NaN or Infinity")

@@ -22,6 +22,7 @@ HEADERS = {
 }
 
 _ANYWHERE = {
+    "431": problem_response("Headers too large"),
     "500": problem_response("Internal error"),
     "503": problem_response("Overloaded or not ready"),
 }

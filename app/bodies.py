@@ -33,6 +33,11 @@ class ReadRequest(Request):
         self._raw = raw
         self._model = body
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the body counts toward the memory that all bodies share."""
+        return len(self._raw) > _LARGE_BYTES
+
     @override
     async def body(self) -> bytes:
         """Return the body's bytes."""
@@ -53,6 +58,11 @@ class BodyMemory:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held = 0
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether large bodies that are held for long could keep out those of others."""
+        return self._held * 2 > self._max_bytes
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
@@ -75,6 +85,12 @@ class BodyMemory:
 
 
 MEMORY = BodyMemory(32 << 20)
+
+
+def may_be_held(request: Request) -> bool:
+    """Return whether a request may keep its body in memory while it waits for a job."""
+    is_large = isinstance(request, ReadRequest) and request.is_large
+    return not (is_large and MEMORY.is_scarce)
 
 
 async def read_bytes(request: Request, max_bytes: int, grow: Callable[[int], None]) -> bytes:

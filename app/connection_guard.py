@@ -35,7 +35,7 @@ class ConnectionLimits:
     """Time for a client to take an answer, or one part of a stream."""
     unsent_bytes: int = 32 << 20
     """Unsent answers over all connections; beyond this, requests are shed."""
-    stall_seconds: float = 5
+    stall_seconds: float = 0.25
     """Beyond `unsent_bytes`, connections that have not moved for this long are closed."""
     open_connections: int = 4096
     pipelined: int = 16
@@ -120,7 +120,26 @@ class ConnectionGuard:
 
     def _count(self, size: int) -> None:
         self._unsent += size
+        was_clogged = self.load.is_clogged
         self.load.is_clogged = self._unsent > self.limits.unsent_bytes
+        if self.load.is_clogged and not was_clogged:
+            self._loop.call_later(self.limits.stall_seconds, self._unclog)
+
+    def _unclog(self) -> None:
+        """Drop the connections that have stalled longest until there is room for answers."""
+        now = time.monotonic()
+        for connection, (since, _) in list(self._stalled.items()):
+            if not self.load.is_clogged:
+                return
+            if now - since >= self.limits.stall_seconds:
+                self._drop(connection)
+        if self.load.is_clogged:
+            self._loop.call_later(self.limits.stall_seconds, self._unclog)
+
+    def _drop(self, connection: Guarded) -> None:
+        self.note("closed: the client does not read its answer")
+        self.flow(connection)
+        connection.abort()
 
     def watch(self) -> None:
         """Check the connections regularly while there are any."""
@@ -164,11 +183,8 @@ class ConnectionGuard:
         for connection, since in list(self.arriving.items()):
             connection.check_arrival(now - since)
         for connection, (since, _) in list(self._stalled.items()):
-            most = self.limits.stall_seconds if self.load.is_clogged else self.limits.write_seconds
-            if now - since > most:
-                self.note("closed: the client does not read its answer")
-                self.flow(connection)
-                connection.abort()
+            if now - since > self.limits.write_seconds:
+                self._drop(connection)
         if self._refused and now >= self._next_report:
             self._next_report = now + self.limits.report_seconds
             self._report()

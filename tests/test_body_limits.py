@@ -10,6 +10,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.auth.route import GuardedRoute, body_of
+from app.bodies import BodyMemory
 from app.body_limits import MIB
 from app.config import Settings
 from app.main import create_app
@@ -165,3 +166,12 @@ async def test_large_bodies_share_a_budget_of_memory(client: httpx2.AsyncClient)
     go_on.set()
     assert await asyncio.gather(*sent) == [200] * 4
     assert await send() == 200
+
+
+def test_large_bodies_are_not_held_for_long_while_memory_is_scarce() -> None:
+    memory, seen = BodyMemory(1 << 20), []
+    with memory.share() as grow:
+        for size in (1 << 18, 3 << 18):
+            grow(size)
+            seen.append(memory.is_scarce)
+    assert [*seen, memory.is_scarce] == [False, True, False]

@@ -279,6 +279,18 @@ class TestSlowClients:
         served.application.go.set()
         assert await peer.status() == 200
 
+    async def test_unread_answers_shut_others_out_for_a_moment_only(self) -> None:
+        limits = replace(LIMITS, unsent_bytes=1 << 20, stall_seconds=0.2, write_seconds=30)
+        async with running(limits) as served:
+            served.application.go.set()
+            await served.connect(get("/big"))
+            await served.application.has_begun(1)
+            shut_out = await served.connect(get("/work"))
+            assert await shut_out.status() == 503
+            await asyncio.sleep(0.5)
+            served_again = await served.connect(get("/work"))
+            assert await served_again.status() == 200
+
     async def test_an_answer_must_be_taken_in_time(self, served: Running) -> None:
         peer = await served.connect(get("/big"))
         await asyncio.sleep(0.7)

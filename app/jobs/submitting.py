@@ -9,6 +9,7 @@ from fastapi import Request, Response
 
 from app.auth.access import Access
 from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.bodies import may_be_held
 from app.db import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -91,6 +92,11 @@ async def job_answer(
 
 
 def wait_seconds(request: Request, *, default: int = 0) -> int:
-    """Return how long the client prefers to wait (RFC 7240), the default if it does not say."""
+    """Return how long the client prefers to wait (RFC 7240), the default if it does not say.
+
+    No request waits with a large body while memory for those is scarce.
+    """
+    if not may_be_held(request):
+        return 0
     found = _WAIT.search(", ".join(request.headers.getlist("prefer")).lower())
     return min(int(found[2][:9]), MAX_WAIT_SECONDS) if found else default

@@ -21,6 +21,8 @@ from app.schemas import Body
 _LARGE_BYTES = 1 << 16
 """Between the steps with a larger body, other requests get a turn."""
 
+_FREE_BYTES = 1 << 12
+
 _NOT_JSON = {"type": "model_type", "loc": ("body",), "msg": ""}
 _MISSING = {"type": "missing", "loc": ("body",), "msg": ""}
 
@@ -50,7 +52,7 @@ class ReadRequest(Request):
 
 
 class BodyMemory:
-    """A budget for the bodies that a process holds at once; the first 64 KiB of each are free.
+    """A budget for the bodies that a process holds at once; the first 4 KiB of each are free.
 
     A parsed body takes several times its size.
     """
@@ -71,7 +73,7 @@ class BodyMemory:
 
         def grow(size: int) -> None:
             nonlocal own
-            more = max(0, size - _LARGE_BYTES) - own
+            more = max(0, size - _FREE_BYTES) - own
             others = self._held - own
             if others and self._held + more > self._max_bytes:
                 raise OverloadedError

@@ -36,6 +36,11 @@ UNSHED_PATHS = frozenset({"/healthz", "/v1/ok"})
 """Probes of the process: they are cheap, and must tell a busy process from a dead one."""
 
 
+FREE_CHUNKS = 512
+LEAST_CHUNK_BYTES = 64
+"""On average, beyond the first chunks: each chunk costs the same time, whatever its size."""
+
+
 class HeadTooLargeError(AppError):
     """The request line and headers are too large."""
 
@@ -58,6 +63,19 @@ class InvalidHttpError(AppError):
 
     def __init__(self) -> None:
         super().__init__("The request is not valid HTTP/1.1; send it with an HTTP client.")
+
+
+class TinyChunksError(InvalidHttpError):
+    """The body comes in too many chunks for its size."""
+
+    title = "Tiny chunks"
+
+    def __init__(self) -> None:
+        AppError.__init__(
+            self,
+            f"The body comes in chunks of fewer than {LEAST_CHUNK_BYTES} bytes on average; "
+            "send larger ones.",
+        )
 
 
 class RequestTimeoutError(AppError):
@@ -109,6 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._uncounted_bytes = 0
         self._body_bytes = 0
+        self._chunks = self._chunk_bytes = 0
         self._in_message = False
         self._refused = False
         self._running: RequestResponseCycle | None = None
@@ -161,8 +180,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(error)
         except httptools.HttpParserError as error:
             cause = error.__context__
-            too_large = isinstance(cause, HeadTooLargeError)
-            self._refuse(cause if too_large else InvalidHttpError())  # type: ignore[arg-type]
+            self._refuse(cause if isinstance(cause, AppError) else InvalidHttpError())
         except httptools.HttpParserUpgrade:
             pass  # the request is answered as if it asked for no other protocol
 
@@ -170,7 +188,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_message = True
-        self._head_bytes = 0
+        self._head_bytes = self._chunks = self._chunk_bytes = 0
         if len(self.pipeline) >= self._guard.limits.pipelined:
             raise InvalidHttpError
         self._await_client()
@@ -188,6 +206,11 @@ class BoundedProtocol(HttpToolsProtocol):
     @override
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
+        self._chunks += 1
+        self._chunk_bytes += len(body)
+        if self._chunks > FREE_CHUNKS + self._chunk_bytes // LEAST_CHUNK_BYTES:
+            self._guard.note("refused: a body of tiny chunks")
+            raise TinyChunksError
         super().on_body(body)
 
     @override

@@ -1,6 +1,10 @@
 """The HTTP application, put together."""
 
+import asyncio
 import gc
+import multiprocessing
+import signal
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,6 +84,9 @@ def create_app(
             # full collection stops every request for some sixty milliseconds, over and over.
             gc.collect()
             gc.freeze()
+            # Threads that compute must not hold up the event loop for the usual 5 ms at a time.
+            sys.setswitchinterval(0.001)
+            end_with_parent()
             yield {
                 "resources": resources,
                 "authenticator": Authenticator(
@@ -107,6 +114,19 @@ def create_app(
     problems.install(app)
     app.add_middleware(RequestContext)
     return app
+
+
+def end_with_parent() -> None:
+    """Shut a process of several servers down when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(parent.sentinel, _end, loop, parent.sentinel)
+
+
+def _end(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
+    loop.remove_reader(sentinel)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _add_routes(app: FastAPI) -> None:

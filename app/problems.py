@@ -124,6 +124,16 @@ def internal_error() -> Response:
     return _response(_members(500, "internal_error", "Internal error", detail))
 
 
+def shutting_down() -> Response:
+    """Return the answer to a request that the server's shutdown interrupts."""
+    detail = (
+        "The server shuts down and could not wait for the end of this request, which may have "
+        "taken effect. Send it again to another server or later, with the same Idempotency-Key."
+    )
+    headers = {"Retry-After": "5"}
+    return _response(_members(503, "shutting_down", "Shutting down", detail), headers)
+
+
 _HTTP_PROBLEMS = {
     400: (
         "invalid_json",

@@ -1,5 +1,6 @@
 """Middleware for every request: an id and a log line."""
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -10,7 +11,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import internal_error
+from app.problems import internal_error, shutting_down
 
 _PROCESS = secrets.token_hex(4).encode()
 _NUMBERS = itertools.count(1)
@@ -46,6 +47,10 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
             try:
                 await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:  # the server shuts down and waits no longer
+                if started_response:
+                    raise
+                await shutting_down()(scope, receive, send_with_id)
             except Exception:
                 _logger.exception("request failed", method=scope["method"], path=scope["path"])
                 if started_response:

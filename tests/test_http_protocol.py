@@ -226,6 +226,14 @@ class TestHead:
         assert await peer.status() == 200
         assert served.application.bodies == [body, b""]
 
+    async def test_a_body_of_tiny_chunks_is_refused(self, served: Running) -> None:
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        peer = await served.connect(head + b"1\r\nx\r\n" * 10_000)
+        assert_problem(await peer.answer(), 400, "invalid_http")
+        ordinary = await served.connect(head + b"50\r\n%b\r\n" % (b"x" * 80) * 2_000)
+        ordinary.send(b"0\r\n\r\n")
+        assert await ordinary.status() == 200
+
     async def test_what_is_no_http_is_a_problem(self, served: Running) -> None:
         peer = await served.connect(b"\x16\x03\x01 hello\r\n\r\n")
         assert_problem(await peer.answer(), 400, "invalid_http")

@@ -194,6 +194,14 @@ class TestEmbedded:
         assert len(lines) == 1
         assert "signal 9" in lines[0]
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+    def test_its_server_processes_never_outlive_it(self, data_dir: Path, log: Path) -> None:
+        several = ("--data-dir", str(data_dir), "--workers", "2")
+        with serving(log, *several, environment=FAKE) as server:
+            server.process.kill()
+            server.process.wait(30)
+            wait_until(lambda: not answers(server))
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     @pytest.mark.usefixtures("terminal")
     def test_signals_end_the_worker_cleanly(self, data_dir: Path, log: Path, number: int) -> None:
@@ -222,6 +230,13 @@ def working(log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen
         if worker.poll() is None:
             worker.terminate()
             worker.wait(30)
+
+
+def answers(server: Server) -> bool:
+    try:
+        return bool(call(server, "GET", "/healthz").status_code == 200)
+    except httpx2.HTTPError:
+        return False
 
 
 def lives_with_workers(server: Server, number: int) -> bool:

@@ -38,7 +38,7 @@ class Authenticator:
 
         If the request is counted toward the key's rate, also RateLimitedError.
         """
-        if await self.is_open():
+        if await self.is_open() and not await self._is_known(text):
             return OPEN
         if not text:
             raise UnauthenticatedError(
@@ -60,6 +60,17 @@ class Authenticator:
         if counted and rates.requests is not None:
             self._limiter.take(access.actor, rates.requests)
         return access
+
+    async def _is_known(self, text: str | None) -> bool:
+        """Tell whether a key exists that was created since the server was last found open.
+
+        Its first request must not be answered as if it came without a key.
+        """
+        token = Token.parse(text or "")
+        if token is None or await self._keys.find(token.id) is None:
+            return False
+        self._closed_until = float("inf")
+        return True
 
     def _check(self, key: ApiKey | None, token: Token) -> ApiKey:
         if key is None or not key.opens_for(token):

@@ -223,10 +223,11 @@ class ManagerService:
         return row
 
     def _with_models(self, config: Config) -> Config:
-        """Name the models that will be asked; raises LLMNotConfiguredError if they cannot be."""
-        query_model = config.query_model and self._llms.get(config.query_model).name
-        model = self._llms.get(config.model).name
-        return config.model_copy(update={"model": model, "query_model": query_model})
+        """Return the configuration; raises LLMNotConfiguredError if its models cannot be asked."""
+        self._llms.require(config.model)
+        if config.query_model is not None:
+            self._llms.require(config.query_model)
+        return config
 
 
 def _position(body: ExtractRequest) -> int | None:

@@ -13,6 +13,7 @@ from app.auth.keys import Token
 from app.auth.service import Authenticator, KeyService
 from app.clock import FrozenClock, SystemClock
 from app.db import Database
+from app.namespaces import to_stored
 
 
 @pytest.fixture
@@ -145,6 +146,15 @@ async def test_the_first_key_closes_a_running_server(
     await asyncio.sleep(CACHE_SECONDS)
     assert "needs an API key" in await refusal(authenticator, None)
     await authenticator.authenticate(str(token))
+
+
+async def test_the_first_keys_requests_are_never_taken_for_anonymous_ones(
+    keys: KeyService, authenticator: Authenticator
+) -> None:
+    assert await authenticator.authenticate(None) is OPEN
+    token = await keys.create("first", root=["acme"], grants=ALL_GRANTED, expires_at=None)
+    assert (await authenticator.authenticate(str(token))).root == to_stored(["acme"])
+    assert "needs an API key" in await refusal(authenticator, None)
 
 
 class Lookups:

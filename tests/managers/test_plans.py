@@ -102,7 +102,7 @@ async def test_every_default_is_filled_in(service: ManagerService) -> None:
         config=Config(
             kinds=(MEMORY,),
             instructions=None,
-            model="anthropic:default",
+            model=None,
             strategy="llm",
             enable_inserts=True,
             enable_updates=True,
@@ -337,7 +337,7 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: ManagerServic
         200,
     )
     assert plan.config.rights == Rights(inserts=True, updates=True, deletes=True)
-    assert plan.config.model == "anthropic:default"
+    assert plan.config.model is None  # the default when it runs
 
 
 async def test_consolidating_takes_what_manager_and_request_say(service: ManagerService) -> None:

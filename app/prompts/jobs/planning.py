@@ -79,7 +79,7 @@ async def optimizing_job(resources: Resources, access: Access, body: OptimizePro
         prompts=prompts,
         kind=body.kind or "gradient",
         config=_config(body),
-        model=resources.llms.get(body.model).name if trajectories else None,
+        model=resources.llms.require(body.model) if trajectories else None,
         trajectories=trajectories,
         evaluation=body.evaluation and _evaluation(resources.llms, body.evaluation, prompts),
     )
@@ -183,8 +183,8 @@ def _evaluation(
     cases = [_case(case, index, prompts) for index, case in enumerate(given.cases)]
     evaluation = PlannedEvaluation(
         cases=cases,
-        model=llms.get(given.model).name,
-        judge=llms.get(given.judge).name,
+        model=llms.require(given.model),
+        judge=llms.require(given.judge),
         margin=DEFAULT_MARGIN if given.margin is None else given.margin,
         promote=given.promote is not False,
     )

@@ -60,8 +60,8 @@ class PlannedEvaluation(BaseModel):
     """How new texts are tried."""
 
     cases: list[PlannedCase]
-    model: str
-    judge: str
+    model: str | None
+    judge: str | None
     margin: float
     promote: bool
 
@@ -71,7 +71,7 @@ class PlannedEvaluation(BaseModel):
 
 
 class OptimizePlan(BaseModel):
-    """What a job of the kind `optimize_prompt` does; `model` is None where none is asked."""
+    """What a job of the kind `optimize_prompt` does; without a `model` the default is asked."""
 
     prompts: list[PlannedPrompt]
     kind: Kind

@@ -76,6 +76,15 @@ class LLMs:
             self._made.popitem(last=False)
         return self._made[spec]
 
+    def require(self, spec: str | None) -> str | None:
+        """Return `spec` if the model can be asked; raises LLMNotConfiguredError.
+
+        None stays None in what a job keeps: the job asks the model that is the default when it
+        runs, so that a default that was wrong can be corrected.
+        """
+        self.get(spec)
+        return spec
+
     def check(self, *specs: str | None) -> None:
         """Raise ModelNotAllowedError unless every named model is allowed."""
         for spec in specs:

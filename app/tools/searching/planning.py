@@ -56,7 +56,7 @@ def planned(
     plan = SearchPlan(
         namespace=namespace,
         messages=[message.members() for message in messages],
-        query_model=llms.get(query_model).name,
+        query_model=llms.require(query_model),
         **members,
     )
     return NewJob(SEARCH, stored, plan.model_dump(mode="json"), manager=manager)

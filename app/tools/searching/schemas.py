@@ -40,7 +40,7 @@ class SearchPlan(BaseModel):
 
     namespace: list[str]
     messages: list[dict[str, Any]]
-    query_model: str
+    query_model: str | None
     queries: list[str] = []
     instructions: str | None = None
     limit: int = DEFAULT_LIMIT

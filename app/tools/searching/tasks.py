@@ -53,7 +53,7 @@ class SearchHandler:
             "queries": queries,
             "items": orjson.loads(orjson.dumps(items)),
             "left_out": left_out + len(ranked) - len(kept),
-            "model": plan.query_model,
+            "model": self._llms.get(plan.query_model).name,
         }
         async with self._database.transaction(access.root) as connection:
             await run.finish(connection, result)

@@ -156,7 +156,9 @@ class Database:
             try:
                 await cast(ConfinedConnection, connection).see(root)
                 yield connection
-            except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+            except (TimeoutError, asyncpg.ReadOnlySQLTransactionError) as error:
+                if isinstance(error, TimeoutError):
+                    connection.terminate()  # or its release would wait as long again
                 await self._pool.expire_connections()  # idle ones may be just as dead
                 raise
             finally:
@@ -187,7 +189,11 @@ class Database:
         if self.disk.refuses_writes and not even_if_full:
             raise DiskFullError
         async with self.connection(root) as connection, connection.transaction():
-            yield connection
+            try:
+                yield connection
+            except TimeoutError:
+                connection.terminate()  # or the rollback would wait as long again
+                raise
 
 
 def sqlalchemy_url(url: str) -> str:

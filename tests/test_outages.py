@@ -1,8 +1,11 @@
 """The database freezes, ends connections, or is away for a while."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
@@ -10,7 +13,7 @@ import httpx2
 import pytest
 
 from app.config import Settings
-from app.db import EVERYTHING, Database, DatabaseUnavailableError
+from app.db import EVERYTHING, Connection, Database, DatabaseUnavailableError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
@@ -107,6 +110,25 @@ async def test_a_frozen_connection_is_not_used_again(
         proxy.thaw()
         assert await backend(database) != before
     finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("use", [Database.connection, Database.transaction])
+async def test_a_frozen_backend_is_waited_for_once(
+    database_url: str, use: Callable[..., AbstractAsyncContextManager[Connection]]
+) -> None:
+    database = await Database.open(database_url, pool_size=1)
+    frozen = await backend(database)
+    try:
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailableError):
+            async with use(database, EVERYTHING) as connection:
+                os.kill(frozen, signal.SIGSTOP)
+                await connection.execute("SELECT 1", timeout=0.3)
+        assert time.monotonic() - began < 5
+        assert await backend(database) != frozen
+    finally:
+        os.kill(frozen, signal.SIGCONT)
         await database.close()
 
 

@@ -119,12 +119,16 @@ async def test_a_frozen_backend_is_waited_for_once(
 ) -> None:
     database = await Database.open(database_url, pool_size=1)
     frozen = await backend(database)
+
+    async def freeze_within() -> None:
+        async with use(database, EVERYTHING) as connection:
+            os.kill(frozen, signal.SIGSTOP)
+            await connection.execute("SELECT 1", timeout=0.3)
+
     try:
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailableError):
-            async with use(database, EVERYTHING) as connection:
-                os.kill(frozen, signal.SIGSTOP)
-                await connection.execute("SELECT 1", timeout=0.3)
+            await freeze_within()
         assert time.monotonic() - began < 5
         assert await backend(database) != frozen
     finally:

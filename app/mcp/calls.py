@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from app.auth.access import Access
+from app.auth.access import Access, Verb
 from app.db import Row
 from app.mcp.addresses import memory_id, read_address
 from app.mcp.caller import Caller
@@ -102,8 +102,10 @@ async def forget_memory(caller: Caller, asked: ForgetMemory) -> Changed:
     """Delete a memory."""
     address = read_address(asked.id)
     body = store.DeleteItem(namespace=address.labels, key=address.key)
+    # Without `read`, nothing tells the caller whether the memory was there.
+    precondition = _THERE if caller.confined.allows(address.labels, Verb.READ) else UNCONDITIONAL
     try:
-        await ItemService.build(caller.resources).delete(caller.confined, body, _THERE)
+        await ItemService.build(caller.resources).delete(caller.confined, body, precondition)
     except PreconditionFailedError as error:
         raise MemoryNotFoundError(asked.id) from error
     return Changed(id=asked.id)

@@ -20,6 +20,7 @@ from app.resources import Resources
 from app.store import repository
 from app.store.changes import Also, Changes
 from app.store.errors import (
+    InvalidValueError,
     ItemNotFoundError,
     PreconditionFailedError,
     TooManyConflictsError,
@@ -177,7 +178,12 @@ class ItemService:
             row = await self._present(access, address)
             if not precondition.holds(row["version"]):
                 raise PreconditionFailedError(body.key, row["version"])
-            put = await self._patched(row, body)
+            try:
+                put = await self._patched(row, body)
+            except InvalidValueError as error:
+                if access.allows(body.namespace, Verb.READ):
+                    raise
+                raise _merged_too_large() from error  # its size would tell that of the old value
             try:
                 return _as_row(put, await self._apply_put(access, put))
             except PreconditionFailedError:
@@ -202,7 +208,8 @@ class ItemService:
         address = (access.locate(body.namespace, Verb.WRITE), body.key)
         async with self._database.connection(access.root) as connection:
             row = await repository.find_version(connection, address, body.version)
-        if row is None:
+        may_read = access.allows(body.namespace, Verb.READ)
+        if row is None or (row["value"] is None and not may_read):
             raise VersionNotFoundError(body.key, body.version)
         if row["value"] is None:
             raise VersionHasNoValueError(body.key, body.version, row["action"])
@@ -310,6 +317,13 @@ def _check_size(address: Address) -> None:
             f"namespace and key together are {size:,} bytes; use at most {MAX_ADDRESS_BYTES:,}.",
             field="namespace",
         )
+
+
+def _merged_too_large() -> InvalidValueError:
+    return InvalidValueError(
+        "value is too large once it is merged. Put the whole value, or use another key.",
+        field="value",
+    )
 
 
 def _source_json(source: Source | None) -> str | None:

@@ -254,3 +254,62 @@ async def test_jobs_and_read_together_show_what_a_job_holds(
     for operation, call in calls(job).items():
         if "prompt" not in operation:  # which are read with `read` anywhere
             assert SECRET not in (await done(client, elsewhere, *call)).text, operation
+
+
+def _tool(name: str, **arguments: str | int) -> Call:
+    return ("POST", f"/v1/tools/{name}", {"json": {"namespace": ALICE, "arguments": arguments}})
+
+
+def _file(command: str, **arguments: str | int) -> Call:
+    return _tool("memory", command=command, **arguments)
+
+
+def _of_a_kind(name: str) -> Call:
+    method, path, request = _tool("manage_memory", content="{}")
+    return method, path, {"json": {**request["json"], "kind": name}}
+
+
+def without_reading(key: str) -> list[Call]:
+    """Return changes of an item whose answers could tell what it holds."""
+    path = f"/memories/{key}"
+    return [
+        _file("view", path=path),
+        _file("create", path=path, file_text="x"),
+        _file("create", path=f"{path}/below", file_text="x"),
+        _file("str_replace", path=path, old_str=SECRET, new_str=SECRET),
+        _file("str_replace", path=path, old_str="no such words", new_str="x"),
+        _file("insert", path=path, insert_line=1_000, insert_text="x"),
+        _file("rename", old_path=path, new_path="/memories/elsewhere"),
+        _file("rename", old_path="/memories/ghost", new_path=path),
+        _file("delete", path=f"{path}/below"),
+        _of_a_kind("profile"),
+        _tool("manage_memory", action="update", id=key, content="x"),
+        _tool("manage_memory", action="delete", id=key),
+        ("DELETE", "/v1/store/items", {"json": {"namespace": ALICE, "key": key}}),
+        (
+            "POST",
+            "/v1/store/items/restore",
+            {"json": {"namespace": ALICE, "key": key, "version": 2}},
+        ),
+    ]
+
+
+async def test_without_read_no_answer_depends_on_what_is_stored(
+    client: httpx2.AsyncClient, keys: KeyService, job: str
+) -> None:
+    headers = await headers_of(keys, Grant((), frozenset(Verb) - {Verb.READ}))
+    for there, ghost in zip(without_reading("food"), without_reading("fool"), strict=True):
+        answers = [await done(client, headers, *call) for call in (there, ghost)]
+        texts = [answer.text.replace("fool", "food") for answer in answers]
+        assert (answers[0].status_code, texts[0]) == (answers[1].status_code, texts[1]), there
+        assert answers[0].status_code < 500
+
+
+async def test_a_patch_without_read_does_not_tell_the_size_of_what_is_there(
+    client: httpx2.AsyncClient, keys: KeyService, job: str
+) -> None:
+    headers = await headers_of(keys, Grant((), frozenset({Verb.WRITE})))
+    patch = {**_ITEM, "value": {"more": "x" * (2**20 - 20)}}
+    response = await done(client, headers, "PATCH", "/v1/store/items", {"json": patch})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_value")
+    assert not any(character.isdigit() for character in response.json()["detail"])

@@ -114,6 +114,20 @@ class TestGrants:
             assert "no grant to jobs" in await agent.refused("extract_memories", text="a")
             assert await agent.search() == []
 
+    async def test_a_key_that_only_deletes_does_not_learn_what_is_there(
+        self, client: httpx2.AsyncClient, keys: KeyService, mode: str
+    ) -> None:
+        item = {"namespace": ["memories"], "key": "a", "value": {"content": "b"}}
+        everything = await key_with(keys, *ALL_GRANTED)
+        assert (await client.put("/v1/store/items", json=item, headers=everything)).is_success
+        headers = await key_with(keys, Grant((), frozenset({Verb.DELETE})))
+        async with connected(client, headers, mode=mode) as opened:
+            agent = Agent(opened)
+            for id_ in ("memories/a", "memories/none"):
+                assert await agent.call("forget_memory", id=id_) == {"id": id_}
+        async with connected(client, everything, mode=mode) as opened:
+            assert await Agent(opened).search() == []
+
     async def test_a_key_that_only_writes_reads_nothing(
         self, client: httpx2.AsyncClient, keys: KeyService
     ) -> None:

@@ -126,20 +126,20 @@ async def test_commands_that_are_not_permitted_are_refused(agent: Agent) -> None
 
 COMMANDS: list[tuple[dict[str, Any], set[Verb]]] = [
     ({"command": "view", "path": "/memories/a"}, {Verb.READ}),
-    ({"command": "create", "path": "/memories/b", "file_text": "x"}, {Verb.WRITE}),
+    ({"command": "create", "path": "/memories/b", "file_text": "x"}, {Verb.READ, Verb.WRITE}),
     (
         {"command": "str_replace", "path": "/memories/a", "old_str": "text", "new_str": "x"},
-        {Verb.WRITE},
+        {Verb.READ, Verb.WRITE},
     ),
     (
         {"command": "insert", "path": "/memories/a", "insert_line": 0, "insert_text": "x"},
-        {Verb.WRITE},
+        {Verb.READ, Verb.WRITE},
     ),
     (
         {"command": "rename", "old_path": "/memories/a", "new_path": "/memories/c"},
-        {Verb.WRITE, Verb.DELETE},
+        {Verb.READ, Verb.WRITE, Verb.DELETE},
     ),
-    ({"command": "delete", "path": "/memories/c"}, {Verb.DELETE}),
+    ({"command": "delete", "path": "/memories/c"}, {Verb.READ, Verb.DELETE}),
 ]
 
 

@@ -4,6 +4,7 @@ import json
 from functools import partial
 from typing import Any, Self, assert_never
 
+from app.auth.access import Verb
 from app.resources import Resources
 from app.store.errors import InvalidValueError, TooManyConflictsError
 from app.tools.arguments import either
@@ -50,6 +51,8 @@ class MemoryFiles:
             shown = json.dumps(wanted)[:100]
             raise ToolError(f"Error: command is {shown}; it must be {either(commands)}.")
         command = read_command(arguments)
+        # Every command answers by what is stored, be it only that something is in the way.
+        bound.access.locate(bound.namespace, Verb.READ)
         try:
             return Answer(await self._carry_out(bound, command))
         except InvalidValueError as error:  # of what the arguments were checked for, only its size

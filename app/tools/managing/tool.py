@@ -21,7 +21,7 @@ from app.store.errors import (
     PreconditionFailedError,
     TooManyConflictsError,
 )
-from app.store.preconditions import Precondition, etag
+from app.store.preconditions import UNCONDITIONAL, Precondition, etag
 from app.store.schemas import PutItem, Source
 from app.store.service import ItemService
 from app.store.writes import Address, Delete
@@ -91,6 +91,7 @@ class ManageMemory:
         return key
 
     async def _update(self, bound: Bound, key: str, content: Any) -> None:
+        bound.access.locate(bound.namespace, Verb.READ)  # the answer depends on what is there
         address = (bound.access.locate(bound.namespace, Verb.WRITE), key)
         try:
             await repeated(partial(self._replace, bound, address, content))
@@ -113,13 +114,17 @@ class ManageMemory:
 
     async def _delete(self, bound: Bound, key: str) -> None:
         address = (bound.access.locate(bound.namespace, Verb.DELETE), key)
+        # Without `read`, nothing tells the caller whether the memory was there.
+        may_read = bound.access.allows(bound.namespace, Verb.READ)
+        there = Precondition(if_match="*") if may_read else UNCONDITIONAL
         try:
-            await self._items.apply(bound.access, [Delete(address, Precondition(if_match="*"))])
+            await self._items.apply(bound.access, [Delete(address, there)])
         except PreconditionFailedError as error:
             raise _unknown(bound.namespace, key) from error
 
     async def _check_only(self, bound: Bound, kind: Kind) -> None:
         """Raise ToolError where a kind of one document has it already."""
+        bound.access.locate(bound.namespace, Verb.READ)
         namespace = bound.access.locate(bound.namespace, Verb.WRITE)
         rows = await self._rows(bound.access, namespace, [kind.name, DEFAULT_KEY])
         for key, row in rows.items():

@@ -1,11 +1,11 @@
 """Log lines about a process at its start."""
 
 from importlib.metadata import version
-from urllib.parse import parse_qs, urlsplit
 
 import structlog
 
-from app.config import Settings, unknown_variables
+from app.config import unknown_variables
+from app.connections import address_of
 from app.db import EVERYTHING
 from app.jobs import queue
 from app.resources import Resources
@@ -29,7 +29,7 @@ async def announce_server(resources: Resources, *, is_embedded: bool) -> None:
         worker = f"{state.workers} alive" if state.workers else "none; start `memoryd worker`"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     _logger.info(
-        "memoryd serves",
+        "memoryd starts",
         url=f"http://{host}:{settings.port}",
         worker=worker,
         **await _described(resources, is_embedded=is_embedded),
@@ -40,18 +40,14 @@ async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, st
     settings = resources.settings
     async with resources.database.connection(EVERYTHING) as connection:
         server = await connection.fetchval("SELECT current_setting('server_version')")
-    place = f"embedded in {settings.data_dir}" if is_embedded else f"at {_place(settings)}"
+    place = (
+        f"embedded in {settings.data_dir}"
+        if is_embedded
+        else f"at {address_of(str(settings.database_url))}"
+    )
     return {
         "version": version("memoryd"),
         "database": f"PostgreSQL {server.split()[0]} {place}",
         "llm": settings.llm or "none",
         "embedding": settings.embedding,
     }
-
-
-def _place(settings: Settings) -> str:
-    """Return the database's address without credentials."""
-    url = urlsplit(str(settings.database_url))
-    # A list of several hosts is not a valid URL.
-    hosts = url.netloc.rpartition("@")[2] or parse_qs(url.query).get("host", ["localhost"])[0]
-    return f"{hosts}{url.path}"

@@ -129,7 +129,8 @@ def main() -> None:
 def _setting_problem(found: Any) -> str:
     name = str(found["loc"][0]).upper()
     variable = name if name.startswith(("OPENAI_", "ANTHROPIC_")) else f"MEMORYD_{name}"
-    return f"{variable}: {found['msg']}; .env.example shows what it takes."
+    problem = str(found["msg"]).removeprefix("Value error, ")
+    return f"{variable}: {problem}; .env.example shows what it takes."
 
 
 def _fail(message: str) -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -19,6 +26,9 @@ CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated
 
 _COMMAND_VARIABLES = {"MEMORYD_API_KEY"}
 """Variables that are read by a command and are no settings."""
+
+_BYTES_BESIDE_VALUE = 3 << 10
+"""Of a body, for the longest namespace and key."""
 
 
 class Settings(BaseSettings):
@@ -102,7 +112,10 @@ class Settings(BaseSettings):
     )
     max_value_bytes: int = Field(1 << 20, ge=1024, description="Largest value of one item.")
     max_body_bytes: int = Field(
-        8 << 20, ge=4096, description="Largest request body: of a batch; other routes take less."
+        8 << 20,
+        ge=4096,
+        validate_default=True,
+        description="Largest request body: of a batch; other routes take less.",
     )
     requests_per_minute: int | None = Field(
         None, ge=1, description="Requests of a key in each server process; empty: unlimited."
@@ -137,6 +150,17 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("ANTHROPIC_BASE_URL"),
         description="Another server that speaks Anthropic's API; empty: Anthropic itself.",
     )
+
+    @field_validator("max_body_bytes")
+    @classmethod
+    def _has_room_for_a_value(cls, size: int, info: ValidationInfo) -> int:
+        needed = info.data.get("max_value_bytes", 0) + _BYTES_BESIDE_VALUE
+        if size < needed:
+            raise ValueError(
+                f"a value of MEMORYD_MAX_VALUE_BYTES does not fit into {size:,} bytes; "
+                f"set at least {needed}, or a smaller MEMORYD_MAX_VALUE_BYTES"
+            )
+        return size
 
 
 def given_settings(**given: Any) -> Settings:

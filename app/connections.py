@@ -6,7 +6,7 @@ frozen by its disk never answers, so every wait for it also ends on our side.
 
 import asyncio
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import asyncpg
 from pgvector import HalfVector
@@ -127,3 +127,11 @@ async def _prepare(connection: Any) -> None:
 
 async def _keep_session(connection: Any) -> None:
     """Replace asyncpg's RESET ALL, a round trip that would also forget the settings above."""
+
+
+def address_of(url: str) -> str:
+    """Return the address of a running database, without credentials."""
+    parts = urlsplit(url)
+    # A list of several hosts is not a valid URL.
+    hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["localhost"])[0]
+    return f"{hosts}{parts.path}"

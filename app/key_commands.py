@@ -13,7 +13,9 @@ from app.auth.access import ALL_GRANTED, Grant, Verb, grants_text
 from app.auth.keys import ApiKey, Token
 from app.auth.rates import Rates
 from app.config import Settings
+from app.connections import address_of
 from app.databases import open_keys, running_database
+from app.embedded import EmbeddedPostgres
 from app.logging import configure_logging
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels
 
@@ -36,7 +38,7 @@ def create(
         list[str] | None,
         typer.Option(
             help="VERBS or VERBS:PREFIX below the root, such as read,write:users; repeatable. "
-            f"Verbs: {', '.join(Verb)}. Without any: everything."
+            f"Verbs: {', '.join(Verb)}. Without any: everything but metrics."
         ),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="Lifetime, such as 90d or 12h.")] = None,
@@ -56,6 +58,7 @@ def create(
     rates = Rates(requests_per_minute, jobs_per_minute)
     with _database() as settings:
         token = asyncio.run(_create(settings, name, labels, grants, lifetime, rates))
+        typer.echo(f"For the database {_place(settings)}.", err=True)
     typer.echo(str(token))
 
 
@@ -87,6 +90,14 @@ def _database() -> Iterator[Settings]:
     configure_logging(configured)
     with running_database(configured) as settings:
         yield settings
+
+
+def _place(settings: Settings) -> str:
+    """Return the database as an operator knows it: the embedded one by its directory."""
+    url = str(settings.database_url)
+    if EmbeddedPostgres.owns(url, settings.data_dir):
+        return f"in {settings.data_dir.resolve()}"
+    return f"at {address_of(url)}"
 
 
 async def _create(

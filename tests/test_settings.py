@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.config import Settings, unknown_variables
 from tests.support.server import MEMORYD, clean_environment
@@ -29,6 +30,14 @@ def variables() -> dict[str, str]:
 
 def test_every_setting_is_in_the_example_and_nothing_else() -> None:
     assert list(examples()) == list(variables().values())
+
+
+def test_a_body_has_room_for_a_value() -> None:
+    assert Settings(max_body_bytes=4096, max_value_bytes=1024).max_body_bytes == 4096
+    with pytest.raises(ValidationError, match="does not fit into 8,388,608 bytes"):
+        Settings(max_value_bytes=8 << 20)
+    with pytest.raises(ValidationError, match="set at least 4097"):
+        Settings(max_body_bytes=4096, max_value_bytes=1025)
 
 
 def test_what_is_no_setting_is_named_with_the_nearest_that_is(

@@ -66,6 +66,7 @@ def create_key(environment: dict[str, str], cwd: Path, *options: str) -> Token:
     created = memoryd("keys", "create", "test", *options, environment=environment, cwd=cwd)
     token = Token.parse(created.stdout.strip())
     assert token is not None, created.stderr
+    assert "For the database at " in created.stderr
     return token
 
 
@@ -411,7 +412,7 @@ class TestExposure:
                 call(server, "GET", params={"namespace": "a", "key": "tuna"}, headers=headers)
         text = log.read_text()
         lines = [json.loads(line) for line in text.splitlines()]
-        [started] = [line for line in lines if line["event"] == "memoryd serves"]
+        [started] = [line for line in lines if line["event"] == "memoryd starts"]
         assert started["url"] == server.url
         assert started["version"] == version("memoryd")
         assert re.fullmatch(r"PostgreSQL \d+\.\d+ at .+/\w+", started["database"])

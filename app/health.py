@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from app.auth.dependencies import find_access, remembered_access
-from app.auth.errors import NotLocalError, NotReadyError, UnauthenticatedError
+from app.auth.errors import NotLocalError, NotReadyError
 from app.clock import LARGEST_OFFSET_SECONDS
 from app.db import DatabaseUnavailableError, DiskFullError
 from app.dependencies import resources_of
@@ -99,10 +99,10 @@ async def check_ok() -> Health:
     summary="Does the database answer, and are jobs done?",
     description="Waiting jobs without a live worker do not make the server unready: it serves "
     "everything else, and `queue.warning` reports them. Nor does a full disk, as long as reads are "
-    "served; `disk.warning` reports it. If the server has keys, a request without one gets `ok` "
-    "alone.",
+    "served; `disk.warning` reports it. If the server has keys, a request without a valid one gets "
+    "`ok` alone.",
     responses=problem_responses(
-        UnauthenticatedError, NotLocalError, DatabaseUnavailableError, DiskFullError, NotReadyError
+        NotLocalError, DatabaseUnavailableError, DiskFullError, NotReadyError
     ),
     response_model_exclude_unset=True,
 )

@@ -58,15 +58,18 @@ async def check_local_without_keys(request: Request) -> None:
 
 
 async def find_access(request: Request) -> Access | None:
-    """Return what the caller may see and do; None without a key, if the server has keys.
+    """Return what the caller may see and do; None without a valid key, if the server has keys.
 
     For routes that say less without a key; they do not count toward its rate.
-    Raises UnauthenticatedError and NotLocalError.
+    Raises NotLocalError.
     """
     authenticator: Authenticator = request.state.authenticator
     if _key(request) is None and not await authenticator.is_open():
         return None
-    return await _authenticated(request, counted=False)
+    try:
+        return await _authenticated(request, counted=False)
+    except UnauthenticatedError:  # it is in the log
+        return None
 
 
 def remembered_access(request: Request) -> Access | None:

@@ -51,7 +51,7 @@ MISSING = (PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundE
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The prompt's revision."}}
 UNREAD: dict[str, Any] = {
-    "description": "Moved; the key has no `read`, so there is no body",
+    "description": "Changed; the key has no `read`, so there is no body",
     "headers": ETAG,
 }
 UNCHANGED: dict[int | str, dict[str, Any]] = {
@@ -79,14 +79,10 @@ def _read(request: Request, name: str, revision: int, members: Any) -> Response:
     return Response(status_code=304, headers={"ETag": etag(revision)})
 
 
-def _moved(access: Access, row: Any) -> Response:
-    """Answer a label's move, with the prompt if the caller may read it."""
-    if access.may(Verb.READ):
-        return _changed(row)
-    return Response(status_code=204, headers={"ETag": etag(row["revision"])})
-
-
-def _changed(row: Any, status: int = 200) -> Response:
+def _changed(access: Access, row: Any, status: int = 200) -> Response:
+    """Answer a change, with the prompt if the caller may read it."""
+    if not access.may(Verb.READ):
+        return Response(status_code=204, headers={"ETag": etag(row["revision"])})
     return json_response(encoding.prompt(row), {"ETag": etag(row["revision"])}, status)
 
 
@@ -117,6 +113,7 @@ async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Respon
     responses={
         200: {"description": "Replaced", "headers": ETAG},
         201: {"model": Prompt, "description": "Created", "headers": ETAG},
+        204: UNREAD,
         **problem_responses(*CHANGES, TooManyLabelsError),
     },
 )
@@ -124,7 +121,7 @@ async def put_prompt(
     request: Request, name: Name, body: PutPrompt, access: AdminAccess
 ) -> Response:
     row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
-    return _changed(row, 201 if is_new else 200)
+    return _changed(access, row, 201 if is_new else 200)
 
 
 @router.get(
@@ -193,7 +190,7 @@ async def promote_prompt(
     request: Request, name: Name, body: PromotePrompt, access: AdminAccess
 ) -> Response:
     precondition = precondition_of(request)
-    return _moved(access, await service_of(request).move_label(access, name, body, precondition))
+    return _changed(access, await service_of(request).move_label(access, name, body, precondition))
 
 
 @router.post(
@@ -215,7 +212,7 @@ async def rollback_prompt(
     request: Request, name: Name, body: RollbackPrompt, access: AdminAccess
 ) -> Response:
     label, precondition = body.label or PRODUCTION, precondition_of(request)
-    return _moved(access, await service_of(request).roll_back(access, name, label, precondition))
+    return _changed(access, await service_of(request).roll_back(access, name, label, precondition))
 
 
 @router.delete(

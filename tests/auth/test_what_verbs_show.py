@@ -313,3 +313,13 @@ async def test_a_patch_without_read_does_not_tell_the_size_of_what_is_there(
     response = await done(client, headers, "PATCH", "/v1/store/items", {"json": patch})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_value")
     assert not any(character.isdigit() for character in response.json()["detail"])
+
+
+async def test_admin_alone_writes_a_prompt_without_seeing_it(
+    client: httpx2.AsyncClient, keys: KeyService, job: str
+) -> None:
+    headers = await headers_of(keys, Grant((), frozenset({Verb.ADMIN})))
+    for name, text in (("support", SECRET), ("support", "Other."), ("new", "Help.")):
+        call = ("PUT", f"/v1/prompts/{name}", {"json": {"text": text}})
+        response = await done(client, headers, *call)
+        assert (response.status_code, response.content) == (204, b"")

@@ -48,10 +48,11 @@ def place(
 
 
 def is_reachable(access: Access, template: Sequence[str], verbs: Collection[Verb]) -> bool:
-    """Tell whether the template can lead to a namespace where one of the verbs is granted."""
+    """Tell whether the template can lead to a namespace where all of the verbs are granted."""
     labels = [_parsed(label, index) for index, label in enumerate(template)]
+    # Of the grants that would be used, the one with the longest prefix is below all the others.
     return any(
-        not grant.verbs.isdisjoint(verbs)
+        all(access.allows(grant.prefix, verb) for verb in verbs)
         and len(grant.prefix) <= len(labels)
         and all(
             label.variables or label.texts[0] == granted

@@ -33,8 +33,8 @@ from app.store.preconditions import Precondition
 from app.store.service import check_not_reserved
 from app.time_slice import TimeSlice
 
-FOR_JOBS = frozenset({Verb.JOBS})
-"""Verbs needed in a manager's namespace: without them, a job cannot see the manager."""
+FORMING = frozenset({Verb.JOBS, Verb.READ, Verb.WRITE})
+"""What forming memories takes in their namespace."""
 
 EXTRACT = "extract"
 CONSOLIDATE = "consolidate"
@@ -137,8 +137,8 @@ class ManagerService:
             _check_place(
                 access, body.namespace
             )  # before the lookup, so that the answer reveals no managers
-        verbs = () if body.namespace is not None else FOR_JOBS
-        chosen = await self._choice(access, body, verbs)
+        ways = () if body.namespace is not None else (FORMING,)
+        chosen = await self._choice(access, body, ways)
         config = _overridden(Config.of(chosen.config, deletes=False), body)
         namespace = _namespace(chosen.config, body)
         to_turns(body.messages)  # raises where the job could not read them
@@ -186,31 +186,36 @@ class ManagerService:
 
     async def template(self, access: Access, name: str) -> Sequence[str] | None:
         """Return where a stored manager keeps memories; raises ManagerNotFoundError."""
-        return (await self.config(access, name, FOR_JOBS)).namespace
+        return (await self.config(access, name, (FORMING,))).namespace
 
     async def config(
-        self, access: Access, name: str, verbs: Collection[Verb] = ()
+        self, access: Access, name: str, ways: Collection[Collection[Verb]] = ()
     ) -> ManagerConfig:
         """Return a stored manager's configuration; raises ManagerNotFoundError.
 
-        It is also raised if the caller has none of `verbs` in the manager's namespace; with no
-        verbs, that namespace does not matter.
+        It is also raised if the caller may use the manager's namespace in none of the `ways`, each
+        of which takes all of its verbs; with no ways, that namespace does not matter.
         """
-        return (await self._stored(access, name, verbs)).config
+        return (await self._stored(access, name, ways)).config
 
     async def _choice(
-        self, access: Access, choice: ManagerChoice, verbs: Collection[Verb] = ()
+        self, access: Access, choice: ManagerChoice, ways: Collection[Collection[Verb]] = ()
     ) -> _Chosen:
         if choice.manager is None:
             config = choice.manager_config or ManagerConfig()
             self._llms.check(config.model, config.query_model)
             return _Chosen(config)
-        return await self._stored(access, choice.manager, verbs)
+        return await self._stored(access, choice.manager, ways)
 
-    async def _stored(self, access: Access, name: str, verbs: Collection[Verb]) -> _Chosen:
+    async def _stored(
+        self, access: Access, name: str, ways: Collection[Collection[Verb]]
+    ) -> _Chosen:
         row = await self._find(access, name)
         config = ManagerConfig.model_validate_json(row["config"])
-        if verbs and not is_reachable(access, config.namespace or [], verbs):
+        template = config.namespace or []
+        if not template and FORMING in ways:
+            ways = ({Verb.JOBS},)  # what is not stored takes nothing else
+        if ways and not any(is_reachable(access, template, verbs) for verbs in ways):
             raise ManagerNotFoundError(name)
         self._llms.check(config.model, config.query_model)
         return _Chosen(config, row["name"], row["version"])

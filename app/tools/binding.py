@@ -15,7 +15,8 @@ from app.store.service import check_not_reserved
 from app.tools.base import ACTIONS, Action, Bound, Offer
 from app.tools.schemas import DEFAULT_NAMESPACE, CallTool, ListTools, Placed
 
-FOR_TOOLS = frozenset({Verb.READ, Verb.WRITE, Verb.DELETE})
+FOR_TOOLS = ({Verb.READ}, {Verb.WRITE}, {Verb.DELETE})
+"""Verbs of which a tool needs at least one in the manager's namespace."""
 
 VERBS: dict[Action, Verb] = {
     "create": Verb.WRITE,
@@ -66,11 +67,11 @@ async def bound(
 
 
 async def located(
-    managers: ManagerService, access: Access, body: Placed, verbs: Collection[Verb]
+    managers: ManagerService, access: Access, body: Placed, ways: Collection[Collection[Verb]]
 ) -> tuple[ManagerConfig | None, list[str]]:
     """Return the manager that a request names, and the labels of its namespace.
 
-    A manager is hidden from a caller that has none of `verbs` in the manager's namespace.
+    A manager is hidden from a caller that may use its namespace in none of the `ways`.
 
     Raises ManagerNotFoundError, MissingVariableError, UnknownVariableError, ForbiddenError and
     InvalidRequestError.
@@ -79,7 +80,7 @@ async def located(
     labels = _placed(access, body.namespace, body) if body.namespace else None
     config = None
     if body.manager is not None:
-        config = await managers.config(access, body.manager, () if labels else verbs)
+        config = await managers.config(access, body.manager, () if labels else ways)
     if labels is None:
         labels = _placed(access, (config and config.namespace) or DEFAULT_NAMESPACE, body)
     return config, labels

@@ -115,6 +115,32 @@ async def test_absent_and_hidden_are_answered_alike(
         assert answers[0][0] < 500
 
 
+@pytest.mark.parametrize("verbs", [{Verb.JOBS}, {Verb.JOBS, Verb.READ}, {Verb.READ, Verb.WRITE}])
+async def test_who_may_form_no_memories_there_learns_nothing_of_a_manager(
+    client: httpx2.AsyncClient, keys: KeyService, verbs: set[Verb]
+) -> None:
+    owner = await headers_of(keys, *ALL_GRANTED)
+    for name, template in (("there", ALICE), ("template", ["users", "{user}"])):
+        config = {"namespace": template, "strategy": "verbatim"}
+        response = await client.put(f"/v1/managers/{name}", json=config, headers=owner)
+        assert response.is_success
+    headers = await headers_of(
+        keys, Grant(("users",), frozenset(verbs)), Grant(("teams",), frozenset(Verb))
+    )
+    for name in ("there", "template"):
+        run = {"assistant_id": name, "input": {"messages": MESSAGES}}
+        formed = {"messages": MESSAGES, "manager": name}
+        for path, body in (
+            ("/v1/threads/other/messages", formed),
+            ("/v1/threads/other/runs", run),
+            ("/v1/runs", run),
+            ("/v1/jobs/extract", formed),
+        ):
+            response = await client.post(path, json=body, headers=headers)
+            assert (response.status_code, response.json()["code"]) == (404, "manager_not_found")
+            assert "users" not in response.text
+
+
 async def test_a_thread_of_the_same_id_is_another_one_elsewhere(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:

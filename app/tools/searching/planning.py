@@ -7,7 +7,7 @@ from app.auth.access import Access, Verb
 from app.jobs.job import NewJob
 from app.managers.messages import to_turns
 from app.managers.schemas import ConversationMessage
-from app.managers.service import FOR_JOBS, ManagerService
+from app.managers.service import ManagerService
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.store.filters import parse_filter
@@ -17,10 +17,12 @@ from app.tools.searching.schemas import DEFAULT_LIMIT, SearchMemories, SearchPla
 SEARCH = "search"
 """The kind of job."""
 
+_WAYS = ({Verb.JOBS, Verb.READ},)
+
 
 async def searching_job(resources: Resources, access: Access, body: SearchMemories) -> NewJob:
     """Return the job that a request asks for; raises as `located` and `planned` do."""
-    config, namespace = await located(ManagerService.build(resources), access, body, FOR_JOBS)
+    config, namespace = await located(ManagerService.build(resources), access, body, _WAYS)
     return planned(
         resources.llms,
         access,

@@ -288,9 +288,9 @@ async def test_a_connection_cut_once_is_not_noticed(make: Make, server: LLMServe
 
 
 async def test_a_server_that_is_too_slow_is_unavailable(make: Make, server: LLMServer) -> None:
-    server.script.append(hangs(0.3))
+    server.script.append(hangs(1.5))
     with pytest.raises(UnavailableError, match="timed out"):
-        await make(timeout=0.1).complete(HELLO)
+        await make(timeout=0.5).complete(HELLO)
 
 
 async def test_a_server_that_is_away_is_unavailable(make: Make, provider: str) -> None:

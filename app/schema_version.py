@@ -32,6 +32,17 @@ class NewerSchemaError(SchemaMismatchError):
         )
 
 
+class MissingRightsError(SchemaMismatchError):
+    """The role may not read memoryd's tables."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"The database answers, but the role in MEMORYD_DATABASE_URL lacks rights: {error}. "
+            "memoryd's role must own its tables: name the role that ran `memoryd migrate`, or as a "
+            "superuser make it a member of that one with `GRANT OWNER TO ROLE`."
+        )
+
+
 class DatabaseUnreachableError(OperatorError):
     """There is no database where the settings say; the message says what to check."""
 
@@ -100,5 +111,7 @@ async def current_revision(url: str) -> str | None:
             return None
         found = await connection.fetchval("SELECT version_num FROM alembic_version")
         return str(found) if found is not None else None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MissingRightsError(error) from error
     finally:
         await connection.close()

@@ -13,6 +13,7 @@ from app.database_role import TABLES, DatabaseRoleError, require_ordinary_role
 from app.models import metadata
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
+from app.schema_version import MissingRightsError, require_current
 from tests.support.databases import Cluster
 
 ROLE = "other_role"
@@ -135,3 +136,8 @@ async def test_a_process_starts_as_a_superuser_only_if_that_is_allowed(
     allowed = chosen.model_copy(update={"allow_superuser": True})
     async with open_resources(allowed, embedder=embedder) as resources:
         assert resources.index.id
+
+
+def test_a_role_without_rights_on_the_tables_learns_what_to_grant(url: str) -> None:
+    with pytest.raises(MissingRightsError, match="must own its tables"):
+        asyncio.run(require_current(as_role(url, ROLE)))

@@ -123,6 +123,11 @@ class EmbeddedPostgres:
     def _explain(self, error: OSError) -> EmbeddedPostgresError:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return failure(str(error), self._cluster)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            return EmbeddedPostgresError(
+                f"Cannot use {self.data_dir}: it is not a directory, or is inside of a file. "
+                "Set MEMORYD_DATA_DIR to a directory."
+            )
         return EmbeddedPostgresError(
             f"Cannot use {self.data_dir} as user id {os.geteuid()}: {error}. Give that user the "
             f"directory, or set MEMORYD_DATA_DIR to one it can write to."

@@ -65,14 +65,15 @@ class InvalidHttpError(AppError):
         super().__init__("The request is not valid HTTP/1.1; send it with an HTTP client.")
 
 
-class TinyChunksError(InvalidHttpError):
+class TinyChunksError(AppError):
     """The body comes in too many chunks for its size."""
 
+    status = 400
+    code = "tiny_chunks"
     title = "Tiny chunks"
 
     def __init__(self) -> None:
-        AppError.__init__(
-            self,
+        super().__init__(
             f"The body comes in chunks of fewer than {LEAST_CHUNK_BYTES} bytes on average; "
             "send larger ones.",
         )

@@ -80,12 +80,7 @@ def create_app(
             recording(resources.usage, resources.database),
             running_mcp() as mcp,
         ):
-            # What was imported and opened lives as long as the process. Left to the collector, a
-            # full collection stops every request for some sixty milliseconds, over and over.
-            gc.collect()
-            gc.freeze()
-            # Threads that compute must not hold up the event loop for the usual 5 ms at a time.
-            sys.setswitchinterval(0.001)
+            keep_pauses_short()
             end_with_parent()
             yield {
                 "resources": resources,
@@ -114,6 +109,18 @@ def create_app(
     problems.install(app)
     app.add_middleware(RequestContext)
     return app
+
+
+def keep_pauses_short() -> None:
+    """Set the interpreter up so that nothing stops the event loop for long.
+
+    What was imported and opened lives as long as the process. Left to the collector, a full
+    collection stops every request for some sixty milliseconds, over and over. And threads that
+    compute would hold up the event loop for 5 ms at a time.
+    """
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(0.001)
 
 
 def end_with_parent() -> None:

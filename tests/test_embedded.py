@@ -372,7 +372,7 @@ def test_a_cluster_of_another_version_is_refused(empty_dir: Path) -> None:
 
 def test_a_data_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EmbeddedPostgresError, match="Give that user the directory, or set MEMORYD"):
+    with pytest.raises(EmbeddedPostgresError, match=r"not a directory, .* Set MEMORYD_DATA_DIR"):
         EmbeddedPostgres(tmp_path / "file" / "data").start()
 
 

@@ -229,7 +229,7 @@ class TestHead:
     async def test_a_body_of_tiny_chunks_is_refused(self, served: Running) -> None:
         head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         peer = await served.connect(head + b"1\r\nx\r\n" * 10_000)
-        assert_problem(await peer.answer(), 400, "invalid_http")
+        assert_problem(await peer.answer(), 400, "tiny_chunks")
         ordinary = await served.connect(head + b"50\r\n%b\r\n" % (b"x" * 80) * 2_000)
         ordinary.send(b"0\r\n\r\n")
         assert await ordinary.status() == 200

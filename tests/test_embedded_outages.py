@@ -64,7 +64,7 @@ class Caller:
     def all(self) -> list[Any]:
         return [self.put(), self.get(), self.search()]
 
-    def until(self, expected: list[Any], seconds: float = 20) -> None:
+    def until(self, expected: list[Any], seconds: float = 45) -> None:
         deadline = time.monotonic() + seconds
         while (found := self.all()) != expected:
             assert time.monotonic() < deadline, found

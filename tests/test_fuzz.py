@@ -23,7 +23,7 @@ SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 
 OPENAPI = Path(__file__).parents[1] / "openapi.yaml"
 
-EXAMPLES = os.environ.get("MEMORYD_FUZZ_EXAMPLES", "12")
+EXAMPLES = os.environ.get("MEMORYD_FUZZ_EXAMPLES", "8")
 
 SEED = os.environ.get("MEMORYD_FUZZ_SEED", "1")
 
@@ -90,7 +90,7 @@ def test_every_answer_is_as_documented_and_no_job_meets_a_mistake_of_ours(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
-    assert "Tested: 49" in done.stdout
+    assert f"Tested: {OPENAPI.read_text().count('operationId:')}\n" in done.stdout
     with urlopen(f"{server.url}/v1/jobs?state=failed&limit=200") as answer:  # noqa: S310
         errors = [job["error"] for job in json.load(answer)["jobs"]]
     assert [error for error in errors if error["code"] == "internal_error"] == []

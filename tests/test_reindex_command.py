@@ -90,7 +90,7 @@ async def test_a_killed_run_is_completed_by_the_next(
 async def test_a_run_that_is_stopped_says_how_far_it_came(
     settings: Settings, environment: dict[str, str], filled: None, tmp_path: Path
 ) -> None:
-    started = await interrupted_at(100, settings, environment, tmp_path)
+    started = await interrupted_at(600, settings, environment, tmp_path)
     started.terminate()
     output, errors = await started.communicate()
     assert started.returncode == 130

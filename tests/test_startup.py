@@ -206,6 +206,7 @@ class TestEmbedded:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     @pytest.mark.usefixtures("terminal")
     def test_signals_end_the_worker_cleanly(self, data_dir: Path, log: Path, number: int) -> None:
+        data_dir = data_dir.with_name(f"signal-{number}")  # another test may have left one running
         with working(log, {**FAKE, "MEMORYD_DATA_DIR": str(data_dir)}) as worker:
             wait_until(lambda: postgres_runs(data_dir))
             time.sleep(1)
@@ -437,7 +438,8 @@ class TestExposure:
     def test_a_too_large_body_is_refused_over_the_network(
         self, external: dict[str, str], log: Path
     ) -> None:
-        with serving(log, environment={**external, "MEMORYD_MAX_BODY_BYTES": "4096"}) as server:
+        limits = {"MEMORYD_MAX_VALUE_BYTES": "1024", "MEMORYD_MAX_BODY_BYTES": "4096"}
+        with serving(log, environment={**external, **limits}) as server:
             for content in (b"x" * 1_000_000, iter([b"x" * 1000] * 1000)):
                 refused = call(server, "PUT", content=content)
                 assert refused.status_code == 413

@@ -52,7 +52,7 @@ revision: $(VENV)/.test ## Write a new migration from the models: make revision 
 	$(BIN)/alembic revision --autogenerate -m "$(m)"
 
 openapi: $(VENV)/.test ## Regenerate openapi.yaml from the app
-	$(BIN)/python -m app.openapi > openapi.yaml
+	$(BIN)/python -m app.cli.openapi > openapi.yaml
 
 bench: $(VENV)/.bench ## Run a benchmark: make bench bench=store
 	$(BIN)/python -m benchmarks.$(bench)

@@ -1,4 +1,4 @@
-"""Runs migrations on the connection or URL that `app.migrations` (or the command line) gives."""
+"""Runs migrations on the connection or URL that `app.db.migrations` (or the command line) gives."""
 
 import asyncio
 from typing import Any
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.config import Settings
-from app.connections import FIND_PGVECTOR, PgvectorMissingError
-from app.db import sqlalchemy_url
+from app.db.connections import FIND_PGVECTOR, PgvectorMissingError
+from app.db.database import sqlalchemy_url
 from app.embedded import EmbeddedPostgres
 from app.models import metadata
 

@@ -11,16 +11,19 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import docs, health, metrics, problems
-from app.api_document.described_app import DETAILS, DescribedApp
+from app import docs
 from app.auth.rates import Rates
 from app.auth.service import Authenticator
 from app.batch.router import router as batch_router
+from app.changes.router import router as review_router
 from app.clock import Clock
 from app.config import Settings
+from app.health import metrics, probes
+from app.http import problems
+from app.http.middleware import RequestContext
+from app.http.openapi.described_app import DETAILS, DescribedApp
 from app.jobs.router import router as jobs_router
 from app.logging import configure_logging
-from app.managers.changes.router import router as review_router
 from app.managers.job_router import router as manager_jobs_router
 from app.managers.router import router as managers_router
 from app.mcp.http import ROUTE as MCP_ROUTE
@@ -28,7 +31,6 @@ from app.mcp.http import running_mcp
 from app.prompts.jobs.router import router as prompt_jobs_router
 from app.prompts.router import router as prompts_router
 from app.providers.embeddings.base import Embedder
-from app.requests import RequestContext
 from app.resources import open_resources
 from app.search.router import router as search_router
 from app.store.router import router as store_router
@@ -139,6 +141,6 @@ def _end(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
 def _add_routes(app: FastAPI) -> None:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
-    for module in (health, metrics, docs):
+    for module in (probes, metrics, docs):
         app.include_router(module.router)
     app.routes.append(MCP_ROUTE)

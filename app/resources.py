@@ -10,22 +10,22 @@ import structlog
 
 from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
-from app.database_role import require_ordinary_role
-from app.db import EVERYTHING, Database
-from app.disk import Disk
+from app.db.database import EVERYTHING, Database
+from app.db.notifier import CHANNELS, Notifier, read_clock
+from app.db.role import require_ordinary_role
+from app.db.schema_version import require_current
 from app.embedded import EmbeddedPostgres
+from app.embedded.disk import Disk
 from app.errors import OperatorError
-from app.notifier import CHANNELS, Notifier, read_clock
-from app.passage_index import PassageIndex, register
+from app.indexing.passage_index import PassageIndex, register
+from app.indexing.terms import Vocabulary
 from app.providers.embeddings.base import Embedder
 from app.providers.embeddings.batching import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
 from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMs
 from app.providers.llm.registry import create_llm
-from app.schema_version import require_current
-from app.terms import Vocabulary
-from app.usage import Usage
+from app.usage_counter import Usage
 
 _logger = structlog.get_logger("memoryd.database")
 

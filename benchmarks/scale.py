@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from benchmarks import server
 from benchmarks.client import HttpClient, UnexpectedAnswerError
 from benchmarks.data import FILTER_BUCKETS, Item, Query, TextSource, batches, query_texts

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.db import EVERYTHING, Connection, Database
+from app.db.database import EVERYTHING, Connection, Database
 from benchmarks.measure import table
 
 SETTINGS = ["shared_buffers", "effective_cache_size", "maintenance_work_mem", "work_mem"]

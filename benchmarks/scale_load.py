@@ -16,12 +16,12 @@ import numpy.typing as npt
 import orjson
 from pgvector import HalfVector
 
-from app import migrations
-from app.db import EVERYTHING, Connection, Database
+from app.db import migrations
+from app.db.database import EVERYTHING, Connection, Database
+from app.indexing.passage_index import register
+from app.indexing.terms import Vocabulary
 from app.namespaces import to_stored
-from app.passage_index import register
 from app.providers.embeddings.fake import FakeEmbedder
-from app.terms import Vocabulary
 from benchmarks.data import FILTER_BUCKETS, Item, TextSource
 from benchmarks.vectors import DIMENSIONS, FAKE, embedding
 

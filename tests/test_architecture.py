@@ -11,7 +11,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.auth.route import GuardedRoute, guard_of
 from app.config import Settings
-from app.db import EVERYTHING
+from app.db.database import EVERYTHING
 from app.errors import AppError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder

@@ -10,9 +10,9 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.auth.route import GuardedRoute, body_of
-from app.bodies import BodyMemory
 from app.body_limits import MIB
 from app.config import Settings
+from app.http.bodies import BodyMemory
 from app.main import create_app
 from app.mcp.tools import TOOLS
 from app.schemas import MAX_MEMBERS, Body

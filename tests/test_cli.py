@@ -13,9 +13,9 @@ import pytest
 from typer._click import Context
 from typer.main import get_command
 
-from app import migrations
 from app.auth.keys import Token
-from app.cli import LazyGroup, cli
+from app.cli.main import LazyGroup, cli
+from app.db import migrations
 from tests.support.command import memoryd
 from tests.support.databases import Cluster
 from tests.support.server import free_port
@@ -351,7 +351,7 @@ def test_help_says_of_a_command_what_the_command_says() -> None:
 def test_help_and_version_import_no_command(run: Command) -> None:
     assert run("--version").stdout == f"memoryd {version('memoryd')}\n"
     heavy = "{'alembic', 'asyncpg', 'fastapi', 'mcp', 'numpy', 'sqlalchemy', 'uvicorn'}"
-    program = f"import sys, app.cli; print({heavy} & set(sys.modules))"
+    program = f"import sys, app.cli.main; print({heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

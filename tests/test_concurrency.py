@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db import Database
+from app.db.database import Database
 from app.main import create_app
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from typing_extensions import override
 
-from app import migrations
+from app.db import migrations
 from app.embedded import EmbeddedPostgres
 from tests.support.server import Server, serving
 

@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 
 from app.config import Settings
-from app.database_role import TABLES, DatabaseRoleError, require_ordinary_role
+from app.db.role import TABLES, DatabaseRoleError, require_ordinary_role
+from app.db.schema_version import MissingRightsError, require_current
 from app.models import metadata
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
-from app.schema_version import MissingRightsError, require_current
 from tests.support.databases import Cluster
 
 ROLE = "other_role"

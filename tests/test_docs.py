@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from app.cli import cli
+from app.cli.main import cli
 from app.config import Settings
 from app.errors import AppError
 from app.main import create_app

@@ -17,8 +17,8 @@ import httpx2
 import pytest
 
 from app.config import Settings
-from app.disk import RESERVE_NAME, Disk, keep_reserve
 from app.embedded import EmbeddedPostgresError
+from app.embedded.disk import RESERVE_NAME, Disk, keep_reserve
 from app.embedded.keeper import MOST_FAILURES, PostgresKeeper
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import httpx2
 import pytest
 
-from app.problems import MEDIA_TYPE
+from app.http.problems import MEDIA_TYPE
 from tests.support.server import Server, clean_environment
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,9 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.admission import LoadLimiter, OverloadedError, Slot, long_wait
-from app.connection_guard import ConnectionLimits
-from app.http_protocol import BoundedProtocol
+from app.http.admission import LoadLimiter, OverloadedError, Slot, long_wait
+from app.http.connection_guard import ConnectionLimits
+from app.http.protocol import BoundedProtocol
 from tests.support.server import Server
 
 LIMITS = ConnectionLimits(

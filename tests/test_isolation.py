@@ -19,7 +19,7 @@ from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.main import create_app
 from app.namespaces import to_stored
 from app.providers.embeddings.fake import FakeEmbedder

@@ -14,11 +14,11 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from app import migrations
 from app.clock import FrozenClock
 from app.config import Settings
+from app.db import migrations
+from app.db.migrations import SchemaMismatchError
 from app.main import create_app
-from app.migrations import SchemaMismatchError
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 MIGRATIONS = sorted((ROOT / "alembic" / "versions").glob("*.py"))
 UPGRADE = """
 import sys
-from app import migrations, models
+from app import models
+from app.db import migrations
 print("ready", flush=True)
 sys.stdin.readline()
 migrations.upgrade(sys.argv[1])

@@ -10,9 +10,9 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from app.api_document.described_app import DETAILS
-from app.openapi import as_yaml, document
-from app.problems import MEDIA_TYPE
+from app.cli.openapi import as_yaml, document
+from app.http.openapi.described_app import DETAILS
+from app.http.problems import MEDIA_TYPE
 
 COMMITTED = Path(__file__).parents[1] / "openapi.yaml"
 

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from app.config import Settings
-from app.db import EVERYTHING, Connection, Database, DatabaseUnavailableError
+from app.db.database import EVERYTHING, Connection, Database, DatabaseUnavailableError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running

@@ -16,9 +16,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from typer.main import get_command
 
-from app.cli import cli
+from app.cli.main import cli
+from app.cli.startup import STOP_SECONDS
 from app.config import Settings
-from app.startup import STOP_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ["requirements.lock", "requirements-dev.lock"]

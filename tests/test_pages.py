@@ -7,7 +7,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from app.pages import PAGE_BYTES, TOOL_BYTES
+from app.db.pages import PAGE_BYTES, TOOL_BYTES
 from tests.support.app import Store
 
 VALUE_BYTES = 1_000_000

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from app import migrations
 from app.config import Settings
-from app.connections import PgvectorMissingError
+from app.db import migrations
+from app.db.connections import PgvectorMissingError
+from app.indexing.passage_index import prepare
 from app.main import create_app
-from app.passage_index import prepare
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
-from app.store.reindexing import reindex
+from app.store.reindex import reindex
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
 from tests.test_database_role import execute

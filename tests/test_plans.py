@@ -9,10 +9,12 @@ import asyncpg
 import numpy as np
 import pytest
 
-from app.db import Connection, Database
+from app.db.database import Connection, Database
+from app.db.pages import PAGE_BYTES
+from app.indexing.indexer import Piece
+from app.indexing.passage_index import register
+from app.indexing.terms import QueryWord, Vocabulary
 from app.namespaces import stored_range, to_stored
-from app.pages import PAGE_BYTES
-from app.passage_index import register
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
 from app.search.gathering import Asked, gather_chosen, gather_scope
@@ -25,10 +27,8 @@ from app.search.scope import Scope
 from app.search.surveying import survey
 from app.store import repository
 from app.store.filters import parse_filter
-from app.store.indexing import Piece
 from app.store.listing import NamespaceQuery, list_namespaces
 from app.store.writes import Put
-from app.terms import QueryWord, Vocabulary
 from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from app.config import Settings
+from app.indexing.passage_index import prepare
 from app.main import create_app
-from app.passage_index import prepare
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import MisconfiguredError
 from app.resources import open_resources
-from app.store import reindexing
-from app.store.filling import catch_up
-from app.store.reindexing import ReindexError, reindex
+from app.store import reindex as reindexing
+from app.store.backfill import catch_up
+from app.store.reindex import ReindexError, reindex
 from tests.support.app import Store, running
 from tests.support.reindexing import (
     NAMESPACE,
@@ -209,7 +209,7 @@ async def test_an_item_with_too_many_passages_is_named(
 ) -> None:
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
         await store.put(NAMESPACE, "long", {"text": "word " * 1_000})
-    monkeypatch.setattr("app.store.indexing.MAX_PIECES", 2)
+    monkeypatch.setattr("app.indexing.indexer.MAX_PIECES", 2)
     with pytest.raises(ReindexError, match=r"users\.u1 long: index leads to more than 2 passages"):
         await reindexed(settings, FakeEmbedder(NEW))
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.config import Settings
 from app.providers.embeddings.fake import FakeEmbedder
-from app.store.reindexing import ReindexError
+from app.store.reindex import ReindexError
 from tests.support.command import memoryd
 from tests.support.reindexing import (
     NAMESPACE,

@@ -5,7 +5,7 @@ import json
 
 from starlette.types import Message, Receive, Scope, Send
 
-from app.requests import RequestContext
+from app.http.middleware import RequestContext
 
 
 async def test_an_interrupted_request_is_answered_with_503() -> None:

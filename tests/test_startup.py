@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from app.auth.keys import Token
-from app.startup import is_loopback
+from app.cli.startup import is_loopback
 from tests.support.command import memoryd
 from tests.support.databases import Cluster
 from tests.support.server import MEMORYD, Server, clean_environment, free_port, serving
@@ -250,7 +250,7 @@ def workers_of(server: Server) -> list[int]:
     children = Path(f"/proc/{server.process.pid}/task").glob("*/children")
     pids = [int(pid) for task in children for pid in task.read_text().split()]
     return [
-        pid for pid in pids if b"app.worker_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid for pid in pids if b"app.worker.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 

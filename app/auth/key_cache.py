@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from app.auth import repository
 from app.auth.keys import ApiKey
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 
 CACHE_SECONDS = 5.0
 """How long a process trusts what it read about a key: the delay of a revocation."""

@@ -3,7 +3,7 @@
 from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.tables import metadata
+from app.db.tables import metadata
 
 api_keys = Table(
     "api_keys",

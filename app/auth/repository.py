@@ -9,7 +9,7 @@ from asyncpg import Record
 from app.auth.access import Grant, Verb
 from app.auth.keys import ApiKey
 from app.auth.rates import Rates
-from app.db import Connection
+from app.db.database import Connection
 
 _COLUMNS = (
     "id, name, secret_hash, root, grants, created_at, expires_at, revoked_at, "

@@ -12,10 +12,10 @@ from typing_extensions import override
 from app.auth.access import Access
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
-from app.bodies import MEMORY, ReadRequest, give_way, parse_body, read_bytes, validate_body
 from app.dependencies import resources_of
+from app.http.bodies import MEMORY, ReadRequest, give_way, parse_body, read_bytes, validate_body
+from app.http.query_strings import check_query_size
 from app.namespaces import InvalidNamespaceError, check_labels
-from app.queries import check_query_size
 from app.schemas import Body
 
 Handle = Callable[[Request], Awaitable[Response]]

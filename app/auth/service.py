@@ -14,7 +14,7 @@ from app.auth.key_cache import CACHE_SECONDS, KeyCache
 from app.auth.keys import ApiKey, Token
 from app.auth.rates import UNLIMITED, Rates, RequestLimiter
 from app.clock import Clock
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.namespaces import to_stored
 
 _logger = structlog.get_logger("memoryd.auth")

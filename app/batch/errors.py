@@ -1,7 +1,7 @@
 """Errors of single operations in a batch."""
 
+from app.db.pages import PAGE_BYTES
 from app.errors import AppError
-from app.pages import PAGE_BYTES
 
 
 class ResponseTooLargeError(AppError):

@@ -7,8 +7,8 @@ from app.auth.route import GuardedRoute
 from app.batch.schemas import Batch, BatchResults
 from app.batch.service import BatchService
 from app.dependencies import resources_of
-from app.problems import problem_responses
-from app.responses import json_response
+from app.http.problems import problem_responses
+from app.http.responses import json_response
 from app.store.router import CHANGES
 
 router = APIRouter(prefix="/store", tags=["batch"], route_class=GuardedRoute)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHan
 from typing_extensions import TypeAliasType
 
 from app.body_limits import BATCH
-from app.problems import Problem, listed_errors
+from app.http.problems import Problem, listed_errors
 from app.schemas import Flag, Schema
 from app.search.schemas import FoundItems, SearchItems
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem

@@ -16,9 +16,9 @@ from app.batch.schemas import (
     PutOperation,
     SearchOperation,
 )
+from app.db.pages import PAGE_BYTES
 from app.errors import AppError
-from app.pages import PAGE_BYTES
-from app.problems import as_problem, invalid_request
+from app.http.problems import as_problem, invalid_request
 from app.resources import Resources
 from app.search.encoding import found_items
 from app.search.prepared import Listing, PreparedSearch, RankedSearch

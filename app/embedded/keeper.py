@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from app.disk import give_up_reserve, is_full, keep_reserve
+from app.embedded.disk import give_up_reserve, is_full, keep_reserve
 from app.embedded.errors import EmbeddedPostgresError
 from app.supervisor import STEADY_SECONDS
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from app.disk import give_up_reserve
+from app.embedded.disk import give_up_reserve
 from app.embedded.errors import EmbeddedPostgresError, failure
 from app.embedded.postmaster import ensure_running, shut_down
 from app.embedded.processes import find_server

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.auth.access import Access
-from app.db import Row
+from app.db.database import Row
 from app.jobs.job import State
 from app.jobs.visibility import reads_contents
 

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.errors import AppError
 from app.jobs import queue
 from app.jobs.isolation import COULD_NOT_RUN, Isolation

@@ -13,11 +13,11 @@ from typing import Any, Self
 from fastapi import Request
 
 from app.auth.access import Access
-from app.db import Connection, Database
+from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
+from app.http.query_strings import header_parameter
 from app.jobs import repository
 from app.jobs.errors import IdempotencyKeyReusedError
-from app.queries import header_parameter
 
 _PATTERN = r"[\x21-\x7e]{1,200}"
 

@@ -20,7 +20,7 @@ COULD_NOT_RUN = 75
 START_SECONDS = 60.0
 """Time that a child may take in addition to its job's timeout."""
 
-MODULE = "app.isolated_job"
+MODULE = "app.worker.isolated_job"
 
 BuildHandlers: TypeAlias = Callable[[Any], Mapping[str, Handler]]
 """Makes the handlers of all kinds of jobs from the resources of a process."""

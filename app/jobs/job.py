@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from app.auth.access import Access, Grant, Verb
-from app.db import Row
+from app.db.database import Row
 
 
 class State(StrEnum):

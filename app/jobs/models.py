@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.tables import BYTEWISE, TIME, metadata
+from app.db.tables import BYTEWISE, TIME, metadata
 
 jobs = Table(
     "jobs",

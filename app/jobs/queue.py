@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.config import Settings
-from app.db import EVERYTHING, Connection, Database, Row
+from app.db.database import EVERYTHING, Connection, Database, Row
+from app.db.notifier import CHANGED
 from app.jobs.job import COLUMNS, Job
 from app.jobs.repository import TELL
-from app.notifier import CHANGED
 
 PRUNED_AT_ONCE = 1_000
 """Jobs removed in one statement, with all they reported and changed."""

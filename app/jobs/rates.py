@@ -4,7 +4,7 @@ import math
 
 from app.auth.access import Access
 from app.auth.errors import RateLimitedError
-from app.db import Connection
+from app.db.database import Connection
 
 _REFILLED = (
     "least($2::float8, rates.tokens + $2::float8 / 60 * greatest(0, "

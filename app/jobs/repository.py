@@ -10,12 +10,12 @@ from typing import Any
 from asyncpg import Record
 
 from app.auth.access import Access
-from app.db import Connection
+from app.db.database import Connection
+from app.db.notifier import CANCEL, CHANGED, WORK
+from app.db.sql import Parameters
 from app.jobs.job import SHOWN_COLUMNS, Job, NewJob, Selection, State, grants_json, new_job_id
 from app.namespaces import Range
-from app.notifier import CANCEL, CHANGED, WORK
 from app.providers.llm.base import Completion
-from app.sql import Parameters
 
 URGENT, BACKGROUND = 0, 1
 """Priorities: whether somebody waits for the job."""

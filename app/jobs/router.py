@@ -7,21 +7,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.admission import OverloadedError, long_wait
 from app.auth.dependencies import JobsAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
-from app.db import DatabaseUnavailableError
+from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.admission import OverloadedError, long_wait
+from app.http.problems import problem_responses
+from app.http.query_strings import query_parameters, read_query
+from app.http.responses import json_response
 from app.jobs import encoding
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import MAX_PAGE_BYTES, Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService
 from app.jobs.visibility import reads_contents
-from app.problems import problem_responses
-from app.queries import query_parameters, read_query
-from app.responses import json_response
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from app.db import Connection, Database
+from app.db.database import Connection, Database
 from app.jobs import repository
 from app.jobs.job import Job, State
 from app.providers.llm.base import LLM, Completion, Request

@@ -7,16 +7,16 @@ from typing import Self
 
 from asyncpg import Record, UniqueViolationError
 
-from app.admission import OverloadedError, long_wait
 from app.auth.access import Access, Verb
 from app.config import Settings
-from app.db import Connection, Database, DatabaseUnavailableError, Row
+from app.db.database import Connection, Database, DatabaseUnavailableError, Row
+from app.db.notifier import CHANGED, Notifier, wait_for
+from app.http.admission import OverloadedError, long_wait
 from app.jobs import rates, repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import SETTLED, NewJob, State
 from app.jobs.schemas import ListJobs, RetryJobs
 from app.jobs.visibility import reads_contents, sees_job
-from app.notifier import CHANGED, Notifier, wait_for
 from app.resources import Resources
 from app.schemas import UNSTORABLE
 

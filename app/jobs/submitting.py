@@ -9,18 +9,18 @@ from fastapi import Request, Response
 
 from app.auth.access import Access
 from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.bodies import may_be_held
-from app.db import DatabaseUnavailableError
+from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.bodies import may_be_held
+from app.http.query_strings import header_parameter
+from app.http.responses import json_response
 from app.jobs import encoding
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent
 from app.jobs.job import SETTLED, NewJob
 from app.jobs.schemas import Job
 from app.jobs.service import JobService
-from app.queries import header_parameter
-from app.responses import json_response
 
 MAX_WAIT_SECONDS = 120
 

@@ -1,7 +1,7 @@
 """Rules for seeing jobs, and for seeing what they read and wrote."""
 
 from app.auth.access import Access, Verb
-from app.db import Row
+from app.db.database import Row
 
 
 def sees_job(access: Access, row: Row) -> bool:

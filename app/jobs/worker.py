@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from app.config import Settings
-from app.db import EVERYTHING, Connection, Database
+from app.db.database import EVERYTHING, Connection, Database
+from app.db.notifier import CANCEL, WORK, Notifier, wait_for
 from app.errors import AppError
 from app.jobs import queue
 from app.jobs.executor import Executor
@@ -19,7 +20,6 @@ from app.jobs.isolation import AT_ONCE as ISOLATED_AT_ONCE
 from app.jobs.isolation import Isolation
 from app.jobs.job import Job
 from app.jobs.run import Handler
-from app.notifier import CANCEL, WORK, Notifier, wait_for
 
 LOOK_SECONDS = 1.0
 """How often the queue is looked at without being told of news: delayed jobs come due silently."""

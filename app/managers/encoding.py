@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from app.db import Row
+from app.db.database import Row
 
 
 def manager(row: Row) -> dict[str, Any]:

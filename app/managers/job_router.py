@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.auth.dependencies import JobsAccess
 from app.auth.route import GuardedRoute
+from app.http.problems import problem_responses
 from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers.errors import (
     InvalidMessageError,
@@ -13,7 +14,6 @@ from app.managers.errors import (
 )
 from app.managers.router import service_of
 from app.managers.schemas import ConsolidateRequest, ExtractRequest
-from app.problems import problem_responses
 from app.providers.llm.pool import LLMNotConfiguredError
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)

@@ -13,7 +13,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
-from app.tables import BYTEWISE, TIME, metadata
+from app.db.tables import BYTEWISE, TIME, metadata
 
 managers = Table(
     "managers",

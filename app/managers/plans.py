@@ -11,10 +11,10 @@ from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
+from app.conversations.json_schema.budget import MAX_CHECKS, Budget, TooManyChecksError
+from app.conversations.kinds import kind_of
+from app.conversations.types import Kind, Rights
 from app.errors import InvalidRequestError
-from app.managers.json_schema.budget import MAX_CHECKS, Budget, TooManyChecksError
-from app.managers.kinds import kind_of
-from app.managers.memories import Kind, Rights
 from app.managers.schemas import (
     Apply,
     ExistingMemory,

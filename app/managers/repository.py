@@ -4,8 +4,8 @@ from datetime import datetime
 
 from asyncpg import Record
 
-from app.db import Connection
-from app.pages import Page, fetch_page
+from app.db.database import Connection
+from app.db.pages import Page, fetch_page
 
 COLUMNS = "name, config, version, created_at, updated_at"
 

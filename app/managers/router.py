@@ -7,9 +7,12 @@ from fastapi import APIRouter, Path, Request, Response
 from app.auth.dependencies import AdminAccess, ReadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
-from app.db import DatabaseUnavailableError
+from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.problems import problem_responses
+from app.http.query_strings import query_parameters, read_query
+from app.http.responses import json_response
 from app.managers import encoding
 from app.managers.errors import (
     ManagerNotFoundError,
@@ -23,9 +26,6 @@ from app.managers.schemas import (
     ManagerName,
 )
 from app.managers.service import ManagerService
-from app.problems import problem_responses
-from app.queries import query_parameters, read_query
-from app.responses import json_response
 from app.store.preconditions import etag
 from app.store.router import PRECONDITION, precondition_of
 

@@ -17,18 +17,24 @@ from pydantic import (
 )
 
 from app.body_limits import CONFIGURATION, CONVERSATION
-from app.managers.json_schema.budget import TooManyChecksError
-from app.managers.json_schema.subset import check_object_schema, check_together, validator_of
-from app.managers.kinds import (
+from app.conversations.json_fields import (
+    check_storable,
+    matching,
+    storable_json,
+    text_or_blocks,
+    unwrapped,
+)
+from app.conversations.json_schema.budget import TooManyChecksError
+from app.conversations.json_schema.subset import check_object_schema, check_together, validator_of
+from app.conversations.kinds import (
     BUILT_IN,
     DEFAULT,
     check_built_in,
     check_kind_name,
     check_names_differ,
 )
-from app.managers.memories import Kind
-from app.managers.placing import check_template
-from app.managers.reading import check_storable, matching, storable_json, text_or_blocks, unwrapped
+from app.conversations.namespace_template import check_template
+from app.conversations.types import Kind
 from app.namespaces import MAX_DEPTH
 from app.schemas import (
     CLEAN,

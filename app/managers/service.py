@@ -9,15 +9,15 @@ from asyncpg import Record
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.db import Database
+from app.conversations.messages import to_turns
+from app.conversations.namespace_template import is_reachable, place
+from app.conversations.render import shown_text
+from app.db.database import Database
 from app.errors import InvalidRequestError
 from app.jobs.job import NewJob
 from app.managers import repository
 from app.managers.errors import ManagerNotFoundError, ManagerPreconditionError
-from app.managers.messages import to_turns
-from app.managers.placing import is_reachable, place
 from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, given_memories
-from app.managers.proposals.conversation import shown_text
 from app.managers.schemas import (
     MAX_CHARACTERS,
     ConsolidateRequest,

@@ -5,7 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 from app.auth.access import Access, Verb
-from app.db import Row
+from app.db.database import Row
+from app.db.pages import TOOL_BYTES
 from app.mcp.addresses import memory_id, read_address
 from app.mcp.caller import Caller
 from app.mcp.errors import MemoryNotFoundError
@@ -23,7 +24,6 @@ from app.mcp.schemas import (
     SearchMemories,
     UpdateMemory,
 )
-from app.pages import TOOL_BYTES
 from app.search.schemas import SearchItems
 from app.search.service import SearchService
 from app.store import schemas as store

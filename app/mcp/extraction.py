@@ -2,10 +2,10 @@
 
 import json
 
+from app.changes.repository import ChangeState, ItemChange
+from app.changes.review import ReviewService
 from app.jobs.job import FINISHED, State
 from app.jobs.service import JobService
-from app.managers.changes.repository import ChangeState, ItemChange
-from app.managers.changes.review import ReviewService
 from app.managers.schemas import ConversationMessage, ExtractRequest
 from app.managers.service import ManagerService
 from app.mcp.addresses import memory_id

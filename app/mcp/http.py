@@ -15,13 +15,13 @@ from starlette.types import Message, Receive, Scope, Send
 from app.auth.access import Verb
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
-from app.bodies import MEMORY, check_count, read_bytes
 from app.body_limits import MCP
 from app.errors import InvalidRequestError
+from app.http.bodies import MEMORY, check_count, read_bytes
+from app.http.query_strings import check_query_size, read_query
 from app.mcp.caller import Caller, Context
 from app.mcp.server import create_server
 from app.namespaces import parse_labels
-from app.queries import check_query_size, read_query
 from app.schemas import Schema, WrittenNamespace
 
 

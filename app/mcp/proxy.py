@@ -11,10 +11,10 @@ from mcp.client.streamable_http import streamable_http_client
 from typing_extensions import override
 
 from app.errors import OperatorError
+from app.http.problems import MEDIA_TYPE as PROBLEM
 from app.mcp.caller import Context
 from app.mcp.server import ABOUT, Page, cursor_of, server_of
 from app.mcp.stdio import serve_on_stdio
-from app.problems import MEDIA_TYPE as PROBLEM
 
 _TIMEOUT = httpx2.Timeout(30, read=150)
 """Some tools wait for a job."""

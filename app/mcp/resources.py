@@ -6,11 +6,11 @@ import re
 from mcp import types
 
 from app.auth.access import Access
+from app.db.pages import TOOL_BYTES
 from app.errors import InvalidRequestError
 from app.mcp.addresses import TEMPLATE, memory_uri, read_address
 from app.mcp.caller import Caller
 from app.mcp.errors import MemoryNotFoundError
-from app.pages import TOOL_BYTES
 from app.search.found import Result
 from app.search.schemas import SearchItems
 from app.search.service import SearchService

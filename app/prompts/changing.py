@@ -2,7 +2,7 @@
 
 from asyncpg import Record
 
-from app.db import Connection
+from app.db.database import Connection
 from app.prompts import repository
 from app.prompts.errors import (
     PromptLabelNotFoundError,

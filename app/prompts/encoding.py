@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from app.db import Row
+from app.db.database import Row
 from app.prompts.diff import unified_diff
 
 _PROMPT = (

@@ -3,7 +3,7 @@
 from sqlalchemy import Column, ForeignKeyConstraint, Integer, PrimaryKeyConstraint, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.tables import BYTEWISE, TIME, metadata
+from app.db.tables import BYTEWISE, TIME, metadata
 
 prompts = Table(
     "prompts",

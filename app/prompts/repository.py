@@ -6,8 +6,8 @@ from datetime import datetime
 import orjson
 from asyncpg import Record
 
-from app.db import Connection
-from app.pages import Page, fetch_page
+from app.db.database import Connection
+from app.db.pages import Page, fetch_page
 
 MAX_EARLIER = 100
 """How many moves of a label can be rolled back."""

@@ -9,10 +9,12 @@ from app.auth.access import Access, Verb
 from app.auth.dependencies import AdminAccess, ReadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
-from app.db import DatabaseUnavailableError
+from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
-from app.problems import problem_responses
+from app.http.problems import problem_responses
+from app.http.query_strings import query_parameters, read_query
+from app.http.responses import json_response
 from app.prompts import encoding
 from app.prompts.errors import (
     NothingToRollBackError,
@@ -39,8 +41,6 @@ from app.prompts.schemas import (
     RollbackPrompt,
 )
 from app.prompts.service import PromptService
-from app.queries import query_parameters, read_query
-from app.responses import json_response
 from app.store.preconditions import Precondition, etag
 from app.store.router import PRECONDITION, precondition_of
 

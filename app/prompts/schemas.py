@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from app.body_limits import CONFIGURATION
-from app.managers.reading import matching
+from app.conversations.json_fields import matching
 from app.schemas import CLEAN, Number, Schema, storable
 
 PRODUCTION, CANDIDATE = "production", "candidate"

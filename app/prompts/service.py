@@ -9,7 +9,7 @@ from asyncpg import Record
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
 from app.clock import Clock
-from app.db import Connection, Database
+from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.prompts import changing, repository
 from app.prompts.errors import (

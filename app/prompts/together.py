@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from app.managers.memories import Ask
+from app.conversations.types import Ask
 from app.providers.llm.base import Completion, Request
 
 _T = TypeVar("_T")

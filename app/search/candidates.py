@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from app.db import Connection
+from app.db.database import Connection
 from app.search.gathering import Asked, gather_chosen, gather_scope
 from app.search.large_scopes import nearest_by_index, neighbours, passing, pinned_items
 from app.search.lexical import Statistics

@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.indexing.terms import MAX_QUERY_WORDS
 from app.schemas import Clean, Moment
 from app.search.errors import InvalidCursorError
-from app.terms import MAX_QUERY_WORDS
 
 ItemId = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=-1e12, le=1e12)]

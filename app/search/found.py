@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from app.db import Row
+from app.db.database import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from pgvector import HalfVector
 
-from app.db import Connection
+from app.db.database import Connection
+from app.db.sql import Parameters
+from app.indexing.terms import QueryWord
 from app.providers.embeddings.base import Vector
 from app.search.lexical import Statistics, statistics_of
 from app.search.packing import HITS, ITEMS, PASSAGES, USES, Rows
 from app.search.pool import Pool
 from app.search.scope import Scope
-from app.sql import Parameters
-from app.terms import QueryWord
 
 _SEPARATOR = "\x1f"
 """Between terms, which hold no control characters."""

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from pgvector import HalfVector
 
-from app.db import Connection
+from app.db.database import Connection
+from app.db.sql import Parameters
 from app.providers.embeddings.base import Vector
 from app.search.gathering import Asked
 from app.search.scope import Scope
-from app.sql import Parameters
 
 _MIN_EF_SEARCH = 200
 """Candidates the index keeps in view; with 100, recall@10 over 100,000 passages was 0.950."""

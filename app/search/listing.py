@@ -2,14 +2,14 @@
 
 from asyncpg import Record
 
-from app.db import Connection
-from app.pages import Page, fetch_page
+from app.db.database import Connection
+from app.db.pages import Page, fetch_page
+from app.db.sql import Parameters
 from app.search.budget import within_tokens
 from app.search.cursors import KeyCursor, TimeCursor, write_cursor
 from app.search.found import Found, Result
 from app.search.prepared import Listing
 from app.search.results import count_items
-from app.sql import Parameters
 from app.store.repository import COLUMNS
 
 _TYPES = {"updated_at": "timestamptz", "created_at": "timestamptz", "key": "text"}

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from app.indexing.terms import QueryWord
 from app.search.cursors import (
     UNREADABLE,
     KeyCursor,
@@ -26,7 +27,6 @@ from app.search.schemas import (
     Sort,
 )
 from app.search.scope import Scope
-from app.terms import QueryWord
 
 _WEIGHTS, _HALF_LIVES = BlendWeights(), BlendHalfLives()
 

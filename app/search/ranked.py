@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from asyncpg import Record
 
-from app.db import Connection
+from app.db.database import Connection
 from app.search.budget import diversified, within_tokens
 from app.search.candidates import Candidates, find_candidates
 from app.search.cursors import write_cursor

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from asyncpg import Record
 
-from app.db import Connection
-from app.pages import Page, fetch_page
+from app.db.database import Connection
+from app.db.pages import Page, fetch_page
+from app.db.sql import Parameters
 from app.search.gathering import Asked
 from app.search.pool import Floats
 from app.search.scope import Scope
-from app.sql import Parameters
 from app.store.repository import COLUMNS
 
 _PASSAGES = """

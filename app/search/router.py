@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query, Request, Response
 from app.auth.dependencies import ReadAccess
 from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
-from app.passage_index import EmbeddingFailedError
-from app.problems import problem_responses
-from app.responses import json_response
+from app.http.problems import problem_responses
+from app.http.responses import json_response
+from app.indexing.passage_index import EmbeddingFailedError
 from app.search import encoding
 from app.search.schemas import FoundItems, SearchItems
 from app.search.service import SearchService

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.db.sql import Parameters
 from app.namespaces import Range
-from app.sql import Parameters
 from app.store.filters import Filter, to_sql
 
 

@@ -6,11 +6,11 @@ from typing import Self
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
-from app.db import Connection, Database
+from app.db.database import Connection, Database
+from app.db.pages import PAGE_BYTES
 from app.errors import InvalidRequestError
+from app.indexing.passage_index import PassageIndex
 from app.namespaces import only, stored_range
-from app.pages import PAGE_BYTES
-from app.passage_index import PassageIndex
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
 from app.search.found import Found, Result
@@ -23,7 +23,7 @@ from app.search.scope import Scope
 from app.store.filters import parse_filter
 from app.store.lifetimes import restart_lifetimes
 from app.store.service import as_refreshed
-from app.usage import Usage
+from app.usage_counter import Usage
 
 
 class SearchService:

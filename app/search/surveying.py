@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.db import Connection
+from app.db.database import Connection
+from app.db.sql import Parameters
 from app.search.gathering import Asked
 from app.search.lexical import Statistics, coverage, saturation
 from app.search.packing import HITS, Rows
 from app.search.pool import Floats, item_of_number, passage_number
 from app.search.scope import Scope
-from app.sql import Parameters
 
 _SAMPLE = 2_000
 """Rows that a survey looks at: about a millisecond, whatever the table's size."""

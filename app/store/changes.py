@@ -8,11 +8,11 @@ import asyncpg
 
 from app.auth.access import Access
 from app.clock import Clock
-from app.db import Connection, Database
+from app.db.database import Connection, Database
+from app.indexing.indexer import Indexer
 from app.providers.embeddings.base import Vector
 from app.store import repository
 from app.store.errors import PreconditionFailedError, TooManyConflictsError
-from app.store.indexing import Indexer
 from app.store.writes import Address, Delete, Put, Write, Written
 
 Also: TypeAlias = Callable[[Connection, Mapping[Address, Written]], Awaitable[None]]

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 
 from app.auth.access import Access
-from app.db import Row
-from app.pages import Page
+from app.db.database import Row
+from app.db.pages import Page
 from app.store.listing import ListedNamespaces
 
 _DETAILS = ("importance", "pinned", "valid_from", "valid_to")

@@ -75,10 +75,3 @@ class InvalidValueError(InvalidRequestError):
 
     code = "invalid_value"
     title = "Invalid value"
-
-
-class InvalidIndexPathError(InvalidRequestError):
-    """A path in `index` that cannot be read."""
-
-    code = "invalid_index_path"
-    title = "Invalid index path"

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import asyncpg
 
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 
 BATCH = 500
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import asyncpg
 
-from app.db import Connection, Database
+from app.db.database import Connection, Database
 from app.store import repository
 from app.store.writes import Address
 

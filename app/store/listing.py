@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 
-from app.db import Connection
+from app.db.database import Connection
+from app.db.pages import fetch_page
+from app.db.sql import Parameters
 from app.namespaces import Range, from_stored, stored_range, to_stored
-from app.pages import fetch_page
-from app.sql import Parameters
 
 WILDCARD = "*"
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from app.tables import BYTEWISE, TIME, metadata
+from app.db.tables import BYTEWISE, TIME, metadata
 
 namespaces = Table(
     "namespaces",

@@ -8,8 +8,8 @@ from datetime import datetime
 from asyncpg import Record
 from pgvector import HalfVector
 
-from app.db import Connection
-from app.pages import Page, fetch_page
+from app.db.database import Connection
+from app.db.pages import Page, fetch_page
 from app.providers.embeddings.base import Vector
 from app.store.expiry import SWEEPER
 from app.store.writes import Address, Put, Written

@@ -8,13 +8,13 @@ from app.auth.access import Access, Verb
 from app.auth.dependencies import DeleteAccess, ReadAccess, WriteAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
-from app.db import DatabaseUnavailableError
+from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
-from app.passage_index import EmbeddingFailedError
-from app.problems import problem_responses
-from app.queries import header_parameter, query_parameters, read_query
-from app.responses import json_response
+from app.http.problems import problem_responses
+from app.http.query_strings import header_parameter, query_parameters, read_query
+from app.http.responses import json_response
+from app.indexing.passage_index import EmbeddingFailedError
 from app.store import encoding
 from app.store.errors import (
     ItemNotFoundError,

@@ -8,14 +8,16 @@ from typing import Self
 
 from asyncpg import Record
 
-from app.admission import require_room
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
-from app.db import Database, Row
+from app.db.database import Database, Row
+from app.db.pages import PAGE_BYTES, Page
 from app.errors import InvalidRequestError
+from app.http.admission import require_room
+from app.indexing.indexer import Indexer
+from app.indexing.paths import check_path
 from app.namespaces import Range, only, stored_range, to_stored
-from app.pages import PAGE_BYTES, Page
 from app.resources import Resources
 from app.store import repository
 from app.store.changes import Also, Changes
@@ -27,7 +29,6 @@ from app.store.errors import (
     VersionHasNoValueError,
     VersionNotFoundError,
 )
-from app.store.indexing import Indexer
 from app.store.lifetimes import restart_lifetimes
 from app.store.listing import (
     ListedNamespaces,
@@ -37,7 +38,6 @@ from app.store.listing import (
     literal_start,
 )
 from app.store.merging import merge
-from app.store.paths import check_path
 from app.store.preconditions import Precondition, etag
 from app.store.schemas import (
     DeleteItem,
@@ -51,7 +51,7 @@ from app.store.schemas import (
 )
 from app.store.values import check_json, to_json
 from app.store.writes import Address, Delete, Details, Put, Write, Written
-from app.usage import Usage
+from app.usage_counter import Usage
 
 RESERVED_ROOT = "langgraph"
 """LangGraph keeps its own records below this label."""

@@ -1,6 +1,6 @@
 """Writing down how often and when items are used, away from the requests that use them.
 
-Counts wait in memory for a few seconds (`app.usage.Usage`) and are added to the table
+Counts wait in memory for a few seconds (`app.usage_counter.Usage`) and are added to the table
 `item_usage` many at a time. So a process that is killed loses the counts of its last seconds, and
 one whose statement was cut off, so that nobody knows whether it was carried out, counts again.
 """
@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.errors import AppError
-from app.usage import MANY_WAITING, Usage, Uses
+from app.usage_counter import MANY_WAITING, Usage, Uses
 
 FLUSH_SECONDS = 2.0
 """How long counts wait at most, while the database answers."""

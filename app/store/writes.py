@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from app.store.indexing import Piece
+from app.indexing.indexer import Piece
 from app.store.preconditions import UNCONDITIONAL, Precondition
 
 Address = tuple[str, str]

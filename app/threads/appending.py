@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.auth.access import Access, Verb
-from app.db import Connection, Row
+from app.db.database import Connection, Row
 from app.errors import InvalidRequestError
 from app.jobs.job import NewJob
 from app.jobs.service import JobService

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 
 from app.auth.access import Access
-from app.db import Row
-from app.pages import Page
+from app.db.database import Row
+from app.db.pages import Page
 from app.threads.appending import Appended
 from app.threads.visibility import reads_conversation
 

@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.tables import BYTEWISE, TIME, metadata
+from app.db.tables import BYTEWISE, TIME, metadata
 
 threads = Table(
     "threads",

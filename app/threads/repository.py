@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from asyncpg import Record
 
-from app.db import Connection, Row
-from app.pages import Page, fetch_page
+from app.db.database import Connection, Row
+from app.db.pages import Page, fetch_page
 
 Ref: TypeAlias = tuple[str, str, str]
 """A thread's identity: the root of its key, its id, and its stored namespace.

@@ -10,9 +10,12 @@ from typing_extensions import override
 from app.auth.dependencies import JobsAccess, ReadAccess, ThreadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
-from app.db import DatabaseUnavailableError
+from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.problems import problem_responses
+from app.http.query_strings import query_parameters, read_query
+from app.http.responses import json_response
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent
 from app.jobs.submitting import SUBMIT_PARAMETERS, SUBMIT_RESPONSES, job_answer, wait_seconds
@@ -22,10 +25,7 @@ from app.managers.errors import (
     MissingVariableError,
     UnknownVariableError,
 )
-from app.problems import problem_responses
 from app.providers.llm.pool import LLMNotConfiguredError
-from app.queries import query_parameters, read_query
-from app.responses import json_response
 from app.threads import encoding
 from app.threads.errors import (
     AmbiguousThreadError,

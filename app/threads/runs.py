@@ -8,10 +8,10 @@ from typing import Any, Self
 
 from app.auth.access import Access
 from app.clock import Clock
-from app.db import Connection, Database
+from app.conversations.namespace_template import place
+from app.db.database import Connection, Database
 from app.jobs.idempotency import Idempotent
 from app.jobs.service import JobService
-from app.managers.placing import place
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.resources import Resources

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from app.body_limits import CONVERSATION
+from app.conversations.namespace_template import check_template
 from app.jobs.results import SummaryState
 from app.jobs.schemas import Job
-from app.managers.placing import check_template
 from app.managers.schemas import (
     MAX_MESSAGES,
     ConversationMessage,

@@ -7,16 +7,16 @@ from asyncpg import Record
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.db import Connection, Database, Row
+from app.conversations.messages import to_turns
+from app.db.database import Connection, Database, Row
+from app.db.pages import Page
 from app.jobs import repository as jobs_repository
 from app.jobs.idempotency import Idempotent
 from app.jobs.job import State
 from app.jobs.service import JobService
-from app.managers.messages import to_turns
 from app.managers.plans import ExtractPlan
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
-from app.pages import Page
 from app.resources import Resources
 from app.threads import encoding, repository
 from app.threads.appending import Arrival, admit, append, check_rights, job_of, with_place

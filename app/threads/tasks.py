@@ -5,10 +5,10 @@ from typing import Any, Self
 
 from asyncpg import Record
 
-from app.db import Connection, Database, Row
+from app.db.database import Connection, Database, Row
+from app.extraction.task import Extractor
 from app.jobs.run import JobFailedError, JobLostError, JobRun
 from app.jobs.service import JobService
-from app.managers.extraction.tasks import Extractor
 from app.managers.plans import ExtractPlan
 from app.resources import Resources
 from app.threads import repository

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from asyncpg import Record
 
 from app.auth.access import Access, Verb
-from app.db import Connection, Row
+from app.db.database import Connection, Row
 from app.threads import repository
 from app.threads.errors import AmbiguousThreadError, ThreadNotFoundError
 

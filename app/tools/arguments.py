@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from app.http.problems import invalid_request, listed_errors
 from app.json_input import check_values, parse_json
-from app.problems import invalid_request, listed_errors
 from app.store.errors import InvalidValueError
 from app.store.values import check_json
 from app.tools.base import ToolError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from app.auth.access import Access
-from app.managers.memories import Kind
+from app.conversations.types import Kind
 from app.managers.schemas import ConversationMessage
 
 Action: TypeAlias = Literal["create", "update", "delete"]

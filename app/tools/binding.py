@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
+from app.conversations.kinds import BUILT_IN
+from app.conversations.namespace_template import place
+from app.conversations.types import Kind
 from app.errors import InvalidRequestError
-from app.managers.kinds import BUILT_IN
-from app.managers.memories import Kind
-from app.managers.placing import place
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import parse_labels

@@ -7,6 +7,10 @@ from fastapi import APIRouter, Path, Request, Response
 from app.auth.dependencies import ReadAccess, StoreAccess
 from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
+from app.http.problems import problem_responses
+from app.http.query_strings import header_parameter, query_parameters, read_query
+from app.http.responses import json_response
+from app.indexing.passage_index import EmbeddingFailedError
 from app.jobs.submitting import MAX_WAIT_SECONDS, wait_seconds
 from app.managers.errors import (
     InvalidMessageError,
@@ -14,11 +18,7 @@ from app.managers.errors import (
     MissingVariableError,
     UnknownVariableError,
 )
-from app.passage_index import EmbeddingFailedError
-from app.problems import problem_responses
 from app.providers.llm.pool import LLMNotConfiguredError
-from app.queries import header_parameter, query_parameters, read_query
-from app.responses import json_response
 from app.schemas import Clean
 from app.store.router import ALWAYS
 from app.tools.definitions import written

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from app.body_limits import CONVERSATION
-from app.managers.placing import check_template
+from app.conversations.namespace_template import check_template
 from app.managers.schemas import (
     MAX_MESSAGES,
     BuiltInKind,

@@ -12,7 +12,7 @@ from app.auth.key_cache import CACHE_SECONDS
 from app.auth.keys import Token
 from app.auth.service import Authenticator, KeyService
 from app.clock import FrozenClock, SystemClock
-from app.db import Database
+from app.db.database import Database
 from app.namespaces import to_stored
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from app.auth.access import ALL_GRANTED
 from app.auth.keys import ApiKey, Token
 from app.auth.service import KeyService
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from app.auth.errors import RateLimitedError
 from app.auth.rates import Rates, RequestLimiter
 from app.auth.service import KeyService
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.jobs import rates
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder

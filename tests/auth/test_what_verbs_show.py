@@ -10,7 +10,7 @@ import pytest
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.main import create_app
 from tests.support.routes import HIDDEN, REQUESTS
 

@@ -7,7 +7,7 @@ import pytest
 import uvicorn
 
 from app.config import Settings
-from app.db import Database
+from app.db.database import Database
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
 from tests.support.app import running

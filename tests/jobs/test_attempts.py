@@ -8,7 +8,7 @@ import pytest
 from asyncpg import Record
 
 from app.auth.access import OPEN
-from app.db import DatabaseUnavailableError
+from app.db.database import DatabaseUnavailableError
 from app.errors import InvalidRequestError
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from app.auth.access import OPEN
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.jobs import queue, repository
 from app.jobs.errors import JobStateError
 from app.jobs.job import State

@@ -8,7 +8,7 @@ import pytest
 from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
 from app.clock import FrozenClock
-from app.db import Database
+from app.db.database import Database
 from app.jobs import queue
 from app.resources import Resources
 from tests.support.jobs import KIND, Acting, worker_of, working

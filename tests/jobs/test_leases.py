@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.jobs import queue, repository
 from app.jobs.job import Job, State
 from app.jobs.run import JobLostError, JobRun

@@ -7,7 +7,7 @@ import pytest
 from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
-from app.db import Database
+from app.db.database import Database
 from app.jobs.job import SHOWN_COLUMNS
 from app.jobs.run import JobFailedError, JobRun
 from app.resources import Resources

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 from asyncpg import Record
 
-from app.doctor import diagnose
+from app.cli.checks import diagnose
+from app.indexing.passage_index import EmbeddingFailedError
 from app.jobs.run import JobRun
-from app.passage_index import EmbeddingFailedError
 from app.providers.errors import MisconfiguredError
 from app.providers.llm.pool import LLMNotConfiguredError, ModelNotAllowedError
 from app.resources import Resources

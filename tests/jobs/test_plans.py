@@ -9,7 +9,7 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
-from app.db import EVERYTHING, Connection, Database
+from app.db.database import EVERYTHING, Connection, Database
 from app.jobs import queue, repository
 from app.jobs.job import NewJob, State
 from app.namespaces import Range, stored_range, to_stored

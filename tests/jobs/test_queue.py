@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.auth.access import ALL_GRANTED, Access
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.jobs import queue, repository
 from app.jobs.job import Job, NewJob, State
 from app.jobs.run import JobRun

@@ -3,7 +3,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.db import EVERYTHING
+from app.db.database import EVERYTHING
 from app.jobs import queue
 from app.jobs.run import JobFailedError
 from app.resources import Resources

@@ -8,11 +8,11 @@ import httpx2
 import pytest
 
 from app.auth.access import OPEN
-from app.db import Database
+from app.db.database import Database
+from app.db.notifier import WORK
 from app.jobs.job import State
 from app.jobs.run import JobFailedError
 from app.jobs.service import JobService
-from app.notifier import WORK
 from app.resources import Resources
 from tests.support.jobs import (
     KIND,

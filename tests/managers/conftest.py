@@ -5,7 +5,7 @@ import pytest
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db import Database
+from app.db.database import Database
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
 from tests.managers.extracting import Extracting

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 from asyncpg import Record
 
 from app.auth.access import OPEN, Access
-from app.db import EVERYTHING
+from app.changes.review import ReviewService
+from app.changes.undo import UndoService
+from app.db.database import EVERYTHING
+from app.extraction.task import ExtractHandler
 from app.jobs.job import COLUMNS, Job, State
 from app.jobs.run import JobRun
 from app.jobs.service import JobService
-from app.managers.changes.review import ReviewService
-from app.managers.changes.undo import UndoService
-from app.managers.extraction.tasks import ExtractHandler
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.providers.llm.base import Completion, Request

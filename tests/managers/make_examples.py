@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.managers.kinds import EPISODE, MEMORY, PROFILE
-from app.managers.memories import Existing, Kind, Rights, Task, Turn
-from app.managers.proposals.proposing import propose
+from app.conversations.kinds import EPISODE, MEMORY, PROFILE
+from app.conversations.types import Existing, Kind, Rights, Task, Turn
+from app.extraction.loop import propose
 from app.providers.llm.base import Completion, Message, Request
 from tests.managers.scripted import (
     DONE,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from app.managers.kinds import MEMORY
-from app.managers.memories import Existing, Kind, Rights, Task, Turn
+from app.conversations.kinds import MEMORY
+from app.conversations.types import Existing, Kind, Rights, Task, Turn
 from app.providers.llm.base import Completion, Request, Spent, ToolCall
 
 Arguments = dict[str, Any]

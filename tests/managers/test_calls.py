@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.kinds import MEMORY
-from app.managers.memories import Delete, Insert, Kind, Rights, Task, Update
-from app.managers.proposals import tools
-from app.managers.proposals.calls import BadCallError, Clerk
-from app.managers.proposals.contents import BadContentError, check_content, edited
-from app.managers.proposals.draft import Draft
+from app.conversations.content import BadContentError, check_content, edited
+from app.conversations.kinds import MEMORY
+from app.conversations.types import Delete, Insert, Kind, Rights, Task, Update
+from app.extraction import tools
+from app.extraction.draft import Draft
+from app.extraction.tool_calls import BadCallError, Clerk
 from app.providers.llm.base import ToolCall
 from tests.managers.make_examples import RELATION
 from tests.managers.scripted import EVERYTHING, delete, insert, memory, task, update

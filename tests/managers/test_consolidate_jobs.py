@@ -13,14 +13,14 @@ from asyncpg import Record
 from pydantic import SecretStr
 
 from app.auth.access import OPEN
+from app.changes.applier import Applier
+from app.changes.review import ReviewService
+from app.changes.undo import UndoService
 from app.clock import FrozenClock, SystemClock
 from app.config import Settings
+from app.consolidation.task import ConsolidateHandler
 from app.jobs.job import State
 from app.main import create_app
-from app.managers.changes.applying import Applier
-from app.managers.changes.review import ReviewService
-from app.managers.changes.undo import UndoService
-from app.managers.consolidation.tasks import ConsolidateHandler
 from app.managers.schemas import ConsolidateRequest
 from app.managers.service import ManagerService
 from app.providers.embeddings.fake import FakeEmbedder

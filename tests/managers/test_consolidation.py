@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.consolidation.batches import (
+from app.consolidation.batches import (
     MAX_CHARACTERS,
     MAX_MEMORIES,
     Memory,
@@ -15,8 +15,8 @@ from app.managers.consolidation.batches import (
     batches,
     merges,
 )
-from app.managers.consolidation.tidying import tidy
-from app.managers.memories import Existing, Shape
+from app.consolidation.merge import tidy
+from app.conversations.types import Existing, Shape
 from tests.managers.scripted import (
     NOTHING,
     ScriptedModel,

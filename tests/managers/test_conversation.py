@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.memories import Existing, Turn
-from app.managers.proposals.conversation import (
+from app.conversations.render import (
     MAX_SHOWN,
     escaped,
     message_ids,
     shown_memories,
     shown_turns,
 )
+from app.conversations.types import Existing, Turn
 from tests.managers.scripted import memory, task
 
 TAGS = ["conversation", "earlier", "message", "memory", "memories", "instructions"]

@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.memories import Change, Delete, Existing, Insert, Update
-from app.managers.proposals.draft import Draft
+from app.conversations.types import Change, Delete, Existing, Insert, Update
+from app.extraction.draft import Draft
 from tests.managers.scripted import memory
 
 BEFORE = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.changes.duplicates import LEAST_COSINE, Candidate, fingerprint, near, wording
+from app.changes.duplicates import LEAST_COSINE, Candidate, fingerprint, near, wording
 from app.providers.embeddings.local import LocalEmbedder
 
 EXACTLY_THE_SAME = [

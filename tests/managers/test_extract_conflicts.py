@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from app.auth.access import ALL_GRANTED, Access
-from app.db import Connection
+from app.db.database import Connection
+from app.extraction.task import Extractor
 from app.jobs.job import State
 from app.jobs.run import JobConflictError, JobLostError, JobRun
-from app.managers.extraction.tasks import Extractor
 from app.managers.plans import ExtractPlan
 from app.namespaces import to_stored
 from app.providers.llm.base import Completion, Request

@@ -2,8 +2,8 @@ import json
 from datetime import UTC, datetime
 
 from app.config import Settings
+from app.extraction.instructions import PROMPT_VERSION
 from app.jobs.job import State
-from app.managers.proposals.instructions import PROMPT_VERSION
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
 from tests.managers.extracting import Extracting, counts, memory_value

@@ -3,8 +3,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.managers.kinds import MEMORY, PROFILE
-from app.managers.memories import (
+from app.conversations.content import MAX_BYTES
+from app.conversations.kinds import MEMORY, PROFILE
+from app.conversations.types import (
     Delete,
     Existing,
     Insert,
@@ -15,8 +16,7 @@ from app.managers.memories import (
     Turn,
     Update,
 )
-from app.managers.proposals.contents import MAX_BYTES
-from app.managers.proposals.proposing import propose
+from app.extraction.loop import propose
 from app.providers.llm.base import Completion, Verbatim
 from tests.managers.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.managers.scripted import (

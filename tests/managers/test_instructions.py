@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from app.managers.kinds import PROFILE
-from app.managers.memories import Rights
-from app.managers.proposals.instructions import PROMPT_VERSION, filled, system_text, tool_text
+from app.conversations.kinds import PROFILE
+from app.conversations.types import Rights
+from app.extraction.instructions import PROMPT_VERSION, filled, system_text, tool_text
 from tests.managers.scripted import memory, task
 
 BRACES = "Prefer {name}, {{both}}, $today and ${instructions}; 100 %s\\n"

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from jsonschema_rs import meta
 from pydantic import BaseModel, ValidationError
 
-from app.managers.json_schema.budget import Budget
-from app.managers.json_schema.subset import MAX_BYTES, check_object_schema, validator_of
-from app.managers.kinds import (
+from app.conversations.json_schema.budget import Budget
+from app.conversations.json_schema.subset import MAX_BYTES, check_object_schema, validator_of
+from app.conversations.kinds import (
     BUILT_IN,
     EPISODE,
     MEMORY,
@@ -17,7 +17,7 @@ from app.managers.kinds import (
     TRIPLE,
     kind_of,
 )
-from app.managers.memories import Kind
+from app.conversations.types import Kind
 from app.managers.schemas import ManagerConfig, MemoryKind
 
 NOTE: dict[str, Any] = {

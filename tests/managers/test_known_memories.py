@@ -3,10 +3,10 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.changes.duplicates import Candidate, loose_wording, near
-from app.managers.changes.known import MAX_COMPARED, KnownMemories, repeats
-from app.managers.changes.reconciling import reconcile
-from app.managers.memories import Existing, Insert
+from app.changes.duplicates import Candidate, loose_wording, near
+from app.changes.known import MAX_COMPARED, KnownMemories, repeats
+from app.changes.reconcile import reconcile
+from app.conversations.types import Existing, Insert
 
 words = st.sampled_from(
     [

@@ -16,9 +16,9 @@ from langchain_core.messages import (
     messages_to_dict,
 )
 
+from app.conversations.messages import MAX_TOOL_CHARACTERS, to_turns
+from app.conversations.types import Turn
 from app.managers.errors import InvalidMessageError
-from app.managers.memories import Turn
-from app.managers.messages import MAX_TOOL_CHARACTERS, to_turns
 from app.managers.schemas import ConversationMessage
 
 CALLING = AIMessage(

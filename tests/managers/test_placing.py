@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.conversations.namespace_template import check_template, place
 from app.errors import InvalidRequestError
 from app.managers.errors import MissingVariableError, UnknownVariableError
-from app.managers.placing import check_template, place
 from app.namespaces import check_labels
 
 NAMES = ["a", "b", "user_id"]

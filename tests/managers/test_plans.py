@@ -6,7 +6,9 @@ import pytest
 from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.clock import FrozenClock
-from app.db import Database
+from app.conversations.kinds import EPISODE, MEMORY, PROFILE
+from app.conversations.types import Kind, Rights
+from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
 from app.jobs.job import NewJob
 from app.managers.errors import (
@@ -15,8 +17,6 @@ from app.managers.errors import (
     MissingVariableError,
     UnknownVariableError,
 )
-from app.managers.kinds import EPISODE, MEMORY, PROFILE
-from app.managers.memories import Kind, Rights
 from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, GivenMemory
 from app.managers.schemas import ConsolidateRequest, ExtractRequest, ManagerConfig
 from app.managers.service import ManagerService

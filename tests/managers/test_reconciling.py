@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.changes.breaker import objection
-from app.managers.changes.reconciling import Edit, Reconciled, reconcile
-from app.managers.memories import Change, Delete, Existing, Insert, Shape, Update
-from app.managers.shapes import read_value, write_value
+from app.changes.circuit_breaker import objection
+from app.changes.reconcile import Edit, Reconciled, reconcile
+from app.conversations.types import Change, Delete, Existing, Insert, Shape, Update
+from app.conversations.value_format import read_value, write_value
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 HERE = "users\x1fana\x1f"

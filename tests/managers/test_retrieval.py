@@ -5,10 +5,10 @@ import pytest
 from typing_extensions import override
 
 from app.auth.access import OPEN
-from app.db import Database
-from app.managers.extraction.queries import MAX_QUERIES, windows, written_by_model
-from app.managers.extraction.retrieval import DEFAULT_KEY, MAX_CHARACTERS, Retriever
-from app.managers.memories import Existing, Shape, Turn
+from app.conversations.types import Existing, Shape, Turn
+from app.db.database import Database
+from app.extraction.queries import MAX_QUERIES, windows, written_by_model
+from app.extraction.retrieval import DEFAULT_KEY, MAX_CHARACTERS, Retriever
 from app.managers.plans import Config
 from app.managers.schemas import ManagerConfig
 from app.namespaces import to_stored

@@ -5,11 +5,11 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
+from app.changes.circuit_breaker import HARMLESS
+from app.changes.review import OUTDATED, REPEATED, UNFOUNDED
+from app.extraction.task import REVIEW_WANTED
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import State
-from app.managers.changes.breaker import HARMLESS
-from app.managers.changes.review import OUTDATED, REPEATED, UNFOUNDED
-from app.managers.extraction.tasks import REVIEW_WANTED
 from app.namespaces import to_stored
 from tests.managers.extracting import ANA, SAID, Extracting, counts, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update

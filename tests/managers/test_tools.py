@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from jsonschema_rs import Draft202012Validator, meta
 
-from app.managers.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
-from app.managers.memories import Existing, Rights, Task
-from app.managers.proposals.tools import offered_tools
+from app.conversations.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
+from app.conversations.types import Existing, Rights, Task
+from app.extraction.tools import offered_tools
 from app.providers.llm.base import Tool
 from tests.managers.make_examples import RELATION
 from tests.managers.scripted import memory, task

@@ -6,9 +6,9 @@ import pytest
 
 from app.auth.access import OPEN, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
+from app.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
 from app.jobs.errors import JobStateError
 from app.jobs.job import State
-from app.managers.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
 from tests.managers.extracting import Extracting, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update
 from tests.support.load import at_once

@@ -6,7 +6,7 @@ import pytest
 
 from app.auth.service import KeyService
 from app.clock import FrozenClock
-from app.db import Database
+from app.db.database import Database
 
 
 @pytest.fixture

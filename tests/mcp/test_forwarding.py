@@ -9,7 +9,7 @@ import pytest
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.clock import SystemClock
-from app.db import Database
+from app.db.database import Database
 from app.mcp.proxy import ServerUnreachableError, address_of, forward
 from tests.auth.test_routes import key_with
 from tests.support.databases import Cluster

@@ -16,7 +16,7 @@ from mcp import Client, MCPError
 
 from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.mcp.addresses import memory_id
 from app.namespaces import to_stored
 from tests.auth.test_routes import key_with

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import typer
 
-from app.mcp_command import mcp
+from app.cli.mcp import mcp
 from tests.mcp.test_extraction import LEARNED
 from tests.support.llm_server import llm_server
 from tests.support.mcp_client import Agent, connected, started

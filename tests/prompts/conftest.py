@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db import Database
+from app.db.database import Database
 from app.main import create_app
 from app.prompts.service import PromptService
 from app.providers.embeddings.fake import FakeEmbedder

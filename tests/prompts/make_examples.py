@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 from app.prompts.optimizing.base import Feedback, Prompt, Trajectory
 from app.prompts.optimizing.choosing import choose
 from app.providers.llm.base import Completion, Message, Request

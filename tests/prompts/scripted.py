@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 from app.prompts.optimizing.base import Feedback, Kind, Optimized, Prompt, Trajectory
 from app.prompts.optimizing.config import OptimizerConfig
 from app.prompts.optimizing.registry import optimizer

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.conversations.messages import to_turns
 from app.errors import InvalidRequestError
-from app.managers.messages import to_turns
 from app.prompts.evaluation.answering import Answer
 from app.prompts.evaluation.cases import Case, check_conversation
 from app.prompts.evaluation.gate import SAME, Evaluation, Gate, Outcome, Trial

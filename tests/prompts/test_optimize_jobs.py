@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from app.db import EVERYTHING
+from app.db.database import EVERYTHING
 from app.prompts.evaluation.gate import SAME
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
 from tests.support.jobs import events_of

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 from app.prompts.optimizing.base import Feedback, Kind, Prompt, Trajectory
 from app.prompts.optimizing.instructions import section, with_variables
 from app.prompts.optimizing.showing import (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
-from app.db import Database
+from app.db.database import Database
 from app.errors import InvalidRequestError, NotFoundError
 from app.namespaces import to_stored
 from app.prompts.errors import (

@@ -8,7 +8,7 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.clock import FrozenClock
-from app.db import EVERYTHING, Connection, Database
+from app.db.database import EVERYTHING, Connection, Database
 from app.namespaces import to_stored
 from app.prompts import repository
 from app.prompts.repository import Ref

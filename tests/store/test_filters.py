@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.db.sql import Parameters
 from app.embedded import EmbeddedPostgres
-from app.sql import Parameters
 from app.store.filters import InvalidFilterError, parse_filter, to_sql
 from tests.store.filter_model import COLUMNS, Item, matches
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.store.errors import InvalidIndexPathError
-from app.store.paths import texts_at
+from app.indexing.errors import InvalidIndexPathError
+from app.indexing.paths import texts_at
 from tests.support.app import Store
 
 DEEP: Any = "x"

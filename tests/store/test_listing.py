@@ -8,9 +8,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.clock import FrozenClock
-from app.db import Connection, Database
+from app.db.database import Connection, Database
+from app.db.pages import PAGE_BYTES
 from app.namespaces import to_stored
-from app.pages import PAGE_BYTES
 from app.store.listing import NamespaceQuery, list_namespaces
 from tests.support.app import Store
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.store.expiry import BATCH, SWEEPER, prune_namespaces, sweep

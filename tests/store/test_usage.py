@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db import EVERYTHING, Database, DatabaseUnavailableError
+from app.db.database import EVERYTHING, Database, DatabaseUnavailableError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.store.usage import FLUSH_SECONDS, flush, recording
-from app.usage import MANY_WAITING, MOST_WAITING, Usage
+from app.usage_counter import MANY_WAITING, MOST_WAITING, Usage
 from tests.support.app import Store, running
 from tests.support.load import at_once
 

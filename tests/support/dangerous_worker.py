@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Mapping
 
-from app import worker_process
 from app.config import Settings
 from app.jobs.run import Handler, JobRun
 from app.logging import configure_logging
 from app.resources import Resources
-from app.worker_process import run_worker_process
+from app.worker import process
+from app.worker.process import run_worker_process
 
-worker_process.SHORTEST_WATCH_SECONDS = 1.5
+process.SHORTEST_WATCH_SECONDS = 1.5
 
 
 class Dangerous:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from app import migrations
+from app.db import migrations
 from app.embedded import EmbeddedPostgres
 
 TEMPLATE = "memoryd_template"

@@ -13,7 +13,8 @@ from app.auth.access import OPEN, Access, Verb
 from app.auth.dependencies import JobsAccess
 from app.auth.route import GuardedRoute
 from app.config import Settings
-from app.db import EVERYTHING, Database
+from app.db.database import EVERYTHING, Database
+from app.db.notifier import CHANGED
 from app.jobs import queue, repository
 from app.jobs.job import COLUMNS, SETTLED, Job, NewJob, State
 from app.jobs.run import Handler, JobRun
@@ -22,7 +23,6 @@ from app.jobs.submitting import submit
 from app.jobs.worker import JobWorker
 from app.main import create_app
 from app.namespaces import to_stored
-from app.notifier import CHANGED
 from app.resources import Resources
 
 KIND = "test"

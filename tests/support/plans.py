@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.db import Connection
+from app.db.database import Connection
 
 
 class ExplainingConnection:

@@ -9,13 +9,13 @@ import asyncpg
 from typing_extensions import override
 
 from app.config import Settings
+from app.indexing.passage_index import prepare
 from app.main import create_app
-from app.passage_index import prepare
 from app.providers.embeddings.base import Embedder, Vector
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import BadRequestError
 from app.resources import open_resources
-from app.store.reindexing import reindex
+from app.store.reindex import reindex
 from tests.support.app import Store, running
 
 OLD, NEW = 64, 32

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.terms import Vocabulary
+from app.indexing.terms import Vocabulary
 
 K1 = 0.9
 B = 0.4

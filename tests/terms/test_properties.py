@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.terms import Vocabulary
-from app.terms.languages import is_stop_word, likely_languages
-from app.terms.tokens import tokens_of
+from app.indexing.terms import Vocabulary
+from app.indexing.terms.languages import is_stop_word, likely_languages
+from app.indexing.terms.tokens import tokens_of
 
 MEBIBYTE = 1 << 20
 

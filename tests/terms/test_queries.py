@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 (other scripts have letters that look like Latin ones)
 import pytest
 
-from app.terms import QueryWord, Vocabulary
+from app.indexing.terms import QueryWord, Vocabulary
 
 ANY_LANGUAGE = Vocabulary()
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 from app.threads.summaries.prompts import THREAD_SCHEMA
 from app.threads.summaries.writing import record_of, summary_of
 from tests.managers.scripted import ScriptedModel, calls, says

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.db import Database
+from app.db.database import Database
 from app.jobs.run import Handler, JobConflictError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder

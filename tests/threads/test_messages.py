@@ -8,7 +8,7 @@ import pytest
 from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
-from app.db import Database
+from app.db.database import Database
 from tests.threads.talking import VERBATIM, Threads, says
 
 

@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from app.db import EVERYTHING, Connection, Database
+from app.changes import repository as changes
+from app.db.database import EVERYTHING, Connection, Database
 from app.jobs import repository as jobs
 from app.managers import repository as managers
-from app.managers.changes import repository as changes
 from app.namespaces import stored_range, to_stored
 from app.threads import repository
 from app.threads.summaries.repository import find_uncovered

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 from app.threads.summaries.messages import Message, approximate_tokens, one_each, read
 from app.threads.summaries.shortening import (
     Budget,

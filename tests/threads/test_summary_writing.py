@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
+from app.conversations.types import Turn
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.jobs.run import JobFailedError
-from app.managers.memories import Turn
 from app.providers.llm.base import Completion
 from app.threads.summaries.prompts import THREAD_SCHEMA
 from app.threads.summaries.writing import PART_CHARACTERS, record_of, summary_of

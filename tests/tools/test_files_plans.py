@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from app.db import Connection, Database
+from app.db.database import Connection, Database
 from app.namespaces import to_stored
 from app.tools.files import repository
 from app.tools.files.paths import lineage

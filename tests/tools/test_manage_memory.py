@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
-from app.managers.kinds import EPISODE
+from app.conversations.kinds import EPISODE
 from tests.support.app import Store
 from tests.tools.calling import HOME, JSON, Agent
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.managers.memories import Ask
+from app.conversations.types import Ask
 from app.prompts.evaluation.cases import Case
 from app.providers.errors import BadRequestError
 from app.providers.llm.base import Completion, Request

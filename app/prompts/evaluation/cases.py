@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.conversations.types import Turn
 from app.errors import InvalidRequestError
-from app.managers.memories import Turn
 from app.providers.llm.base import Message
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from app.managers.memories import Ask
+from app.conversations.types import Ask
 from app.prompts.evaluation.answering import Answer, answer
 from app.prompts.evaluation.cases import Case
 from app.prompts.evaluation.judging import Side, Verdict, judge

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from app.managers.memories import Ask, Task
-from app.managers.proposals.conversation import shown_turns
-from app.managers.proposals.dialogue import Dialogue
+from app.conversations.dialogue import Dialogue
+from app.conversations.render import shown_turns
+from app.conversations.types import Ask, Task
 from app.prompts.evaluation.answering import Answer
 from app.prompts.evaluation.cases import Case
 from app.prompts.optimizing.instructions import filled

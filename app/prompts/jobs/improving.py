@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from app.conversations.types import Ask
 from app.jobs.run import JobRun
-from app.managers.memories import Ask
 from app.prompts.diff import unified_diff
 from app.prompts.evaluation.gate import Evaluation, Gate
 from app.prompts.jobs.plans import OptimizePlan, PlannedEvaluation, PlannedPrompt

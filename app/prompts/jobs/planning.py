@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.auth.access import Access, Verb
-from app.db import Connection
+from app.db.database import Connection
 from app.errors import InvalidRequestError
 from app.jobs.job import NewJob
 from app.managers.schemas import MAX_MESSAGES

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.managers.messages import to_turns
+from app.conversations.messages import to_turns
 from app.prompts.evaluation.cases import Case
 from app.prompts.jobs.schemas import GivenFeedback
 from app.prompts.optimizing.base import Feedback, Kind, Prompt

@@ -5,9 +5,9 @@ from fastapi import APIRouter, Request, Response
 from app.auth.dependencies import JobsAccess
 from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
+from app.http.problems import problem_responses
 from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers.errors import InvalidMessageError
-from app.problems import problem_responses
 from app.prompts.errors import (
     PromptLabelNotFoundError,
     PromptNotFoundError,

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from app.body_limits import CONVERSATION
-from app.managers.reading import storable_json
+from app.conversations.json_fields import storable_json
 from app.managers.schemas import (
     MAX_INSTRUCTIONS_CHARACTERS,
     MAX_MESSAGES,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.auth.access import Access
-from app.db import Connection
+from app.db.database import Connection
 from app.prompts import repository
 from app.prompts.errors import PromptNotFoundError, PromptVersionNotFoundError
 from app.prompts.jobs.improving import Improvement

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from app.db import Connection, Database
+from app.changes.applier import acting
+from app.db.database import Connection, Database
 from app.jobs.run import JobRun
-from app.managers.changes.applying import acting
 from app.prompts.jobs.improving import Improvement, Improver
 from app.prompts.jobs.plans import OptimizePlan
 from app.prompts.jobs.results import result_of

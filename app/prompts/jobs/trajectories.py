@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from app.db import Connection
+from app.conversations.messages import to_turns
+from app.conversations.render import shown_text
+from app.conversations.types import Turn
+from app.db.database import Connection
 from app.errors import InvalidRequestError
-from app.managers.memories import Turn
-from app.managers.messages import to_turns
-from app.managers.proposals.conversation import shown_text
 from app.prompts.jobs.plans import PlannedTrajectory
 from app.prompts.optimizing.base import Feedback, Trajectory
 from app.prompts.optimizing.showing import MAX_CHARACTERS

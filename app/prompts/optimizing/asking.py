@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from app.managers.memories import Ask
-from app.managers.proposals.dialogue import Dialogue
+from app.conversations.dialogue import Dialogue
+from app.conversations.types import Ask
 from app.prompts.optimizing.instructions import joined, section
 from app.providers.llm.base import Completion, Request, Tool, ToolResult
 

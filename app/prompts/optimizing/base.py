@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 
 Kind: TypeAlias = Literal["gradient", "metaprompt", "prompt_memory"]
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from app.conversations.dialogue import Dialogue
+from app.conversations.types import Ask
 from app.jobs.run import JobFailedError
-from app.managers.memories import Ask
-from app.managers.proposals.dialogue import Dialogue
 from app.prompts.optimizing.answers import NO_CONVERSATIONS, explanation
 from app.prompts.optimizing.asking import (
     Asking,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.managers.memories import Ask
-from app.managers.proposals.dialogue import Dialogue
+from app.conversations.dialogue import Dialogue
+from app.conversations.types import Ask
 from app.prompts.optimizing.answers import (
     Rewriting,
     explanation,

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from app.managers.memories import Ask
+from app.conversations.types import Ask
 from app.prompts.optimizing.base import Kind, Optimizer
 from app.prompts.optimizing.config import OptimizerConfig
 from app.prompts.optimizing.gradient import GradientOptimizer

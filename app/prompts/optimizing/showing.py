@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 from app.prompts.optimizing.base import Feedback, Prompt, Trajectory
 
 MAX_CHARACTERS = 400_000

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from app.managers.memories import Turn
-from app.managers.messages import to_turns
+from app.conversations.messages import to_turns
+from app.conversations.types import Turn
 
 Message: TypeAlias = dict[str, Any]
 """A message as the client sent it."""

@@ -5,8 +5,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from app.managers.memories import Task, Turn
-from app.managers.proposals.conversation import escaped, shown_turns
+from app.conversations.render import escaped, shown_turns
+from app.conversations.types import Task, Turn
 from app.providers.llm.base import Tool
 
 RECORD = "record"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from app.db import Connection, Row
+from app.db.database import Connection, Row
 from app.threads.repository import Ref, ref_of
 
 _MESSAGES = """

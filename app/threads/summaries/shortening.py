@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Self
 
-from app.managers.memories import Turn
+from app.conversations.types import Turn
 from app.threads.summaries.messages import Counter, Entry, Message
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from app.auth.access import Access, Verb
-from app.db import Database, Row
+from app.conversations.types import Ask
+from app.db.database import Database, Row
 from app.jobs.job import NewJob
 from app.jobs.results import SummaryState
 from app.jobs.run import JobConflictError, JobRun
-from app.managers.memories import Ask
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMs
 from app.resources import Resources

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from app.conversations.dialogue import Dialogue
+from app.conversations.json_schema.budget import TooManyChecksError
+from app.conversations.json_schema.subset import validator_of
+from app.conversations.types import Ask, Turn
 from app.errors import InvalidRequestError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.jobs.run import JobFailedError
-from app.managers.json_schema.budget import TooManyChecksError
-from app.managers.json_schema.subset import validator_of
-from app.managers.memories import Ask, Turn
-from app.managers.proposals.dialogue import Dialogue
 from app.providers.llm.base import Completion, Message, Request, ToolCall, ToolResult
 from app.schemas import UNSTORABLE
 from app.store.values import check_json

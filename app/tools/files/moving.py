@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from app.auth.access import Access, Verb
-from app.db import Row
+from app.db.database import Row
 from app.store.preconditions import Precondition, etag
 from app.store.schemas import MAX_KEY_CHARACTERS, PutItem, Source
 from app.store.writes import Address, Delete, Write

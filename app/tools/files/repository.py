@@ -5,7 +5,7 @@ from datetime import datetime
 
 from asyncpg import Record
 
-from app.db import Connection
+from app.db.database import Connection
 from app.store.repository import COLUMNS
 from app.store.schemas import MAX_KEY_CHARACTERS
 from app.store.writes import Address

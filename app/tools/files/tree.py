@@ -7,7 +7,7 @@ from typing import Self
 
 from app.auth.access import Access
 from app.clock import Clock
-from app.db import Connection, Database, Row
+from app.db.database import Connection, Database, Row
 from app.resources import Resources
 from app.store.errors import PreconditionFailedError
 from app.store.preconditions import Precondition

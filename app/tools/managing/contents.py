@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from app.managers.kinds import MEMORY
-from app.managers.memories import Kind, Shape
-from app.managers.proposals.contents import MAX_BYTES, BadContentError, check_content, unquoted
-from app.managers.shapes import read_value, write_value
+from app.conversations.content import MAX_BYTES, BadContentError, check_content, unquoted
+from app.conversations.kinds import MEMORY
+from app.conversations.types import Kind, Shape
+from app.conversations.value_format import read_value, write_value
 from app.tools.base import ToolError
 
 _TEXTS = ("content", "text")

@@ -10,13 +10,13 @@ from uuid import uuid4
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.db import Database, Row
-from app.managers.memories import Kind
-from app.managers.shapes import read_value
+from app.conversations.types import Kind
+from app.conversations.value_format import read_value
+from app.db.database import Database, Row
+from app.indexing.errors import InvalidIndexPathError
 from app.resources import Resources
 from app.store import repository
 from app.store.errors import (
-    InvalidIndexPathError,
     InvalidValueError,
     PreconditionFailedError,
     TooManyConflictsError,

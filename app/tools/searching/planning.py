@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.auth.access import Access, Verb
+from app.conversations.messages import to_turns
 from app.jobs.job import NewJob
-from app.managers.messages import to_turns
 from app.managers.schemas import ConversationMessage
 from app.managers.service import ManagerService
 from app.providers.llm.pool import LLMs

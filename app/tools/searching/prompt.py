@@ -1,7 +1,7 @@
 """What the model that writes searches is told."""
 
-from app.managers.proposals.conversation import escaped
-from app.managers.proposals.instructions import filled
+from app.conversations.render import escaped
+from app.extraction.instructions import filled
 
 _SYSTEM = """\
 You look things up in the long-term memory of an AI agent, so that it knows what it should know \

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request, Response
 from app.auth.dependencies import JobsAccess
 from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
+from app.http.problems import problem_responses
 from app.jobs.submitting import SUBMIT_ERRORS, SUBMIT_PARAMETERS, SUBMIT_RESPONSES, submit
 from app.managers.errors import (
     InvalidMessageError,
@@ -12,7 +13,6 @@ from app.managers.errors import (
     MissingVariableError,
     UnknownVariableError,
 )
-from app.problems import problem_responses
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.tools.searching.planning import searching_job
 from app.tools.searching.schemas import SearchMemories

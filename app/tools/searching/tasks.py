@@ -7,11 +7,11 @@ from typing import Self
 import orjson
 
 from app.auth.access import Access
-from app.db import Database
+from app.conversations.messages import to_turns
+from app.conversations.types import Turn
+from app.db.database import Database
+from app.extraction.queries import MAX_QUERIES, windows, written_by_model
 from app.jobs.run import JobRun
-from app.managers.extraction.queries import MAX_QUERIES, windows, written_by_model
-from app.managers.memories import Turn
-from app.managers.messages import to_turns
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMs
 from app.resources import Resources

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Self
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from app.db import Database
+from app.conversations.content import unquoted
+from app.db.database import Database
+from app.db.pages import TOOL_BYTES
 from app.jobs.job import State
 from app.jobs.service import JobService
-from app.managers.proposals.contents import unquoted
-from app.pages import TOOL_BYTES
 from app.providers.llm.pool import LLMs
 from app.resources import Resources
 from app.search.encoding import found_items

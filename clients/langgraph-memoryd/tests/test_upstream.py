@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from app.auth.access import ALL_GRANTED
+from app.cli.databases import open_keys
 from app.config import Settings
-from app.databases import open_keys
 from tests.support.databases import Cluster
 from tests.support.server import clean_environment, serving
 

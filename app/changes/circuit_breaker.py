@@ -1,0 +1,62 @@
+"""The circuit breaker: a job that would overturn what is known waits for a person instead."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from app.changes.reconcile import Edit
+from app.conversations.types import Existing
+
+HARMLESS = 2
+"""Memories, or fields of a document, that may be lost at once whatever their share."""
+
+
+def objection(
+    edits: Iterable[Edit],
+    shown: Sequence[Existing],
+    *,
+    single: Collection[str] = (),
+    max_share: float,
+) -> str | None:
+    """Return why edits should wait for a review, or None.
+
+    They should where more than two memories, and more than `max_share` of those that the job
+    looked at, would be deleted or get another content. The document of a `single` kind is
+    patched all the time; it counts by its fields instead: where more than two, and more than
+    `max_share` of them, would be lost.
+    """
+    overturned = 0
+    for edit in edits:
+        if edit.before is None:
+            continue
+        if edit.action == "delete" or edit.kind not in single:
+            overturned += edit.content != edit.before.content
+        elif reason := _emptied(edit, edit.before, max_share):
+            return reason
+    if overturned > HARMLESS and overturned > max_share * len(shown):
+        return (
+            f"{overturned} of the {len(shown)} memories that the job looked at would be "
+            f"rewritten or deleted, which is more than max_change_share ({max_share:g}) allows."
+        )
+    return None
+
+
+def _emptied(edit: Edit, before: Existing, max_share: float) -> str | None:
+    fields = _fields(before.content)
+    lost = len(fields - _fields(edit.content or {}))
+    if lost > HARMLESS and lost > max_share * len(fields):
+        return (
+            f'{lost} of the {len(fields)} fields of the document "{edit.kind}" would be lost, '
+            f"which is more than max_change_share ({max_share:g}) allows."
+        )
+    return None
+
+
+def _fields(content: dict[str, Any], path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """Return the paths of the members that hold something."""
+    found = set()
+    for name, value in content.items():
+        if isinstance(value, dict):
+            found |= _fields(value, (*path, name))
+        elif value not in (None, "", []):
+            found.add((*path, name))
+    return found

@@ -1,0 +1,98 @@
+"""Finding, among all that a namespace holds, what says the same as a memory to be inserted."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from app.auth.access import Access
+from app.changes.reconcile import Edit, repeats
+from app.conversations.types import Existing
+from app.conversations.value_format import as_existing
+from app.db.database import Connection
+from app.providers.embeddings.base import Vector
+from app.resources import Resources
+from app.search.prepared import PreparedSearch
+from app.search.schemas import SearchItems
+from app.search.service import SearchService
+from app.store.writes import Address
+
+_NEAREST = 10
+"""Items that are compared: what repeats an insert shares all its words, and comes first."""
+
+_SEARCHED_CHARACTERS = 2_000
+
+
+class RepeatedError(Exception):
+    """Inserts repeat memories that were not known; nothing was written."""
+
+    def __init__(self, memories: Sequence[Existing]) -> None:
+        super().__init__(f"{len(memories)} memories are there already")
+        self.memories = tuple(memories)
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """An insert, and the search for what it repeats."""
+
+    insert: Edit
+    search: PreparedSearch
+    vector: Vector | None
+
+
+class Repeats:
+    """Looks for what inserts repeat, however it was written, unless it is not indexed."""
+
+    def __init__(self, search: SearchService) -> None:
+        self._search = search
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        return cls(SearchService.build(resources))
+
+    async def prepare(self, access: Access, edits: Sequence[Edit]) -> list[Sought]:
+        """Embed what the inserts among some edits say; no connection is held meanwhile."""
+        inserts = [edit for edit in edits if edit.action == "insert"]
+        searches = [self._prepared(access, insert) for insert in inserts]
+        vectors = await self._search.embed(searches)
+        return [Sought(*one) for one in zip(inserts, searches, vectors, strict=True)]
+
+    async def find(
+        self, connection: Connection, sought: Sequence[Sought], *, leaving_out: Collection[Address]
+    ) -> list[Existing]:
+        """Return the memories that inserts repeat, as the connection's transaction sees them."""
+        found: dict[Address, Existing] = {}
+        for one in sought:
+            results = (await self._search.find(connection, one.search, one.vector)).results
+            for row in (result.row for result in results):
+                address = (row["namespace"], row["key"])
+                memory = as_existing(row, "/".join(address))
+                if address not in leaving_out and repeats(one.insert, memory):
+                    found[address] = memory
+        return list(found.values())
+
+    def _prepared(self, access: Access, insert: Edit) -> PreparedSearch:
+        body = SearchItems(
+            namespace_prefix=access.relative(insert.namespace or ""),
+            query=text_of(insert.content)[:_SEARCHED_CHARACTERS],
+            limit=_NEAREST,
+        )
+        return self._search.prepare(access, body, with_children=False)
+
+
+def text_of(content: Any) -> str:
+    """Return the texts of a content, or its JSON where it has none."""
+    return " ".join(_texts(content)) or json.dumps(content, ensure_ascii=False)
+
+
+def _texts(content: Any) -> list[str]:
+    match content:
+        case str():
+            return [content] if content.strip() else []
+        case dict():
+            return [text for value in content.values() for text in _texts(value)]
+        case list():
+            return [text for value in content for text in _texts(value)]
+        case _:
+            return []

@@ -1,0 +1,160 @@
+"""From changes of items to the writes that carry them out, checked as a client's would be."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from app.auth.access import Access, Verb
+from app.changes.repository import ChangeState, ItemChange
+from app.clock import Clock
+from app.db.database import Connection, Database, Row
+from app.errors import InvalidRequestError
+from app.resources import Resources
+from app.store import repository
+from app.store.errors import PreconditionFailedError
+from app.store.preconditions import Precondition, etag
+from app.store.schemas import PutItem, Source
+from app.store.service import ItemService
+from app.store.writes import Address, Delete, Write, Written
+
+_UNSAFE = "Another change of the job cannot be stored, and this one may rest on it."
+
+_SAID_IN = ("thread_id", "position", "message_ids")
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Changes with the writes that carry them out, and those that cannot be stored."""
+
+    changes: list[ItemChange] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    refused: list[tuple[ItemChange, str]] = field(default_factory=list)
+
+
+class Preparer:
+    """Prepares writes on behalf of one caller."""
+
+    def __init__(self, database: Database, items: ItemService, clock: Clock) -> None:
+        self._database = database
+        self._items = items
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        return cls(resources.database, ItemService.build(resources), resources.clock)
+
+    async def prepare(self, access: Access, changes: Sequence[ItemChange]) -> Prepared:
+        """Bring changes into the form that the store takes; the items are as they were seen.
+
+        Raises PreconditionFailedError where one was changed since, and ForbiddenError.
+        """
+        rows = await self.present(access, [change.address for change in changes])
+        prepared = Prepared()
+        for wanted in changes:
+            row = rows.get(wanted.address)
+            version = row["version"] if row else None
+            if version != wanted.version_before:
+                raise PreconditionFailedError(wanted.key, version)
+            change = _continued(wanted, row) if row else wanted
+            try:
+                write = await self._write(access, change, row)
+            except InvalidRequestError as error:
+                prepared.refused.append((change, error.detail))
+            else:
+                prepared.changes.append(change)
+                prepared.writes.append(write)
+        return _without_deletes(prepared) if prepared.refused else prepared
+
+    async def present(self, access: Access, addresses: Iterable[Address]) -> Mapping[Address, Row]:
+        """Return the items as they are now."""
+        async with self._database.connection(access.root) as connection:
+            return await repository.find_many(connection, addresses, self._clock.now())
+
+    async def _write(self, access: Access, change: ItemChange, row: Row | None) -> Write:
+        labels = access.relative(change.namespace)
+        if change.value is None:
+            access.locate(labels, Verb.DELETE)
+            return Delete(change.address, at_version(change.version_before))
+        members: dict[str, Any] = {"source": Source.model_validate(change.source or {})}
+        if change.ttl_seconds is not None or row is not None:
+            members["ttl_seconds"] = change.ttl_seconds
+        if row is not None:
+            members |= _carried_over(row, change.valid_from)
+        body = PutItem.model_construct(  # of what was checked when it came in
+            namespace=labels,
+            key=change.key,
+            value=json.loads(change.value),
+            importance=change.importance,
+            valid_from=change.valid_from,
+            **members,
+        )
+        put = await self._items.prepare_put(access, body)
+        return replace(put, precondition=at_version(change.version_before))
+
+
+async def check_versions(
+    connection: Connection, versions: Mapping[Address, int | None], now: datetime
+) -> None:
+    """Raise PreconditionFailedError unless items are, and stay until the end, at their versions."""
+    locked = await repository.lock(connection, versions, now)
+    for address, version in versions.items():
+        found = locked[address].version if address in locked else None
+        if found != version:
+            raise PreconditionFailedError(address[1], found)
+
+
+def _without_deletes(prepared: Prepared) -> Prepared:
+    """Refuse the deletes, too: what they would end may have been meant to live on elsewhere."""
+    left = Prepared(refused=prepared.refused)
+    for change, write in zip(prepared.changes, prepared.writes, strict=True):
+        if change.action == "delete":
+            left.refused.append((change, _UNSAFE))
+        else:
+            left.changes.append(change)
+            left.writes.append(write)
+    return left
+
+
+def at_version(version: int | None) -> Precondition:
+    """Return the precondition that an item is at a version, or that there is none."""
+    if version is None:
+        return Precondition(if_none_match="*")
+    return Precondition(if_match=etag(version))
+
+
+def as_applied(change: ItemChange, written: Mapping[Address, Written]) -> ItemChange:
+    """Return a change that was written, with the version it led to."""
+    if change.action == "delete":
+        after = (change.version_before or 0) + 1  # the end is a version, too
+    else:
+        after = written[change.address].version
+    return replace(change, state=ChangeState.APPLIED, version_after=after)
+
+
+def _continued(change: ItemChange, row: Row) -> ItemChange:
+    """Return a change of an item with what the item keeps: its lifetime, and where it is from.
+
+    An update that names no message, as of a consolidation, came from none: the words are still
+    those of the messages before.
+    """
+    source = change.source
+    if source and not source.get("message_ids") and row["source"] is not None:
+        before = json.loads(row["source"])
+        source = {**source, **{name: before[name] for name in _SAID_IN if name in before}}
+    return replace(change, ttl_seconds=_seconds(row["ttl"]), source=source)
+
+
+def _carried_over(row: Row, valid_from: datetime | None) -> dict[str, Any]:
+    """Return what an update leaves as it is."""
+    valid_to, paths = row["valid_to"], row["index_paths"]
+    if valid_to and valid_from and valid_from > valid_to:
+        valid_to = None  # it was the end of what held before
+    index = None if paths is None else json.loads(paths)
+    return {"pinned": row["pinned"], "valid_to": valid_to, "index": index}
+
+
+def _seconds(ttl: timedelta | None) -> float | None:
+    return None if ttl is None else ttl.total_seconds()

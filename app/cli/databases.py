@@ -1,0 +1,57 @@
+"""The database that a command works on; few imports, so that short commands start fast."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
+
+from app.auth.service import KeyService
+from app.clock import SystemClock
+from app.config import Settings
+from app.db.database import EVERYTHING, Database
+from app.db.notifier import read_clock
+from app.db.schema_version import current_revision, newest_revision, require_current
+from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
+from app.supervisor import Supervisor
+
+
+@contextmanager
+def running_database(settings: Settings) -> Iterator[Settings]:
+    """Yield settings that name a running database: the configured one, or the embedded one.
+
+    The embedded one is brought up to date, and started again if it ends; if that fails,
+    EmbeddedPostgresError is raised at the end. A configured one is changed by `memoryd migrate`.
+    """
+    if settings.database_url:
+        yield settings
+        return
+    with EmbeddedPostgres(settings.data_dir) as embedded:
+        _bring_up_to_date(embedded.url)
+        keeper = PostgresKeeper(embedded)
+        try:
+            with Supervisor(keeper, longest_pause=LONGEST_PAUSE_SECONDS):
+                yield settings.model_copy(update={"database_url": embedded.url})
+        finally:
+            if keeper.failure:
+                raise keeper.failure  # however the process ended
+
+
+def _bring_up_to_date(url: str) -> None:
+    """Migrate if needed; importing Alembic takes half a second."""
+    if asyncio.run(current_revision(url)) != newest_revision():
+        import_module("app.db.migrations").upgrade(url)
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KeyService]:
+    """Yield the key service of a running database, checked to be up to date."""
+    url = str(settings.database_url)
+    await require_current(url)
+    database = await Database.open(url, pool_size=1)
+    clock = SystemClock()
+    try:
+        async with database.connection(EVERYTHING) as connection:
+            clock.correct(await read_clock(connection))
+        yield KeyService(database, clock)
+    finally:
+        await database.close()

@@ -1,0 +1,44 @@
+"""`memoryd reindex`: index all items for another model or language."""
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+
+from app.cli.databases import running_database
+from app.config import Settings
+from app.indexing.passage_index import prepare
+from app.indexing.paths import check_path
+from app.logging import configure_logging
+from app.resources import open_resources
+from app.store.reindex import reindex
+
+command = typer.Typer(add_completion=False)
+
+
+@command.command()
+def reindex_items(
+    drop_others: Annotated[
+        bool,
+        typer.Option(
+            "--drop-others",
+            help="Then remove what is indexed in other ways; no server may use it any more.",
+        ),
+    ] = False,
+) -> None:
+    """Index every item for the configured model and language, while servers go on."""
+    settings = Settings()
+    configure_logging(settings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for path in settings.index_fields:
+        check_path(path, "MEMORYD_INDEX_FIELDS")
+    with running_database(settings) as running:
+        asyncio.run(_reindex(running, drop_others=drop_others))
+
+
+async def _reindex(settings: Settings, *, drop_others: bool) -> None:
+    # One connection for the long statements, and one for the short.
+    chosen = settings.model_copy(update={"database_pool_size": 2})
+    async with open_resources(chosen, choose_index=prepare) as resources:
+        await reindex(resources, typer.echo, drop_others=drop_others)

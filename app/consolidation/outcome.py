@@ -1,0 +1,85 @@
+"""What a consolidation came to: what is to be written, what is told, what has to be reviewed."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from app.changes.applier import Origin, Outcome
+from app.changes.circuit_breaker import objection
+from app.changes.reconcile import Edit
+from app.consolidation.batches import Memory, Part
+from app.consolidation.repository import Looked
+from app.conversations.types import Rejected
+from app.extraction.task import REVIEW_WANTED
+from app.jobs.run import JobRun
+from app.managers.plans import ConsolidatePlan
+
+
+@dataclass(slots=True)
+class Work:
+    """A job under way: what it looks at, what it comes to, and what had to be left out."""
+
+    run: JobRun
+    plan: ConsolidatePlan
+    looked: Looked
+    origin: Origin
+    parts: list[Part] = field(default_factory=list)
+    overtaken: list[Part] = field(default_factory=list)
+
+    @property
+    def edits(self) -> list[Edit]:
+        """What is to be done."""
+        return [replace(edit, basis=part.basis) for part in self.parts for edit in part.edits]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why batches led to nothing."""
+        parts = [*self.parts, *self.overtaken]
+        return [part.failure for part in parts if part.failure is not None]
+
+    @property
+    def merged(self) -> list[tuple[Memory, Memory]]:
+        """Duplicates: the memory that stays and the one that ends."""
+        if self.plan.strategy == "llm":
+            return []
+        return [(part.memories[0], ended) for part in self.parts for ended in part.memories[1:]]
+
+    def outcome(self) -> Outcome:
+        """Return what to write and to tell."""
+        return Outcome(
+            self.edits,
+            self.origin,
+            unchanged=len(self.looked.all) - sum(edit.before is not None for edit in self.edits),
+            rejected=self._rejected(),
+            review=self._objection() if self.edits else None,
+            told=self._told(),
+        )
+
+    def _rejected(self) -> list[Rejected]:
+        rejected = [call for part in [*self.parts, *self.overtaken] for call in part.rejected]
+        reason = "a memory it rests on was changed meanwhile"
+        overtaken = [edit for part in self.overtaken for edit in part.edits]
+        return [*rejected, *(Rejected(edit.action, reason) for edit in overtaken)]
+
+    def _objection(self) -> str | None:
+        """Return why a person has to look at it; what loses nothing but form is not asked about."""
+        config = self.plan.config
+        if config.apply == "review":
+            return REVIEW_WANTED
+        return objection(
+            [edit for part in self.parts for edit in part.edits if edit not in part.formal],
+            [memory.existing for memory in self.looked.all],
+            single={kind.name for kind in config.kinds if kind.single},
+            max_share=config.max_change_share,
+        )
+
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "strategy": self.plan.strategy,
+            "looked_at": len(self.looked.all),
+            "remaining": self.looked.remaining,
+            "follow_up": None,
+        }
+        if self.plan.strategy == "llm":
+            told["batches"] = len(self.parts) + len(self.overtaken)
+            told["failed_batches"] = len(self.failures)
+        return told

@@ -1,0 +1,1 @@
+"""Conversations and memories as models see them: shared by all features that use models."""

@@ -1,0 +1,98 @@
+"""Checking and editing the contents of memories."""
+
+import copy
+import json
+from contextlib import suppress
+from typing import Any
+
+import jsonpatch
+from jsonpointer import JsonPointerException
+
+from app.conversations.json_schema.budget import TooManyChecksError
+from app.conversations.json_schema.subset import validator_of
+from app.store.errors import InvalidValueError
+from app.store.values import check_json
+
+MAX_BYTES = 65_536
+"""Of a content as JSON."""
+
+MAX_EDITS = 200
+"""Maximum edits in one update."""
+
+_OPERATIONS = ("add", "replace", "remove")
+_MAX_FAULT_CHARACTERS = 300
+
+
+class BadContentError(Exception):
+    """A content that cannot be kept; the message says why, for a model to correct it."""
+
+
+def check_content(content: object, schema: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the content if it can be stored and fits its kind's schema, where there is one."""
+    if not isinstance(content, dict):
+        shown = "a list" if isinstance(content, list) else json.dumps(content)[:100]
+        raise BadContentError(f"content must be an object, not {shown}")
+    _check_json({"content": content}, "memory")
+    size = len(json.dumps(content, ensure_ascii=False).encode())
+    if size > MAX_BYTES:
+        raise BadContentError(f"content is {size:,} bytes of JSON; at most {MAX_BYTES:,} are kept")
+    if schema is not None and (faults := _faults(content, schema)):
+        raise BadContentError("content does not fit its kind: " + "; ".join(faults))
+    return content
+
+
+def unquoted(argument: object) -> object:
+    """Return what an argument says; some models write what is nested as a text of JSON."""
+    if isinstance(argument, str):
+        with suppress(ValueError, RecursionError):
+            return json.loads(argument)
+    return argument
+
+
+def edited(content: dict[str, Any], edits: object) -> Any:
+    """Return the content after a JSON Patch, which may make anything of it."""
+    if not isinstance(edits, list):
+        raise BadContentError("edits must be a list of operations")
+    if len(edits) > MAX_EDITS:
+        raise BadContentError(
+            f"there are {len(edits):,} edits; one update takes at most {MAX_EDITS}. "
+            "Replace a larger part at once"
+        )
+    _check_json(edits, "edits")
+    document: Any = copy.deepcopy(content)
+    for number, edit in enumerate(edits, start=1):
+        if not isinstance(edit, dict) or edit.get("op") not in _OPERATIONS:
+            raise BadContentError(f"edit {number}: op must be one of {', '.join(_OPERATIONS)}")
+        try:
+            # A copy of the edit, because later ones may change its value in place.
+            document = jsonpatch.apply_patch(document, [copy.deepcopy(edit)], in_place=True)
+        # An index of thousands of digits is a ValueError.
+        except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, ValueError) as error:
+            path = _clipped(repr(edit.get("path")))
+            raise BadContentError(
+                f"edit {number} ({edit['op']} {path}) does not apply: {_clipped(str(error))}"
+            ) from error
+    return document
+
+
+def _check_json(value: object, name: str) -> None:
+    try:
+        check_json(value, name)
+    except InvalidValueError as error:
+        raise BadContentError(str(error.detail).removesuffix(".")) from error
+
+
+def _faults(content: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    try:
+        faults = validator_of(schema).faults(content)
+    except TooManyChecksError as error:
+        raise BadContentError(f"content {error}") from error
+    return [f"content{fault.place}: {_clipped(fault.message)}" for fault in faults]
+
+
+def _clipped(message: str) -> str:
+    # The middle goes: such messages begin with what was found and end with what is wrong.
+    if len(message) <= _MAX_FAULT_CHARACTERS:
+        return message
+    half = _MAX_FAULT_CHARACTERS // 2
+    return f"{message[:half]} … {message[-half:]}"

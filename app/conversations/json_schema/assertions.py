@@ -1,0 +1,179 @@
+"""Keywords of JSON Schema that test a value without sub-schemas."""
+
+import json
+import operator
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+from app.conversations.json_schema.budget import Budget
+from app.conversations.json_schema.patterns import PatternSet
+
+Holds: TypeAlias = Callable[[Any, Budget], bool]
+
+_MAX_SHOWN = 200
+_MAX_LISTED = 20
+_CHARACTERS_PER_CHECK = 64
+_CHECKS_PER_DIVISION = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """A test of a value, and the message if it fails."""
+
+    holds: Holds
+    describe: Callable[[Any], str]
+
+
+def assertions_of(schema: Mapping[str, Any], patterns: PatternSet) -> tuple[Assertion, ...]:
+    """Return the assertions of a schema; raises ValueError for a pattern that is too large."""
+    found = [make(schema[name]) for name, make in _KEYWORDS.items() if name in schema]
+    if schema.get("uniqueItems"):
+        found.append(Assertion(_is_unique, lambda value: f"{shown(value)} has non-unique elements"))
+    if "pattern" in schema:
+        pattern = patterns.get(schema["pattern"])
+        found.append(
+            Assertion(
+                lambda value, budget: not isinstance(value, str) or pattern.matches(value, budget),
+                lambda value: f'{shown(value)} does not match "{pattern.source}"',
+            )
+        )
+    return tuple(found)
+
+
+def shown(value: Any) -> str:
+    """Return a value as JSON, cut to fit into a message."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def plural(count: float, noun: str, many: str) -> str:
+    """Return a number with its noun."""
+    return f"{count} {noun if count == 1 else many}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "null": lambda value: value is None,
+    "boolean": lambda value: isinstance(value, bool),
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "number": _is_number,
+    "integer": lambda value: _is_number(value) and (isinstance(value, int) or value.is_integer()),
+}
+
+
+def _type(names: str | Sequence[str]) -> Assertion:
+    names = [names] if isinstance(names, str) else names
+    tests = [_TYPES[name] for name in names]
+    listed = ", ".join(f'"{name}"' for name in names)
+    noun = "type" if len(names) == 1 else "types"
+    return Assertion(
+        lambda value, _: any(test(value) for test in tests),
+        lambda value: f"{shown(value)} is not of {noun} {listed}",
+    )
+
+
+def _canonical(value: Any, budget: Budget) -> str:
+    """Return a text that is the same for two JSON values if, and only if, they are equal."""
+    if isinstance(value, str):
+        text = f'"{value}'
+    elif isinstance(value, dict | list):
+        text = json.dumps(_with_whole_numbers(value), sort_keys=True)
+    else:
+        text = str(_with_whole_numbers(value))
+    budget.spend(1 + len(text) // _CHARACTERS_PER_CHECK)
+    return text
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_whole_numbers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _enum(options: Sequence[Any]) -> Assertion:
+    known = {_canonical(option, Budget()) for option in options}
+    *first, last = [shown(option) for option in options[:_MAX_LISTED]]
+    if len(options) > _MAX_LISTED:
+        last = f"{last} …"
+    listed = f"{', '.join(first)} or {last}" if first else last
+    return Assertion(
+        lambda value, budget: _canonical(value, budget) in known,
+        lambda value: f"{shown(value)} is not one of {listed}",
+    )
+
+
+def _const(wanted: Any) -> Assertion:
+    known = _canonical(wanted, Budget())
+    return Assertion(
+        lambda value, budget: _canonical(value, budget) == known,
+        lambda _: f"{shown(wanted)} was expected",
+    )
+
+
+def _is_unique(value: Any, budget: Budget) -> bool:
+    if not isinstance(value, list):
+        return True
+    return len({_canonical(item, budget) for item in value}) == len(value)
+
+
+def _multiple_of(divisor: float) -> Assertion:
+    exact = _exact(divisor)
+
+    def holds(value: Any, budget: Budget) -> bool:
+        if not _is_number(value):
+            return True
+        budget.spend(_CHECKS_PER_DIVISION)
+        return _exact(value) % exact == 0
+
+    return Assertion(holds, lambda value: f"{shown(value)} is not a multiple of {divisor}")
+
+
+def _exact(number: float) -> Fraction:
+    """Return a number's exact decimal value: 0.1 is a tenth."""
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+def _bound(compare: Callable[[Any, Any], bool], words: str) -> Callable[[float], Assertion]:
+    return lambda limit: Assertion(
+        lambda value, _: not _is_number(value) or compare(value, limit),
+        lambda value: f"{shown(value)} is {words} of {limit}",
+    )
+
+
+def _size(
+    kind: type[Sized], compare: Callable[[Any, Any], bool], words: str, noun: str, many: str
+) -> Callable[[float], Assertion]:
+    return lambda limit: Assertion(
+        lambda value, _: not isinstance(value, kind) or compare(len(value), limit),
+        lambda value: f"{shown(value)} {words} {plural(limit, noun, many)}",
+    )
+
+
+_KEYWORDS: dict[str, Callable[[Any], Assertion]] = {
+    "type": _type,
+    "enum": _enum,
+    "const": _const,
+    "multipleOf": _multiple_of,
+    "minimum": _bound(operator.ge, "less than the minimum"),
+    "maximum": _bound(operator.le, "greater than the maximum"),
+    "exclusiveMinimum": _bound(operator.gt, "less than or equal to the minimum"),
+    "exclusiveMaximum": _bound(operator.lt, "greater than or equal to the maximum"),
+    "minLength": _size(str, operator.ge, "is shorter than", "character", "characters"),
+    "maxLength": _size(str, operator.le, "is longer than", "character", "characters"),
+    "minItems": _size(list, operator.ge, "has less than", "item", "items"),
+    "maxItems": _size(list, operator.le, "has more than", "item", "items"),
+    "minProperties": _size(dict, operator.ge, "has less than", "property", "properties"),
+    "maxProperties": _size(dict, operator.le, "has more than", "property", "properties"),
+}
+
+ASSERTIONS = {*_KEYWORDS, "uniqueItems", "pattern"}
+"""The keywords that `assertions_of` reads."""

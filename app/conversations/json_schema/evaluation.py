@@ -1,0 +1,226 @@
+"""Checks of content against a compiled schema.
+
+A node is applied to a value at most once, however often the schema refers to it, and the checks
+are counted, so no combination of schema and content takes longer than its budget.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from app.conversations.json_schema.assertions import shown
+from app.conversations.json_schema.budget import Budget, TooManyChecksError
+from app.conversations.json_schema.nodes import Contains, Node
+
+MAX_FAULTS = 5
+MAX_LEVELS = 160
+"""Maximum depth of nested sub-schemas, counted along one path through the content."""
+
+_MAX_NAME = 100
+_MEMBERS_PER_CHECK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault in a content; `place` is a path such as `.stops[0].name`, or empty for all of it."""
+
+    place: str
+    message: str
+
+
+class Validator:
+    """Checks contents against one schema; contents must be JSON of limited depth.
+
+    `bytes` is the most memory that it takes.
+    """
+
+    def __init__(self, root: Node, bytes_: int) -> None:
+        self._root = root
+        self.bytes = bytes_
+
+    def is_valid(self, content: Any, budget: Budget | None = None) -> bool:
+        """Tell whether a content fits; raises TooManyChecksError."""
+        return _Evaluation(budget or Budget()).is_valid(self._root, content)
+
+    def faults(self, content: Any, budget: Budget | None = None) -> list[Fault]:
+        """Return the first faults, if any; raises TooManyChecksError."""
+        evaluation = _Evaluation(budget or Budget())
+        return list(islice(evaluation.faults(self._root, content), MAX_FAULTS))
+
+
+class _Evaluation:
+    """One check of one content. Values are distinguished by identity; equal ones may be shared."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._level = 0
+        self._known: dict[tuple[int, int], bool] = {}
+        self._reported: set[tuple[int, str]] = set()
+
+    def is_valid(self, node: Node, value: Any) -> bool:
+        """Tell whether a value fits a node."""
+        if node.is_leaf:
+            self._budget.spend(node.weight)
+            return self._assertions_hold(node, value)
+        key = id(node), id(value)
+        known = self._known.get(key)
+        if known is None:
+            self._budget.spend(node.weight)
+            self._enter()
+            known = self._known[key] = self._holds(node, value)
+            self._level -= 1
+        return known
+
+    def faults(self, node: Node, value: Any, place: str = "") -> Iterator[Fault]:
+        """Yield the faults of a value that were not reported before."""
+        if self.is_valid(node, value) or (id(node), place) in self._reported:
+            return
+        self._reported.add((id(node), place))
+        self._enter()
+        for message in self._problems(node, value):
+            yield Fault(place, message)
+        for part in self._applicable(node, value):
+            yield from self.faults(part, value, place)
+        for part, inner, step in self._parts(node, value):
+            if not self.is_valid(part, inner):
+                yield from self.faults(part, inner, place + _written(step))
+        self._level -= 1
+
+    def _enter(self) -> None:
+        self._level += 1
+        if self._level > MAX_LEVELS:
+            raise TooManyChecksError(f"{MAX_LEVELS} levels of sub-schemas")
+
+    def _assertions_hold(self, node: Node, value: Any) -> bool:
+        return all(assertion.holds(value, self._budget) for assertion in node.assertions)
+
+    def _holds(self, node: Node, value: Any) -> bool:
+        if not self._assertions_hold(node, value):
+            return False
+        for part in self._applicable(node, value):
+            if not self.is_valid(part, value):
+                return False
+        if node.has_logic and self._logical_problem(node, value):
+            return False
+        return not isinstance(value, dict | list) or self._parts_hold(node, value)
+
+    def _parts_hold(self, node: Node, value: dict[str, Any] | list[Any]) -> bool:
+        if _missing(node, value):
+            return False
+        for part, inner, _ in self._parts(node, value):
+            if not self.is_valid(part, inner):
+                return False
+        return self._problem_of_parts(node, value) is None
+
+    def _problems(self, node: Node, value: Any) -> Iterator[str]:
+        """Yield what is wrong with the value as a whole."""
+        for assertion in node.assertions:
+            if not assertion.holds(value, self._budget):
+                yield assertion.describe(value)
+        for name in _missing(node, value):
+            yield f"{shown(name)} is a required property"
+        if problem := self._logical_problem(node, value):
+            yield problem
+        if problem := self._problem_of_parts(node, value):
+            yield problem
+
+    def _applicable(self, node: Node, value: Any) -> Iterator[Node]:
+        """Yield further nodes that the value itself must fit."""
+        yield from node.all_of
+        if node.if_ is not None:
+            branch = node.then if self.is_valid(node.if_, value) else node.else_
+            if branch is not None:
+                yield branch
+        if isinstance(value, dict):
+            yield from (part for name, part in node.dependents if name in value)
+
+    def _logical_problem(self, node: Node, value: Any) -> str | None:
+        if node.any_of and not self._fitting(node.any_of, value, most=1):
+            return f"{shown(value)} is not valid under any of the schemas listed in 'anyOf'"
+        if node.one_of and (fitting := self._fitting(node.one_of, value, most=2)) != 1:
+            how = "more than one" if fitting else "none"
+            return f"{shown(value)} is valid under {how} of the schemas listed in 'oneOf'"
+        if node.not_ is not None and self.is_valid(node.not_, value):
+            return f"{shown(value)} is valid under the schema in 'not'"
+        return None
+
+    def _fitting(self, nodes: Sequence[Node], value: Any, *, most: int) -> int:
+        """Return how many nodes the value fits, counting up to `most`."""
+        count = 0
+        for node in nodes:
+            if self.is_valid(node, value):
+                count += 1
+                if count == most:
+                    break
+        return count
+
+    def _parts(self, node: Node, value: Any) -> Iterator[tuple[Node, Any, str | int]]:
+        """Yield the nodes for the value's members and items, each with its part and step."""
+        if isinstance(value, dict):
+            if node.properties is not None or node.patterns or node.additional is not None:
+                yield from self._members(node, value)
+        elif isinstance(value, list) and (node.prefix or node.items is not None):
+            for index, item in enumerate(value):
+                part = node.prefix[index] if index < len(node.prefix) else node.items
+                if part is None:
+                    break
+                yield part, item, index
+
+    def _members(self, node: Node, value: dict[str, Any]) -> Iterator[tuple[Node, Any, str]]:
+        self._budget.spend(len(value) // _MEMBERS_PER_CHECK)
+        for name, inner in value.items():
+            is_known = False
+            for part in self._of_name(node, name):
+                is_known = True
+                yield part, inner, name
+            if not is_known and node.additional is not None:
+                yield node.additional, inner, name
+
+    def _of_name(self, node: Node, name: str) -> Iterator[Node]:
+        if node.properties is not None and name in node.properties:
+            yield node.properties[name]
+        for pattern, part in node.patterns:
+            if pattern.matches(name, self._budget):
+                yield part
+
+    def _problem_of_parts(self, node: Node, value: Any) -> str | None:
+        if isinstance(value, list):
+            return (
+                None if node.contains is None else self._problem_of_contains(node.contains, value)
+            )
+        if isinstance(value, dict) and node.names is not None:
+            for name in value:
+                if not self.is_valid(node.names, name):
+                    return f"the name {shown(name)} does not fit the schema in 'propertyNames'"
+        if isinstance(value, dict) and node.is_closed and (found := self._unexpected(node, value)):
+            names = ", ".join(f"'{name[:_MAX_NAME]}'" for name in found[:MAX_FAULTS])
+            were = "was" if len(found) == 1 else "were"
+            return f"Additional properties are not allowed ({names} {were} unexpected)"
+        return None
+
+    def _unexpected(self, node: Node, value: dict[str, Any]) -> list[str]:
+        self._budget.spend(len(value) // _MEMBERS_PER_CHECK)
+        return [name for name in value if next(self._of_name(node, name), None) is None]
+
+    def _problem_of_contains(self, contains: Contains, value: list[Any]) -> str | None:
+        count = self._fitting_items(contains.node, value)
+        if count >= contains.least and (contains.most is None or count <= contains.most):
+            return None
+        return f"{shown(value)} has {count} items that fit the schema in 'contains'"
+
+    def _fitting_items(self, node: Node, items: list[Any]) -> int:
+        count = 0
+        for item in items:
+            count += self.is_valid(node, item)
+        return count
+
+
+def _missing(node: Node, value: Any) -> list[str]:
+    return [name for name in node.required if name not in value] if isinstance(value, dict) else []
+
+
+def _written(step: str | int) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    return f".{step}" if len(step) <= _MAX_NAME else f".{step[:_MAX_NAME]}…"

@@ -1,0 +1,142 @@
+"""Kinds of memory: those that are built in, and how a manager's own join them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from app.conversations.json_schema.budget import Budget
+from app.conversations.json_schema.subset import validator_of
+from app.conversations.types import Kind
+
+RESERVED = frozenset({"update_memory", "delete_memory", "no_change", "done"})
+"""Names of the tools that models are given beside one for each kind."""
+
+
+def _text(description: str) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "description": description}
+
+
+def _texts(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string"}, "description": description}
+
+
+def _closed(properties: dict[str, Any], *, required: Sequence[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+MEMORY = Kind(
+    name="memory",
+    description=(
+        "One thing worth remembering: a fact, a preference, a plan, an event. Use one memory for "
+        "each thing, so that it can be changed or dropped by itself later."
+    ),
+    schema=_closed(
+        {
+            "content": _text(
+                "A sentence or two that make sense to somebody who never saw the conversation: "
+                'names instead of pronouns, dates instead of "yesterday".'
+            )
+        },
+        required=["content"],
+    ),
+)
+
+PROFILE = Kind(
+    name="profile",
+    description=(
+        "What is known about the user as a person, in one document that is kept up to date. Fill "
+        "in only what was said; correct what has changed; further members may be added where "
+        "something lasting fits none of these."
+    ),
+    schema={
+        "type": "object",
+        "properties": {
+            "name": _text("The user's full name, as far as it is known."),
+            "preferred_name": _text("What the user wants to be called."),
+            "language": _text("The language the user wants answers in."),
+            "timezone": _text("Where the user's clock is, such as Europe/Berlin."),
+            "occupation": _text("What the user works as, and where."),
+            "interests": _texts("What the user likes doing or talking about."),
+            "facts": _texts("Other lasting facts about the user, one sentence each."),
+        },
+    },
+    single=True,
+)
+
+EPISODE = Kind(
+    name="episode",
+    description=(
+        "An experience to learn from: a situation, how it was thought about, what was done and "
+        "what came of it. Use it when something worked notably well or badly, told in hindsight "
+        "so that it helps in a similar situation."
+    ),
+    schema=_closed(
+        {
+            "observation": _text("What the situation was: what was asked, what mattered about it."),
+            "thoughts": _text("How the way to go was found, from the point of view of the agent."),
+            "action": _text(
+                "What was done, how and in what form, with what is needed to repeat it."
+            ),
+            "result": _text("What came of it, and what to do again or otherwise next time."),
+        },
+        required=["observation", "thoughts", "action", "result"],
+    ),
+)
+
+TRIPLE = Kind(
+    name="triple",
+    description=(
+        "A relation between two things, people or ideas, as in a knowledge graph. Use one triple "
+        "for each relation, and the same name for the same thing everywhere."
+    ),
+    schema=_closed(
+        {
+            "subject": _text("Who or what the relation starts from."),
+            "predicate": _text('The relation, in few words, such as "works for".'),
+            "object": _text("Who or what the relation leads to."),
+            "context": _text("When, where or under what condition it holds, if that was said."),
+        },
+        required=["subject", "predicate", "object"],
+    ),
+)
+
+BUILT_IN = {kind.name: kind for kind in (MEMORY, PROFILE, EPISODE, TRIPLE)}
+DEFAULT = (MEMORY,)
+
+
+def check_built_in(name: str) -> str:
+    """Return the name of a built-in kind; ValueError when there is none of that name."""
+    if name not in BUILT_IN:
+        raise ValueError(
+            f'"{name}" is no built-in kind; those are {", ".join(BUILT_IN)}. '
+            "A kind of your own has a schema"
+        )
+    return name
+
+
+def check_kind_name(name: str) -> str:
+    """Return the name of a client's own kind; ValueError when a tool has it already."""
+    if name.lower() in RESERVED:
+        raise ValueError(f'is "{name}", which is reserved for a tool; choose another')
+    return name
+
+
+def check_names_differ(names: Iterable[str]) -> None:
+    """Raise ValueError where two kinds of a manager have one name, whatever their case."""
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise ValueError(f'names "{name}" twice; give every kind a name of its own')
+        seen.add(name.lower())
+
+
+def kind_of(content: dict[str, Any], kinds: Iterable[Kind], budget: Budget) -> str | None:
+    """Return the name of the first kind whose schema allows the content; None: of no kind.
+
+    Raises TooManyChecksError.
+    """
+    return next((k.name for k in kinds if validator_of(k.schema).is_valid(content, budget)), None)

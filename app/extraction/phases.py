@@ -1,0 +1,59 @@
+"""All that a manager asks of its model about one conversation: the extraction, then its phases."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from app.conversations.types import Ask, Existing, Insert, Proposed, Rejected, Task, Turn
+from app.extraction.draft import Draft
+from app.extraction.loop import propose
+from app.managers.plans import Config
+
+
+async def propose_in_phases(
+    ask: Ask,
+    config: Config,
+    turns: Sequence[Turn],
+    existing: Sequence[Existing],
+    *,
+    learn_from: int,
+    now: datetime,
+) -> Proposed:
+    """Return what the extraction and the phases, each seeing what those before left, come to."""
+    draft = Draft(existing)
+    rejected: list[Rejected] = []
+    steps = 0
+    for task in _tasks(config, turns, learn_from, now):
+        if not task.turns and not draft.memories:
+            continue  # nothing to tidy up
+        proposed = await propose(ask, replace(task, existing=draft.memories))
+        for change in proposed.changes:
+            is_new = isinstance(change, Insert)
+            draft.apply(replace(change, memory_id=draft.new_id()) if is_new else change)
+        rejected += proposed.rejected
+        steps += proposed.steps
+    return Proposed(draft.changes(), tuple(rejected), steps)
+
+
+def _tasks(config: Config, turns: Sequence[Turn], learn_from: int, now: datetime) -> list[Task]:
+    extraction = Task(
+        turns=turns,
+        existing=(),
+        kinds=config.kinds,
+        rights=config.rights,
+        instructions=config.instructions,
+        max_steps=config.max_steps,
+        now=now,
+        context_turns=learn_from,
+    )
+    phases = (
+        replace(
+            extraction,
+            turns=turns if phase.include_messages else (),
+            rights=phase.rights,
+            instructions=phase.instructions,
+            context_turns=learn_from if phase.include_messages else 0,
+        )
+        for phase in config.phases
+    )
+    return [extraction, *phases]

@@ -1,0 +1,149 @@
+"""Which existing memories a conversation may be about."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from app.auth.access import Access
+from app.clock import Clock
+from app.conversations.content import MAX_BYTES
+from app.conversations.types import Ask, Existing, Turn
+from app.conversations.value_format import as_existing
+from app.db.database import Database, Row
+from app.extraction.queries import windows, written_by_model
+from app.extraction.verbatim import KIND
+from app.managers.plans import Config
+from app.namespaces import to_stored
+from app.resources import Resources
+from app.search.prepared import PreparedSearch
+from app.search.schemas import SearchItems
+from app.search.service import SearchService
+from app.store import repository
+from app.store.writes import Address
+
+DEFAULT_KEY = "default"
+"""Of the memory that a manager starts with."""
+
+MAX_CHARACTERS = 96_000
+"""Of the memories nearest to a conversation, as JSON: no more than of the conversation itself."""
+
+LEAST_SHOWN, MOST_SHOWN = 10, 50
+"""Memories, where a manager does not say how many."""
+
+_MAX_DOCUMENTS = 50
+"""Of single kinds; there are more only where others wrote them."""
+
+
+class Retriever:
+    """Finds memories in one namespace, not in those below it, which may hold other kinds.
+
+    Messages that are kept there word for word are none, unless a manager has a kind of that name.
+    """
+
+    def __init__(self, database: Database, search: SearchService, clock: Clock) -> None:
+        self._database = database
+        self._search = search
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        return cls(resources.database, SearchService.build(resources), resources.clock)
+
+    async def find(
+        self,
+        access: Access,
+        namespace: list[str],
+        config: Config,
+        turns: Sequence[Turn],
+        *,
+        learn_from: int = 0,
+        ask: Ask | None = None,
+    ) -> list[Existing]:
+        """Return the memories nearest to what the turns say, the oldest first.
+
+        With them come all documents of single kinds and, where there is no memory at all, the
+        manager's default, not written yet. `ask` asks the query model, where there is one.
+        """
+        queries = await written_by_model(ask, turns, learn_from) if ask else []
+        queries = queries or windows(turns[learn_from:])
+        rows = await self._rows(access, namespace, config, queries)
+        if rows is None:
+            return _default(access.root + to_stored(namespace), config)
+        ordered = sorted(rows, key=lambda row: (row["created_at"], row["key"]))
+        return [as_existing(row, f"m{number}") for number, row in enumerate(ordered, start=1)]
+
+    async def at(self, access: Access, namespace: str, keys: Iterable[str]) -> dict[str, Existing]:
+        """Return the memories that are at some keys of a stored namespace."""
+        addresses = [(namespace, key) for key in keys]
+        async with self._database.connection(access.root) as connection:
+            rows = await repository.find_many(connection, addresses, self._clock.now())
+        return {key: as_existing(row, key) for (_, key), row in rows.items()}
+
+    async def _rows(
+        self, access: Access, namespace: list[str], config: Config, queries: Sequence[str]
+    ) -> list[Row] | None:
+        """Return the rows of the memories to show; None when the namespace is empty."""
+
+        def prepared(**members: Any) -> PreparedSearch:
+            body = SearchItems(namespace_prefix=namespace, **members)
+            return self._search.prepare(access, body, with_children=False)
+
+        limit = _limit(config, queries)
+        memories = _memories(config)
+        ranked = [prepared(query=q, limit=limit, filter=memories) for q in queries if limit]
+        vectors = await self._search.embed(ranked)
+        documents = prepared(filter=_documents(config), limit=_MAX_DOCUMENTS, sort="created_at")
+        async with self._database.connection(access.root) as connection:
+            anything = await self._search.find(connection, prepared(limit=1, filter=memories), None)
+            if not anything.results:
+                return None
+            chosen = await self._search.find(connection, documents, None)
+            best: dict[Address, tuple[float, Row]] = {}
+            for search, vector in zip(ranked, vectors, strict=True):
+                for result in (await self._search.find(connection, search, vector)).results:
+                    address = (result.row["namespace"], result.row["key"])
+                    score = -1.0 if result.score is None else result.score
+                    if score > best.get(address, (-2.0, None))[0]:
+                        best[address] = (score, result.row)
+        nearest = sorted(best.values(), key=lambda found: -found[0])[:limit]
+        rows = {row["key"]: row for row in _fitting(row for _, row in nearest)}
+        rows |= {result.row["key"]: result.row for result in chosen.results}
+        return [row for row in rows.values() if len(row["value"]) <= MAX_BYTES]
+
+
+def _limit(config: Config, queries: Sequence[str]) -> int:
+    """Return how many memories to show: for what is said at length, as many as there are searches.
+
+    A conversation touches the more memories the longer it is.
+    """
+    if config.query_limit is not None:
+        return config.query_limit
+    return min(max(LEAST_SHOWN, len(queries)), MOST_SHOWN)
+
+
+def _fitting(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows, the nearest first, that a prompt has room for."""
+    room = MAX_CHARACTERS
+    for row in rows:
+        if len(row["value"]) <= min(room, MAX_BYTES):
+            room -= len(row["value"])
+            yield row
+
+
+def _memories(config: Config) -> dict[str, Any] | None:
+    """Return the filter that leaves out messages."""
+    names = {kind.name for kind in config.kinds}
+    return None if KIND in names else {"kind": {"$ne": KIND}}
+
+
+def _documents(config: Config) -> dict[str, Any]:
+    """Return the filter that finds the documents of single kinds, or what is at their place."""
+    names = [kind.name for kind in config.kinds if kind.single]
+    return {"$or": [{"kind": {"$in": names}}, {"$meta": {"key": {"$in": names}}}]}
+
+
+def _default(namespace: str, config: Config) -> list[Existing]:
+    if config.default is None:
+        return []
+    kind = config.kinds[0].name
+    return [Existing("m1", kind, config.default, namespace=namespace, key=DEFAULT_KEY)]

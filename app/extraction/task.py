@@ -1,0 +1,258 @@
+"""Jobs of the kind `extract`: from a conversation to memories."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from app.changes.applier import Also, Applier, Origin, Outcome
+from app.changes.circuit_breaker import objection
+from app.changes.duplicate_finder import RepeatedError
+from app.changes.reconcile import Edit, Reconciled, reconcile
+from app.clock import Clock
+from app.conversations.messages import to_turns
+from app.conversations.types import Ask, Existing, Proposed, Turn
+from app.db.database import Database
+from app.extraction.instructions import PROMPT_VERSION
+from app.extraction.phases import propose_in_phases
+from app.extraction.retrieval import Retriever
+from app.extraction.stateless import full_state, given
+from app.extraction.verbatim import against, message_edits
+from app.jobs.run import JobConflictError, JobRun
+from app.managers.plans import ExtractPlan
+from app.namespaces import to_stored
+from app.providers.llm.pool import LLMs
+from app.resources import Resources
+from app.store.errors import PreconditionFailedError
+
+_ROUNDS = 3
+"""Times that what others changed meanwhile is looked at anew, before the job is put off."""
+
+REVIEW_WANTED = 'A review was asked for (apply: "review").'
+
+
+@dataclass(frozen=True, slots=True)
+class _Extraction:
+    """One attempt at an extraction into a namespace."""
+
+    run: JobRun
+    plan: ExtractPlan
+    turns: Sequence[Turn]
+    labels: list[str]
+    also: Also | None
+
+    @property
+    def namespace(self) -> str:
+        """The stored namespace."""
+        return self.run.job.access.root + to_stored(self.labels)
+
+    @property
+    def single(self) -> frozenset[str]:
+        """The names of the kinds of one document."""
+        return frozenset(kind.name for kind in self.plan.config.kinds if kind.single)
+
+    def origin(self, model: str | None) -> Origin:
+        """Return where the memories come from."""
+        first = self.plan.position
+        places = {} if first is None else {t.id: first + n for n, t in enumerate(self.turns)}
+        return Origin(
+            job_id=self.run.job.id,
+            model=model,
+            prompt_version=None if model is None else PROMPT_VERSION,
+            manager=self.plan.manager,
+            thread_id=self.plan.thread_id,
+            positions=places,
+            ttl_seconds=self.plan.config.ttl_seconds,
+        )
+
+
+class Extractor:
+    """Learns from conversations."""
+
+    def __init__(
+        self,
+        database: Database,
+        llms: LLMs,
+        retriever: Retriever,
+        applier: Applier,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._llms = llms
+        self._retriever = retriever
+        self._applier = applier
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        retriever, applier = Retriever.build(resources), Applier.build(resources)
+        return cls(resources.database, resources.llms, retriever, applier, resources.clock)
+
+    async def extract(self, run: JobRun, plan: ExtractPlan, *, also: Also | None = None) -> None:
+        """Do what a plan says and end the job; `also` runs in its last transaction in any case."""
+        turns = to_turns(plan.messages)
+        if plan.namespace is None:
+            await self._return_memories(run, plan, turns, also)
+            return
+        extraction = _Extraction(run, plan, turns, plan.namespace, also)
+        for number in range(1, _ROUNDS + 1):
+            try:
+                if plan.config.strategy == "verbatim":
+                    await self._keep_messages(extraction)
+                else:
+                    await self._keep_memories(extraction, number)
+            except PreconditionFailedError:
+                continue  # an item was changed since it was read: look at it anew
+            return
+        raise JobConflictError(f"Others changed the same memories, {_ROUNDS} times in a row.")
+
+    async def _keep_memories(self, extraction: _Extraction, number: int) -> None:
+        run, plan = extraction.run, extraction.plan
+        config = plan.config
+        existing = await self._retriever.find(
+            run.job.access,
+            extraction.labels,
+            config,
+            extraction.turns,
+            learn_from=plan.learn_from,
+            ask=self._asking(run, config.query_model) if config.query_model else None,
+        )
+        keys = {memory.id: memory.key for memory in existing}
+        await run.report("retrieved", existing=len(existing), keys=keys)
+        proposed = await self._proposed(run, plan, extraction.turns, existing)
+        model = self._llms.get(config.model).name
+        await self._apply(
+            extraction,
+            existing,
+            proposed,
+            Outcome(
+                edits=(),
+                origin=extraction.origin(model),
+                rejected=proposed.rejected,
+                told={"model": model, "prompt_version": PROMPT_VERSION, "rounds": number},
+            ),
+        )
+
+    async def _apply(
+        self,
+        extraction: _Extraction,
+        existing: Sequence[Existing],
+        proposed: Proposed,
+        outcome: Outcome,
+    ) -> None:
+        """Write what was proposed, reconciled with whatever turns out to be there already."""
+        known = list(existing)
+        for _ in range(_ROUNDS):
+            reconciled = await asyncio.to_thread(
+                reconcile,
+                proposed.changes,
+                known,
+                namespace=extraction.namespace,
+                single=extraction.single,
+            )
+            complete = replace(
+                outcome,
+                edits=_founded(list(reconciled.edits.values())),
+                unchanged=reconciled.unchanged,
+                review=_review(extraction, reconciled, existing),
+            )
+            try:
+                await self._applier.apply(extraction.run, complete, also=extraction.also)
+            except RepeatedError as error:
+                known += error.memories
+            else:
+                return
+        raise JobConflictError("Others wrote the same memories at the same time.")
+
+    async def _keep_messages(self, extraction: _Extraction) -> None:
+        run = extraction.run
+        edits = message_edits(extraction.plan, extraction.turns, extraction.namespace)
+        keys = [edit.key or "" for edit in edits]
+        existing = await self._retriever.at(run.job.access, extraction.namespace, keys)
+        await run.report("retrieved", existing=len(existing))
+        reconciled = against(edits, existing)
+        wanted = extraction.plan.config.apply == "review" and reconciled.edits
+        outcome = Outcome(
+            edits=list(reconciled.edits.values()),
+            origin=extraction.origin(None),
+            unchanged=reconciled.unchanged,
+            review=REVIEW_WANTED if wanted else None,
+            compared=False,
+        )
+        await self._applier.apply(run, outcome, also=extraction.also)
+
+    async def _return_memories(
+        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], also: Also | None
+    ) -> None:
+        existing = given(plan.existing)
+        proposed = await self._proposed(run, plan, turns, existing)
+        single = {kind.name for kind in plan.config.kinds if kind.single}
+        reconciled = await asyncio.to_thread(reconcile, proposed.changes, existing, single=single)
+        result: dict[str, Any] = {
+            **full_state(plan.existing, reconciled, proposed),
+            "model": self._llms.get(plan.config.model).name,
+            "prompt_version": PROMPT_VERSION,
+            "rounds": 1,
+        }
+        async with self._database.transaction(run.job.access.root) as connection:
+            await run.finish(connection, result)
+            if also is not None:
+                await also(connection)
+
+    async def _proposed(
+        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Existing]
+    ) -> Proposed:
+        proposed = await propose_in_phases(
+            self._asking(run, plan.config.model),
+            plan.config,
+            turns,
+            existing,
+            learn_from=plan.learn_from,
+            now=self._clock.now(),
+        )
+        rejected = len(proposed.rejected)
+        await run.report("proposed", changes=len(proposed.changes), rejected=rejected)
+        return proposed
+
+    def _asking(self, run: JobRun, model: str | None) -> Ask:
+        llm = self._llms.get(model)
+        return lambda request, purpose: run.complete(llm, request, purpose=purpose)
+
+
+class ExtractHandler:
+    """Does the jobs of the kind `extract`."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        return cls(Extractor.build(resources))
+
+    async def run(self, run: JobRun) -> None:
+        """Do a job."""
+        await self._extractor.extract(run, ExtractPlan.model_validate(run.job.request))
+
+
+def _founded(edits: Sequence[Edit]) -> list[Edit]:
+    """Return edits whose deletes rest on the updates: what is deleted may go on in these."""
+    updated = [edit.before for edit in edits if edit.action == "update" and edit.before]
+    basis = tuple((m.namespace or "", m.key or "", m.version or 0) for m in updated)
+    return [replace(edit, basis=basis) if edit.action == "delete" else edit for edit in edits]
+
+
+def _review(
+    extraction: _Extraction, reconciled: Reconciled, shown: Sequence[Existing]
+) -> str | None:
+    """Return why the edits have to wait for a review, or None."""
+    config = extraction.plan.config
+    if reconciled.edits and config.apply == "review":
+        return REVIEW_WANTED
+    return objection(
+        reconciled.edits.values(),
+        shown,
+        single=extraction.single,
+        max_share=config.max_change_share,
+    )

@@ -1,0 +1,160 @@
+"""Probes: whether the process is alive, whether it can do its work, and how work stands."""
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from app.auth.dependencies import find_access, remembered_access
+from app.auth.errors import NotLocalError, NotReadyError
+from app.clock import LARGEST_OFFSET_SECONDS
+from app.db.database import DatabaseUnavailableError, DiskFullError
+from app.dependencies import resources_of
+from app.embedded.disk import DiskState
+from app.http.problems import problem_responses
+from app.jobs import queue
+
+_PROBE_SECONDS = 1.0
+"""Longest wait for the database; canceling the query may take as long again."""
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """The answer of a probe that went well."""
+
+    ok: bool = Field(True, description="Always true; a failing probe is a problem.")
+
+
+class Queue(BaseModel):
+    """How much work waits, and whether anybody does it."""
+
+    waiting: int = Field(description="Jobs that could be started now.")
+    scheduled: int = Field(description="Jobs that are to start later.")
+    misconfigured: int = Field(
+        description="Jobs that wait for the operator to correct the configuration."
+    )
+    running: int = Field(description="Jobs that a worker has.")
+    oldest_seconds: float | None = Field(
+        description="How long the oldest waiting job has waited; null: none waits."
+    )
+    workers: int = Field(description="Workers that live.")
+    failed: int = Field(description="Failed jobs that are kept.")
+    warning: str | None = Field(description="What the operator should look at; null: nothing.")
+
+
+class ClockState(BaseModel):
+    """The machine's clock, compared with the database's, by which items and keys expire."""
+
+    offset_seconds: float = Field(description="How far the machine's clock is ahead.")
+    warning: str | None = Field(description="What the operator should look at; null: nothing.")
+
+
+class DiskReport(BaseModel):
+    """The disk of the database."""
+
+    free_bytes: int | None = Field(
+        description="Free space; null: the database is not on this machine."
+    )
+    full: bool = Field(description="Whether writes fail or are refused for lack of space.")
+    warning: str | None = Field(description="What the operator should look at; null: nothing.")
+
+
+class Readiness(Health):
+    """The answer of a server that can serve, and how its jobs stand."""
+
+    queue: Queue | None = Field(None, description="State of the job queue; absent without a key.")
+    clock: ClockState | None = Field(
+        None,
+        description="This machine's clock compared with the database's; absent without a key.",
+    )
+    disk: DiskReport | None = Field(
+        None, description="The disk of the database; absent without a key."
+    )
+
+
+@router.get(
+    "/healthz",
+    operation_id="check_health",
+    summary="Is the process alive?",
+    description="Answers as soon as the process serves requests, without asking the database.",
+)
+async def check_health() -> Health:
+    return Health()
+
+
+@router.get(
+    "/v1/ok",
+    operation_id="check_ok",
+    summary="What the LangGraph SDK's tests probe",
+    description="The same as /healthz, at the path that LangGraph's SDKs use.",
+)
+async def check_ok() -> Health:
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    operation_id="check_readiness",
+    summary="Does the database answer, and are jobs done?",
+    description="Waiting jobs without a live worker do not make the server unready: it serves "
+    "everything else, and `queue.warning` reports them. Nor does a full disk, as long as reads are "
+    "served; `disk.warning` reports it. If the server has keys, a request without a valid one gets "
+    "`ok` alone.",
+    responses=problem_responses(
+        NotLocalError, DatabaseUnavailableError, DiskFullError, NotReadyError
+    ),
+    response_model_exclude_unset=True,
+)
+async def check_readiness(request: Request) -> Readiness:
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            access = await find_access(request)
+            readiness = await _describe(request)
+    except (TimeoutError, DatabaseUnavailableError, DiskFullError) as error:
+        if remembered_access(request) is None:
+            raise NotReadyError from error
+        if isinstance(error, TimeoutError):
+            raise DatabaseUnavailableError(error) from error
+        raise
+    return Readiness(ok=True) if access is None else readiness
+
+
+async def _describe(request: Request) -> Readiness:
+    resources = resources_of(request)
+    state, failures = await queue.overview(resources.database, resources.settings.job_lease_seconds)
+    described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
+    return Readiness(
+        ok=True,
+        queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state)),
+        clock=_clock_state(resources.clock.offset_seconds),
+        disk=_disk_report(resources.database.disk.state),
+    )
+
+
+def _warning(state: queue.QueueState) -> str | None:
+    if state.waiting and not state.workers:
+        return "Jobs wait and no worker lives; start one with `memoryd worker`."
+    if state.misconfigured:
+        return (
+            "Jobs wait for the configuration to be corrected; their `error` and `memoryd doctor` "
+            "say what is wrong."
+        )
+    return None
+
+
+def _clock_state(offset: float) -> ClockState:
+    warning = None
+    if abs(offset) > LARGEST_OFFSET_SECONDS:
+        warning = (
+            "This machine's clock differs from the database's, which is used instead; "
+            "synchronize it, such as with NTP."
+        )
+    return ClockState(offset_seconds=round(offset, 3), warning=warning)
+
+
+def _disk_report(state: DiskState) -> DiskReport:
+    warning = None
+    if state.is_full:
+        warning = "The disk is full: reads are served, writes are not. Free some space."
+    return DiskReport(free_bytes=state.free_bytes, full=state.is_full, warning=warning)

@@ -1,0 +1,1 @@
+"""HTTP: connections, bodies, problem documents, and the OpenAPI document."""

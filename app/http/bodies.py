@@ -1,0 +1,175 @@
+"""Request bodies: read within the route's limits, parsed within a budget, and validated."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from email.message import Message
+from typing import Any
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from typing_extensions import override
+
+from app.errors import BodyTooLargeError, InvalidRequestError
+from app.http.admission import OverloadedError
+from app.http.problems import invalid_request, listed_errors
+from app.json_input import TooDeepError, TooManyValuesError, check_values, parse_json
+from app.schemas import Body
+
+_LARGE_BYTES = 1 << 16
+"""Between the steps with a larger body, other requests get a turn."""
+
+_FREE_BYTES = 1 << 12
+
+_NOT_JSON = {"type": "model_type", "loc": ("body",), "msg": ""}
+_MISSING = {"type": "missing", "loc": ("body",), "msg": ""}
+
+
+class ReadRequest(Request):
+    """A request whose body has been read: as bytes, and as the model that the route takes."""
+
+    def __init__(self, request: Request, raw: bytes, body: Body) -> None:
+        super().__init__(request.scope, request.receive)
+        self._raw = raw
+        self._model = body
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the body counts toward the memory that all bodies share."""
+        return len(self._raw) > _LARGE_BYTES
+
+    @override
+    async def body(self) -> bytes:
+        """Return the body's bytes."""
+        return self._raw
+
+    @override
+    async def json(self) -> Any:
+        """Return the validated body; FastAPI passes a model through unchanged."""
+        return self._model
+
+
+class BodyMemory:
+    """A budget for the bodies that a process holds at once; the first 4 KiB of each are free.
+
+    A parsed body takes several times its size.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether large bodies that are held for long could keep out those of others."""
+        return self._held * 2 > self._max_bytes
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function to call with a body's size as it grows; it raises OverloadedError."""
+        own = 0
+
+        def grow(size: int) -> None:
+            nonlocal own
+            more = max(0, size - _FREE_BYTES) - own
+            others = self._held - own
+            if others and self._held + more > self._max_bytes:
+                raise OverloadedError
+            own += more
+            self._held += more
+
+        try:
+            yield grow
+        finally:
+            self._held -= own
+
+
+MEMORY = BodyMemory(32 << 20)
+
+
+def may_be_held(request: Request) -> bool:
+    """Return whether a request may keep its body in memory while it waits for a job."""
+    is_large = isinstance(request, ReadRequest) and request.is_large
+    return not (is_large and MEMORY.is_scarce)
+
+
+async def read_bytes(request: Request, max_bytes: int, grow: Callable[[int], None]) -> bytes:
+    """Return a body; raises BodyTooLargeError before it holds more than `max_bytes`."""
+    if _declared_bytes(request) > max_bytes:
+        raise BodyTooLargeError(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with aclosing(request.stream()) as stream:
+            async for chunk in stream:
+                size += len(chunk)
+                if size > max_bytes:
+                    raise BodyTooLargeError(max_bytes)
+                grow(size)
+                chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise HTTPException(400) from error
+    return b"".join(chunks)
+
+
+async def parse_body(request: Request, raw: bytes, max_values: int) -> Any:
+    """Return a body's JSON; raises InvalidRequestError, or HTTPException for deep nesting."""
+    if not raw:
+        raise invalid_request([_MISSING])
+    if not _is_json(request.headers.get("content-type")):
+        raise invalid_request([_NOT_JSON])
+    if len(raw) > _LARGE_BYTES:
+        await asyncio.to_thread(check_count, raw, max_values)
+    else:
+        check_count(raw, max_values)
+    try:
+        return parse_json(raw)
+    except TooDeepError as error:
+        raise HTTPException(400) from error
+    except ValueError as error:
+        raise InvalidRequestError(f"The body is not valid JSON: {error}.", field="body") from error
+
+
+def check_count(raw: bytes, max_values: int) -> None:
+    """Raise InvalidRequestError if a body has more than `max_values` JSON values."""
+    try:
+        check_values(raw, max_values)
+    except TooManyValuesError as error:
+        raise InvalidRequestError(
+            f"The body {error}, the limit of this route. Send less at once.", field="body"
+        ) from error
+
+
+def validate_body(model: type[Body], parsed: Any) -> Body:
+    """Return the validated body; raises InvalidRequestError that names each wrong field."""
+    try:
+        return model.model_validate(parsed)
+    except ValidationError as error:
+        found = [{**one, "loc": ("body", *one["loc"])} for one in listed_errors(error)]
+        raise invalid_request(found) from error
+
+
+async def give_way(raw: bytes) -> None:
+    """Let other requests run before the next step, if the body is large."""
+    if len(raw) > _LARGE_BYTES:
+        await asyncio.sleep(0)
+
+
+def _declared_bytes(request: Request) -> int:
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() and len(declared) < 20 else 0
+
+
+def _is_json(content_type: str | None) -> bool:
+    """Tell whether a content type is JSON; a missing one counts as JSON."""
+    if not content_type:
+        return True
+    if content_type == "application/json":
+        return True
+    message = Message()
+    message["content-type"] = content_type
+    subtype = message.get_content_subtype()
+    is_application = message.get_content_maintype() == "application"
+    return is_application and (subtype == "json" or subtype.endswith("+json"))

@@ -1,0 +1,1 @@
+"""Indexing: the passages and terms that items are found by."""

@@ -1,0 +1,206 @@
+"""Making the passages that items lack in an index, while others write."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from asyncpg import Record
+
+from app.db.database import EVERYTHING
+from app.indexing.errors import InvalidIndexPathError
+from app.indexing.indexer import Indexer
+from app.indexing.passage_index import EmbeddingFailedError
+from app.providers.embeddings.base import Vector
+from app.providers.errors import BadRequestError
+from app.resources import Resources
+from app.store import repository
+from app.store.writes import Address, Put
+
+_WALKED_ITEMS = 100
+_WRITTEN_PASSAGES = 1_000
+"""Of one transaction, and those of one item more: its items' writers wait while it runs."""
+
+_PASSES = 5
+"""Of one filling: servers of another configuration may write faster than it follows."""
+
+# Writing an item removes its passages in every index but the writer's own: an item without any
+# is to be made, and one whose text gives none looks so each time. LATERAL with its limit keeps
+# the planner from reading every passage of the index for each batch, as it would for EXISTS.
+_NEXT = f"""
+SELECT namespace, key, id, version, index_paths,
+    CASE WHEN present.ordinal IS NULL THEN value END AS value
+FROM (
+    SELECT * FROM items WHERE (namespace, key) > ($1, $2)
+    ORDER BY namespace, key LIMIT {_WALKED_ITEMS}
+) AS walked
+LEFT JOIN LATERAL (
+    SELECT ordinal FROM passages WHERE passages.namespace = walked.namespace
+        AND passages.key = walked.key AND passages.index_id = $3 LIMIT 1
+) AS present ON true
+ORDER BY namespace, key
+"""
+
+_VECTORS_OF_SAME_MODEL = """
+SELECT text, passages.embedding
+FROM unnest($1::text[], $2::text[]) AS wanted (namespace, key)
+JOIN passages USING (namespace, key)
+JOIN passage_indexes same ON same.id = passages.index_id
+JOIN passage_indexes mine ON mine.id = $3 AND mine.id <> same.id
+    AND (mine.embedding, mine.dimensions) = (same.embedding, same.dimensions)
+WHERE passages.embedding IS NOT NULL
+"""
+
+_MAY_LACK = """
+SELECT active AND EXISTS (SELECT FROM passage_indexes other WHERE other.id <> mine.id)
+FROM passage_indexes mine WHERE id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An item as it was read; it may have been written again since."""
+
+    put: Put
+    item_id: int
+    version: int
+
+
+class Filler:
+    """Fills a process's index; `refused` says why items have no passages that should have.
+
+    `on_progress` is told how many items one pass has come by.
+    """
+
+    def __init__(self, resources: Resources, on_progress: Callable[[int], None]) -> None:
+        self._database = resources.database
+        self._clock = resources.clock
+        self._index = resources.index
+        self._indexer = Indexer(resources.index, resources.settings.index_fields)
+        self._on_progress = on_progress
+        self.indexed = 0
+        self.refused: dict[Address, str] = {}
+
+    async def fill(self) -> None:
+        """Index every item that lacks passages, and those that come to lack them meanwhile.
+
+        Raises EmbeddingFailedError if the model cannot go on; what is indexed by then stays.
+        """
+        for _ in range(_PASSES):
+            if not await self._pass():
+                return
+
+    async def _pass(self) -> int:
+        """Go through all items once; return how many had passages to be made."""
+        position: Address = ("", "")
+        walked = found = 0
+        while rows := await self._next(position):
+            position = (rows[-1]["namespace"], rows[-1]["key"])
+            items = [item for row in rows if row["value"] and (item := await self._cut(row))]
+            for some in _portions(items):
+                await self._write(await self._embed(some))
+            walked += len(rows)
+            found += len(items)
+            self._on_progress(walked)
+        return found
+
+    async def _next(self, position: Address) -> list[Record]:
+        async with self._database.connection(EVERYTHING) as connection:
+            return await connection.fetch(_NEXT, *position, self._index.id)
+
+    async def _cut(self, row: Record) -> _Item | None:
+        await asyncio.sleep(0)  # a server that does this answers requests in between
+        address = (row["namespace"], row["key"])
+        if address in self.refused:
+            return None
+        paths = None if row["index_paths"] is None else json.loads(row["index_paths"])
+        try:
+            pieces = await self._indexer.cut(json.loads(row["value"]), paths)
+        except InvalidIndexPathError as error:
+            self.refused[address] = error.detail
+            return None
+        if not pieces:
+            return None
+        return _Item(Put(address, row["value"], pieces), row["id"], row["version"])
+
+    async def _embed(self, items: Sequence[_Item]) -> list[tuple[_Item, list[Vector | None]]]:
+        """Return items with their pieces' vectors, without those that the model refuses."""
+        known = await self._known_vectors(items)
+        # Each is a caller of its own, so that one refused text does not fail its neighbours.
+        embedded = await asyncio.gather(*(self._embed_one(item, known) for item in items))
+        return [
+            (item, vectors)
+            for item, vectors in zip(items, embedded, strict=True)
+            if vectors is not None
+        ]
+
+    async def _known_vectors(self, items: Sequence[_Item]) -> dict[str, Vector | None]:
+        """Return what the same model made of the items' texts for another vocabulary."""
+        namespaces, keys = zip(*(item.put.address for item in items), strict=True)
+        async with self._database.connection(EVERYTHING) as connection:
+            rows = await connection.fetch(
+                _VECTORS_OF_SAME_MODEL, list(namespaces), list(keys), self._index.id
+            )
+        return {row["text"]: row["embedding"].to_numpy().astype(np.float32) for row in rows}
+
+    async def _embed_one(
+        self, item: _Item, known: Mapping[str, Vector | None]
+    ) -> list[Vector | None] | None:
+        texts = [piece.text for piece in item.put.pieces]
+        missing = [text for text in texts if text not in known]
+        try:
+            vectors = dict(zip(missing, await self._index.embed(missing), strict=True))
+        except EmbeddingFailedError as error:
+            if not isinstance(error.__cause__, BadRequestError):
+                raise
+            self.refused[item.put.address] = str(error.__cause__)
+            return None
+        return [vectors[text] if text in vectors else known[text] for text in texts]
+
+    async def _write(self, made: Sequence[tuple[_Item, list[Vector | None]]]) -> None:
+        """Write the passages of those items that nobody has written since they were read."""
+        addresses = [item.put.address for item, _ in made]
+        async with self._database.transaction(EVERYTHING) as connection:
+            locked = await repository.lock(connection, addresses, self._clock.now())
+            versions = {address: found.version for address, found in locked.items()}
+            current = [
+                (item, vectors)
+                for item, vectors in made
+                if versions.get(item.put.address) == item.version
+            ]
+            await repository.replace_passages(
+                connection,
+                [item.put for item, _ in current],
+                [item.item_id for item, _ in current],
+                [vectors for _, vectors in current],
+                self._index.id,
+                keep_other_indexes=True,
+            )
+        self.indexed += len(current)
+
+
+def _portions(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    portion: list[_Item] = []
+    passages = 0
+    for item in items:
+        portion.append(item)
+        passages += len(item.put.pieces)
+        if passages >= _WRITTEN_PASSAGES:
+            yield portion
+            portion, passages = [], 0
+    if portion:
+        yield portion
+
+
+async def catch_up(resources: Resources) -> int:
+    """Index what servers of another configuration wrote; return how many items it was.
+
+    Does so for the active index only: others are going out of use, or being filled.
+    """
+    async with resources.database.connection(EVERYTHING) as connection:
+        if not await connection.fetchval(_MAY_LACK, resources.index.id):
+            return 0
+    filler = Filler(resources, on_progress=lambda _walked: None)
+    await filler.fill()
+    return filler.indexed

@@ -1,0 +1,244 @@
+"""`memoryd reindex`: passages for another model or vocabulary, while servers go on with theirs."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from app.db.connections import UNHURRIED_SECONDS
+from app.db.database import EVERYTHING, Connection, Database
+from app.errors import AppError, OperatorError
+from app.indexing.passage_index import (
+    PassageIndex,
+    activate,
+    create_vector_index,
+    drop_vector_index,
+    lock_registration,
+    making,
+    making_of,
+    vector_index_name,
+)
+from app.namespaces import from_stored
+from app.resources import Resources
+from app.store.backfill import Filler
+from app.store.writes import Address
+
+Tell = Callable[[str], None]
+"""Takes a line for the operator."""
+
+_LOCK = 7_305_312
+"""Advisory lock of the whole run."""
+
+_BUILDING_KILOBYTES = 512 * 1024
+"""At least, for building a vector index: where its graph does not fit, building is slow."""
+
+_PROGRESS_SECONDS = 10.0
+_DROPPED_ITEMS = 200
+_NAMED_ITEMS = 20
+
+# Parallel workers would share the memory as one piece of /dev/shm, of which containers have little.
+_UNHURRIED = """
+SELECT set_config('statement_timeout', '0', false),
+    set_config('max_parallel_maintenance_workers', '0', false),
+    set_config('maintenance_work_mem', greatest(setting::bigint, $1)::text || 'kB', false)
+FROM pg_settings WHERE name = 'maintenance_work_mem'
+"""
+
+_AS_BEFORE = """
+RESET statement_timeout; RESET max_parallel_maintenance_workers; RESET maintenance_work_mem;
+SELECT pg_advisory_unlock_all()
+"""
+
+_IS_UNDER_WAY = """
+SELECT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 AND objid = $1::bigint::oid
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
+
+# Only a reindex makes an index whose vectors cannot be searched yet, and an emptied one is none.
+_HALF_FILLED = """
+SELECT embedding, dimensions, vocabulary FROM passage_indexes
+WHERE NOT active AND dimensions > 0
+    AND NOT EXISTS (
+        SELECT FROM pg_index
+        WHERE indexrelid = to_regclass('passages_embedding_' || id) AND indisvalid
+    )
+    AND EXISTS (SELECT FROM passages WHERE index_id = passage_indexes.id)
+"""
+
+_IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
+
+_LOCK_NEXT = f"""
+SELECT namespace, key, id FROM items WHERE (namespace, key) > ($1, $2)
+ORDER BY namespace, key LIMIT {_DROPPED_ITEMS} FOR NO KEY UPDATE
+"""
+
+_EMPTY = """
+WITH dropped AS (
+    DELETE FROM passages USING unnest($1::text[], $2::text[]) AS walked (namespace, key)
+    WHERE passages.namespace = walked.namespace AND passages.key = walked.key
+        AND passages.index_id <> $4
+    RETURNING 1
+), forgotten AS (
+    DELETE FROM terms WHERE item_id = ANY($3::bigint[]) AND index_id <> $4
+)
+SELECT count(*) FROM dropped
+"""
+
+
+class ReindexError(OperatorError):
+    """The reindex cannot go on; the message says why and what to do."""
+
+
+async def reindex(resources: Resources, tell: Tell, *, drop_others: bool = False) -> None:
+    """Fill the configured index, make it the active one and, if wanted, empty the others.
+
+    May be interrupted anywhere: the next run goes on where this one stopped. Raises ReindexError.
+    """
+    index, database = resources.index, resources.database
+    async with _alone(database) as session:
+        filler = Filler(resources, _progress(tell, await _count_items(session)))
+        try:
+            await _fill(filler)
+            changed = await _build_vector_index(session, index)
+            if not await _is_active(session, index):
+                await _fill(filler)
+                await _switch(database, index)
+                tell(f"Servers started from now on use {_name(index)}.")
+                await _fill(filler)
+                changed = True
+        except AppError as error:
+            raise ReindexError(
+                f"Stopped: {error.__cause__ or error}. What is indexed by now stays; "
+                "run the command again to go on."
+            ) from error
+        finally:
+            if filler.indexed:
+                tell(f"Indexed {_counted(filler.indexed, 'item')}.")
+        if drop_others and (dropped := await _empty_others(session, database, index)):
+            tell(f"Dropped {_counted(dropped, 'passage')} made in other ways.")
+            changed = True
+        if not (changed or filler.indexed):
+            tell(f"Nothing to do: all is indexed for {_name(index)}.")
+
+
+async def is_under_way(database: Database) -> bool:
+    """Tell whether a reindex runs at this moment."""
+    async with database.connection(EVERYTHING) as connection:
+        return bool(await connection.fetchval(_IS_UNDER_WAY, _LOCK))
+
+
+async def half_filled(database: Database) -> list[str]:
+    """Name the indexes that an interrupted reindex left."""
+    async with database.connection(EVERYTHING) as connection:
+        rows = await connection.fetch(_HALF_FILLED)
+    return [str(making_of(row)) for row in rows]
+
+
+@asynccontextmanager
+async def _alone(database: Database) -> AsyncIterator[Connection]:
+    """Lend a connection for long statements; raises ReindexError while another run has one.
+
+    PostgreSQL holds the lock until the last statement ended, even if this process is killed.
+    """
+    async with database.connection(EVERYTHING, unhurried=True) as session:
+        if not await session.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            raise ReindexError("A reindex of this database is under way; wait for its end.")
+        try:
+            await session.execute(_UNHURRIED, _BUILDING_KILOBYTES)
+            yield session
+        finally:
+            await session.execute(_AS_BEFORE)
+
+
+def _progress(tell: Tell, items: int) -> Callable[[int], None]:
+    """Return what tells now and then how far the first pass has come; later ones are short."""
+    furthest, due = 0, time.monotonic() + _PROGRESS_SECONDS
+
+    def on_progress(walked: int) -> None:
+        nonlocal furthest, due
+        if walked > furthest:
+            furthest = walked
+            if time.monotonic() >= due:
+                due = time.monotonic() + _PROGRESS_SECONDS
+                tell(f"{walked:,} of {_counted(items, 'item')} …")
+
+    return on_progress
+
+
+async def _count_items(session: Connection) -> int:
+    return int(await session.fetchval("SELECT count(*) FROM items", timeout=UNHURRIED_SECONDS))
+
+
+async def _fill(filler: Filler) -> None:
+    await filler.fill()
+    if filler.refused:
+        raise ReindexError(_refusal(filler.refused))
+
+
+def _refusal(refused: Mapping[Address, str]) -> str:
+    lines = [
+        f"  {'.'.join(from_stored(namespace))} {key}: {reason}"
+        for (namespace, key), reason in list(refused.items())[:_NAMED_ITEMS]
+    ]
+    return "\n".join(
+        [
+            f"{_counted(len(refused), 'item')} cannot be indexed in this way:",
+            *lines,
+            *(["  …"] if len(refused) > len(lines) else []),
+            "Put them again with other index paths, or delete them; then run the command again.",
+        ]
+    )
+
+
+async def _build_vector_index(session: Connection, index: PassageIndex) -> bool:
+    """Make the vectors searchable if they are not yet; writers go on meanwhile."""
+    dimensions = making(index.embedder, index.vocabulary).dimensions
+    valid = await session.fetchval(_IS_VALID, vector_index_name(index.id))
+    if valid or not dimensions:
+        return False
+    if valid is False:  # what an interrupted run began
+        await _unhurried(session, drop_vector_index(index.id, concurrently=True))
+    await _unhurried(session, create_vector_index(index.id, dimensions, concurrently=True))
+    return True
+
+
+async def _unhurried(session: Connection, statement: str) -> None:
+    await session.execute(statement, timeout=UNHURRIED_SECONDS)
+
+
+async def _is_active(session: Connection, index: PassageIndex) -> bool:
+    return bool(
+        await session.fetchval("SELECT active FROM passage_indexes WHERE id = $1", index.id)
+    )
+
+
+async def _switch(database: Database, index: PassageIndex) -> None:
+    async with database.transaction(EVERYTHING) as connection:
+        await lock_registration(connection)
+        await activate(connection, index.id)
+
+
+async def _empty_others(session: Connection, database: Database, index: PassageIndex) -> int:
+    """Remove what other indexes hold; their rows stay, for servers that still write there."""
+    for row in await session.fetch("SELECT id FROM passage_indexes WHERE id <> $1", index.id):
+        await _unhurried(session, drop_vector_index(row["id"], concurrently=True))
+    dropped = 0
+    position: Address = ("", "")
+    while True:
+        async with database.transaction(EVERYTHING) as connection:
+            rows = await connection.fetch(_LOCK_NEXT, *position)
+            if not rows:
+                return dropped
+            columns = ([row[name] for row in rows] for name in ("namespace", "key", "id"))
+            dropped += await connection.fetchval(_EMPTY, *columns, index.id)
+        position = (rows[-1]["namespace"], rows[-1]["key"])
+
+
+def _name(index: PassageIndex) -> str:
+    made = making(index.embedder, index.vocabulary)
+    return f"{made}, terms {made.vocabulary}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

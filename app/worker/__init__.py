@@ -1,0 +1,1 @@
+"""The background process: runs jobs, and removes what has expired."""

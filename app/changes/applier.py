@@ -8,10 +8,10 @@ from typing import Any, Self, TypeAlias
 
 from app.auth.access import Access
 from app.changes import repository as stored
-from app.changes.duplicate_finder import RepeatedError, Repeats
+from app.changes.duplicate_finder import DuplicateFinder, DuplicateFoundError
 from app.changes.reconcile import Edit
 from app.changes.repository import Action, ItemChange
-from app.changes.write_planner import Preparer, as_applied
+from app.changes.write_planner import WritePlanner, as_applied
 from app.conversations.types import Rejected, Shape
 from app.conversations.value_format import write_value
 from app.db.database import Connection, Database
@@ -22,7 +22,7 @@ from app.resources import Resources
 from app.store.service import ItemService
 from app.store.writes import Address, Written
 
-Also: TypeAlias = Callable[[Connection], Awaitable[None]]
+InSameTransaction: TypeAlias = Callable[[Connection], Awaitable[None]]
 """What else the last transaction of a job does."""
 
 _DONE: Mapping[Action, str] = {"insert": "inserted", "update": "updated", "delete": "deleted"}
@@ -33,7 +33,7 @@ MAX_MESSAGE_IDS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Provenance:
     """Where a job's memories come from; `positions` are the messages' places in the thread."""
 
     job_id: str
@@ -60,14 +60,14 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobOutcome:
     """What a job came to; `review` says why it has to wait, `told` goes into its result.
 
     Inserts that may repeat what is there, as messages do, are not `compared`.
     """
 
     edits: Sequence[Edit]
-    origin: Origin
+    origin: Provenance
     unchanged: int = 0
     rejected: Sequence[Rejected] = ()
     review: str | None = None
@@ -75,38 +75,44 @@ class Outcome:
     compared: bool = True
 
 
-class Applier:
+class ChangeApplier:
     """Ends jobs whose outcome is changes of items."""
 
     def __init__(
-        self, database: Database, items: ItemService, preparer: Preparer, repeats: Repeats
+        self,
+        database: Database,
+        items: ItemService,
+        planner: WritePlanner,
+        duplicates: DuplicateFinder,
     ) -> None:
         self._database = database
         self._items = items
-        self._preparer = preparer
-        self._repeats = repeats
+        self._planner = planner
+        self._duplicates = duplicates
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make it from a process's resources."""
-        items, preparer = ItemService.build(resources), Preparer.build(resources)
-        return cls(resources.database, items, preparer, Repeats.build(resources))
+        items, planner = ItemService.build(resources), WritePlanner.build(resources)
+        return cls(resources.database, items, planner, DuplicateFinder.build(resources))
 
-    async def apply(self, run: JobRun, outcome: Outcome, *, also: Also | None = None) -> None:
+    async def apply(
+        self, run: JobRun, outcome: JobOutcome, *, also: InSameTransaction | None = None
+    ) -> None:
         """Write an outcome and end the job with it, or let it wait for a review.
 
-        Raises, with nothing changed: RepeatedError where inserts repeat memories that the edits
-        do not know of; PreconditionFailedError where an item was changed meanwhile;
-        JobLostError; and what embedding and storing raise.
+        Raises, with nothing changed: DuplicateFoundError if inserts repeat memories that the
+        edits do not know of; PreconditionFailedError if an item was changed since it was read;
+        JobLostError; and the errors of embedding and storing.
         """
-        access = acting(run.job.access, run.job.id)
-        prepared = await self._preparer.prepare(access, _drafted(outcome))
-        sought = await self._repeats.prepare(access, outcome.edits if outcome.compared else ())
+        access = access_for_job(run.job.access, run.job.id)
+        prepared = await self._planner.prepare(access, _drafted(outcome))
+        sought = await self._duplicates.prepare(access, outcome.edits if outcome.compared else ())
         own = {change.address for change in prepared.changes}
 
         async def check(connection: Connection) -> None:
-            if found := await self._repeats.find(connection, sought, leaving_out=own):
-                raise RepeatedError(found)
+            if found := await self._duplicates.find(connection, sought, leaving_out=own):
+                raise DuplicateFoundError(found)
 
         async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
             await check(connection)
@@ -125,7 +131,7 @@ class Applier:
         await self._items.apply(access, prepared.writes if outcome.review is None else [], also=end)
 
 
-def acting(access: Access, job_id: str) -> Access:
+def access_for_job(access: Access, job_id: str) -> Access:
     """Return the access whose writes say in an item's history which job they are of."""
     return replace(access, actor=f"{access.actor} {job_id}")
 
@@ -136,12 +142,12 @@ def counted(changes: Iterable[ItemChange]) -> dict[str, int]:
     return {word: actions[action] for action, word in _DONE.items()}
 
 
-def _drafted(outcome: Outcome) -> list[ItemChange]:
+def _drafted(outcome: JobOutcome) -> list[ItemChange]:
     drafts = [_draft(edit, outcome.origin) for edit in outcome.edits]
     return drafts if outcome.review else [replace(draft, basis=()) for draft in drafts]
 
 
-def _draft(edit: Edit, origin: Origin) -> ItemChange:
+def _draft(edit: Edit, origin: Provenance) -> ItemChange:
     """Return an edit as a change of the item that holds the memory."""
     before, value = edit.before, None
     if edit.content is not None:
@@ -163,16 +169,16 @@ def _draft(edit: Edit, origin: Origin) -> ItemChange:
     )
 
 
-def _state(outcome: Outcome) -> State:
+def _state(outcome: JobOutcome) -> State:
     return State.SUCCEEDED if outcome.review is None else State.AWAITING_REVIEW
 
 
-def _event(outcome: Outcome) -> str:
+def _event(outcome: JobOutcome) -> str:
     return "applied" if outcome.review is None else "proposed_for_review"
 
 
 def _result(
-    outcome: Outcome, kept: Sequence[ItemChange], refused: Sequence[tuple[ItemChange, str]]
+    outcome: JobOutcome, kept: Sequence[ItemChange], refused: Sequence[tuple[ItemChange, str]]
 ) -> dict[str, Any]:
     """Return what a job says of itself: what was done, which may be nothing."""
     rejected = [

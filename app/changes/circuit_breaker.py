@@ -10,7 +10,7 @@ HARMLESS = 2
 """Memories, or fields of a document, that may be lost at once whatever their share."""
 
 
-def objection(
+def review_reason(
     edits: Iterable[Edit],
     shown: Sequence[Existing],
     *,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from app.auth.access import Access
-from app.changes.reconcile import Edit, repeats
+from app.changes.duplicates import is_duplicate
+from app.changes.reconcile import Edit
 from app.conversations.types import Existing
 from app.conversations.value_format import as_existing
 from app.db.database import Connection
@@ -23,7 +24,7 @@ _NEAREST = 10
 _SEARCHED_CHARACTERS = 2_000
 
 
-class RepeatedError(Exception):
+class DuplicateFoundError(Exception):
     """Inserts repeat memories that were not known; nothing was written."""
 
     def __init__(self, memories: Sequence[Existing]) -> None:
@@ -32,7 +33,7 @@ class RepeatedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class DuplicateQuery:
     """An insert, and the search for what it repeats."""
 
     insert: Edit
@@ -40,7 +41,7 @@ class Sought:
     vector: Vector | None
 
 
-class Repeats:
+class DuplicateFinder:
     """Looks for what inserts repeat, however it was written, unless it is not indexed."""
 
     def __init__(self, search: SearchService) -> None:
@@ -51,15 +52,19 @@ class Repeats:
         """Make it from a process's resources."""
         return cls(SearchService.build(resources))
 
-    async def prepare(self, access: Access, edits: Sequence[Edit]) -> list[Sought]:
+    async def prepare(self, access: Access, edits: Sequence[Edit]) -> list[DuplicateQuery]:
         """Embed what the inserts among some edits say; no connection is held meanwhile."""
         inserts = [edit for edit in edits if edit.action == "insert"]
         searches = [self._prepared(access, insert) for insert in inserts]
         vectors = await self._search.embed(searches)
-        return [Sought(*one) for one in zip(inserts, searches, vectors, strict=True)]
+        return [DuplicateQuery(*one) for one in zip(inserts, searches, vectors, strict=True)]
 
     async def find(
-        self, connection: Connection, sought: Sequence[Sought], *, leaving_out: Collection[Address]
+        self,
+        connection: Connection,
+        sought: Sequence[DuplicateQuery],
+        *,
+        leaving_out: Collection[Address],
     ) -> list[Existing]:
         """Return the memories that inserts repeat, as the connection's transaction sees them."""
         found: dict[Address, Existing] = {}
@@ -68,7 +73,9 @@ class Repeats:
             for row in (result.row for result in results):
                 address = (row["namespace"], row["key"])
                 memory = as_existing(row, "/".join(address))
-                if address not in leaving_out and repeats(one.insert, memory):
+                if address not in leaving_out and is_duplicate(
+                    one.insert.kind, one.insert.content or {}, memory
+                ):
                     found[address] = memory
         return list(found.values())
 

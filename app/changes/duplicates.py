@@ -8,10 +8,12 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from app.conversations.types import Existing
 from app.providers.embeddings.base import Vector
 
 LEAST_COSINE = 0.9
@@ -26,7 +28,12 @@ _ARTICLES = frozenset({"a", "an", "the"})
 _NEED_ARTICLE = frozenset({"few", "little"})  # "a few friends" are some, "few friends" are not
 _CONTRACTED = {"can't": "can", "cannot": "can", "won't": "will", "shan't": "shall"}
 
+MAX_COMPARED = 20
+"""Maximum comparisons of memories with the same words; beyond it, a duplicate may be kept."""
+
 _Strings: TypeAlias = Callable[[str], str]
+
+_Key: TypeAlias = tuple[str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ def fingerprint(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(content, _plain).encode()).hexdigest()
 
 
-def wording(content: Mapping[str, Any]) -> str:
+def normalized_wording(content: Mapping[str, Any]) -> str:
     """Return what near duplicates share at least; those that share it need not be near."""
     return _canonical(content, lambda text: " ".join(word for word, _ in _words(text)))
 
@@ -59,7 +66,7 @@ def loose_wording(content: Mapping[str, Any]) -> str:
     )
 
 
-def near(a: Candidate, b: Candidate) -> bool:
+def is_near_duplicate(a: Candidate, b: Candidate) -> bool:
     """Tell whether two memories of one kind say the same in almost the same words.
 
     The case of a kind's name does not count: what LangMem calls Memory is our memory.
@@ -70,7 +77,51 @@ def near(a: Candidate, b: Candidate) -> bool:
         return True
     if a.vector is not None and b.vector is not None and float(a.vector @ b.vector) < LEAST_COSINE:
         return False
-    return wording(a.content) == wording(b.content) and _articles_agree(a.content, b.content)
+    return normalized_wording(a.content) == normalized_wording(b.content) and _articles_agree(
+        a.content, b.content
+    )
+
+
+def is_duplicate(kind: str | None, content: Mapping[str, Any], memory: Existing) -> bool:
+    """Tell whether a new content says what a memory says.
+
+    A memory without a kind that is a single text is compared by its words alone: whatever its
+    member is called, it must not be learned again.
+    """
+    if memory.kind is not None:
+        return is_near_duplicate(Candidate(kind, content), Candidate(memory.kind, memory.content))
+    return is_near_duplicate(
+        Candidate(None, _bare(content)), Candidate(None, _bare(memory.content))
+    )
+
+
+class DuplicateIndex:
+    """Finds the memory that a new content repeats, in time independent of their number."""
+
+    def __init__(self, memories: Iterable[Existing] = ()) -> None:
+        self._memories: dict[str, Existing] = {}
+        self._keys: dict[str, _Key] = {}
+        self._ids: defaultdict[_Key, dict[str, None]] = defaultdict(dict)
+        for memory in memories:
+            self.put(memory)
+
+    def put(self, memory: Existing) -> None:
+        """Add a memory, or replace the one with its id."""
+        if memory.id in self._keys:
+            del self._ids[self._keys[memory.id]][memory.id]
+        key = self._keys[memory.id] = _key(memory.kind, memory.content)
+        self._ids[key][memory.id] = None
+        self._memories[memory.id] = memory  # keeps the place of the one it replaces
+
+    def find_duplicate(self, kind: str | None, content: Mapping[str, Any]) -> str | None:
+        """Return the id of a memory that a new content repeats, preferably one of its kind."""
+        for key in (_key(kind or "", content), _key(None, content)):
+            for number, id_ in enumerate(self._ids.get(key, ())):
+                if number == MAX_COMPARED:
+                    break
+                if is_duplicate(kind, content, self._memories[id_]):
+                    return id_
+        return None
 
 
 def articles(content: Mapping[str, Any]) -> list[str | None]:
@@ -161,3 +212,15 @@ def _articles_agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Tell whether one only leaves out articles that the other has, and never has others."""
     pairs = zip(articles(a), articles(b), strict=True)
     return all(first is None or second is None or first == second for first, second in pairs)
+
+
+def _key(kind: str | None, content: Mapping[str, Any]) -> _Key:
+    if kind is None:
+        return None, loose_wording(_bare(content))
+    return kind.lower(), loose_wording(content)
+
+
+def _bare(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a content that is a single text under a neutral name."""
+    values = list(content.values())
+    return {"text": values[0]} if len(values) == 1 and isinstance(values[0], str) else content

@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
-from app.changes import known
-from app.changes.known import KnownMemories
+from app.changes.duplicates import DuplicateIndex
 from app.conversations.types import Change, Delete, Existing, Insert, Update
 
 Basis: TypeAlias = tuple[tuple[str, str, int], ...]
@@ -90,11 +89,6 @@ def reconcile(
     return Reconciled(reconciling.edits, reconciling.unchanged)
 
 
-def repeats(insert: Edit, memory: Existing) -> bool:
-    """Tell whether an insert says what a memory says."""
-    return known.repeats(insert.kind, insert.content or {}, memory)
-
-
 @dataclass(slots=True)
 class _Reconciling:
     """What a reconciliation has come to so far."""
@@ -104,10 +98,10 @@ class _Reconciling:
     single: Collection[str]
     edits: dict[str, Edit] = field(default_factory=dict)
     unchanged: int = 0
-    known: KnownMemories = field(init=False)
+    known: DuplicateIndex = field(init=False)
 
     def __post_init__(self) -> None:
-        self.known = KnownMemories(self.memories.values())
+        self.known = DuplicateIndex(self.memories.values())
 
     def update(self, change: Update) -> None:
         memory = self.memories[change.memory_id]
@@ -177,7 +171,7 @@ class _Reconciling:
 
     def _repeated(self, insert: Edit) -> str | None:
         """Return the id of a memory, kept or inserted, that says what an insert says."""
-        return self.known.repeated_by(insert.kind, insert.content or {})
+        return self.known.find_duplicate(insert.kind, insert.content or {})
 
     def _content(self, memory: Existing) -> dict[str, Any]:
         """Return what a memory will say; one that is to be deleted, what it says now."""

@@ -10,12 +10,12 @@ from asyncpg import Record
 
 from app.auth.access import Access, Verb
 from app.changes import repository as stored
-from app.changes.applier import acting, counted
-from app.changes.duplicate_finder import RepeatedError, Repeats
-from app.changes.known import KnownMemories
+from app.changes.applier import access_for_job, counted
+from app.changes.duplicate_finder import DuplicateFinder, DuplicateFoundError
+from app.changes.duplicates import DuplicateIndex
 from app.changes.reconcile import Edit
 from app.changes.repository import ChangeState, ItemChange
-from app.changes.write_planner import Preparer, as_applied, check_versions
+from app.changes.write_planner import WritePlanner, as_applied, check_versions
 from app.clock import Clock
 from app.conversations.types import Existing
 from app.conversations.value_format import read_value
@@ -58,15 +58,15 @@ class ReviewService:
         database: Database,
         jobs_: JobService,
         items: ItemService,
-        preparer: Preparer,
-        repeats_: Repeats,
+        planner: WritePlanner,
+        duplicates: DuplicateFinder,
         clock: Clock,
     ) -> None:
         self._database = database
         self._jobs = jobs_
         self._items = items
-        self._preparer = preparer
-        self._repeats = repeats_
+        self._planner = planner
+        self._duplicates = duplicates
         self._clock = clock
 
     @classmethod
@@ -76,8 +76,8 @@ class ReviewService:
             resources.database,
             JobService.build(resources),
             ItemService.build(resources),
-            Preparer.build(resources),
-            Repeats.build(resources),
+            WritePlanner.build(resources),
+            DuplicateFinder.build(resources),
             resources.clock,
         )
 
@@ -100,7 +100,7 @@ class ReviewService:
                 await self._apply(access, job, known)
             except PreconditionFailedError:
                 continue  # an item was changed since it was looked at
-            except RepeatedError as error:
+            except DuplicateFoundError as error:
                 known += error.memories
                 continue
             return await self._jobs.get(access, job_id)
@@ -129,19 +129,19 @@ class ReviewService:
         return job
 
     async def _apply(self, access: Access, job: Record, known: Sequence[Existing]) -> None:
-        acting_ = acting(access, job["id"])
+        job_access = access_for_job(access, job["id"])
         sorted_ = await self._sorted(access, job["id"], known)
-        prepared = await self._preparer.prepare(acting_, sorted_.fitting)
+        prepared = await self._planner.prepare(job_access, sorted_.fitting)
         for change, reason in prepared.refused:
             sorted_.reject(change, reason)
-        sought = await self._repeats.prepare(access, _compared(prepared.changes))
+        sought = await self._duplicates.prepare(access, _compared(prepared.changes))
         own = {change.address for change in prepared.changes}
         basis = {a: v for a, v in _basis(prepared.changes).items() if a not in own}
 
         async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
             await check_versions(connection, basis, self._clock.now())
-            if found := await self._repeats.find(connection, sought, leaving_out=own):
-                raise RepeatedError(found)
+            if found := await self._duplicates.find(connection, sought, leaving_out=own):
+                raise DuplicateFoundError(found)
             applied = [as_applied(change, written) for change in prepared.changes]
             decided = [*applied, *sorted_.rejected]
             await stored.mark(connection, job["id"], decided, seen=ChangeState.PROPOSED)
@@ -151,14 +151,14 @@ class ReviewService:
             result["counts"] = {**counts, **counted(applied), "rejected": rejected}
             await self._settle(connection, job, State.SUCCEEDED, result)
 
-        await self._items.apply(acting_, prepared.writes, also=end)
+        await self._items.apply(job_access, prepared.writes, also=end)
 
     async def _sorted(self, access: Access, job_id: str, known: Sequence[Existing]) -> _Sorted:
         async with self._database.connection(access.root) as connection:
             proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
         basis = _basis(proposed)
         addresses = {change.address for change in proposed} | basis.keys()
-        rows = await self._preparer.present(access, addresses)
+        rows = await self._planner.present(access, addresses)
         versions = {address: row["version"] for address, row in rows.items()}
         repeated = await asyncio.to_thread(_repeating, proposed, known)
         sorted_ = _Sorted()
@@ -188,13 +188,13 @@ class ReviewService:
 
 def _repeating(changes: Iterable[ItemChange], known: Sequence[Existing]) -> set[Address]:
     """Return the addresses of inserts that repeat what is known."""
-    memories = KnownMemories(known)
+    memories = DuplicateIndex(known)
     inserts = [change for change in changes if change.action == "insert"] if known else []
     edits = [(change.address, _edit(change)) for change in inserts]
     return {
         address
         for address, edit in edits
-        if memories.repeated_by(edit.kind, edit.content or {}) is not None
+        if memories.find_duplicate(edit.kind, edit.content or {}) is not None
     }
 
 

@@ -9,9 +9,9 @@ from asyncpg import Record
 
 from app.auth.access import Access, Verb
 from app.changes import repository as stored
-from app.changes.applier import acting
+from app.changes.applier import access_for_job
 from app.changes.repository import ChangeState, ItemChange
-from app.changes.write_planner import Preparer, at_version
+from app.changes.write_planner import WritePlanner, at_version
 from app.clock import Clock
 from app.db.database import Connection, Database, Row
 from app.jobs import repository as jobs
@@ -66,13 +66,13 @@ class UndoService:
         database: Database,
         jobs_: JobService,
         items: ItemService,
-        preparer: Preparer,
+        planner: WritePlanner,
         clock: Clock,
     ) -> None:
         self._database = database
         self._jobs = jobs_
         self._items = items
-        self._preparer = preparer
+        self._planner = planner
         self._clock = clock
 
     @classmethod
@@ -82,7 +82,7 @@ class UndoService:
             resources.database,
             JobService.build(resources),
             ItemService.build(resources),
-            Preparer.build(resources),
+            WritePlanner.build(resources),
             resources.clock,
         )
 
@@ -99,14 +99,14 @@ class UndoService:
                     job_id, State(job["state"]), "only what succeeded can be undone"
                 )
             try:
-                await self._undo(acting(access, job_id), access, job)
+                await self._undo(access_for_job(access, job_id), access, job)
             except (PreconditionFailedError, _OvertakenError):
                 continue  # something was changed since it was looked at
             return await self._jobs.get(access, job_id)
         raise TooManyConflictsError
 
-    async def _undo(self, acting_: Access, access: Access, job: Record) -> None:
-        sorted_ = await self._sorted(acting_, job["id"])
+    async def _undo(self, job_access: Access, access: Access, job: Record) -> None:
+        sorted_ = await self._sorted(job_access, job["id"])
 
         async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
             every = [*(_restored(change, written) for change in sorted_.undone), *sorted_.kept]
@@ -125,7 +125,7 @@ class UndoService:
                 raise JobStateError(job["id"], succeeded, "it was taken up again just now")
 
         if sorted_.undone or sorted_.kept:
-            await self._items.apply(acting_, sorted_.writes, also=end)
+            await self._items.apply(job_access, sorted_.writes, also=end)
 
     async def _sorted(self, access: Access, job_id: str) -> _Sorted:
         async with self._database.connection(access.root) as connection:
@@ -133,7 +133,7 @@ class UndoService:
             before = {change.address: await _before(connection, change) for change in changes}
             undone = await stored.find_undone(connection, before)
         same = {(c.namespace, c.key, c.version_undone): c.version_before for c in undone}
-        rows = await self._preparer.present(access, before)
+        rows = await self._planner.present(access, before)
         sorted_ = _Sorted()
         for change in changes:
             row, past = rows.get(change.address), before[change.address]

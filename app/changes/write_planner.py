@@ -33,7 +33,7 @@ class Prepared:
     refused: list[tuple[ItemChange, str]] = field(default_factory=list)
 
 
-class Preparer:
+class WritePlanner:
     """Prepares writes on behalf of one caller."""
 
     def __init__(self, database: Database, items: ItemService, clock: Clock) -> None:

@@ -8,7 +8,13 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Self
 
-from app.changes.duplicates import Candidate, articles, fingerprint, near, wording
+from app.changes.duplicates import (
+    Candidate,
+    articles,
+    fingerprint,
+    is_near_duplicate,
+    normalized_wording,
+)
 from app.changes.reconcile import Basis, Edit
 from app.conversations.types import Existing, Rejected, Shape
 from app.conversations.value_format import as_existing
@@ -136,7 +142,7 @@ def merges(memories: Iterable[Memory]) -> list[Part]:
     for memory in memories:
         if memory.fixed is None or memory.fixed == _PINNED:
             kind = memory.existing.kind, memory.existing.shape
-            alike[*kind, wording(memory.existing.content)].append(memory)
+            alike[*kind, normalized_wording(memory.existing.content)].append(memory)
     return [
         _merged(same)
         for some in alike.values()
@@ -167,7 +173,7 @@ def _same(memories: Iterable[Memory]) -> list[Tie]:
     """Return ties between memories of one wording."""
     alike: dict[str, list[int]] = defaultdict(list)
     for memory in memories:
-        alike[wording(memory.existing.content)].append(memory.item_id)
+        alike[normalized_wording(memory.existing.content)].append(memory.item_id)
     return [Tie(one, other, _SAME) for ids in alike.values() for one, other in pairwise(ids)]
 
 
@@ -206,7 +212,7 @@ def _are_one(a: Memory, b: Memory) -> bool:
     """Tell whether two memories say the same of the same time, for as long."""
     since = {a.existing.valid_from, b.existing.valid_from} - {None}
     same_time = len(since) < 2 and a.valid_to == b.valid_to and a.ttl == b.ttl
-    return same_time and near(a.candidate, b.candidate)
+    return same_time and is_near_duplicate(a.candidate, b.candidate)
 
 
 def _merged(same: Sequence[Memory]) -> Part:

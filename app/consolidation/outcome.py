@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.changes.applier import Origin, Outcome
-from app.changes.circuit_breaker import objection
+from app.changes.applier import JobOutcome, Provenance
+from app.changes.circuit_breaker import review_reason
 from app.changes.reconcile import Edit
 from app.consolidation.batches import Memory, Part
 from app.consolidation.repository import Looked
@@ -21,7 +21,7 @@ class Work:
     run: JobRun
     plan: ConsolidatePlan
     looked: Looked
-    origin: Origin
+    origin: Provenance
     parts: list[Part] = field(default_factory=list)
     overtaken: list[Part] = field(default_factory=list)
 
@@ -43,9 +43,9 @@ class Work:
             return []
         return [(part.memories[0], ended) for part in self.parts for ended in part.memories[1:]]
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> JobOutcome:
         """Return what to write and to tell."""
-        return Outcome(
+        return JobOutcome(
             self.edits,
             self.origin,
             unchanged=len(self.looked.all) - sum(edit.before is not None for edit in self.edits),
@@ -65,7 +65,7 @@ class Work:
         config = self.plan.config
         if config.apply == "review":
             return REVIEW_WANTED
-        return objection(
+        return review_reason(
             [edit for part in self.parts for edit in part.edits if edit not in part.formal],
             [memory.existing for memory in self.looked.all],
             single={kind.name for kind in config.kinds if kind.single},

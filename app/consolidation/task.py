@@ -7,9 +7,10 @@ from functools import partial
 from typing import Self
 
 from app.auth.access import Verb
-from app.changes.applier import Applier, Origin, Outcome
-from app.changes.duplicate_finder import RepeatedError
-from app.changes.reconcile import Edit, repeats
+from app.changes.applier import ChangeApplier, JobOutcome, Provenance
+from app.changes.duplicate_finder import DuplicateFoundError
+from app.changes.duplicates import is_duplicate
+from app.changes.reconcile import Edit
 from app.changes.write_planner import check_versions
 from app.clock import Clock
 from app.consolidation import repository
@@ -49,7 +50,7 @@ class ConsolidateHandler:
         index_id: int,
         clock: Clock,
         llms: LLMs,
-        applier: Applier,
+        applier: ChangeApplier,
         jobs: JobService,
     ) -> None:
         self._database = database
@@ -67,7 +68,7 @@ class ConsolidateHandler:
             resources.index.id,
             resources.clock,
             resources.llms,
-            Applier.build(resources),
+            ChangeApplier.build(resources),
             JobService.build(resources),
         )
 
@@ -76,7 +77,7 @@ class ConsolidateHandler:
         plan = ConsolidatePlan.model_validate(run.job.request)
         looked = await self._look(run, plan)
         await run.report("looked", memories=len(looked.all), changed=len(looked.changed))
-        work = Work(run, plan, looked, Origin(run.job.id, manager=plan.manager))
+        work = Work(run, plan, looked, Provenance(run.job.id, manager=plan.manager))
         if plan.strategy == "llm":
             await self._tidy(work, self._llms.get(plan.config.model))
         elif plan.config.enable_deletes:
@@ -130,13 +131,13 @@ class ConsolidateHandler:
                 await self._applier.apply(work.run, outcome, also=also)
             except PreconditionFailedError:
                 await self._leave_out_overtaken(work)
-            except RepeatedError as error:
+            except DuplicateFoundError as error:
                 work.parts = [_without_repeats(part, error) for part in work.parts]
             else:
                 return
         raise JobConflictError(f"Others changed the same memories, {_ROUNDS} times in a row.")
 
-    async def _conclude(self, connection: Connection, *, work: Work, outcome: Outcome) -> None:
+    async def _conclude(self, connection: Connection, *, work: Work, outcome: JobOutcome) -> None:
         """Do the rest of the last transaction: check the basis, set the mark, go on."""
         until = work.looked.until
         waits = outcome.review is not None
@@ -241,12 +242,13 @@ def _address(about: Existing | Edit) -> Address:
     return about.namespace or "", about.key or ""
 
 
-def _without_repeats(part: Part, error: RepeatedError) -> Part:
+def _without_repeats(part: Part, error: DuplicateFoundError) -> Part:
     """Return a part without the inserts that say what is known elsewhere."""
 
     def is_known(edit: Edit) -> bool:
         return edit.action == "insert" and any(
-            memory.namespace == edit.namespace and repeats(edit, memory)
+            memory.namespace == edit.namespace
+            and is_duplicate(edit.kind, edit.content or {}, memory)
             for memory in error.memories
         )
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from app.changes.applier import Also, Applier, Origin, Outcome
-from app.changes.circuit_breaker import objection
-from app.changes.duplicate_finder import RepeatedError
+from app.changes.applier import ChangeApplier, InSameTransaction, JobOutcome, Provenance
+from app.changes.circuit_breaker import review_reason
+from app.changes.duplicate_finder import DuplicateFoundError
 from app.changes.reconcile import Edit, Reconciled, reconcile
 from app.clock import Clock
 from app.conversations.messages import to_turns
@@ -39,7 +39,7 @@ class _Extraction:
     plan: ExtractPlan
     turns: Sequence[Turn]
     labels: list[str]
-    also: Also | None
+    also: InSameTransaction | None
 
     @property
     def namespace(self) -> str:
@@ -51,11 +51,11 @@ class _Extraction:
         """The names of the kinds of one document."""
         return frozenset(kind.name for kind in self.plan.config.kinds if kind.single)
 
-    def origin(self, model: str | None) -> Origin:
+    def origin(self, model: str | None) -> Provenance:
         """Return where the memories come from."""
         first = self.plan.position
         places = {} if first is None else {t.id: first + n for n, t in enumerate(self.turns)}
-        return Origin(
+        return Provenance(
             job_id=self.run.job.id,
             model=model,
             prompt_version=None if model is None else PROMPT_VERSION,
@@ -74,7 +74,7 @@ class Extractor:
         database: Database,
         llms: LLMs,
         retriever: Retriever,
-        applier: Applier,
+        applier: ChangeApplier,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -86,10 +86,12 @@ class Extractor:
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make it from a process's resources."""
-        retriever, applier = Retriever.build(resources), Applier.build(resources)
+        retriever, applier = Retriever.build(resources), ChangeApplier.build(resources)
         return cls(resources.database, resources.llms, retriever, applier, resources.clock)
 
-    async def extract(self, run: JobRun, plan: ExtractPlan, *, also: Also | None = None) -> None:
+    async def extract(
+        self, run: JobRun, plan: ExtractPlan, *, also: InSameTransaction | None = None
+    ) -> None:
         """Do what a plan says and end the job; `also` runs in its last transaction in any case."""
         turns = to_turns(plan.messages)
         if plan.namespace is None:
@@ -126,7 +128,7 @@ class Extractor:
             extraction,
             existing,
             proposed,
-            Outcome(
+            JobOutcome(
                 edits=(),
                 origin=extraction.origin(model),
                 rejected=proposed.rejected,
@@ -139,7 +141,7 @@ class Extractor:
         extraction: _Extraction,
         existing: Sequence[Existing],
         proposed: Proposed,
-        outcome: Outcome,
+        outcome: JobOutcome,
     ) -> None:
         """Write what was proposed, reconciled with whatever turns out to be there already."""
         known = list(existing)
@@ -159,7 +161,7 @@ class Extractor:
             )
             try:
                 await self._applier.apply(extraction.run, complete, also=extraction.also)
-            except RepeatedError as error:
+            except DuplicateFoundError as error:
                 known += error.memories
             else:
                 return
@@ -173,7 +175,7 @@ class Extractor:
         await run.report("retrieved", existing=len(existing))
         reconciled = against(edits, existing)
         wanted = extraction.plan.config.apply == "review" and reconciled.edits
-        outcome = Outcome(
+        outcome = JobOutcome(
             edits=list(reconciled.edits.values()),
             origin=extraction.origin(None),
             unchanged=reconciled.unchanged,
@@ -183,7 +185,7 @@ class Extractor:
         await self._applier.apply(run, outcome, also=extraction.also)
 
     async def _return_memories(
-        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], also: Also | None
+        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], also: InSameTransaction | None
     ) -> None:
         existing = given(plan.existing)
         proposed = await self._proposed(run, plan, turns, existing)
@@ -250,7 +252,7 @@ def _review(
     config = extraction.plan.config
     if reconciled.edits and config.apply == "review":
         return REVIEW_WANTED
-    return objection(
+    return review_reason(
         reconciled.edits.values(),
         shown,
         single=extraction.single,

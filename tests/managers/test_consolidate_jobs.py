@@ -13,7 +13,7 @@ from asyncpg import Record
 from pydantic import SecretStr
 
 from app.auth.access import OPEN
-from app.changes.applier import Applier
+from app.changes.applier import ChangeApplier
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.clock import FrozenClock, SystemClock
@@ -539,14 +539,14 @@ async def test_a_duplicate_stays_where_the_other_one_ends_meanwhile(
 ) -> None:
     await tidied.put("a", "Ana likes tea")
     await tidied.put("b", "Ana likes tea")
-    apply = Applier.apply
+    apply = ChangeApplier.apply
 
     async def apply_late(*arguments: Any, **options: Any) -> None:
         monkeypatch.undo()
         await tidied.delete("a")
         await apply(*arguments, **options)
 
-    monkeypatch.setattr(Applier, "apply", apply_late)
+    monkeypatch.setattr(ChangeApplier, "apply", apply_late)
     result = await tidied.result(strategy="duplicates")
     assert result["counts"] == counts(unchanged=2, rejected=1)
     assert await tidied.keys() == ["b"]

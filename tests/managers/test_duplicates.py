@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.changes.duplicates import LEAST_COSINE, Candidate, fingerprint, near, wording
+from app.changes.duplicates import (
+    LEAST_COSINE,
+    Candidate,
+    fingerprint,
+    is_near_duplicate,
+    normalized_wording,
+)
 from app.providers.embeddings.local import LocalEmbedder
 
 EXACTLY_THE_SAME = [
@@ -111,7 +117,7 @@ def memory(text: str) -> dict[str, Any]:
 
 
 def says_the_same(a: str, b: str) -> bool:
-    return near(Candidate("memory", memory(a)), Candidate("memory", memory(b)))
+    return is_near_duplicate(Candidate("memory", memory(a)), Candidate("memory", memory(b)))
 
 
 @pytest.mark.parametrize(("a", "b"), EXACTLY_THE_SAME)
@@ -146,7 +152,7 @@ def test_the_order_of_keys_is_form_and_the_order_of_a_list_is_not() -> None:
 )
 def test_values_of_other_types_differ(a: object, b: object) -> None:
     assert fingerprint({"a": a}) != fingerprint({"a": b})
-    assert not near(Candidate("m", {"a": a}), Candidate("m", {"a": b}))
+    assert not is_near_duplicate(Candidate("m", {"a": a}), Candidate("m", {"a": b}))
 
 
 def test_punctuation_alone_is_kept() -> None:
@@ -155,17 +161,17 @@ def test_punctuation_alone_is_kept() -> None:
 
 def test_memories_of_other_kinds_are_never_duplicates() -> None:
     content = memory("Likes tea")
-    assert not near(Candidate("memory", content), Candidate("episode", content))
-    assert not near(Candidate("memory", content), Candidate(None, content))
+    assert not is_near_duplicate(Candidate("memory", content), Candidate("episode", content))
+    assert not is_near_duplicate(Candidate("memory", content), Candidate(None, content))
 
 
 def test_a_kind_is_the_same_in_whatever_case_its_name_is_written() -> None:
     content = memory("Likes tea")
-    assert near(Candidate("memory", content), Candidate("Memory", content))
+    assert is_near_duplicate(Candidate("memory", content), Candidate("Memory", content))
 
 
 def test_a_field_more_is_a_difference() -> None:
-    assert not near(
+    assert not is_near_duplicate(
         Candidate("m", {"content": "The tea"}), Candidate("m", {"content": "tea", "when": "x"})
     )
 
@@ -174,21 +180,23 @@ def test_articles_are_compared_field_by_field() -> None:
     a = {"first": "a dog", "second": "cat"}
     b = {"second": "the cat", "first": "dog"}
     other = {"first": "the dog", "second": "cat"}
-    assert near(Candidate("m", a), Candidate("m", b))
-    assert not near(Candidate("m", a), Candidate("m", other))
+    assert is_near_duplicate(Candidate("m", a), Candidate("m", b))
+    assert not is_near_duplicate(Candidate("m", a), Candidate("m", other))
 
 
 @given(st.text(), st.text())
 def test_texts_are_near_only_with_the_same_wording(a: str, b: str) -> None:
     if says_the_same(a, b):
-        assert wording(memory(a)) == wording(memory(b)) or fingerprint(memory(a)) == fingerprint(
-            memory(b)
-        )
+        assert normalized_wording(memory(a)) == normalized_wording(memory(b)) or fingerprint(
+            memory(a)
+        ) == fingerprint(memory(b))
 
 
 @given(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())))
 def test_every_content_is_near_itself(content: dict[str, Any]) -> None:
-    assert near(Candidate(None, content), Candidate(None, dict(reversed(content.items()))))
+    assert is_near_duplicate(
+        Candidate(None, content), Candidate(None, dict(reversed(content.items())))
+    )
 
 
 @pytest.mark.slow
@@ -199,7 +207,7 @@ async def test_vectors_of_near_duplicates_reach_the_least_cosine(tmp_path: Path)
     compared = list(zip(NEARLY_THE_SAME, vectors[::2], vectors[1::2], strict=True))
     assert min(float(a @ b) for _, a, b in compared) >= LEAST_COSINE
     assert all(
-        near(Candidate("m", memory(a), first), Candidate("m", memory(b), second))
+        is_near_duplicate(Candidate("m", memory(a), first), Candidate("m", memory(b), second))
         for (a, b), first, second in compared
     )
 
@@ -207,7 +215,7 @@ async def test_vectors_of_near_duplicates_reach_the_least_cosine(tmp_path: Path)
 def test_vectors_that_are_far_apart_prevent_a_merge() -> None:
     up, right = np.array([0, 1], np.float32), np.array([1, 0], np.float32)
     a, b = memory("The user likes tea"), memory("User likes tea")
-    assert not near(Candidate("m", a, up), Candidate("m", b, right))
-    assert near(Candidate("m", a, up), Candidate("m", b, up))
-    assert near(Candidate("m", a, up), Candidate("m", b))
-    assert near(Candidate("m", a, up), Candidate("m", a, right))  # exactly the same
+    assert not is_near_duplicate(Candidate("m", a, up), Candidate("m", b, right))
+    assert is_near_duplicate(Candidate("m", a, up), Candidate("m", b, up))
+    assert is_near_duplicate(Candidate("m", a, up), Candidate("m", b))
+    assert is_near_duplicate(Candidate("m", a, up), Candidate("m", a, right))  # exactly the same

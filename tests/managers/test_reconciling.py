@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.changes.circuit_breaker import objection
+from app.changes.circuit_breaker import review_reason
 from app.changes.reconcile import Edit, Reconciled, reconcile
 from app.conversations.types import Change, Delete, Existing, Insert, Shape, Update
 from app.conversations.value_format import read_value, write_value
@@ -263,13 +263,13 @@ def shown(count: int) -> list[Existing]:
 def test_the_breaker_opens_above_the_share(
     changed: int, looked_at: int, share: float, stops: bool
 ) -> None:
-    reason = objection(rewritten(*range(changed)), shown(looked_at), max_share=share)
+    reason = review_reason(rewritten(*range(changed)), shown(looked_at), max_share=share)
     assert (reason is not None) == stops
 
 
 def test_the_breaker_says_what_would_have_happened() -> None:
     edits = [*rewritten(0, 1), replace(rewritten(2)[0], content=None)]
-    assert objection(edits, shown(4), max_share=0.5) == (
+    assert review_reason(edits, shown(4), max_share=0.5) == (
         "3 of the 4 memories that the job looked at would be rewritten or deleted, "
         "which is more than max_change_share (0.5) allows."
     )
@@ -280,7 +280,7 @@ def test_inserts_and_new_importance_do_not_open_the_breaker() -> None:
     details = [
         replace(edit, content={"content": "old"}, importance=1) for edit in rewritten(0, 1, 2)
     ]
-    assert objection([*inserts, *details], shown(3), max_share=0) is None
+    assert review_reason([*inserts, *details], shown(3), max_share=0) is None
 
 
 def profile(before: dict[str, Any], after: dict[str, Any]) -> Edit:
@@ -303,5 +303,5 @@ FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 202
 )
 def test_a_document_counts_by_the_fields_it_would_lose(after: dict[str, Any], stops: bool) -> None:
     edit = profile(FIELDS, after)
-    reason = objection([edit], [], single={"profile"}, max_share=0.5)
+    reason = review_reason([edit], [], single={"profile"}, max_share=0.5)
     assert (reason is not None) == stops

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from app.changes.applier import acting
+from app.changes.applier import access_for_job
 from app.db.database import Connection, Database
 from app.jobs.run import JobRun
 from app.prompts.jobs.improving import Improvement, Improver
@@ -52,7 +52,7 @@ class OptimizeHandler:
         writer = PromptWriter(
             self._prompts,
             connection,
-            acting(run.job.access, run.job.id),
+            access_for_job(run.job.access, run.job.id),
             promote=plan.evaluation is not None and plan.evaluation.promote,
         )
         new = [one for one in improved if one.outcome == "improved" and one.prompt.version]

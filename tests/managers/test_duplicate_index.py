@@ -3,8 +3,14 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.changes.duplicates import Candidate, loose_wording, near
-from app.changes.known import MAX_COMPARED, KnownMemories, repeats
+from app.changes.duplicates import (
+    MAX_COMPARED,
+    Candidate,
+    DuplicateIndex,
+    is_duplicate,
+    is_near_duplicate,
+    loose_wording,
+)
 from app.changes.reconcile import reconcile
 from app.conversations.types import Existing, Insert
 
@@ -45,7 +51,7 @@ contents = st.one_of(
 
 @given(contents, contents)
 def test_what_is_near_has_one_loose_wording(a: dict[str, object], b: dict[str, object]) -> None:
-    if near(Candidate("m", a), Candidate("m", b)):
+    if is_near_duplicate(Candidate("m", a), Candidate("m", b)):
         assert loose_wording(a) == loose_wording(b)
 
 
@@ -54,16 +60,16 @@ def test_a_repetition_is_found_exactly_when_a_memory_says_the_same(
     known: list[tuple[str | None, dict[str, object]]], content: dict[str, object]
 ) -> None:
     memories = [Existing(f"m{n}", kind, said) for n, (kind, said) in enumerate(known)]
-    found = KnownMemories(memories).repeated_by("memory", content)
-    expected = {memory.id for memory in memories if repeats("memory", content, memory)}
+    found = DuplicateIndex(memories).find_duplicate("memory", content)
+    expected = {memory.id for memory in memories if is_duplicate("memory", content, memory)}
     assert found in expected if expected else found is None
 
 
 def test_a_memory_is_known_by_what_it_says_now() -> None:
-    known = KnownMemories([Existing("m1", "memory", {"content": "Ann likes tea."})])
+    known = DuplicateIndex([Existing("m1", "memory", {"content": "Ann likes tea."})])
     known.put(Existing("m1", "memory", {"content": "Ann likes ramen."}))
-    assert known.repeated_by("memory", {"content": "Ann likes tea"}) is None
-    assert known.repeated_by("memory", {"content": "ann likes ramen"}) == "m1"
+    assert known.find_duplicate("memory", {"content": "Ann likes tea"}) is None
+    assert known.find_duplicate("memory", {"content": "ann likes ramen"}) == "m1"
 
 
 def test_thousands_of_inserts_are_compared_quickly() -> None:
@@ -84,6 +90,6 @@ def test_comparisons_of_memories_with_the_same_words_are_bounded() -> None:
     said = [
         f"The tea{' the' if n % 2 else ' a'} cup {'a' if n % 3 else 'the'} x" for n in range(90)
     ]
-    known = KnownMemories(Existing(f"m{n}", "m", {"c": text}) for n, text in enumerate(said))
+    known = DuplicateIndex(Existing(f"m{n}", "m", {"c": text}) for n, text in enumerate(said))
     assert len(said) > MAX_COMPARED
-    assert known.repeated_by("m", {"c": said[0]}) == "m0"
+    assert known.find_duplicate("m", {"c": said[0]}) == "m0"

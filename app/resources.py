@@ -23,7 +23,7 @@ from app.providers.embeddings.base import Embedder
 from app.providers.embeddings.batching import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
 from app.providers.llm.base import LLM
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.providers.llm.registry import create_llm
 from app.usage_counter import Usage
 
@@ -55,7 +55,7 @@ class Resources:
     index: PassageIndex
     clock: Clock
     usage: Usage
-    llms: LLMs
+    llms: LLMPool
     notifier: Notifier
 
 
@@ -156,8 +156,8 @@ def check_llm(settings: Settings) -> None:
             raise SettingError(f"MEMORYD_LLM: {error}.") from error
 
 
-def _configured_llms(settings: Settings) -> LLMs:
-    return LLMs(
+def _configured_llms(settings: Settings) -> LLMPool:
+    return LLMPool(
         settings.llm,
         _llm_factory(settings),
         allowed=settings.allowed_models or (),

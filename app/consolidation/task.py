@@ -26,7 +26,7 @@ from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.managers.plans import ConsolidatePlan
 from app.providers.llm.base import LLM, Completion, Request
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store import repository as items
 from app.store.errors import PreconditionFailedError
@@ -49,7 +49,7 @@ class ConsolidateHandler:
         database: Database,
         index_id: int,
         clock: Clock,
-        llms: LLMs,
+        llms: LLMPool,
         applier: ChangeApplier,
         jobs: JobService,
     ) -> None:

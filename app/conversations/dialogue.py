@@ -33,7 +33,7 @@ class Dialogue:
             self._system, tuple(self._messages), tools=tuple(tools), tool_choice="any"
         )
         reply = await self._ask(request, purpose)
-        if reply.stop == "refusal":
+        if reply.finish_reason == "refusal":
             reply = replace(reply, calls=())
         if reply.text.strip() or reply.calls:
             self._messages.append(_sendable_turn(reply))
@@ -44,7 +44,7 @@ def _sendable_turn(reply: Completion) -> Message:
     """Return the model's turn word for word, as models that think want it, if it can be sent."""
     calls = tuple(_sendable_call(call) for call in reply.calls)
     turn = Message("assistant", _sendable(reply.text), calls=calls)
-    is_whole = turn == reply.message and reply.stop != "refusal"
+    is_whole = turn == reply.message and reply.finish_reason != "refusal"
     return reply.message if is_whole else turn
 
 

@@ -84,22 +84,22 @@ class _Extraction:
         reply = await self._first_reply()
         if not reply.calls:
             # After the first step, text says what the tool `done` says.
-            if self._steps == 1 or reply.stop in {"refusal", "length"}:
+            if self._steps == 1 or reply.finish_reason in {"refusal", "length"}:
                 self._rejected.append(_rejected("", _why_nothing(reply)))
             return None
         outcome = await self._carry_out(reply)
         if not outcome.failed:
             return None if outcome.idle else outcome.results
-        repaired = await self._repair(outcome, cut=reply.stop == "length")
+        repaired = await self._repair(outcome, cut=reply.finish_reason == "length")
         ended = outcome.idle or repaired.idle or not repaired.results
         return None if ended else repaired.results
 
     async def _first_reply(self) -> Completion:
         """Return the step's reply; in the first step, one without calls gets a second chance."""
         reply = await self._ask(self._purpose)
-        if reply.calls or reply.stop == "refusal" or self._steps > 1:
+        if reply.calls or reply.finish_reason == "refusal" or self._steps > 1:
             return reply
-        self._dialogue.say(filled("cut" if reply.stop == "length" else "text"))
+        self._dialogue.say(filled("cut" if reply.finish_reason == "length" else "text"))
         return await self._ask("repair")
 
     async def _repair(self, outcome: _Outcome, *, cut: bool) -> _Outcome:
@@ -123,7 +123,7 @@ class _Extraction:
         outcome = _Outcome()
         offered = [tool.name for tool in self._tools()]
         # Even if its arguments can be read: the texts in them may be cut short.
-        cut = reply.calls[-1:] if reply.stop == "length" else ()
+        cut = reply.calls[-1:] if reply.finish_reason == "length" else ()
         for call in reply.calls[:MAX_CALLS]:
             await asyncio.sleep(0)  # lets other tasks run; each call may take a while
             try:
@@ -171,9 +171,9 @@ def _not_done(call: ToolCall, rejected: Rejected) -> ToolResult:
 def _why_nothing(reply: Completion) -> str:
     said = reply.text.strip()
     quoted = f": {said[:_MAX_QUOTED]}" if said else ""
-    if reply.stop == "refusal":
+    if reply.finish_reason == "refusal":
         return f"the model refused{quoted}"
-    if reply.stop == "length":
+    if reply.finish_reason == "length":
         return "the reply was cut off before any call of a tool"
     if said:
         return f"the model answered with text instead of calls of tools{quoted}"

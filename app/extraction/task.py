@@ -21,7 +21,7 @@ from app.extraction.verbatim import against, message_edits
 from app.jobs.run import JobConflictError, JobRun
 from app.managers.plans import ExtractPlan
 from app.namespaces import to_stored
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store.errors import PreconditionFailedError
 
@@ -72,7 +72,7 @@ class Extractor:
     def __init__(
         self,
         database: Database,
-        llms: LLMs,
+        llms: LLMPool,
         retriever: Retriever,
         applier: ChangeApplier,
         clock: Clock,

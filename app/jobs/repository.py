@@ -306,18 +306,18 @@ async def add_call(
     connection: Connection, job: Job, purpose: str, completion: Completion, milliseconds: int
 ) -> None:
     """Keep what a call of a model cost, whoever has the job by now: it was paid for."""
-    spent = completion.spent
+    usage = completion.usage
     await connection.execute(
         _CALL,
         job.id,
         job.attempt,
         purpose,
         completion.model,
-        completion.stop,
-        spent.input_tokens,
-        spent.output_tokens,
-        spent.cached_tokens,
-        spent.cost_usd,
+        completion.finish_reason,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.cost_usd,
         milliseconds,
     )
 

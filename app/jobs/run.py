@@ -106,9 +106,9 @@ class JobRun:
             told = {
                 "purpose": purpose,
                 "model": completion.model,
-                "stop": completion.stop,
+                "stop": completion.finish_reason,
                 "calls": len(completion.calls),
-                **asdict(completion.spent),
+                **asdict(completion.usage),
                 "milliseconds": milliseconds,
             }
             await repository.add_event(connection, self.job, "answered", told)

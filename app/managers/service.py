@@ -27,7 +27,7 @@ from app.managers.schemas import (
     ManagerConfig,
 )
 from app.namespaces import to_stored
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store.preconditions import Precondition
 from app.store.service import check_not_reserved
@@ -60,7 +60,7 @@ class ManagerService:
     but a manager that keeps memories where the caller has no grant is hidden from that caller.
     """
 
-    def __init__(self, database: Database, llms: LLMs, clock: Clock) -> None:
+    def __init__(self, database: Database, llms: LLMPool, clock: Clock) -> None:
         self._database = database
         self._llms = llms
         self._clock = clock

@@ -8,8 +8,8 @@ import pytest
 from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
 from app.jobs.run import JobRun
-from app.providers.llm.base import LLM, Completion, Request, Spent
-from app.providers.llm.pool import LLMs
+from app.providers.llm.base import LLM, Completion, Request, TokenUsage
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from tests.support.jobs import KIND, Acting, enqueue, new_job, settled, until, worker_of, working
 
@@ -26,7 +26,7 @@ class Model:
     async def complete(self, request: Request) -> Completion:
         if request.system == "hang":
             await asyncio.Event().wait()
-        return Completion("Done.", (), "end", Spent(1, 1, 0, None), "model")
+        return Completion("Done.", (), "end", TokenUsage(1, 1, 0, None), "model")
 
     async def aclose(self) -> None:
         """Do nothing."""
@@ -42,7 +42,7 @@ async def test_one_root_never_holds_every_slot(
 ) -> None:
     """Uses the default limits and one worker; each job makes several calls at once."""
     defaults = Settings(database_url=resources.settings.database_url, job_concurrency=concurrency)
-    llms = LLMs("fake:model", create, concurrency=defaults.llm_concurrency)
+    llms = LLMPool("fake:model", create, concurrency=defaults.llm_concurrency)
 
     async def act(run: JobRun) -> None:
         hangs = run.job.access.root == HANGING.root

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from app.jobs.run import JobRun
 from app.providers.errors import UnavailableError
-from app.providers.llm.base import Completion, Message, Request, Spent
+from app.providers.llm.base import Completion, Message, Request, TokenUsage
 from app.providers.llm.replies import UnusableReplyError
 from app.resources import Resources
 from tests.support.jobs import (
@@ -30,7 +30,7 @@ class Paid:
 
     name = "paid:model"
 
-    def __init__(self, *spent: Spent | None) -> None:
+    def __init__(self, *spent: TokenUsage | None) -> None:
         self.spent = list(spent)
 
     async def complete(self, _request: Request) -> Completion:
@@ -64,7 +64,7 @@ class Babbling:
     name = "paid:model"
 
     async def complete(self, _request: Request) -> Completion:
-        paid = Completion("", (), "unusable", Spent(100, 20, 0, 0.25), "model-2")
+        paid = Completion("", (), "unusable", TokenUsage(100, 20, 0, 0.25), "model-2")
         raise UnusableReplyError("It babbles.", paid)
 
     async def aclose(self) -> None:
@@ -89,7 +89,7 @@ async def test_an_unusable_answer_was_paid_for(
 async def test_a_job_says_what_its_calls_took(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
-    llm = Paid(Spent(100, 20, 40, 0.25), Spent(300, 2, 0, 0.5))
+    llm = Paid(TokenUsage(100, 20, 40, 0.25), TokenUsage(300, 2, 0, 0.5))
     acting.act = asks(acting, llm, 2)
     job_id = await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
@@ -112,7 +112,7 @@ async def test_a_job_says_what_its_calls_took(
 async def test_a_price_that_is_not_known_makes_the_sum_unknown(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
-    llm = Paid(Spent(1, 1, 0, 0.25), Spent(1, 1, 0, None))
+    llm = Paid(TokenUsage(1, 1, 0, 0.25), TokenUsage(1, 1, 0, None))
     acting.act = asks(acting, llm, 2)
     job_id = await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
@@ -132,7 +132,7 @@ async def test_a_job_that_asked_no_model_cost_nothing(
 async def test_what_failed_attempts_spent_is_counted_too(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
-    paid = Spent(10, 1, 0, 0.5)
+    paid = TokenUsage(10, 1, 0, 0.5)
     llm = Paid(paid, None, paid, None, paid, paid)
     acting.act = asks(acting, llm, 2)
     job_id = await enqueue(resources)
@@ -158,7 +158,7 @@ async def test_what_was_spent_before_a_cancel_is_counted(
         asked.set()
         await hang(run)
 
-    llm = Paid(Spent(10, 1, 0, 0.5))
+    llm = Paid(TokenUsage(10, 1, 0, 0.5))
     acting.act = act
     job_id = await enqueue(resources)
     async with working(worker_of(resources, {KIND: acting})):
@@ -178,7 +178,7 @@ async def test_a_paid_call_is_kept_though_the_job_was_lost_meanwhile(
                 await connection.execute("UPDATE jobs SET attempt = attempt + 1")
             return await super().complete(request)
 
-    llm = Stolen(Spent(10, 1, 0, 0.5))
+    llm = Stolen(TokenUsage(10, 1, 0, 0.5))
     acting = Acting(resources.database)
     acting.act = asks(acting, llm, 1)
     job_id = await enqueue(resources)

@@ -19,7 +19,7 @@ from app.jobs.service import JobService
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store.preconditions import UNCONDITIONAL
 from app.store.schemas import DeleteItem, PatchItem, PutItem, ReadItem, ReadVersions
@@ -67,7 +67,9 @@ class Extracting:
 
     def __init__(self, resources: Resources) -> None:
         self.model = Model()
-        llms = LLMs(self.model.name, lambda _: self.model, allowed=["anthropic:x"], concurrency=64)
+        llms = LLMPool(
+            self.model.name, lambda _: self.model, allowed=["anthropic:x"], concurrency=64
+        )
         self.resources = replace(resources, llms=llms)
         self.items = ItemService.build(self.resources)
         self.jobs = JobService.build(self.resources)

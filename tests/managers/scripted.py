@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from app.conversations.kinds import MEMORY
 from app.conversations.types import Existing, Kind, Rights, Task, Turn
-from app.providers.llm.base import Completion, Request, Spent, ToolCall
+from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall
 
 Arguments = dict[str, Any]
 Stop = Literal["end", "tools", "length", "refusal"]
@@ -40,7 +40,7 @@ class ScriptedModel:
 
 
 def says(text: str, stop: Stop = "end") -> Completion:
-    return Completion(text, (), stop, Spent(1, 1, 0, None), "scripted")
+    return Completion(text, (), stop, TokenUsage(1, 1, 0, None), "scripted")
 
 
 def calls(*wanted: tuple[str, Arguments | str], text: str = "", stop: Stop = "tools") -> Completion:
@@ -54,7 +54,7 @@ def calls(*wanted: tuple[str, Arguments | str], text: str = "", stop: Stop = "to
             for number, (name, arguments) in enumerate(wanted, start=1)
         ),
         stop,
-        Spent(1, 1, 0, None),
+        TokenUsage(1, 1, 0, None),
         "scripted",
     )
 

@@ -26,7 +26,7 @@ from app.managers.service import ManagerService
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources, open_resources
 from app.store.preconditions import UNCONDITIONAL
 from app.store.schemas import DeleteItem, PutItem, ReadItem, ReadVersions
@@ -164,7 +164,7 @@ async def tidied(
     settings = quick(Settings(database_url=database_url, database_pool_size=5, job_attempts=2))
     async with open_resources(settings, embedder=embedder, clock=clock) as resources:
         model = ScriptedLLM()
-        llms = LLMs(model.name, lambda _: model)
+        llms = LLMPool(model.name, lambda _: model)
         yield Tidied(replace(resources, llms=llms), clock, model)
 
 

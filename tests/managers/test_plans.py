@@ -22,7 +22,7 @@ from app.managers.schemas import ConsolidateRequest, ExtractRequest, ManagerConf
 from app.managers.service import ManagerService
 from app.namespaces import to_stored
 from app.providers.llm.base import LLM, Completion, Request
-from app.providers.llm.pool import LLMNotConfiguredError, LLMs, ModelNotAllowedError
+from app.providers.llm.pool import LLMNotConfiguredError, LLMPool, ModelNotAllowedError
 from app.store.preconditions import UNCONDITIONAL
 
 ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
@@ -48,7 +48,7 @@ def create(spec: str) -> LLM:
 
 @pytest.fixture
 def service(database: Database, clock: FrozenClock) -> ManagerService:
-    return ManagerService(database, LLMs("anthropic:default", create), clock)
+    return ManagerService(database, LLMPool("anthropic:default", create), clock)
 
 
 ALLOWED = ("openai:gpt", "anthropic:c", "anthropic:claude")
@@ -56,7 +56,7 @@ ALLOWED = ("openai:gpt", "anthropic:c", "anthropic:claude")
 
 @pytest.fixture
 def without_llm(database: Database, clock: FrozenClock) -> ManagerService:
-    return ManagerService(database, LLMs(None, create, allowed=ALLOWED), clock)
+    return ManagerService(database, LLMPool(None, create, allowed=ALLOWED), clock)
 
 
 def key(*verbs: Verb, prefix: tuple[str, ...] = ()) -> Access:

@@ -141,7 +141,7 @@ async def test_a_refusal_is_answered_once(thinking_only: bool) -> None:
 
 
 async def test_a_refused_text_is_not_taken() -> None:
-    refused = replace(improve(), stop="refusal")
+    refused = replace(improve(), finish_reason="refusal")
     result = await optimized("metaprompt", ScriptedModel(refused, refused))
     assert (result.outcome, result.reason) == ("rejected", "the model refused")
 
@@ -153,7 +153,7 @@ async def test_an_empty_reply_is_a_step() -> None:
 
 
 async def test_a_thought_that_was_cut_off_is_to_be_shorter() -> None:
-    model = ScriptedModel(replace(THINK, stop="length"), improve())
+    model = ScriptedModel(replace(THINK, finish_reason="length"), improve())
     await optimized("metaprompt", model)
     assert told(model) == (
         "Your reply was too long and has been cut off. Be shorter.\n\n"

@@ -128,12 +128,12 @@ async def test_a_mutated_reply_is_an_answer_or_a_provider_error(
         except ProviderError:
             continue
         answered += 1
-        spent = answer.spent
+        spent = answer.usage
         for tokens in (spent.input_tokens, spent.output_tokens, spent.cached_tokens):
             assert type(tokens) is int
             assert 0 <= tokens <= 300_000_000
         assert spent.cost_usd is None or 0 <= spent.cost_usd < 1e9
-        texts = [answer.text, answer.model, answer.stop]
+        texts = [answer.text, answer.model, answer.finish_reason]
         texts += [part for call in answer.calls for part in (call.id, call.name)]
         assert not any(map(UNSTORABLE.search, texts))
         assert len(answer.model) <= 200
@@ -157,7 +157,7 @@ async def test_an_impossible_count_costs_the_count_alone(
     server.script.append(garbage(json.dumps(reply).replace("Infinity", "1e999").encode()))
     answer = await llm.complete(HELLO)
     assert (answer.text, len(answer.calls)) == ("Both.", 2)
-    assert (answer.spent.input_tokens, answer.spent.output_tokens) == (0, 9)
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (0, 9)
 
 
 async def test_half_a_character_is_replaced(llm: LLM, server: LLMServer) -> None:
@@ -176,8 +176,8 @@ async def test_a_reply_without_content_is_accounted_for(
     with pytest.raises(UnusableReplyError, match="something else than a completion") as caught:
         await llm.complete(HELLO)
     paid = caught.value.completion
-    assert (paid.spent.input_tokens, paid.spent.output_tokens) == (100, 20)
-    assert (paid.model, paid.stop, paid.calls) == ("test-model", "unusable", ())
+    assert (paid.usage.input_tokens, paid.usage.output_tokens) == (100, 20)
+    assert (paid.model, paid.finish_reason, paid.calls) == ("test-model", "unusable", ())
 
 
 @pytest.mark.parametrize(

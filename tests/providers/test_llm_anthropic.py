@@ -54,7 +54,7 @@ async def test_what_is_written_to_the_cache_counts_and_costs(
     text = {"type": "text", "text": "Hi."}
     body = message(text, cache_read_input_tokens=200, cache_creation_input_tokens=1_000)
     server.script.append(garbage(body))
-    spent = (await llm.complete(HELLO)).spent
+    spent = (await llm.complete(HELLO)).usage
     assert (spent.input_tokens, spent.cached_tokens) == (1_210, 200)
     expected = (10 * 5 + 200 * 0.5 + 1_000 * 6.25 + 5 * 25) / 1e6
     assert spent.cost_usd == pytest.approx(expected)
@@ -72,7 +72,7 @@ async def test_reasons_to_stop_are_read(
     llm: AnthropicLLM, server: LLMServer, reason: str, stop: str
 ) -> None:
     server.script.append(garbage(message(stop=reason)))
-    assert (await llm.complete(HELLO)).stop == stop
+    assert (await llm.complete(HELLO)).finish_reason == stop
 
 
 async def test_thinking_goes_back_as_it_came(llm: AnthropicLLM, server: LLMServer) -> None:

@@ -90,7 +90,7 @@ def llm(make: Make) -> LLM:
 async def test_a_text_is_answered(llm: LLM, server: LLMServer, provider: str) -> None:
     server.script.append(says("Hi."))
     answer = await llm.complete(HELLO)
-    assert (answer.text, answer.calls, answer.stop) == ("Hi.", (), "end")
+    assert (answer.text, answer.calls, answer.finish_reason) == ("Hi.", (), "end")
     assert (answer.model, llm.name) == ("test-model", f"{provider}:test-model")
     (sent,) = server.requests
     assert (sent.provider, sent.model) == (provider, "test-model")
@@ -126,7 +126,7 @@ async def test_several_calls_of_one_turn_are_read(llm: LLM, server: LLMServer) -
         ("save", {"text": "a"}),
         ("drop", {}),
     ]
-    assert (answer.text, answer.stop) == ("Both.", "tools")
+    assert (answer.text, answer.finish_reason) == ("Both.", "tools")
     assert len({call.id for call in answer.calls}) == 2
 
 
@@ -183,25 +183,25 @@ async def test_arguments_that_are_no_object_are_none(llm: LLM, server: LLMServer
 async def test_a_refusal_is_an_answer(llm: LLM, server: LLMServer) -> None:
     server.script.append(refuses("No."))
     answer = await llm.complete(HELLO)
-    assert (answer.stop, answer.text) == ("refusal", "No.")
+    assert (answer.finish_reason, answer.text) == ("refusal", "No.")
 
 
 async def test_a_truncated_answer_says_so(llm: LLM, server: LLMServer) -> None:
     server.script.append(cut("Once upon a"))
     answer = await llm.complete(Request("", HELLO.messages, max_tokens=64))
-    assert (answer.stop, answer.text) == ("length", "Once upon a")
+    assert (answer.finish_reason, answer.text) == ("length", "Once upon a")
     assert server.requests[0].max_tokens == 64
 
 
 async def test_long_answers_need_no_streaming(llm: LLM, server: LLMServer) -> None:
     answer = await llm.complete(Request("", HELLO.messages, max_tokens=128_000))
-    assert answer.stop == "end"
+    assert answer.finish_reason == "end"
     assert server.requests[0].max_tokens == 128_000
 
 
 async def test_tokens_are_counted_with_the_cached_ones(llm: LLM, server: LLMServer) -> None:
     server.script.append(says("Hi.", Usage(1_000, 50, 600)))
-    spent = (await llm.complete(HELLO)).spent
+    spent = (await llm.complete(HELLO)).usage
     assert (spent.input_tokens, spent.output_tokens, spent.cached_tokens) == (1_000, 50, 600)
     assert spent.cost_usd is None
 
@@ -212,7 +212,7 @@ async def test_the_cost_of_a_listed_model_is_known(
     model, cached = {"anthropic": ("claude-opus-5", 0.5), "openai": ("gpt-6-sol", 0.2)}[provider]
     plain, output = {"anthropic": (5, 25), "openai": (2, 10)}[provider]
     server.script.append(says("Hi.", Usage(1_000, 50, 600)))
-    spent = (await make(model).complete(HELLO)).spent
+    spent = (await make(model).complete(HELLO)).usage
     assert spent.cost_usd == pytest.approx((400 * plain + 600 * cached + 50 * output) / 1e6)
 
 

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from app.providers.errors import BadRequestError, MisconfiguredError
-from app.providers.llm.base import Message, Request, Spent, Tool, ToolResult
+from app.providers.llm.base import Message, Request, TokenUsage, Tool, ToolResult
 from app.providers.llm.openai_chat import ChatLLM
 from tests.support.llm_server import LLMServer, Reply, calls, fails, garbage, llm_server
 
@@ -111,7 +111,7 @@ async def test_what_a_server_adds_to_a_call_goes_back(llm: ChatLLM, server: LLMS
 async def test_calls_count_more_than_the_reason_to_stop(llm: ChatLLM, server: LLMServer) -> None:
     call = {"id": "c1", "function": {"name": "save", "arguments": "{}"}}
     server.script.append(choice("stop", tool_calls=[call]))
-    assert (await llm.complete(WITH_TOOL)).stop == "tools"
+    assert (await llm.complete(WITH_TOOL)).finish_reason == "tools"
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ async def test_calls_cut_off_are_said_to_be(llm: ChatLLM, server: LLMServer) -> 
     call = {"id": "c1", "function": {"name": "save", "arguments": '{"text": "Once'}}
     server.script.append(choice("length", tool_calls=[call]))
     answer = await llm.complete(WITH_TOOL)
-    assert (answer.stop, answer.calls[0].arguments) == ("length", None)
+    assert (answer.finish_reason, answer.calls[0].arguments) == ("length", None)
 
 
 async def test_a_refusal_in_words_of_its_own_is_read(llm: ChatLLM, server: LLMServer) -> None:
     server.script.append(choice("stop", refusal="I won't."))
     answer = await llm.complete(HELLO)
-    assert (answer.stop, answer.text) == ("refusal", "I won't.")
+    assert (answer.finish_reason, answer.text) == ("refusal", "I won't.")
 
 
 async def test_a_filter_that_answers_with_an_error_is_a_refusal(
@@ -155,14 +155,14 @@ async def test_a_filter_that_answers_with_an_error_is_a_refusal(
 ) -> None:
     server.script.append(error(400, "content_filter"))
     answer = await llm.complete(HELLO)
-    assert (answer.stop, answer.text, answer.model) == ("refusal", "", "m")
+    assert (answer.finish_reason, answer.text, answer.model) == ("refusal", "", "m")
 
 
 async def test_servers_that_count_nothing_are_read(llm: ChatLLM, server: LLMServer) -> None:
     server.script.append(choice("stop", content="Hi."))
     answer = await llm.complete(HELLO)
     assert (answer.text, answer.model) == ("Hi.", "m")
-    assert answer.spent == Spent(0, 0, 0, None)
+    assert answer.usage == TokenUsage(0, 0, 0, None)
 
 
 async def test_an_empty_account_is_no_passing_fault(llm: ChatLLM, server: LLMServer) -> None:

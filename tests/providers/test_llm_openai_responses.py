@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from app.providers.errors import RateLimitedError, UnavailableError
-from app.providers.llm.base import Message, Request, Spent, Tool, ToolResult
+from app.providers.llm.base import Message, Request, TokenUsage, Tool, ToolResult
 from app.providers.llm.openai_responses import ResponsesLLM
 from tests.support.llm_server import LLMServer, Reply, fails, garbage, llm_server
 
@@ -83,7 +83,7 @@ async def test_reasoning_goes_back_without_what_only_a_store_would_know(
     said = words("I'll save it.", phase="commentary")
     server.script.append(response({**REASONING, "content": None}, said, CALL))
     answer = await llm.complete(WITH_TOOL)
-    assert (answer.text, answer.stop) == ("I'll save it.", "tools")
+    assert (answer.text, answer.finish_reason) == ("I'll save it.", "tools")
     result = Message("user", "Go on.", results=(ToolResult("call_1", "saved"),))
     await llm.complete(Request("", (*HELLO.messages, answer.message, result), tools=(SAVE,)))
     assert server.requests[1].body["input"] == [
@@ -132,14 +132,14 @@ async def test_an_incomplete_answer_says_why_and_is_not_repeated(
     for item in (cut, CALL, REASONING):
         server.script.append(response(item, status="incomplete", incomplete_details=details))
         answer = await llm.complete(WITH_TOOL)
-        assert (answer.stop, answer.verbatim) == (stop, None)
+        assert (answer.finish_reason, answer.verbatim) == (stop, None)
 
 
 async def test_a_refusal_in_words_is_read(llm: ResponsesLLM, server: LLMServer) -> None:
     part = {"type": "refusal", "refusal": "I won't."}
     server.script.append(response(words("", content=[part])))
     answer = await llm.complete(HELLO)
-    assert (answer.stop, answer.text) == ("refusal", "I won't.")
+    assert (answer.finish_reason, answer.text) == ("refusal", "I won't.")
 
 
 async def test_several_messages_are_paragraphs(llm: ResponsesLLM, server: LLMServer) -> None:
@@ -155,8 +155,8 @@ async def test_a_filter_is_a_refusal_whichever_way_it_answers(
     server.script.extend([Reply(status=400, body=body), failed(code)])
     for _ in range(2):
         answer = await llm.complete(HELLO)
-        assert (answer.stop, answer.text, answer.model) == ("refusal", "", "m")
-        assert answer.spent == Spent(0, 0, 0, None)
+        assert (answer.finish_reason, answer.text, answer.model) == ("refusal", "", "m")
+        assert answer.usage == TokenUsage(0, 0, 0, None)
 
 
 async def test_a_failure_behind_a_good_status_is_a_passing_fault(
@@ -173,6 +173,6 @@ async def test_what_is_written_to_the_cache_costs(llm: ResponsesLLM, server: LLM
     details = {"cached_tokens": 200, "cache_write_tokens": 1_000}
     usage = {"input_tokens": 1_210, "output_tokens": 5, "input_tokens_details": details}
     server.script.append(response(words("Hi."), model="gpt-6-sol-2026-10-01", usage=usage))
-    spent = (await llm.complete(HELLO)).spent
+    spent = (await llm.complete(HELLO)).usage
     assert (spent.input_tokens, spent.cached_tokens) == (1_210, 200)
     assert spent.cost_usd == pytest.approx((10 * 2 + 200 * 0.2 + 1_000 * 2.5 + 5 * 10) / 1e6)

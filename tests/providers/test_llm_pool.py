@@ -12,7 +12,7 @@ from app.providers.errors import UnavailableError
 from app.providers.llm.base import LLM, Message, Request
 from app.providers.llm.deferred import DeferredLLM
 from app.providers.llm.openai_chat import ChatLLM
-from app.providers.llm.pool import LLMNotConfiguredError, LLMs, ModelNotAllowedError
+from app.providers.llm.pool import LLMNotConfiguredError, LLMPool, ModelNotAllowedError
 from app.providers.llm.prices import cost
 from app.providers.llm.registry import create_llm
 from tests.support.llm_server import hangs, llm_server, says
@@ -20,12 +20,12 @@ from tests.support.llm_server import hangs, llm_server, says
 HELLO = Request("", (Message("user", "Hello"),))
 
 
-def pool(default: str | None = None, *, concurrency: int = 8, **access: Any) -> LLMs:
+def pool(default: str | None = None, *, concurrency: int = 8, **access: Any) -> LLMPool:
     """Return a pool that may ask some models besides the default."""
     allowed = {f"openai:{name}" for name in ["a", "b", "held", "m", "once", *range(40)]}
     allowed |= {"anthropic:b", "anthropic:c", "anthropic:m"}
     create = partial(create_llm, **access)
-    return LLMs(default, create, allowed=allowed, concurrency=concurrency)
+    return LLMPool(default, create, allowed=allowed, concurrency=concurrency)
 
 
 async def test_a_model_is_made_once() -> None:
@@ -90,10 +90,10 @@ async def test_a_model_is_made_once_by_calls_that_come_together() -> None:
 def test_no_sdk_is_imported_before_a_model_is_asked() -> None:
     program = """
 import sys
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.providers.llm.registry import create_llm
 create = lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k")
-llms = LLMs("openai:m", create, allowed=["anthropic:m"])
+llms = LLMPool("openai:m", create, allowed=["anthropic:m"])
 llms.get(), llms.get("anthropic:m")
 print({"openai", "anthropic"} & set(sys.modules))
 """
@@ -135,7 +135,7 @@ def test_what_is_missing_is_named(spec: str | None, words: str) -> None:
 
 
 def test_a_model_that_is_not_allowed_is_refused_with_those_that_are() -> None:
-    llms = LLMs(
+    llms = LLMPool(
         "openai:a", partial(create_llm, openai_api_key="k"), allowed=["openai:b", "anthropic:c"]
     )
     assert llms.get("openai:b").name == "openai:b"

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, convert_to_messages
 from langchain_core.messages.utils import count_tokens_approximately
 from typing_extensions import override
 
-from app.providers.llm.base import Completion, Request, Spent
+from app.providers.llm.base import Completion, Request, TokenUsage
 from app.threads.summaries.messages import Message, approximate_tokens, one_each, read
 from app.threads.summaries.schemas import SummarizeRequest
 from app.threads.summaries.shortening import Budget, RunningSummary, plan
@@ -91,7 +91,7 @@ async def through_memoryd(
 
     async def ask(request: Request, _purpose: str) -> Completion:
         asked.append(request)
-        return Completion(reply, (), "end", Spent(1, 1, 0, None), "scripted")
+        return Completion(reply, (), "end", TokenUsage(1, 1, 0, None), "scripted")
 
     running = None
     if before and before.covered:

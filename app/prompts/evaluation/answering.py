@@ -30,9 +30,9 @@ async def answer(ask: Ask, system: str, case: Case) -> Answer:
 
 
 def _problem(completion: Completion) -> str | None:
-    if completion.stop == "refusal":
+    if completion.finish_reason == "refusal":
         return "The model refused to answer."
-    if completion.stop == "length":
+    if completion.finish_reason == "length":
         return "The answer was cut off; it was too long."
     return None if completion.text.strip() else "The model answered nothing."
 

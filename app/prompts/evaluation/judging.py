@@ -66,7 +66,7 @@ async def judge(ask: Ask, case: Case, answers: Mapping[Side, Answer], first: Sid
     problem = ""
     for _ in range(2):
         completion = await dialogue.answer("judge", [_TOOL])
-        if completion.stop == "refusal":
+        if completion.finish_reason == "refusal":
             return Verdict(first, None, "The judge refused to answer.")
         call = next((call for call in completion.calls if call.name == VERDICT), None)
         problem = _problem(call)

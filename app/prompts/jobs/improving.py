@@ -16,7 +16,7 @@ from app.prompts.optimizing.choosing import choose
 from app.prompts.optimizing.registry import optimizer
 from app.prompts.together import limited, together
 from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 
 CALLS_AT_ONCE = 4
 """Of one job, so that several jobs share what a provider allows."""
@@ -43,7 +43,7 @@ class Improvement:
 class Improver:
     """Improves and tries the prompts of one job, which hears how far it has come."""
 
-    def __init__(self, run: JobRun, llms: LLMs, plan: OptimizePlan) -> None:
+    def __init__(self, run: JobRun, llms: LLMPool, plan: OptimizePlan) -> None:
         self._run = run
         self._llms = llms
         self._plan = plan

@@ -31,7 +31,7 @@ from app.prompts.optimizing.showing import MAX_CHARACTERS
 from app.prompts.repository import Ref
 from app.prompts.schemas import PRODUCTION
 from app.prompts.service import PromptService
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.threads.errors import ThreadNotFoundError
 from app.threads.service import ThreadService
@@ -178,7 +178,7 @@ async def _trajectory(
 
 
 def _evaluation(
-    llms: LLMs, given: EvaluationRequest, prompts: Sequence[PlannedPrompt]
+    llms: LLMPool, given: EvaluationRequest, prompts: Sequence[PlannedPrompt]
 ) -> PlannedEvaluation:
     cases = [_case(case, index, prompts) for index, case in enumerate(given.cases)]
     evaluation = PlannedEvaluation(

@@ -12,14 +12,14 @@ from app.prompts.jobs.results import result_of
 from app.prompts.jobs.storing import PromptWriter, Stored
 from app.prompts.jobs.trajectories import read_trajectories
 from app.prompts.service import PromptService
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 
 
 class OptimizeHandler:
     """Does the jobs of the kind `optimize_prompt`."""
 
-    def __init__(self, database: Database, llms: LLMs, prompts: PromptService) -> None:
+    def __init__(self, database: Database, llms: LLMPool, prompts: PromptService) -> None:
         self._database = database
         self._llms = llms
         self._prompts = prompts

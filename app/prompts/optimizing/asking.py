@@ -95,7 +95,7 @@ class Asking(Generic[T]):
             may_answer = step > only_thinking
             tools = (*THINKING, self._form.tool) if may_answer else THINKING
             reply = await self._dialogue.answer(self._purpose, tools)
-            if reply.stop == "refusal" or (may_answer and self._answers(reply)):
+            if reply.finish_reason == "refusal" or (may_answer and self._answers(reply)):
                 return await self._taken(reply)
             is_next_last, is_next_thinking = step + 1 == max_steps, step < only_thinking
             turn = "decide" if is_next_last else "think_on" if is_next_thinking else "go_on"
@@ -125,7 +125,7 @@ class Asking(Generic[T]):
         if not self._answers(reply):
             raise _NoCallError(self._why_no_answer(reply))
         call = next(call for call in reply.calls if call.name == self._form.tool.name)
-        if reply.stop == "length" and call is reply.calls[-1]:
+        if reply.finish_reason == "length" and call is reply.calls[-1]:
             # Even if its arguments can be read: the texts in them may be cut short.
             raise _NoCallError("the reply was too long and was cut off")
         if call.arguments is None:
@@ -138,16 +138,16 @@ class Asking(Generic[T]):
     def _why_no_answer(self, reply: Completion) -> str:
         said = reply.text.strip()
         quoted = f": {said[:_QUOTED]}" if said else ""
-        if reply.stop == "refusal":
+        if reply.finish_reason == "refusal":
             return f"the model refused{quoted}"
-        if reply.stop == "length":
+        if reply.finish_reason == "length":
             return "the reply was too long and was cut off"
         return f"{self._form.tool.name} was not called{quoted}"
 
     def _say(
         self, turn: str, reply: Completion, results: Sequence[ToolResult], **values: str
     ) -> None:
-        cut = section("turns", "cut") if reply.stop == "length" else ""
+        cut = section("turns", "cut") if reply.finish_reason == "length" else ""
         text = section("turns", turn, tool=self._form.tool.name, **values)
         self._dialogue.say(joined(cut, text), results)
 

@@ -10,7 +10,7 @@ from app.providers.deadline import longest, within
 from app.providers.errors import BadRequestError, ProviderError, UnavailableError
 from app.providers.http import provider_client
 from app.providers.json_reply import MAX_BYTES
-from app.providers.llm.base import Completion, Message, Request, Spent, ToolCall, Verbatim
+from app.providers.llm.base import Completion, Message, Request, TokenUsage, ToolCall, Verbatim
 from app.providers.llm.replies import (
     ReplyReader,
     arguments_in,
@@ -18,11 +18,11 @@ from app.providers.llm.replies import (
     json_object,
     model_of,
     name_of,
-    spent_on,
+    object_at,
+    token_usage,
     total,
-    usage_of,
 )
-from app.providers.llm.wording import asking_in_words, is_forced
+from app.providers.llm.tool_choice import ask_in_words, is_forced
 from app.providers.statuses import of_status, retry_after, without_key
 
 _LONGEST_WAIT = 120
@@ -67,7 +67,7 @@ class AnthropicLLM:
             http_client=provider_client(MAX_BYTES),
         )
         self._longest = longest(timeout, max_retries)
-        self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _spent)
+        self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _usage)
 
     async def complete(self, request: Request) -> Completion:
         """Return the model's next turn; what the model turns out not to take is left out."""
@@ -86,7 +86,7 @@ class AnthropicLLM:
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         if is_forced(request) and not self._can_be_forced:
-            request = asking_in_words(request)
+            request = ask_in_words(request)
         arguments: dict[str, Any] = {
             "model": self._model,
             "max_tokens": request.max_tokens,
@@ -162,8 +162,8 @@ class AnthropicLLM:
         return Completion(
             text="".join(clean(block["text"]) for block in content if block["type"] == "text"),
             calls=calls,
-            stop=_STOPS.get(answer.get("stop_reason"), "end"),
-            spent=_spent(answer, model),
+            finish_reason=_STOPS.get(answer.get("stop_reason"), "end"),
+            usage=_usage(answer, model),
             model=model,
             verbatim=Verbatim(self.name, content) if whole else None,
         )
@@ -190,11 +190,11 @@ def _call(block: dict[str, Any]) -> ToolCall:
     return ToolCall(name_of(block["id"]), name_of(block["name"]), json_object(raw), raw)
 
 
-def _spent(answer: dict[str, Any], model: str) -> Spent:
-    usage = usage_of(answer, "usage")
+def _usage(answer: dict[str, Any], model: str) -> TokenUsage:
+    usage = object_at(answer, "usage")
     plain, cached = usage.get("input_tokens"), usage.get("cache_read_input_tokens")
     written = usage.get("cache_creation_input_tokens")
-    return spent_on(
+    return token_usage(
         model,
         input_tokens=total(plain, cached, written),
         output_tokens=usage.get("output_tokens"),

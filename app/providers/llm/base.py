@@ -73,7 +73,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class TokenUsage:
     """What a completion took; `input_tokens` include those read from the provider's cache.
 
     `cost_usd` is None when the price of the model is not known.
@@ -91,8 +91,8 @@ class Completion:
 
     text: str
     calls: tuple[ToolCall, ...]
-    stop: Literal["end", "tools", "length", "refusal", "unusable"]
-    spent: Spent
+    finish_reason: Literal["end", "tools", "length", "refusal", "unusable"]
+    usage: TokenUsage
     model: str
     verbatim: Verbatim | None = field(default=None, compare=False, repr=False)
 

@@ -10,9 +10,9 @@ from app.providers.deadline import longest, within
 from app.providers.errors import BadRequestError, UnavailableError
 from app.providers.http import provider_client
 from app.providers.json_reply import MAX_BYTES
-from app.providers.llm.base import Completion, Request, Spent, ToolCall, ToolResult
-from app.providers.llm.replies import ReplyReader, spent_on, usage_of
-from app.providers.llm.wording import asking_in_words, is_forced
+from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall, ToolResult
+from app.providers.llm.replies import ReplyReader, object_at, token_usage
+from app.providers.llm.tool_choice import ask_in_words, is_forced
 from app.providers.openai_errors import translated
 
 _CONNECT_SECONDS = 5
@@ -51,7 +51,7 @@ class OpenAIModel(ABC):
             http_client=provider_client(MAX_BYTES),
         )
         self._longest = longest(timeout, max_retries)
-        self._reader = ReplyReader(self.name, "OpenAI's API", self._read, self._spent)
+        self._reader = ReplyReader(self.name, "OpenAI's API", self._read, self._usage)
 
     async def complete(self, request: Request) -> Completion:
         """Return the model's next turn; what the model turns out not to take is left out."""
@@ -77,7 +77,7 @@ class OpenAIModel(ABC):
         """Send it and return the answer as it came."""
 
     @abstractmethod
-    def _spent(self, answer: dict[str, Any], model: str) -> Spent:
+    def _usage(self, answer: dict[str, Any], model: str) -> TokenUsage:
         """Return the cost that an answer states, whatever else it holds."""
 
     @abstractmethod
@@ -86,7 +86,7 @@ class OpenAIModel(ABC):
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         if is_forced(request) and not self._can_be_forced:
-            request = asking_in_words(request)
+            request = ask_in_words(request)
         arguments = {"model": self._model, **self._body(request)}
         if request.temperature is not None and self._takes_temperature:
             arguments["temperature"] = request.temperature
@@ -117,13 +117,13 @@ class OpenAIModel(ABC):
         return True
 
     def _refused(self) -> Completion:
-        return Completion("", (), "refusal", Spent(0, 0, 0, None), self._model)
+        return Completion("", (), "refusal", TokenUsage(0, 0, 0, None), self._model)
 
 
-def spent(model: str, usage: Mapping[str, Any], received: str, sent: str) -> Spent:
+def read_usage(model: str, usage: Mapping[str, Any], received: str, sent: str) -> TokenUsage:
     """Return an answer's cost; `received` and `sent` name its counts of input and output tokens."""
-    details = usage_of(usage, f"{received}_details")
-    return spent_on(
+    details = object_at(usage, f"{received}_details")
+    return token_usage(
         model,
         input_tokens=usage.get(received),
         output_tokens=usage.get(sent),

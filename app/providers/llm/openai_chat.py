@@ -8,13 +8,13 @@ from app.providers.llm.base import (
     Completion,
     Message,
     Request,
-    Spent,
+    TokenUsage,
     Tool,
     ToolCall,
     Verbatim,
 )
-from app.providers.llm.openai_api import OpenAIModel, arguments_of, output_of, spent
-from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, usage_of
+from app.providers.llm.openai_api import OpenAIModel, arguments_of, output_of, read_usage
+from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, object_at
 
 _STOPS: dict[str | None, Literal["length", "refusal"]] = {
     "length": "length",
@@ -78,8 +78,8 @@ class ChatLLM(OpenAIModel):
         return True
 
     @override
-    def _spent(self, answer: dict[str, Any], model: str) -> Spent:
-        return spent(model, usage_of(answer, "usage"), "prompt_tokens", "completion_tokens")
+    def _usage(self, answer: dict[str, Any], model: str) -> TokenUsage:
+        return read_usage(model, object_at(answer, "usage"), "prompt_tokens", "completion_tokens")
 
     @override
     def _read(self, answer: dict[str, Any]) -> Completion:
@@ -97,8 +97,8 @@ class ChatLLM(OpenAIModel):
         return Completion(
             text=_text(refusal or message.get("content") or ""),
             calls=calls,
-            stop=stop or ("tools" if calls else "end"),
-            spent=self._spent(answer, model),
+            finish_reason=stop or ("tools" if calls else "end"),
+            usage=self._usage(answer, model),
             model=model,
             verbatim=Verbatim(self.name, kept) if calls and whole else None,
         )

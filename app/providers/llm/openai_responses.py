@@ -9,13 +9,13 @@ from app.providers.llm.base import (
     Completion,
     Message,
     Request,
-    Spent,
+    TokenUsage,
     Tool,
     ToolCall,
     Verbatim,
 )
-from app.providers.llm.openai_api import FILTERED, OpenAIModel, arguments_of, output_of, spent
-from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, usage_of
+from app.providers.llm.openai_api import FILTERED, OpenAIModel, arguments_of, output_of, read_usage
+from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, object_at
 from app.providers.statuses import without_key
 
 _REASONING = "reasoning.encrypted_content"
@@ -70,8 +70,8 @@ class ResponsesLLM(OpenAIModel):
         return super()._concede(refusal, arguments)
 
     @override
-    def _spent(self, answer: dict[str, Any], model: str) -> Spent:
-        return spent(model, usage_of(answer, "usage"), "input_tokens", "output_tokens")
+    def _usage(self, answer: dict[str, Any], model: str) -> TokenUsage:
+        return read_usage(model, object_at(answer, "usage"), "input_tokens", "output_tokens")
 
     @override
     def _read(self, answer: dict[str, Any]) -> Completion:
@@ -87,8 +87,8 @@ class ResponsesLLM(OpenAIModel):
         return Completion(
             text="\n\n".join(clean(p[_WORDS[p["type"]]]) for p in parts if p["type"] in _WORDS),
             calls=calls,
-            stop=stop or ("tools" if calls else "end"),
-            spent=self._spent(answer, model),
+            finish_reason=stop or ("tools" if calls else "end"),
+            usage=self._usage(answer, model),
             model=model,
             verbatim=Verbatim(self.name, _kept(items)) if whole and stop is None else None,
         )

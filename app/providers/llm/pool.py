@@ -33,7 +33,7 @@ class ModelNotAllowedError(LLMNotConfiguredError):
         )
 
 
-class LLMs:
+class LLMPool:
     """Keeps the models used last, and lets `concurrency` calls of each provider run at a time.
 
     Models are allowed by name; the default always is.

@@ -8,7 +8,7 @@ from typing import Any
 from app.json_input import parse_json
 from app.providers.errors import UnavailableError
 from app.providers.json_reply import is_deeper, parse_reply
-from app.providers.llm.base import Completion, Spent
+from app.providers.llm.base import Completion, TokenUsage
 from app.providers.llm.prices import cost
 from app.schemas import UNSTORABLE
 
@@ -36,9 +36,9 @@ class UnusableReplyError(UnavailableError):
 
 
 class ReplyReader:
-    """Reads the replies of one API: `read` reads all of a reply, `spent` only its cost.
+    """Reads the replies of one API: `read` reads all of a reply, `usage` only its cost.
 
-    `read` may raise KeyError and the like for an unexpected reply; `spent` never raises.
+    `read` may raise KeyError and the like for an unexpected reply; `usage` never raises.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ReplyReader:
         name: str,
         api: str,
         read: Callable[[dict[str, Any]], Completion],
-        spent: Callable[[dict[str, Any], str], Spent],
+        usage: Callable[[dict[str, Any], str], TokenUsage],
     ) -> None:
         self._name = name
         self._api = api
         self._read = read
-        self._spent = spent
+        self._usage = usage
 
     async def read(self, body: bytes) -> Completion:
         """Return a reply as a completion; raises UnusableReplyError, and what `read` raises."""
@@ -77,7 +77,7 @@ class ReplyReader:
 
     def _paid(self, answer: dict[str, Any]) -> Completion:
         model = model_of(answer, self._name.partition(":")[2])
-        return Completion("", (), "unusable", self._spent(answer, model), model)
+        return Completion("", (), "unusable", self._usage(answer, model), model)
 
 
 def model_of(answer: Mapping[str, Any], default: str) -> str:
@@ -119,7 +119,7 @@ def json_object(raw: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and not is_deeper(value, MAX_ARGUMENT_DEPTH) else None
 
 
-def usage_of(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+def object_at(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     """Return the object at a path in a reply; an empty one if there is none."""
     found: Any = answer
     for name in path:
@@ -127,9 +127,9 @@ def usage_of(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def spent_on(
+def token_usage(
     model: str, *, input_tokens: object, output_tokens: object, cached: object, written: object
-) -> Spent:
+) -> TokenUsage:
     """Return a reply's cost by its own counts; an impossible count is taken as 0.
 
     `input_tokens` includes tokens read from and written to a cache.
@@ -139,7 +139,7 @@ def spent_on(
     read = min(read, sent)
     kept = min(kept, sent - read)
     are_right = all(count is None or _tokens(count) == count for count in counts)
-    return Spent(
+    return TokenUsage(
         input_tokens=sent,
         output_tokens=received,
         cached_tokens=read,

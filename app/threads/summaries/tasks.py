@@ -10,7 +10,7 @@ from app.jobs.job import NewJob
 from app.jobs.results import SummaryState
 from app.jobs.run import JobConflictError, JobRun
 from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.threads import repository
 from app.threads.errors import ThreadNotFoundError
@@ -63,7 +63,7 @@ class _Conversation:
 class SummarizeHandler:
     """Does the jobs of the kind `summarize`."""
 
-    def __init__(self, database: Database, llms: LLMs) -> None:
+    def __init__(self, database: Database, llms: LLMPool) -> None:
         self._database = database
         self._llms = llms
 

@@ -77,7 +77,7 @@ async def record_of(
 
 def _text(completion: Completion) -> str:
     _check_not_refused(completion)
-    if completion.stop == "length":
+    if completion.finish_reason == "length":
         raise JobFailedError("truncated", "The model's summary was cut off; it wrote too much.")
     text = UNSTORABLE.sub("\ufffd", completion.text).strip()
     if not text:
@@ -92,7 +92,7 @@ def _text(completion: Completion) -> str:
 
 
 def _check_not_refused(completion: Completion) -> None:
-    if completion.stop == "refusal":
+    if completion.finish_reason == "refusal":
         said = completion.text.strip()[:_QUOTED]
         raise JobFailedError("refused", f"The model refused{': ' + said if said else ''}.")
 

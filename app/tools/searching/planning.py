@@ -8,7 +8,7 @@ from app.conversations.messages import to_turns
 from app.jobs.job import NewJob
 from app.managers.schemas import ConversationMessage
 from app.managers.service import ManagerService
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store.filters import parse_filter
 from app.tools.binding import located
@@ -37,7 +37,7 @@ async def searching_job(resources: Resources, access: Access, body: SearchMemori
 
 
 def planned(
-    llms: LLMs,
+    llms: LLMPool,
     access: Access,
     namespace: list[str],
     messages: Sequence[ConversationMessage],

@@ -13,7 +13,7 @@ from app.db.database import Database
 from app.extraction.queries import MAX_QUERIES, windows, written_by_model
 from app.jobs.run import JobRun
 from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.search.encoding import found_items
 from app.search.found import Found, Result
@@ -29,7 +29,7 @@ MAX_BYTES = 4_194_304
 class SearchHandler:
     """Does the jobs of the kind `search`."""
 
-    def __init__(self, database: Database, llms: LLMs, search: SearchService) -> None:
+    def __init__(self, database: Database, llms: LLMPool, search: SearchService) -> None:
         self._database = database
         self._llms = llms
         self._search = search

@@ -12,7 +12,7 @@ from app.db.database import Database
 from app.db.pages import TOOL_BYTES
 from app.jobs.job import State
 from app.jobs.service import JobService
-from app.providers.llm.pool import LLMs
+from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.search.encoding import found_items
 from app.search.schemas import DEFAULT_LIMIT, QueryText, SearchItems
@@ -53,7 +53,7 @@ class SearchMemory:
     name = NAME
 
     def __init__(
-        self, search: SearchService, jobs: JobService, database: Database, llms: LLMs
+        self, search: SearchService, jobs: JobService, database: Database, llms: LLMPool
     ) -> None:
         self._search = search
         self._jobs = jobs

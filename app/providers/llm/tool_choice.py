@@ -10,7 +10,7 @@ def is_forced(request: Request) -> bool:
     return bool(request.tools) and request.tool_choice not in {"auto", "none"}
 
 
-def asking_in_words(request: Request) -> Request:
+def ask_in_words(request: Request) -> Request:
     """Return the request with its `tool_choice` as a wish at the end of the system text."""
     wish = (
         "Answer by calling at least one of the tools."

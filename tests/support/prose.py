@@ -109,4 +109,4 @@ def _lines(page: str) -> Iterator[tuple[int, str]]:
 
 if __name__ == "__main__":
     for found in findings([Path(name).resolve() for name in sys.argv[1:]]):
-        print(found)
+        sys.stdout.write(f"{found}\n")

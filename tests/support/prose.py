@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _BRITISH = (
@@ -69,6 +71,7 @@ class Finding:
     rule: str
     text: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.path.relative_to(ROOT)}:{self.line}: {self.rule}: …{self.text}…"
 

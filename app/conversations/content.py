@@ -10,8 +10,7 @@ from jsonpointer import JsonPointerException
 
 from app.conversations.json_schema.budget import TooManyChecksError
 from app.conversations.json_schema.subset import validator_of
-from app.store.errors import InvalidValueError
-from app.store.values import check_json
+from app.json_values import UnstorableError, check_storable
 
 MAX_BYTES = 65_536
 """Of a content as JSON."""
@@ -77,9 +76,9 @@ def edited(content: dict[str, Any], edits: object) -> Any:
 
 def _check_json(value: object, name: str) -> None:
     try:
-        check_json(value, name)
-    except InvalidValueError as error:
-        raise BadContentError(str(error.detail).removesuffix(".")) from error
+        check_storable(value, name)
+    except UnstorableError as error:
+        raise BadContentError(str(error)) from error
 
 
 def _faults(content: dict[str, Any], schema: dict[str, Any]) -> list[str]:

@@ -2,26 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import AfterValidator
-
-from app.errors import InvalidRequestError
-from app.store.values import check_json
-
-
-def storable_json(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the value; ValueError, naming the place, when PostgreSQL cannot hold it."""
-    check_storable(value)
-    return value
-
-
-def check_storable(value: Any) -> None:
-    """Raise ValueError that names the place if PostgreSQL cannot hold a value."""
-    try:
-        check_json(value, "$")
-    except InvalidRequestError as error:
-        raise ValueError(error.detail.removesuffix(".")) from error
 
 
 def matching(pattern: str, wanted: str) -> AfterValidator:

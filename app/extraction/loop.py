@@ -10,8 +10,8 @@ from app.extraction.draft import Draft
 from app.extraction.instructions import filled, system_text
 from app.extraction.tool_calls import BadCallError, Clerk
 from app.extraction.tools import IDLE, offered_tools
+from app.json_values import replace_unstorable
 from app.providers.llm.base import Completion, Tool, ToolCall, ToolResult
-from app.schemas import UNSTORABLE
 
 MAX_CALLS = 100
 """In one reply; those after them are rejected unread."""
@@ -161,7 +161,7 @@ def _rejected(tool: str, reason: str, wanted: str | None = None) -> Rejected:
 
 
 def _storable(text: str, characters: int) -> str:
-    return UNSTORABLE.sub("\ufffd", text)[:characters]
+    return replace_unstorable(text)[:characters]
 
 
 def _not_done(call: ToolCall, rejected: Rejected) -> ToolResult:

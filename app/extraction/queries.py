@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from app.conversations.render import shown_text, shown_turns
 from app.conversations.types import Ask, Task, Turn
 from app.extraction.instructions import filled
+from app.json_values import replace_unstorable
 from app.providers.embeddings.splitting import split_by_characters
 from app.providers.llm.base import Message, Request, Tool
-from app.schemas import UNSTORABLE
 
 MAX_QUERIES = 8
 """Of those that a model writes."""
@@ -58,5 +58,5 @@ async def written_by_model(ask: Ask, turns: Sequence[Turn], context_turns: int) 
     )
     reply = await ask(request, "search")
     wanted = [(call.arguments or {}).get("query") for call in reply.calls]
-    texts = [UNSTORABLE.sub(" ", text).strip() for text in wanted if isinstance(text, str)]
+    texts = [replace_unstorable(text, " ").strip() for text in wanted if isinstance(text, str)]
     return [text[:_WINDOW_CHARACTERS] for text in dict.fromkeys(texts) if text][:MAX_QUERIES]

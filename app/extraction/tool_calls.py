@@ -7,19 +7,17 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from app.conversations.content import BadContentError, check_content, edited, unquoted
 from app.conversations.render import message_ids
 from app.conversations.types import Delete, Existing, Insert, Task, Update
 from app.extraction import tools
 from app.extraction.draft import Draft
+from app.json_values import replace_unstorable
 from app.providers.llm.base import ToolCall
-from app.schemas import UNSTORABLE, Moment
+from app.schemas import parse_time
 
 MAX_REASON_CHARACTERS = 500
 
-_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 _MONTH = re.compile(r"\d{4}(-\d\d)?")
 _MAX_SHOWN = 2_000
 
@@ -157,8 +155,8 @@ def _valid_from(moment: object) -> datetime | None:
     if isinstance(moment, str) and _MONTH.fullmatch(moment):
         whole = f"{moment}-01-01"[:10]  # of a year or a month, the first day
     try:
-        return _MOMENT.validate_python(whole)
-    except ValidationError as error:
+        return parse_time(whole)
+    except ValueError as error:
         raise BadCallError(
             f"valid_from must be a date such as 2026-05-03, 2026-05 or 2026, or null, "
             f"not {json.dumps(moment)[:100]}"
@@ -168,7 +166,7 @@ def _valid_from(moment: object) -> datetime | None:
 def _reason(reason: object) -> str | None:
     if not isinstance(reason, str):
         return None
-    return UNSTORABLE.sub("", reason)[:MAX_REASON_CHARACTERS].strip() or None
+    return replace_unstorable(reason, "")[:MAX_REASON_CHARACTERS].strip() or None
 
 
 def _as_it_is(memory: Existing) -> str:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from app.errors import BodyTooLargeError, InvalidRequestError
 from app.http.admission import OverloadedError
 from app.http.problems import invalid_request, listed_errors
-from app.json_input import TooDeepError, TooManyValuesError, check_values, parse_json
+from app.json_values import TooDeepError, TooManyValuesError, check_values, parse_json
 from app.schemas import Body
 
 _LARGE_BYTES = 1 << 16

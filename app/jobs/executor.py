@@ -22,9 +22,9 @@ from app.jobs.run import (
     ProcessDiedError,
 )
 from app.jobs.turns import RootTurns
+from app.json_values import replace_unstorable
 from app.providers.errors import MisconfiguredError, ProviderError
 from app.providers.llm.pool import LLMNotConfiguredError
-from app.schemas import UNSTORABLE
 from app.supervisor import ending_of
 
 _logger = structlog.get_logger("memoryd.jobs")
@@ -151,4 +151,4 @@ def _is_cancelled() -> bool:
 
 
 def _described(code: str, detail: str) -> dict[str, str]:
-    return {"code": code, "detail": UNSTORABLE.sub("\ufffd", detail)[:MOST_CHARACTERS]}
+    return {"code": code, "detail": replace_unstorable(detail)[:MOST_CHARACTERS]}

@@ -17,8 +17,8 @@ from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.job import SETTLED, NewJob, State
 from app.jobs.schemas import ListJobs, RetryJobs
 from app.jobs.visibility import reads_contents, sees_job
+from app.json_values import is_storable_text
 from app.resources import Resources
-from app.schemas import UNSTORABLE
 
 LOOK_SECONDS = 2.0
 """How often whoever waits for a job looks at it without being told of news."""
@@ -64,7 +64,7 @@ class JobService:
 
     async def get(self, access: Access, job_id: str) -> Record:
         """Return a job's row; raises JobNotFoundError, also for what the caller may not see."""
-        if UNSTORABLE.search(job_id):
+        if not is_storable_text(job_id):
             raise JobNotFoundError(job_id)
         async with self._database.connection(access.root) as connection:
             row = await repository.find(connection, job_id)
@@ -78,7 +78,7 @@ class JobService:
 
     async def glance(self, access: Access, job_id: str) -> Record:
         """Return a job's namespace, actor and state; raises JobNotFoundError like `get`."""
-        if UNSTORABLE.search(job_id):
+        if not is_storable_text(job_id):
             raise JobNotFoundError(job_id)
         async with self._database.connection(access.root) as connection:
             row = await repository.find_state(connection, job_id)

@@ -18,9 +18,7 @@ from pydantic import (
 
 from app.body_limits import CONFIGURATION, CONVERSATION
 from app.conversations.json_fields import (
-    check_storable,
     matching,
-    storable_json,
     text_or_blocks,
     unwrapped,
 )
@@ -35,6 +33,7 @@ from app.conversations.kinds import (
 )
 from app.conversations.namespace_template import check_template
 from app.conversations.types import Kind
+from app.json_values import check_storable, check_storable_text
 from app.namespaces import MAX_DEPTH
 from app.schemas import (
     CLEAN,
@@ -46,7 +45,7 @@ from app.schemas import (
     Number,
     Real,
     Schema,
-    storable,
+    StorableObject,
 )
 from app.store.schemas import MAX_INTEGER, Seconds
 
@@ -96,18 +95,17 @@ ModelName = Annotated[
 Instructions = Annotated[
     str,
     Field(max_length=MAX_INSTRUCTIONS_CHARACTERS, json_schema_extra=CLEAN),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
 ]
 Id = Annotated[
     str,
     Field(min_length=1, max_length=MAX_ID_CHARACTERS, json_schema_extra=CLEAN),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
 ]
-JsonObject = Annotated[dict[str, Any], Field(title="Value"), AfterValidator(storable_json)]
+MemoryValue = Annotated[StorableObject, Field(title="Value")]
 ObjectSchema = Annotated[
-    dict[str, Any],
+    StorableObject,
     Field(title="ObjectSchema", description="A JSON Schema (draft 2020-12) of an object."),
-    AfterValidator(storable_json),
     AfterValidator(check_object_schema),
 ]
 TemplateLabel = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARACTERS)]
@@ -236,7 +234,7 @@ class ManagerConfig(Schema):
         description="How many existing memories the model is shown; absent: 10, of long "
         "conversations up to 50.",
     )
-    default: JsonObject | None = Field(
+    default: MemoryValue | None = Field(
         None,
         description="Content of the first kind, written under the key `default` when there is no "
         "memory yet.",
@@ -374,7 +372,7 @@ class ConversationMessage(BaseModel):
     def _can_be_stored(self) -> Self:
         # Makes no copy, and skips the fields whose types are checked already.
         own = (self.role, self.type, self.content, self.tool_calls)
-        check_storable({**(self.model_extra or {}), **dict(zip(_OWN, own, strict=True))})
+        check_storable({**(self.model_extra or {}), **dict(zip(_OWN, own, strict=True))}, "$")
         return self
 
     def members(self) -> dict[str, Any]:
@@ -386,10 +384,10 @@ class ExistingMemory(Schema):
     """A memory that a request brings along."""
 
     id: Id | None = Field(None, description="Absent: one is made up.")
-    kind: Annotated[str, Field(max_length=64), AfterValidator(storable)] | None = Field(
+    kind: Annotated[str, Field(max_length=64), AfterValidator(check_storable_text)] | None = Field(
         None, description="Absent: the first of the kinds that allows the content."
     )
-    content: JsonObject = Field(description="What it says, as its kind has it.")
+    content: MemoryValue = Field(description="What it says, as its kind has it.")
 
 
 class ManagerChoice(Schema):

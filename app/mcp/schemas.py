@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from app.schemas import ItemLabels, Labels, Number, Real, Schema, storable
+from app.json_values import check_storable_text
+from app.schemas import ItemLabels, Labels, Number, Real, Schema
 from app.search.schemas import MAX_QUERY_CHARACTERS
 
 DEFAULT_LIMIT = 10
@@ -25,15 +26,15 @@ def _not_blank(text: str) -> str:
 Text = Annotated[
     str,
     Field(min_length=1, max_length=MAX_TEXT_CHARACTERS),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
     AfterValidator(_not_blank),
 ]
 MemoryId = Annotated[
     str,
     Field(max_length=MAX_ID_CHARACTERS, description="As search_memories returns it."),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
 ]
-Query = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS), AfterValidator(storable)]
+Query = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS), AfterValidator(check_storable_text)]
 Importance = Annotated[Real, Field(ge=0, le=1)]
 
 

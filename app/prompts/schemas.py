@@ -7,7 +7,8 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 
 from app.body_limits import CONFIGURATION
 from app.conversations.json_fields import matching
-from app.schemas import CLEAN, Number, Schema, storable
+from app.json_values import check_storable_text
+from app.schemas import CLEAN, Number, Schema
 
 PRODUCTION, CANDIDATE = "production", "candidate"
 
@@ -32,7 +33,7 @@ def check_text(text: str) -> str:
         raise ValueError("is empty; a prompt has a text")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters; use at most {MAX_TEXT_CHARACTERS:,}")
-    return storable(text)
+    return check_storable_text(text)
 
 
 PromptName = Annotated[
@@ -61,12 +62,12 @@ PromptText = Annotated[
 UpdateInstructions = Annotated[
     str,
     Field(max_length=MAX_INSTRUCTIONS_CHARACTERS, json_schema_extra=CLEAN),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
 ]
 Analysis = Annotated[
     str,
     Field(max_length=MAX_ANALYSIS_CHARACTERS, json_schema_extra=CLEAN),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
 ]
 Label = Annotated[
     str,

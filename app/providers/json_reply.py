@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from app.json_input import TooDeepError, check_values, parse_json
+from app.json_values import TooDeepError, check_values, is_deeper, parse_json
 
 MAX_BYTES = 2 << 20
 MAX_VALUES = 200_000
@@ -27,21 +27,6 @@ def parse_reply(body: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = MA
     if is_deeper(value, MAX_DEPTH):
         raise TooDeepError(f"it is nested deeper than {MAX_DEPTH} levels")
     return value
-
-
-def is_deeper(value: Any, depth: int) -> bool:
-    """Tell whether lists and objects are nested more than `depth` levels deep."""
-    level = [value]
-    for _ in range(depth):
-        level = [
-            inner
-            for node in level
-            if isinstance(node, dict | list)
-            for inner in (node.values() if isinstance(node, dict) else node)
-        ]
-        if not level:
-            return False
-    return any(isinstance(node, dict | list) for node in level)
 
 
 def _without_surrogates(body: bytes) -> bytes:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from app.body_limits import SEARCH
-from app.schemas import CLEAN, Flag, Labels, Moment, Number, Real, Schema, storable
+from app.json_values import check_storable_text
+from app.schemas import CLEAN, Flag, Labels, Moment, Number, Real, Schema
 from app.search.ranking import HalfLives, Weights
 from app.search.relevance import Mode
 from app.store.schemas import Item
@@ -27,7 +28,9 @@ Sort: TypeAlias = Literal["updated_at", "-updated_at", "created_at", "-created_a
 """Column a listing is ordered by; - is descending."""
 
 QueryText = Annotated[
-    str, Field(max_length=MAX_QUERY_CHARACTERS, json_schema_extra=CLEAN), AfterValidator(storable)
+    str,
+    Field(max_length=MAX_QUERY_CHARACTERS, json_schema_extra=CLEAN),
+    AfterValidator(check_storable_text),
 ]
 Weight = Annotated[Real, Field(ge=0, le=MAX_WEIGHT)]
 Days = Annotated[Real, Field(ge=0.001, le=MAX_DAYS)]

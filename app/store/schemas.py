@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from app.body_limits import ITEM
+from app.json_values import JsonObject, check_storable_text, count_storable
 from app.namespaces import parse_labels
 from app.schemas import (
     CLEAN,
@@ -25,9 +26,7 @@ from app.schemas import (
     Real,
     Schema,
     WrittenNamespace,
-    storable,
 )
-from app.store.values import MAX_DEPTH, count_storable
 
 MAX_KEY_CHARACTERS = 512
 MAX_TTL_MINUTES = 52_560_000.0
@@ -48,7 +47,7 @@ Key = Annotated[
         description="Name of the item in its namespace.",
         examples=["favourite-food"],
     ),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
 ]
 Minutes = Annotated[
     Real,
@@ -56,10 +55,10 @@ Minutes = Annotated[
 ]
 Seconds = Annotated[Real, Field(gt=0, le=MAX_TTL_MINUTES * 60)]
 Value = Annotated[
-    dict[str, Any], Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
+    JsonObject, Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
 ]
 # A title names the class that generators make of an object.
-JsonObject = Annotated[dict[str, Any], Field(title="Value", description="Any JSON object.")]
+ItemValue = Annotated[JsonObject, Field(title="Value", description="Any JSON object.")]
 
 
 def _none_for_false(index: object) -> object:
@@ -86,7 +85,7 @@ class Source(BaseModel):
     @classmethod
     def _is_small(cls, source: Any) -> Any:
         # None: too deep or not storable, which a later check reports with its place.
-        if (count_storable(source, max_depth=MAX_DEPTH) or 0) > MAX_SOURCE_VALUES:
+        if (count_storable(source) or 0) > MAX_SOURCE_VALUES:
             raise ValueError(f"has more than {MAX_SOURCE_VALUES:,} JSON values; send fewer")
         return source
 
@@ -236,7 +235,7 @@ class Item(BaseModel):
 
     namespace: list[str] = Field(description="Labels from the outermost in.")
     key: str = Field(description="Name of the item in its namespace.")
-    value: JsonObject
+    value: ItemValue
     version: int = Field(description="Grows with every change; also the ETag.")
     importance: float | None = Field(description="How much the memory matters, 0 to 1.")
     pinned: bool = Field(description="Found before all others by a search with a query.")
@@ -255,7 +254,7 @@ class ItemVersion(BaseModel):
     action: Literal["put", "patch", "restore", "delete", "expire"] = Field(
         description="What made this state."
     )
-    value: JsonObject | None = Field(description="null where the item ended.")
+    value: ItemValue | None = Field(description="null where the item ended.")
     importance: float | None = Field(description="How much the memory mattered, 0 to 1.")
     pinned: bool | None = Field(description="Whether it was pinned; null where the item ended.")
     valid_from: datetime | None = Field(description="Since when the memory held.")

@@ -10,6 +10,7 @@ from app.body_limits import CONVERSATION
 from app.conversations.namespace_template import check_template
 from app.jobs.results import SummaryState
 from app.jobs.schemas import Job
+from app.json_values import check_storable_text
 from app.managers.schemas import (
     MAX_MESSAGES,
     ConversationMessage,
@@ -19,7 +20,7 @@ from app.managers.schemas import (
     Variables,
 )
 from app.namespaces import MAX_DEPTH
-from app.schemas import CLEAN, Body, ItemLabels, Real, Schema, storable
+from app.schemas import CLEAN, Body, ItemLabels, Real, Schema
 from app.store.schemas import MAX_INTEGER
 
 MAX_SECONDS = 86_400
@@ -27,7 +28,9 @@ MAX_PAGE = 200
 
 
 ThreadId = Annotated[
-    str, Field(min_length=1, max_length=256, json_schema_extra=CLEAN), AfterValidator(storable)
+    str,
+    Field(min_length=1, max_length=256, json_schema_extra=CLEAN),
+    AfterValidator(check_storable_text),
 ]
 
 Seconds = Annotated[Real, Field(ge=0, le=MAX_SECONDS)]

@@ -7,9 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.http.problems import invalid_request, listed_errors
-from app.json_input import check_values, parse_json
-from app.store.errors import InvalidValueError
-from app.store.values import check_json
+from app.json_values import UnstorableError, check_storable, check_values, parse_json
 from app.tools.base import ToolError
 
 _MAX_VALUES = 50_000
@@ -24,9 +22,9 @@ def read_arguments(sent: Any) -> dict[str, Any]:
     if arguments is None:
         return {}
     try:
-        check_json(arguments, "arguments")
-    except InvalidValueError as error:
-        raise ToolError(f"Nothing was done: {error.detail}") from error
+        check_storable(arguments, "arguments")
+    except UnstorableError as error:
+        raise ToolError(f"Nothing was done: {error}.") from error
     if not isinstance(arguments, dict):
         raise _unreadable("not a JSON object", json.dumps(arguments))
     return arguments

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from app.conversations.types import Ask
+from app.json_values import replace_unstorable
 from app.prompts.evaluation.cases import Case
 from app.providers.errors import BadRequestError
 from app.providers.llm.base import Completion, Request
-from app.schemas import UNSTORABLE
 
 _MAX_CHARACTERS = 200_000
 
@@ -38,4 +38,4 @@ def _problem(completion: Completion) -> str | None:
 
 
 def _storable(text: str) -> str:
-    return UNSTORABLE.sub("\ufffd", text)
+    return replace_unstorable(text)

@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeAlias
 from app.conversations.dialogue import Dialogue
 from app.conversations.render import shown_turns
 from app.conversations.types import Ask, Task
+from app.json_values import replace_unstorable
 from app.prompts.evaluation.answering import Answer
 from app.prompts.evaluation.cases import Case
 from app.prompts.optimizing.instructions import filled
 from app.providers.llm.base import Completion, Tool, ToolCall, ToolResult
-from app.schemas import UNSTORABLE
 
 Side: TypeAlias = Literal["old", "new"]
 Winner: TypeAlias = Literal["old", "new", "tie"]
@@ -71,7 +71,7 @@ async def judge(ask: Ask, case: Case, answers: Mapping[Side, Answer], first: Sid
         call = next((call for call in completion.calls if call.name == VERDICT), None)
         problem = _problem(call)
         if call is not None and call.arguments is not None and not problem:
-            reason = UNSTORABLE.sub("\ufffd", call.arguments["reason"]).strip()[:_MAX_REASON]
+            reason = replace_unstorable(call.arguments["reason"]).strip()[:_MAX_REASON]
             return Verdict(first, sides[call.arguments["better"]], reason)
         dialogue.say(*_sent_back(completion, problem))
     return Verdict(first, None, f"The judge gave no verdict: {problem}.")

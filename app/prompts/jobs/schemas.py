@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from app.body_limits import CONVERSATION
-from app.conversations.json_fields import storable_json
+from app.json_values import check_storable, check_storable_text
 from app.managers.schemas import (
     MAX_INSTRUCTIONS_CHARACTERS,
     MAX_MESSAGES,
@@ -30,7 +30,7 @@ from app.prompts.optimizing.config import (
     OptimizerConfig,
 )
 from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
-from app.schemas import Flag, Number, Real, Schema, storable
+from app.schemas import Flag, Number, Real, Schema
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
 
@@ -52,7 +52,7 @@ Expected = Annotated[
         json_schema_extra={"minLength": 1, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"},
         max_length=MAX_INSTRUCTIONS_CHARACTERS,
     ),
-    AfterValidator(storable),
+    AfterValidator(check_storable_text),
     AfterValidator(_says_something),
 ]
 Steps = Annotated[int, Field(ge=1, le=MAX_REFLECTION_STEPS), Number]
@@ -143,7 +143,7 @@ class GivenFeedback(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_stored(self) -> Self:
-        storable_json(self.model_dump())
+        check_storable(self.model_dump(), "$")
         return self
 
     def as_feedback(self) -> Feedback:
@@ -204,7 +204,8 @@ class EvaluationCase(Schema):
     @field_validator("variables")
     @classmethod
     def _can_be_stored(cls, variables: dict[str, str] | None) -> dict[str, str] | None:
-        return variables if variables is None else storable_json(variables)
+        check_storable(variables, "$")
+        return variables
 
 
 class EvaluationRequest(Schema):

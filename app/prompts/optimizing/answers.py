@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
+from app.json_values import replace_unstorable
 from app.prompts.optimizing.asking import BadAnswerError
 from app.prompts.optimizing.base import Optimized, Prompt
 from app.prompts.optimizing.placeholders import problem
 from app.prompts.optimizing.showing import tag_of
 from app.prompts.schemas import MAX_ANALYSIS_CHARACTERS, check_text
-from app.schemas import UNSTORABLE
 
 NO_CONVERSATIONS = "there are no conversations to learn from"
 
@@ -27,7 +27,7 @@ def explanation(arguments: dict[str, Any], name: str) -> str:
     text = arguments.get(name)
     if not isinstance(text, str):
         return ""
-    return UNSTORABLE.sub("\ufffd", text).strip()[:MAX_ANALYSIS_CHARACTERS]
+    return replace_unstorable(text).strip()[:MAX_ANALYSIS_CHARACTERS]
 
 
 def decision(arguments: dict[str, Any], name: str) -> bool:
@@ -101,4 +101,4 @@ def nothing_to_learn_from() -> Optimized:
 def rejected(reason: str, analysis: str = "") -> Optimized:
     """Return what comes of a prompt when the model gives nothing that can be used."""
     analysis = analysis[:MAX_ANALYSIS_CHARACTERS]
-    return Optimized("rejected", None, analysis, UNSTORABLE.sub("\ufffd", reason))
+    return Optimized("rejected", None, analysis, replace_unstorable(reason))

@@ -5,12 +5,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.json_input import parse_json
+from app.json_values import is_deeper, parse_json, replace_unstorable
 from app.providers.errors import UnavailableError
-from app.providers.json_reply import is_deeper, parse_reply
+from app.providers.json_reply import parse_reply
 from app.providers.llm.base import Completion, TokenUsage
 from app.providers.llm.prices import cost
-from app.schemas import UNSTORABLE
 
 MAX_CALLS = 1_000
 MAX_ARGUMENT_BYTES = 1 << 20
@@ -90,7 +89,7 @@ def clean(text: object) -> str:
     """Return a text in storable form; raises TypeError if it is not a text."""
     if not isinstance(text, str):
         raise TypeError("not a text")
-    return UNSTORABLE.sub("\ufffd", text)
+    return replace_unstorable(text)
 
 
 def name_of(text: object) -> str:

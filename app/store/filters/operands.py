@@ -1,9 +1,10 @@
 """What may stand after an operator, for a field and for each type of column."""
 
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from app.schemas import parse_time
 from app.store.filters.checks import MAX_OPERANDS, InvalidFilterError
 from app.store.filters.tree import Column, Field, Operator
 
@@ -84,13 +85,11 @@ def _whole(raw: Any, place: str) -> int:
 
 
 def _moment(raw: Any, place: str) -> datetime:
-    """Read ISO 8601; a time without an offset is UTC."""
     if not isinstance(raw, str):
         raise InvalidFilterError(place, 'must be a time such as "2026-01-31T12:00:00Z"')
     try:
-        moment = datetime.fromisoformat(raw)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+        return parse_time(raw)
+    except ValueError:
         raise InvalidFilterError(
             place, f'"{raw[:40]}" is not a time; write it like "2026-01-31T12:00:00Z"'
         ) from None

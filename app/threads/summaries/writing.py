@@ -7,12 +7,10 @@ from app.conversations.dialogue import Dialogue
 from app.conversations.json_schema.budget import TooManyChecksError
 from app.conversations.json_schema.subset import validator_of
 from app.conversations.types import Ask, Turn
-from app.errors import InvalidRequestError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.jobs.run import JobFailedError
+from app.json_values import UnstorableError, check_storable, replace_unstorable
 from app.providers.llm.base import Completion, Message, Request, ToolCall, ToolResult
-from app.schemas import UNSTORABLE
-from app.store.values import check_json
 from app.threads.summaries.prompts import (
     RECORD,
     record_request,
@@ -79,7 +77,7 @@ def _text(completion: Completion) -> str:
     _check_not_refused(completion)
     if completion.finish_reason == "length":
         raise JobFailedError("truncated", "The model's summary was cut off; it wrote too much.")
-    text = UNSTORABLE.sub("\ufffd", completion.text).strip()
+    text = replace_unstorable(completion.text).strip()
     if not text:
         raise JobFailedError("invalid_output", "The model answered without a summary.")
     if len(text) > MAX_SUMMARY_CHARACTERS:
@@ -106,10 +104,10 @@ def _problem(call: ToolCall | None, schema: dict[str, Any]) -> str:
     if len(call.raw) > MAX_RECORD_CHARACTERS:
         return f"the record is longer than {MAX_RECORD_CHARACTERS:,} characters"
     try:
-        check_json(call.arguments, "$")
+        check_storable(call.arguments, "$")
         faults = validator_of(schema).faults(call.arguments)
-    except InvalidRequestError as error:
-        return error.detail.removesuffix(".")
+    except UnstorableError as error:
+        return str(error)
     except TooManyChecksError as error:
         return f"the record {error}"
     return "; ".join(f"${fault.place}: {fault.message[:_QUOTED]}" for fault in faults)

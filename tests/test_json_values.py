@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.json_input import TooDeepError, TooManyValuesError, check_values, count_values, parse_json
+from app.json_values import TooDeepError, TooManyValuesError, check_values, count_values, parse_json
 
 TEXTS = st.text(alphabet=st.sampled_from('ab,[]{}":\\\n é😀')) | st.text(max_size=5)
 VALUES = st.recursive(

@@ -5,14 +5,13 @@ from pydantic import BaseModel
 
 from tests.langmem.both import TALK
 from tests.langmem.original import (
-    Asked,
     ChatModel,
     SummarizeThread,
     calling,
     create_thread_extractor,
 )
 from tests.langmem.ours import Memoryd
-from tests.support.llm_server import calls, says
+from tests.support.llm_server import calls
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
@@ -54,34 +53,3 @@ async def test_a_conversation_is_recorded_by_a_schema(
     for message in TALK:
         assert message["content"] in asked.text
         assert message["content"] in received.last_user_text
-
-
-async def test_instructions_say_what_is_wanted(memoryd: Memoryd) -> None:
-    model = ChatModel(respond=lambda _: calling(("SummarizeThread", TITLE)))
-    extractor = create_thread_extractor(model, instructions="Answer in {language}.")
-    await extractor.ainvoke({"messages": TALK, "language": "Portuguese"})
-
-    memoryd.llm.script.append(calls(("record", TITLE)))
-    instructions = "Answer in Portuguese."  # who calls memoryd fills variables in
-    await memoryd.job("summarize", mode="extract", messages=TALK, instructions=instructions)
-
-    assert instructions in model.asked[0].text
-    assert instructions in memoryd.llm.requests[0].system
-
-
-async def test_a_model_that_only_talks_breaks_langmem_and_is_asked_again_by_memoryd(
-    memoryd: Memoryd,
-) -> None:
-    def talk(_: Asked) -> Any:
-        return calling()
-
-    extractor = create_thread_extractor(ChatModel(respond=talk))
-    with pytest.raises(IndexError):
-        await extractor.ainvoke({"messages": TALK})
-
-    memoryd.llm.script += [says("They talked about tea."), calls(("record", TITLE))]
-    job = await memoryd.job("summarize", mode="extract", messages=TALK)
-    assert job["result"]["content"] == TITLE
-    memoryd.llm.script += [says("They talked about tea."), says("As I said.")]
-    job = await memoryd.job("summarize", mode="extract", messages=TALK)
-    assert (job["state"], job["error"]["code"]) == ("failed", "invalid_output")

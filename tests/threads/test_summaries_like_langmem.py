@@ -12,7 +12,6 @@ from typing_extensions import override
 
 from app.providers.llm.base import Completion, Request, TokenUsage
 from app.threads.summaries.messages import Message, approximate_tokens, one_each, read
-from app.threads.summaries.schemas import SummarizeRequest
 from app.threads.summaries.shortening import Budget, RunningSummary, plan
 from app.threads.summaries.writing import summary_of
 
@@ -181,18 +180,6 @@ async def test_summing_up_for_the_first_time_is_as_in_langmem(scenario: str) -> 
     assert len(ours.covered) == summarized
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS.keys() - {"last ai with tool calls"})
-async def test_nothing_happens_when_the_same_is_summed_up_again_as_in_langmem(
-    scenario: str,
-) -> None:
-    messages, limits, _ = SCENARIOS[scenario]
-    first = through_langmem(messages, limits)
-    ours = await through_memoryd(messages, limits, SECOND, first)
-    assert same(ours, through_langmem(messages, limits, SECOND, first))
-    assert ours.calls == 0
-    assert ours.messages == first.messages
-
-
 NEW = numbered(
     [
         {"role": "assistant", "content": "Response to latest"},
@@ -223,91 +210,6 @@ async def test_going_on_with_new_messages_is_as_in_langmem(limits: Limits, sends
     assert [message_id for message_id, _ in ours.messages[1:]] == ["13", "14", "15"]
 
 
-def test_messages_without_ids_are_refused_only_where_they_must_be_told_apart() -> None:
-    nameless = [{"role": "user", "content": "Message 1"}]
-    limits = {"max_tokens": 9, "max_summary_tokens": 1}
-    with pytest.raises(ValueError, match="required to have ID"):
-        through_langmem(nameless, Limits(9))
-    body = SummarizeRequest.model_validate({"messages": nameless, **limits})
-    entries, _ = body.conversation()
-    assert [entry.id for entry in entries] == ["1"]
-
-
-def test_messages_that_were_summed_up_before_are_refused_as_in_langmem() -> None:
-    first = through_langmem(FOUR[:3], Limits(2))
-    again = [*FOUR[:3], *numbered(exchange(2), 4)]
-    again[-1] = {**again[-1], "id": "1"}
-    with pytest.raises(ValueError, match="has already been summarized"):
-        through_langmem(again, Limits(5), SECOND, first)
-
-
-# What follows are LangMem's faults.
-
-
-async def test_langmem_swallows_the_newest_message_of_the_user() -> None:
-    messages = [*FOUR[:4], {"role": "user", "content": "word " * 100, "id": "newest"}]
-    limits = Limits(100, 20, approximate=True)
-    assert "newest" in through_langmem(messages, limits).covered
-    ours = await through_memoryd(messages, limits)
-    assert ours.covered == {"1", "2", "3", "4"}
-    assert ours.messages[-1][0] == "newest"
-
-
-async def test_langmem_swallows_the_question_that_tools_are_at_work_on() -> None:
-    messages = WITH_TOOLS[:4]
-    limits = Limits(3, threshold=4)
-    assert "1" in through_langmem(messages, limits).covered
-    ours = await through_memoryd(messages, limits)
-    assert ours.covered == {"2", "3", "4"}
-    assert ours.messages[1:] == [("1", "Message 1")]
-
-
-async def test_langmem_parts_parallel_calls_from_their_results() -> None:
-    limits = Limits(6, threshold=3)
-    theirs = through_langmem(WITH_TOOLS, limits)
-    assert theirs.messages[1] == ("4", "Result 2")
-    ours = await through_memoryd(WITH_TOOLS, limits)
-    assert ours.covered == {"1", "2", "3", "4"}
-
-
-async def test_langmem_counts_messages_as_summed_up_that_no_model_has_read() -> None:
-    first = through_langmem(THREE, Limits(6))
-    messages = [*THREE, *NEW]
-    theirs = through_langmem(messages, Limits(6), SECOND, first)
-    ours = await through_memoryd(messages, Limits(6), SECOND, first)
-    assert "Response to latest" not in theirs.told
-    assert "8" in theirs.covered
-    assert "Response to latest" in ours.told
-
-
-async def test_the_old_summary_is_told_whenever_a_new_one_is_written() -> None:
-    first = through_langmem(THREE, Limits(6))
-    ours = await through_memoryd([*THREE, *NEW], Limits(6), SECOND, first)
-    assert FIRST in ours.told
-    assert not any(FIRST in text for _, text in ours.messages)
-
-
-async def test_langmem_drops_instructions_that_hold_the_old_summary() -> None:
-    first = through_langmem(THREE, Limits(6))
-    prompt = {**PROMPT, "content": f"{PROMPT['content']}\n{first.messages[0][1]}"}
-    messages = [prompt, THREE[-1]]
-    theirs = through_langmem(messages, Limits(6), SECOND, first)
-    ours = await through_memoryd(messages, Limits(6), SECOND, first)
-    assert not any(text.startswith("You are") for _, text in theirs.messages)
-    assert ours.messages[0] == ("prompt", "You are a helpful assistant.")
-
-
-async def test_langmem_makes_room_twice_for_a_summary_that_is_sent_back() -> None:
-    first = through_langmem(THREE, APPROXIMATE)
-    messages = [*sent_back(first), *NEW]
-    theirs = through_langmem(messages, APPROXIMATE, SECOND, first)
-    ours = await through_memoryd(messages, APPROXIMATE, SECOND, first)
-    assert [message_id for message_id, _ in theirs.messages] == [None, "15"]
-    assert [message_id for message_id, _ in ours.messages] == [None, "13", "14", "15"]
-    kept = [approximate_tokens({"content": text}, "assistant") for _, text in ours.messages[1:]]
-    assert sum(kept) <= APPROXIMATE.total - APPROXIMATE.summary
-
-
 words = st.text("abc ", max_size=40)
 rounds = st.lists(
     st.one_of(
@@ -328,29 +230,6 @@ rounds = st.lists(
     ),
     max_size=10,
 )
-limits_of_all_kinds = st.builds(
-    lambda more, summary, threshold, approximate: Limits(
-        summary + more, summary, threshold, approximate
-    ),
-    st.integers(1, 40),
-    st.integers(0, 15),
-    st.none() | st.integers(0, 60),
-    st.booleans(),
-)
-
-
-@given(rounds, rounds, limits_of_all_kinds, st.booleans())
-async def test_whatever_keeps_the_question_and_calls_whole_is_as_in_langmem(
-    said: list[list[Message]],
-    later: list[list[Message]],
-    limits: Limits,
-    has_prompt: bool,
-) -> None:
-    messages = numbered([message for part in said for message in part])
-    more = numbered([message for part in later for message in part], len(messages) + 1)
-    prompt = [PROMPT] if has_prompt else []
-    first = await compared([*prompt, *messages], limits, None)
-    await compared([*prompt, *messages, *more], limits, first)
 
 
 async def compared(messages: list[Message], limits: Limits, before: Outcome | None) -> Outcome:

@@ -200,7 +200,7 @@ async def test_chosen_items_are_read_by_their_keys(filled: Database) -> None:
         page = await fetch_items(plain(connection), everything, ids[:10], PAGE_BYTES)
         texts = await fetch_texts(plain(connection), 1, [(item_id, 0) for item_id in ids[:10]])
     assert len(set(ids)) < len(beside) == len(pool.items) == len(pool.passages)
-    assert (len(page.rows), len(texts)) == (10, 10)
+    assert (len(page.items), len(texts)) == (10, 10)
     assert connection.scanned_tables == set()
     assert {
         "items_id_index",

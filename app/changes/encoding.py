@@ -1,5 +1,6 @@
 """Changes of jobs as clients see them; values are passed through as text."""
 
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -7,14 +8,14 @@ import orjson
 from app.auth.access import Access
 from app.changes.repository import ItemChange
 from app.db.database import Row
-from app.db.pages import Page
+from app.pagination import Page
 
 
-def changes(page: Page, access: Access) -> dict[str, Any]:
+def changes(page: Page[Row], access: Access) -> dict[str, Any]:
     """Return a page of changes as members of JSON."""
     return {
-        "changes": [_change(row, access) for row in page.rows],
-        "next_cursor": page.rows[-1]["number"] if page.more else None,
+        "changes": [_change(row, access) for row in page.items],
+        "next_cursor": page.next_cursor(itemgetter("number")),
     }
 
 

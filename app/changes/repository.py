@@ -9,7 +9,8 @@ from typing import Any, Literal, Self, TypeAlias
 
 from app.changes.reconcile import Basis
 from app.db.database import Connection, Row
-from app.db.pages import Page, fetch_page
+from app.db.pages import fetch_page
+from app.pagination import Page
 
 Action: TypeAlias = Literal["insert", "update", "delete"]
 
@@ -191,6 +192,6 @@ async def find_undone(
     return [ItemChange.of_row(row) for row in rows]
 
 
-async def find_page(connection: Connection, job_id: str, *, after: int, limit: int) -> Page:
+async def find_page(connection: Connection, job_id: str, *, after: int, limit: int) -> Page[Row]:
     """Return a page of a job's changes behind a number, with the value that was there before."""
     return await fetch_page(connection, _PAGE, job_id, after, limit + 1, limit=limit)

@@ -19,13 +19,13 @@ from app.changes.write_planner import WritePlanner, as_applied, check_versions
 from app.clock import Clock
 from app.conversations.types import Existing
 from app.conversations.value_format import read_value
-from app.db.database import Connection, Database
-from app.db.pages import Page
+from app.db.database import Connection, Database, Row
 from app.extraction.verbatim import KIND
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.job import State
 from app.jobs.service import JobService
+from app.pagination import Page
 from app.resources import Resources
 from app.store.errors import PreconditionFailedError, TooManyConflictsError
 from app.store.service import ItemService
@@ -81,7 +81,9 @@ class ReviewService:
             resources.clock,
         )
 
-    async def list_changes(self, access: Access, job_id: str, *, after: int, limit: int) -> Page:
+    async def list_changes(
+        self, access: Access, job_id: str, *, after: int, limit: int
+    ) -> Page[Row]:
         """Return a page of a job's changes behind a number, with what was there before."""
         job = await self._jobs.get(access, job_id)
         access.locate(access.relative(job["namespace"]), Verb.READ)

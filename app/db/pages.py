@@ -4,13 +4,13 @@ Clients choose the size of values, so a number of rows bounds neither memory nor
 itself stops at the budget, by sizes that are stored with the values.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from asyncpg import Record
 
 from app.db.database import Connection
 from app.http.admission import require_room
+from app.pagination import Page
 
 PAGE_BYTES = 4 << 20
 """Budget of one response: a page of a list or search, or all results of a batch."""
@@ -19,21 +19,13 @@ TOOL_BYTES = 256 << 10
 """Budget of a tool's answer to a model, which pays for every word."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Rows in order, and whether more follow."""
-
-    rows: list[Record]
-    more: bool
-
-
 async def fetch_page(
     connection: Connection,
     sql: str,
     *arguments: Any,
     limit: int,
     max_bytes: int = PAGE_BYTES,
-) -> Page:
+) -> Page[Record]:
     """Return the first `limit` rows, or as many as fit into `max_bytes`.
 
     `sql` must return up to `limit + 1` rows in order, with the size of each as `bytes`. Only the

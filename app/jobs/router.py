@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from operator import itemgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
@@ -51,11 +52,10 @@ def service_of(request: Request) -> JobService:
 async def list_jobs(request: Request, access: JobsAccess) -> Response:
     query = read_query(ListJobs, request)
     service = service_of(request)
-    rows = await service.list(access, query)
-    page = rows[: query.limit]
-    results = await service.results(access, page, MAX_PAGE_BYTES) if query.include else None
-    jobs = encoding.listed_jobs(page, results, access)
-    cursor = jobs[-1]["id"] if len(rows) > len(jobs) else None
+    page = await service.list(access, query)
+    results = await service.results(access, page.items, MAX_PAGE_BYTES) if query.include else None
+    jobs = encoding.listed_jobs(page.items, results, access)
+    cursor = page.first(len(jobs)).next_cursor(itemgetter("id"))
     return json_response({"jobs": jobs, "next_cursor": cursor})
 
 

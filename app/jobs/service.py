@@ -18,6 +18,7 @@ from app.jobs.job import SETTLED, NewJob, State
 from app.jobs.schemas import ListJobs, RetryJobs
 from app.jobs.visibility import reads_contents, sees_job
 from app.json_values import is_storable_text
+from app.pagination import Page
 from app.resources import Resources
 
 LOOK_SECONDS = 2.0
@@ -86,16 +87,17 @@ class JobService:
             raise JobNotFoundError(job_id)
         return row
 
-    async def list(self, access: Access, query: ListJobs) -> list[Record]:
-        """Return a page of jobs, newest first, and one more if there is another page."""
+    async def list(self, access: Access, query: ListJobs) -> Page[Record]:
+        """Return a page of jobs, newest first."""
         async with self._database.connection(access.root) as connection:
-            return await repository.find_page(
+            found = await repository.find_page(
                 connection,
                 access.scope(query.labels, Verb.JOBS),
                 equal=query.equal,
                 before=query.cursor,
                 limit=query.limit + 1,
             )
+        return Page.cut(found, query.limit)
 
     async def results(
         self, access: Access, rows: Sequence[Row], most_bytes: int

@@ -5,7 +5,8 @@ from datetime import datetime
 from asyncpg import Record
 
 from app.db.database import Connection
-from app.db.pages import Page, fetch_page
+from app.db.pages import fetch_page
+from app.pagination import Page
 
 COLUMNS = "name, config, version, created_at, updated_at"
 
@@ -40,7 +41,7 @@ async def find(connection: Connection, root: str, name: str) -> Record | None:
     return await connection.fetchrow(_FIND, root, name)
 
 
-async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page:
+async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page[Record]:
     """Return a page of managers in the order of their names, from the first behind `after` on."""
     return await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
 

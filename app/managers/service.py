@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Self
 
 from asyncpg import Record
@@ -75,7 +76,9 @@ class ManagerService:
         access.locate([], Verb.READ)
         return await self._find(access, name)
 
-    async def list(self, access: Access, query: ListManagers) -> tuple[list[Record], str | None]:
+    async def list(
+        self, access: Access, query: ListManagers
+    ) -> tuple[Sequence[Record], str | None]:
         """Return a page of managers by name, and the cursor of the next."""
         access.locate([], Verb.READ)
         limit = query.limit or DEFAULT_PAGE
@@ -83,7 +86,7 @@ class ManagerService:
             page = await repository.find_page(
                 connection, access.root, after=query.cursor or "", limit=limit
             )
-        return page.rows, page.rows[-1]["name"] if page.more else None
+        return page.items, page.next_cursor(itemgetter("name"))
 
     async def put(
         self, access: Access, name: str, config: ManagerConfig, precondition: Precondition

@@ -45,7 +45,7 @@ async def extract_memories(caller: Caller, asked: ExtractMemories) -> Extraction
 async def _changes(caller: Caller, job_id: str) -> list[Learned]:
     reviews = ReviewService.build(caller.resources)
     page = await reviews.list_changes(caller.access, job_id, after=0, limit=MAX_CHANGES)
-    changes = map(ItemChange.of_row, page.rows)
+    changes = map(ItemChange.of_row, page.items)
     return [
         Learned(
             action=change.action,

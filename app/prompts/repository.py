@@ -7,7 +7,8 @@ import orjson
 from asyncpg import Record
 
 from app.db.database import Connection
-from app.db.pages import Page, fetch_page
+from app.db.pages import fetch_page
+from app.pagination import Page
 
 MAX_EARLIER = 100
 """How many moves of a label can be rolled back."""
@@ -145,12 +146,14 @@ async def find_labels(connection: Connection, ref: Ref) -> dict[str, int]:
     return found
 
 
-async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page:
+async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page[Record]:
     """Return a page of prompts in the order of their names, from the first behind `after` on."""
     return await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
 
 
-async def find_versions(connection: Connection, ref: Ref, *, before: int, limit: int) -> Page:
+async def find_versions(
+    connection: Connection, ref: Ref, *, before: int, limit: int
+) -> Page[Record]:
     """Return versions without their texts, newest first, from the first below `before` on."""
     return await fetch_page(
         connection, _FIND_VERSIONS, ref.root, ref.name, before, limit + 1, limit=limit

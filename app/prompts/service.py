@@ -1,7 +1,8 @@
 """What may be done with prompts: reading and writing them, moving labels and back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from typing import Self
 
 from asyncpg import Record
@@ -63,7 +64,7 @@ class PromptService:
 
     async def versions(
         self, access: Access, name: str, query: ListVersions
-    ) -> tuple[list[Record], int | None, int]:
+    ) -> tuple[Sequence[Record], int | None, int]:
         """Return a page of versions, newest first, the cursor of the next, and the revision.
 
         Raises PromptNotFoundError.
@@ -75,9 +76,9 @@ class PromptService:
             page = await repository.find_versions(
                 connection, Ref(access.root, name), before=before, limit=limit
             )
-        return page.rows, page.rows[-1]["version"] if page.more else None, head["revision"]
+        return page.items, page.next_cursor(itemgetter("version")), head["revision"]
 
-    async def list(self, access: Access, query: ListPrompts) -> tuple[list[Record], str | None]:
+    async def list(self, access: Access, query: ListPrompts) -> tuple[Sequence[Record], str | None]:
         """Return a page of prompts by name, and the cursor of the next."""
         _check_may_read(access)
         limit = query.limit or DEFAULT_PAGE
@@ -85,7 +86,7 @@ class PromptService:
             page = await repository.find_page(
                 connection, access.root, after=query.cursor or "", limit=limit
             )
-        return page.rows, page.rows[-1]["name"] if page.more else None
+        return page.items, page.next_cursor(itemgetter("name"))
 
     async def pair(self, access: Access, name: str, query: DiffPrompt) -> tuple[Record, Record]:
         """Return a prompt with the two versions that are to be compared."""

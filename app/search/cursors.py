@@ -1,15 +1,14 @@
 """Cursors: where a page ended, so that the next goes on there whatever was added meanwhile."""
 
-import base64
 import hashlib
 import json
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.indexing.terms import MAX_QUERY_WORDS
+from app.pagination import InvalidCursorError, read_cursor
 from app.schemas import Clean, Moment
-from app.search.errors import InvalidCursorError
 
 ItemId = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=-1e12, le=1e12)]
@@ -63,27 +62,15 @@ class KeyCursor(Cursor):
 AnyCursor = TypeVar("AnyCursor", bound=Cursor)
 
 
-UNREADABLE = "cursor cannot be read; send next_cursor of the page before as it is."
-
-
 def fingerprint(*parts: Any) -> str:
     """Return a short name of a search: a cursor fits only the search it came from."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=9).hexdigest()
 
 
-def write_cursor(cursor: Cursor) -> str:
-    """Return a cursor as clients get it."""
-    return base64.urlsafe_b64encode(cursor.model_dump_json().encode()).decode().rstrip("=")
-
-
-def read_cursor(text: str, search: str, kind: type[AnyCursor]) -> AnyCursor:
-    """Return the cursor in a request; raises InvalidCursorError where it does not fit."""
-    try:
-        data = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
-        cursor = kind.model_validate_json(data)
-    except (ValidationError, ValueError) as error:
-        raise InvalidCursorError(UNREADABLE) from error
+def read_search_cursor(text: str, search: str, kind: type[AnyCursor]) -> AnyCursor:
+    """Return the cursor in a request; raises InvalidCursorError if it does not fit."""
+    cursor = read_cursor(text, kind)
     if cursor.search != search:
         raise InvalidCursorError(
             "cursor belongs to another search; send the same namespace_prefix, query, filter and "

@@ -1,12 +1,15 @@
 """A search without a query: the items of a scope in order."""
 
+from functools import partial
+
 from asyncpg import Record
 
 from app.db.database import Connection
-from app.db.pages import Page, fetch_page
+from app.db.pages import fetch_page
 from app.db.sql import Parameters
+from app.pagination import Page, write_cursor
 from app.search.budget import within_tokens
-from app.search.cursors import KeyCursor, TimeCursor, write_cursor
+from app.search.cursors import KeyCursor, TimeCursor
 from app.search.found import Found, Result
 from app.search.prepared import Listing
 from app.search.results import count_items
@@ -20,15 +23,15 @@ async def list_page(connection: Connection, search: Listing, max_bytes: int) -> 
     column, descending = search.sort.removeprefix("-"), search.sort.startswith("-")
     page = await _fetch(connection, search, column, max_bytes, descending=descending)
     return Found(
-        _within_budget([Result(row) for row in page.rows], search.page.max_tokens),
-        next_cursor=_cursor(search, column, page.rows[-1]) if page.more else None,
+        _within_budget([Result(row) for row in page.items], search.page.max_tokens),
+        next_cursor=page.next_cursor(partial(_cursor, search, column)),
         total=await count_items(connection, search.scope) if search.page.with_total else None,
     )
 
 
 async def _fetch(
     connection: Connection, search: Listing, column: str, max_bytes: int, *, descending: bool
-) -> Page:
+) -> Page[Record]:
     parameters = Parameters()
     condition = search.scope.holds_item(parameters)
     if search.cursor is not None:

@@ -5,15 +5,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from app.indexing.terms import QueryWord
+from app.pagination import InvalidCursorError
 from app.search.cursors import (
-    UNREADABLE,
     KeyCursor,
     RankedCursor,
     TimeCursor,
     fingerprint,
-    read_cursor,
+    read_search_cursor,
 )
-from app.search.errors import InvalidCursorError
 from app.search.lexical import Statistics
 from app.search.ranking import HalfLives, Weights
 from app.search.relevance import Mode
@@ -100,9 +99,9 @@ def listing(body: SearchItems, scope: Scope, *, refresh_ttl: bool) -> Listing:
     sort = body.sort or DEFAULT_SORT
     cursor: TimeCursor | KeyCursor | None = None
     if body.cursor is not None and sort in ("key", "-key"):
-        cursor = read_cursor(body.cursor, name, KeyCursor)
+        cursor = read_search_cursor(body.cursor, name, KeyCursor)
     elif body.cursor is not None:
-        cursor = read_cursor(body.cursor, name, TimeCursor)
+        cursor = read_search_cursor(body.cursor, name, TimeCursor)
     return Listing(name, scope, _page(body, refresh_ttl), sort, cursor)
 
 
@@ -130,9 +129,9 @@ def ranked(
 
 
 def _ranked_cursor(text: str, name: str, words: list[QueryWord]) -> RankedCursor:
-    cursor = read_cursor(text, name, RankedCursor)
+    cursor = read_search_cursor(text, name, RankedCursor)
     if len(cursor.passages_with) != len(words):
-        raise InvalidCursorError(UNREADABLE)
+        raise InvalidCursorError
     return cursor
 
 

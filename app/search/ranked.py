@@ -8,9 +8,9 @@ import numpy as np
 from asyncpg import Record
 
 from app.db.database import Connection
+from app.pagination import write_cursor
 from app.search.budget import diversified, within_tokens
 from app.search.candidates import Candidates, find_candidates
-from app.search.cursors import write_cursor
 from app.search.explaining import explain_item, explain_search
 from app.search.found import Found, Result
 from app.search.gathering import Asked
@@ -88,8 +88,8 @@ class RankedRun:
         """Return the items whose values fit, by id, and the places up to the last of them."""
         ids = [int(item_id) for item_id in ranking.pool.items["id"][places]]
         page = await fetch_items(self.connection, self.search.scope, ids, max_bytes)
-        rows = {row["id"]: row for row in page.rows}
-        end = ids.index(page.rows[-1]["id"]) + 1 if page.more else len(places)
+        rows = {row["id"]: row for row in page.items}
+        end = ids.index(page.items[-1]["id"]) + 1 if page.more else len(places)
         return rows, places[:end]
 
     async def _results(

@@ -6,8 +6,9 @@ import numpy as np
 from asyncpg import Record
 
 from app.db.database import Connection
-from app.db.pages import Page, fetch_page
+from app.db.pages import fetch_page
 from app.db.sql import Parameters
+from app.pagination import Page
 from app.search.gathering import Asked
 from app.search.pool import Floats
 from app.search.scope import Scope
@@ -24,7 +25,7 @@ ORDER BY place
 
 async def fetch_items(
     connection: Connection, scope: Scope, item_ids: Sequence[int], max_bytes: int
-) -> Page:
+) -> Page[Record]:
     """Return the first of these items that fit; an item that has ended since is missing."""
     parameters = Parameters()
     ids = parameters.add(list(item_ids), "bigint[]")

@@ -1,12 +1,13 @@
 """Rows to the JSON that clients get; an item's value is passed through as text, never parsed."""
 
+from operator import itemgetter
 from typing import Any
 
 import orjson
 
 from app.auth.access import Access
 from app.db.database import Row
-from app.db.pages import Page
+from app.pagination import Page
 from app.store.listing import ListedNamespaces
 
 _DETAILS = ("importance", "pinned", "valid_from", "valid_to")
@@ -40,11 +41,11 @@ def version(row: Row) -> dict[str, Any]:
     }
 
 
-def versions(page: Page) -> dict[str, Any]:
+def versions(page: Page[Row]) -> dict[str, Any]:
     """Return a page of an item's history as members of JSON."""
     return {
-        "versions": [version(row) for row in page.rows],
-        "next_cursor": page.rows[-1]["version"] if page.more else None,
+        "versions": [version(row) for row in page.items],
+        "next_cursor": page.next_cursor(itemgetter("version")),
     }
 
 

@@ -46,7 +46,7 @@ async def list_namespaces(
     page = await fetch_page(
         connection, sql, *parameters.values, limit=query.limit, max_bytes=max_bytes
     )
-    return [list(row["labels"]) for row in page.rows], page.more
+    return [list(row["labels"]) for row in page.items], page.more
 
 
 async def count_items(connection: Connection, scopes: Sequence[Range], now: datetime) -> list[int]:

@@ -9,7 +9,8 @@ from asyncpg import Record
 from pgvector import HalfVector
 
 from app.db.database import Connection
-from app.db.pages import Page, fetch_page
+from app.db.pages import fetch_page
+from app.pagination import Page
 from app.providers.embeddings.base import Vector
 from app.store.expiry import SWEEPER
 from app.store.writes import Address, Put, Written
@@ -349,7 +350,7 @@ async def delete(
 
 async def find_versions(
     connection: Connection, address: Address, *, before: int | None, limit: int
-) -> Page:
+) -> Page[Record]:
     """Return a page of an item's history, newest first."""
     return await fetch_page(connection, _VERSIONS, *address, before, limit + 1, limit=limit)
 

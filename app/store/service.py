@@ -12,12 +12,13 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
 from app.db.database import Database, Row
-from app.db.pages import PAGE_BYTES, Page
+from app.db.pages import PAGE_BYTES
 from app.errors import InvalidRequestError
 from app.http.admission import require_room
 from app.indexing.indexer import Indexer
 from app.indexing.paths import check_path
 from app.namespaces import Range, only, stored_range, to_stored
+from app.pagination import Page
 from app.resources import Resources
 from app.store import repository
 from app.store.changes import Also, Changes
@@ -195,7 +196,7 @@ class ItemService:
         address = (access.locate(body.namespace, Verb.DELETE), body.key)
         await self.apply(access, [Delete(address, precondition)])
 
-    async def versions(self, access: Access, query: ReadVersions) -> Page:
+    async def versions(self, access: Access, query: ReadVersions) -> Page[Record]:
         """Return a page of an item's history, newest first; empty when it never existed."""
         address = (access.locate(query.labels, Verb.READ), query.key)
         async with self._database.connection(access.root) as connection:

@@ -7,7 +7,7 @@ import orjson
 
 from app.auth.access import Access
 from app.db.database import Row
-from app.db.pages import Page
+from app.pagination import Page
 from app.threads.appending import Appended
 from app.threads.visibility import reads_conversation
 
@@ -49,7 +49,7 @@ def thread(row: Row, job: Row | None, access: Access) -> dict[str, Any]:
     }
 
 
-def messages(page: Page) -> dict[str, Any]:
+def messages(page: Page[Row]) -> dict[str, Any]:
     """Return a page of messages as members of JSON."""
     return {
         "messages": [
@@ -58,7 +58,7 @@ def messages(page: Page) -> dict[str, Any]:
                 "message": orjson.Fragment(row["message"]),
                 "created_at": row["created_at"],
             }
-            for row in page.rows
+            for row in page.items
         ],
-        "next_cursor": page.rows[-1]["position"] + 1 if page.more else None,
+        "next_cursor": page.next_cursor(lambda row: row["position"] + 1),
     }

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 from asyncpg import Record
 
 from app.db.database import Connection, Row
-from app.db.pages import Page, fetch_page
+from app.db.pages import fetch_page
+from app.pagination import Page
 
 Ref: TypeAlias = tuple[str, str, str]
 """A thread's identity: the root of its key, its id, and its stored namespace.
@@ -170,7 +171,7 @@ async def find_known(
     return {row["message_id"]: json.loads(row["message"]) for row in rows}
 
 
-async def find_page(connection: Connection, ref: Ref, start: int, limit: int) -> Page:
+async def find_page(connection: Connection, ref: Ref, start: int, limit: int) -> Page[Record]:
     """Return a page of messages from a position on."""
     return await fetch_page(connection, _FIND_PAGE, *ref, start, start + limit + 1, limit=limit)
 

@@ -9,7 +9,6 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.messages import to_turns
 from app.db.database import Connection, Database, Row
-from app.db.pages import Page
 from app.jobs import repository as jobs_repository
 from app.jobs.idempotency import Idempotent
 from app.jobs.job import State
@@ -17,6 +16,7 @@ from app.jobs.service import JobService
 from app.managers.plans import ExtractPlan
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
+from app.pagination import Page
 from app.resources import Resources
 from app.threads import encoding, repository
 from app.threads.appending import Arrival, admit, append, check_rights, job_of, with_place
@@ -94,7 +94,7 @@ class ThreadService:
         async with self._database.connection(access.root) as connection:
             return await _readable(connection, access, thread_id)
 
-    async def messages(self, access: Access, thread_id: str, query: ReadMessages) -> Page:
+    async def messages(self, access: Access, thread_id: str, query: ReadMessages) -> Page[Record]:
         """Return a page of a thread's messages, in order."""
         async with self._database.connection(access.root) as connection:
             thread = await _readable(connection, access, thread_id)

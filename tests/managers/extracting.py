@@ -107,7 +107,7 @@ class Extracting:
     async def history(self, key: str, labels: list[str] = ANA) -> list[Record]:
         """Return an item's versions, oldest first."""
         query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
-        return (await self.items.versions(OPEN, query)).rows[::-1]
+        return list((await self.items.versions(OPEN, query)).items)[::-1]
 
     async def rows(self, sql: str, *arguments: Any) -> list[Record]:
         async with self.resources.database.connection(EVERYTHING) as connection:
@@ -171,7 +171,7 @@ class Extracting:
 
     async def changes(self, job_id: str, access: Access = OPEN) -> list[Record]:
         page = await self.reviews.list_changes(access, job_id, after=0, limit=1000)
-        return page.rows
+        return list(page.items)
 
 
 def memory_value(text: str) -> dict[str, Any]:

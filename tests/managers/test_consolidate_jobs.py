@@ -114,7 +114,7 @@ class Tidied:
 
     async def versions(self, key: str, labels: list[str] = ANA) -> list[Record]:
         query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
-        return (await self.items.versions(OPEN, query)).rows
+        return list((await self.items.versions(OPEN, query)).items)
 
     async def count(self, labels: list[str] = ANA) -> int:
         return len(await self.keys(labels))

@@ -112,7 +112,7 @@ async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: i
         page = await repository.find_versions(
             plain(connection), Ref(ONE, "p1"), before=before, limit=10
         )
-    assert [row["version"] for row in page.rows] == list(range(before - 1, before - 11, -1))
+    assert [row["version"] for row in page.items] == list(range(before - 1, before - 11, -1))
     assert connection.indexes <= {"prompt_versions_pkey", "prompt_labels_pkey"}
     assert connection.scanned_tables == set()
 
@@ -121,7 +121,7 @@ async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: i
 async def test_a_page_of_prompts_is_read_by_the_keys(filled: Database, root: str) -> None:
     async with explaining(filled, root) as connection:
         page = await repository.find_page(plain(connection), ONE, after="p15", limit=5)
-    assert [row["name"] for row in page.rows] == ["p16", "p17", "p18", "p19", "p2"]
+    assert [row["name"] for row in page.items] == ["p16", "p17", "p18", "p19", "p2"]
     assert connection.indexes == {"prompts_pkey", "prompt_labels_pkey"}
     assert connection.scanned_tables == set()
 

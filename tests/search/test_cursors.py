@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequestError
+from app.pagination import write_cursor
 from app.search.cursors import (
     Cursor,
     KeyCursor,
     RankedCursor,
     TimeCursor,
     fingerprint,
-    read_cursor,
-    write_cursor,
+    read_search_cursor,
 )
 from tests.search.asking import NOTES, page, put_texts, status
 from tests.support.app import Store
@@ -134,7 +134,7 @@ async def test_an_empty_cursor_is_refused(three: Store) -> None:
 def read(cursor: str, kind: type[Cursor]) -> Cursor | None:
     """Return what is read, None where it is refused; any other error is a failure."""
     try:
-        return read_cursor(cursor, "name", kind)
+        return read_search_cursor(cursor, "name", kind)
     except InvalidRequestError:
         return None
 

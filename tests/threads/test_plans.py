@@ -125,7 +125,7 @@ async def test_changes_are_listed_by_their_job(filled: Database) -> None:
     async with explaining(filled) as connection:
         found = await changes.find_page(plain(connection), "job_002t0700", after=0, limit=100)
         await changes.find(plain(connection), "job_002t0700", changes.ChangeState.PROPOSED)
-    assert [(row["number"], row["value_before"]) for row in found.rows] == [(1, "{}"), (2, "{}")]
+    assert [(row["number"], row["value_before"]) for row in found.items] == [(1, "{}"), (2, "{}")]
     assert connection.scanned_tables == set()
     assert connection.indexes == {"job_changes_pkey", "item_versions_pkey"}
 
@@ -134,6 +134,6 @@ async def test_managers_are_listed_by_their_root(filled: Database) -> None:
     async with explaining(filled) as connection:
         page = await managers.find_page(plain(connection), ROOT, after="m050", limit=5)
         assert await managers.find(plain(connection), ROOT, "m007")
-    assert [row["name"] for row in page.rows] == ["m051", "m052", "m053", "m054", "m055"]
+    assert [row["name"] for row in page.items] == ["m051", "m052", "m053", "m054", "m055"]
     assert connection.scanned_tables == set()
     assert connection.indexes == {"managers_pkey"}

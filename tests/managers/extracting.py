@@ -11,7 +11,7 @@ from asyncpg import Record
 from app.auth.access import OPEN, Access
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
-from app.db.database import EVERYTHING
+from app.db.database import EVERYTHING, Row
 from app.extraction.task import ExtractHandler
 from app.jobs.job import COLUMNS, Job, State
 from app.jobs.run import JobRun
@@ -169,7 +169,7 @@ class Extracting:
         )
         return [(row["event"], json.loads(row["data"])) for row in rows]
 
-    async def changes(self, job_id: str, access: Access = OPEN) -> list[Record]:
+    async def changes(self, job_id: str, access: Access = OPEN) -> list[Row]:
         page = await self.reviews.list_changes(access, job_id, after=0, limit=1000)
         return list(page.items)
 

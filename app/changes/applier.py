@@ -9,10 +9,9 @@ from typing import Any, Self, TypeAlias
 from app.auth.access import Access
 from app.changes import repository as stored
 from app.changes.duplicate_finder import DuplicateFinder, DuplicateFoundError
-from app.changes.reconcile import Edit
 from app.changes.repository import Action, ItemChange
 from app.changes.write_planner import WritePlanner, as_applied
-from app.conversations.types import Rejected, Shape
+from app.conversations.types import Edit, MemoryFormat, Rejection
 from app.conversations.value_format import write_value
 from app.db.database import Connection, Database
 from app.jobs import repository as jobs
@@ -69,7 +68,7 @@ class JobOutcome:
     edits: Sequence[Edit]
     origin: Provenance
     unchanged: int = 0
-    rejected: Sequence[Rejected] = ()
+    rejected: Sequence[Rejection] = ()
     review: str | None = None
     told: Mapping[str, Any] | None = None
     compared: bool = True
@@ -151,8 +150,8 @@ def _draft(edit: Edit, origin: Provenance) -> ItemChange:
     """Return an edit as a change of the item that holds the memory."""
     before, value = edit.before, None
     if edit.content is not None:
-        shape = before.shape if before else Shape.MEMORY
-        value = json.dumps(write_value(shape, edit.kind, edit.content), ensure_ascii=False)
+        format_ = before.format if before else MemoryFormat.MEMORY
+        value = json.dumps(write_value(format_, edit.kind, edit.content), ensure_ascii=False)
     return ItemChange(
         namespace=edit.namespace or "",
         key=edit.key or "",
@@ -183,7 +182,7 @@ def _result(
     """Return what a job says of itself: what was done, which may be nothing."""
     rejected = [
         *outcome.rejected,
-        *(Rejected(change.action, reason) for change, reason in refused),
+        *(Rejection(change.action, reason) for change, reason in refused),
     ]
     done = kept if outcome.review is None else ()
     result: dict[str, Any] = {

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from app.changes.reconcile import Edit
-from app.conversations.types import Existing
+from app.conversations.types import Edit, Memory
 
 HARMLESS = 2
 """Memories, or fields of a document, that may be lost at once whatever their share."""
@@ -12,15 +11,15 @@ HARMLESS = 2
 
 def review_reason(
     edits: Iterable[Edit],
-    shown: Sequence[Existing],
+    shown: Sequence[Memory],
     *,
-    single: Collection[str] = (),
+    singletons: Collection[str] = (),
     max_share: float,
 ) -> str | None:
     """Return why edits should wait for a review, or None.
 
     They should where more than two memories, and more than `max_share` of those that the job
-    looked at, would be deleted or get another content. The document of a `single` kind is
+    looked at, would be deleted or get another content. The document of a singleton kind is
     patched all the time; it counts by its fields instead: where more than two, and more than
     `max_share` of them, would be lost.
     """
@@ -28,7 +27,7 @@ def review_reason(
     for edit in edits:
         if edit.before is None:
             continue
-        if edit.action == "delete" or edit.kind not in single:
+        if edit.action == "delete" or edit.kind not in singletons:
             overturned += edit.content != edit.before.content
         elif reason := _emptied(edit, edit.before, max_share):
             return reason
@@ -40,7 +39,7 @@ def review_reason(
     return None
 
 
-def _emptied(edit: Edit, before: Existing, max_share: float) -> str | None:
+def _emptied(edit: Edit, before: Memory, max_share: float) -> str | None:
     fields = _fields(before.content)
     lost = len(fields - _fields(edit.content or {}))
     if lost > HARMLESS and lost > max_share * len(fields):

@@ -7,8 +7,7 @@ from typing import Any, Self
 
 from app.auth.access import Access
 from app.changes.duplicates import is_duplicate
-from app.changes.reconcile import Edit
-from app.conversations.types import Existing
+from app.conversations.types import Edit, Memory
 from app.conversations.value_format import as_existing
 from app.db.database import Connection
 from app.providers.embeddings.base import Vector
@@ -27,7 +26,7 @@ _SEARCHED_CHARACTERS = 2_000
 class DuplicateFoundError(Exception):
     """Inserts repeat memories that were not known; nothing was written."""
 
-    def __init__(self, memories: Sequence[Existing]) -> None:
+    def __init__(self, memories: Sequence[Memory]) -> None:
         super().__init__(f"{len(memories)} memories are there already")
         self.memories = tuple(memories)
 
@@ -65,9 +64,9 @@ class DuplicateFinder:
         sought: Sequence[DuplicateQuery],
         *,
         leaving_out: Collection[Address],
-    ) -> list[Existing]:
+    ) -> list[Memory]:
         """Return the memories that inserts repeat, as the connection's transaction sees them."""
-        found: dict[Address, Existing] = {}
+        found: dict[Address, Memory] = {}
         for one in sought:
             results = (await self._search.find(connection, one.search, one.vector)).results
             for row in (result.row for result in results):

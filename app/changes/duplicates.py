@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from app.conversations.types import Existing
+from app.conversations.types import Memory
 from app.providers.embeddings.base import Vector
 
 LEAST_COSINE = 0.9
@@ -82,7 +82,7 @@ def is_near_duplicate(a: Candidate, b: Candidate) -> bool:
     )
 
 
-def is_duplicate(kind: str | None, content: Mapping[str, Any], memory: Existing) -> bool:
+def is_duplicate(kind: str | None, content: Mapping[str, Any], memory: Memory) -> bool:
     """Tell whether a new content says what a memory says.
 
     A memory without a kind that is a single text is compared by its words alone: whatever its
@@ -98,14 +98,14 @@ def is_duplicate(kind: str | None, content: Mapping[str, Any], memory: Existing)
 class DuplicateIndex:
     """Finds the memory that a new content repeats, in time independent of their number."""
 
-    def __init__(self, memories: Iterable[Existing] = ()) -> None:
-        self._memories: dict[str, Existing] = {}
+    def __init__(self, memories: Iterable[Memory] = ()) -> None:
+        self._memories: dict[str, Memory] = {}
         self._keys: dict[str, _Key] = {}
         self._ids: defaultdict[_Key, dict[str, None]] = defaultdict(dict)
         for memory in memories:
             self.put(memory)
 
-    def put(self, memory: Existing) -> None:
+    def put(self, memory: Memory) -> None:
         """Add a memory, or replace the one with its id."""
         if memory.id in self._keys:
             del self._ids[self._keys[memory.id]][memory.id]

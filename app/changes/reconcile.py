@@ -4,41 +4,11 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 from app.changes.duplicates import DuplicateIndex
-from app.conversations.types import Change, Delete, Existing, Insert, Update
-
-Basis: TypeAlias = tuple[tuple[str, str, int], ...]
-"""Namespaces, keys and versions of items."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """The next state of one memory: `before` is None for a new one, `content` for an ended one.
-
-    `namespace` is a stored one; it and `key` are None where memories are kept nowhere. `basis`
-    are the items, with their versions, without which the edit would lose something.
-    """
-
-    before: Existing | None
-    namespace: str | None
-    key: str | None
-    kind: str | None
-    content: dict[str, Any] | None
-    importance: float | None = None
-    valid_from: datetime | None = None
-    message_ids: tuple[str, ...] = ()
-    reason: str | None = None
-    basis: Basis = ()
-
-    @property
-    def action(self) -> Literal["insert", "update", "delete"]:
-        """What the edit does to the item."""
-        if self.content is None:
-            return "delete"
-        return "insert" if self.before is None else "update"
+from app.conversations.types import Edit, Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +25,13 @@ class Reconciled:
 
 
 def reconcile(
-    changes: Iterable[Change],
-    existing: Sequence[Existing],
+    edits: Iterable[Edit],
+    existing: Sequence[Memory],
     *,
     namespace: str | None = None,
-    single: Collection[str] = (),
+    singletons: Collection[str] = (),
 ) -> Reconciled:
-    """Return the edits that proposals come to; `single` names kinds of one document.
+    """Return the edits that proposals come to; `singletons` names kinds of one document.
 
     New memories go to `namespace`.
 
@@ -70,20 +40,24 @@ def reconcile(
     a single kind that has its document is merged into it. Existing memories without a version
     are written with the rest unless they are deleted: a manager's default.
     """
-    reconciling = _Reconciling({memory.id: memory for memory in existing}, namespace, single)
+    reconciling = _Reconciling({memory.id: memory for memory in existing}, namespace, singletons)
     for memory in filter(_is_unwritten, existing):
         reconciling.edits[memory.id] = Edit(
-            None, memory.namespace, memory.key, memory.kind, memory.content
+            memory_id=memory.id,
+            kind=memory.kind,
+            content=memory.content,
+            namespace=memory.namespace,
+            key=memory.key,
         )
-    inserts: list[Insert] = []
-    for change in changes:
-        match change:
-            case Update():
-                reconciling.update(change)
-            case Delete():
-                reconciling.delete(change)
-            case Insert():
-                inserts.append(change)
+    inserts: list[Edit] = []
+    for edit in edits:
+        match edit.action:
+            case "update":
+                reconciling.update(edit)
+            case "delete":
+                reconciling.delete(edit)
+            case "insert":
+                inserts.append(edit)
     for insert in inserts:
         reconciling.insert(insert)
     return Reconciled(reconciling.edits, reconciling.unchanged)
@@ -93,9 +67,9 @@ def reconcile(
 class _Reconciling:
     """What a reconciliation has come to so far."""
 
-    memories: Mapping[str, Existing]
+    memories: Mapping[str, Memory]
     namespace: str | None
-    single: Collection[str]
+    singletons: Collection[str]
     edits: dict[str, Edit] = field(default_factory=dict)
     unchanged: int = 0
     known: DuplicateIndex = field(init=False)
@@ -103,17 +77,16 @@ class _Reconciling:
     def __post_init__(self) -> None:
         self.known = DuplicateIndex(self.memories.values())
 
-    def update(self, change: Update) -> None:
-        memory = self.memories[change.memory_id]
-        edit = Edit(
+    def update(self, proposed: Edit) -> None:
+        memory = self.memories[proposed.memory_id]
+        edit = replace(
+            proposed,
             before=None if _is_unwritten(memory) else memory,
             namespace=memory.namespace,
             key=memory.key,
-            kind=change.kind or memory.kind,
-            content=change.content,
-            importance=_known(change.importance, memory.importance),
-            valid_from=change.valid_from or memory.valid_from,
-            message_ids=change.message_ids,
+            kind=proposed.kind or memory.kind,
+            importance=_known(proposed.importance, memory.importance),
+            valid_from=proposed.valid_from or memory.valid_from,
         )
         if edit.before is not None and _says(edit) == _says(memory):
             self.edits.pop(memory.id, None)
@@ -124,46 +97,33 @@ class _Reconciling:
             self.edits[memory.id] = edit
         self.known.put(replace(memory, content=self._content(memory)))
 
-    def delete(self, change: Delete) -> None:
-        memory = self.memories[change.memory_id]
+    def delete(self, proposed: Edit) -> None:
+        memory = self.memories[proposed.memory_id]
         self.edits.pop(memory.id, None)
         self.known.put(memory)  # unchanged, so that saying it again keeps it
         if not _is_unwritten(memory):
-            self.edits[memory.id] = Edit(
+            self.edits[memory.id] = replace(
+                proposed,
                 before=memory,
                 namespace=memory.namespace,
                 key=memory.key,
                 kind=memory.kind,
-                content=None,
-                reason=change.reason,
             )
 
-    def insert(self, change: Insert) -> None:
-        edit = self._new(change)
-        repeated = self._document(change.kind) or self._repeated(edit)
+    def insert(self, proposed: Edit) -> None:
+        repeated = self._document(proposed.kind) or self._repeated(proposed)
         if repeated is None:
-            self.edits[change.memory_id] = edit
-            self.known.put(Existing(change.memory_id, edit.kind, edit.content or {}))
+            key = proposed.kind if proposed.kind in self.singletons else uuid4().hex
+            self.edits[proposed.memory_id] = replace(proposed, namespace=self.namespace, key=key)
+            self.known.put(Memory(proposed.memory_id, proposed.kind, proposed.content or {}))
         elif repeated in self.memories:
-            self._add_to_memory(self.memories[repeated], change)
+            self._add_to_memory(self.memories[repeated], proposed)
         else:
-            self._add_to_insert(repeated, change)
+            self._add_to_insert(repeated, proposed)
 
-    def _new(self, change: Insert) -> Edit:
-        return Edit(
-            before=None,
-            namespace=self.namespace,
-            key=change.kind if change.kind in self.single else uuid4().hex,
-            kind=change.kind,
-            content=change.content,
-            importance=change.importance,
-            valid_from=change.valid_from,
-            message_ids=change.message_ids,
-        )
-
-    def _document(self, kind: str) -> str | None:
+    def _document(self, kind: str | None) -> str | None:
         """Return the id of the document of a single kind, where there is one."""
-        if kind not in self.single:
+        if kind not in self.singletons:
             return None
         kept = (id_ for id_, memory in self.memories.items() if memory.kind == kind)
         inserted = (id_ for id_, edit in self.edits.items() if edit.kind == kind)
@@ -173,51 +133,53 @@ class _Reconciling:
         """Return the id of a memory, kept or inserted, that says what an insert says."""
         return self.known.find_duplicate(insert.kind, insert.content or {})
 
-    def _content(self, memory: Existing) -> dict[str, Any]:
+    def _content(self, memory: Memory) -> dict[str, Any]:
         """Return what a memory will say; one that is to be deleted, what it says now."""
         edit = self.edits.get(memory.id)
         return memory.content if edit is None or edit.content is None else edit.content
 
-    def _add_to_memory(self, memory: Existing, change: Insert) -> None:
+    def _add_to_memory(self, memory: Memory, insert: Edit) -> None:
         edit = self.edits.get(memory.id)
         if edit is not None and edit.action == "delete":
-            content = change.content  # said anew: the memory is kept, in these words
-        elif change.kind in self.single:
-            content = {**self._content(memory), **change.content}
+            content = insert.content  # said anew: the memory is kept, in these words
+        elif insert.kind in self.singletons:
+            content = {**self._content(memory), **(insert.content or {})}
         else:
             content = self._content(memory)
         now = edit or memory
         self.update(
-            Update(
-                memory.id,
-                memory.kind,
-                content,
-                _larger(now.importance, change.importance),
-                now.valid_from or change.valid_from,
-                change.message_ids,
+            Edit(
+                memory_id=memory.id,
+                before=memory,
+                kind=memory.kind,
+                content=content,
+                importance=_larger(now.importance, insert.importance),
+                valid_from=now.valid_from or insert.valid_from,
+                message_ids=insert.message_ids,
             )
         )
 
-    def _add_to_insert(self, inserted: str, change: Insert) -> None:
+    def _add_to_insert(self, inserted: str, insert: Edit) -> None:
         edit = self.edits[inserted]
         content = edit.content or {}
+        is_document = insert.kind in self.singletons
         self.edits[inserted] = replace(
             edit,
-            content={**content, **change.content} if change.kind in self.single else content,
-            importance=_larger(edit.importance, change.importance),
-            valid_from=edit.valid_from or change.valid_from,
-            message_ids=_both(edit.message_ids, change.message_ids),
+            content=content | (insert.content or {}) if is_document else content,
+            importance=_larger(edit.importance, insert.importance),
+            valid_from=edit.valid_from or insert.valid_from,
+            message_ids=_both(edit.message_ids, insert.message_ids),
         )
         self.unchanged += 1
-        self.known.put(Existing(inserted, edit.kind, self.edits[inserted].content or {}))
+        self.known.put(Memory(inserted, edit.kind, self.edits[inserted].content or {}))
 
 
-def _is_unwritten(memory: Existing) -> bool:
+def _is_unwritten(memory: Memory) -> bool:
     """Tell a manager's default, which is not stored yet, from what a request brings along."""
     return memory.namespace is not None and memory.version is None
 
 
-def _says(memory: Existing | Edit) -> tuple[str, float | None, datetime | None]:
+def _says(memory: Memory | Edit) -> tuple[str, float | None, datetime | None]:
     """Return what makes a memory the same as another; JSON's true is not its 1."""
     return json.dumps(memory.content, sort_keys=True), memory.importance, memory.valid_from
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self, TypeAlias
 
-from app.changes.reconcile import Basis
+from app.conversations.types import Basis
 from app.db.database import Connection, Row
 from app.db.pages import fetch_page
 from app.pagination import Page

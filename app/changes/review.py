@@ -13,11 +13,10 @@ from app.changes import repository as stored
 from app.changes.applier import access_for_job, counted
 from app.changes.duplicate_finder import DuplicateFinder, DuplicateFoundError
 from app.changes.duplicates import DuplicateIndex
-from app.changes.reconcile import Edit
 from app.changes.repository import ChangeState, ItemChange
 from app.changes.write_planner import WritePlanner, as_applied, check_versions
 from app.clock import Clock
-from app.conversations.types import Existing
+from app.conversations.types import Edit, Memory
 from app.conversations.value_format import read_value
 from app.db.database import Connection, Database, Row
 from app.extraction.verbatim import KIND
@@ -95,7 +94,7 @@ class ReviewService:
 
         Raises JobNotFoundError, JobStateError, ForbiddenError and TooManyConflictsError.
         """
-        known: list[Existing] = []
+        known: list[Memory] = []
         for _ in range(_ROUNDS):
             job = await self._awaiting_review(access, job_id)
             try:
@@ -130,7 +129,7 @@ class ReviewService:
             raise JobStateError(job_id, State(job["state"]), "it has no changes to decide about")
         return job
 
-    async def _apply(self, access: Access, job: Record, known: Sequence[Existing]) -> None:
+    async def _apply(self, access: Access, job: Record, known: Sequence[Memory]) -> None:
         job_access = access_for_job(access, job["id"])
         sorted_ = await self._sorted(access, job["id"], known)
         prepared = await self._planner.prepare(job_access, sorted_.fitting)
@@ -155,7 +154,7 @@ class ReviewService:
 
         await self._items.apply(job_access, prepared.writes, also=end)
 
-    async def _sorted(self, access: Access, job_id: str, known: Sequence[Existing]) -> _Sorted:
+    async def _sorted(self, access: Access, job_id: str, known: Sequence[Memory]) -> _Sorted:
         async with self._database.connection(access.root) as connection:
             proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
         basis = _basis(proposed)
@@ -188,7 +187,7 @@ class ReviewService:
             raise JobStateError(job["id"], state, "somebody else decided about it just now")
 
 
-def _repeating(changes: Iterable[ItemChange], known: Sequence[Existing]) -> set[Address]:
+def _repeating(changes: Iterable[ItemChange], known: Sequence[Memory]) -> set[Address]:
     """Return the addresses of inserts that repeat what is known."""
     memories = DuplicateIndex(known)
     inserts = [change for change in changes if change.action == "insert"] if known else []
@@ -214,4 +213,10 @@ def _compared(changes: Sequence[ItemChange]) -> list[Edit]:
 
 def _edit(change: ItemChange) -> Edit:
     _, kind, content = read_value(json.loads(change.value or "{}"))
-    return Edit(None, change.namespace, change.key, kind, content)
+    return Edit(
+        memory_id=change.key,
+        kind=kind,
+        content=content,
+        namespace=change.namespace,
+        key=change.key,
+    )

@@ -15,8 +15,7 @@ from app.changes.duplicates import (
     is_near_duplicate,
     normalized_wording,
 )
-from app.changes.reconcile import Basis, Edit
-from app.conversations.types import Existing, Rejected, Shape
+from app.conversations.types import Basis, Edit, Memory, MemoryFormat, Rejection
 from app.conversations.value_format import as_existing
 from app.db.database import Row
 from app.providers.embeddings.base import Vector
@@ -33,13 +32,13 @@ _SAME = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class StoredMemory:
     """A stored memory with what decides how it may be treated.
 
     `fixed` says why it is neither rewritten nor deleted, None where it may be.
     """
 
-    existing: Existing
+    existing: Memory
     item_id: int
     created_at: datetime
     updated_at: datetime
@@ -96,10 +95,10 @@ class Part:
     a model did not do its work.
     """
 
-    memories: Sequence[Memory]
+    memories: Sequence[StoredMemory]
     edits: Sequence[Edit] = ()
     formal: Sequence[Edit] = ()
-    rejected: Sequence[Rejected] = ()
+    rejected: Sequence[Rejection] = ()
     failure: str | None = None
 
     @property
@@ -109,7 +108,7 @@ class Part:
         return tuple((m.namespace or "", m.key or "", m.version or 0) for m in found)
 
 
-def batches(memories: Sequence[Memory], ties: Iterable[Tie]) -> list[list[Memory]]:
+def batches(memories: Sequence[StoredMemory], ties: Iterable[Tie]) -> list[list[StoredMemory]]:
     """Return memories of one namespace in batches that fit a model, what is near kept together.
 
     The strongest ties hold first, and none makes a batch too large; what is left is put beside
@@ -122,7 +121,7 @@ def batches(memories: Sequence[Memory], ties: Iterable[Tie]) -> list[list[Memory
             one += other
             groups |= {memory.item_id: one for memory in other}
     distinct = {id(group): group for group in groups.values()}
-    packed: list[list[Memory]] = []
+    packed: list[list[StoredMemory]] = []
     for group in sorted(distinct.values(), key=len, reverse=True):
         room = next((batch for batch in packed if _fit([*batch, *group])), None)
         if room is None:
@@ -132,16 +131,16 @@ def batches(memories: Sequence[Memory], ties: Iterable[Tie]) -> list[list[Memory
     return [sorted(batch, key=_age) for batch in packed]
 
 
-def merges(memories: Iterable[Memory]) -> list[Part]:
+def merges(memories: Iterable[StoredMemory]) -> list[Part]:
     """Return how exact and near duplicates among memories of one namespace become one each.
 
     The oldest keeps its key, and takes on the newest of the fullest wordings and the highest
     importance.
     """
-    alike: dict[tuple[str | None, Shape, str], list[Memory]] = defaultdict(list)
+    alike: dict[tuple[str | None, MemoryFormat, str], list[StoredMemory]] = defaultdict(list)
     for memory in memories:
         if memory.fixed is None or memory.fixed == _PINNED:
-            kind = memory.existing.kind, memory.existing.shape
+            kind = memory.existing.kind, memory.existing.format
             alike[*kind, normalized_wording(memory.existing.content)].append(memory)
     return [
         _merged(same)
@@ -155,21 +154,21 @@ _PINNED = "is pinned"
 _FOREIGN = "is not a manager's"
 
 
-def _fixed(row: Row, existing: Existing) -> str | None:
+def _fixed(row: Row, existing: Memory) -> str | None:
     if row["pinned"]:
         return _PINNED
     is_text = existing.content.keys() == {"content"}  # as LangMem's tools write it
-    return _FOREIGN if existing.shape is Shape.VALUE and not is_text else None
+    return _FOREIGN if existing.format is MemoryFormat.VALUE and not is_text else None
 
 
-def _fit(memories: Sequence[Memory]) -> bool:
+def _fit(memories: Sequence[StoredMemory]) -> bool:
     return (
         len(memories) <= MAX_MEMORIES
         and sum(memory.characters for memory in memories) <= MAX_CHARACTERS
     )
 
 
-def _same(memories: Iterable[Memory]) -> list[Tie]:
+def _same(memories: Iterable[StoredMemory]) -> list[Tie]:
     """Return ties between memories of one wording."""
     alike: dict[str, list[int]] = defaultdict(list)
     for memory in memories:
@@ -177,18 +176,18 @@ def _same(memories: Iterable[Memory]) -> list[Tie]:
     return [Tie(one, other, _SAME) for ids in alike.values() for one, other in pairwise(ids)]
 
 
-def _age(memory: Memory) -> tuple[datetime, int]:
+def _age(memory: StoredMemory) -> tuple[datetime, int]:
     return memory.created_at, memory.item_id
 
 
-def _precedence(memory: Memory) -> tuple[bool, datetime, int]:
+def _precedence(memory: StoredMemory) -> tuple[bool, datetime, int]:
     """Order memories by who stays: pinned ones, then the oldest."""
     return memory.fixed is None, *_age(memory)
 
 
-def _duplicates(memories: Iterable[Memory]) -> list[list[Memory]]:
+def _duplicates(memories: Iterable[StoredMemory]) -> list[list[StoredMemory]]:
     """Group memories of one wording so that any two of a group are duplicates."""
-    groups: list[list[Memory]] = []
+    groups: list[list[StoredMemory]] = []
     for memory in memories:
         for group in groups:
             if memory.fixed is None and all(_are_one(memory, other) for other in _forms(group)):
@@ -199,23 +198,23 @@ def _duplicates(memories: Iterable[Memory]) -> list[list[Memory]]:
     return groups
 
 
-def _forms(group: Sequence[Memory]) -> list[Memory]:
+def _forms(group: Sequence[StoredMemory]) -> list[StoredMemory]:
     """Return one memory of each fingerprint and time, whoever is like them is like all."""
     return list({_form(memory): memory for memory in group}.values())
 
 
-def _form(memory: Memory) -> tuple[object, ...]:
+def _form(memory: StoredMemory) -> tuple[object, ...]:
     return fingerprint(memory.existing.content), memory.existing.valid_from
 
 
-def _are_one(a: Memory, b: Memory) -> bool:
+def _are_one(a: StoredMemory, b: StoredMemory) -> bool:
     """Tell whether two memories say the same of the same time, for as long."""
     since = {a.existing.valid_from, b.existing.valid_from} - {None}
     same_time = len(since) < 2 and a.valid_to == b.valid_to and a.ttl == b.ttl
     return same_time and is_near_duplicate(a.candidate, b.candidate)
 
 
-def _merged(same: Sequence[Memory]) -> Part:
+def _merged(same: Sequence[StoredMemory]) -> Part:
     kept, *others = same
     before = kept.existing
     newest = kept if kept.fixed else max(same, key=_wording)
@@ -240,19 +239,20 @@ def _merged(same: Sequence[Memory]) -> Part:
     return Part(same, edits, formal)
 
 
-def _wording(memory: Memory) -> tuple[int, datetime]:
+def _wording(memory: StoredMemory) -> tuple[int, datetime]:
     """Order wordings by how exact they are, then by how new: "dog" is less than "the dog"."""
     present = [article for article in articles(memory.existing.content) if article is not None]
     return len(present), memory.updated_at
 
 
-def _edit(memory: Existing) -> Edit:
+def _edit(memory: Memory) -> Edit:
     return Edit(
-        memory,
-        memory.namespace,
-        memory.key,
-        memory.kind,
-        memory.content,
-        memory.importance,
-        memory.valid_from,
+        memory_id=memory.id,
+        before=memory,
+        kind=memory.kind,
+        content=memory.content,
+        importance=memory.importance,
+        valid_from=memory.valid_from,
+        namespace=memory.namespace,
+        key=memory.key,
     )

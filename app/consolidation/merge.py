@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.changes.reconcile import reconcile
-from app.consolidation.batches import Memory, Part
-from app.conversations.types import Ask, Change, Delete, Insert, Rejected, Task
+from app.consolidation.batches import Part, StoredMemory
+from app.conversations.types import Ask, Edit, LLMTask, Rejection
 from app.extraction.loop import propose
 from app.extraction.tools import DELETE, UPDATE
 
 
-async def tidy(ask: Ask, batch: Sequence[Memory], task: Task, *, namespace: str) -> Part:
+async def tidy(ask: Ask, batch: Sequence[StoredMemory], task: LLMTask, *, namespace: str) -> Part:
     """Ask a model to put a batch in order; `task` says how. Raises what `ask` raises.
 
     Where an insert or update could not be carried out, the part has no edits: what was to be
@@ -22,19 +22,19 @@ async def tidy(ask: Ask, batch: Sequence[Memory], task: Task, *, namespace: str)
     fixed = {id_: memory.fixed for id_, memory in by_id.items() if memory.fixed}
     instructions = "\n\n".join(filter(None, [task.instructions, _hands_off(fixed)]))
     proposed = await propose(ask, replace(task, existing=shown, instructions=instructions))
-    allowed = [change for change in proposed.changes if change.memory_id not in fixed]
+    allowed = [edit for edit in proposed.edits if edit.memory_id not in fixed]
     forbidden = [
-        Rejected(_tool(change), f"the memory {fixed[change.memory_id]}")
-        for change in proposed.changes
-        if change.memory_id in fixed
+        Rejection(_tool(edit), f"the memory {fixed[edit.memory_id]}")
+        for edit in proposed.edits
+        if edit.memory_id in fixed
     ]
     rejected = (*proposed.rejected, *forbidden)
     failure = next((call.reason for call in rejected if call.tool != DELETE), None)
     if failure is not None:
         return Part(batch, rejected=rejected, failure=failure)
-    single = {kind.name for kind in task.kinds if kind.single}
+    singletons = {kind.name for kind in task.kinds if kind.singleton}
     reconciled = await asyncio.to_thread(
-        reconcile, allowed, shown, namespace=namespace, single=single
+        reconcile, allowed, shown, namespace=namespace, singletons=singletons
     )
     return Part(batch, tuple(reconciled.edits.values()), rejected=rejected)
 
@@ -44,11 +44,11 @@ def _hands_off(fixed: Iterable[str]) -> str | None:
     return f"These memories are only for reading, leave them as they are: {ids}." if ids else None
 
 
-def _tool(change: Change) -> str:
-    match change:
-        case Delete():
+def _tool(edit: Edit) -> str:
+    match edit.action:
+        case "delete":
             return DELETE
-        case Insert(kind=kind):
-            return kind
-        case _:
+        case "insert":
+            return edit.kind or ""
+        case "update":
             return UPDATE

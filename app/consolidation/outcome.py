@@ -5,10 +5,9 @@ from typing import Any
 
 from app.changes.applier import JobOutcome, Provenance
 from app.changes.circuit_breaker import review_reason
-from app.changes.reconcile import Edit
-from app.consolidation.batches import Memory, Part
+from app.consolidation.batches import Part, StoredMemory
 from app.consolidation.repository import Looked
-from app.conversations.types import Rejected
+from app.conversations.types import Edit, Rejection
 from app.extraction.task import REVIEW_WANTED
 from app.jobs.run import JobRun
 from app.managers.plans import ConsolidatePlan
@@ -37,7 +36,7 @@ class Work:
         return [part.failure for part in parts if part.failure is not None]
 
     @property
-    def merged(self) -> list[tuple[Memory, Memory]]:
+    def merged(self) -> list[tuple[StoredMemory, StoredMemory]]:
         """Duplicates: the memory that stays and the one that ends."""
         if self.plan.strategy == "llm":
             return []
@@ -54,11 +53,11 @@ class Work:
             told=self._told(),
         )
 
-    def _rejected(self) -> list[Rejected]:
+    def _rejected(self) -> list[Rejection]:
         rejected = [call for part in [*self.parts, *self.overtaken] for call in part.rejected]
         reason = "a memory it rests on was changed meanwhile"
         overtaken = [edit for part in self.overtaken for edit in part.edits]
-        return [*rejected, *(Rejected(edit.action, reason) for edit in overtaken)]
+        return [*rejected, *(Rejection(edit.action, reason) for edit in overtaken)]
 
     def _objection(self) -> str | None:
         """Return why a person has to look at it; what loses nothing but form is not asked about."""
@@ -68,7 +67,7 @@ class Work:
         return review_reason(
             [edit for part in self.parts for edit in part.edits if edit not in part.formal],
             [memory.existing for memory in self.looked.all],
-            single={kind.name for kind in config.kinds if kind.single},
+            singletons={kind.name for kind in config.kinds if kind.singleton},
             max_share=config.max_change_share,
         )
 

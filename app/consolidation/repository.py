@@ -8,7 +8,7 @@ from itertools import chain
 
 from asyncpg import Record
 
-from app.consolidation.batches import Memory, Tie
+from app.consolidation.batches import StoredMemory, Tie
 from app.db.database import Connection
 from app.extraction.verbatim import KIND
 from app.namespaces import Range
@@ -142,7 +142,7 @@ class Looked:
     says whether more has changed behind them, `held` whether writers under way keep the mark back.
     """
 
-    memories: Mapping[str, list[Memory]]
+    memories: Mapping[str, list[StoredMemory]]
     ties: Mapping[str, list[Tie]]
     changed: frozenset[int]
     until: datetime | None = None
@@ -150,7 +150,7 @@ class Looked:
     held: bool = False
 
     @property
-    def all(self) -> list[Memory]:
+    def all(self) -> list[StoredMemory]:
         """The memories of all namespaces."""
         return [memory for memories in self.memories.values() for memory in memories]
 
@@ -193,9 +193,9 @@ class Lookout:
         ids = frozenset(row["id"] for row in rows)
         near = _nearest(chain.from_iterable(ties.values()), ids, limit)
         rows += await connection.fetch(_FIND, self.index_id, self.now, near, list(changed))
-        memories: dict[str, list[Memory]] = defaultdict(list)
+        memories: dict[str, list[StoredMemory]] = defaultdict(list)
         for row in rows:
-            memories[row["namespace"]].append(Memory.of_row(row))
+            memories[row["namespace"]].append(StoredMemory.of_row(row))
         return Looked(memories, ties, ids, min(last, settled), remaining, held=settled < last)
 
     async def _ties(self, connection: Connection, namespace: str, ids: Sequence[int]) -> list[Tie]:
@@ -235,7 +235,9 @@ async def name_follow_up(connection: Connection, job_id: str, follow_up: str) ->
     )
 
 
-async def add_uses(connection: Connection, merged: Sequence[tuple[Memory, Memory]]) -> None:
+async def add_uses(
+    connection: Connection, merged: Sequence[tuple[StoredMemory, StoredMemory]]
+) -> None:
     """Count uses of memories as uses of those, before them, that they became one with."""
     used = [(kept, ended) for kept, ended in merged if ended.uses]
     await connection.execute(

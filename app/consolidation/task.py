@@ -10,15 +10,14 @@ from app.auth.access import Verb
 from app.changes.applier import ChangeApplier, JobOutcome, Provenance
 from app.changes.duplicate_finder import DuplicateFoundError
 from app.changes.duplicates import is_duplicate
-from app.changes.reconcile import Edit
 from app.changes.write_planner import check_versions
 from app.clock import Clock
 from app.consolidation import repository
-from app.consolidation.batches import Memory, Part, batches, merges
+from app.consolidation.batches import Part, StoredMemory, batches, merges
 from app.consolidation.merge import tidy
 from app.consolidation.outcome import Work
 from app.consolidation.repository import Looked, Lookout
-from app.conversations.types import Ask, Existing, Task
+from app.conversations.types import Ask, Edit, LLMTask, Memory
 from app.db.database import Connection, Database
 from app.extraction.instructions import PROMPT_VERSION
 from app.jobs.job import NewJob
@@ -104,7 +103,7 @@ class ConsolidateHandler:
             prompt_version=PROMPT_VERSION,
             ttl_seconds=config.ttl_seconds,
         )
-        task = Task(
+        task = LLMTask(
             turns=(),
             existing=(),
             kinds=config.kinds,
@@ -198,12 +197,12 @@ def _reached(work: Work, until: datetime) -> datetime:
     return min([until, *(memory.updated_at - _INSTANT for memory in left)])
 
 
-async def _tidied(work: Work, ask: Ask, task: Task) -> list[Part]:
+async def _tidied(work: Work, ask: Ask, task: LLMTask) -> list[Part]:
     """Return what the model makes of each batch; after an error no further one is begun."""
     waiting = await asyncio.to_thread(_batches, work.looked)
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(namespace: str, batch: list[Memory]) -> Part:
+    async def one(namespace: str, batch: list[StoredMemory]) -> Part:
         async with turns:
             part = await tidy(ask, batch, task, namespace=namespace)
             await work.run.report("batch", of=len(waiting), failure=part.failure)
@@ -228,7 +227,7 @@ def _merges(looked: Looked) -> list[Part]:
     return [part for memories in looked.memories.values() for part in merges(memories)]
 
 
-def _batches(looked: Looked) -> list[tuple[str, list[Memory]]]:
+def _batches(looked: Looked) -> list[tuple[str, list[StoredMemory]]]:
     """Return the batches that hold something changed and something to compare it with."""
     return [
         (namespace, batch)
@@ -238,7 +237,7 @@ def _batches(looked: Looked) -> list[tuple[str, list[Memory]]]:
     ]
 
 
-def _address(about: Existing | Edit) -> Address:
+def _address(about: Memory | Edit) -> Address:
     return about.namespace or "", about.key or ""
 
 

@@ -64,7 +64,7 @@ PROFILE = Kind(
             "facts": _texts("Other lasting facts about the user, one sentence each."),
         },
     },
-    single=True,
+    singleton=True,
 )
 
 EPISODE = Kind(

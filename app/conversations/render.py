@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from app.conversations.types import Existing, Task, Turn
+from app.conversations.types import LLMTask, Memory, Turn
 
 MAX_SHOWN = 96_000
 """Characters of one message, which is as much as a thread's job learns from at once."""
@@ -36,7 +36,7 @@ def shown_text(turn: Turn) -> str:
     return f"{turn.text[:half]}\n[… {rest:,} characters left out …]\n{turn.text[-half:]}"
 
 
-def shown_turns(task: Task) -> str:
+def shown_turns(task: LLMTask) -> str:
     """Return the task's messages: those that are context only, then those to learn from."""
     shown = [_message(number, turn) for number, turn in enumerate(task.turns, start=1)]
     earlier, latest = shown[: task.context_turns], shown[task.context_turns :]
@@ -44,9 +44,7 @@ def shown_turns(task: Task) -> str:
     return "\n\n".join([*blocks, _block("conversation", latest)])
 
 
-def shown_memories(
-    memories: Collection[Existing], *, none: str = "No memories are kept yet."
-) -> str:
+def shown_memories(memories: Collection[Memory], *, none: str = "No memories are kept yet.") -> str:
     """Return the memories under their short ids, with their content as JSON."""
     if not memories:
         return none
@@ -76,7 +74,7 @@ def _message(number: int, turn: Turn) -> str:
     return f"<message{_attributes(attributes)}>\n{escaped(shown_text(turn))}\n</message>"
 
 
-def _memory(memory: Existing) -> str:
+def _memory(memory: Memory) -> str:
     attributes = {
         "id": memory.id,
         "kind": memory.kind,

@@ -1,46 +1,50 @@
-"""Memories as managers see them, and the changes that models propose to them."""
+"""Types of the kernel: turns, kinds, memories, and the edits that models propose."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from app.providers.llm.base import Completion, Request
 
 Ask: TypeAlias = Callable[[Request, str], Awaitable[Completion]]
-"""Asks a model, for a purpose that the job's account names; raises ProviderError."""
+"""Sends a request to a model for a purpose, which the job's log names; raises ProviderError."""
+
+Basis: TypeAlias = tuple[tuple[str, str, int], ...]
+"""Stored namespaces, keys, and versions of items that an edit relies on."""
 
 
-class Shape(StrEnum):
+class MemoryFormat(StrEnum):
     """How a stored value holds a memory's content."""
 
-    MEMORY = "memory"  # {"kind": …, "content": {…}}, as managers write it
-    CONTENT = "content"  # {"content": …}, as LangMem's manage_memory tool writes it
+    MEMORY = "memory"  # {"kind": …, "content": {…}}, the format of managers
+    CONTENT = "content"  # {"content": …}, the format of LangMem's manage_memory tool
     VALUE = "value"  # any other object, which is the content itself
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A named JSON Schema for memories; `single` keeps one document of the kind: a profile."""
+    """A named JSON Schema for memories; a `singleton` has one document, such as a profile."""
 
     name: str
     description: str
     schema: dict[str, Any]
-    single: bool = False
+    singleton: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Existing:
-    """A memory that is there already; `id` is the short name under which a model sees it.
+class Memory:
+    """An existing memory; `id` is the short name that a model sees.
 
-    `namespace` is a stored one; it, `key` and `version` are None for memories of a request.
+    `namespace` is a stored namespace. It, `key`, and `version` are None for memories sent with a
+    request.
     """
 
     id: str
     kind: str | None
     content: dict[str, Any]
-    shape: Shape = Shape.MEMORY
+    format: MemoryFormat = MemoryFormat.MEMORY
     namespace: str | None = None
     key: str | None = None
     version: int | None = None
@@ -49,58 +53,52 @@ class Existing:
     updated_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Insert:
-    """A new memory; `memory_id` is how later steps of the same extraction refer to it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """The next state of one memory: `before` is None for a new memory, `content` for a deleted one.
+
+    A tool call of a model becomes an edit, without `namespace` (a stored namespace) and `key`;
+    reconciling fills these in, and the edit becomes a write to the store. They stay None if
+    nothing is stored. `basis` lists the items without which the edit would lose information.
+    """
 
     memory_id: str
-    kind: str
-    content: dict[str, Any]
+    before: Memory | None = None
+    kind: str | None = None
+    content: dict[str, Any] | None = None
     importance: float | None = None
     valid_from: datetime | None = None
     message_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The whole next content of an existing memory."""
-
-    memory_id: str
-    kind: str | None
-    content: dict[str, Any]
-    importance: float | None = None
-    valid_from: datetime | None = None
-    message_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """The end of an existing memory."""
-
-    memory_id: str
     reason: str | None = None
+    namespace: str | None = None
+    key: str | None = None
+    basis: Basis = ()
 
-
-Change: TypeAlias = Insert | Update | Delete
+    @property
+    def action(self) -> Literal["insert", "update", "delete"]:
+        """Effect of the edit on the item."""
+        if self.content is None:
+            return "delete"
+        return "insert" if self.before is None else "update"
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A call of a model that was not carried out, and why; `wanted` are its arguments as sent."""
+class Rejection:
+    """A tool call that was not executed, and the reason; `arguments` are as the model sent them."""
 
     tool: str
     reason: str
-    wanted: str | None = field(default=None, compare=False)
+    arguments: str | None = field(default=None, compare=False)
 
     def members(self) -> dict[str, str]:
-        """Return what a job's result tells of it."""
-        told = {"tool": self.tool, "reason": self.reason}
-        return told if self.wanted is None else {**told, "wanted": self.wanted}
+        """Return the rejection as JSON for a job's result."""
+        members = {"tool": self.tool, "reason": self.reason}
+        return members if self.arguments is None else {**members, "arguments": self.arguments}
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a model may do with memories."""
+    """Edits that a model may propose."""
 
     inserts: bool = True
     updates: bool = True
@@ -109,33 +107,33 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message of a conversation as models are shown it."""
+    """A message of a conversation as models see it."""
 
     id: str
-    speaker: str  # "user", "assistant", "tool", or the name that the message gives
+    speaker: str  # "user", "assistant", "tool", or the name in the message
     text: str
     role: str = "user"
     said_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Proposed:
-    """What a run of a model came to: at most one change for each memory."""
+class Proposal:
+    """Result of a model's run: at most one edit for each memory."""
 
-    changes: tuple[Change, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
     steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What a model is asked to do with memories; `turns` are empty where it only tidies up.
+class LLMTask:
+    """A model's task: extract memories from `turns`, or, without turns, tidy up the existing ones.
 
-    The first `context_turns` of them are only there to make sense of the others.
+    The first `context_turns` turns only give context for the others.
     """
 
     turns: Sequence[Turn]
-    existing: Sequence[Existing]
+    existing: Sequence[Memory]
     kinds: Sequence[Kind]
     rights: Rights = field(default_factory=Rights)
     instructions: str | None = None

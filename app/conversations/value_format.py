@@ -4,44 +4,44 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.conversations.types import Existing, Shape
+from app.conversations.types import Memory, MemoryFormat
 from app.db.database import Row
 
 
-def read_value(value: Mapping[str, Any]) -> tuple[Shape, str | None, dict[str, Any]]:
+def read_value(value: Mapping[str, Any]) -> tuple[MemoryFormat, str | None, dict[str, Any]]:
     """Return how a value holds a memory, the memory's kind, and its content.
 
-    What has members besides those of a shape is content as a whole, so that nothing is lost.
+    What has members besides those of a format is content as a whole, so that nothing is lost.
     """
     content = value.get("content")
     if isinstance(content, dict):
         kind = value.get("kind")
         if isinstance(kind, str) and len(value) == 2:
-            return Shape.MEMORY, kind, content
+            return MemoryFormat.MEMORY, kind, content
         if len(value) == 1:
-            return Shape.CONTENT, None, content
-    return Shape.VALUE, None, dict(value)
+            return MemoryFormat.CONTENT, None, content
+    return MemoryFormat.VALUE, None, dict(value)
 
 
-def write_value(shape: Shape, kind: str | None, content: dict[str, Any]) -> dict[str, Any]:
+def write_value(format_: MemoryFormat, kind: str | None, content: dict[str, Any]) -> dict[str, Any]:
     """Return the value that holds a memory, as whoever wrote it before expects it."""
-    match shape:
-        case Shape.MEMORY:
+    match format_:
+        case MemoryFormat.MEMORY:
             return {"kind": kind, "content": content}
-        case Shape.CONTENT:
+        case MemoryFormat.CONTENT:
             return {"content": content}
-        case Shape.VALUE:
+        case MemoryFormat.VALUE:
             return content
 
 
-def as_existing(row: Row, memory_id: str) -> Existing:
+def as_existing(row: Row, memory_id: str) -> Memory:
     """Return an item's row as a memory."""
-    shape, kind, content = read_value(json.loads(row["value"]))
-    return Existing(
+    format_, kind, content = read_value(json.loads(row["value"]))
+    return Memory(
         id=memory_id,
         kind=kind,
         content=content,
-        shape=shape,
+        format=format_,
         namespace=row["namespace"],
         key=row["key"],
         version=row["version"],

@@ -6,7 +6,7 @@ from importlib.resources import files
 from string import Template
 
 from app.conversations.render import escaped
-from app.conversations.types import Rights, Task
+from app.conversations.types import LLMTask, Rights
 
 _TEMPLATES = files("app.extraction").joinpath("templates")
 _TEXTS: Mapping[str, str] = {
@@ -29,11 +29,11 @@ def tool_text(name: str, **values: str) -> str:
     return Template(_TOOL_TEXTS[name]).substitute(values).strip()
 
 
-def system_text(task: Task) -> str:
+def system_text(task: LLMTask) -> str:
     """Return the part of the prompt that is the same for all conversations of a manager."""
     rights = task.rights
     parts = [filled("extract" if task.turns else "tidy")]
-    if rights.inserts or rights.updates or any(kind.single for kind in task.kinds):
+    if rights.inserts or rights.updates or any(kind.singleton for kind in task.kinds):
         parts.append(filled("writing"))
     if task.existing or task.max_steps > 1:
         parts.extend(_about_existing(rights))

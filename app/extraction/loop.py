@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from app.conversations.dialogue import Dialogue
 from app.conversations.render import shown_day, shown_memories, shown_turns
-from app.conversations.types import Ask, Proposed, Rejected, Task
+from app.conversations.types import Ask, LLMTask, Proposal, Rejection
 from app.extraction.draft import Draft
 from app.extraction.instructions import filled, system_text
 from app.extraction.tool_calls import BadCallError, Clerk
@@ -21,14 +21,14 @@ _MAX_REASON_CHARACTERS = 3_000
 _MAX_QUOTED = 200
 
 
-async def propose(ask: Ask, task: Task) -> Proposed:
+async def propose(ask: Ask, task: LLMTask) -> Proposal:
     """Ask a model what to do with the memories, until it is done or out of steps.
 
     Asks for "extract", or for "tidy" where there is no conversation, and for "repair" when a
     reply could not be carried out as a whole. Raises what `ask` raises.
     """
     nothing_new = len(task.turns) <= task.context_turns if task.turns else not task.existing
-    return Proposed() if nothing_new else await _Extraction(ask, task).run()
+    return Proposal() if nothing_new else await _Extraction(ask, task).run()
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class _Outcome:
 
     results: list[ToolResult] = field(default_factory=list)
     done: list[str] = field(default_factory=list)  # names of tools
-    failed: list[Rejected] = field(default_factory=list)
+    failed: list[Rejection] = field(default_factory=list)
 
     @property
     def idle(self) -> bool:
@@ -47,16 +47,16 @@ class _Outcome:
 class _Extraction:
     """One model at work on one task."""
 
-    def __init__(self, ask: Ask, task: Task) -> None:
+    def __init__(self, ask: Ask, task: LLMTask) -> None:
         self._task = task
         self._purpose = "extract" if task.turns else "tidy"
         self._draft = Draft(task.existing)
         self._clerk = Clerk(task, self._draft)
         self._dialogue = Dialogue(ask, system_text(task))
-        self._rejected: list[Rejected] = []
+        self._rejected: list[Rejection] = []
         self._steps = 0
 
-    async def run(self) -> Proposed:
+    async def run(self) -> Proposal:
         """Go step by step until there is nothing more to do."""
         self._dialogue.say(self._opening())
         while self._steps < self._task.max_steps and self._may_change_something():
@@ -69,7 +69,7 @@ class _Extraction:
             touched = [memory for id_, memory in now.items() if before.get(id_) != memory]
             shown = shown_memories(touched, none="(deleted)")
             self._dialogue.say(filled("next", memories=shown), results)
-        return Proposed(self._draft.changes(), tuple(self._rejected), self._steps)
+        return Proposal(self._draft.edits(), tuple(self._rejected), self._steps)
 
     def _opening(self) -> str:
         return filled(
@@ -152,8 +152,8 @@ class _Extraction:
         return any(tool.name not in IDLE for tool in self._tools())
 
 
-def _rejected(tool: str, reason: str, wanted: str | None = None) -> Rejected:
-    return Rejected(
+def _rejected(tool: str, reason: str, wanted: str | None = None) -> Rejection:
+    return Rejection(
         _storable(tool, _MAX_TOOL_CHARACTERS),
         _storable(reason, _MAX_REASON_CHARACTERS),
         None if wanted is None else _storable(wanted, _MAX_REASON_CHARACTERS),
@@ -164,7 +164,7 @@ def _storable(text: str, characters: int) -> str:
     return replace_unstorable(text)[:characters]
 
 
-def _not_done(call: ToolCall, rejected: Rejected) -> ToolResult:
+def _not_done(call: ToolCall, rejected: Rejection) -> ToolResult:
     return ToolResult(call.id, f"Not done: {rejected.reason}.", is_error=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from app.conversations.types import Ask, Existing, Insert, Proposed, Rejected, Task, Turn
+from app.conversations.types import Ask, LLMTask, Memory, Proposal, Rejection, Turn
 from app.extraction.draft import Draft
 from app.extraction.loop import propose
 from app.managers.plans import Config
@@ -14,29 +14,29 @@ async def propose_in_phases(
     ask: Ask,
     config: Config,
     turns: Sequence[Turn],
-    existing: Sequence[Existing],
+    existing: Sequence[Memory],
     *,
     learn_from: int,
     now: datetime,
-) -> Proposed:
+) -> Proposal:
     """Return what the extraction and the phases, each seeing what those before left, come to."""
     draft = Draft(existing)
-    rejected: list[Rejected] = []
+    rejected: list[Rejection] = []
     steps = 0
     for task in _tasks(config, turns, learn_from, now):
         if not task.turns and not draft.memories:
             continue  # nothing to tidy up
         proposed = await propose(ask, replace(task, existing=draft.memories))
-        for change in proposed.changes:
-            is_new = isinstance(change, Insert)
-            draft.apply(replace(change, memory_id=draft.new_id()) if is_new else change)
+        for edit in proposed.edits:
+            is_new = edit.action == "insert"
+            draft.apply(replace(edit, memory_id=draft.new_id()) if is_new else edit)
         rejected += proposed.rejected
         steps += proposed.steps
-    return Proposed(draft.changes(), tuple(rejected), steps)
+    return Proposal(draft.edits(), tuple(rejected), steps)
 
 
-def _tasks(config: Config, turns: Sequence[Turn], learn_from: int, now: datetime) -> list[Task]:
-    extraction = Task(
+def _tasks(config: Config, turns: Sequence[Turn], learn_from: int, now: datetime) -> list[LLMTask]:
+    extraction = LLMTask(
         turns=turns,
         existing=(),
         kinds=config.kinds,

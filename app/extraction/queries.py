@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.conversations.render import shown_text, shown_turns
-from app.conversations.types import Ask, Task, Turn
+from app.conversations.types import Ask, LLMTask, Turn
 from app.extraction.instructions import filled
 from app.json_values import replace_unstorable
 from app.providers.embeddings.splitting import split_by_characters
@@ -49,7 +49,7 @@ def windows(turns: Sequence[Turn]) -> list[str]:
 
 async def written_by_model(ask: Ask, turns: Sequence[Turn], context_turns: int) -> list[str]:
     """Return what a model wants searched for; empty when it wants nothing or gives no query."""
-    task = Task(turns, existing=(), kinds=(), context_turns=context_turns)
+    task = LLMTask(turns, existing=(), kinds=(), context_turns=context_turns)
     request = Request(
         system=filled("queries", most=str(MAX_QUERIES)),
         messages=(Message("user", shown_turns(task)),),

@@ -6,7 +6,7 @@ from typing import Any, Self
 from app.auth.access import Access
 from app.clock import Clock
 from app.conversations.content import MAX_BYTES
-from app.conversations.types import Ask, Existing, Turn
+from app.conversations.types import Ask, Memory, Turn
 from app.conversations.value_format import as_existing
 from app.db.database import Database, Row
 from app.extraction.queries import windows, written_by_model
@@ -58,7 +58,7 @@ class Retriever:
         *,
         learn_from: int = 0,
         ask: Ask | None = None,
-    ) -> list[Existing]:
+    ) -> list[Memory]:
         """Return the memories nearest to what the turns say, the oldest first.
 
         With them come all documents of single kinds and, where there is no memory at all, the
@@ -72,7 +72,7 @@ class Retriever:
         ordered = sorted(rows, key=lambda row: (row["created_at"], row["key"]))
         return [as_existing(row, f"m{number}") for number, row in enumerate(ordered, start=1)]
 
-    async def at(self, access: Access, namespace: str, keys: Iterable[str]) -> dict[str, Existing]:
+    async def at(self, access: Access, namespace: str, keys: Iterable[str]) -> dict[str, Memory]:
         """Return the memories that are at some keys of a stored namespace."""
         addresses = [(namespace, key) for key in keys]
         async with self._database.connection(access.root) as connection:
@@ -138,12 +138,12 @@ def _memories(config: Config) -> dict[str, Any] | None:
 
 def _documents(config: Config) -> dict[str, Any]:
     """Return the filter that finds the documents of single kinds, or what is at their place."""
-    names = [kind.name for kind in config.kinds if kind.single]
+    names = [kind.name for kind in config.kinds if kind.singleton]
     return {"$or": [{"kind": {"$in": names}}, {"$meta": {"key": {"$in": names}}}]}
 
 
-def _default(namespace: str, config: Config) -> list[Existing]:
+def _default(namespace: str, config: Config) -> list[Memory]:
     if config.default is None:
         return []
     kind = config.kinds[0].name
-    return [Existing("m1", kind, config.default, namespace=namespace, key=DEFAULT_KEY)]
+    return [Memory("m1", kind, config.default, namespace=namespace, key=DEFAULT_KEY)]

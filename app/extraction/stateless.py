@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from app.changes.reconcile import Edit, Reconciled
-from app.conversations.types import Existing, Proposed
+from app.changes.reconcile import Reconciled
+from app.conversations.types import Edit, Memory, Proposal
 from app.managers.plans import GivenMemory
 
 
-def given(memories: Sequence[GivenMemory]) -> list[Existing]:
+def given(memories: Sequence[GivenMemory]) -> list[Memory]:
     """Return the memories of a request under short ids, in order."""
     return [
-        Existing(f"m{number}", memory.kind, memory.content)
+        Memory(f"m{number}", memory.kind, memory.content)
         for number, memory in enumerate(memories, start=1)
     ]
 
 
 def full_state(
-    memories: Sequence[GivenMemory], reconciled: Reconciled, proposed: Proposed
+    memories: Sequence[GivenMemory], reconciled: Reconciled, proposed: Proposal
 ) -> dict[str, Any]:
     """Return the result: every memory as it now is, those of the request first."""
     edits = reconciled.edits
@@ -46,7 +46,7 @@ def full_state(
     }
 
 
-def _shown(memory_id: str, memory: Existing | Edit, change: str) -> dict[str, Any]:
+def _shown(memory_id: str, memory: Memory | Edit, change: str) -> dict[str, Any]:
     since = memory.valid_from
     return {
         "id": memory_id,

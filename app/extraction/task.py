@@ -8,10 +8,10 @@ from typing import Any, Self
 from app.changes.applier import ChangeApplier, InSameTransaction, JobOutcome, Provenance
 from app.changes.circuit_breaker import review_reason
 from app.changes.duplicate_finder import DuplicateFoundError
-from app.changes.reconcile import Edit, Reconciled, reconcile
+from app.changes.reconcile import Reconciled, reconcile
 from app.clock import Clock
 from app.conversations.messages import to_turns
-from app.conversations.types import Ask, Existing, Proposed, Turn
+from app.conversations.types import Ask, Edit, Memory, Proposal, Turn
 from app.db.database import Database
 from app.extraction.instructions import PROMPT_VERSION
 from app.extraction.phases import propose_in_phases
@@ -47,9 +47,9 @@ class _Extraction:
         return self.run.job.access.root + to_stored(self.labels)
 
     @property
-    def single(self) -> frozenset[str]:
+    def singletons(self) -> frozenset[str]:
         """The names of the kinds of one document."""
-        return frozenset(kind.name for kind in self.plan.config.kinds if kind.single)
+        return frozenset(kind.name for kind in self.plan.config.kinds if kind.singleton)
 
     def origin(self, model: str | None) -> Provenance:
         """Return where the memories come from."""
@@ -139,8 +139,8 @@ class Extractor:
     async def _apply(
         self,
         extraction: _Extraction,
-        existing: Sequence[Existing],
-        proposed: Proposed,
+        existing: Sequence[Memory],
+        proposed: Proposal,
         outcome: JobOutcome,
     ) -> None:
         """Write what was proposed, reconciled with whatever turns out to be there already."""
@@ -148,10 +148,10 @@ class Extractor:
         for _ in range(_ROUNDS):
             reconciled = await asyncio.to_thread(
                 reconcile,
-                proposed.changes,
+                proposed.edits,
                 known,
                 namespace=extraction.namespace,
-                single=extraction.single,
+                singletons=extraction.singletons,
             )
             complete = replace(
                 outcome,
@@ -189,8 +189,10 @@ class Extractor:
     ) -> None:
         existing = given(plan.existing)
         proposed = await self._proposed(run, plan, turns, existing)
-        single = {kind.name for kind in plan.config.kinds if kind.single}
-        reconciled = await asyncio.to_thread(reconcile, proposed.changes, existing, single=single)
+        singletons = {kind.name for kind in plan.config.kinds if kind.singleton}
+        reconciled = await asyncio.to_thread(
+            reconcile, proposed.edits, existing, singletons=singletons
+        )
         result: dict[str, Any] = {
             **full_state(plan.existing, reconciled, proposed),
             "model": self._llms.get(plan.config.model).name,
@@ -203,8 +205,8 @@ class Extractor:
                 await also(connection)
 
     async def _proposed(
-        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Existing]
-    ) -> Proposed:
+        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Memory]
+    ) -> Proposal:
         proposed = await propose_in_phases(
             self._asking(run, plan.config.model),
             plan.config,
@@ -214,7 +216,7 @@ class Extractor:
             now=self._clock.now(),
         )
         rejected = len(proposed.rejected)
-        await run.report("proposed", changes=len(proposed.changes), rejected=rejected)
+        await run.report("proposed", changes=len(proposed.edits), rejected=rejected)
         return proposed
 
     def _asking(self, run: JobRun, model: str | None) -> Ask:
@@ -245,9 +247,7 @@ def _founded(edits: Sequence[Edit]) -> list[Edit]:
     return [replace(edit, basis=basis) if edit.action == "delete" else edit for edit in edits]
 
 
-def _review(
-    extraction: _Extraction, reconciled: Reconciled, shown: Sequence[Existing]
-) -> str | None:
+def _review(extraction: _Extraction, reconciled: Reconciled, shown: Sequence[Memory]) -> str | None:
     """Return why the edits have to wait for a review, or None."""
     config = extraction.plan.config
     if reconciled.edits and config.apply == "review":
@@ -255,6 +255,6 @@ def _review(
     return review_reason(
         reconciled.edits.values(),
         shown,
-        single=extraction.single,
+        singletons=extraction.singletons,
         max_share=config.max_change_share,
     )

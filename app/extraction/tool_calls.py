@@ -9,7 +9,7 @@ from typing import Any
 
 from app.conversations.content import BadContentError, check_content, edited, unquoted
 from app.conversations.render import message_ids
-from app.conversations.types import Delete, Existing, Insert, Task, Update
+from app.conversations.types import Edit, LLMTask, Memory
 from app.extraction import tools
 from app.extraction.draft import Draft
 from app.json_values import replace_unstorable
@@ -33,7 +33,7 @@ class Clerk:
     a delete fails.
     """
 
-    def __init__(self, task: Task, draft: Draft) -> None:
+    def __init__(self, task: LLMTask, draft: Draft) -> None:
         self._task = task
         self._draft = draft
 
@@ -76,9 +76,9 @@ class Clerk:
             raise BadCallError("content is missing")
         content = check_content(unquoted(arguments["content"]), self._schema(kind))
         particulars = self._particulars(arguments)
-        change = Insert(self._draft.new_id(), kind, content, **particulars)
-        self._draft.apply(change)
-        return f"Memory {change.memory_id} inserted."
+        memory_id = self._draft.new_id()
+        self._draft.apply(Edit(memory_id=memory_id, kind=kind, content=content, **particulars))
+        return f"Memory {memory_id} inserted."
 
     def _update(self, arguments: dict[str, Any]) -> str:
         memory = self._memory(arguments)
@@ -92,15 +92,24 @@ class Clerk:
         except BadContentError as error:
             raise BadCallError(f"{error}. {_as_it_is(memory)}") from error
         particulars = self._particulars(arguments)
-        self._draft.apply(Update(memory.id, memory.kind, content, **particulars))
+        self._draft.apply(
+            Edit(
+                memory_id=memory.id,
+                before=memory,
+                kind=memory.kind,
+                content=content,
+                **particulars,
+            )
+        )
         return f"Memory {memory.id} updated."
 
     def _delete(self, arguments: dict[str, Any]) -> str:
         memory = self._memory(arguments)
-        self._draft.apply(Delete(memory.id, _reason(arguments.get("reason"))))
+        reason = _reason(arguments.get("reason"))
+        self._draft.apply(Edit(memory_id=memory.id, before=memory, kind=memory.kind, reason=reason))
         return f"Memory {memory.id} deleted."
 
-    def _memory(self, arguments: dict[str, Any]) -> Existing:
+    def _memory(self, arguments: dict[str, Any]) -> Memory:
         id_ = arguments.get("id")
         memory = self._draft.get(id_) if isinstance(id_, str) else None
         if memory is not None:
@@ -169,7 +178,7 @@ def _reason(reason: object) -> str | None:
     return replace_unstorable(reason, "")[:MAX_REASON_CHARACTERS].strip() or None
 
 
-def _as_it_is(memory: Existing) -> str:
+def _as_it_is(memory: Memory) -> str:
     content = json.dumps(memory.content, ensure_ascii=False)
     if len(content) > _MAX_SHOWN:
         return f"Memory {memory.id} is unchanged"

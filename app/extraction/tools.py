@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from app.conversations.types import Existing, Kind, Task
+from app.conversations.types import Kind, LLMTask, Memory
 from app.extraction.instructions import tool_text
 from app.providers.llm.base import Tool
 
@@ -20,7 +20,7 @@ IDLE = frozenset({NO_CHANGE, DONE})
 
 
 def offered_tools(
-    task: Task, memories: Collection[Existing], *, first_step: bool
+    task: LLMTask, memories: Collection[Memory], *, first_step: bool
 ) -> tuple[Tool, ...]:
     """Return the tools that the task permits, with the memories that there are by now."""
     tools = [_insert(kind, task) for kind in insertable(task, memories)]
@@ -35,7 +35,7 @@ def offered_tools(
     return tuple(tools)
 
 
-def insertable(task: Task, memories: Iterable[Existing]) -> list[Kind]:
+def insertable(task: LLMTask, memories: Iterable[Memory]) -> list[Kind]:
     """Return the kinds that may be added to: of a single one, only the first memory, and always.
 
     That is how a profile comes to be where inserts are not permitted.
@@ -44,13 +44,15 @@ def insertable(task: Task, memories: Iterable[Existing]) -> list[Kind]:
     return [
         kind
         for kind in task.kinds
-        if (kind.name not in present if kind.single else task.rights.inserts)
+        if (kind.name not in present if kind.singleton else task.rights.inserts)
     ]
 
 
-def _insert(kind: Kind, task: Task) -> Tool:
+def _insert(kind: Kind, task: LLMTask) -> Tool:
     text = tool_text(
-        "insert_single" if kind.single else "insert", kind=kind.name, description=kind.description
+        "insert_single" if kind.singleton else "insert",
+        kind=kind.name,
+        description=kind.description,
     )
     # References start at the root of the whole: `#/$defs/…`, and nowhere else.
     own = {name: part for name, part in kind.schema.items() if name not in {"$defs", "$schema"}}
@@ -61,7 +63,7 @@ def _insert(kind: Kind, task: Task) -> Tool:
     return Tool(INSERT + kind.name, text, parameters)
 
 
-def _update(task: Task, memories: Collection[Existing]) -> Tool:
+def _update(task: LLMTask, memories: Collection[Memory]) -> Tool:
     edit = _object(
         {
             "op": {"type": "string", "enum": ["add", "replace", "remove"]},
@@ -76,13 +78,13 @@ def _update(task: Task, memories: Collection[Existing]) -> Tool:
     return replace(tool, description="\n\n".join([tool.description, *_shown(task, memories)]))
 
 
-def _shown(task: Task, memories: Collection[Existing]) -> list[str]:
+def _shown(task: LLMTask, memories: Collection[Memory]) -> list[str]:
     """Return what to say of the kinds that no insert tool tells about."""
     present = {memory.kind for memory in memories}
     told = [kind.name for kind in insertable(task, memories)]
     return [
         tool_text(
-            "update_single" if kind.single else "update_kind",
+            "update_single" if kind.singleton else "update_kind",
             kind=kind.name,
             schema=json.dumps(kind.schema, ensure_ascii=False),
             description=kind.description,
@@ -96,7 +98,7 @@ def _delete(ids: list[str]) -> Tool:
     return _tool(DELETE, {"id": _id(ids), "reason": _text("reason")})
 
 
-def _particulars(task: Task) -> dict[str, Any]:
+def _particulars(task: LLMTask) -> dict[str, Any]:
     particulars: dict[str, Any] = {
         "importance": {
             "type": "number",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.changes.reconcile import Edit, Reconciled
-from app.conversations.types import Existing, Turn
+from app.changes.reconcile import Reconciled
+from app.conversations.types import Edit, Memory, Turn
 from app.managers.plans import ExtractPlan
 
 KIND = "message"
@@ -31,7 +31,7 @@ def message_edits(plan: ExtractPlan, turns: Sequence[Turn], namespace: str) -> l
         said[identity] += 1
         edits.append(
             Edit(
-                before=None,
+                memory_id=turn.id,
                 namespace=namespace,
                 key=_digest([identity, said[identity]]),
                 kind=KIND,
@@ -43,7 +43,7 @@ def message_edits(plan: ExtractPlan, turns: Sequence[Turn], namespace: str) -> l
     return edits
 
 
-def against(edits: Sequence[Edit], existing: Mapping[str, Existing]) -> Reconciled:
+def against(edits: Sequence[Edit], existing: Mapping[str, Memory]) -> Reconciled:
     """Return what is left to do where some of the items, by their keys, are there already."""
     left: dict[str, Edit] = {}
     for edit in edits:

@@ -47,7 +47,7 @@ class RejectedCall(BaseModel):
 
     tool: str = Field(description="The tool that the model called.")
     reason: str = Field(description="Why the change was not made.")
-    wanted: str | None = Field(None, description="The arguments as the model sent them.")
+    arguments: str | None = Field(None, description="The arguments as the model sent them.")
 
 
 class Review(BaseModel):

@@ -146,7 +146,7 @@ class MemoryKind(Schema):
         description="A JSON Schema (draft 2020-12) of an object; absent: that of the built-in kind "
         "of this name.",
     )
-    single: Flag | None = Field(
+    singleton: Flag | None = Field(
         None,
         description="true: one document of this kind is kept and updated, such as a profile; "
         "absent: false, or the built-in kind's own.",
@@ -162,11 +162,11 @@ class MemoryKind(Schema):
         """Return what the rest of the program takes."""
         if self.json_schema is None:
             built_in = BUILT_IN[self.name]
-            single = built_in.single if self.single is None else self.single
+            singleton = built_in.singleton if self.singleton is None else self.singleton
             described = self.description or built_in.description
-            return replace(built_in, description=described, single=single)
+            return replace(built_in, description=described, singleton=singleton)
         described = self.description or self.json_schema.get("description") or ""
-        return Kind(self.name, described, self.json_schema, bool(self.single))
+        return Kind(self.name, described, self.json_schema, bool(self.singleton))
 
 
 class Phase(Schema):

@@ -33,7 +33,7 @@ def manager(schema: dict[str, Any], default: Any = None) -> dict[str, Any]:
 
 def thing(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a kind with a single document."""
-    return {"name": "thing", "schema": schema, "description": "A thing.", "single": True}
+    return {"name": "thing", "schema": schema, "description": "A thing.", "singleton": True}
 
 
 async def extract(target: Target) -> str:

@@ -67,7 +67,7 @@ def _call(decision: Decision, id_: str) -> tuple[str, JSON]:
 def kind(schema: type[BaseModel], *, single: bool = False) -> JSON:
     """Return a Pydantic class as a kind of memory."""
     own = {"name": schema.__name__, "schema": schema.model_json_schema()}
-    return {**own, "single": True} if single else own
+    return {**own, "singleton": True} if single else own
 
 
 class Memoryd:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.conversations.kinds import EPISODE, MEMORY, PROFILE
-from app.conversations.types import Existing, Kind, Rights, Task, Turn
+from app.conversations.types import Kind, LLMTask, Memory, Rights, Turn
 from app.extraction.loop import propose
 from app.providers.llm.base import Completion, Message, Request
 from tests.managers.scripted import (
@@ -58,7 +58,7 @@ class Example:
     """A task, and what the model answers; what it is sent last shows all that went before."""
 
     title: str
-    task: Task
+    task: LLMTask
     replies: tuple[Completion, ...] = (NOTHING,)
 
 
@@ -72,7 +72,7 @@ EXAMPLES: Mapping[str, Example] = {
         task(
             memory("m1", "Ana lives in Porto.", importance=0.8, updated_at=_at(1)),
             memory("m2", "Ana is allergic to nuts.", importance=1.0, valid_from=_at(1, 0)),
-            Existing("m3", None, {"note": "prefers short answers", "tags": ["style"]}),
+            Memory("m3", None, {"note": "prefers short answers", "tags": ["style"]}),
             turns=[
                 Turn("msg-17", "Ana", "Have you got a minute?", "user", _at(4)),
                 Turn("msg-18", "assistant", "Sure!", "assistant", _at(4)),
@@ -90,7 +90,7 @@ EXAMPLES: Mapping[str, Example] = {
     "profile": Example(
         "A profile that is there, so that it can only be updated; instructions of the operator",
         task(
-            Existing("m1", "profile", {"name": "Ana", "language": "pt"}, importance=0.9),
+            Memory("m1", "profile", {"name": "Ana", "language": "pt"}, importance=0.9),
             kinds=[PROFILE],
             rights=Rights(inserts=False),
             instructions="Note the language {user} writes in.",

@@ -1,12 +1,13 @@
 """A model that answers from a script, and tasks to give it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from app.conversations.kinds import MEMORY
-from app.conversations.types import Existing, Kind, Rights, Task, Turn
+from app.conversations.types import Edit, Kind, LLMTask, Memory, Rights, Turn
 from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall
 
 Arguments = dict[str, Any]
@@ -76,15 +77,63 @@ def delete(memory_id: str, reason: str = "wrong") -> tuple[str, Arguments]:
     return "delete_memory", {"id": memory_id, "reason": reason}
 
 
-def memory(memory_id: str, text: str, **details: Any) -> Existing:
-    return Existing(memory_id, "memory", {"content": text}, **details)
+def memory(memory_id: str, text: str, **details: Any) -> Memory:
+    return Memory(memory_id, "memory", {"content": text}, **details)
 
 
 def task(
-    *existing: Existing,
+    *existing: Memory,
     kinds: Sequence[Kind] = (MEMORY,),
     rights: Rights = EVERYTHING,
     turns: Sequence[Turn] = (Turn("a", "user", "I moved to Lisbon."),),
     **others: Any,
-) -> Task:
-    return Task(turns, existing, kinds, rights, **{"now": NOW, **others})
+) -> LLMTask:
+    return LLMTask(turns, existing, kinds, rights, **{"now": NOW, **others})
+
+
+SOME = Memory("", None, {})
+"""Stands for whatever was there before an edit."""
+
+
+def insert_edit(
+    memory_id: str,
+    kind: str,
+    content: dict[str, Any],
+    importance: float | None = None,
+    valid_from: datetime | None = None,
+    message_ids: tuple[str, ...] = (),
+) -> Edit:
+    return Edit(
+        memory_id=memory_id,
+        kind=kind,
+        content=content,
+        importance=importance,
+        valid_from=valid_from,
+        message_ids=message_ids,
+    )
+
+
+def update_edit(
+    memory_id: str,
+    kind: str | None,
+    content: dict[str, Any],
+    importance: float | None = None,
+    valid_from: datetime | None = None,
+    message_ids: tuple[str, ...] = (),
+) -> Edit:
+    edit = insert_edit(memory_id, "", content, importance, valid_from, message_ids)
+    return replace(edit, before=SOME, kind=kind)
+
+
+def delete_edit(memory_id: str, reason: str | None = None) -> Edit:
+    return Edit(memory_id=memory_id, before=SOME, reason=reason)
+
+
+def outlines(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Return edits as the functions above make them."""
+    return tuple(
+        replace(
+            edit, before=SOME if edit.before else None, kind=edit.kind if edit.content else None
+        )
+        for edit in edits
+    )

@@ -11,13 +11,24 @@ from hypothesis import strategies as st
 
 from app.conversations.content import BadContentError, check_content, edited
 from app.conversations.kinds import MEMORY
-from app.conversations.types import Delete, Insert, Kind, Rights, Task, Update
+from app.conversations.types import Kind, LLMTask, Rights
 from app.extraction import tools
 from app.extraction.draft import Draft
 from app.extraction.tool_calls import BadCallError, Clerk
 from app.providers.llm.base import ToolCall
 from tests.managers.make_examples import RELATION
-from tests.managers.scripted import EVERYTHING, delete, insert, memory, task, update
+from tests.managers.scripted import (
+    EVERYTHING,
+    delete,
+    delete_edit,
+    insert,
+    insert_edit,
+    memory,
+    outlines,
+    task,
+    update,
+    update_edit,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -40,7 +51,7 @@ EDITS = st.lists(
 def carry_out(
     name: str,
     arguments: dict[str, Any] | None,
-    given_task: Task | None = None,
+    given_task: LLMTask | None = None,
     *,
     last: bool = False,
 ) -> tuple[Any, ...]:
@@ -48,7 +59,7 @@ def carry_out(
     draft = Draft(chosen.existing)
     offered = [tool.name for tool in tools.offered_tools(chosen, draft.memories, first_step=False)]
     Clerk(chosen, draft).carry_out(ToolCall("1", name, arguments, ""), offered, last=last)
-    return draft.changes()
+    return outlines(draft.edits())
 
 
 @pytest.mark.parametrize(
@@ -174,7 +185,7 @@ def test_dates_are_read_as_exactly_as_they_are_known(
 
 def test_what_is_told_besides_is_optional_and_unknown_messages_are_left_out() -> None:
     content = {"content": {"content": "a"}}
-    assert carry_out("insert_memory", content) == (Insert("m2", "memory", {"content": "a"}),)
+    assert carry_out("insert_memory", content) == (insert_edit("m2", "memory", {"content": "a"}),)
     (change,) = carry_out("insert_memory", {**content, "message_ids": ["1", "7", None, "1", 1]})
     assert change.message_ids == ("a",)
     (change,) = carry_out("insert_memory", {**content, "message_ids": "1"})
@@ -202,13 +213,13 @@ def test_in_the_last_attempt_wrong_details_are_left_out(wrong: dict[str, Any]) -
 
 def test_an_update_may_leave_the_content_as_it_is() -> None:
     (change,) = carry_out("update_memory", {"id": "m1", "importance": 1})
-    assert change == Update("m1", "memory", {"content": "Ana lives in Porto."}, importance=1.0)
+    assert change == update_edit("m1", "memory", {"content": "Ana lives in Porto."}, importance=1.0)
     assert carry_out("update_memory", {"id": "m1", "edits": []}) == ()
 
 
 @pytest.mark.parametrize("reason", [None, 5, "", " \x00 "])
 def test_a_delete_needs_no_reason(reason: object) -> None:
-    assert carry_out("delete_memory", {"id": "m1", "reason": reason}) == (Delete("m1"),)
+    assert carry_out("delete_memory", {"id": "m1", "reason": reason}) == (delete_edit("m1"),)
 
 
 def test_calls_on_one_memory_take_effect_in_the_order_given() -> None:
@@ -224,9 +235,11 @@ def test_calls_on_one_memory_take_effect_in_the_order_given() -> None:
 
     assert call(*update("m1", "Ana lives in Lisbon.")) == "Memory m1 updated."
     assert call(*update("m1", "Ana lives in Faro.", importance=0.8)) == "Memory m1 updated."
-    assert draft.changes() == (Update("m1", "memory", {"content": "Ana lives in Faro."}, 0.8),)
+    assert outlines(draft.edits()) == (
+        update_edit("m1", "memory", {"content": "Ana lives in Faro."}, 0.8),
+    )
     assert call(*delete("m1")) == "Memory m1 deleted."
-    assert draft.changes() == (Delete("m1", "wrong"),)
+    assert outlines(draft.edits()) == (delete_edit("m1", "wrong"),)
     for late in (update("m1", "Ana lives in Porto."), delete("m1")):
         with pytest.raises(BadCallError, match="memory m1 was deleted before"):
             call(*late)
@@ -305,6 +318,6 @@ def test_any_arguments_are_carried_out_or_refused(name: str, arguments: dict[str
     except BadCallError:
         return
     for change in changes:
-        if not isinstance(change, Delete):
+        if change.action != "delete":
             json.dumps(change.content, allow_nan=False, ensure_ascii=False).encode()
             assert change.importance is None or 0 <= change.importance <= 1

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from app.consolidation.batches import (
     MAX_CHARACTERS,
     MAX_MEMORIES,
-    Memory,
     Part,
+    StoredMemory,
     Tie,
     batches,
     merges,
 )
 from app.consolidation.merge import tidy
-from app.conversations.types import Existing, Shape
+from app.conversations.types import Memory, MemoryFormat
 from tests.managers.scripted import (
     NOTHING,
     ScriptedModel,
@@ -31,11 +31,11 @@ from tests.managers.scripted import (
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def stored(number: int, text: str, *, fixed: str | None = None, **details: Any) -> Memory:
+def stored(number: int, text: str, *, fixed: str | None = None, **details: Any) -> StoredMemory:
     """The memory that was written as the `number`th."""
     written = START + timedelta(minutes=number)
     lasting = {name: details.pop(name) for name in ("valid_to", "ttl") if name in details}
-    existing = Existing(
+    existing = Memory(
         **{
             "id": f"i{number}",
             "kind": "memory",
@@ -47,10 +47,10 @@ def stored(number: int, text: str, *, fixed: str | None = None, **details: Any) 
             **details,
         }
     )
-    return Memory(existing, number, written, written, fixed, **lasting)
+    return StoredMemory(existing, number, written, written, fixed, **lasting)
 
 
-def numbers(found: Sequence[Sequence[Memory]]) -> list[list[int]]:
+def numbers(found: Sequence[Sequence[StoredMemory]]) -> list[list[int]]:
     return sorted([memory.item_id for memory in batch] for batch in found)
 
 
@@ -156,7 +156,7 @@ def test_pinned_memories_stay_beside_one_another() -> None:
     "other",
     [
         {"kind": "note"},
-        {"kind": None, "shape": Shape.CONTENT},
+        {"kind": None, "format": MemoryFormat.CONTENT},
         {"valid_from": START + timedelta(days=1)},
         {"valid_to": START},
         {"ttl": timedelta(days=1)},

@@ -13,7 +13,7 @@ from app.conversations.render import (
     shown_memories,
     shown_turns,
 )
-from app.conversations.types import Existing, Turn
+from app.conversations.types import Memory, Turn
 from tests.managers.scripted import memory, task
 
 TAGS = ["conversation", "earlier", "message", "memory", "memories", "instructions"]
@@ -49,7 +49,7 @@ def test_no_text_can_forge_a_delimiter_of_the_conversation(texts: list[str], con
 
 @given(texts=st.lists(HOSTILE, min_size=1, max_size=4))
 def test_no_memory_can_forge_another_and_contents_stay_exact(texts: list[str]) -> None:
-    memories = [Existing(f"m{n}", text, {text: [text]}) for n, text in enumerate(texts, start=1)]
+    memories = [Memory(f"m{n}", text, {text: [text]}) for n, text in enumerate(texts, start=1)]
     lines = shown_memories(memories).split("\n")
     assert (lines[0], lines[-1]) == ("<memories>", "</memories>")
     assert len(lines) == len(memories) + 2

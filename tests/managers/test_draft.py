@@ -5,9 +5,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversations.types import Change, Delete, Existing, Insert, Update
+from app.conversations.types import Edit, Memory
 from app.extraction.draft import Draft
-from tests.managers.scripted import memory
+from tests.managers.scripted import delete_edit, insert_edit, memory, outlines, update_edit
 
 BEFORE = [
     memory("m1", "a", importance=0.5),
@@ -25,14 +25,14 @@ ACTIONS = st.lists(
 )
 
 
-def told(memories: list[Existing]) -> dict[str, tuple[Any, ...]]:
+def told(memories: list[Memory]) -> dict[str, tuple[Any, ...]]:
     return {
         known.id: (known.kind, known.content, known.importance, known.valid_from)
         for known in memories
     }
 
 
-def replayed(changes: tuple[Change, ...]) -> dict[str, tuple[Any, ...]]:
+def replayed(changes: tuple[Edit, ...]) -> dict[str, tuple[Any, ...]]:
     fresh = Draft(BEFORE)
     for change in changes:
         fresh.apply(change)
@@ -46,57 +46,59 @@ def test_merged_changes_come_to_the_same_as_all_of_them(actions: list[tuple[Any,
         content = {"content": text}
         ids = [known.id for known in draft.memories]
         if action == "insert" or not ids:
-            draft.apply(Insert(draft.new_id(), "memory", content, importance, None, messages))
+            draft.apply(insert_edit(draft.new_id(), "memory", content, importance, None, messages))
         elif action == "update":
             draft.apply(
-                Update(ids[number % len(ids)], "memory", content, importance, None, messages)
+                update_edit(ids[number % len(ids)], "memory", content, importance, None, messages)
             )
         else:
-            draft.apply(Delete(ids[number % len(ids)]))
-    changes = draft.changes()
+            draft.apply(delete_edit(ids[number % len(ids)]))
+    changes = draft.edits()
     assert replayed(changes) == told(draft.memories)
     ids = [change.memory_id for change in changes]
     assert len(ids) == len(set(ids))
     before = told(BEFORE)
     for change in changes:
-        assert isinstance(change, Insert) == (change.memory_id not in before)
-        if isinstance(change, Update):
+        assert (change.action == "insert") == (change.memory_id not in before)
+        if change.action == "update":
             assert told(draft.memories)[change.memory_id] != before[change.memory_id]
 
 
 def test_an_insert_that_is_updated_is_one_insert() -> None:
     draft = Draft([])
-    draft.apply(Insert("m1", "memory", {"content": "a"}, 0.5, None, ("x",)))
-    draft.apply(Update("m1", "memory", {"content": "b"}, None, None, ("y", "x")))
-    assert draft.changes() == (Insert("m1", "memory", {"content": "b"}, 0.5, None, ("x", "y")),)
+    draft.apply(insert_edit("m1", "memory", {"content": "a"}, 0.5, None, ("x",)))
+    draft.apply(update_edit("m1", "memory", {"content": "b"}, None, None, ("y", "x")))
+    assert outlines(draft.edits()) == (
+        insert_edit("m1", "memory", {"content": "b"}, 0.5, None, ("x", "y")),
+    )
 
 
 def test_an_insert_that_is_deleted_is_nothing() -> None:
     draft = Draft(BEFORE)
-    draft.apply(Insert("m3", "memory", {"content": "a"}))
-    draft.apply(Delete("m3"))
-    assert draft.changes() == ()
+    draft.apply(insert_edit("m3", "memory", {"content": "a"}))
+    draft.apply(delete_edit("m3"))
+    assert outlines(draft.edits()) == ()
     assert draft.new_id() == "m3"
 
 
 def test_an_update_that_is_deleted_is_a_delete() -> None:
     draft = Draft(BEFORE)
-    draft.apply(Update("m1", "memory", {"content": "c"}))
-    draft.apply(Delete("m1", "wrong"))
-    assert draft.changes() == (Delete("m1", "wrong"),)
+    draft.apply(update_edit("m1", "memory", {"content": "c"}))
+    draft.apply(delete_edit("m1", "wrong"))
+    assert outlines(draft.edits()) == (delete_edit("m1", "wrong"),)
 
 
 def test_updates_that_end_where_they_began_are_nothing() -> None:
     draft = Draft(BEFORE)
-    draft.apply(Update("m1", "memory", {"content": "c"}, 0.9))
-    draft.apply(Update("m1", "memory", {"content": "a"}, 0.5))
-    assert draft.changes() == ()
+    draft.apply(update_edit("m1", "memory", {"content": "c"}, 0.9))
+    draft.apply(update_edit("m1", "memory", {"content": "a"}, 0.5))
+    assert outlines(draft.edits()) == ()
 
 
 def test_one_and_true_are_not_the_same_content() -> None:
     draft = Draft([replace(BEFORE[0], content={"n": 1})])
-    draft.apply(Update("m1", "memory", {"n": True}))
-    assert draft.changes() == (Update("m1", "memory", {"n": True}),)
+    draft.apply(update_edit("m1", "memory", {"n": True}))
+    assert outlines(draft.edits()) == (update_edit("m1", "memory", {"n": True}, 0.5),)
 
 
 def test_new_ids_continue_the_numbers_and_never_meet_others() -> None:

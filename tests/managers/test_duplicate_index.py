@@ -12,7 +12,8 @@ from app.changes.duplicates import (
     loose_wording,
 )
 from app.changes.reconcile import reconcile
-from app.conversations.types import Existing, Insert
+from app.conversations.types import Memory
+from tests.managers.scripted import insert_edit
 
 words = st.sampled_from(
     [
@@ -59,25 +60,25 @@ def test_what_is_near_has_one_loose_wording(a: dict[str, object], b: dict[str, o
 def test_a_repetition_is_found_exactly_when_a_memory_says_the_same(
     known: list[tuple[str | None, dict[str, object]]], content: dict[str, object]
 ) -> None:
-    memories = [Existing(f"m{n}", kind, said) for n, (kind, said) in enumerate(known)]
+    memories = [Memory(f"m{n}", kind, said) for n, (kind, said) in enumerate(known)]
     found = DuplicateIndex(memories).find_duplicate("memory", content)
     expected = {memory.id for memory in memories if is_duplicate("memory", content, memory)}
     assert found in expected if expected else found is None
 
 
 def test_a_memory_is_known_by_what_it_says_now() -> None:
-    known = DuplicateIndex([Existing("m1", "memory", {"content": "Ann likes tea."})])
-    known.put(Existing("m1", "memory", {"content": "Ann likes ramen."}))
+    known = DuplicateIndex([Memory("m1", "memory", {"content": "Ann likes tea."})])
+    known.put(Memory("m1", "memory", {"content": "Ann likes ramen."}))
     assert known.find_duplicate("memory", {"content": "Ann likes tea"}) is None
     assert known.find_duplicate("memory", {"content": "ann likes ramen"}) == "m1"
 
 
 def test_thousands_of_inserts_are_compared_quickly() -> None:
     existing = [
-        Existing(f"m{n}", "memory", {"content": f"Fact {n} of many. " * 20}) for n in range(1_000)
+        Memory(f"m{n}", "memory", {"content": f"Fact {n} of many. " * 20}) for n in range(1_000)
     ]
     inserts = [
-        Insert(f"m{1_000 + n}", "memory", {"content": f"Fact {n} of many. " * 20})
+        insert_edit(f"m{1_000 + n}", "memory", {"content": f"Fact {n} of many. " * 20})
         for n in range(500, 2_500)
     ]
     started = time.perf_counter()
@@ -90,6 +91,6 @@ def test_comparisons_of_memories_with_the_same_words_are_bounded() -> None:
     said = [
         f"The tea{' the' if n % 2 else ' a'} cup {'a' if n % 3 else 'the'} x" for n in range(90)
     ]
-    known = DuplicateIndex(Existing(f"m{n}", "m", {"c": text}) for n, text in enumerate(said))
+    known = DuplicateIndex(Memory(f"m{n}", "m", {"c": text}) for n, text in enumerate(said))
     assert len(said) > MAX_COMPARED
     assert known.find_duplicate("m", {"c": said[0]}) == "m0"

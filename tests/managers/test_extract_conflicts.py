@@ -89,7 +89,7 @@ async def test_one_fact_learned_by_many_at_once_is_one_memory(extracting: Extrac
 
 
 async def test_many_jobs_that_write_one_profile_lose_nothing(extracting: Extracting) -> None:
-    sport = {"name": "facts", "schema": {"type": "object"}, "single": True}
+    sport = {"name": "facts", "schema": {"type": "object"}, "singleton": True}
 
     async def respond(request: Request) -> Completion:
         shown = request.messages[0].text

@@ -5,17 +5,7 @@ import pytest
 
 from app.conversations.content import MAX_BYTES
 from app.conversations.kinds import MEMORY, PROFILE
-from app.conversations.types import (
-    Delete,
-    Existing,
-    Insert,
-    Proposed,
-    Rejected,
-    Rights,
-    Task,
-    Turn,
-    Update,
-)
+from app.conversations.types import LLMTask, Memory, Proposal, Rejection, Rights, Turn
 from app.extraction.loop import propose
 from app.providers.llm.base import Completion, Verbatim
 from tests.managers.make_examples import DIRECTORY, EXAMPLES, shown
@@ -25,11 +15,15 @@ from tests.managers.scripted import (
     ScriptedModel,
     calls,
     delete,
+    delete_edit,
     insert,
+    insert_edit,
     memory,
+    outlines,
     says,
     task,
     update,
+    update_edit,
 )
 
 PORTO = memory("m1", "Ana lives in Porto.")
@@ -52,9 +46,9 @@ async def test_calls_become_changes_with_their_particulars() -> None:
     )
     turns = [Turn("a", "user", "Tea!"), Turn("b", "user", "And no allergy.")]
     proposed = await propose(model, task(PORTO, NUTS, turns=turns))
-    assert proposed == Proposed(
-        changes=(
-            Insert(
+    assert replace(proposed, edits=outlines(proposed.edits)) == Proposal(
+        edits=(
+            insert_edit(
                 "m3",
                 "memory",
                 {"content": "Ana likes tea."},
@@ -62,13 +56,13 @@ async def test_calls_become_changes_with_their_particulars() -> None:
                 valid_from=datetime(2026, 5, 3, tzinfo=UTC),
                 message_ids=("b", "a"),
             ),
-            Update(
+            update_edit(
                 "m1",
                 "memory",
                 {"content": "Ana lives in Lisbon."},
                 valid_from=datetime(2026, 5, 1, tzinfo=UTC),
             ),
-            Delete("m2", "Ana says it was a mistake"),
+            delete_edit("m2", "Ana says it was a mistake"),
         ),
         steps=1,
     )
@@ -77,7 +71,7 @@ async def test_calls_become_changes_with_their_particulars() -> None:
 
 async def test_doing_nothing_takes_one_request_and_changes_nothing() -> None:
     model = ScriptedModel(NOTHING)
-    assert await propose(model, task(PORTO, max_steps=5)) == Proposed(steps=1)
+    assert await propose(model, task(PORTO, max_steps=5)) == Proposal(steps=1)
     assert model.requests[0].tool_choice == "any"
 
 
@@ -91,8 +85,8 @@ async def test_doing_nothing_takes_one_request_and_changes_nothing() -> None:
     ],
     ids=["nothing to tidy", "nothing new said", "nothing to update", "nothing permitted"],
 )
-async def test_no_model_is_asked_where_it_could_do_nothing(idle: Task) -> None:
-    assert await propose(ScriptedModel(), idle) == Proposed()
+async def test_no_model_is_asked_where_it_could_do_nothing(idle: LLMTask) -> None:
+    assert await propose(ScriptedModel(), idle) == Proposal()
 
 
 async def test_a_failing_call_goes_back_once_while_the_others_stand() -> None:
@@ -101,7 +95,7 @@ async def test_a_failing_call_goes_back_once_while_the_others_stand() -> None:
         calls(insert("Ana runs.")),
     )
     proposed = await propose(model, task())
-    assert [change.memory_id for change in proposed.changes] == ["m1", "m2"]
+    assert [change.memory_id for change in proposed.edits] == ["m1", "m2"]
     assert proposed.rejected == ()
     assert model.purposes == ["extract", "repair"]
     assert model.results[0] == (False, "Memory m1 inserted.")
@@ -115,8 +109,8 @@ async def test_a_call_that_fails_again_is_rejected_with_the_newer_reason() -> No
         calls(insert("a", importance=2), insert("b")), calls(("insert_memory", {}))
     )
     proposed = await propose(model, task())
-    assert [change.memory_id for change in proposed.changes] == ["m1"]
-    assert proposed.rejected == (Rejected("insert_memory", "content is missing"),)
+    assert [change.memory_id for change in proposed.edits] == ["m1"]
+    assert proposed.rejected == (Rejection("insert_memory", "content is missing"),)
     assert len(model.requests) == 2
 
 
@@ -135,7 +129,7 @@ async def test_no_memory_is_lost_for_an_importance_that_stays_wrong() -> None:
     badly = calls(insert("a", importance="high", valid_from="last week"))
     model = ScriptedModel(badly, badly)
     proposed = await propose(model, task())
-    assert proposed.changes == (Insert("m1", "memory", {"content": "a"}),)
+    assert outlines(proposed.edits) == (insert_edit("m1", "memory", {"content": "a"}),)
     assert proposed.rejected == ()
 
 
@@ -145,9 +139,9 @@ async def test_a_call_that_is_not_sent_again_is_rejected_with_its_reason() -> No
         calls(insert("a")),
     )
     proposed = await propose(model, task(PORTO))
-    assert [change.memory_id for change in proposed.changes] == ["m1", "m2"]
+    assert [change.memory_id for change in proposed.edits] == ["m1", "m2"]
     assert proposed.rejected == (
-        Rejected("update_memory", 'there is no memory with the id "m9"; there are m1'),
+        Rejection("update_memory", 'there is no memory with the id "m9"; there are m1'),
     )
 
 
@@ -155,21 +149,21 @@ async def test_a_call_that_is_not_sent_again_is_rejected_with_its_reason() -> No
 async def test_calls_that_the_model_gives_up_are_rejected(answer: Completion) -> None:
     model = ScriptedModel(calls(insert("a", importance=2)), answer)
     proposed = await propose(model, task())
-    assert proposed.changes == ()
+    assert outlines(proposed.edits) == ()
     assert [rejected.tool for rejected in proposed.rejected] == ["insert_memory"]
 
 
 async def test_a_repair_may_insert_something_new() -> None:
     model = ScriptedModel(calls(update("m9", "b")), calls(insert("b"), insert("c")))
     proposed = await propose(model, task(PORTO))
-    assert [change.memory_id for change in proposed.changes] == ["m2", "m3"]
+    assert [change.memory_id for change in proposed.edits] == ["m2", "m3"]
     assert proposed.rejected == ()
 
 
 async def test_text_instead_of_calls_is_asked_about_once() -> None:
     model = ScriptedModel(says("Ana likes tea."), calls(insert("Ana likes tea.")))
     proposed = await propose(model, task())
-    assert len(proposed.changes) == 1
+    assert len(proposed.edits) == 1
     assert proposed.rejected == ()
     assert [message.role for message in model.requests[1].messages] == ["user", "assistant", "user"]
     assert "you called no tool" in model.requests[1].messages[-1].text
@@ -204,7 +198,7 @@ async def test_a_model_without_calls_changes_nothing_and_it_is_said(
 ) -> None:
     model = ScriptedModel(*replies)
     proposed = await propose(model, task(PORTO, max_steps=3))
-    assert proposed.changes == ()
+    assert outlines(proposed.edits) == ()
     (rejected,) = proposed.rejected
     assert rejected.tool == ""
     assert rejected.reason.startswith(reason)
@@ -217,7 +211,7 @@ async def test_of_a_reply_that_was_cut_off_the_last_call_goes_back() -> None:
         calls(insert("b")),
     )
     proposed = await propose(model, task())
-    assert [change.memory_id for change in proposed.changes] == ["m1", "m2"]
+    assert [change.memory_id for change in proposed.edits] == ["m1", "m2"]
     assert proposed.rejected == ()
     assert model.results[1] == (True, "Not done: the reply was cut off in this call.")
     assert "cut off" in model.requests[1].messages[-1].text
@@ -226,17 +220,17 @@ async def test_of_a_reply_that_was_cut_off_the_last_call_goes_back() -> None:
 async def test_a_call_that_was_cut_off_is_not_carried_out_even_if_it_can_be_read() -> None:
     model = ScriptedModel(calls(insert("Ana is allergic to"), stop="length"), NOTHING)
     proposed = await propose(model, task())
-    assert proposed.changes == ()
-    assert proposed.rejected == (Rejected("insert_memory", "the reply was cut off in this call"),)
+    assert outlines(proposed.edits) == ()
+    assert proposed.rejected == (Rejection("insert_memory", "the reply was cut off in this call"),)
 
 
 async def test_calls_after_the_hundredth_are_rejected_unread() -> None:
     model = ScriptedModel(calls(*(insert(f"fact {n}") for n in range(102))))
     proposed = await propose(model, task())
-    assert len(proposed.changes) == 100
+    assert len(proposed.edits) == 100
     assert (
         proposed.rejected
-        == (Rejected("insert_memory", "there are more than 100 calls in one reply"),) * 2
+        == (Rejection("insert_memory", "there are more than 100 calls in one reply"),) * 2
     )
     assert len(model.requests) == 1
 
@@ -244,7 +238,7 @@ async def test_calls_after_the_hundredth_are_rejected_unread() -> None:
 async def test_a_reply_that_deletes_everything_is_proposed_as_it_is() -> None:
     model = ScriptedModel(calls(delete("m1"), delete("m2")))
     proposed = await propose(model, task(PORTO, NUTS))
-    assert proposed.changes == (Delete("m1", "wrong"), Delete("m2", "wrong"))
+    assert outlines(proposed.edits) == (delete_edit("m1", "wrong"), delete_edit("m2", "wrong"))
 
 
 async def test_the_next_step_sees_what_the_last_one_left() -> None:
@@ -254,8 +248,8 @@ async def test_the_next_step_sees_what_the_last_one_left() -> None:
         calls(delete("m3"), ("done", {})),
     )
     proposed = await propose(model, task(PORTO, max_steps=10))
-    assert proposed.changes == (
-        Insert("m2", "memory", {"content": "Ana runs daily."}, importance=0.5),
+    assert outlines(proposed.edits) == (
+        insert_edit("m2", "memory", {"content": "Ana runs daily."}, importance=0.5),
     )
     assert proposed.steps == 3
     assert model.results == [(False, "Memory m2 updated."), (False, "Memory m3 inserted.")]
@@ -276,16 +270,16 @@ async def test_the_next_step_sees_what_the_last_one_left() -> None:
 async def test_steps_end_when_there_is_nothing_more_to_do(last: Completion) -> None:
     model = ScriptedModel(calls(update("m1", "Ana lives in Lisbon.")), last)
     proposed = await propose(model, task(PORTO, max_steps=5))
-    assert proposed == Proposed(
-        (Update("m1", "memory", {"content": "Ana lives in Lisbon."}),), steps=2
+    assert replace(proposed, edits=outlines(proposed.edits)) == Proposal(
+        (update_edit("m1", "memory", {"content": "Ana lives in Lisbon."}),), steps=2
     )
 
 
 async def test_a_refusal_in_a_later_step_leaves_the_earlier_ones() -> None:
     model = ScriptedModel(calls(insert("a")), says("No.", "refusal"))
     proposed = await propose(model, task(max_steps=3))
-    assert len(proposed.changes) == 1
-    assert proposed.rejected == (Rejected("", "the model refused: No."),)
+    assert len(proposed.edits) == 1
+    assert proposed.rejected == (Rejection("", "the model refused: No."),)
 
 
 async def test_steps_end_at_their_number() -> None:
@@ -296,7 +290,7 @@ async def test_steps_end_at_their_number() -> None:
 
 async def test_no_change_beside_changes_keeps_them_and_ends() -> None:
     model = ScriptedModel(calls(insert("a"), ("no_change", {})))
-    assert len((await propose(model, task(max_steps=4))).changes) == 1
+    assert len((await propose(model, task(max_steps=4))).edits) == 1
 
 
 async def test_a_repair_in_one_step_is_answered_in_the_next() -> None:
@@ -313,8 +307,8 @@ async def test_only_the_first_of_two_profiles_is_kept() -> None:
         calls(profile, profile), calls(("update_memory", {"id": "m1", "edits": [edit]}))
     )
     proposed = await propose(model, task(kinds=[PROFILE], rights=Rights(inserts=False)))
-    assert proposed.changes == (
-        Insert("m1", "profile", {"name": "Ana", "language": "pt"}, importance=0.9),
+    assert outlines(proposed.edits) == (
+        insert_edit("m1", "profile", {"name": "Ana", "language": "pt"}, importance=0.9),
     )
     assert proposed.rejected == ()
     assert model.tool_names == ["update_memory", "no_change"]
@@ -323,7 +317,7 @@ async def test_only_the_first_of_two_profiles_is_kept() -> None:
 async def test_tidying_shows_no_conversation_and_asks_for_no_messages() -> None:
     model = ScriptedModel(calls(delete("m2")))
     proposed = await propose(model, task(PORTO, NUTS, turns=[]))
-    assert proposed.changes == (Delete("m2", "wrong"),)
+    assert outlines(proposed.edits) == (delete_edit("m2", "wrong"),)
     assert model.purposes == ["tidy"]
     assert "message_ids" not in str(model.requests[0].tools)
     assert "<conversation>" not in str(model.requests[0].messages)
@@ -332,7 +326,7 @@ async def test_tidying_shows_no_conversation_and_asks_for_no_messages() -> None:
 async def test_half_characters_are_not_sent_back_to_the_model() -> None:
     model = ScriptedModel(calls(insert("smile \ud83d"), text="\ud83d"), calls(insert("a smile")))
     proposed = await propose(model, task())
-    assert len(proposed.changes) == 1
+    assert len(proposed.edits) == 1
     str(model.requests[1]).encode()
     assert "U+D83D" in model.results[0][1]
 
@@ -341,8 +335,8 @@ async def test_memories_of_other_kinds_may_be_edited_without_a_schema() -> None:
     model = ScriptedModel(
         calls(("update_memory", {"id": "m1", "edits": [{"op": "remove", "path": "/old"}]}))
     )
-    proposed = await propose(model, task(Existing("m1", None, {"old": 1, "new": 2})))
-    assert proposed.changes == (Update("m1", None, {"new": 2}),)
+    proposed = await propose(model, task(Memory("m1", None, {"old": 1, "new": 2})))
+    assert outlines(proposed.edits) == (update_edit("m1", None, {"new": 2}),)
 
 
 async def test_content_that_is_too_large_goes_back() -> None:
@@ -353,5 +347,5 @@ async def test_content_that_is_too_large_goes_back() -> None:
 
 async def test_a_kind_beside_others_is_inserted_under_its_name() -> None:
     model = ScriptedModel(calls(("insert_profile", {"content": {"name": "Ana"}})))
-    (change,) = (await propose(model, task(kinds=[MEMORY, PROFILE]))).changes
-    assert change == Insert("m1", "profile", {"name": "Ana"})
+    (change,) = (await propose(model, task(kinds=[MEMORY, PROFILE]))).edits
+    assert change == insert_edit("m1", "profile", {"name": "Ana"})

@@ -90,7 +90,7 @@ def test_built_in_kinds_refuse_other_content(kind: Kind, content: dict[str, Any]
 
 
 def test_only_the_profile_is_a_single_document() -> None:
-    assert [kind.name for kind in BUILT_IN.values() if kind.single] == ["profile"]
+    assert [kind.name for kind in BUILT_IN.values() if kind.singleton] == ["profile"]
 
 
 def test_names_stand_for_built_in_kinds_and_nothing_for_memory() -> None:
@@ -101,8 +101,10 @@ def test_names_stand_for_built_in_kinds_and_nothing_for_memory() -> None:
 
 
 def test_a_built_in_kind_may_have_another_description_and_not_be_single() -> None:
-    kind = MemoryKind.model_validate({"name": "profile", "description": "Pets.", "single": False})
-    assert kind.as_kind() == replace(PROFILE, description="Pets.", single=False)
+    kind = MemoryKind.model_validate(
+        {"name": "profile", "description": "Pets.", "singleton": False}
+    )
+    assert kind.as_kind() == replace(PROFILE, description="Pets.", singleton=False)
 
 
 def test_a_kind_of_ones_own_may_take_the_place_of_a_built_in_one() -> None:
@@ -239,7 +241,7 @@ def test_members_may_be_called_like_keywords() -> None:
         ([{"name": "n" * 57, "schema": NOTE}], "kinds.0.name", "a letter first"),
         ([{"name": "done", "schema": NOTE}], "kinds.0.name", "reserved for a tool"),
         ([{"name": "Update_Memory", "schema": NOTE}], "kinds.0.name", "reserved for a tool"),
-        ([{"name": "note", "schema": NOTE, "single": "yes"}], "kinds.0.single", "boolean"),
+        ([{"name": "note", "schema": NOTE, "singleton": "yes"}], "kinds.0.singleton", "boolean"),
         ([{"name": "note", "schema": NOTE, "singel": True}], "kinds.0.singel", "not permitted"),
         ([{"name": "note", "schema": NOTE, "description": "\x00"}], "kinds.0.description", "U+0"),
         (

@@ -23,7 +23,7 @@ FULL: dict[str, Any] = {
     "namespace": ["users", "user-{user_id}", "{{memories}}"],
     "kinds": [
         {"name": "profile"},
-        {"name": "Note", "description": "A note.", "schema": NOTE, "single": False},
+        {"name": "Note", "description": "A note.", "schema": NOTE, "singleton": False},
     ],
     "instructions": "Remember what Alice eats.",
     "model": "anthropic:claude",

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.changes.circuit_breaker import review_reason
-from app.changes.reconcile import Edit, Reconciled, reconcile
-from app.conversations.types import Change, Delete, Existing, Insert, Shape, Update
+from app.changes.reconcile import Reconciled, reconcile
+from app.conversations.types import Edit, Memory, MemoryFormat
 from app.conversations.value_format import read_value, write_value
+from tests.managers.scripted import delete_edit, insert_edit, update_edit
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 HERE = "users\x1fana\x1f"
@@ -23,19 +24,19 @@ JSON = st.recursive(
 VALUES = st.dictionaries(st.sampled_from(["kind", "content", "text", "a"]), JSON)
 
 
-def memory(memory_id: str, text: str, kind: str | None = "memory", **more: Any) -> Existing:
+def memory(memory_id: str, text: str, kind: str | None = "memory", **more: Any) -> Memory:
     fields = {"namespace": HERE, "key": f"k{memory_id}", "version": 3, **more}
-    return Existing(memory_id, kind, {"content": text}, **fields)
+    return Memory(memory_id, kind, {"content": text}, **fields)
 
 
-def insert(memory_id: str, text: str, kind: str = "memory", **more: Any) -> Insert:
-    return Insert(memory_id, kind, {"content": text}, **more)
+def insert(memory_id: str, text: str, kind: str = "memory", **more: Any) -> Edit:
+    return insert_edit(memory_id, kind, {"content": text}, **more)
 
 
 def reconciled(
-    *changes: Change, existing: tuple[Existing, ...] = (), single: tuple[str, ...] = ()
+    *changes: Edit, existing: tuple[Memory, ...] = (), singletons: tuple[str, ...] = ()
 ) -> Reconciled:
-    return reconcile(changes, existing, namespace=HERE, single=single)
+    return reconcile(changes, existing, namespace=HERE, singletons=singletons)
 
 
 def only_edit(result: Reconciled) -> Edit:
@@ -91,47 +92,47 @@ def test_the_same_words_of_another_kind_are_another_memory() -> None:
     [{"content": "Ana likes tea."}, {"text": "Ana likes tea."}, {"data": "ana likes tea"}],
 )
 def test_what_others_wrote_is_not_learned_again(content: dict[str, Any]) -> None:
-    there = replace(memory("m1", "", kind=None), content=content, shape=Shape.VALUE)
+    there = replace(memory("m1", "", kind=None), content=content, format=MemoryFormat.VALUE)
     result = reconciled(insert("m2", "Ana likes tea."), existing=(there,))
     assert (dict(result.edits), result.unchanged) == ({}, 1)
 
 
 def test_an_update_that_says_what_is_there_changes_nothing() -> None:
     there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
-    same = Update("m1", "memory", {"content": "Ana likes tea."}, 0.5, MAY)
+    same = update_edit("m1", "memory", {"content": "Ana likes tea."}, 0.5, MAY)
     assert reconciled(same, existing=(there,)) == Reconciled({}, 1)
 
 
 def test_one_and_true_are_not_the_same() -> None:
     there = replace(memory("m1", ""), content={"smokes": 1})
-    edit = only_edit(reconciled(Update("m1", "memory", {"smokes": True}), existing=(there,)))
+    edit = only_edit(reconciled(update_edit("m1", "memory", {"smokes": True}), existing=(there,)))
     assert edit.content == {"smokes": True}
 
 
 def test_an_update_keeps_what_it_does_not_say() -> None:
     there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
     edit = only_edit(
-        reconciled(Update("m1", None, {"content": "Ana likes green tea."}), existing=(there,))
+        reconciled(update_edit("m1", None, {"content": "Ana likes green tea."}), existing=(there,))
     )
     assert (edit.kind, edit.importance, edit.valid_from) == ("memory", 0.5, MAY)
 
 
 def test_a_memory_deleted_and_said_anew_is_kept() -> None:
     there = memory("m1", "Ana likes tea.", importance=0.5)
-    result = reconciled(Delete("m1"), insert("m2", "Ana likes tea."), existing=(there,))
+    result = reconciled(delete_edit("m1"), insert("m2", "Ana likes tea."), existing=(there,))
     assert (dict(result.edits), result.unchanged) == ({}, 1)
 
 
 def test_a_memory_deleted_and_said_in_almost_the_same_words_is_updated() -> None:
     there = memory("m1", "Ana has the dog.")
-    edit = only_edit(reconciled(Delete("m1"), insert("m2", "Ana has dog."), existing=(there,)))
+    edit = only_edit(reconciled(delete_edit("m1"), insert("m2", "Ana has dog."), existing=(there,)))
     assert (edit.action, edit.content) == ("update", {"content": "Ana has dog."})
 
 
 def test_an_insert_is_compared_with_what_an_update_makes_of_a_memory() -> None:
     there = memory("m1", "Ana likes tea.")
     result = reconciled(
-        Update("m1", "memory", {"content": "Ana likes coffee."}),
+        update_edit("m1", "memory", {"content": "Ana likes coffee."}),
         insert("m2", "Ana likes coffee."),
         insert("m3", "Ana likes tea."),
         existing=(there,),
@@ -143,23 +144,23 @@ def test_an_insert_is_compared_with_what_an_update_makes_of_a_memory() -> None:
 
 
 def test_the_first_document_of_a_single_kind_has_the_kinds_name_as_its_key() -> None:
-    edit = only_edit(reconciled(insert("m1", "x", kind="profile"), single=("profile",)))
+    edit = only_edit(reconciled(insert("m1", "x", kind="profile"), singletons=("profile",)))
     assert edit.key == "profile"
 
 
 def test_a_second_document_of_a_single_kind_is_merged_into_the_first() -> None:
     there = replace(memory("m1", "", kind="profile"), content={"name": "Ana", "age": 30})
-    second = Insert("m2", "profile", {"age": 31, "city": "Lisbon"})
-    edit = only_edit(reconciled(second, existing=(there,), single=("profile",)))
+    second = insert_edit("m2", "profile", {"age": 31, "city": "Lisbon"})
+    edit = only_edit(reconciled(second, existing=(there,), singletons=("profile",)))
     assert (edit.action, edit.key) == ("update", "km1")
     assert edit.content == {"name": "Ana", "age": 31, "city": "Lisbon"}
 
 
 def test_two_new_documents_of_a_single_kind_are_merged() -> None:
     result = reconciled(
-        Insert("m1", "profile", {"name": "Ana"}),
-        Insert("m2", "profile", {"age": 31}),
-        single=("profile",),
+        insert_edit("m1", "profile", {"name": "Ana"}),
+        insert_edit("m2", "profile", {"age": 31}),
+        singletons=("profile",),
     )
     assert only_edit(result).content == {"name": "Ana", "age": 31}
 
@@ -173,11 +174,11 @@ def test_a_default_is_written_with_the_rest() -> None:
 def test_an_updated_default_is_written_once_and_a_deleted_one_not_at_all() -> None:
     default = memory("m1", "Nothing is known.", key="default", version=None)
     updated = only_edit(
-        reconciled(Update("m1", None, {"content": "Ana likes tea."}), existing=(default,))
+        reconciled(update_edit("m1", None, {"content": "Ana likes tea."}), existing=(default,))
     )
     assert (updated.action, updated.key, updated.kind) == ("insert", "default", "memory")
     assert updated.content == {"content": "Ana likes tea."}
-    assert not reconciled(Delete("m1"), existing=(default,)).edits
+    assert not reconciled(delete_edit("m1"), existing=(default,)).edits
 
 
 @given(VALUES)
@@ -211,26 +212,26 @@ EXISTING = st.lists(TEXTS, max_size=4).map(
 
 @given(EXISTING, st.lists(TEXTS, max_size=5), st.data())
 def test_proposing_the_outcome_again_changes_nothing(
-    existing: tuple[Existing, ...], texts: list[str], data: st.DataObject
+    existing: tuple[Memory, ...], texts: list[str], data: st.DataObject
 ) -> None:
-    changes: list[Change] = [insert(f"n{n}", text) for n, text in enumerate(texts)]
+    changes: list[Edit] = [insert(f"n{n}", text) for n, text in enumerate(texts)]
     for there in existing:
         if data.draw(st.booleans()):
-            changes.append(Update(there.id, "memory", {"content": data.draw(TEXTS)}))
+            changes.append(update_edit(there.id, "memory", {"content": data.draw(TEXTS)}))
         elif data.draw(st.booleans()):
-            changes.append(Delete(there.id))
+            changes.append(delete_edit(there.id))
     first = reconcile(changes, existing, namespace=HERE)
     after = [memory_after(first, there) for there in existing]
     known = [kept for kept in after if kept is not None]
     known += [
-        Existing(id_, edit.kind, edit.content or {}, namespace=HERE, key=edit.key, version=1)
+        Memory(id_, edit.kind, edit.content or {}, namespace=HERE, key=edit.key, version=1)
         for id_, edit in first.inserts.items()
     ]
     again = [insert(f"x{n}", text) for n, text in enumerate(texts)]
     assert not reconcile(again, known, namespace=HERE).edits
 
 
-def memory_after(result: Reconciled, there: Existing) -> Existing | None:
+def memory_after(result: Reconciled, there: Memory) -> Memory | None:
     edit = result.edits.get(there.id)
     if edit is None:
         return there
@@ -239,11 +240,12 @@ def memory_after(result: Reconciled, there: Existing) -> Existing | None:
 
 def rewritten(*numbers: int) -> list[Edit]:
     return [
-        Edit(memory(f"m{n}", "old"), HERE, f"k{n}", "memory", {"content": "new"}) for n in numbers
+        replace(update_edit(f"m{n}", "memory", {"content": "new"}), before=memory(f"m{n}", "old"))
+        for n in numbers
     ]
 
 
-def shown(count: int) -> list[Existing]:
+def shown(count: int) -> list[Memory]:
     return [memory(f"m{n}", "old") for n in range(count)]
 
 
@@ -276,7 +278,7 @@ def test_the_breaker_says_what_would_have_happened() -> None:
 
 
 def test_inserts_and_new_importance_do_not_open_the_breaker() -> None:
-    inserts = [Edit(None, HERE, f"k{n}", "memory", {"content": str(n)}) for n in range(9)]
+    inserts = [insert(f"n{n}", str(n)) for n in range(9)]
     details = [
         replace(edit, content={"content": "old"}, importance=1) for edit in rewritten(0, 1, 2)
     ]
@@ -285,7 +287,7 @@ def test_inserts_and_new_importance_do_not_open_the_breaker() -> None:
 
 def profile(before: dict[str, Any], after: dict[str, Any]) -> Edit:
     there = replace(memory("m1", "", kind="profile"), content=before)
-    return Edit(there, HERE, "profile", "profile", after)
+    return replace(update_edit("m1", "profile", after), before=there)
 
 
 FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 2020}}
@@ -303,5 +305,5 @@ FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 202
 )
 def test_a_document_counts_by_the_fields_it_would_lose(after: dict[str, Any], stops: bool) -> None:
     edit = profile(FIELDS, after)
-    reason = review_reason([edit], [], single={"profile"}, max_share=0.5)
+    reason = review_reason([edit], [], singletons={"profile"}, max_share=0.5)
     assert (reason is not None) == stops

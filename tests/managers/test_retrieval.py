@@ -5,7 +5,7 @@ import pytest
 from typing_extensions import override
 
 from app.auth.access import OPEN
-from app.conversations.types import Existing, Shape, Turn
+from app.conversations.types import Memory, MemoryFormat, Turn
 from app.db.database import Database
 from app.extraction.queries import MAX_QUERIES, windows, written_by_model
 from app.extraction.retrieval import DEFAULT_KEY, MAX_CHARACTERS, Retriever
@@ -21,7 +21,7 @@ from tests.managers.scripted import ScriptedModel, calls, says
 pytestmark = pytest.mark.slow  # searches of a database
 
 STORED = to_stored(ANA)
-SPORT = {"name": "sport", "schema": {"type": "object"}, "single": True}
+SPORT = {"name": "sport", "schema": {"type": "object"}, "singleton": True}
 
 
 def config(**members: Any) -> Config:
@@ -38,12 +38,12 @@ async def find(
     ask: ScriptedModel | None = None,
     learn_from: int = 0,
     **members: Any,
-) -> list[Existing]:
+) -> list[Memory]:
     retriever = Retriever.build(extracting.resources)
     return await retriever.find(OPEN, ANA, config(**members), turns, learn_from=learn_from, ask=ask)
 
 
-def keys(found: Sequence[Existing]) -> list[str | None]:
+def keys(found: Sequence[Memory]) -> list[str | None]:
     return [memory.key for memory in found]
 
 
@@ -78,11 +78,11 @@ async def test_memories_come_with_what_is_known_of_them(extracting: Extracting) 
     await extracting.put("a", "Ana has a dog.", importance=0.4, valid_from="2026-01-02T00:00:00Z")
     (memory,) = await find(extracting, turn("dog"))
     row = await extracting.get("a")
-    assert memory == Existing(
+    assert memory == Memory(
         id="m1",
         kind="memory",
         content={"content": "Ana has a dog."},
-        shape=Shape.MEMORY,
+        format=MemoryFormat.MEMORY,
         namespace=STORED,
         key="a",
         version=1,
@@ -199,7 +199,7 @@ async def test_looking_restarts_no_lifetime_and_counts_as_no_use(extracting: Ext
 async def test_an_empty_namespace_has_the_managers_default(extracting: Extracting) -> None:
     default = {"content": "Nothing is known."}
     found = await find(extracting, turn("dog"), default=default)
-    assert found == [Existing("m1", "memory", default, namespace=STORED, key="default")]
+    assert found == [Memory("m1", "memory", default, namespace=STORED, key="default")]
     await extracting.put("a", "Ana has a cat.")
     assert keys(await find(extracting, turn("dog"), default=default, query_limit=0)) == []
 

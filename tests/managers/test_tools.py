@@ -5,20 +5,20 @@ import pytest
 from jsonschema_rs import Draft202012Validator, meta
 
 from app.conversations.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
-from app.conversations.types import Existing, Rights, Task
+from app.conversations.types import LLMTask, Memory, Rights
 from app.extraction.tools import offered_tools
 from app.providers.llm.base import Tool
 from tests.managers.make_examples import RELATION
 from tests.managers.scripted import memory, task
 
-PRESENT = Existing("m1", "profile", {"name": "Ana"})
+PRESENT = Memory("m1", "profile", {"name": "Ana"})
 
 
-def names(given: Task, *, first_step: bool = True) -> list[str]:
+def names(given: LLMTask, *, first_step: bool = True) -> list[str]:
     return [tool.name for tool in offered_tools(given, given.existing, first_step=first_step)]
 
 
-def tool(given: Task, name: str) -> Tool:
+def tool(given: LLMTask, name: str) -> Tool:
     offered = offered_tools(given, given.existing, first_step=True)
     return next(tool for tool in offered if tool.name == name)
 

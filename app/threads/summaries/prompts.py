@@ -6,7 +6,7 @@ from string import Template
 from typing import Any
 
 from app.conversations.render import escaped, shown_turns
-from app.conversations.types import Task, Turn
+from app.conversations.types import LLMTask, Turn
 from app.providers.llm.base import Tool
 
 RECORD = "record"
@@ -70,7 +70,7 @@ def record_tool(schema: dict[str, Any]) -> Tool:
 
 
 def _about(first: str, later: str, turns: Sequence[Turn], earlier: str | None) -> str:
-    conversation = shown_turns(Task(turns=turns, existing=(), kinds=()))
+    conversation = shown_turns(LLMTask(turns=turns, existing=(), kinds=()))
     if earlier is None:
         return _filled(first, conversation=conversation)
     return _filled(later, summary=escaped(earlier), conversation=conversation)

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.conversations.content import MAX_BYTES, BadContentError, check_content, unquoted
 from app.conversations.kinds import MEMORY
-from app.conversations.types import Kind, Shape
+from app.conversations.types import Kind, MemoryFormat
 from app.conversations.value_format import read_value, write_value
 from app.tools.base import ToolError
 
@@ -52,7 +52,7 @@ def next_value(key: str, value: dict[str, Any], kind: Kind | None, content: Any)
     does not know of, it cannot overwrite.
     """
     shape, kept, _ = read_value(value)
-    if shape is Shape.MEMORY:
+    if shape is MemoryFormat.MEMORY:
         if kind is not None and kind.name == kept:
             return value_of(kind, content)
         if kind is None and kept == MEMORY.name:

@@ -37,7 +37,7 @@ def _description(offer: Offer) -> str:
         lines.append("A new memory gets its id by itself; send none.")
     if kind is not None and kind.description:
         lines.append(f"A memory here is a {kind.name}: {kind.description}")
-    if kind is not None and kind.single:
+    if kind is not None and kind.singleton:
         then = "; once it exists, update it" if "update" in actions else ""
         lines.append(f"There is only one {kind.name}{then}.")
     return "\n".join([*lines, offer.instructions or INSTRUCTIONS])

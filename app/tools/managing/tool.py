@@ -80,7 +80,7 @@ class ManageMemory:
     async def _create(self, bound: Bound, content: Any) -> str:
         kind = bound.kind
         key = str(uuid4())
-        if kind is not None and kind.single:
+        if kind is not None and kind.singleton:
             await self._check_only(bound, kind)
             key = kind.name
         body = _body(bound, key, value_of(kind, content))

@@ -15,20 +15,18 @@ from app import docs
 from app.auth.rates import Rates
 from app.auth.service import Authenticator
 from app.batch.router import router as batch_router
-from app.changes.router import router as review_router
 from app.clock import Clock
 from app.config import Settings
 from app.health import metrics, probes
 from app.http import problems
 from app.http.middleware import RequestContext
 from app.http.openapi.described_app import DETAILS, DescribedApp
-from app.jobs.router import router as jobs_router
+from app.jobs_api.router import router as jobs_router
+from app.jobs_api.submit_router import router as submit_router
 from app.logging import configure_logging
-from app.managers.job_router import router as manager_jobs_router
 from app.managers.router import router as managers_router
 from app.mcp.http import ROUTE as MCP_ROUTE
 from app.mcp.http import running_mcp
-from app.prompts.jobs.router import router as prompt_jobs_router
 from app.prompts.router import router as prompts_router
 from app.providers.embeddings.base import Embedder
 from app.resources import open_resources
@@ -36,9 +34,7 @@ from app.search.router import router as search_router
 from app.store.router import router as store_router
 from app.store.usage import recording
 from app.threads.router import router as threads_router
-from app.threads.summaries.router import router as summary_router
 from app.tools.router import router as tools_router
-from app.tools.searching.router import router as searching_router
 
 DESCRIPTION = (
     "Long-term memory for LLM agents: put, get and search memories by namespace. "
@@ -52,12 +48,7 @@ ROUTERS = (
     prompts_router,
     search_router,
     batch_router,
-    # Before the router of jobs, whose /v1/jobs/{job_id} would take their paths for ids.
-    manager_jobs_router,
-    summary_router,
-    prompt_jobs_router,
-    searching_router,
-    review_router,
+    submit_router,
     jobs_router,
     managers_router,
     threads_router,

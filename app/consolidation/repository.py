@@ -11,6 +11,7 @@ from asyncpg import Record
 from app.consolidation.batches import StoredMemory, Tie
 from app.db.database import Connection
 from app.extraction.verbatim import KIND
+from app.managers.plans import ConsolidatePlan
 from app.namespaces import Range
 from app.store.repository import COLUMNS
 
@@ -45,14 +46,14 @@ WHERE (items.expires_at IS NULL OR items.expires_at > $2)
 
 # What a consolidation wrote, it has looked at; but not one of another strategy, nor, where
 # everything is looked at, one that was submitted before.
-_CHANGED = """
+_CHANGED = f"""
     AND items.namespace >= $3 AND items.namespace < $4
     AND ($5::timestamptz IS NULL OR items.updated_at > $5)
     AND NOT EXISTS (
         SELECT FROM job_changes JOIN jobs ON jobs.id = job_changes.job_id
         WHERE job_changes.namespace = items.namespace AND job_changes.key = items.key
             AND job_changes.version_after = items.version AND job_changes.state = 'applied'
-            AND jobs.kind = 'consolidate' AND jobs.request ->> 'strategy' = $6
+            AND jobs.kind = '{ConsolidatePlan.job_kind}' AND jobs.request ->> 'strategy' = $6
             AND ($7::text IS NULL OR jobs.id >= $7)
     )
 """

@@ -20,11 +20,10 @@ from app.consolidation.repository import Looked, Lookout
 from app.conversations.types import Ask, Edit, LLMTask, Memory
 from app.db.database import Connection, Database
 from app.extraction.instructions import PROMPT_VERSION
-from app.jobs.job import NewJob
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.managers.plans import ConsolidatePlan
-from app.providers.llm.base import LLM, Completion, Request
+from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store import repository as items
@@ -71,9 +70,8 @@ class ConsolidateHandler:
             JobService.build(resources),
         )
 
-    async def run(self, run: JobRun) -> None:
+    async def run(self, run: JobRun, plan: ConsolidatePlan) -> None:
         """Look at what changed, merge or tidy it up, and write that with the next mark."""
-        plan = ConsolidatePlan.model_validate(run.job.request)
         looked = await self._look(run, plan)
         await run.report("looked", memories=len(looked.all), changed=len(looked.changed))
         work = Work(run, plan, looked, Provenance(run.job.id, manager=plan.manager))
@@ -112,7 +110,7 @@ class ConsolidateHandler:
             max_steps=config.max_steps,
             now=self._clock.now(),
         )
-        work.parts = await _tidied(work, _asking(work.run, llm), task)
+        work.parts = await _tidied(work, work.run.asking(llm), task)
         if work.failures and len(work.failures) == len(work.parts):
             raise JobFailedError(
                 "consolidation_failed",
@@ -185,8 +183,9 @@ class ConsolidateHandler:
         job, plan = work.run.job, work.plan
         began = job.id if plan.everything else plan.everything_from
         update = {"everything": False, "everything_from": began}
-        request = plan.model_copy(update=update).model_dump(mode="json")
-        new = NewJob(job.kind, job.namespace, request, lane=job.namespace, manager=plan.manager)
+        new = plan.model_copy(update=update).new_job(
+            job.namespace, concurrency_key=job.namespace, manager=plan.manager
+        )
         follow_up = await self._jobs.create(connection, job.access, new)
         await repository.name_follow_up(connection, job.id, follow_up)
 
@@ -214,13 +213,6 @@ async def _tidied(work: Work, ask: Ask, task: LLMTask) -> list[Part]:
     finally:
         for part in parts:
             part.cancel()
-
-
-def _asking(run: JobRun, llm: LLM) -> Ask:
-    async def ask(request: Request, purpose: str) -> Completion:
-        return await run.complete(llm, request, purpose=purpose)
-
-    return ask
 
 
 def _merges(looked: Looked) -> list[Part]:

@@ -11,7 +11,7 @@ from app.changes.duplicate_finder import DuplicateFoundError
 from app.changes.reconcile import Reconciled, reconcile
 from app.clock import Clock
 from app.conversations.messages import to_turns
-from app.conversations.types import Ask, Edit, Memory, Proposal, Turn
+from app.conversations.types import Edit, Memory, Proposal, Turn
 from app.db.database import Database
 from app.extraction.instructions import PROMPT_VERSION
 from app.extraction.phases import propose_in_phases
@@ -118,7 +118,7 @@ class Extractor:
             config,
             extraction.turns,
             learn_from=plan.learn_from,
-            ask=self._asking(run, config.query_model) if config.query_model else None,
+            ask=run.asking(self._llms.get(config.query_model)) if config.query_model else None,
         )
         keys = {memory.id: memory.key for memory in existing}
         await run.report("retrieved", existing=len(existing), keys=keys)
@@ -208,7 +208,7 @@ class Extractor:
         self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Memory]
     ) -> Proposal:
         proposed = await propose_in_phases(
-            self._asking(run, plan.config.model),
+            run.asking(self._llms.get(plan.config.model)),
             plan.config,
             turns,
             existing,
@@ -218,10 +218,6 @@ class Extractor:
         rejected = len(proposed.rejected)
         await run.report("proposed", changes=len(proposed.edits), rejected=rejected)
         return proposed
-
-    def _asking(self, run: JobRun, model: str | None) -> Ask:
-        llm = self._llms.get(model)
-        return lambda request, purpose: run.complete(llm, request, purpose=purpose)
 
 
 class ExtractHandler:
@@ -235,9 +231,9 @@ class ExtractHandler:
         """Make it from a process's resources."""
         return cls(Extractor.build(resources))
 
-    async def run(self, run: JobRun) -> None:
-        """Do a job."""
-        await self._extractor.extract(run, ExtractPlan.model_validate(run.job.request))
+    async def run(self, run: JobRun, plan: ExtractPlan) -> None:
+        """Extract memories as planned."""
+        await self._extractor.extract(run, plan)
 
 
 def _founded(edits: Sequence[Edit]) -> list[Edit]:

@@ -105,8 +105,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _allowed_methods(request: Request) -> str:
     """Return every method of a path; Starlette names those of the first route it meets.
 
-    An id may hold slashes, which only the path as it was sent tells apart; and where a path fits
-    several patterns, such as jobs/extract and jobs/{job_id}, the first one counts.
+    An id may hold slashes, which only the path as it was sent tells apart; and if a path fits
+    several patterns, the first one counts.
     """
     sent = request.scope["raw_path"].decode("latin-1")
     routes = list(iter_route_contexts(request.app.routes))

@@ -12,8 +12,8 @@ from app.errors import AppError
 from app.jobs import queue
 from app.jobs.isolation import COULD_NOT_RUN, Isolation
 from app.jobs.job import Job
+from app.jobs.kind import RunJob
 from app.jobs.run import (
-    Handler,
     JobConflictError,
     JobFailedError,
     JobLostError,
@@ -39,7 +39,7 @@ class Executor:
     """Runs the handler of a job's kind."""
 
     def __init__(
-        self, database: Database, handlers: Mapping[str, Handler], settings: Settings
+        self, database: Database, handlers: Mapping[str, RunJob], settings: Settings
     ) -> None:
         self._database = database
         self._handlers = handlers
@@ -52,7 +52,7 @@ class Executor:
         with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
             try:
                 async with asyncio.timeout(self._settings.job_timeout_seconds):
-                    await self._handlers[job.kind].run(run)
+                    await self._handlers[job.kind](run)
             except asyncio.CancelledError as error:
                 if _is_cancelled():
                     raise

@@ -5,11 +5,12 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from app.config import Settings
 from app.jobs.job import Job
-from app.jobs.run import Handler
+from app.jobs.kind import RunJob
+from app.resources import Resources
 
 AT_ONCE = 2
 """Isolated jobs that one worker runs at a time; each needs the memory of a process."""
@@ -22,7 +23,7 @@ START_SECONDS = 60.0
 
 MODULE = "app.worker.isolated_job"
 
-BuildHandlers: TypeAlias = Callable[[Any], Mapping[str, Handler]]
+BuildHandlers: TypeAlias = Callable[[Resources], Mapping[str, RunJob]]
 """Makes the handlers of all kinds of jobs from the resources of a process."""
 
 

@@ -31,12 +31,17 @@ SETTLED = FINISHED | {State.AWAITING_REVIEW}
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to be submitted; `namespace` and `lane` are stored namespaces."""
+    """A job to submit; `namespace` is a stored namespace.
+
+    Jobs with the same `concurrency_key` run one after another. Of jobs of one kind and namespace
+    with the same `dedupe_key`, at most one that was never started is queued.
+    """
 
     kind: str
     namespace: str
     request: Mapping[str, Any]
-    lane: str | None = None
+    concurrency_key: str | None = None
+    dedupe_key: str | None = None
     manager: str | None = None
     thread_id: str | None = None
     delay_seconds: float = 0.0

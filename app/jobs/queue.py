@@ -27,7 +27,8 @@ _LOCK = "SELECT pg_advisory_xact_lock(7305313)"
 
 # Roots are visited one index probe each, whatever the number of jobs that wait below them. In each,
 # a job somebody waits for goes before one in the background; the root with fewest running goes
-# first. A lane that has a running job is passed over. A root has at most $3 running jobs, and
+# first. A job is passed over while another with its
+# concurrency key runs. A root has at most $3 running jobs, and
 # always leaves one slot of all live workers ($4: this worker's slots) to others.
 _CLAIM = f"""
 WITH RECURSIVE roots AS (
@@ -50,7 +51,8 @@ WITH RECURSIVE roots AS (
             AND jobs.priority = priorities.priority AND run_at <= clock_timestamp()
             AND ($5 OR NOT isolated)
             AND NOT EXISTS (
-                SELECT 1 FROM jobs busy WHERE busy.state = 'running' AND busy.lane = jobs.lane
+                SELECT 1 FROM jobs busy WHERE busy.state = 'running'
+                    AND busy.concurrency_key = jobs.concurrency_key
             )
         ORDER BY run_at, id LIMIT 1
     ) AS first

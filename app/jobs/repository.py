@@ -34,11 +34,11 @@ FROM changed
 
 _NEW = """
 INSERT INTO jobs (
-    id, namespace, root, actor, grants, kind, state, request, manager, thread_id, lane, priority,
-    max_attempts, run_at, created_at, events
+    id, namespace, root, actor, grants, kind, state, request, manager, thread_id, concurrency_key,
+    dedupe_key, priority, max_attempts, run_at, created_at, events
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12,
-    clock_timestamp() + make_interval(secs => $13), clock_timestamp(), 1
+    $1, $2, $3, $4, $5, $6, 'queued', $7, $8, $9, $10, $11, $12, $13,
+    clock_timestamp() + make_interval(secs => $14), clock_timestamp(), 1
 )
 """
 
@@ -48,12 +48,12 @@ _CREATE = f"WITH changed AS ({_NEW} RETURNING *) {TELL}"
 _CREATE_OR_MOVE = f"""
 WITH changed AS (
     {_NEW}
-    ON CONFLICT (root, thread_id, namespace)
-        WHERE state = 'queued' AND kind = 'extract_thread' AND attempt = 0
+    ON CONFLICT (root, dedupe_key, namespace, kind)
+        WHERE state = 'queued' AND attempt = 0 AND dedupe_key IS NOT NULL
     DO UPDATE SET request = excluded.request,
         run_at = CASE WHEN excluded.run_at <= clock_timestamp()
             THEN least(jobs.run_at, excluded.run_at) ELSE excluded.run_at END,
-        manager = excluded.manager, lane = excluded.lane,
+        manager = excluded.manager, concurrency_key = excluded.concurrency_key,
         actor = excluded.actor, grants = excluded.grants, events = jobs.events + 1
     RETURNING *
 )
@@ -158,12 +158,12 @@ _FIND_STATE = "SELECT namespace, actor, state, waiting_since FROM jobs WHERE id 
 
 _FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
 
-# Leaves out jobs of threads that were cancelled before they started: the queue may already hold a
-# job of the same thread, and takes only one.
+# Leaves out jobs with a dedupe key that were cancelled before they started: the queue may already
+# hold one with the same key, and takes only one.
 _REDRIVE_ALL = """
 WITH chosen AS MATERIALIZED (
     SELECT id FROM jobs
-    WHERE {conditions} AND NOT (kind = 'extract_thread' AND attempt = 0)
+    WHERE {conditions} AND (dedupe_key IS NULL OR attempt > 0)
     ORDER BY id LIMIT {limit} FOR UPDATE SKIP LOCKED
 ), changed AS (
     UPDATE jobs SET {changes} FROM chosen WHERE jobs.id = chosen.id RETURNING jobs.*
@@ -213,7 +213,7 @@ async def insert(
 async def insert_or_move(
     connection: Connection, access: Access, new: NewJob, *, max_attempts: int
 ) -> tuple[str, bool]:
-    """Store the one queued job of a thread, or move the start of the one there is.
+    """Store the one queued job with its `dedupe_key`, or move the start of the one there is.
 
     Returns its id, and whether it is new.
     """
@@ -234,7 +234,8 @@ def _columns(access: Access, new: NewJob, priority: int, max_attempts: int) -> t
         json.dumps(new.request, ensure_ascii=False),
         new.manager,
         new.thread_id,
-        new.lane,
+        new.concurrency_key,
+        new.dedupe_key,
         priority,
         max_attempts,
         new.delay_seconds,

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from app.db.database import Connection, Database
 from app.jobs import repository
@@ -54,18 +54,6 @@ class JobConflictError(Exception):
     """What the job had read was changed meanwhile, too often; trying later may help."""
 
 
-class Handler(Protocol):
-    """Does the jobs of one kind."""
-
-    async def run(self, run: "JobRun") -> None:
-        """Do a job, and call `run.finish` once, in the transaction that writes its outcome.
-
-        No connection may be held while a model answers. Raises JobFailedError, JobConflictError,
-        ProviderError and AppError; the executor decides about another attempt.
-        """
-        ...
-
-
 class JobRun:
     """One attempt at a job."""
 
@@ -94,6 +82,14 @@ class JobRun:
                 raise
         await self._write_down(purpose, completion, started)
         return completion
+
+    def asking(self, llm: LLM) -> Callable[[Request, str], Awaitable[Completion]]:
+        """Return a function that asks a model for a purpose, and records what the call cost."""
+
+        async def ask(request: Request, purpose: str) -> Completion:
+            return await self.complete(llm, request, purpose=purpose)
+
+        return ask
 
     async def _write_down(self, purpose: str, completion: Completion, started: float) -> None:
         milliseconds = round((time.perf_counter() - started) * 1000)

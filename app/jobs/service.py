@@ -52,7 +52,7 @@ class JobService:
         )
 
     async def create_or_move(self, connection: Connection, access: Access, new: NewJob) -> str:
-        """Submit a thread's job, or move the start of the one that is queued; return its id.
+        """Submit a job, or move the start of the queued one with its `dedupe_key`; return its id.
 
         Raises RateLimitedError for a new one.
         """

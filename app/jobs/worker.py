@@ -19,7 +19,7 @@ from app.jobs.executor import Executor
 from app.jobs.isolation import AT_ONCE as ISOLATED_AT_ONCE
 from app.jobs.isolation import Isolation
 from app.jobs.job import Job
-from app.jobs.run import Handler
+from app.jobs.kind import RunJob
 
 LOOK_SECONDS = 1.0
 """How often the queue is looked at without being told of news: delayed jobs come due silently."""
@@ -49,7 +49,7 @@ class JobWorker:
         self,
         database: Database,
         notifier: Notifier,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, RunJob],
         settings: Settings,
         *,
         isolation: Isolation | None = None,

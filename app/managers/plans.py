@@ -15,6 +15,7 @@ from app.conversations.json_schema.budget import MAX_CHECKS, Budget, TooManyChec
 from app.conversations.kinds import kind_of
 from app.conversations.types import Kind, Rights
 from app.errors import InvalidRequestError
+from app.jobs.kind import JobPlan
 from app.managers.schemas import (
     Apply,
     ExistingMemory,
@@ -123,12 +124,14 @@ class GivenMemory(BaseModel):
     content: dict[str, Any]
 
 
-class ExtractPlan(BaseModel):
+class ExtractPlan(JobPlan):
     """What a job of the kind `extract` does.
 
     `namespace` are labels relative to the key's root; None: nothing is stored. `learn_from` is
     the index of the first message to learn from; those before it are context.
     """
+
+    job_kind = "extract"
 
     config: Config
     manager: str | None
@@ -141,11 +144,13 @@ class ExtractPlan(BaseModel):
     learn_from: int = 0
 
 
-class ConsolidatePlan(BaseModel):
+class ConsolidatePlan(JobPlan):
     """What a job of the kind `consolidate` does, at and below `namespace`.
 
     `everything_from` is the job that this one goes on for, where that looked at everything.
     """
+
+    job_kind = "consolidate"
 
     config: Config
     manager: str | None

@@ -37,9 +37,6 @@ from app.time_slice import TimeSlice
 FORMING = frozenset({Verb.JOBS, Verb.READ, Verb.WRITE})
 """What forming memories takes in their namespace."""
 
-EXTRACT = "extract"
-CONSOLIDATE = "consolidate"
-
 DEFAULT_PAGE = 100
 DEFAULT_CONSOLIDATED = 200
 
@@ -121,11 +118,9 @@ class ManagerService:
         _check_length(plan)
         await time_slice.give_way()
         stored = None if plan.namespace is None else access.root + to_stored(plan.namespace)
-        return NewJob(
-            kind=EXTRACT,
-            namespace=access.root if stored is None else stored,
-            request=plan.model_dump(mode="json"),
-            lane=stored,
+        return plan.new_job(
+            access.root if stored is None else stored,
+            concurrency_key=stored,
             manager=plan.manager,
             thread_id=plan.thread_id,
         )
@@ -179,13 +174,7 @@ class ManagerService:
             everything=bool(body.everything),
             limit=body.limit or DEFAULT_CONSOLIDATED,
         )
-        return NewJob(
-            kind=CONSOLIDATE,
-            namespace=stored,
-            request=plan.model_dump(mode="json"),
-            lane=stored,
-            manager=plan.manager,
-        )
+        return plan.new_job(stored, concurrency_key=stored, manager=plan.manager)
 
     async def template(self, access: Access, name: str) -> Sequence[str] | None:
         """Return where a stored manager keeps memories; raises ManagerNotFoundError."""

@@ -13,7 +13,7 @@ from app.jobs.service import JobService
 from app.managers.plans import ExtractPlan
 from app.threads import repository
 from app.threads.errors import AmbiguousThreadError, ThreadElsewhereError
-from app.threads.formation import EXTRACT_THREAD, Formation
+from app.threads.formation import Formation, ThreadExtractPlan
 from app.threads.recognizing import (
     Message,
     Recognized,
@@ -118,11 +118,10 @@ def with_place(plan: ExtractPlan) -> ExtractPlan:
 
 def job_of(thread: Row, formation: Formation, *, delay_seconds: float = 0.0) -> NewJob:
     """Return the job that forms memories of a thread; it reads the rest when it begins."""
-    return NewJob(
-        kind=EXTRACT_THREAD,
-        namespace=thread["namespace"],
-        request={"thread_id": thread["id"]},
-        lane=thread["namespace"],
+    return ThreadExtractPlan(thread_id=thread["id"]).new_job(
+        thread["namespace"],
+        concurrency_key=thread["namespace"],
+        dedupe_key=thread["id"],
         manager=formation.plan.manager,
         thread_id=thread["id"],
         delay_seconds=delay_seconds,

@@ -7,15 +7,21 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from app.auth.access import Verb
+from app.jobs.kind import JobPlan
 from app.managers.plans import ExtractPlan
-
-EXTRACT_THREAD = "extract_thread"
-"""The kind of the jobs that form memories of a thread."""
 
 AFTER_SECONDS = 30.0
 MAX_WAIT_SECONDS = 600.0
 MAX_WAIT_RATIO = 20
 """How many times the quiet asked for a message waits at most where no limit is named."""
+
+
+class ThreadExtractPlan(JobPlan):
+    """What a job of the kind `extract_thread` extracts memories from; it reads the rest itself."""
+
+    job_kind = "extract_thread"
+
+    thread_id: str
 
 
 class Formation(BaseModel):

@@ -15,6 +15,7 @@ from asyncpg import Record
 from app.db.database import Connection, Row
 from app.db.pages import fetch_page
 from app.pagination import Page
+from app.threads.formation import ThreadExtractPlan
 
 Ref: TypeAlias = tuple[str, str, str]
 """A thread's identity: the root of its key, its id, and its stored namespace.
@@ -90,9 +91,9 @@ WHERE root = $1 AND id = $2 AND namespace = $3 AND learned_until = $4 AND create
 RETURNING next_position
 """
 
-_JOBS = """
+_JOBS = f"""
 SELECT id, state, run_at FROM jobs
-WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND kind = 'extract_thread'
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND kind = '{ThreadExtractPlan.job_kind}'
     AND state IN ('queued', 'running')
 ORDER BY state, run_at
 """

@@ -13,12 +13,13 @@ from app.auth.route import GuardedRoute
 from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.prefer import PREFER_PARAMETER, wait_seconds
 from app.http.problems import problem_responses
 from app.http.query_strings import query_parameters, read_query
 from app.http.responses import json_response
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent
-from app.jobs.submitting import SUBMIT_PARAMETERS, SUBMIT_RESPONSES, job_answer, wait_seconds
+from app.jobs.responses import JOB_RESPONSES, job_response
 from app.managers.errors import (
     InvalidMessageError,
     ManagerNotFoundError,
@@ -127,14 +128,14 @@ async def list_messages(request: Request, thread_id: InPath, access: ReadAccess)
 @router.post(
     "/threads/{thread_id}/flush",
     operation_id="flush_thread",
-    openapi_extra={"parameters": SUBMIT_PARAMETERS[:1]},
+    openapi_extra={"parameters": [PREFER_PARAMETER]},
     summary="Form memories of a thread now, instead of when it falls quiet",
     description="Starts forming memories from what waits in a thread. The answer is 202 and the "
     "job, 200 and the finished job with Prefer: wait=N, or 200 with `job` null if nothing waits.",
     status_code=202,
     responses={
         200: {"model": FlushedThread, "description": "The job is done, or nothing waits"},
-        202: {**SUBMIT_RESPONSES[202], "model": FlushedThread},
+        202: {**JOB_RESPONSES[202], "model": FlushedThread},
         **problem_responses(*ONE, ThreadWithoutManagerError),
     },
 )
@@ -142,7 +143,7 @@ async def flush_thread(request: Request, thread_id: InPath, access: JobsAccess) 
     job_id = await service_of(request).flush(access, thread_id)
     if job_id is None:
         return json_response({"job": None})
-    return await job_answer(request, access, job_id, wait_seconds(request), member="job")
+    return await job_response(request, access, job_id, wait_seconds(request), member="job")
 
 
 @router.post(

@@ -14,7 +14,7 @@ from app.resources import Resources
 from app.threads import repository
 from app.threads.appending import job_of
 from app.threads.errors import ThreadNotFoundError
-from app.threads.formation import Formation
+from app.threads.formation import Formation, ThreadExtractPlan
 
 MAX_MESSAGES = 100
 """That one job learns from: no more than calls are taken from one reply of a model."""
@@ -67,9 +67,9 @@ class ThreadExtractHandler:
         """Make the handler from a process's resources."""
         return cls(resources.database, JobService.build(resources), Extractor.build(resources))
 
-    async def run(self, run: JobRun) -> None:
+    async def run(self, run: JobRun, plan: ThreadExtractPlan) -> None:
         """Form memories of the messages that wait, or of as many as one job takes."""
-        portion = await self._portion(run)
+        portion = await self._portion(run, plan.thread_id)
         if portion is None:
             async with self._database.transaction(run.job.access.root) as connection:
                 await run.finish(connection, {"counts": _NOTHING, "rejected": []})
@@ -80,9 +80,9 @@ class ThreadExtractHandler:
 
         await self._extractor.extract(run, portion.plan, also=learned)
 
-    async def _portion(self, run: JobRun) -> Portion | None:
+    async def _portion(self, run: JobRun, thread_id: str) -> Portion | None:
         """Read what is to be learned from next; None when nothing waits."""
-        root, thread_id = run.job.access.root, run.job.request["thread_id"]
+        root = run.job.access.root
         async with self._database.connection(root) as connection:
             ref = (root, thread_id, run.job.namespace)
             thread = await repository.find(connection, ref)

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Path, Request, Response
 from app.auth.dependencies import ReadAccess, StoreAccess
 from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
+from app.http.prefer import MAX_WAIT_SECONDS, PATTERN, wait_seconds
 from app.http.problems import problem_responses
 from app.http.query_strings import header_parameter, query_parameters, read_query
 from app.http.responses import json_response
 from app.indexing.passage_index import EmbeddingFailedError
-from app.jobs.submitting import MAX_WAIT_SECONDS, wait_seconds
 from app.managers.errors import (
     InvalidMessageError,
     ManagerNotFoundError,
@@ -30,7 +30,7 @@ DEFAULT_WAIT_SECONDS = 60
 
 _PREFER = header_parameter(
     "Prefer",
-    r"(^|.*[,;\s])wait=\d+.*$",
+    PATTERN,
     f"wait=N: wait for a model's searches for at most N seconds (of {MAX_WAIT_SECONDS}); "
     f"absent: {DEFAULT_WAIT_SECONDS}.",
 )

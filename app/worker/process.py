@@ -17,12 +17,13 @@ from pathlib import Path
 
 from app.config import Settings
 from app.errors import AppError, OperatorError
+from app.job_kinds import handlers
 from app.jobs.isolation import BuildHandlers
 from app.logging import configure_logging
 from app.process_limits import limit_memory
 from app.resources import open_resources
 from app.store.usage import recording
-from app.worker.worker import handlers, run_worker
+from app.worker.worker import run_worker
 
 SHORTEST_WATCH_SECONDS = 10.0
 """An event loop may stall for seconds on a machine that is overloaded or was suspended."""

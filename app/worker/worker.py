@@ -2,43 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 
 import structlog
 
-from app.consolidation.task import ConsolidateHandler
 from app.db.database import EVERYTHING
 from app.errors import AppError
-from app.extraction.task import ExtractHandler
+from app.job_kinds import handlers
 from app.jobs import queue
 from app.jobs.isolation import BuildHandlers, Isolation
-from app.jobs.run import Handler
 from app.jobs.worker import JobWorker
-from app.prompts.jobs.tasks import OptimizeHandler
 from app.resources import Resources
 from app.store.backfill import catch_up
 from app.store.expiry import prune_namespaces, sweep
-from app.threads.summaries.tasks import SummarizeHandler
-from app.threads.tasks import ThreadExtractHandler
-from app.tools.searching.tasks import SearchHandler
 
 UPKEEP_SECONDS = 3600.0
 """Between walks over whole tables, which the first round begins with."""
 
 _logger = structlog.get_logger("memoryd.worker")
-
-
-def handlers(resources: Resources) -> Mapping[str, Handler]:
-    """Return who does the jobs of each kind."""
-    return {
-        "extract": ExtractHandler.build(resources),
-        "consolidate": ConsolidateHandler.build(resources),
-        "extract_thread": ThreadExtractHandler.build(resources),
-        "summarize": SummarizeHandler.build(resources),
-        "optimize_prompt": OptimizeHandler.build(resources),
-        "search": SearchHandler.build(resources),
-    }
 
 
 async def run_worker(

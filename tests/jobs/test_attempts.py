@@ -214,9 +214,9 @@ async def test_a_handler_that_ends_without_a_result_has_failed(
 async def test_a_poison_job_leaves_its_neighbours_alone(
     resources: Resources, acting: Acting
 ) -> None:
-    poison = await enqueue(resources, new_job(request={"poison": True}, lane="x"))
+    poison = await enqueue(resources, new_job(request={"poison": True}, concurrency_key="x"))
     beside = [await enqueue(resources) for _ in range(10)]
-    behind = await enqueue(resources, new_job(lane="x"))
+    behind = await enqueue(resources, new_job(concurrency_key="x"))
 
     async def act(run: JobRun) -> None:
         if run.job.request.get("poison"):

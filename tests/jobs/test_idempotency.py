@@ -123,14 +123,16 @@ async def test_a_submission_that_failed_is_not_remembered(
     client: httpx2.AsyncClient, database: Database
 ) -> None:
     async with database.connection("") as connection:
-        await connection.execute("ALTER TABLE jobs ADD CONSTRAINT no_seven CHECK (lane IS NULL)")
+        await connection.execute(
+            "ALTER TABLE jobs ADD CONSTRAINT no_seven CHECK (concurrency_key IS NULL)"
+        )
         try:
-            response = await post(client, "k1", {"in_lane": True})
+            response = await post(client, "k1", {"one_at_a_time": True})
             assert response.status_code == 500
         finally:
             await connection.execute("ALTER TABLE jobs DROP CONSTRAINT no_seven")
         assert await connection.fetchval("SELECT count(*) FROM idempotent_requests") == 0
-    assert (await post(client, "k1", {"in_lane": False})).status_code == 202
+    assert (await post(client, "k1", {"one_at_a_time": False})).status_code == 202
 
 
 async def test_keys_of_different_roots_have_nothing_to_do_with_each_other(

@@ -35,8 +35,8 @@ async def filled(filled_url: str) -> AsyncIterator[Database]:
     async with database.connection(EVERYTHING) as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute(
-            "INSERT INTO jobs (id, namespace, root, actor, grants, kind, state, request, lane, "
-            "priority, attempt, max_attempts, run_at, created_at, finished_at) "
+            "INSERT INTO jobs (id, namespace, root, actor, grants, kind, state, request, "
+            "concurrency_key, priority, attempt, max_attempts, run_at, created_at, finished_at) "
             "SELECT format('job_%s%s', to_char(n, 'FM000'), to_char(r, 'FM0000')), "
             "r.root || E'users\\x1f', r.root, 'mk', '[]', 'extract', "
             "CASE WHEN n <= $2 THEN 'queued' WHEN n % 20 = 0 THEN 'failed' ELSE 'succeeded' END, "
@@ -108,16 +108,17 @@ async def test_claims_are_quick_while_a_thousand_roots_wait(filled: Database) ->
     assert seconds < 10, "100 claims, on a machine that may be busy"
 
 
-async def test_a_claim_passes_a_long_busy_lane(filled: Database) -> None:
+async def test_a_claim_passes_a_long_busy_concurrency_key(filled: Database) -> None:
     async with filled.connection(EVERYTHING) as connection:
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("UPDATE jobs SET state = 'cancelled' WHERE state = 'queued'")
         await connection.execute(
-            "UPDATE jobs SET state = 'queued', root = $1, lane = 'busy' WHERE state = 'succeeded'",
+            "UPDATE jobs SET state = 'queued', root = $1, concurrency_key = 'busy' "
+            "WHERE state = 'succeeded'",
             ONE,
         )
-        await connection.execute("UPDATE jobs SET lane = 'busy' WHERE state = 'running'")
+        await connection.execute("UPDATE jobs SET concurrency_key = 'busy' WHERE state = 'running'")
         began = time.monotonic()
         assert await claim(connection) is None
         seconds = time.monotonic() - began

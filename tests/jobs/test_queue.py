@@ -1,4 +1,4 @@
-"""Whose turn it is: roots, lanes, priorities, times."""
+"""Whose turn it is: roots, keys, priorities, times."""
 
 import asyncio
 from collections import Counter
@@ -36,9 +36,9 @@ def tenant(name: str) -> Access:
     return Access(f"mk_{name}", to_stored([name]), ALL_GRANTED)
 
 
-def of_tenant(name: str, *, lane: str | None = None, delay_seconds: float = 0) -> NewJob:
+def of_tenant(name: str, *, key: str | None = None, delay_seconds: float = 0) -> NewJob:
     return NewJob(
-        KIND, to_stored([name, "users"]), {}, lane and f"{name}/{lane}", delay_seconds=delay_seconds
+        KIND, to_stored([name, "users"]), {}, key and f"{name}/{key}", delay_seconds=delay_seconds
     )
 
 
@@ -47,12 +47,12 @@ async def submit(
     name: str,
     *,
     times: int = 1,
-    lane: str | None = None,
+    key: str | None = None,
     urgent: bool = False,
     delay_seconds: float = 0,
 ) -> list[str]:
     """Submit jobs of a tenant, which are in order also where the clock stands still."""
-    new = of_tenant(name, lane=lane, delay_seconds=delay_seconds)
+    new = of_tenant(name, key=key, delay_seconds=delay_seconds)
     async with database.transaction(EVERYTHING) as connection:
         return [
             await repository.insert(
@@ -122,18 +122,22 @@ async def test_a_root_runs_no_more_than_its_share(database: Database) -> None:
     assert await claim_all(database, most_per_root=4) == [submitted[4]]
 
 
-async def test_a_lane_runs_one_job_at_a_time_and_blocks_nobody_else(database: Database) -> None:
-    slow = await submit(database, "a", lane="x", times=3)
-    others = await submit(database, "a", times=2) + await submit(database, "a", lane="y")
-    elsewhere = await submit(database, "b", lane="x")
+async def test_jobs_of_one_key_run_one_at_a_time_and_block_no_others(
+    database: Database,
+) -> None:
+    slow = await submit(database, "a", key="x", times=3)
+    others = await submit(database, "a", times=2) + await submit(database, "a", key="y")
+    elsewhere = await submit(database, "b", key="x")
     assert sorted(await claim_all(database)) == sorted([slow[0], *others, *elsewhere])
     await end(database, slow[0])
     assert await claim_all(database) == [slow[1]]
 
 
-async def test_a_delayed_job_holds_up_neither_its_lane_nor_its_root(database: Database) -> None:
-    await submit(database, "a", lane="x", delay_seconds=60)
-    ready = await submit(database, "a", lane="x")
+async def test_a_delayed_job_holds_up_neither_its_key_nor_its_root(
+    database: Database,
+) -> None:
+    await submit(database, "a", key="x", delay_seconds=60)
+    ready = await submit(database, "a", key="x")
     assert await claim_all(database) == ready
 
 
@@ -156,7 +160,7 @@ async def test_many_claims_at_once_take_each_job_once(database: Database) -> Non
     assert sorted(taken) == sorted(submitted)
 
 
-lanes = st.sampled_from([None, "x", "y"])
+keys = st.sampled_from([None, "x", "y"])
 
 
 @hypothesis_settings(
@@ -164,7 +168,7 @@ lanes = st.sampled_from([None, "x", "y"])
 )
 @given(
     jobs=st.lists(
-        st.tuples(st.sampled_from("abc"), lanes, st.booleans(), st.booleans()), max_size=14
+        st.tuples(st.sampled_from("abc"), keys, st.booleans(), st.booleans()), max_size=14
     ),
     most=st.integers(1, 4),
 )
@@ -173,8 +177,8 @@ async def test_whatever_waits_the_rules_hold_and_nothing_is_forgotten(
 ) -> None:
     async with database.connection(EVERYTHING) as connection:
         await connection.execute("DELETE FROM jobs")
-    for name, lane, urgent, delayed in jobs:
-        await submit(database, name, lane=lane, urgent=urgent, delay_seconds=3600 if delayed else 0)
+    for name, key, urgent, delayed in jobs:
+        await submit(database, name, key=key, urgent=urgent, delay_seconds=3600 if delayed else 0)
     ready, done = sum(not delayed for *_, delayed in jobs), 0
     while taken := await claim_all(database, most):
         rows = [await job_row(database, job_id) for job_id in taken]
@@ -182,8 +186,8 @@ async def test_whatever_waits_the_rules_hold_and_nothing_is_forgotten(
         assert max(running.values()) <= most
         async with database.connection(EVERYTHING) as connection:
             overlapping = await connection.fetch(
-                "SELECT lane FROM jobs WHERE state = 'running' AND lane IS NOT NULL "
-                "GROUP BY lane HAVING count(*) > 1"
+                "SELECT concurrency_key FROM jobs WHERE state = 'running' "
+                "AND concurrency_key IS NOT NULL GROUP BY concurrency_key HAVING count(*) > 1"
             )
         assert overlapping == []
         for job_id in taken:
@@ -201,30 +205,30 @@ class Watching(Acting):
         self.most: Counter[str] = Counter()
 
     async def watch(self, run: JobRun) -> None:
-        lane, root = str(run.job.request.get("lane")), run.job.access.root
-        for name in (lane, root):
+        key, root = str(run.job.request.get("key")), run.job.access.root
+        for name in (key, root):
             self.running[name] += 1
             self.most[name] = max(self.most[name], self.running[name])
         await asyncio.sleep(0.01)
-        for name in (lane, root):
+        for name in (key, root):
             self.running[name] -= 1
         await self.succeed(run)
 
 
-async def test_several_workers_keep_lanes_and_shares(resources: Resources) -> None:
+async def test_several_workers_keep_keys_and_shares(resources: Resources) -> None:
     watching = Watching(resources.database)
     submitted = []
     for n in range(300):
-        name, lane = "ab"[n % 2], f"lane {n % 2}{n % 14}"
-        new = NewJob(KIND, to_stored([name]), {"lane": lane}, lane)
+        name, key = "ab"[n % 2], f"key {n % 2}{n % 14}"
+        new = NewJob(KIND, to_stored([name]), {"key": key}, key)
         submitted.append(await enqueue(resources, new, tenant(name)))
     chosen = quick(resources.settings, jobs_per_root=3, job_concurrency=4)
     workers = [worker_of(resources, {KIND: watching}, chosen) for _ in range(4)]
     async with working(*workers):
         for job_id in submitted:
             assert (await settled(resources.database, job_id))["attempt"] == 1
-    in_lanes = {name: most for name, most in watching.most.items() if name.startswith("lane")}
-    assert set(in_lanes.values()) == {1}
+    by_key = {name: most for name, most in watching.most.items() if name.startswith("key")}
+    assert set(by_key.values()) == {1}
     assert watching.most[to_stored(["a"])] <= 3
     assert watching.most[to_stored(["b"])] <= 3
     assert sum(watching.running.values()) == 0

@@ -229,11 +229,11 @@ async def test_news_start_a_job_before_anybody_looks(
             assert row["state"] == "succeeded"
 
 
-async def test_jobs_of_one_lane_follow_one_another_at_once(
+async def test_jobs_of_one_concurrency_key_follow_one_another_at_once(
     resources: Resources, acting: Acting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.jobs.worker.LOOK_SECONDS", 60.0)
-    job_ids = [await enqueue(resources, new_job(lane="x")) for _ in range(5)]
+    job_ids = [await enqueue(resources, new_job(concurrency_key="x")) for _ in range(5)]
     async with working(worker_of(resources, {KIND: acting})):
         for job_id in job_ids:
             assert (await settled(resources.database, job_id, seconds=5))["state"] == "succeeded"

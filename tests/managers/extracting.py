@@ -12,7 +12,7 @@ from app.auth.access import OPEN, Access
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.db.database import EVERYTHING, Row
-from app.extraction.task import ExtractHandler
+from app.job_kinds import EXTRACT
 from app.jobs.job import COLUMNS, Job, State
 from app.jobs.run import JobRun
 from app.jobs.service import JobService
@@ -139,7 +139,7 @@ class Extracting:
         return Job.of_row((await self.rows(_BEGIN, job_id))[0])
 
     async def do(self, job: Job) -> None:
-        await ExtractHandler.build(self.resources).run(JobRun(job, self.resources.database))
+        await EXTRACT.bind(self.resources)(JobRun(job, self.resources.database))
 
     async def extract(self, messages: list[Any] | None = None, **body: Any) -> dict[str, Any]:
         """Do an extraction; return its result."""

@@ -18,7 +18,7 @@ from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.clock import FrozenClock, SystemClock
 from app.config import Settings
-from app.consolidation.task import ConsolidateHandler
+from app.job_kinds import handlers
 from app.jobs.job import State
 from app.main import create_app
 from app.managers.schemas import ConsolidateRequest
@@ -136,8 +136,7 @@ class Tidied:
         """Do a job and those that follow it; return its row."""
         self.clock.advance(MINUTE)
         job_id = await self.submit(**request)
-        handlers = {"consolidate": ConsolidateHandler.build(self.resources)}
-        async with working_on(worker_of(self.resources, handlers)):
+        async with working_on(worker_of(self.resources, handlers(self.resources))):
             done = last = await settled(self.resources.database, job_id)
             while last["result"] and (following := json.loads(last["result"])["follow_up"]):
                 last = await settled(self.resources.database, following)

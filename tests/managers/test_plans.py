@@ -147,21 +147,28 @@ async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: ManagerSe
     assert not phase.include_messages
 
 
-async def test_a_job_that_stores_nothing_belongs_to_the_root_and_has_no_lane(
+async def test_a_job_that_stores_nothing_belongs_to_the_root_and_has_no_concurrency_key(
     service: ManagerService,
 ) -> None:
     job = await extract(service)
-    assert (job.kind, job.namespace, job.lane) == ("extract", "acme\x1f", None)
+    assert (job.kind, job.namespace, job.concurrency_key) == ("extract", "acme\x1f", None)
 
 
-async def test_a_job_that_stores_runs_in_the_lane_of_its_namespace(service: ManagerService) -> None:
+async def test_a_job_that_stores_takes_its_namespace_as_key(
+    service: ManagerService,
+) -> None:
     await store(service, "notes", namespace=["users", "{user}"])
     await store(
         service, "notes", namespace=["users", "{user}", "notes"], kinds=[{"name": "episode"}]
     )
     job = await extract(service, manager="notes", variables={"user": "al"}, thread_id="t")
     stored = to_stored(["acme", "users", "al", "notes"])
-    assert (job.namespace, job.lane, job.manager, job.thread_id) == (stored, stored, "notes", "t")
+    assert (job.namespace, job.concurrency_key, job.manager, job.thread_id) == (
+        stored,
+        stored,
+        "notes",
+        "t",
+    )
     plan = ExtractPlan.model_validate(job.request)
     assert plan.namespace == ["users", "al", "notes"]
     assert (plan.manager, plan.manager_version) == ("notes", 2)
@@ -329,7 +336,7 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: ManagerServic
     job = await consolidate(service, namespace=["users"])
     plan = ConsolidatePlan.model_validate(job.request)
     stored = to_stored(["acme", "users"])
-    assert (job.kind, job.namespace, job.lane) == ("consolidate", stored, stored)
+    assert (job.kind, job.namespace, job.concurrency_key) == ("consolidate", stored, stored)
     assert (plan.namespace, plan.strategy, plan.everything, plan.limit) == (
         ["users"],
         "llm",

@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx2
 
-from app.prompts.jobs.planning import OPTIMIZE_PROMPT
-from app.prompts.jobs.tasks import OptimizeHandler
+from app.job_kinds import handlers
 from app.resources import Resources
 from tests.support.jobs import settled, worker_of, working
 from tests.support.llm_server import Received, Reply, calls, says
@@ -107,7 +106,7 @@ class Optimizing:
     def __init__(self, client: httpx2.AsyncClient, resources: Resources) -> None:
         self.client = client
         self.resources = resources
-        self._handlers = {OPTIMIZE_PROMPT: OptimizeHandler.build(resources)}
+        self._handlers = handlers(resources)
 
     def working(self) -> AbstractAsyncContextManager[None]:
         """Let a worker work until the end of the block."""

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 
 from app.config import Settings
-from app.jobs.run import Handler, JobRun
+from app.jobs.kind import RunJob
+from app.jobs.run import JobRun
 from app.logging import configure_logging
 from app.resources import Resources
 from app.worker import process
@@ -40,8 +41,8 @@ class Dangerous:
             await run.finish(connection, {"isolated": run.job.isolated})
 
 
-def build_handlers(resources: Resources) -> Mapping[str, Handler]:
-    return {"test": Dangerous(resources)}
+def build_handlers(resources: Resources) -> Mapping[str, RunJob]:
+    return {"test": Dangerous(resources).run}
 
 
 def main() -> None:

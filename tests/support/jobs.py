@@ -17,9 +17,10 @@ from app.db.database import EVERYTHING, Database
 from app.db.notifier import CHANGED
 from app.jobs import queue, repository
 from app.jobs.job import COLUMNS, SETTLED, Job, NewJob, State
-from app.jobs.run import Handler, JobRun
+from app.jobs.kind import JobKind, JobPlan, RunJob
+from app.jobs.responses import submit
+from app.jobs.run import JobRun
 from app.jobs.service import JobService
-from app.jobs.submitting import submit
 from app.jobs.worker import JobWorker
 from app.main import create_app
 from app.namespaces import to_stored
@@ -31,6 +32,26 @@ PATIENCE = 20.0
 Act: TypeAlias = Callable[[JobRun], Awaitable[None]]
 
 
+class TestPlan(JobPlan, extra="allow"):
+    """What a test asks for."""
+
+    job_kind = KIND
+
+
+async def _plan(_resources: Resources, access: Access, body: dict[str, Any]) -> NewJob:
+    namespace = access.locate(body.pop("namespace", ["users"]), Verb.JOBS)
+    key = namespace if body.pop("one_at_a_time", False) else None
+    delay = body.pop("delay_seconds", 0.0)
+    return TestPlan(**body).new_job(namespace, concurrency_key=key, delay_seconds=delay)
+
+
+def _no_handler(resources: Resources) -> Any:
+    raise NotImplementedError  # tests give workers handlers of their own
+
+
+TEST = JobKind(TestPlan, _no_handler, plan=_plan)
+
+
 class Acting:
     """A handler that does what `script` holds, job by job, and then `act` for every job."""
 
@@ -40,7 +61,7 @@ class Acting:
         self.act = act or self.succeed
         self._database = database
 
-    async def run(self, run: JobRun) -> None:
+    async def __call__(self, run: JobRun) -> None:
         self.jobs.append(run.job)
         act = self.script.popleft() if self.script else self.act
         await act(run)
@@ -81,7 +102,7 @@ def quick(settings: Settings, **chosen: Any) -> Settings:
 
 
 def worker_of(
-    resources: Resources, handlers: Mapping[str, Handler], settings: Settings | None = None
+    resources: Resources, handlers: Mapping[str, RunJob], settings: Settings | None = None
 ) -> JobWorker:
     return JobWorker(
         resources.database, resources.notifier, handlers, settings or resources.settings
@@ -103,7 +124,7 @@ async def working(*workers: JobWorker) -> AsyncIterator[None]:
 
 
 async def run_jobs(
-    resources: Resources, handlers: Mapping[str, Handler], settings: Settings | None = None
+    resources: Resources, handlers: Mapping[str, RunJob], settings: Settings | None = None
 ) -> None:
     """Do every job that can be started now, their further attempts included."""
     async with working(worker_of(resources, handlers, settings)):
@@ -135,10 +156,13 @@ async def listening(resources: Resources) -> None:
         await until(heard)
 
 
-def new_job(labels: list[str] | None = None, *, lane: str | None = None, **more: Any) -> NewJob:
+def new_job(
+    labels: list[str] | None = None, *, concurrency_key: str | None = None, **more: Any
+) -> NewJob:
     """Return a job about a namespace, `["users"]` if none is given."""
     fields: dict[str, Any] = {"kind": KIND, "request": {}, **more}
-    return NewJob(namespace=to_stored(labels or ["users"]), lane=lane, **fields)
+    namespace = to_stored(labels or ["users"])
+    return NewJob(namespace=namespace, concurrency_key=concurrency_key, **fields)
 
 
 async def enqueue(
@@ -194,15 +218,7 @@ def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:
 
     @router.post("/v1/jobs/test")
     async def submit_test(request: Request, access: JobsAccess) -> Response:
-        body: dict[str, Any] = await request.json()
-        namespace = access.locate(body.pop("namespace", ["users"]), Verb.JOBS)
-        lane = namespace if body.pop("in_lane", False) else None
-        delay = body.pop("delay_seconds", 0.0)
-
-        async def plan() -> NewJob:
-            return NewJob(KIND, namespace, body, lane, delay_seconds=delay)
-
-        return await submit(request, access, plan)
+        return await submit(request, access, TEST, await request.json())
 
     app.include_router(router)
     return app

@@ -10,12 +10,13 @@ from pydantic import SecretStr
 
 from app.config import Settings
 from app.db.database import Database
-from app.jobs.run import Handler, JobConflictError
+from app.job_kinds import EXTRACT_THREAD
+from app.jobs.kind import RunJob
+from app.jobs.run import JobConflictError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
 from app.threads import tasks
-from app.threads.tasks import ThreadExtractHandler
 from tests.support.app import Store, running
 from tests.support.jobs import Acting, quick, raises, run_jobs, settled, until, worker_of, working
 from tests.support.llm_server import LLMServer, calls, fails, llm_server
@@ -66,8 +67,8 @@ def database(resources: Resources) -> Database:
 
 
 @pytest.fixture
-def handlers(resources: Resources) -> dict[str, Handler]:
-    return {"extract_thread": ThreadExtractHandler.build(resources)}
+def handlers(resources: Resources) -> dict[str, RunJob]:
+    return {EXTRACT_THREAD.name: EXTRACT_THREAD.bind(resources)}
 
 
 async def memories(store: Store, user: str = "alice") -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ async def job_ids(database: Database) -> list[str]:
 
 
 async def test_memories_lead_back_to_the_messages_they_were_formed_of(
-    threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, store: Store, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     await threads.append("t", says("Hello", "m0"), namespace=["users", "alice"])
     answer = await threads.append("t", says("I like tea", "m1"), "And cake", **ALICE)
@@ -104,7 +105,7 @@ async def test_memories_lead_back_to_the_messages_they_were_formed_of(
 
 
 async def test_what_was_learned_from_is_context_the_next_time(
-    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     for n in range(3):
         await threads.append("t", *(f"{n}-{i}" for i in range(6)), after_seconds=0, **ALICE)
@@ -121,7 +122,7 @@ async def test_what_was_learned_from_is_context_the_next_time(
 
 
 async def test_several_appends_before_the_quiet_lead_to_one_extraction(
-    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     for n in range(4):
         answer = await threads.append("t", str(n), after_seconds=60, **ALICE)
@@ -132,7 +133,7 @@ async def test_several_appends_before_the_quiet_lead_to_one_extraction(
 
 
 async def test_flush_can_wait_for_the_memories(
-    threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, store: Store, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     await threads.append("t", "I like tea", **ALICE)
     async with working(worker_of(resources, handlers)):
@@ -147,7 +148,7 @@ async def test_a_message_that_arrives_while_a_job_runs_has_the_next_one(
     store: Store,
     llm: LLMServer,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     llm.respond = remembering(delay=0.5)
     async with working(worker_of(resources, handlers)):
@@ -167,7 +168,7 @@ async def test_a_steady_trickle_does_not_put_memories_off_for_ever(
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     sent = [f"drop {n}" for n in range(20)]
     async with working(worker_of(resources, handlers)):
@@ -186,7 +187,7 @@ async def test_threads_of_many_users_are_learned_from_at_once(
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     llm.respond = remembering(delay=0.5)
     users = [f"user{n}" for n in range(8)]
@@ -217,7 +218,7 @@ async def test_two_threads_of_one_user_are_learned_from_one_after_another(
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     llm.respond = remembering(delay=0.05)
     for n in range(4):
@@ -232,7 +233,7 @@ async def test_messages_of_a_failed_job_stay_and_the_next_append_takes_them(
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     llm.script.append(fails(400))
     failed = await threads.append("t", "one", after_seconds=0, **ALICE)
@@ -250,7 +251,7 @@ async def test_messages_of_a_failed_job_are_learned_from_when_it_is_asked_for(
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
     how: str,
 ) -> None:
     llm.script.append(fails(400))
@@ -269,9 +270,9 @@ async def test_a_job_to_be_tried_again_and_a_new_one_learn_from_each_message_onc
     threads: Threads,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
-    handler = Acting(resources.database, handlers["extract_thread"].run)
+    handler = Acting(resources.database, handlers["extract_thread"])
     handler.script.append(raises(JobConflictError("scripted")))
     slow = resources.settings.model_copy(update={"job_backoff_seconds": 0.4})
     async with working(worker_of(resources, {"extract_thread": handler}, slow)):
@@ -285,7 +286,7 @@ async def test_a_job_to_be_tried_again_and_a_new_one_learn_from_each_message_onc
 
 
 async def test_a_long_backlog_is_learned_from_in_portions(
-    threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, store: Store, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     for start in range(0, 250, 125):
         await threads.form("t", *(f"message {n}" for n in range(start, start + 125)))
@@ -299,7 +300,7 @@ async def test_a_long_backlog_is_learned_from_in_portions(
 
 
 async def test_long_messages_make_short_portions(
-    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     llm.respond = lambda _: calls(("no_change", {"reason": "noise"}))
     long = tasks.MAX_CHARACTERS // 2
@@ -312,7 +313,7 @@ async def test_long_messages_make_short_portions(
 
 
 async def test_messages_that_ask_for_a_review_are_proposed_once(
-    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     reviewed = {**ALICE, "manager_config": {**REMEMBERING, "apply": "review"}}
     answer = await threads.append("t", "one", after_seconds=0, **reviewed)
@@ -326,7 +327,7 @@ async def test_messages_that_ask_for_a_review_are_proposed_once(
 
 
 async def test_a_message_that_says_nothing_is_learned_from_too(
-    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     llm.respond = lambda _: calls(("no_change", {"reason": "nothing new"}))
     answer = await threads.append("t", "hm", after_seconds=0, **ALICE)
@@ -340,7 +341,7 @@ async def test_a_thread_deleted_while_its_job_runs_leaves_no_memory(
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     llm.respond = remembering(delay=0.5)
     async with working(worker_of(resources, handlers)):
@@ -357,7 +358,7 @@ async def test_a_job_whose_messages_another_learned_from_writes_nothing(
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     llm.respond = remembering(delay=0.3)
     async with working(worker_of(resources, handlers)):
@@ -375,7 +376,7 @@ async def test_a_job_of_a_thread_that_was_begun_anew_takes_no_message_of_the_new
     llm: LLMServer,
     store: Store,
     resources: Resources,
-    handlers: dict[str, Handler],
+    handlers: dict[str, RunJob],
 ) -> None:
     llm.respond = remembering(delay=0.5)
     async with working(worker_of(resources, handlers)):
@@ -390,7 +391,7 @@ async def test_a_job_of_a_thread_that_was_begun_anew_takes_no_message_of_the_new
 
 
 async def test_threads_that_need_no_model_keep_their_messages_as_items(
-    threads: Threads, store: Store, resources: Resources, handlers: dict[str, Handler]
+    threads: Threads, store: Store, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     for n in range(3):
         await threads.form("t", f"sentence {n}", after_seconds=0, manager_config=VERBATIM)

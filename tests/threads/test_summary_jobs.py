@@ -9,12 +9,12 @@ from pydantic import SecretStr
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
+from app.job_kinds import handlers
+from app.jobs_api.submit_router import router
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
 from app.threads.router import router as threads_router
-from app.threads.summaries.router import router
-from app.threads.summaries.tasks import SUMMARIZE, SummarizeHandler
 from tests.support.app import running
 from tests.support.jobs import quick, settled, worker_of, working
 from tests.support.llm_server import LLMServer, calls, llm_server, refuses
@@ -77,8 +77,7 @@ class Summaries:
 
     async def done(self, job_id: str) -> JSON:
         """Return a job once it has ended."""
-        handlers = {SUMMARIZE: SummarizeHandler.build(self.resources)}
-        async with working(worker_of(self.resources, handlers)):
+        async with working(worker_of(self.resources, handlers(self.resources))):
             await settled(self.resources.database, job_id)
         job: JSON = (await self.client.get(f"/v1/jobs/{job_id}")).json()
         return job

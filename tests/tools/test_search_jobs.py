@@ -9,11 +9,11 @@ from pydantic import SecretStr
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
+from app.job_kinds import handlers
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
-from app.tools.searching.planning import SEARCH
-from app.tools.searching.tasks import MAX_BYTES, SearchHandler
+from app.tools.searching.tasks import MAX_BYTES
 from tests.support.app import Store, running
 from tests.support.jobs import quick, settled, worker_of, working
 from tests.support.llm_server import LLMServer, calls, fails, llm_server, refuses, says
@@ -59,8 +59,7 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
 
 @pytest.fixture
 async def worker(resources: Resources) -> AsyncIterator[None]:
-    handlers = {SEARCH: SearchHandler.build(resources)}
-    async with working(worker_of(resources, handlers)):
+    async with working(worker_of(resources, handlers(resources))):
         yield
 
 

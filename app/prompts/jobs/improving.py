@@ -15,7 +15,6 @@ from app.prompts.optimizing.base import Optimizer, Trajectory
 from app.prompts.optimizing.choosing import choose
 from app.prompts.optimizing.registry import optimizer
 from app.prompts.together import limited, together
-from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 
 CALLS_AT_ONCE = 4
@@ -97,12 +96,7 @@ class Improver:
         return evaluation
 
     def _ask(self, model: str | None) -> Ask:
-        llm = self._llms.get(model)
-
-        async def ask(request: Request, purpose: str) -> Completion:
-            return await self._run.complete(llm, request, purpose=purpose)
-
-        return limited(ask, self._turns)
+        return limited(self._run.asking(self._llms.get(model)), self._turns)
 
 
 def _unchanged(prompt: PlannedPrompt, outcome: Outcome, reason: str) -> Improvement:

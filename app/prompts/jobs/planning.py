@@ -37,9 +37,6 @@ from app.threads.errors import ThreadNotFoundError
 from app.threads.service import ThreadService
 from app.time_slice import TimeSlice
 
-OPTIMIZE_PROMPT = "optimize_prompt"
-"""The kind of job."""
-
 MAX_TRIALS = 100
 """Of a prompt on a case: four calls each, which have to fit into the time of one attempt."""
 
@@ -83,7 +80,7 @@ async def optimizing_job(resources: Resources, access: Access, body: OptimizePro
         trajectories=trajectories,
         evaluation=body.evaluation and _evaluation(resources.llms, body.evaluation, prompts),
     )
-    return NewJob(OPTIMIZE_PROMPT, access.root, plan.model_dump(mode="json"))
+    return plan.new_job(access.root)
 
 
 def _check_access(access: Access, body: OptimizePrompt) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.conversations.messages import to_turns
+from app.jobs.kind import JobPlan
 from app.prompts.evaluation.cases import Case
 from app.prompts.jobs.schemas import GivenFeedback
 from app.prompts.optimizing.base import Feedback, Kind, Prompt
@@ -70,8 +71,10 @@ class PlannedEvaluation(BaseModel):
         return [case for case in self.cases if case.prompt in (None, prompt)]
 
 
-class OptimizePlan(BaseModel):
+class OptimizePlan(JobPlan):
     """What a job of the kind `optimize_prompt` does; without a `model` the default is asked."""
+
+    job_kind = "optimize_prompt"
 
     prompts: list[PlannedPrompt]
     kind: Kind

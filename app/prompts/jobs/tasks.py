@@ -29,9 +29,8 @@ class OptimizeHandler:
         """Make the handler from a process's resources."""
         return cls(resources.database, resources.llms, PromptService.build(resources))
 
-    async def run(self, run: JobRun) -> None:
+    async def run(self, run: JobRun, plan: OptimizePlan) -> None:
         """Improve prompts, try them where that is asked for, and store what is new."""
-        plan = OptimizePlan.model_validate(run.job.request)
         root = run.job.access.root
         async with self._database.connection(root) as connection:
             trajectories = await read_trajectories(connection, root, plan.trajectories)

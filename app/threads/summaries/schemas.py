@@ -1,12 +1,14 @@
 """Body of the route that sums conversations up."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from app.body_limits import CONVERSATION
 from app.errors import InvalidRequestError
+from app.jobs.kind import JobPlan
 from app.jobs.results import SummaryState
 from app.managers.schemas import (
     MAX_MESSAGES,
@@ -54,10 +56,11 @@ def running_summary(state: SummaryState) -> RunningSummary:
     return RunningSummary(state.summary, ids, state.last_summarized_message_id)
 
 
-class SummarizeRequest(Schema):
-    """A conversation to sum up, and how."""
+class SummarizeRequest(Schema, JobPlan):
+    """A conversation to sum up, and how; the job keeps the request as its plan."""
 
     body_limit = CONVERSATION
+    job_kind = "summarize"
 
     mode: Literal["running", "extract"] | None = Field(
         None,
@@ -121,6 +124,11 @@ class SummarizeRequest(Schema):
             )
         if self.running_summary is not None and self.thread_id is not None:
             raise ValueError("has running_summary, but the thread keeps its own; leave it out")
+
+    @override
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the request as it was sent, which the validators above accept again."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     @property
     def is_running(self) -> bool:

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from app.auth.access import Access, Verb
-from app.conversations.types import Ask
 from app.db.database import Database, Row
 from app.jobs.job import NewJob
 from app.jobs.results import SummaryState
 from app.jobs.run import JobConflictError, JobRun
-from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.threads import repository
@@ -21,9 +19,6 @@ from app.threads.summaries.repository import find_uncovered, keep_summary
 from app.threads.summaries.schemas import SummarizeRequest, running_summary, summary_state
 from app.threads.summaries.shortening import Budget, Plan, RunningSummary, plan
 from app.threads.summaries.writing import record_of, summary_of
-
-SUMMARIZE = "summarize"
-"""The kind of job."""
 
 _EMPTY = RunningSummary("", (), None)
 
@@ -47,8 +42,7 @@ async def summarizing_job(resources: Resources, access: Access, body: SummarizeR
     resources.llms.check(body.model)
     if needs_model:
         resources.llms.get(body.model)
-    request = body.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return NewJob(SUMMARIZE, namespace, request, thread_id=body.thread_id)
+    return body.new_job(namespace, thread_id=body.thread_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +66,8 @@ class SummarizeHandler:
         """Make the handler from a process's resources."""
         return cls(resources.database, resources.llms)
 
-    async def run(self, run: JobRun) -> None:
+    async def run(self, run: JobRun, body: SummarizeRequest) -> None:
         """Sum a conversation up, and keep the summary where it is a thread's."""
-        body = SummarizeRequest.model_validate(run.job.request)
         if body.is_running:
             await self._shorten(run, body)
         else:
@@ -96,7 +89,7 @@ class SummarizeHandler:
     async def _record(self, run: JobRun, body: SummarizeRequest) -> None:
         conversation = await self._read(run, body)
         content = await record_of(
-            self._ask(run, body),
+            run.asking(self._llms.get(body.model)),
             [entry.turn for entry in conversation.entries],
             body.json_schema or THREAD_SCHEMA,
             body.instructions,
@@ -122,21 +115,13 @@ class SummarizeHandler:
         self, run: JobRun, body: SummarizeRequest, running: RunningSummary | None, found: Plan
     ) -> RunningSummary:
         text = await summary_of(
-            self._ask(run, body),
+            run.asking(self._llms.get(body.model)),
             [entry.turn for entry in found.read],
             running.text if running else None,
             body.instructions,
             body.told_tokens,
         )
         return (running or _EMPTY).extended(text, found.gone)
-
-    def _ask(self, run: JobRun, body: SummarizeRequest) -> Ask:
-        llm = self._llms.get(body.model)
-
-        async def ask(request: Request, purpose: str) -> Completion:
-            return await run.complete(llm, request, purpose=purpose)
-
-        return ask
 
 
 def _result(found: Plan, running: RunningSummary | None, budget: Budget) -> dict[str, Any]:

@@ -14,9 +14,6 @@ from app.store.filters import parse_filter
 from app.tools.binding import located
 from app.tools.searching.schemas import DEFAULT_LIMIT, SearchMemories, SearchPlan
 
-SEARCH = "search"
-"""The kind of job."""
-
 _WAYS = ({Verb.JOBS, Verb.READ},)
 
 
@@ -61,4 +58,4 @@ def planned(
         query_model=llms.require(query_model),
         **members,
     )
-    return NewJob(SEARCH, stored, plan.model_dump(mode="json"), manager=manager)
+    return plan.new_job(stored, manager=manager)

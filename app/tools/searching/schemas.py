@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.body_limits import CONVERSATION
+from app.jobs.kind import JobPlan
 from app.managers.schemas import Instructions, ModelName
 from app.schemas import Number
 from app.tools.schemas import Messages, Placed
@@ -35,13 +36,15 @@ class SearchMemories(Placed):
     )
 
 
-class SearchPlan(BaseModel):
+class SearchPlan(JobPlan):
     """What a job of the kind `search` does; `queries` are searched for beside the model's."""
+
+    job_kind = "search"
 
     namespace: list[str]
     messages: list[dict[str, Any]]
     query_model: str | None
-    queries: list[str] = []
+    queries: list[str] = Field(default_factory=list)
     instructions: str | None = None
     limit: int = DEFAULT_LIMIT
     filter: dict[str, Any] | None = None

@@ -39,9 +39,8 @@ class SearchHandler:
         """Make the handler from a process's resources."""
         return cls(resources.database, resources.llms, SearchService.build(resources))
 
-    async def run(self, run: JobRun) -> None:
+    async def run(self, run: JobRun, plan: SearchPlan) -> None:
         """Do a job; its result has what every search found, each item once, the best first."""
-        plan = SearchPlan.model_validate(run.job.request)
         turns = to_turns(plan.messages)
         queries = list(dict.fromkeys([*plan.queries, *await self._written(run, plan, turns)]))
         await run.report("searching", queries=queries)
@@ -60,13 +59,13 @@ class SearchHandler:
 
     async def _written(self, run: JobRun, plan: SearchPlan, turns: Sequence[Turn]) -> list[str]:
         """Return the model's queries; where it gives none, the conversation is searched with."""
-        llm = self._llms.get(plan.query_model)
+        ask = run.asking(self._llms.get(plan.query_model))
+        system = system_text(MAX_QUERIES, plan.instructions)
 
-        async def ask(request: Request, purpose: str) -> Completion:
-            system = system_text(MAX_QUERIES, plan.instructions)
-            return await run.complete(llm, replace(request, system=system), purpose=purpose)
+        async def ask_for_queries(request: Request, purpose: str) -> Completion:
+            return await ask(replace(request, system=system), purpose)
 
-        return await written_by_model(ask, turns, 0) or windows(turns)[:MAX_QUERIES]
+        return await written_by_model(ask_for_queries, turns, 0) or windows(turns)[:MAX_QUERIES]
 
     async def _found(
         self, access: Access, plan: SearchPlan, queries: Iterable[str]

@@ -1,4 +1,4 @@
-"""HTTP routes of jobs; those that submit one are the features'."""
+"""HTTP routes of jobs that were submitted: to read, follow, control, and review them."""
 
 import re
 from collections.abc import AsyncIterator
@@ -7,10 +7,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.auth.dependencies import JobsAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
+from app.changes import encoding as review_encoding
+from app.changes.review import ReviewService
+from app.changes.schemas import JobChangeList, ListJobChanges
+from app.changes.undo import UndoService
 from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -18,11 +23,13 @@ from app.http.admission import OverloadedError, long_wait
 from app.http.problems import problem_responses
 from app.http.query_strings import query_parameters, read_query
 from app.http.responses import json_response
+from app.indexing.passage_index import EmbeddingFailedError
 from app.jobs import encoding
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import MAX_PAGE_BYTES, Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService
 from app.jobs.visibility import reads_contents
+from app.store.errors import TooManyConflictsError
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 
@@ -32,12 +39,30 @@ _EVENT_ID = re.compile("[0-9]{1,9}")
 
 JobId = Annotated[str, Path(description="As it was answered when the job was submitted.")]
 
+DEFAULT_CHANGES = 100
+
+_CHANGES = (*ONE, JobStateError, TooManyConflictsError, EmbeddingFailedError)
+
+
+class _JobIdConvertor(StringConvertor):
+    """Matches ids of jobs only, so that no other path below /v1/jobs is taken for one."""
+
+    regex = "job_[^/]*"
+
+
+register_url_convertor("job", _JobIdConvertor())
+
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
 
 def service_of(request: Request) -> JobService:
     """Return the jobs of the process that serves a request."""
     return JobService.build(resources_of(request))
+
+
+def reviews_of(request: Request) -> ReviewService:
+    """Return the reviews of the process that serves a request."""
+    return ReviewService.build(resources_of(request))
 
 
 @router.get(
@@ -74,7 +99,7 @@ async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> R
 
 
 @router.get(
-    "/{job_id}",
+    "/{job_id:job}",
     operation_id="get_job",
     summary="Read a job and what came of it",
     description="Reads a job: its state, attempts, and cost, and, once it has ended, its result or "
@@ -99,7 +124,7 @@ async def hold_long_wait() -> AsyncIterator[None]:
 
 
 @router.get(
-    "/{job_id}/events",
+    "/{job_id:job}/events",
     operation_id="follow_job",
     summary="Follow a job: a stream of server-sent events, up to its end",
     description="The id of an event is its number; send the last one as Last-Event-ID to resume. "
@@ -123,7 +148,7 @@ async def follow_job(
 
 
 @router.post(
-    "/{job_id}/cancel",
+    "/{job_id:job}/cancel",
     operation_id="cancel_job",
     summary="Cancel a job that has not ended, queued or running",
     description="Cancels a job that has not ended. A running one stops at its next step; what it "
@@ -137,7 +162,7 @@ async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Res
 
 
 @router.post(
-    "/{job_id}/retry",
+    "/{job_id:job}/retry",
     operation_id="retry_job",
     summary="Queue a failed or cancelled job again",
     description="Queues a failed or canceled job again, with all of its attempts.",
@@ -146,4 +171,62 @@ async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Res
 )
 async def retry_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
     row = await service_of(request).retry(access, job_id)
+    return json_response(encoding.job(row, access))
+
+
+@router.get(
+    "/{job_id:job}/changes",
+    operation_id="list_job_changes",
+    openapi_extra={"parameters": query_parameters(ListJobChanges)},
+    summary="List what a job changed, or wants to change",
+    description="Lists the inserts, updates, and deletes that a job made, or proposes, in order, "
+    "with the values before and after.",
+    response_model=JobChangeList,
+    responses=problem_responses(*ONE),
+)
+async def list_job_changes(request: Request, job_id: JobId, access: JobsAccess) -> Response:
+    query = read_query(ListJobChanges, request)
+    page = await reviews_of(request).list_changes(
+        access, job_id, after=query.cursor or 0, limit=query.limit or DEFAULT_CHANGES
+    )
+    return json_response(review_encoding.changes(page, access))
+
+
+@router.post(
+    "/{job_id:job}/apply",
+    operation_id="apply_job",
+    summary="Apply what a job proposed, but to items changed since",
+    description="Applies the changes that a job proposed and that wait for a review, except "
+    "for items that have changed since.",
+    response_model=Job,
+    responses=problem_responses(*_CHANGES),
+)
+async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
+    row = await reviews_of(request).apply(access, job_id)
+    return json_response(encoding.job(row, access))
+
+
+@router.post(
+    "/{job_id:job}/discard",
+    operation_id="discard_job",
+    summary="Discard what a job proposed; the job is cancelled",
+    description="Drops the changes that a job proposed; the job counts as canceled.",
+    response_model=Job,
+    responses=problem_responses(*ONE, JobStateError),
+)
+async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
+    row = await reviews_of(request).discard(access, job_id)
+    return json_response(encoding.job(row, access))
+
+
+@router.post(
+    "/{job_id:job}/undo",
+    operation_id="undo_job",
+    summary="Take back what a job did, but to items changed since",
+    description="Takes back what a job changed, except for items that have changed since.",
+    response_model=Job,
+    responses=problem_responses(*_CHANGES),
+)
+async def undo_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
+    row = await UndoService.build(resources_of(request)).undo(access, job_id)
     return json_response(encoding.job(row, access))

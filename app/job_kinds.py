@@ -1,0 +1,61 @@
+"""The registry of job kinds: the one place where each kind's planner and handler are put together.
+
+The routes that submit jobs take a kind's `plan`; workers take its `handler`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.auth.access import Access
+from app.consolidation.task import ConsolidateHandler
+from app.extraction.task import ExtractHandler
+from app.jobs.job import NewJob
+from app.jobs.kind import JobKind, RunJob
+from app.managers.plans import ConsolidatePlan, ExtractPlan
+from app.managers.schemas import ConsolidateRequest, ExtractRequest
+from app.managers.service import ManagerService
+from app.prompts.jobs.planning import optimizing_job
+from app.prompts.jobs.plans import OptimizePlan
+from app.prompts.jobs.tasks import OptimizeHandler
+from app.resources import Resources
+from app.threads.formation import ThreadExtractPlan
+from app.threads.summaries.schemas import SummarizeRequest
+from app.threads.summaries.tasks import SummarizeHandler, summarizing_job
+from app.threads.tasks import ThreadExtractHandler
+from app.tools.searching.planning import searching_job
+from app.tools.searching.schemas import SearchPlan
+from app.tools.searching.tasks import SearchHandler
+
+
+async def _plan_extract(resources: Resources, access: Access, body: ExtractRequest) -> NewJob:
+    return await ManagerService.build(resources).plan_extract(access, body)
+
+
+async def _plan_consolidate(
+    resources: Resources, access: Access, body: ConsolidateRequest
+) -> NewJob:
+    return await ManagerService.build(resources).plan_consolidate(access, body)
+
+
+EXTRACT = JobKind(ExtractPlan, ExtractHandler.build, plan=_plan_extract)
+CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler.build, plan=_plan_consolidate)
+SUMMARIZE = JobKind(SummarizeRequest, SummarizeHandler.build, plan=summarizing_job)
+OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=optimizing_job)
+SEARCH = JobKind(SearchPlan, SearchHandler.build, plan=searching_job)
+EXTRACT_THREAD: JobKind[None, ThreadExtractPlan] = JobKind(
+    ThreadExtractPlan, ThreadExtractHandler.build
+)
+
+KINDS: tuple[JobKind[Any, Any], ...] = (
+    EXTRACT,
+    CONSOLIDATE,
+    SUMMARIZE,
+    OPTIMIZE_PROMPT,
+    SEARCH,
+    EXTRACT_THREAD,
+)
+
+
+def handlers(resources: Resources) -> Mapping[str, RunJob]:
+    """Return the functions that run jobs, by the names of their kinds."""
+    return {kind.name: kind.bind(resources) for kind in KINDS}

@@ -1,0 +1,1 @@
+"""The HTTP API of jobs: every route under `/v1/jobs`."""

@@ -19,14 +19,15 @@ from app.clock import Clock
 from app.conversations.types import Edit, Memory
 from app.conversations.value_format import read_value
 from app.db.database import Connection, Database, Row
+from app.db.optimistic import TooManyConflictsError
 from app.extraction.verbatim import KIND
+from app.http.conditional import PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.job import State
 from app.jobs.service import JobService
 from app.pagination import Page
 from app.resources import Resources
-from app.store.errors import PreconditionFailedError, TooManyConflictsError
 from app.store.service import ItemService
 from app.store.writes import Address, Written
 

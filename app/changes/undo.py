@@ -11,16 +11,17 @@ from app.auth.access import Access, Verb
 from app.changes import repository as stored
 from app.changes.applier import access_for_job
 from app.changes.repository import ChangeState, ItemChange
-from app.changes.write_planner import WritePlanner, at_version
+from app.changes.write_planner import WritePlanner
 from app.clock import Clock
 from app.db.database import Connection, Database, Row
+from app.db.optimistic import TooManyConflictsError
+from app.http.conditional import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.job import State
 from app.jobs.service import JobService
 from app.resources import Resources
 from app.store import repository
-from app.store.errors import PreconditionFailedError, TooManyConflictsError
 from app.store.schemas import PutItem, Source
 from app.store.service import ItemService
 from app.store.writes import Address, Delete, Write, Written
@@ -142,7 +143,7 @@ class UndoService:
             elif past is None:
                 access.locate(access.relative(change.namespace), Verb.DELETE)
                 version = row["version"] if row else None
-                sorted_.undo(change, Delete(change.address, at_version(version)))
+                sorted_.undo(change, Delete(change.address, Precondition.at(version)))
             else:
                 sorted_.undo(change, await self._restoring(access, change, row, past))
         return sorted_
@@ -166,7 +167,7 @@ class UndoService:
         )
         put = await self._items.prepare_put(access, body)
         version = row["version"] if row else None
-        return replace(put, action="restore", precondition=at_version(version))
+        return replace(put, action="restore", precondition=Precondition.at(version))
 
 
 async def _before(connection: Connection, change: ItemChange) -> Row | None:

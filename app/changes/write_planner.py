@@ -11,10 +11,9 @@ from app.changes.repository import ChangeState, ItemChange
 from app.clock import Clock
 from app.db.database import Connection, Database, Row
 from app.errors import InvalidRequestError
+from app.http.conditional import Precondition, PreconditionFailedError
 from app.resources import Resources
 from app.store import repository
-from app.store.errors import PreconditionFailedError
-from app.store.preconditions import Precondition, etag
 from app.store.schemas import PutItem, Source
 from app.store.service import ItemService
 from app.store.writes import Address, Delete, Write, Written
@@ -57,7 +56,7 @@ class WritePlanner:
             row = rows.get(wanted.address)
             version = row["version"] if row else None
             if version != wanted.version_before:
-                raise PreconditionFailedError(wanted.key, version)
+                raise PreconditionFailedError(f"the item {wanted.key!r}", version)
             change = _continued(wanted, row) if row else wanted
             try:
                 write = await self._write(access, change, row)
@@ -77,7 +76,7 @@ class WritePlanner:
         labels = access.relative(change.namespace)
         if change.value is None:
             access.locate(labels, Verb.DELETE)
-            return Delete(change.address, at_version(change.version_before))
+            return Delete(change.address, Precondition.at(change.version_before))
         members: dict[str, Any] = {"source": Source.model_validate(change.source or {})}
         if change.ttl_seconds is not None or row is not None:
             members["ttl_seconds"] = change.ttl_seconds
@@ -92,7 +91,7 @@ class WritePlanner:
             **members,
         )
         put = await self._items.prepare_put(access, body)
-        return replace(put, precondition=at_version(change.version_before))
+        return replace(put, precondition=Precondition.at(change.version_before))
 
 
 async def check_versions(
@@ -103,7 +102,7 @@ async def check_versions(
     for address, version in versions.items():
         found = locked[address].version if address in locked else None
         if found != version:
-            raise PreconditionFailedError(address[1], found)
+            raise PreconditionFailedError(f"the item {address[1]!r}", found)
 
 
 def _without_deletes(prepared: Prepared) -> Prepared:
@@ -116,13 +115,6 @@ def _without_deletes(prepared: Prepared) -> Prepared:
             left.changes.append(change)
             left.writes.append(write)
     return left
-
-
-def at_version(version: int | None) -> Precondition:
-    """Return the precondition that an item is at a version, or that there is none."""
-    if version is None:
-        return Precondition(if_none_match="*")
-    return Precondition(if_match=etag(version))
 
 
 def as_applied(change: ItemChange, written: Mapping[Address, Written]) -> ItemChange:

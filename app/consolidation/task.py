@@ -20,6 +20,7 @@ from app.consolidation.repository import Looked, Lookout
 from app.conversations.types import Ask, Edit, LLMTask, Memory
 from app.db.database import Connection, Database
 from app.extraction.instructions import PROMPT_VERSION
+from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.managers.plans import ConsolidatePlan
@@ -27,7 +28,6 @@ from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store import repository as items
-from app.store.errors import PreconditionFailedError
 from app.store.writes import Address
 
 _AT_ONCE = 4

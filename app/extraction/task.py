@@ -18,12 +18,12 @@ from app.extraction.phases import propose_in_phases
 from app.extraction.retrieval import Retriever
 from app.extraction.stateless import full_state, given
 from app.extraction.verbatim import against, message_edits
+from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobRun
 from app.managers.plans import ExtractPlan
 from app.namespaces import to_stored
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
-from app.store.errors import PreconditionFailedError
 
 _ROUNDS = 3
 """Times that what others changed meanwhile is looked at anew, before the job is put off."""

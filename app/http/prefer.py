@@ -5,7 +5,7 @@ import re
 from fastapi import Request
 
 from app.http.bodies import may_be_held
-from app.http.query_strings import header_parameter
+from app.http.openapi.parameters import header_parameter
 
 MAX_WAIT_SECONDS = 120
 

@@ -6,6 +6,8 @@ from typing import Any
 import orjson
 from fastapi import Response
 
+from app.http.conditional import etag
+
 CHUNK_BYTES = 16 << 10
 """Of an answer that is sent in chunks, as the client takes them."""
 
@@ -15,3 +17,8 @@ def json_response(
 ) -> Response:
     """Return a JSON answer."""
     return Response(orjson.dumps(members), status, headers, media_type="application/json")
+
+
+def not_modified(version: int) -> Response:
+    """Return the answer to a reader who already has this version."""
+    return Response(status_code=304, headers={"ETag": etag(version)})

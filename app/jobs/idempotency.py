@@ -15,7 +15,7 @@ from fastapi import Request
 from app.auth.access import Access
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
-from app.http.query_strings import header_parameter
+from app.http.openapi.parameters import header_parameter
 from app.jobs import repository
 from app.jobs.errors import IdempotencyKeyReusedError
 

@@ -17,11 +17,13 @@ from app.changes.review import ReviewService
 from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
 from app.db.database import DatabaseUnavailableError
+from app.db.optimistic import TooManyConflictsError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
 from app.http.admission import OverloadedError, long_wait
+from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.http.query_strings import query_parameters, read_query
+from app.http.query_strings import read_query
 from app.http.responses import json_response
 from app.indexing.passage_index import EmbeddingFailedError
 from app.jobs import encoding
@@ -29,7 +31,6 @@ from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import MAX_PAGE_BYTES, Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService
 from app.jobs.visibility import reads_contents
-from app.store.errors import TooManyConflictsError
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from app.errors import AppError, InvalidRequestError, NotFoundError
+from app.errors import InvalidRequestError, NotFoundError
 
 
 class ManagerNotFoundError(NotFoundError):
@@ -17,23 +17,6 @@ class ManagerNotFoundError(NotFoundError):
             f'There is no manager "{name}". GET /v1/managers lists them, '
             "PUT /v1/managers/{name} makes one."
         )
-
-
-class ManagerPreconditionError(AppError):
-    """If-Match or If-None-Match does not hold of a manager."""
-
-    status = 412
-    code = "manager_precondition_failed"
-    title = "Precondition failed"
-
-    def __init__(self, name: str, version: int | None) -> None:
-        detail = (
-            f'there is no manager "{name}". To create it, send no If-Match.'
-            if version is None
-            else f'the manager "{name}" exists, at version {version}. '
-            "Read it again and repeat the request with its ETag."
-        )
-        super().__init__(f"Nothing was changed: {detail}", version=version)
 
 
 class MissingVariableError(InvalidRequestError):

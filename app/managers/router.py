@@ -10,13 +10,19 @@ from app.auth.route import GuardedRoute
 from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.conditional import (
+    PRECONDITION_PARAMETERS,
+    Precondition,
+    PreconditionFailedError,
+    etag,
+)
+from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.http.query_strings import query_parameters, read_query
+from app.http.query_strings import read_query
 from app.http.responses import json_response
 from app.managers import encoding
 from app.managers.errors import (
     ManagerNotFoundError,
-    ManagerPreconditionError,
 )
 from app.managers.schemas import (
     ListManagers,
@@ -26,8 +32,6 @@ from app.managers.schemas import (
     ManagerName,
 )
 from app.managers.service import ManagerService
-from app.store.preconditions import etag
-from app.store.router import PRECONDITION, precondition_of
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 
@@ -46,7 +50,7 @@ def service_of(request: Request) -> ManagerService:
 @router.put(
     "/{name}",
     operation_id="put_manager",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Create a manager, or replace its configuration",
     description="Stores a manager under a name, replacing any earlier configuration as a whole. "
     "201: the manager is new.",
@@ -54,13 +58,15 @@ def service_of(request: Request) -> ManagerService:
     responses={
         200: {"description": "Replaced", "headers": ETAG},
         201: {"model": Manager, "description": "Created", "headers": ETAG},
-        **problem_responses(*ALWAYS, ManagerPreconditionError),
+        **problem_responses(*ALWAYS, PreconditionFailedError),
     },
 )
 async def put_manager(
     request: Request, name: Name, body: ManagerConfig, access: AdminAccess
 ) -> Response:
-    row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
+    row, is_new = await service_of(request).put(
+        access, name, body, Precondition.of(request.headers)
+    )
     headers = {"ETag": etag(row["version"])}
     return json_response(encoding.manager(row), headers, status=201 if is_new else 200)
 
@@ -97,15 +103,15 @@ async def list_managers(request: Request, access: ReadAccess) -> Response:
 @router.delete(
     "/{name}",
     operation_id="delete_manager",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Delete a manager, whether or not it exists; its jobs go on",
     description="Removes a manager. Jobs that were submitted with it are not affected.",
     status_code=204,
     responses={
         204: {"description": "Gone"},
-        **problem_responses(*ALWAYS, ManagerPreconditionError),
+        **problem_responses(*ALWAYS, PreconditionFailedError),
     },
 )
 async def delete_manager(request: Request, name: Name, access: AdminAccess) -> Response:
-    await service_of(request).delete(access, name, precondition_of(request))
+    await service_of(request).delete(access, name, Precondition.of(request.headers))
     return Response(status_code=204)

@@ -15,9 +15,10 @@ from app.conversations.namespace_template import is_reachable, place
 from app.conversations.render import shown_text
 from app.db.database import Database
 from app.errors import InvalidRequestError
+from app.http.conditional import Precondition, PreconditionFailedError
 from app.jobs.job import NewJob
 from app.managers import repository
-from app.managers.errors import ManagerNotFoundError, ManagerPreconditionError
+from app.managers.errors import ManagerNotFoundError
 from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, given_memories
 from app.managers.schemas import (
     MAX_CHARACTERS,
@@ -30,7 +31,6 @@ from app.managers.schemas import (
 from app.namespaces import to_stored
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
-from app.store.preconditions import Precondition
 from app.store.service import check_not_reserved
 from app.time_slice import TimeSlice
 
@@ -235,7 +235,7 @@ def _position(body: ExtractRequest) -> int | None:
 def _check(precondition: Precondition, name: str, row: Record | None) -> None:
     version = None if row is None else row["version"]
     if not precondition.holds(version):
-        raise ManagerPreconditionError(name, version)
+        raise PreconditionFailedError(f'the manager "{name}"', version)
 
 
 def _overridden(config: Config, body: ExtractRequest | ConsolidateRequest) -> Config:

@@ -6,7 +6,9 @@ from uuid import uuid4
 
 from app.auth.access import Access, Verb
 from app.db.database import Row
+from app.db.optimistic import OvertakenError, retry_optimistically
 from app.db.pages import TOOL_BYTES
+from app.http.conditional import PRESENT, UNCONDITIONAL, Precondition, PreconditionFailedError
 from app.mcp.addresses import memory_id, read_address
 from app.mcp.caller import Caller
 from app.mcp.errors import MemoryNotFoundError
@@ -27,13 +29,9 @@ from app.mcp.schemas import (
 from app.search.schemas import SearchItems
 from app.search.service import SearchService
 from app.store import schemas as store
-from app.store.errors import ItemNotFoundError, PreconditionFailedError
-from app.store.preconditions import UNCONDITIONAL, Precondition, etag
+from app.store.errors import ItemNotFoundError
 from app.store.service import ItemService
 from app.tools.managing.contents import next_value
-from app.tools.repeating import OvertakenError, repeated
-
-_THERE = Precondition(if_match="*")
 
 
 async def search_memories(caller: Caller, asked: SearchMemories) -> Memories:
@@ -88,13 +86,13 @@ async def update_memory(caller: Caller, asked: UpdateMemory) -> Changed:
             **details,
         )
         try:
-            await items.patch(caller.access, body, Precondition(if_match=etag(row["version"])))
+            await items.patch(caller.access, body, Precondition.at(row["version"]))
         except PreconditionFailedError as error:
             raise OvertakenError from error
         except ItemNotFoundError as error:
             raise MemoryNotFoundError(asked.id) from error
 
-    await repeated(attempt)
+    await retry_optimistically(attempt)
     return Changed(id=asked.id)
 
 
@@ -103,7 +101,7 @@ async def forget_memory(caller: Caller, asked: ForgetMemory) -> Changed:
     address = read_address(asked.id)
     body = store.DeleteItem(namespace=address.labels, key=address.key)
     # Without `read`, nothing tells the caller whether the memory was there.
-    precondition = _THERE if caller.confined.allows(address.labels, Verb.READ) else UNCONDITIONAL
+    precondition = PRESENT if caller.confined.allows(address.labels, Verb.READ) else UNCONDITIONAL
     try:
         await ItemService.build(caller.resources).delete(caller.confined, body, precondition)
     except PreconditionFailedError as error:

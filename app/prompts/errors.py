@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from app.errors import AppError, ConflictError, NotFoundError
+from app.errors import ConflictError, NotFoundError
 
 
 class PromptNotFoundError(NotFoundError):
@@ -41,23 +41,6 @@ class PromptLabelNotFoundError(NotFoundError):
             f'The prompt "{name}" has no label "{label}"; it has {labels or "none"}. '
             "Name another label or a version; POST /v1/prompts/{name}/promote sets labels."
         )
-
-
-class PromptPreconditionError(AppError):
-    """If-Match or If-None-Match does not hold of a prompt."""
-
-    status = 412
-    code = "prompt_precondition_failed"
-    title = "Precondition failed"
-
-    def __init__(self, name: str, revision: int | None) -> None:
-        detail = (
-            f'there is no prompt "{name}". To create it, send no If-Match.'
-            if revision is None
-            else f'the prompt "{name}" exists, at revision {revision}. '
-            "Read it again and repeat the request with its ETag."
-        )
-        super().__init__(f"Nothing was changed: {detail}", revision=revision)
 
 
 class NothingToRollBackError(ConflictError):

@@ -12,15 +12,21 @@ from app.auth.route import GuardedRoute
 from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.conditional import (
+    PRECONDITION_PARAMETERS,
+    Precondition,
+    PreconditionFailedError,
+    etag,
+)
+from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.http.query_strings import query_parameters, read_query
-from app.http.responses import json_response
+from app.http.query_strings import read_query
+from app.http.responses import json_response, not_modified
 from app.prompts import encoding
 from app.prompts.errors import (
     NothingToRollBackError,
     PromptLabelNotFoundError,
     PromptNotFoundError,
-    PromptPreconditionError,
     PromptVersionNotFoundError,
     TooManyLabelsError,
 )
@@ -41,12 +47,10 @@ from app.prompts.schemas import (
     RollbackPrompt,
 )
 from app.prompts.service import PromptService
-from app.store.preconditions import Precondition, etag
-from app.store.router import PRECONDITION, precondition_of
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
-READS = (*ALWAYS, PromptNotFoundError, PromptPreconditionError)
-CHANGES = (*ALWAYS, PromptPreconditionError)
+READS = (*ALWAYS, PromptNotFoundError, PreconditionFailedError)
+CHANGES = (*ALWAYS, PreconditionFailedError)
 MISSING = (PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError)
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The prompt's revision."}}
@@ -70,13 +74,13 @@ def service_of(request: Request) -> PromptService:
 
 
 def _read(request: Request, name: str, revision: int, members: Any) -> Response:
-    """Answer a read, or say that the reader has this revision; PromptPreconditionError."""
-    precondition = precondition_of(request)
-    if precondition.holds(revision):
-        return json_response(members, {"ETag": etag(revision)})
-    if not Precondition(if_match=precondition.if_match).holds(revision):
-        raise PromptPreconditionError(name, revision)
-    return Response(status_code=304, headers={"ETag": etag(revision)})
+    """Answer a read, or say that the reader has this revision; PreconditionFailedError."""
+    precondition = Precondition.of(request.headers)
+    if precondition.is_current(revision):
+        return not_modified(revision)
+    if not precondition.holds(revision):
+        raise PreconditionFailedError(f'the prompt "{name}"', revision, counter="revision")
+    return json_response(members, {"ETag": etag(revision)})
 
 
 def _changed(access: Access, row: Any, status: int = 200) -> Response:
@@ -89,7 +93,7 @@ def _changed(access: Access, row: Any, status: int = 200) -> Response:
 @router.get(
     "/{name}",
     operation_id="get_prompt",
-    openapi_extra={"parameters": [*query_parameters(ReadPrompt), *PRECONDITION]},
+    openapi_extra={"parameters": [*query_parameters(ReadPrompt), *PRECONDITION_PARAMETERS]},
     summary="Read a prompt: the newest version, or the one of a label or number",
     description="Reads a prompt with the text of one version: the one that a label points to, the "
     "one of a number, or the newest.",
@@ -105,7 +109,7 @@ async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Respon
 @router.put(
     "/{name}",
     operation_id="put_prompt",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Write a prompt's whole next state; another text becomes a new version",
     description="Stores a prompt's text as a new version, unless the newest version already has "
     "it, and moves the named labels. 201: the prompt is new.",
@@ -120,7 +124,9 @@ async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Respon
 async def put_prompt(
     request: Request, name: Name, body: PutPrompt, access: AdminAccess
 ) -> Response:
-    row, is_new = await service_of(request).put(access, name, body, precondition_of(request))
+    row, is_new = await service_of(request).put(
+        access, name, body, Precondition.of(request.headers)
+    )
     return _changed(access, row, 201 if is_new else 200)
 
 
@@ -143,7 +149,7 @@ async def list_prompts(request: Request, access: ReadAccess) -> Response:
 @router.get(
     "/{name}/versions",
     operation_id="list_prompt_versions",
-    openapi_extra={"parameters": [*query_parameters(ListVersions), *PRECONDITION]},
+    openapi_extra={"parameters": [*query_parameters(ListVersions), *PRECONDITION_PARAMETERS]},
     summary="List a prompt's versions without their texts, newest first",
     description="Lists the versions of a prompt, newest first, without their texts.",
     response_model=PromptVersionList,
@@ -159,7 +165,7 @@ async def list_prompt_versions(request: Request, name: Name, access: ReadAccess)
 @router.get(
     "/{name}/diff",
     operation_id="diff_prompt",
-    openapi_extra={"parameters": [*query_parameters(DiffPrompt), *PRECONDITION]},
+    openapi_extra={"parameters": [*query_parameters(DiffPrompt), *PRECONDITION_PARAMETERS]},
     summary="Compare two versions of a prompt",
     description="Compares two versions of a prompt line by line, in unified form.",
     response_model=PromptDiff,
@@ -175,7 +181,7 @@ async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Respo
 @router.post(
     "/{name}/promote",
     operation_id="promote_prompt",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Let a label, such as production, point to a version, such as the candidate",
     description="Moves a label (by default production) to a version, or to where another label "
     "points.",
@@ -189,14 +195,14 @@ async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Respo
 async def promote_prompt(
     request: Request, name: Name, body: PromotePrompt, access: AdminAccess
 ) -> Response:
-    precondition = precondition_of(request)
+    precondition = Precondition.of(request.headers)
     return _changed(access, await service_of(request).move_label(access, name, body, precondition))
 
 
 @router.post(
     "/{name}/rollback",
     operation_id="rollback_prompt",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Let a label point to where it pointed before",
     description="Moves a label back to where it pointed before.",
     response_model=Prompt,
@@ -211,14 +217,14 @@ async def promote_prompt(
 async def rollback_prompt(
     request: Request, name: Name, body: RollbackPrompt, access: AdminAccess
 ) -> Response:
-    label, precondition = body.label or PRODUCTION, precondition_of(request)
+    label, precondition = body.label or PRODUCTION, Precondition.of(request.headers)
     return _changed(access, await service_of(request).roll_back(access, name, label, precondition))
 
 
 @router.delete(
     "/{name}/labels/{label}",
     operation_id="delete_prompt_label",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Remove a label, whether or not it exists; the version it points to stays",
     description="Removes a label from a prompt. The version that it points to stays.",
     status_code=204,
@@ -230,19 +236,19 @@ async def delete_prompt_label(
     label: Annotated[Label, Path(description="The label.")],
     access: AdminAccess,
 ) -> Response:
-    await service_of(request).delete_label(access, name, label, precondition_of(request))
+    await service_of(request).delete_label(access, name, label, Precondition.of(request.headers))
     return Response(status_code=204)
 
 
 @router.delete(
     "/{name}",
     operation_id="delete_prompt",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Delete a prompt with all its versions, whether or not it exists",
     description="Removes a prompt with all of its versions and labels.",
     status_code=204,
     responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
 )
 async def delete_prompt(request: Request, name: Name, access: AdminAccess) -> Response:
-    await service_of(request).delete(access, name, precondition_of(request))
+    await service_of(request).delete(access, name, Precondition.of(request.headers))
     return Response(status_code=204)

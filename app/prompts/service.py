@@ -12,11 +12,11 @@ from app.auth.errors import ForbiddenError
 from app.clock import Clock
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
+from app.http.conditional import Precondition, PreconditionFailedError
 from app.prompts import changing, repository
 from app.prompts.errors import (
     NothingToRollBackError,
     PromptLabelNotFoundError,
-    PromptPreconditionError,
     PromptVersionNotFoundError,
 )
 from app.prompts.repository import Change, Ref, Version
@@ -33,7 +33,6 @@ from app.prompts.schemas import (
     check_text,
 )
 from app.resources import Resources
-from app.store.preconditions import Precondition
 
 DEFAULT_PAGE = 100
 DEFAULT_VERSIONS_PAGE = 50
@@ -239,14 +238,16 @@ class PromptService:
 
     @asynccontextmanager
     async def _changing(self, ref: Ref, precondition: Precondition) -> AsyncIterator[Connection]:
-        """Lend a connection for a change; raises PromptPreconditionError."""
+        """Lend a connection for a change; raises PreconditionFailedError."""
         async with self._database.transaction(ref.root) as connection:
             await repository.lock(connection, ref)
             if precondition:
                 row = await repository.find(connection, ref)
                 revision = None if row is None else row["revision"]
                 if not precondition.holds(revision):
-                    raise PromptPreconditionError(ref.name, revision)
+                    raise PreconditionFailedError(
+                        f'the prompt "{ref.name}"', revision, counter="revision"
+                    )
             yield connection
 
 

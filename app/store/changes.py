@@ -9,10 +9,11 @@ import asyncpg
 from app.auth.access import Access
 from app.clock import Clock
 from app.db.database import Connection, Database
+from app.db.optimistic import TooManyConflictsError
+from app.http.conditional import PreconditionFailedError
 from app.indexing.indexer import Indexer
 from app.providers.embeddings.base import Vector
 from app.store import repository
-from app.store.errors import PreconditionFailedError, TooManyConflictsError
 from app.store.writes import Address, Delete, Put, Write, Written
 
 Also: TypeAlias = Callable[[Connection, Mapping[Address, Written]], Awaitable[None]]
@@ -112,5 +113,5 @@ async def _check_preconditions(
         found = locked.get(address)
         version = found.version if found and not found.expired else None
         if not precondition.holds(version):
-            raise PreconditionFailedError(address[1], version)
+            raise PreconditionFailedError(f"the item {address[1]!r}", version)
     return conditional.keys() - locked.keys()

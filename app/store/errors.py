@@ -1,6 +1,6 @@
 """What can go wrong with an item."""
 
-from app.errors import AppError, ConflictError, InvalidRequestError, NotFoundError
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
 
 
 class ItemNotFoundError(NotFoundError):
@@ -40,34 +40,6 @@ class VersionHasNoValueError(ConflictError):
             f"Version {version} of {key!r} records that the item ended ({action}). "
             "Restore an earlier version, one that has a value."
         )
-
-
-class PreconditionFailedError(AppError):
-    """If-Match or If-None-Match does not hold."""
-
-    status = 412
-    code = "precondition_failed"
-    title = "Precondition failed"
-
-    def __init__(self, key: str, version: int | None) -> None:
-        detail = (
-            f"the item {key!r} does not exist. To create it, send no If-Match."
-            if version is None
-            else f"the item {key!r} exists, at version {version}. "
-            "Read it again and repeat the request with its ETag."
-        )
-        super().__init__(f"Nothing was changed: {detail}", version=version)
-
-
-class TooManyConflictsError(ConflictError):
-    """Other writers kept changing the item."""
-
-    code = "too_many_conflicts"
-    title = "Too many conflicts"
-
-    def __init__(self) -> None:
-        super().__init__("Other requests kept changing the same items. Nothing was changed; retry.")
-        self.headers["Retry-After"] = "1"
 
 
 class InvalidValueError(InvalidRequestError):

@@ -9,21 +9,22 @@ from app.auth.dependencies import DeleteAccess, ReadAccess, WriteAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
 from app.db.database import DatabaseUnavailableError
+from app.db.optimistic import TooManyConflictsError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.conditional import (
+    PRECONDITION_PARAMETERS,
+    Precondition,
+    PreconditionFailedError,
+    etag,
+)
+from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.http.query_strings import header_parameter, query_parameters, read_query
-from app.http.responses import json_response
+from app.http.query_strings import read_query
+from app.http.responses import json_response, not_modified
 from app.indexing.passage_index import EmbeddingFailedError
 from app.store import encoding
-from app.store.errors import (
-    ItemNotFoundError,
-    PreconditionFailedError,
-    TooManyConflictsError,
-    VersionHasNoValueError,
-    VersionNotFoundError,
-)
-from app.store.preconditions import PATTERN, Precondition, etag
+from app.store.errors import ItemNotFoundError, VersionHasNoValueError, VersionNotFoundError
 from app.store.schemas import (
     DeleteItem,
     Item,
@@ -53,26 +54,9 @@ UNREAD: dict[str, Any] = {
 router = APIRouter(prefix="/store", tags=["store"], route_class=GuardedRoute)
 
 
-PRECONDITION = [
-    header_parameter("If-Match", PATTERN, "Go ahead only at this ETag."),
-    header_parameter("If-None-Match", PATTERN, "`*`: go ahead only if there is no item yet."),
-]
-"""The OpenAPI parameters that `precondition_of` reads."""
-
-
 def service_of(request: Request) -> ItemService:
     """Return the store of the process that serves a request."""
     return ItemService.build(resources_of(request))
-
-
-def precondition_of(request: Request) -> Precondition:
-    """Return what a request's headers demand; raises InvalidRequestError."""
-    return Precondition.parse(_field(request, "if-match"), _field(request, "if-none-match"))
-
-
-def _field(request: Request, name: str) -> str | None:
-    """Return a header; several lines of it are one list (RFC 9110, 5.3)."""
-    return ", ".join(request.headers.getlist(name)) if name in request.headers else None
 
 
 def item_response(row: Any, access: Access) -> Response:
@@ -95,17 +79,10 @@ def _read_address(model: type[AddressQuery], request: Request, access: Access) -
     return query
 
 
-def not_modified(query: ReadItem, precondition: Precondition, version: int | None) -> Response:
-    """Return 304 for the reader who has this version; raise for one who demands another."""
-    if version is None or not Precondition(if_match=precondition.if_match).holds(version):
-        raise PreconditionFailedError(query.key, version)
-    return Response(status_code=304, headers={"ETag": etag(version)})
-
-
 @router.put(
     "/items",
     operation_id="put_item",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Write an item's whole next state",
     description="Writes the whole next state of an item: its value and its details. The answer's "
     "ETag is the new version. With If-Match or If-None-Match, the item is written only if it is "
@@ -114,14 +91,14 @@ def not_modified(query: ReadItem, precondition: Precondition, version: int | Non
     responses={204: {"description": "Written", "headers": ETAG}, **problem_responses(*CHANGES)},
 )
 async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Response:
-    tag = await service_of(request).put(access, body, precondition_of(request))
+    tag = await service_of(request).put(access, body, Precondition.of(request.headers))
     return Response(status_code=204, headers={"ETag": tag})
 
 
 @router.get(
     "/items",
     operation_id="get_item",
-    openapi_extra={"parameters": [*query_parameters(ReadItem), *PRECONDITION]},
+    openapi_extra={"parameters": [*query_parameters(ReadItem), *PRECONDITION_PARAMETERS]},
     summary="Read an item",
     description="A miss is `200` with `null`, as the LangGraph SDKs expect.",
     response_model=Item | None,
@@ -133,18 +110,20 @@ async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Resp
 )
 async def get_item(request: Request, access: ReadAccess) -> Response:
     query = _read_address(ReadItem, request, access)
-    precondition = precondition_of(request)
+    precondition = Precondition.of(request.headers)
     row = await service_of(request).get(access, query)
     version = row["version"] if row else None
+    if version is not None and precondition.is_current(version):
+        return not_modified(version)
     if not precondition.holds(version):
-        return not_modified(query, precondition, version)
+        raise PreconditionFailedError(f"the item {query.key!r}", version)
     return item_response(row, access) if row else json_response(None)
 
 
 @router.patch(
     "/items",
     operation_id="patch_item",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Merge into an item's value (RFC 7386)",
     description="Applies a JSON merge patch (RFC 7386) to the value: members that are sent replace "
     "or join the ones there, null removes one. Details that are absent stay.",
@@ -156,14 +135,14 @@ async def get_item(request: Request, access: ReadAccess) -> Response:
     },
 )
 async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> Response:
-    row = await service_of(request).patch(access, body, precondition_of(request))
+    row = await service_of(request).patch(access, body, Precondition.of(request.headers))
     return item_response(row, access)
 
 
 @router.delete(
     "/items",
     operation_id="delete_item",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="End an item, whether or not it exists",
     description="Ends an item. Its history stays readable, and an earlier version can be restored. "
     "Deleting an item that does not exist succeeds, too.",
@@ -171,7 +150,7 @@ async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> 
     responses={204: {"description": "Ended"}, **problem_responses(*CHANGES)},
 )
 async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) -> Response:
-    await service_of(request).delete(access, body, precondition_of(request))
+    await service_of(request).delete(access, body, Precondition.of(request.headers))
     return Response(status_code=204)
 
 
@@ -206,7 +185,7 @@ async def list_item_versions(request: Request, access: ReadAccess) -> Response:
 @router.post(
     "/items/restore",
     operation_id="restore_item",
-    openapi_extra={"parameters": PRECONDITION},
+    openapi_extra={"parameters": PRECONDITION_PARAMETERS},
     summary="Make an earlier version present again, as a new version",
     description="Writes an earlier version's value and details as the item's next state.",
     response_model=Item,
@@ -217,5 +196,5 @@ async def list_item_versions(request: Request, access: ReadAccess) -> Response:
     },
 )
 async def restore_item(request: Request, body: RestoreItem, access: WriteAccess) -> Response:
-    row = await service_of(request).restore(access, body, precondition_of(request))
+    row = await service_of(request).restore(access, body, Precondition.of(request.headers))
     return item_response(row, access)

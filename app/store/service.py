@@ -12,9 +12,11 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
 from app.db.database import Database, Row
+from app.db.optimistic import TooManyConflictsError
 from app.db.pages import PAGE_BYTES
 from app.errors import InvalidRequestError
 from app.http.admission import require_room
+from app.http.conditional import Precondition, PreconditionFailedError, etag
 from app.indexing.indexer import Indexer
 from app.indexing.paths import check_path
 from app.namespaces import Range, only, stored_range, to_stored
@@ -25,8 +27,6 @@ from app.store.changes import Also, Changes
 from app.store.errors import (
     InvalidValueError,
     ItemNotFoundError,
-    PreconditionFailedError,
-    TooManyConflictsError,
     VersionHasNoValueError,
     VersionNotFoundError,
 )
@@ -39,7 +39,6 @@ from app.store.listing import (
     literal_start,
 )
 from app.store.merging import merge
-from app.store.preconditions import Precondition, etag
 from app.store.schemas import (
     DeleteItem,
     ListNamespaces,
@@ -178,7 +177,7 @@ class ItemService:
         for _ in range(_PATCH_ATTEMPTS):
             row = await self._present(access, address)
             if not precondition.holds(row["version"]):
-                raise PreconditionFailedError(body.key, row["version"])
+                raise PreconditionFailedError(f"the item {body.key!r}", row["version"])
             try:
                 put = await self._patched(row, body)
             except InvalidValueError as error:
@@ -294,7 +293,7 @@ class ItemService:
             details=replace(_details(row), **given),
             ttl=row["ttl"],
             action="patch",
-            precondition=Precondition(if_match=etag(row["version"])),
+            precondition=Precondition.at(row["version"]),
         )
 
     async def _present(self, access: Access, address: Address) -> Record:

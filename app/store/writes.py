@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from app.http.conditional import UNCONDITIONAL, Precondition
 from app.indexing.indexer import Piece
-from app.store.preconditions import UNCONDITIONAL, Precondition
 
 Address = tuple[str, str]
 """Stored namespace and key."""

@@ -13,9 +13,10 @@ from app.auth.route import GuardedRoute
 from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.openapi.parameters import query_parameters
 from app.http.prefer import PREFER_PARAMETER, wait_seconds
 from app.http.problems import problem_responses
-from app.http.query_strings import query_parameters, read_query
+from app.http.query_strings import read_query
 from app.http.responses import json_response
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Path, Request, Response
 from app.auth.dependencies import ReadAccess, StoreAccess
 from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
+from app.http.openapi.parameters import header_parameter, query_parameters
 from app.http.prefer import MAX_WAIT_SECONDS, PATTERN, wait_seconds
 from app.http.problems import problem_responses
-from app.http.query_strings import header_parameter, query_parameters, read_query
+from app.http.query_strings import read_query
 from app.http.responses import json_response
 from app.indexing.passage_index import EmbeddingFailedError
 from app.managers.errors import (

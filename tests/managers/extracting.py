@@ -12,6 +12,7 @@ from app.auth.access import OPEN, Access
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.db.database import EVERYTHING, Row
+from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import EXTRACT
 from app.jobs.job import COLUMNS, Job, State
 from app.jobs.run import JobRun
@@ -21,7 +22,6 @@ from app.managers.service import ManagerService
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
-from app.store.preconditions import UNCONDITIONAL
 from app.store.schemas import DeleteItem, PatchItem, PutItem, ReadItem, ReadVersions
 from app.store.service import ItemService
 from tests.managers.scripted import NOTHING

@@ -18,6 +18,7 @@ from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.clock import FrozenClock, SystemClock
 from app.config import Settings
+from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import handlers
 from app.jobs.job import State
 from app.main import create_app
@@ -28,7 +29,6 @@ from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources, open_resources
-from app.store.preconditions import UNCONDITIONAL
 from app.store.schemas import DeleteItem, PutItem, ReadItem, ReadVersions
 from app.store.service import ItemService
 from tests.managers.scripted import NOTHING, calls, delete, insert, says, update

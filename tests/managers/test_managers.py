@@ -205,16 +205,16 @@ async def test_a_put_goes_ahead_only_where_its_condition_holds(
     response = await put(client, "m", {"kinds": [{"name": "triple"}]}, **headers)
     assert response.status_code == status
     if status == 412:
-        assert response.json()["code"] == "manager_precondition_failed"
+        assert response.json()["code"] == "precondition_failed"
         assert response.json()["version"] == 2
         assert (await client.get(f"{URL}/m")).json()["config"] == {"kinds": [{"name": "memory"}]}
 
 
 async def test_conditions_on_a_manager_that_is_not_there(client: httpx2.AsyncClient) -> None:
-    assert code_of(await put(client, "m", {}, if_match="*"), 412) == "manager_precondition_failed"
+    assert code_of(await put(client, "m", {}, if_match="*"), 412) == "precondition_failed"
     assert (await put(client, "m", {}, if_none_match="*")).status_code == 201
     response = await client.delete(f"{URL}/m", headers={"if-match": '"9"'})
-    assert code_of(response, 412) == "manager_precondition_failed"
+    assert code_of(response, 412) == "precondition_failed"
     assert (await client.delete(f"{URL}/m", headers={"if-match": '"1"'})).status_code == 204
     assert fields_of(await put(client, "m", {}, if_match="1")) == ["If-Match"]
 

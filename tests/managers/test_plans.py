@@ -10,6 +10,7 @@ from app.conversations.kinds import EPISODE, MEMORY, PROFILE
 from app.conversations.types import Kind, Rights
 from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
+from app.http.conditional import UNCONDITIONAL
 from app.jobs.job import NewJob
 from app.managers.errors import (
     InvalidMessageError,
@@ -23,7 +24,6 @@ from app.managers.service import ManagerService
 from app.namespaces import to_stored
 from app.providers.llm.base import LLM, Completion, Request
 from app.providers.llm.pool import LLMNotConfiguredError, LLMPool, ModelNotAllowedError
-from app.store.preconditions import UNCONDITIONAL
 
 ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
 MESSAGES = [["user", "I am Alice."], ["assistant", "Hello!"]]

@@ -10,6 +10,7 @@ from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.db.database import Database
 from app.errors import InvalidRequestError, NotFoundError
+from app.http.conditional import UNCONDITIONAL
 from app.namespaces import to_stored
 from app.prompts.errors import (
     NothingToRollBackError,
@@ -19,7 +20,6 @@ from app.prompts.errors import (
 )
 from app.prompts.schemas import CANDIDATE, PRODUCTION, PromotePrompt, PutPrompt, ReadPrompt
 from app.prompts.service import PromptService
-from app.store.preconditions import UNCONDITIONAL
 
 ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
 JOB = Access("mk_1 job_7", ACME.root, (Grant((), frozenset({Verb.WRITE, Verb.READ})),))

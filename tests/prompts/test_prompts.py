@@ -363,7 +363,7 @@ async def test_a_change_goes_ahead_only_where_its_condition_holds(
     if status == 200:
         assert response.status_code == (204 if method == "DELETE" else 200), response.text
         return
-    problem_of(response, 412, "prompt_precondition_failed")
+    problem_of(response, 412, "precondition_failed")
     assert response.json()["revision"] == 2
     assert await get(client) == before
 
@@ -374,8 +374,8 @@ async def test_conditions_on_a_prompt_that_is_not_there(client: httpx2.AsyncClie
         response = await client.request(
             method, f"{URL}/{path}", json=body, headers={"if-match": "*"}
         )
-        detail = problem_of(response, 412, "prompt_precondition_failed")
-        assert 'there is no prompt "p"' in detail
+        detail = problem_of(response, 412, "precondition_failed")
+        assert 'the prompt "p" does not exist' in detail
     response = await client.put(f"{URL}/p", json={"text": "a"}, headers={"if-none-match": "*"})
     assert response.status_code == 201
     response = await client.put(f"{URL}/p", json={"text": "a"}, headers={"if-match": "1"})
@@ -394,7 +394,7 @@ async def test_who_has_the_present_revision_is_not_told_again(
     await post(client, "promote", version=1, label="beta")
     assert (await client.get(f"{URL}/{path}", headers=known)).status_code == 200
     stale = await client.get(f"{URL}/{path}", headers={"if-match": '"1"'})
-    problem_of(stale, 412, "prompt_precondition_failed")
+    problem_of(stale, 412, "precondition_failed")
 
 
 async def test_of_many_who_create_one_prompt_one_does(client: httpx2.AsyncClient) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.store.errors import TooManyConflictsError
+from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
 from app.tools.files.definition import NAME
-from app.tools.repeating import OvertakenError, repeated
 from tests.support.app import Store
 from tests.tools.calling import Agent
 from tests.tools.filing import NAMESPACE, Memory
@@ -62,5 +61,5 @@ async def test_a_change_that_others_always_overtake_is_given_up() -> None:
         raise OvertakenError
 
     with pytest.raises(TooManyConflictsError):
-        await repeated(attempt)
+        await retry_optimistically(attempt)
     assert len(attempts) == 20

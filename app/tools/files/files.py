@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from app.auth.access import Verb
-from app.store.errors import ItemNotFoundError, PreconditionFailedError
-from app.store.preconditions import Precondition, etag
+from app.db.optimistic import OvertakenError, retry_optimistically
+from app.http.conditional import Precondition, PreconditionFailedError
+from app.store.errors import ItemNotFoundError
 from app.store.schemas import PatchItem, PutItem, Source
 from app.store.writes import Address
 from app.tools.base import Bound, ToolError
@@ -16,7 +17,6 @@ from app.tools.files.listing import MAX_FILES, listing
 from app.tools.files.paths import path_of
 from app.tools.files.texts import check_length, shown
 from app.tools.files.tree import Tree, as_new, text_of
-from app.tools.repeating import OvertakenError, repeated
 
 Edit: TypeAlias = Callable[[str], tuple[str, str]]
 """From a file's text to its next one, and what to tell the model of it."""
@@ -38,13 +38,13 @@ async def create(tree: Tree, bound: Bound, key: str, text: str) -> None:
     """Write a file where nothing is; the directories it is in need not be there."""
     namespace = bound.access.locate(bound.namespace, Verb.WRITE)
     check_length(path_of(key), text)
-    await repeated(partial(_create, tree, bound, (namespace, key), text))
+    await retry_optimistically(partial(_create, tree, bound, (namespace, key), text))
 
 
 async def edit(tree: Tree, bound: Bound, key: str, change: Edit) -> str:
     """Change a file's text, as it is when it is written; return what the change tells."""
     address = (bound.access.locate(bound.namespace, Verb.WRITE), key)
-    return await repeated(partial(_edit, tree, bound, address, change))
+    return await retry_optimistically(partial(_edit, tree, bound, address, change))
 
 
 async def _create(tree: Tree, bound: Bound, address: Address, text: str) -> None:
@@ -75,7 +75,7 @@ async def _edit(tree: Tree, bound: Bound, address: Address, change: Edit) -> str
         namespace=bound.namespace, key=address[1], value={"content": text}
     )
     try:
-        await tree.items.patch(bound.access, body, Precondition(if_match=etag(row["version"])))
+        await tree.items.patch(bound.access, body, Precondition.at(row["version"]))
     except (PreconditionFailedError, ItemNotFoundError) as error:
         raise OvertakenError from error
     return told

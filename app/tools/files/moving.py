@@ -6,13 +6,13 @@ from functools import partial
 
 from app.auth.access import Access, Verb
 from app.db.database import Row
-from app.store.preconditions import Precondition, etag
+from app.db.optimistic import retry_optimistically
+from app.http.conditional import Precondition
 from app.store.schemas import MAX_KEY_CHARACTERS, PutItem, Source
 from app.store.writes import Address, Delete, Write
 from app.tools.base import Bound, ToolError
 from app.tools.files.paths import path_of
 from app.tools.files.tree import Tree, as_new
-from app.tools.repeating import repeated
 
 MAX_DELETED = 10_000
 """Files in a directory that is deleted; it is one transaction."""
@@ -46,7 +46,7 @@ async def rename(tree: Tree, bound: Bound, old: str, new: str) -> None:
     bound.access.locate(bound.namespace, Verb.DELETE)
     if new.startswith(f"{old}/"):
         raise ToolError(f"Error: {path_of(old)} cannot be moved into itself")
-    await repeated(partial(_rename, tree, bound, (namespace, old), (namespace, new)))
+    await retry_optimistically(partial(_rename, tree, bound, (namespace, old), (namespace, new)))
 
 
 async def _rename(tree: Tree, bound: Bound, old: Address, new: Address) -> None:
@@ -60,7 +60,7 @@ async def _rename(tree: Tree, bound: Bound, old: Address, new: Address) -> None:
         if len(key) > MAX_KEY_CHARACTERS:
             raise ToolError(f"Error: {path_of(key)} would be too long a path")
         put = await tree.items.prepare_put(bound.access, _moved(row, bound.namespace, key))
-        unchanged = Precondition(if_match=etag(row["version"]))
+        unchanged = Precondition.at(row["version"])
         writes += [as_new(put), Delete((old[0], row["key"]), unchanged)]
     await tree.apply(bound.access, writes, new)
 

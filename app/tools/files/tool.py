@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any, Self, assert_never
 
 from app.auth.access import Verb
+from app.db.optimistic import TooManyConflictsError
 from app.resources import Resources
-from app.store.errors import InvalidValueError, TooManyConflictsError
+from app.store.errors import InvalidValueError
 from app.tools.arguments import either
 from app.tools.base import Answer, Bound, Definition, Offer, ToolError
 from app.tools.files import files, moving

@@ -8,15 +8,14 @@ from typing import Self
 from app.auth.access import Access
 from app.clock import Clock
 from app.db.database import Connection, Database, Row
+from app.db.optimistic import OvertakenError
+from app.http.conditional import Precondition, PreconditionFailedError
 from app.resources import Resources
-from app.store.errors import PreconditionFailedError
-from app.store.preconditions import Precondition
 from app.store.service import ItemService
 from app.store.writes import Address, Put, Write, Written
 from app.tools.base import ToolError
 from app.tools.files import repository
 from app.tools.files.paths import lineage, path_of
-from app.tools.repeating import OvertakenError
 
 
 class Tree:

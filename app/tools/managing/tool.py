@@ -13,15 +13,18 @@ from app.clock import Clock
 from app.conversations.types import Kind
 from app.conversations.value_format import read_value
 from app.db.database import Database, Row
+from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
+from app.http.conditional import (
+    ABSENT,
+    PRESENT,
+    UNCONDITIONAL,
+    Precondition,
+    PreconditionFailedError,
+)
 from app.indexing.errors import InvalidIndexPathError
 from app.resources import Resources
 from app.store import repository
-from app.store.errors import (
-    InvalidValueError,
-    PreconditionFailedError,
-    TooManyConflictsError,
-)
-from app.store.preconditions import UNCONDITIONAL, Precondition, etag
+from app.store.errors import InvalidValueError
 from app.store.schemas import PutItem, Source
 from app.store.service import ItemService
 from app.store.writes import Address, Delete
@@ -29,7 +32,6 @@ from app.tools.arguments import either
 from app.tools.base import Action, Answer, Bound, Definition, Offer, ToolError
 from app.tools.managing.contents import content_of, next_value, value_of
 from app.tools.managing.definition import NAME, definition
-from app.tools.repeating import OvertakenError, repeated
 
 DEFAULT_KEY = "default"
 """Of the memory that a manager starts with."""
@@ -85,7 +87,7 @@ class ManageMemory:
             key = kind.name
         body = _body(bound, key, value_of(kind, content))
         try:
-            await self._put(bound.access, body, Precondition(if_none_match="*"))
+            await self._put(bound.access, body, ABSENT)
         except PreconditionFailedError as error:  # of two calls at once, the later one
             raise _exists(key, bound.actions) from error
         return key
@@ -94,7 +96,7 @@ class ManageMemory:
         bound.access.locate(bound.namespace, Verb.READ)  # the answer depends on what is there
         address = (bound.access.locate(bound.namespace, Verb.WRITE), key)
         try:
-            await repeated(partial(self._replace, bound, address, content))
+            await retry_optimistically(partial(self._replace, bound, address, content))
         except TooManyConflictsError as error:
             raise ToolError(
                 f"Nothing was changed: others keep changing memory {key}. Try again."
@@ -108,7 +110,7 @@ class ManageMemory:
         value = next_value(key, json.loads(row["value"]), bound.kind, content)
         body = _body(bound, key, value, row)
         try:
-            await self._put(bound.access, body, Precondition(if_match=etag(row["version"])))
+            await self._put(bound.access, body, Precondition.at(row["version"]))
         except PreconditionFailedError as error:
             raise OvertakenError from error
 
@@ -116,7 +118,7 @@ class ManageMemory:
         address = (bound.access.locate(bound.namespace, Verb.DELETE), key)
         # Without `read`, nothing tells the caller whether the memory was there.
         may_read = bound.access.allows(bound.namespace, Verb.READ)
-        there = Precondition(if_match="*") if may_read else UNCONDITIONAL
+        there = PRESENT if may_read else UNCONDITIONAL
         try:
             await self._items.apply(bound.access, [Delete(address, there)])
         except PreconditionFailedError as error:

@@ -17,14 +17,18 @@ from app.indexing.terms import QueryWord, Vocabulary
 from app.namespaces import stored_range, to_stored
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
-from app.search.gathering import Asked, gather_chosen, gather_scope
-from app.search.large_scopes import nearest_by_index, neighbours, pinned_items
-from app.search.listing import list_page
-from app.search.prepared import listing
-from app.search.results import fetch_items, fetch_texts
-from app.search.schemas import SearchItems
-from app.search.scope import Scope
-from app.search.surveying import survey
+from app.search.candidates import estimate_scope
+from app.search.listing import list_items
+from app.search.plan import Scope, ScoringQuery, SearchQuery, plan_listing
+from app.search.repository import (
+    fetch_candidates,
+    fetch_items,
+    fetch_passage_texts,
+    fetch_scope,
+    find_nearest,
+    find_neighbors,
+    find_pinned,
+)
 from app.store import repository
 from app.store.filters import parse_filter
 from app.store.listing import NamespaceQuery, list_namespaces
@@ -147,12 +151,12 @@ async def test_writes_touch_only_what_they_change(filled: Database) -> None:
 
 async def test_a_small_scope_is_read_by_its_range(filled: Database) -> None:
     async with explaining(filled) as connection:
-        found = await gather_scope(
+        found = await fetch_scope(
             plain(connection), scope(["users", "u0500"]), asked("all", "k007"), largest=LARGEST
         )
     assert found is not None
-    pool, statistics = found
-    assert (len(pool.items), len(pool.passages)) == (ITEMS_EACH, ITEMS_EACH)
+    candidates, statistics = found
+    assert (len(candidates.items), len(candidates.passages)) == (ITEMS_EACH, ITEMS_EACH)
     assert statistics.passages_with.tolist() == [ITEMS_EACH, 1]
     assert connection.scanned_tables == set()
     assert connection.indexes == {"items_pkey", "passages_pkey", "terms_term_index", USAGE}
@@ -160,7 +164,7 @@ async def test_a_small_scope_is_read_by_its_range(filled: Database) -> None:
 
 async def test_a_large_scope_is_noticed_without_reading_it(filled: Database) -> None:
     async with explaining(filled) as connection:
-        found = await gather_scope(
+        found = await fetch_scope(
             plain(connection), scope(["users"]), asked("all"), largest=LARGEST
         )
     assert found is None
@@ -168,7 +172,9 @@ async def test_a_large_scope_is_noticed_without_reading_it(filled: Database) -> 
 
 async def test_a_large_scope_is_surveyed_by_the_terms_index(filled: Database) -> None:
     async with explaining(filled) as connection:
-        surveyed = await survey(plain(connection), scope(["users"]), asked("all", "t3", "r8"))
+        surveyed = await estimate_scope(
+            plain(connection), scope(["users"]), asked("all", "t3", "r8")
+        )
     assert surveyed.share == pytest.approx(1, abs=0.2)
     assert surveyed.statistics.passages == pytest.approx(NAMESPACES * ITEMS_EACH, rel=0.2)
     assert surveyed.statistics.passages_with.tolist() == [100_000, 10_000, 20]
@@ -182,7 +188,7 @@ async def test_a_large_scope_is_searched_by_the_vector_index(
     filled: Database, condition: dict[str, object] | None
 ) -> None:
     async with explaining(filled) as connection:
-        hits = await nearest_by_index(
+        hits = await find_nearest(
             plain(connection), scope(["users"], condition), asked(), passages=40
         )
     assert len(hits) == 40
@@ -193,13 +199,17 @@ async def test_a_large_scope_is_searched_by_the_vector_index(
 async def test_chosen_items_are_read_by_their_keys(filled: Database) -> None:
     async with explaining(filled) as connection:
         everything = scope(["users"])
-        ids = await nearest_by_index(plain(connection), everything, asked(), passages=100)
-        beside = await neighbours(plain(connection), ids)
-        assert await pinned_items(plain(connection), everything) == []
-        pool = await gather_chosen(plain(connection), everything, asked("all", "h7"), beside)
+        ids = await find_nearest(plain(connection), everything, asked(), passages=100)
+        beside = await find_neighbors(plain(connection), ids)
+        assert await find_pinned(plain(connection), everything) == []
+        candidates = await fetch_candidates(
+            plain(connection), everything, asked("all", "h7"), beside
+        )
         page = await fetch_items(plain(connection), everything, ids[:10], PAGE_BYTES)
-        texts = await fetch_texts(plain(connection), 1, [(item_id, 0) for item_id in ids[:10]])
-    assert len(set(ids)) < len(beside) == len(pool.items) == len(pool.passages)
+        texts = await fetch_passage_texts(
+            plain(connection), 1, [(item_id, 0) for item_id in ids[:10]]
+        )
+    assert len(set(ids)) < len(beside) == len(candidates.items) == len(candidates.passages)
     assert (len(page.items), len(texts)) == (10, 10)
     assert connection.scanned_tables == set()
     assert {
@@ -215,19 +225,19 @@ async def test_a_filter_that_keeps_little_is_applied_before_anything_is_compared
 ) -> None:
     narrow = scope(["users"], {"$meta": {"key": "k007"}, "n": 7})
     async with explaining(filled) as connection:
-        surveyed = await survey(plain(connection), narrow, asked("all"))
-        pool = await gather_chosen(plain(connection), narrow, asked("all"), None)
+        surveyed = await estimate_scope(plain(connection), narrow, asked("all"))
+        candidates = await fetch_candidates(plain(connection), narrow, asked("all"), None)
     assert surveyed.share == pytest.approx(1 / ITEMS_EACH, abs=0.02)
-    assert len(pool.items) == len(pool.passages) == len(pool.hits) == NAMESPACES
+    assert len(candidates.items) == len(candidates.passages) == len(candidates.hits) == NAMESPACES
     assert connection.scanned_tables <= {"items"}
     assert {"passages_pkey", "terms_item_id_index"} <= connection.indexes
 
 
 async def test_a_listing_reads_its_range(filled: Database) -> None:
-    search = listing(SearchItems(), scope(["users", "u0500"]), refresh_ttl=False)
+    search = plan_listing(SearchQuery(), scope(["users", "u0500"]), refresh_ttl=False)
     async with explaining(filled) as connection:
-        found = await list_page(plain(connection), search, PAGE_BYTES)
-    assert len(found.results) == 10
+        found = await list_items(plain(connection), search, PAGE_BYTES)
+    assert len(found.hits) == 10
     assert connection.scanned_tables == set()
     assert connection.indexes == {"items_pkey"}
 
@@ -253,8 +263,8 @@ def scope(labels: list[str], condition: dict[str, object] | None = None) -> Scop
     return Scope(stored_range(to_stored(labels)), parsed, NOW, with_expired=False)
 
 
-def asked(*terms: str) -> Asked:
-    return Asked(1, vector(), [QueryWord(term, (term,)) for term in terms], with_uses=True)
+def asked(*terms: str) -> ScoringQuery:
+    return ScoringQuery(1, vector(), [QueryWord(term, (term,)) for term in terms], with_uses=True)
 
 
 def vector() -> Vector:

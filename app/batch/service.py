@@ -20,8 +20,8 @@ from app.db.pages import PAGE_BYTES
 from app.errors import AppError
 from app.http.problems import as_problem, invalid_request
 from app.resources import Resources
-from app.search.encoding import found_items
-from app.search.prepared import Listing, PreparedSearch, RankedSearch
+from app.search.plan import ListingPlan, RankedPlan, SearchPlan
+from app.search.schemas import encode_page
 from app.search.service import SearchService
 from app.store import encoding
 from app.store.schemas import ListNamespaces
@@ -43,7 +43,7 @@ Kind = TypeVar("Kind")
 _FRAME_BYTES = 256
 """Estimated size of an item's other members in the response."""
 
-Prepared = Write | PreparedGet | PreparedSearch | ListNamespaces
+Prepared = Write | PreparedGet | SearchPlan | ListNamespaces
 
 
 class BatchService:
@@ -74,7 +74,7 @@ class BatchService:
             except AppError as error:
                 results.fail(place, error)
         await self._get(access, _of_type(prepared, PreparedGet), results)
-        searches = {p: s for p, s in prepared.items() if isinstance(s, Listing | RankedSearch)}
+        searches = {p: s for p, s in prepared.items() if isinstance(s, ListingPlan | RankedPlan)}
         await self._find(access, searches, results)
         for place, listing in _of_type(prepared, ListNamespaces).items():
             if results.has_room(place):
@@ -97,7 +97,7 @@ class BatchService:
                 address = (access.locate(operation.namespace, Verb.READ), operation.key)
                 return PreparedGet(address, self._items.refreshes(operation.refresh_ttl))
             case SearchOperation():
-                return self._search.prepare(access, operation)
+                return self._search.plan(access, operation.to_query())
             case ListNamespacesOperation():
                 self._items.check_listing(access, operation)
                 return operation
@@ -120,7 +120,7 @@ class BatchService:
                 results.leave_out(place)
 
     async def _find(
-        self, access: Access, searches: Mapping[int, PreparedSearch], results: "_Results"
+        self, access: Access, searches: Mapping[int, SearchPlan], results: "_Results"
     ) -> None:
         try:
             vectors = await self._search.embed(list(searches.values()))
@@ -131,9 +131,9 @@ class BatchService:
         for (place, search), vector in zip(searches.items(), vectors, strict=True):
             await time_slice.give_way()
             if results.has_room(place):
-                found = await self._search.run(access, search, vector, max_bytes=results.room)
-                size = sum(result.row["bytes"] for result in found.results)
-                results.set(place, size, found=found_items(found, access))
+                page = await self._search.run(access, search, vector, max_bytes=results.room)
+                size = sum(hit.row["bytes"] for hit in page.hits)
+                results.set(place, size, found=encode_page(page, access))
 
     async def _write(
         self, access: Access, writes: Mapping[int, Write], results: "_Results"

@@ -12,8 +12,7 @@ from app.conversations.value_format import as_existing
 from app.db.database import Connection
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
-from app.search.prepared import PreparedSearch
-from app.search.schemas import SearchItems
+from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService
 from app.store.writes import Address
 
@@ -36,7 +35,7 @@ class DuplicateQuery:
     """An insert, and the search for what it repeats."""
 
     insert: Edit
-    search: PreparedSearch
+    plan: SearchPlan
     vector: Vector | None
 
 
@@ -68,8 +67,8 @@ class DuplicateFinder:
         """Return the memories that inserts repeat, as the connection's transaction sees them."""
         found: dict[Address, Memory] = {}
         for one in sought:
-            results = (await self._search.find(connection, one.search, one.vector)).results
-            for row in (result.row for result in results):
+            hits = (await self._search.find(connection, one.plan, one.vector)).hits
+            for row in (hit.row for hit in hits):
                 address = (row["namespace"], row["key"])
                 memory = as_existing(row, "/".join(address))
                 if address not in leaving_out and is_duplicate(
@@ -78,13 +77,14 @@ class DuplicateFinder:
                     found[address] = memory
         return list(found.values())
 
-    def _prepared(self, access: Access, insert: Edit) -> PreparedSearch:
-        body = SearchItems(
-            namespace_prefix=access.relative(insert.namespace or ""),
-            query=text_of(insert.content)[:_SEARCHED_CHARACTERS],
+    def _prepared(self, access: Access, insert: Edit) -> SearchPlan:
+        query = SearchQuery(
+            namespace=access.relative(insert.namespace or ""),
+            with_children=False,
+            text=text_of(insert.content)[:_SEARCHED_CHARACTERS],
             limit=_NEAREST,
         )
-        return self._search.prepare(access, body, with_children=False)
+        return self._search.plan(access, query)
 
 
 def text_of(content: Any) -> str:

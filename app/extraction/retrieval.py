@@ -14,8 +14,7 @@ from app.extraction.verbatim import KIND
 from app.managers.plans import Config
 from app.namespaces import to_stored
 from app.resources import Resources
-from app.search.prepared import PreparedSearch
-from app.search.schemas import SearchItems
+from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService
 from app.store import repository
 from app.store.writes import Address
@@ -84,30 +83,30 @@ class Retriever:
     ) -> list[Row] | None:
         """Return the rows of the memories to show; None when the namespace is empty."""
 
-        def prepared(**members: Any) -> PreparedSearch:
-            body = SearchItems(namespace_prefix=namespace, **members)
-            return self._search.prepare(access, body, with_children=False)
+        def plan(**members: Any) -> SearchPlan:
+            query = SearchQuery(namespace=namespace, with_children=False, **members)
+            return self._search.plan(access, query)
 
         limit = _limit(config, queries)
         memories = _memories(config)
-        ranked = [prepared(query=q, limit=limit, filter=memories) for q in queries if limit]
+        ranked = [plan(text=q, limit=limit, filter=memories) for q in queries if limit]
         vectors = await self._search.embed(ranked)
-        documents = prepared(filter=_documents(config), limit=_MAX_DOCUMENTS, sort="created_at")
+        documents = plan(filter=_documents(config), limit=_MAX_DOCUMENTS, sort="created_at")
         async with self._database.connection(access.root) as connection:
-            anything = await self._search.find(connection, prepared(limit=1, filter=memories), None)
-            if not anything.results:
+            anything = await self._search.find(connection, plan(limit=1, filter=memories), None)
+            if not anything.hits:
                 return None
             chosen = await self._search.find(connection, documents, None)
             best: dict[Address, tuple[float, Row]] = {}
-            for search, vector in zip(ranked, vectors, strict=True):
-                for result in (await self._search.find(connection, search, vector)).results:
-                    address = (result.row["namespace"], result.row["key"])
-                    score = -1.0 if result.score is None else result.score
+            for ranked_plan, vector in zip(ranked, vectors, strict=True):
+                for hit in (await self._search.find(connection, ranked_plan, vector)).hits:
+                    address = (hit.row["namespace"], hit.row["key"])
+                    score = -1.0 if hit.score is None else hit.score
                     if score > best.get(address, (-2.0, None))[0]:
-                        best[address] = (score, result.row)
+                        best[address] = (score, hit.row)
         nearest = sorted(best.values(), key=lambda found: -found[0])[:limit]
         rows = {row["key"]: row for row in _fitting(row for _, row in nearest)}
-        rows |= {result.row["key"]: result.row for result in chosen.results}
+        rows |= {hit.row["key"]: hit.row for hit in chosen.hits}
         return [row for row in rows.values() if len(row["value"]) <= MAX_BYTES]
 
 

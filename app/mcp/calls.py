@@ -26,7 +26,7 @@ from app.mcp.schemas import (
     SearchMemories,
     UpdateMemory,
 )
-from app.search.schemas import SearchItems
+from app.search.plan import SearchQuery
 from app.search.service import SearchService
 from app.store import schemas as store
 from app.store.errors import ItemNotFoundError
@@ -37,17 +37,15 @@ from app.tools.managing.contents import next_value
 async def search_memories(caller: Caller, asked: SearchMemories) -> Memories:
     """Find memories by meaning and words, or list the newest."""
     prefix = caller.default_namespace if asked.namespace is None else asked.namespace
-    body = SearchItems(
-        namespace_prefix=list(prefix),
-        query=asked.query,
+    query = SearchQuery(
+        namespace=list(prefix),
+        text=asked.query,
         filter=asked.filter,
         limit=asked.limit or DEFAULT_LIMIT,
     )
     search = SearchService.build(caller.resources)
-    found = await search.search(caller.confined, body, max_bytes=TOOL_BYTES)
-    return Memories(
-        memories=[_memory(result.row, result.score, caller.confined) for result in found.results]
-    )
+    page = await search.search(caller.confined, query, max_bytes=TOOL_BYTES)
+    return Memories(memories=[_memory(hit.row, hit.score, caller.confined) for hit in page.hits])
 
 
 async def remember(caller: Caller, asked: Remember) -> Changed:

@@ -11,8 +11,8 @@ from app.errors import InvalidRequestError
 from app.mcp.addresses import TEMPLATE, memory_uri, read_address
 from app.mcp.caller import Caller
 from app.mcp.errors import MemoryNotFoundError
-from app.search.found import Result
-from app.search.schemas import SearchItems
+from app.search.hits import Hit
+from app.search.plan import SearchQuery
 from app.search.service import SearchService
 from app.store.service import ItemService
 
@@ -41,16 +41,16 @@ async def list_page(caller: Caller, cursor: str | None) -> types.ListResourcesRe
     if number >= len(namespaces):
         return types.ListResourcesResult(resources=[])
     service, access = SearchService.build(caller.resources), caller.confined
-    body = SearchItems(namespace_prefix=namespaces[number], limit=PAGE, cursor=inner)
+    query = SearchQuery(namespace=namespaces[number], limit=PAGE, cursor=inner)
     async with caller.resources.database.connection(access.root) as connection:
         # Clients list resources by themselves: that is no use of them, and restarts no lifetime.
         found = await service.find(
-            connection, service.prepare(access, body), None, max_bytes=TOOL_BYTES
+            connection, service.plan(access, query), None, max_bytes=TOOL_BYTES
         )
     following = f"{number}.{found.next_cursor}" if found.next_cursor else f"{number + 1}."
     is_last = found.next_cursor is None and number + 1 >= len(namespaces)
     return types.ListResourcesResult(
-        resources=[_resource(result, access) for result in found.results],
+        resources=[_resource(hit, access) for hit in found.hits],
         next_cursor=None if is_last else following,
     )
 
@@ -73,8 +73,8 @@ def _read_cursor(cursor: str | None) -> tuple[int, str | None]:
     return int(found[1]), found[2] or None
 
 
-def _resource(result: Result, access: Access) -> types.Resource:
-    row = result.row
+def _resource(hit: Hit, access: Access) -> types.Resource:
+    row = hit.row
     labels = access.relative(row["namespace"])
     return types.Resource(
         uri=memory_uri(labels, row["key"]),

@@ -1,50 +1,110 @@
-"""Which places of a ranking a page may hold, and the cursor to the next page."""
+"""Cursors: the last item of a page, so that the next page continues after it."""
 
 from collections.abc import Sequence
+from typing import Annotated, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.search.cursors import MOST_SEEN, RankedCursor
-from app.search.lexical import Statistics
-from app.search.pool import Integers
-from app.search.prepared import RankedSearch
-from app.search.ranking import Ranking, sort_keys
+from app.indexing.terms import MAX_QUERY_WORDS
+from app.pagination import InvalidCursorError, read_cursor
+from app.schemas import Clean, Moment
+from app.search.bm25 import Statistics
+from app.search.candidate_set import Integers
+from app.search.scoring import ScoredItems
+
+ItemId = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=-1e12, le=1e12)]
+"""Seconds since 1970."""
+
+Count = Annotated[float, Field(ge=0, le=1e12)]
+
+MOST_SEEN = 100_000
+"""How deep the cursors of a ranking count; a large scope is not searched deeper."""
 
 
-def eligible(ranking: Ranking, *, min_score: float | None, matched_only: bool) -> Integers:
-    """Return the places that may be returned, best first: good enough, with a word if need be."""
-    order: Integers = ranking.order[ranking.pool.items["passes"][ranking.order]]
-    if min_score is not None:
-        pinned = ranking.pool.items["pinned"][order]
-        order = order[pinned | (np.nan_to_num(ranking.score[order], nan=-1.0) >= min_score)]
-    if matched_only:
-        order = order[ranking.relevance.has_word[order]]
-    return order
+class Cursor(BaseModel):
+    """The fingerprint of the search that a cursor belongs to, and the last item returned."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, extra="forbid")
+
+    search: str
+    item_id: ItemId
 
 
-def behind(ranking: Ranking, order: Integers, cursor: RankedCursor) -> Integers:
-    """Return what of an order comes behind a cursor's item, whether or not that is still there."""
+class RankedCursor(Cursor):
+    """The sort keys of the last item of a ranking, how many were returned, and fixed statistics.
+
+    Everything a score depends on beside the item itself is kept from the first page, so that an
+    item has the same score on every page despite later writes: the time from which recency and
+    strength are measured, and BM25's statistics.
+    """
+
+    seen: Annotated[int, Field(ge=0, le=MOST_SEEN)]
+    now: Seconds
+    pinned: bool
+    score: Annotated[float, Field(ge=-1.001, le=1.001)] | None  # a cosine may be off by a bit
+    updated_at: Seconds
+    passages: Count
+    average_length: Count
+    passages_with: Annotated[list[Count], Field(max_length=MAX_QUERY_WORDS)]
+
+
+class TimeCursor(Cursor):
+    """The last item of a page of a listing by time."""
+
+    value: Annotated[Moment, Field(strict=False)]
+
+
+class KeyCursor(Cursor):
+    """The last item of a page of a listing by key."""
+
+    value: Clean
+
+
+AnyCursor = TypeVar("AnyCursor", bound=Cursor)
+
+
+def read_search_cursor(text: str, fingerprint: str, kind: type[AnyCursor]) -> AnyCursor:
+    """Return the cursor in a request; raises InvalidCursorError if it is of another search."""
+    cursor = read_cursor(text, kind)
+    if cursor.search != fingerprint:
+        raise InvalidCursorError(
+            "cursor belongs to another search; send the same namespace_prefix, query, filter and "
+            "ranking as for the page it came with."
+        )
+    return cursor
+
+
+def select_after(cursor: RankedCursor, scored: ScoredItems, order: Integers) -> Integers:
+    """Return the part of an order after a cursor's item, whether or not that item still exists."""
     score = -np.inf if cursor.score is None else cursor.score
     last = (not cursor.pinned, -score, -cursor.updated_at, cursor.item_id)
     later = np.zeros(len(order), dtype=bool)
     level = np.ones(len(order), dtype=bool)
-    for keys, key in zip(sort_keys(ranking.pool, ranking.score), last, strict=True):
+    for keys, key in zip(scored.sort_keys, last, strict=True):
         later |= level & (keys[order] > key)
         level &= keys[order] == key
     return order[later]
 
 
-def cursor_behind(
-    ranking: Ranking, places: Sequence[int], search: RankedSearch, statistics: Statistics
+def cursor_after(
+    scored: ScoredItems,
+    page: Sequence[int],
+    statistics: Statistics,
+    *,
+    fingerprint: str,
+    seen: int,
+    now: float,
 ) -> RankedCursor:
-    """Return the cursor after a page of a search; `places` are those of its items."""
-    place = places[-1]
-    item, score = ranking.pool.items[place], ranking.score[place]
+    """Return the cursor after a page of items; `seen` is how many came before the page."""
+    last = page[-1]
+    item, score = scored.candidates.items[last], scored.score[last]
     return RankedCursor(
-        search=search.name,
+        search=fingerprint,
         item_id=int(item["id"]),
-        seen=min(search.seen + len(places), MOST_SEEN),
-        now=search.now,
+        seen=min(seen + len(page), MOST_SEEN),
+        now=now,
         pinned=bool(item["pinned"]),
         score=None if np.isnan(score) else float(score),
         updated_at=float(item["updated_at"]),

@@ -10,8 +10,7 @@ from app.dependencies import resources_of
 from app.http.problems import problem_responses
 from app.http.responses import json_response
 from app.indexing.passage_index import EmbeddingFailedError
-from app.search import encoding
-from app.search.schemas import FoundItems, SearchItems
+from app.search.schemas import FoundItems, SearchItems, encode_page
 from app.search.service import SearchService
 from app.store.router import ALWAYS
 
@@ -35,5 +34,5 @@ async def search_items(
     omit_expired: Annotated[bool, Query(description="false also shows expired items.")] = True,
 ) -> Response:
     service = SearchService.build(resources_of(request))
-    found = await service.search(access, body, with_expired=not omit_expired)
-    return json_response(encoding.found_items(found, access))
+    page = await service.search(access, body.to_query(with_expired=not omit_expired))
+    return json_response(encode_page(page, access))

@@ -1,19 +1,20 @@
 """Bodies of the search route."""
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from app.auth.access import Access
 from app.body_limits import SEARCH
-from app.json_values import check_storable_text
+from app.json_values import JsonObject, check_storable_text
 from app.schemas import CLEAN, Flag, Labels, Moment, Number, Real, Schema
-from app.search.ranking import HalfLives, Weights
-from app.search.relevance import Mode
+from app.search.hits import SearchPage
+from app.search.plan import DEFAULT_LIMIT, SearchQuery, Sort
+from app.search.run import MAX_DIVERSE
+from app.search.scoring import HalfLives, Mode, Weights
+from app.store import encoding
 from app.store.schemas import Item
 
-DEFAULT_LIMIT = 10
-DEFAULT_MODE: Mode = "hybrid"
-DEFAULT_SORT: "Sort" = "-updated_at"
 MAX_LIMIT = 1000
 MAX_OFFSET = 100_000
 MAX_QUERY_CHARACTERS = 20_000
@@ -21,11 +22,6 @@ MAX_CURSOR_CHARACTERS = 6_000
 MAX_TOKENS = 10_000_000
 MAX_DAYS = 36_500
 MAX_WEIGHT = 1000
-MAX_DIVERSE = 1000
-"""Results that can be told apart from one another in some hundredths of a second."""
-
-Sort: TypeAlias = Literal["updated_at", "-updated_at", "created_at", "-created_at", "key", "-key"]
-"""Column a listing is ordered by; - is descending."""
 
 QueryText = Annotated[
     str,
@@ -58,7 +54,7 @@ class BlendWeights(Schema):
         return self
 
     def as_weights(self) -> Weights:
-        """Return what ranking takes."""
+        """Return the weights with their defaults."""
         relevance = 1.0 if self.relevance is None else self.relevance
         return Weights(relevance, self.recency or 0.0, self.importance or 0.0, self.strength or 0.0)
 
@@ -72,7 +68,7 @@ class BlendHalfLives(Schema):
     )
 
     def as_half_lives(self) -> HalfLives:
-        """Return what ranking takes."""
+        """Return the half-lives with their defaults."""
         return HalfLives(self.recency or 30.0, self.strength or 7.0)
 
 
@@ -97,7 +93,7 @@ class SearchItems(Schema):
         description="hybrid (default): by meaning and by words; vector: by meaning alone, the "
         "score is the cosine similarity; text: by words alone, what has none is left out.",
     )
-    filter: Annotated[dict[str, Any], Field(title="Filter")] | None = Field(
+    filter: Annotated[JsonObject, Field(title="Filter")] | None = Field(
         None,
         description="Conditions on the value; see docs/reference/filters.md.",
         examples=[{"kind": "preference"}],
@@ -143,6 +139,29 @@ class SearchItems(Schema):
     refresh_ttl: Flag | None = Field(
         None, description="Restart the lifetime of what is found; absent: as the server is set."
     )
+
+    def to_query(self, *, with_expired: bool = False) -> SearchQuery:
+        """Return the query, with the defaults of everything that is absent."""
+        return SearchQuery(
+            namespace=self.namespace_prefix or (),
+            text=self.query,
+            mode=self.mode or "hybrid",
+            filter=self.filter,
+            valid_at=self.valid_at,
+            with_expired=with_expired,
+            weights=(self.weights or BlendWeights()).as_weights(),
+            half_lives=(self.half_life_days or BlendHalfLives()).as_half_lives(),
+            min_score=self.min_score,
+            diversity=self.diversity or 0.0,
+            max_tokens=self.max_tokens,
+            limit=DEFAULT_LIMIT if self.limit is None else self.limit,
+            offset=self.offset or 0,
+            cursor=self.cursor,
+            sort=self.sort or "-updated_at",
+            with_total=bool(self.with_total),
+            explain=bool(self.explain),
+            refresh_ttl=self.refresh_ttl,
+        )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -220,3 +239,21 @@ class FoundItems(BaseModel):
     next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
     total: int | None = Field(None, description="On all pages, where with_total asked for it.")
     search: HowSearched | None = Field(None, description="Where explain asked for it.")
+
+
+def encode_page(page: SearchPage, access: Access) -> JsonObject:
+    """Return the members of `FoundItems`; values pass through as text, never parsed."""
+    members: JsonObject = {
+        "items": [
+            encoding.item(hit.row, access)
+            | {"score": hit.score}
+            | ({} if hit.explanation is None else {"explanation": hit.explanation})
+            for hit in page.hits
+        ],
+        "next_cursor": page.next_cursor,
+    }
+    if page.total is not None:
+        members["total"] = page.total
+    if page.search is not None:
+        members["search"] = page.search
+    return members

@@ -13,13 +13,18 @@ from app.indexing.passage_index import PassageIndex
 from app.namespaces import only, stored_range
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
-from app.search.found import Found, Result
-from app.search.gathering import Asked
-from app.search.listing import list_page
-from app.search.prepared import Listing, PreparedSearch, listing, ranked
-from app.search.ranked import RankedRun
-from app.search.schemas import SearchItems
-from app.search.scope import Scope
+from app.search.hits import SearchPage
+from app.search.listing import list_items
+from app.search.plan import (
+    ListingPlan,
+    Scope,
+    ScoringQuery,
+    SearchPlan,
+    SearchQuery,
+    plan_listing,
+    plan_ranked,
+)
+from app.search.run import HybridSearch
 from app.store.filters import parse_filter
 from app.store.lifetimes import restart_lifetimes
 from app.store.service import as_refreshed
@@ -27,7 +32,7 @@ from app.usage_counter import Usage
 
 
 class SearchService:
-    """Finds items."""
+    """Finds items: `search`, or its steps `plan`, `embed`, and `run` or `find`."""
 
     def __init__(
         self,
@@ -41,11 +46,12 @@ class SearchService:
         self._index = index
         self._clock = clock
         self._usage = usage
-        self._settings = settings
+        self._refresh_on_read = settings.refresh_on_read
+        self._exact_search_passages = settings.exact_search_passages
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
-        """Make the service from a process's resources."""
+        """Create the service from a process's resources."""
         return cls(
             resources.database,
             resources.index,
@@ -55,101 +61,89 @@ class SearchService:
         )
 
     async def search(
-        self,
-        access: Access,
-        body: SearchItems,
-        *,
-        with_expired: bool = False,
-        max_bytes: int = PAGE_BYTES,
-    ) -> Found:
-        """Return the page of items that a search asks for."""
-        prepared = self.prepare(access, body, with_expired=with_expired)
-        vectors = await self.embed([prepared])
-        return await self.run(access, prepared, vectors[0], max_bytes=max_bytes)
+        self, access: Access, query: SearchQuery, *, max_bytes: int = PAGE_BYTES
+    ) -> SearchPage:
+        """Return a page of the items that match a query."""
+        plan = self.plan(access, query)
+        vectors = await self.embed([plan])
+        return await self.run(access, plan, vectors[0], max_bytes=max_bytes)
 
-    def prepare(
-        self,
-        access: Access,
-        body: SearchItems,
-        *,
-        with_expired: bool = False,
-        with_children: bool = True,
-    ) -> PreparedSearch:
-        """Check a search; raises ForbiddenError, InvalidFilterError and InvalidRequestError."""
-        prefix = access.locate(body.namespace_prefix or [], Verb.READ)
+    def plan(self, access: Access, query: SearchQuery) -> SearchPlan:
+        """Check a query; raises ForbiddenError, InvalidFilterError and InvalidRequestError."""
+        prefix = access.locate(query.namespace, Verb.READ)
         scope = Scope(
-            namespaces=stored_range(prefix) if with_children else only(prefix),
-            filter=parse_filter(body.filter) if body.filter else None,
+            namespaces=stored_range(prefix) if query.with_children else only(prefix),
+            filter=parse_filter(query.filter) if query.filter else None,
             now=self._clock.now(),
-            with_expired=with_expired,
-            valid_at=body.valid_at,
+            with_expired=query.with_expired,
+            valid_at=query.valid_at,
         )
-        refresh = body.refresh_ttl
-        refresh_ttl = self._settings.refresh_on_read if refresh is None else refresh
-        if body.query is None or not body.query.strip():
-            return listing(body, scope, refresh_ttl=refresh_ttl)
-        words = self._index.vocabulary.of_query(body.query)
+        refresh = query.refresh_ttl
+        refresh_ttl = self._refresh_on_read if refresh is None else refresh
+        if query.text is None or not query.text.strip():
+            return plan_listing(query, scope, refresh_ttl=refresh_ttl)
+        words = self._index.vocabulary.of_query(query.text)
         embeds = self._index.embedder is not None
-        if body.mode == "vector" and not embeds:
+        if query.mode == "vector" and not embeds:
             raise InvalidRequestError(
                 "mode is vector, but this server embeds nothing (MEMORYD_EMBEDDING=none); "
                 "send text or hybrid.",
                 field="mode",
             )
-        return ranked(body, scope, words, embeds=embeds, refresh_ttl=refresh_ttl)
+        return plan_ranked(query, scope, words, embeds=embeds, refresh_ttl=refresh_ttl)
 
-    async def embed(self, searches: list[PreparedSearch]) -> list[Vector | None]:
-        """Return the vector of each search's query, before any connection is taken."""
-        queries = [None if isinstance(search, Listing) else search.query for search in searches]
-        texts = [query for query in queries if query is not None]
-        vectors = iter(await self._index.embed(texts, urgent=True))
-        return [None if query is None else next(vectors) for query in queries]
+    async def embed(self, plans: list[SearchPlan]) -> list[Vector | None]:
+        """Return the vector of each plan's text; call it before a connection is taken."""
+        texts = [None if isinstance(plan, ListingPlan) else plan.embedded_text for plan in plans]
+        embedded = await self._index.embed(
+            [text for text in texts if text is not None], urgent=True
+        )
+        vectors = iter(embedded)
+        return [None if text is None else next(vectors) for text in texts]
 
     async def run(
         self,
         access: Access,
-        search: PreparedSearch,
+        plan: SearchPlan,
         vector: Vector | None,
         *,
         max_bytes: int = PAGE_BYTES,
-    ) -> Found:
-        """Return a prepared search's page, restarting lifetimes if that is wanted."""
-        if search.page.limit == 0 and not search.page.with_total:
-            return Found([])
+    ) -> SearchPage:
+        """Return a plan's page, count its uses, and restart lifetimes if the plan says so."""
+        if plan.page.limit == 0 and not plan.page.with_total:
+            return SearchPage([])
         async with self._database.connection(access.root) as connection:
-            found = await self.find(connection, search, vector, max_bytes=max_bytes)
-        self._usage.note(result.row for result in found.results)
-        return await self._refreshed(access, search, found)
+            page = await self.find(connection, plan, vector, max_bytes=max_bytes)
+        self._usage.note(hit.row for hit in page.hits)
+        return await self._refresh(access, plan, page)
 
     async def find(
         self,
         connection: Connection,
-        search: PreparedSearch,
+        plan: SearchPlan,
         vector: Vector | None,
         *,
         max_bytes: int = PAGE_BYTES,
-    ) -> Found:
-        """Return a prepared search's page; it counts as no use and restarts no lifetime."""
-        if isinstance(search, Listing):
-            return await list_page(connection, search, max_bytes)
-        with_uses = search.explain or search.weights.strength > 0
-        asked = Asked(self._index.id, vector, search.words, with_uses=with_uses)
-        run = RankedRun(connection, search, asked)
-        return await run.find(largest=self._settings.exact_search_passages, max_bytes=max_bytes)
+    ) -> SearchPage:
+        """Return a plan's page; it counts as no use and restarts no lifetime."""
+        if isinstance(plan, ListingPlan):
+            return await list_items(connection, plan, max_bytes)
+        with_uses = plan.explain or plan.weights.strength > 0
+        query = ScoringQuery(self._index.id, vector, plan.words, with_uses=with_uses)
+        search = HybridSearch(connection, plan, query)
+        return await search.run(largest=self._exact_search_passages, max_bytes=max_bytes)
 
-    async def _refreshed(self, access: Access, search: PreparedSearch, found: Found) -> Found:
-        rows = [result.row for result in found.results]
+    async def _refresh(self, access: Access, plan: SearchPlan, page: SearchPage) -> SearchPage:
+        rows = [hit.row for hit in page.hits]
         mortal = [(row["namespace"], row["key"]) for row in rows if row["ttl"] is not None]
-        if not mortal or not search.page.refresh_ttl:
-            return found
-        now = search.scope.now
+        if not mortal or not plan.page.refresh_ttl:
+            return page
+        now = plan.scope.now
         async with self._database.connection(access.root) as connection:
             if not await restart_lifetimes(self._database, connection, mortal, now):
-                return found
-        results = [
-            result
-            if result.row["ttl"] is None
-            else Result(as_refreshed(result.row, now), result.score, result.explanation)
-            for result in found.results
+                return page
+        hits = [
+            hit if hit.row["ttl"] is None else replace(hit, row=as_refreshed(hit.row, now))
+            for hit in page.hits
         ]
-        return replace(found, results=results)
+        return replace(page, hits=hits)

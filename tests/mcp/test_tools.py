@@ -127,7 +127,7 @@ async def test_a_mistake_of_ours_costs_the_call_alone(
         agent = Agent(opened)
         await agent.remember("Ann likes ramen.")
         with monkeypatch.context() as broken:
-            broken.setattr(SearchService, "prepare", fail)
+            broken.setattr(SearchService, "plan", fail)
             said = await agent.refused("search_memories")
             assert said == "memoryd failed at this; its log says why. Trying again may help."
             with pytest.raises(Exception, match="memoryd failed at this; its log says why"):

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from app.search.lexical import Statistics, statistics_of
-from app.search.packing import HITS, ITEMS, PASSAGES, USES, Packing, Rows
-from app.search.pool import Pool
+from app.search.bm25 import Statistics, count_statistics
+from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, RowFormat, Rows
 
 Row = tuple[Any, ...]
 
@@ -55,21 +54,23 @@ def pool(
     passages: Iterable[Row] = (),
     hits: Iterable[Row] = (),
     uses: Iterable[Row] = (),
-) -> Pool:
-    return Pool.of(item_rows(*items), passage_rows(*passages), hit_rows(*hits), _rows(USES, uses))
+) -> CandidateSet:
+    return CandidateSet.of(
+        item_rows(*items), passage_rows(*passages), hit_rows(*hits), _rows(USES, uses)
+    )
 
 
-def _rows(packing: Packing, values: Iterable[Row]) -> Rows:
+def _rows(packing: RowFormat, values: Iterable[Row]) -> Rows:
     return np.array(list(values), packing.dtype)
 
 
-def counted(of: Pool, words: int) -> Statistics:
-    return statistics_of(of.passages, of.hits, words)
+def counted(of: CandidateSet, words: int) -> Statistics:
+    return count_statistics(of.passages, of.hits, words)
 
 
 def of_texts(
     texts: Sequence[str], query: str, *, similarities: Sequence[float] | None = None
-) -> tuple[Pool, Statistics]:
+) -> tuple[CandidateSet, Statistics]:
     """One item and passage for each text; words are what spaces part."""
     wanted, split = query.split(), [text.split() for text in texts]
     made = pool(

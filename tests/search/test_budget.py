@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.budget import diversified, tokens_of, within_tokens
-from app.search.found import Result
-from app.search.pool import Floats
+from app.search.candidate_set import Floats
+from app.search.hits import Hit, count_tokens, fit_tokens
+from app.search.scoring import diversify
 from tests.search.asking import NOTES, keys, put_texts
 from tests.support.app import Store
 
@@ -23,25 +23,25 @@ def some_vectors(count: int, seed: int) -> Floats:
     return unit
 
 
-def results(*values: str) -> list[Result]:
-    return [Result({"value": value}) for value in values]
+def results(*values: str) -> list[Hit]:
+    return [Hit({"value": value}) for value in values]
 
 
 @given(descending, places, st.integers(0, 10))
 def test_without_diversity_the_order_stays(score: Floats, seed: int, count: int) -> None:
-    chosen = diversified(score, some_vectors(len(score), seed), 0, count)
+    chosen = diversify(score, some_vectors(len(score), seed), 0, count)
     assert score[chosen].tolist() == score[:count].tolist()
 
 
 @given(descending, places, st.floats(0, 1))
 def test_every_result_is_chosen_once(score: Floats, seed: int, diversity: float) -> None:
-    chosen = diversified(score, some_vectors(len(score), seed), diversity, len(score) + 1)
+    chosen = diversify(score, some_vectors(len(score), seed), diversity, len(score) + 1)
     assert sorted(chosen) == list(range(len(score)))
 
 
 @given(descending, places, st.floats(0, 1))
 def test_the_first_is_always_a_best(score: Floats, seed: int, diversity: float) -> None:
-    first = diversified(score, some_vectors(len(score), seed), diversity, 1)[0]
+    first = diversify(score, some_vectors(len(score), seed), diversity, 1)[0]
     assert score[first] == score[0] or diversity > 1 - 1e-9
 
 
@@ -51,52 +51,52 @@ def test_pinned_results_keep_their_places(
 ) -> None:
     pinned = min(pinned, len(score))
     vectors = some_vectors(len(score), seed)
-    chosen = diversified(score, vectors, diversity, len(score), pinned=pinned)
+    chosen = diversify(score, vectors, diversity, len(score), pinned=pinned)
     assert chosen[:pinned] == list(range(pinned))
 
 
 def test_full_diversity_takes_what_is_least_like_the_chosen() -> None:
     angles = np.radians([0, 10, 90, 40])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    assert diversified(np.array([0.9, 0.8, 0.7, 0.6]), vectors, 1, 4) == [0, 2, 3, 1]
+    assert diversify(np.array([0.9, 0.8, 0.7, 0.6]), vectors, 1, 4) == [0, 2, 3, 1]
 
 
 def test_a_repetition_is_held_back_by_its_similarity() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1.0]])
     score = np.array([0.9, 0.8, 0.5])
-    assert diversified(score, vectors, 0.2, 3) == [0, 1, 2]
-    assert diversified(score, vectors, 0.3, 3) == [0, 2, 1]
+    assert diversify(score, vectors, 0.2, 3) == [0, 1, 2]
+    assert diversify(score, vectors, 0.3, 3) == [0, 2, 1]
 
 
 @pytest.mark.parametrize(
     ("value", "tokens"), [("", 0), ("abcd", 1), ("abcde", 2), ("好", 1), ("好好", 2)]
 )
 def test_tokens_are_reckoned_by_bytes(value: str, tokens: int) -> None:
-    assert tokens_of(value) == tokens
+    assert count_tokens(value) == tokens
 
 
 def test_a_result_that_does_not_fit_makes_room_for_a_smaller_one() -> None:
-    kept = within_tokens(results("aaaa", "b" * 40, "cccc", "dddd"), 2)
-    assert [result.row["value"] for result in kept] == ["aaaa", "cccc"]
+    kept = fit_tokens(results("aaaa", "b" * 40, "cccc", "dddd"), 2)
+    assert [hit.row["value"] for hit in kept] == ["aaaa", "cccc"]
 
 
 @given(st.lists(st.text(max_size=20)), st.integers(1, 20))
 def test_a_budget_is_never_exceeded_and_keeps_the_order(values: list[str], budget: int) -> None:
-    kept = [result.row["value"] for result in within_tokens(results(*values), budget)]
-    assert sum(map(tokens_of, kept)) <= budget
+    kept = [hit.row["value"] for hit in fit_tokens(results(*values), budget)]
+    assert sum(map(count_tokens, kept)) <= budget
     rest = iter(values)
     assert all(value in rest for value in kept)
 
 
 @given(st.lists(st.text(max_size=20)))
 def test_a_budget_for_everything_leaves_nothing_out(values: list[str]) -> None:
-    assert within_tokens(results(*values), sum(map(tokens_of, values))) == results(*values)
+    assert fit_tokens(results(*values), sum(map(count_tokens, values))) == results(*values)
 
 
 async def test_a_page_fits_into_max_tokens(store: Store) -> None:
     for key, size in (("a", 20), ("b", 200), ("c", 20)):
         await store.put(NOTES, key, {"t": "ramen " + "x" * size}, index=["t"])
-    assert tokens_of('{"t": "ramen xxxxxxxxxxxxxxxxxxxx"}') == 9
+    assert count_tokens('{"t": "ramen xxxxxxxxxxxxxxxxxxxx"}') == 9
     assert await keys(store, None, sort="key", max_tokens=18) == ["a", "c"]
     assert await keys(store, None, sort="key", max_tokens=17) == ["a"]
     assert await keys(store, None, sort="key", max_tokens=8) == []

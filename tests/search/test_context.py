@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.search.context import SHARES, THREAD_SHARE, nearby_weights
+from app.search.scoring import SHARES, THREAD_SHARE, context_weights
 from tests.search.pools import item, item_rows
 
 NEXT, NEXT_BUT_ONE = SHARES
@@ -26,7 +26,9 @@ turns = st.lists(
 def gained(own: Sequence[float], threads: Sequence[Turn]) -> list[float]:
     """Return what one word gains in items of which each has a thread (0: none) and a position."""
     items = [item(n, thread=thread, position=at) for n, (thread, at) in enumerate(threads)]
-    nearby: list[float] = nearby_weights(np.array([own], np.float64), item_rows(*items))[0].tolist()
+    nearby: list[float] = context_weights(np.array([own], np.float64), item_rows(*items))[
+        0
+    ].tolist()
     return nearby
 
 
@@ -104,11 +106,11 @@ def test_a_gap_in_the_positions_does_not_part_neighbours() -> None:
 
 @pytest.mark.parametrize("words", [0, 2])
 def test_without_items_there_is_nothing_to_gain(words: int) -> None:
-    assert nearby_weights(np.zeros((words, 0)), item_rows()).shape == (words, 0)
+    assert context_weights(np.zeros((words, 0)), item_rows()).shape == (words, 0)
 
 
 def test_a_query_without_words_gains_nothing() -> None:
-    assert nearby_weights(np.zeros((0, 1)), item_rows(item(1, thread=7))).shape == (0, 1)
+    assert context_weights(np.zeros((0, 1)), item_rows(item(1, thread=7))).shape == (0, 1)
 
 
 @settings(max_examples=50)
@@ -127,7 +129,7 @@ def test_the_order_of_items_does_not_matter(threads: list[Turn], chance: random.
 def test_each_word_is_reckoned_by_itself(threads: list[Turn], chance: random.Random) -> None:
     one, other = [[chance.random() for _ in threads] for _ in range(2)]
     items = item_rows(*(item(n, thread=t, position=at) for n, (t, at) in enumerate(threads)))
-    both = nearby_weights(np.array([one, other]), items)
+    both = context_weights(np.array([one, other]), items)
     assert both.tolist() == [gained(one, threads), gained(other, threads)]
 
 
@@ -135,5 +137,5 @@ def test_a_thread_of_a_hundred_thousand_turns_takes_less_than_a_second() -> None
     turns = 100_000
     items = item_rows(*(item(n, thread=7, position=n) for n in range(turns)))
     began = time.perf_counter()
-    nearby_weights(np.ones((3, turns)), items)
+    context_weights(np.ones((3, turns)), items)
     assert time.perf_counter() - began < 1

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,15 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequestError
+from app.namespaces import stored_range
 from app.pagination import write_cursor
-from app.search.cursors import (
+from app.search.paging import (
     Cursor,
     KeyCursor,
     RankedCursor,
     TimeCursor,
-    fingerprint,
     read_search_cursor,
 )
+from app.search.plan import Scope, SearchQuery, fingerprint
 from tests.search.asking import NOTES, page, put_texts, status
 from tests.support.app import Store
 
@@ -161,8 +163,13 @@ def test_a_cursor_survives_the_way_to_the_client_and_back(item_id: int) -> None:
 
 
 def test_searches_have_one_name_each() -> None:
-    assert fingerprint({"a": 1, "b": 2}, "x") == fingerprint({"b": 2, "a": 1}, "x")
-    assert fingerprint({"a": 1}, "x") != fingerprint({"a": 1}, "y")
+    scope = Scope(stored_range(""), None, datetime(2026, 1, 1, tzinfo=UTC), with_expired=False)
+
+    def name(text: str, **condition: int) -> str:
+        return fingerprint(SearchQuery(text=text, filter=condition), scope)
+
+    assert name("x", a=1, b=2) == name("x", b=2, a=1)
+    assert name("x", a=1) != name("y", a=1)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.search.relevance import LEXICAL_SHARE
+from app.search.scoring import LEXICAL_SHARE
 from tests.search.asking import NOTES, page, say
 from tests.support.app import Store
 
@@ -66,7 +66,7 @@ async def test_words_and_their_rarity_make_the_lexical_part(filled: Store) -> No
         assert parts["lexical"] == pytest.approx(covered / sum(words.values()), abs=1e-5)
 
 
-async def test_pinned_items_say_so(filled: Store) -> None:
+async def test_find_pinned_say_so(filled: Store) -> None:
     answer = await explained(filled, "hot ramen")
     assert {key: parts["pinned"] for key, parts in by_key(answer).items()} == {
         "tea": True,

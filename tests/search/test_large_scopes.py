@@ -6,8 +6,8 @@ import pytest
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.search.lexical import Statistics
-from app.search.surveying import Survey
+from app.search.bm25 import Statistics
+from app.search.candidates import ScopeEstimate
 from tests.search.asking import (
     NOTES,
     all_pages,
@@ -27,8 +27,10 @@ from tests.support.app import Store, running
 MODES = ("hybrid", "vector", "text")
 
 
-def surveyed(*hits: Row, passages_with: tuple[float, ...]) -> Survey:
-    return Survey(1, Statistics(100, 5, np.array(passages_with, np.float64)), hit_rows(*hits))
+def surveyed(*hits: Row, passages_with: tuple[float, ...]) -> ScopeEstimate:
+    return ScopeEstimate(
+        1, Statistics(100, 5, np.array(passages_with, np.float64)), hit_rows(*hits)
+    )
 
 
 def test_the_best_by_words_hold_the_most_and_the_rarest() -> None:

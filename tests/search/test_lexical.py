@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.lexical import K1, B, Statistics, coverage, saturation, statistics_of, word_weights
-from app.search.pool import Floats
+from app.search.bm25 import K1, B, Statistics, count_statistics, coverage, saturation, word_weights
+from app.search.candidate_set import Floats
 from tests.search.pools import counted, hit, hit_rows, item, of_texts, passage, passage_rows, pool
 
 counts = st.integers(1, 2**15 - 1)
@@ -139,12 +139,12 @@ def test_of_several_forms_of_a_word_the_best_counts() -> None:
 
 def test_a_passage_with_two_forms_of_a_word_is_counted_once() -> None:
     hits = hit_rows(hit(0, 1), hit(0, 1), hit(0, 1, 1), hit(1, 2))
-    statistics = statistics_of(passage_rows(passage(1), passage(1, 1), passage(2)), hits, 3)
+    statistics = count_statistics(passage_rows(passage(1), passage(1, 1), passage(2)), hits, 3)
     assert statistics.passages_with.tolist() == [2, 1, 0]
 
 
-def test_statistics_of_an_empty_scope_are_zero() -> None:
-    statistics = statistics_of(passage_rows(), hit_rows(), 2)
+def test_count_statistics_an_empty_scope_are_zero() -> None:
+    statistics = count_statistics(passage_rows(), hit_rows(), 2)
     assert (statistics.passages, statistics.average_length) == (0, 0)
     assert statistics.passages_with.tolist() == [0, 0]
     assert np.isfinite(statistics.rarity).all()

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from app.clock import FrozenClock
-from app.search.paging import eligible
-from app.search.ranking import HalfLives, Weights, rank
-from app.search.relevance import relevance
+from app.search.scoring import HalfLives, Weights, score_items, score_relevance, select_eligible
 from tests.search.asking import NOTES, all_pages, keys, keys_of, page, put_texts
 from tests.search.pools import counted, item, passage, pool
 from tests.support.app import Store
@@ -162,10 +160,10 @@ def test_what_does_not_pass_the_filter_is_never_returned() -> None:
         [item(1, passes=False, pinned=True), item(2), item(3, passes=False)],
         [passage(n, similarity=0.5) for n in (1, 2, 3)],
     )
-    compared = relevance(made, counted(made, 0), "hybrid")
-    ranking = rank(made, compared, Weights(1, 0, 0, 0), HalfLives(30, 7), 0)
+    compared = score_relevance(made, counted(made, 0), "hybrid")
+    ranking = score_items(made, compared, Weights(1, 0, 0, 0), HalfLives(30, 7), 0)
     for min_score in (None, 0.1):
-        assert eligible(ranking, min_score=min_score, matched_only=False).tolist() == [1]
+        assert select_eligible(ranking, min_score=min_score, matched_only=False).tolist() == [1]
 
 
 async def test_a_default_may_be_spelled_out_on_a_later_page(filled: Store) -> None:

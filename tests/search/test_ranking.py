@@ -7,19 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.pool import Floats, Pool
-from app.search.ranking import (
+from app.search.candidate_set import CandidateSet, Floats
+from app.search.scoring import (
     SECONDS_A_DAY,
     HalfLives,
-    Parts,
-    Ranking,
+    Mode,
+    Relevance,
+    ScoredItems,
+    ScoreParts,
     Weights,
     blend,
-    rank,
     recency,
+    score_items,
+    score_relevance,
     strength,
 )
-from app.search.relevance import Mode, Relevance, relevance
 from tests.search.pools import counted, item, passage, pool, use
 
 HALF_LIVES = HalfLives(30, 7)
@@ -32,19 +34,19 @@ half_lives = st.floats(1e-3, 36_500)
 weights = st.builds(Weights, *[st.floats(0, 1000).filter(lambda w: w == 0 or w > 1e-6)] * 4).filter(
     lambda w: w.total > 0
 )
-parts = st.builds(Parts, *[st.floats(0, 1).map(lambda value: np.array([value]))] * 4)
+parts = st.builds(ScoreParts, *[st.floats(0, 1).map(lambda value: np.array([value]))] * 4)
 
 
-def found(made: Pool, *, words: int = 0, mode: Mode = "hybrid") -> Relevance:
-    return relevance(made, counted(made, words), mode)
+def found(made: CandidateSet, *, words: int = 0, mode: Mode = "hybrid") -> Relevance:
+    return score_relevance(made, counted(made, words), mode)
 
 
-def by_relevance(made: Pool, of: Relevance, now: float = NOW) -> Ranking:
-    return rank(made, of, Weights(1, 0, 0, 0), HALF_LIVES, now)
+def by_relevance(made: CandidateSet, of: Relevance, now: float = NOW) -> ScoredItems:
+    return score_items(made, of, Weights(1, 0, 0, 0), HALF_LIVES, now)
 
 
-def numbers(ranking: Ranking) -> list[int]:
-    ids: list[int] = ranking.pool.items["id"][ranking.order].tolist()
+def numbers(ranking: ScoredItems) -> list[int]:
+    ids: list[int] = ranking.candidates.items["id"][ranking.order].tolist()
     return ids
 
 
@@ -53,7 +55,7 @@ def one(value: float) -> Floats:
 
 
 @given(parts, weights)
-def test_a_blend_lies_between_its_parts(of: Parts, weighed: Weights) -> None:
+def test_a_blend_lies_between_its_parts(of: ScoreParts, weighed: Weights) -> None:
     counting = [getattr(of, name)[0] for name in NAMES if getattr(weighed, name)]
     blended = blend(of, weighed)[0]
     assert min(counting) - 1e-9 <= blended <= max(counting) + 1e-9
@@ -61,7 +63,7 @@ def test_a_blend_lies_between_its_parts(of: Parts, weighed: Weights) -> None:
 
 @given(parts, weights, st.sampled_from(NAMES), shares)
 def test_a_blend_grows_with_every_part(
-    of: Parts, weighed: Weights, name: str, value: float
+    of: ScoreParts, weighed: Weights, name: str, value: float
 ) -> None:
     changed = replace(of, **{name: one(value)})
     low, high = sorted((of, changed), key=lambda those: float(getattr(those, name)[0]))
@@ -70,7 +72,7 @@ def test_a_blend_grows_with_every_part(
 
 @given(parts, weights, st.sampled_from(NAMES), shares)
 def test_a_part_without_weight_changes_nothing(
-    of: Parts, weighed: Weights, name: str, value: float
+    of: ScoreParts, weighed: Weights, name: str, value: float
 ) -> None:
     weighed = replace(weighed, **{name: 0.0})
     if weighed.total:
@@ -78,14 +80,16 @@ def test_a_part_without_weight_changes_nothing(
 
 
 @given(parts, weights, st.floats(0.01, 100))
-def test_only_the_proportions_of_weights_matter(of: Parts, weighed: Weights, by: float) -> None:
+def test_only_the_proportions_of_weights_matter(
+    of: ScoreParts, weighed: Weights, by: float
+) -> None:
     scaled = Weights(*(getattr(weighed, name) * by for name in NAMES))
     assert blend(of, scaled) == pytest.approx(blend(of, weighed))
 
 
 def test_relevance_alone_is_returned_as_it_is() -> None:
     made = pool([item(1, importance=1)], [passage(1, similarity=-0.25)])
-    ranking = rank(made, found(made, mode="vector"), Weights(3, 0, 0, 0), HALF_LIVES, NOW)
+    ranking = score_items(made, found(made, mode="vector"), Weights(3, 0, 0, 0), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [-0.25]
 
 
@@ -130,7 +134,7 @@ def test_what_was_never_used_has_no_strength() -> None:
 
 def test_items_that_were_given_no_importance_count_as_middling() -> None:
     made = pool([item(1), item(2, importance=0.9)], [passage(1), passage(2)])
-    ranking = rank(made, found(made), Weights(0, 0, 1, 0), HALF_LIVES, NOW)
+    ranking = score_items(made, found(made), Weights(0, 0, 1, 0), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [0.5, 0.9]
     assert numbers(ranking) == [2, 1]
 
@@ -138,11 +142,11 @@ def test_items_that_were_given_no_importance_count_as_middling() -> None:
 def test_uses_belong_to_their_items() -> None:
     used = [use(9, uses=1), use(2, uses=1, last_used_at=NOW - 7 * SECONDS_A_DAY), use(0, uses=5)]
     made = pool([item(1), item(2), item(3)], uses=used)
-    ranking = rank(made, found(made), Weights(0, 0, 0, 1), HALF_LIVES, NOW)
+    ranking = score_items(made, found(made), Weights(0, 0, 0, 1), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [0, 0.5, 0]
 
 
-def test_pinned_items_come_first_then_by_score_then_the_later_then_the_older_item() -> None:
+def test_find_pinned_come_first_then_by_score_then_the_later_then_the_older_item() -> None:
     made = pool(
         [
             item(1, pinned=True),
@@ -168,7 +172,7 @@ def test_items_without_a_score_come_last() -> None:
 
 def test_what_was_not_compared_adds_nothing_to_a_blend() -> None:
     made = pool([item(1, importance=1)])
-    ranking = rank(made, found(made), Weights(1, 0, 1, 0), HALF_LIVES, NOW)
+    ranking = score_items(made, found(made), Weights(1, 0, 1, 0), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [0.5]
 
 

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.pool import Pool
-from app.search.relevance import LEXICAL_SHARE, Mode, Relevance, relevance
+from app.search.candidate_set import CandidateSet
+from app.search.scoring import LEXICAL_SHARE, Mode, Relevance, score_relevance
 from tests.search.pools import counted, hit, item, of_texts, passage, pool
 
 
-def found(made: Pool, *, words: int = 0, mode: Mode = "hybrid") -> Relevance:
-    return relevance(made, counted(made, words), mode)
+def found(made: CandidateSet, *, words: int = 0, mode: Mode = "hybrid") -> Relevance:
+    return score_relevance(made, counted(made, words), mode)
 
 
 def test_meaning_and_words_are_mixed_by_their_shares() -> None:
     made, statistics = of_texts(["a b", "b b"], "a", similarities=[0.4, 1.0])
-    of = relevance(made, statistics, "hybrid")
+    of = score_relevance(made, statistics, "hybrid")
     assert of.score.tolist() == pytest.approx(
         [LEXICAL_SHARE / 1.9 + (1 - LEXICAL_SHARE) * 0.4, 1 - LEXICAL_SHARE]
     )
@@ -29,28 +29,31 @@ def test_meaning_and_words_are_mixed_by_their_shares() -> None:
 )
 def test_each_mode_scores_by_what_it_compares(mode: Mode, score: list[float]) -> None:
     made, statistics = of_texts(["a b", "b b"], "a", similarities=[-0.4, 1.0])
-    assert relevance(made, statistics, mode).score == pytest.approx(score, abs=1e-6)
+    assert score_relevance(made, statistics, mode).score == pytest.approx(score, abs=1e-6)
 
 
 def test_without_vectors_words_are_all() -> None:
     made, statistics = of_texts(["a", "b"], "a")
-    assert relevance(made, statistics, "hybrid").score.tolist() == pytest.approx([1 / 1.9, 0])
+    assert score_relevance(made, statistics, "hybrid").score.tolist() == pytest.approx([1 / 1.9, 0])
 
 
 def test_without_words_meaning_is_all_and_never_negative() -> None:
     made, statistics = of_texts(["a", "b"], "", similarities=[0.4, -0.3])
-    assert relevance(made, statistics, "hybrid").score.tolist() == [0.4, 0]
+    assert score_relevance(made, statistics, "hybrid").score.tolist() == [0.4, 0]
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1))
 def test_words_that_stand_nowhere_leave_the_score_to_meaning(one: float, other: float) -> None:
     made, statistics = of_texts(["a", "b"], "x y", similarities=[one, other])
-    assert relevance(made, statistics, "hybrid").score.tolist() == [max(one, 0), max(other, 0)]
+    assert score_relevance(made, statistics, "hybrid").score.tolist() == [
+        max(one, 0),
+        max(other, 0),
+    ]
 
 
 def test_a_word_that_stands_nowhere_leaves_its_share_to_meaning() -> None:
     made, statistics = of_texts(["a", "b"], "a x", similarities=[0.4, 1.0])
-    of = relevance(made, statistics, "hybrid")
+    of = score_relevance(made, statistics, "hybrid")
     known = math.log(2) / (math.log(2) + math.log(6))
     meaning = 1 - LEXICAL_SHARE * known
     assert of.lexical.tolist() == pytest.approx([known / 1.9, 0])
@@ -104,7 +107,9 @@ def test_an_item_without_passages_has_no_relevance() -> None:
 def test_an_item_without_passages_covers_no_word_of_another() -> None:
     made, statistics = of_texts(["ramen"], "ramen")
     more = pool([*made.items.tolist(), item(7)], made.passages.tolist(), made.hits.tolist())
-    assert relevance(more, statistics, "hybrid").words.tolist() == [[pytest.approx(1 / 1.9), 0]]
+    assert score_relevance(more, statistics, "hybrid").words.tolist() == [
+        [pytest.approx(1 / 1.9), 0]
+    ]
 
 
 def test_passages_and_hits_without_their_item_are_left_out() -> None:
@@ -119,7 +124,7 @@ def test_the_meaning_of_a_score_does_not_depend_on_what_else_is_found(
 ) -> None:
     texts = ["a b", *["x y"] * len(others)]
     made, statistics = of_texts(texts, "", similarities=[0.3, *others])
-    assert relevance(made, statistics, mode).score[0] == pytest.approx(0.3)
+    assert score_relevance(made, statistics, mode).score[0] == pytest.approx(0.3)
 
 
 @given(
@@ -131,5 +136,5 @@ def test_relevance_is_in_0_to_1_or_not_a_number(
 ) -> None:
     made, statistics = of_texts(texts, "a b", similarities=similarities[: len(texts)])
     for mode in ("hybrid", "text"):
-        score = relevance(made, statistics, mode).score
+        score = score_relevance(made, statistics, mode).score
         assert ((score >= 0) & (score <= 1)).all()

@@ -15,9 +15,9 @@ from app.jobs.run import JobRun
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
-from app.search.encoding import found_items
-from app.search.found import Found, Result
-from app.search.schemas import SearchItems
+from app.search.hits import Hit, SearchPage
+from app.search.plan import SearchQuery
+from app.search.schemas import encode_page
 from app.search.service import SearchService
 from app.tools.searching.prompt import system_text
 from app.tools.searching.schemas import SearchPlan
@@ -47,7 +47,7 @@ class SearchHandler:
         access = run.job.access
         ranked, left_out = await self._found(access, plan, queries)
         kept = _fitting(ranked)
-        items = found_items(Found(kept), access)["items"]
+        items = encode_page(SearchPage(kept), access)["items"]
         result = {
             "queries": queries,
             "items": orjson.loads(orjson.dumps(items)),
@@ -69,44 +69,44 @@ class SearchHandler:
 
     async def _found(
         self, access: Access, plan: SearchPlan, queries: Iterable[str]
-    ) -> tuple[list[Result], int]:
+    ) -> tuple[list[Hit], int]:
         """Return what every search found, the best first, and how many items had no room."""
-        prepared = [
-            self._search.prepare(
+        plans = [
+            self._search.plan(
                 access,
-                SearchItems(
-                    namespace_prefix=plan.namespace,
-                    query=query,
+                SearchQuery(
+                    namespace=plan.namespace,
+                    text=query,
                     filter=plan.filter,
                     limit=plan.limit,
                 ),
             )
             for query in queries
         ]
-        vectors = await self._search.embed(prepared)
-        best: dict[int, Result] = {}
+        vectors = await self._search.embed(plans)
+        best: dict[int, Hit] = {}
         left_out: set[int] = set()
-        for search, vector in zip(prepared, vectors, strict=True):
-            found = await self._search.run(access, search, vector)
+        for search_plan, vector in zip(plans, vectors, strict=True):
+            found = await self._search.run(access, search_plan, vector)
             left_out |= found.left_out
-            for result in found.results:
-                before = best.get(result.row["id"])
-                if before is None or _score(result) > _score(before):
-                    best[result.row["id"]] = result
+            for hit in found.hits:
+                before = best.get(hit.row["id"])
+                if before is None or _score(hit) > _score(before):
+                    best[hit.row["id"]] = hit
         return sorted(best.values(), key=_score, reverse=True), len(left_out - best.keys())
 
 
-def _score(result: Result) -> tuple[bool, float]:
+def _score(hit: Hit) -> tuple[bool, float]:
     """Return what results are ordered by: pinned ones are found before all others."""
-    return bool(result.row["pinned"]), -1.0 if result.score is None else result.score
+    return bool(hit.row["pinned"]), -1.0 if hit.score is None else hit.score
 
 
-def _fitting(ranked: Iterable[Result]) -> list[Result]:
+def _fitting(ranked: Iterable[Hit]) -> list[Hit]:
     """Return the best results that a job's result has room for."""
     room, kept = MAX_BYTES, []
-    for result in ranked:
-        size = len(result.row["value"].encode())
+    for hit in ranked:
+        size = len(hit.row["value"].encode())
         if size <= room:
             room -= size
-            kept.append(result)
+            kept.append(hit)
     return kept

@@ -14,9 +14,9 @@ from app.jobs.job import State
 from app.jobs.service import JobService
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
-from app.search.encoding import found_items
-from app.search.schemas import DEFAULT_LIMIT, QueryText, SearchItems
+from app.search.plan import DEFAULT_LIMIT, SearchQuery
 from app.search.schemas import MAX_LIMIT as MOST_FOUND
+from app.search.schemas import QueryText, encode_page
 from app.search.service import SearchService
 from app.store.filters import InvalidFilterError, parse_filter
 from app.tools.arguments import mistakes
@@ -85,17 +85,15 @@ class SearchMemory:
         return Answer(_told(items), artifact=items)
 
     async def _found(self, bound: Bound, wanted: _Arguments) -> list[dict[str, Any]]:
-        body = SearchItems(
-            namespace_prefix=bound.namespace,
-            query=wanted.query,
+        query = SearchQuery(
+            namespace=bound.namespace,
+            text=wanted.query,
             filter=wanted.filter,
             limit=wanted.limit or DEFAULT_LIMIT,
             offset=wanted.offset or 0,
         )
-        prepared = self._search.prepare(bound.access, body)
-        vectors = await self._search.embed([prepared])
-        found = await self._search.run(bound.access, prepared, vectors[0], max_bytes=TOOL_BYTES)
-        items: list[dict[str, Any]] = found_items(found, bound.access)["items"]
+        page = await self._search.search(bound.access, query, max_bytes=TOOL_BYTES)
+        items: list[dict[str, Any]] = encode_page(page, bound.access)["items"]
         return items
 
     async def _written(self, bound: Bound, wanted: _Arguments) -> list[dict[str, Any]]:

@@ -1,0 +1,91 @@
+"""Explanations of a ranking: every part of an item's score, and how the scope was searched."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.search.candidates import Retrieval
+from app.search.hits import (
+    CandidateList,
+    MatchedWord,
+    ScoreExplanation,
+    SearchedWord,
+    SearchExplanation,
+)
+from app.search.plan import RankedPlan
+from app.search.scoring import ScoredItems, ScoreParts
+
+
+@dataclass(frozen=True, slots=True)
+class Explainer:
+    """Explains the items of one ranking, by their indices."""
+
+    plan: RankedPlan
+    retrieval: Retrieval
+    scored: ScoredItems
+    parts: ScoreParts
+
+    def explain_item(self, index: int, passage: str | None) -> ScoreExplanation:
+        """Return how an item's score was computed; `passage` is the text of its best passage."""
+        relevance, parts = self.scored.relevance, self.parts
+        return ScoreExplanation(
+            relevance=_rounded(relevance.score[index]),
+            similarity=_rounded(relevance.similarity[index]),
+            lexical=_rounded(relevance.lexical[index]) if self.plan.words else None,
+            recency=_rounded(parts.recency[index]),
+            importance=_rounded(parts.importance[index]),
+            strength=_rounded(parts.strength[index]),
+            pinned=bool(self.scored.candidates.items["pinned"][index]),
+            words=self._matched_words(index),
+            passage=passage,
+            found_by=self._found_by(index),
+        )
+
+    def _matched_words(self, index: int) -> list[MatchedWord]:
+        own = self.scored.relevance.words[:, index]
+        nearby = self.scored.relevance.nearby[:, index]
+        rarity = self.retrieval.statistics.rarity
+        return [
+            MatchedWord(word.word, _rounded(own[n]), _rounded(nearby[n]), _rounded(rarity[n]))
+            for n, word in enumerate(self.plan.words)
+            if own[n] or nearby[n]
+        ]
+
+    def _found_by(self, index: int) -> list[CandidateList]:
+        relevance, retrieval = self.scored.relevance, self.retrieval
+        item_id = int(self.scored.candidates.items["id"][index])
+        is_in: dict[CandidateList, bool] = (
+            {
+                "vector": item_id in retrieval.by_vector,
+                "text": item_id in retrieval.by_words,
+            }
+            if retrieval.method == "index"
+            else {
+                "vector": not np.isnan(relevance.similarity[index]),
+                "text": bool(relevance.words[:, index].any()),
+            }
+        )
+        is_in["context"] = bool(relevance.nearby[:, index].any())
+        return [name for name, named in is_in.items() if named]
+
+
+def explain_search(plan: RankedPlan, retrieval: Retrieval) -> SearchExplanation:
+    """Return how a scope was searched."""
+    statistics = retrieval.statistics
+    return SearchExplanation(
+        mode=plan.mode,
+        scope=retrieval.method,
+        passages=round(statistics.passages),
+        words=[
+            SearchedWord(word.word, round(float(rarity), 6), round(passages))
+            for word, rarity, passages in zip(
+                plan.words, statistics.rarity, statistics.passages_with, strict=True
+            )
+        ],
+        weights=plan.weights,
+        half_life_days=plan.half_lives,
+    )
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)

@@ -1,0 +1,102 @@
+"""Hits of a search, and the page of them that a caller gets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from app.db.database import Row
+from app.search.candidates import Method
+from app.search.scoring import HalfLives, Mode, Weights
+
+BYTES_A_TOKEN = 4
+"""UTF-8 bytes a token: typical for English; a Chinese character counts for most of a token."""
+
+
+CandidateList: TypeAlias = Literal["vector", "text", "context"]
+"""A list that can name a candidate; context: it is a neighbor in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedWord:
+    """A word of the query, and how fully a passage and its neighbors cover it."""
+
+    word: str
+    weight: float | None
+    nearby: float | None
+    rarity: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreExplanation:
+    """How an item's score was computed; None if there was nothing to compare."""
+
+    relevance: float | None
+    similarity: float | None
+    lexical: float | None
+    recency: float | None
+    importance: float | None
+    strength: float | None
+    pinned: bool
+    words: list[MatchedWord]
+    passage: str | None
+    found_by: list[CandidateList]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedWord:
+    """A word that passages were compared with, and how many have it."""
+
+    word: str
+    rarity: float
+    passages: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchExplanation:
+    """How a scope was searched."""
+
+    mode: Mode
+    scope: Method
+    passages: int
+    words: list[SearchedWord]
+    weights: Weights
+    half_life_days: HalfLives
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An item's row, its score, and how the score was computed if that was asked for."""
+
+    row: Row
+    score: float | None = None
+    explanation: ScoreExplanation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """A page of hits, and the optional parts of the answer."""
+
+    hits: list[Hit]
+    left_out: frozenset[int] = frozenset()
+    """Ids of the page's items whose values do not fit into its budget of bytes."""
+    next_cursor: str | None = None
+    total: int | None = None
+    search: SearchExplanation | None = None
+
+
+def count_tokens(value: str) -> int:
+    """Return roughly how many tokens an item's value takes, as JSON text."""
+    return -(-len(value.encode()) // BYTES_A_TOKEN)
+
+
+def fit_tokens(hits: Sequence[Hit], budget: int | None) -> list[Hit]:
+    """Return the hits whose values fit, best first; one that does not fit is left out."""
+    if budget is None:
+        return list(hits)
+    kept = []
+    for hit in hits:
+        tokens = count_tokens(hit.row["value"])
+        if tokens <= budget:
+            kept.append(hit)
+            budget -= tokens
+    return kept

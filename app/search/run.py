@@ -1,0 +1,168 @@
+"""A search with a text, from candidates to a page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from asyncpg import Record
+
+from app.db.database import Connection
+from app.pagination import write_cursor
+from app.search import repository
+from app.search.candidate_set import Integers
+from app.search.candidates import Retrieval, find_candidates
+from app.search.explain import Explainer, explain_search
+from app.search.hits import Hit, ScoreExplanation, SearchPage, fit_tokens
+from app.search.paging import cursor_after, select_after
+from app.search.plan import RankedPlan, ScoringQuery
+from app.search.scoring import (
+    ScoredItems,
+    diversify,
+    score_items,
+    score_parts,
+    score_relevance,
+    select_eligible,
+)
+
+MAX_DIVERSE = 1000
+"""Results that can be compared with one another in a few hundredths of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class HybridSearch:
+    """One run of a search on one connection, comparing passages with the query.
+
+    Takes two statements in a small scope. The first reads the numbers that scores depend on but
+    no values, which may be large and of which only the page's are needed; the second reads those.
+    Items are known by their indices in the candidate set.
+    """
+
+    connection: Connection
+    plan: RankedPlan
+    query: ScoringQuery
+
+    async def run(self, *, largest: int, max_bytes: int) -> SearchPage:
+        """Return the page that the plan names; scopes of up to `largest` passages are read whole.
+
+        The page ends early if its values fill `max_bytes`.
+        """
+        plan = self.plan
+        results = plan.seen + plan.page.limit
+        retrieval = await find_candidates(
+            self.connection,
+            plan.scope,
+            self.query,
+            results=MAX_DIVERSE if plan.diversity else results + 1,
+            largest=largest,
+        )
+        statistics = plan.statistics or retrieval.statistics
+        relevance = score_relevance(retrieval.candidates, statistics, plan.mode)
+        scored = score_items(
+            retrieval.candidates, relevance, plan.weights, plan.half_lives, plan.now
+        )
+        eligible = select_eligible(
+            scored, min_score=plan.min_score, matched_only=plan.mode == "text"
+        )
+        order = await self._diversify(scored, eligible, results) if plan.diversity else eligible
+        rest = select_after(plan.cursor, scored, order) if plan.cursor else order[plan.seen :]
+        page = [int(index) for index in rest[: plan.page.limit]]
+        rows, fitting = await self._fetch_page(scored, page, max_bytes)
+        cursor = None
+        if len(rest) > len(fitting) > 0 and not plan.diversity:
+            cursor = write_cursor(
+                cursor_after(
+                    scored,
+                    fitting,
+                    statistics,
+                    fingerprint=plan.fingerprint,
+                    seen=plan.seen,
+                    now=plan.now,
+                )
+            )
+        return SearchPage(
+            hits=await self._hits(retrieval, scored, fitting, rows),
+            left_out=frozenset(map(int, scored.candidates.items["id"][page[len(fitting) :]])),
+            next_cursor=cursor,
+            total=await self._total(retrieval, eligible),
+            search=explain_search(plan, retrieval) if plan.explain else None,
+        )
+
+    async def _diversify(self, scored: ScoredItems, order: Integers, count: int) -> Integers:
+        """Return the first `count` of an order, with items that resemble better ones held back.
+
+        Always among the same best items, however few are needed, so that pages do not overlap.
+        """
+        order = order[:MAX_DIVERSE]
+        vectors = await repository.fetch_passage_vectors(
+            self.connection, self.query.index_id, _best_passages(scored, order)
+        )
+        pinned = int(scored.candidates.items["pinned"][order].sum())
+        score = np.nan_to_num(scored.score[order])
+        chosen = diversify(score, vectors, self.plan.diversity, count, pinned=pinned)
+        return order[chosen]
+
+    async def _fetch_page(
+        self, scored: ScoredItems, page: list[int], max_bytes: int
+    ) -> tuple[dict[int, Record], list[int]]:
+        """Return the items whose values fit, by id, and the page up to the last of them."""
+        ids = [int(item_id) for item_id in scored.candidates.items["id"][page]]
+        fetched = await repository.fetch_items(self.connection, self.plan.scope, ids, max_bytes)
+        rows = {row["id"]: row for row in fetched.items}
+        end = ids.index(fetched.items[-1]["id"]) + 1 if fetched.more else len(page)
+        return rows, page[:end]
+
+    async def _hits(
+        self,
+        retrieval: Retrieval,
+        scored: ScoredItems,
+        page: list[int],
+        rows: Mapping[int, Record],
+    ) -> list[Hit]:
+        explanations = await self._explain(retrieval, scored, page)
+        ids = [int(item_id) for item_id in scored.candidates.items["id"][page]]
+        hits = [
+            Hit(rows[item_id], _score(scored, index), explanations.get(index))
+            for index, item_id in zip(page, ids, strict=True)
+            if item_id in rows
+        ]
+        budget = self.plan.page.max_tokens
+        return hits if budget is None else fit_tokens(hits, budget)
+
+    async def _explain(
+        self, retrieval: Retrieval, scored: ScoredItems, page: list[int]
+    ) -> dict[int, ScoreExplanation]:
+        plan = self.plan
+        if not plan.explain:
+            return {}
+        parts = score_parts(scored.candidates, scored.relevance.score, plan.half_lives, plan.now)
+        texts = await repository.fetch_passage_texts(
+            self.connection, self.query.index_id, _best_passages(scored, page)
+        )
+        explainer = Explainer(plan, retrieval, scored, parts)
+        return {
+            index: explainer.explain_item(index, text)
+            for index, text in zip(page, texts, strict=True)
+        }
+
+    async def _total(self, retrieval: Retrieval, eligible: Integers) -> int | None:
+        if not self.plan.page.with_total:
+            return None
+        if retrieval.method != "index":
+            return len(eligible)
+        words = self.query if self.plan.mode == "text" else None
+        return await repository.count_items(self.connection, self.plan.scope, words)
+
+
+def _score(scored: ScoredItems, index: int) -> float | None:
+    score = float(scored.score[index])
+    return None if np.isnan(score) else score
+
+
+def _best_passages(scored: ScoredItems, page: list[int] | Integers) -> list[tuple[int, int]]:
+    """Return the item id and ordinal of each item's best passage; ordinal -1 for none."""
+    candidates, passages = scored.candidates, []
+    for index in page:
+        best = int(scored.relevance.passage[index])
+        ordinal = int(candidates.passages["ordinal"][best]) if best >= 0 else -1
+        passages.append((int(candidates.items["id"][index]), ordinal))
+    return passages

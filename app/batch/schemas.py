@@ -7,10 +7,11 @@ from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHan
 from typing_extensions import TypeAliasType
 
 from app.body_limits import BATCH
-from app.http.problems import Problem, listed_errors
+from app.http.problems import Problem
 from app.schemas import Flag, Schema
 from app.search.schemas import FoundItems, SearchItems
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
+from app.validation import list_errors
 
 MAX_OPERATIONS = 1000
 MAX_ERRORS = 10
@@ -76,7 +77,7 @@ class Malformed:
     @property
     def errors(self) -> list[dict[str, Any]]:
         """Mistakes, located below the operation; pydantic puts the value of `op` first."""
-        found = listed_errors(self.error, most=MAX_ERRORS)
+        found = list_errors(self.error, most=MAX_ERRORS)
         return [{**one, "loc": ("operation", *(one["loc"][1:] or ("op",)))} for one in found]
 
 

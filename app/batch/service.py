@@ -18,7 +18,7 @@ from app.batch.schemas import (
 )
 from app.db.pages import PAGE_BYTES
 from app.errors import AppError
-from app.http.problems import as_problem, invalid_request
+from app.http.problems import as_problem
 from app.resources import Resources
 from app.search.plan import ListingPlan, RankedPlan, SearchPlan
 from app.search.schemas import encode_page
@@ -28,6 +28,7 @@ from app.store.schemas import ListNamespaces
 from app.store.service import ItemService
 from app.store.writes import Address, Delete, Put, Write
 from app.time_slice import TimeSlice
+from app.validation import invalid_request
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,38 @@
-"""The messages that go to and fro between us and a model."""
+"""Dialogues with a model: its turns and ours, and answers through a tool, repaired if unusable."""
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from app.conversations.types import Ask
+from app.json_values import JsonObject
 from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall, ToolResult
+
+T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+class BadAnswerError(Exception):
+    """The answer cannot be used; the message tells the model what to correct."""
+
+
+class MissingAnswerError(BadAnswerError):
+    """The reply contains no answer."""
+
+
+class NoAnswerError(Exception):
+    """The model gave no usable answer; the message says why, for people."""
+
+
+class RefusalError(NoAnswerError):
+    """The model refused to answer; the message is its text, which may be empty."""
+
+
 class Dialogue:
-    """What was said so far; our turns and the model's alternate."""
+    """The messages so far; our turns and the model's alternate."""
 
     def __init__(self, ask: Ask, system: str) -> None:
         self._ask = ask
@@ -20,7 +40,7 @@ class Dialogue:
         self._messages: list[Message] = []
 
     def say(self, text: str, results: Sequence[ToolResult] = ()) -> None:
-        """Add our next turn; or to our last one, if the model said nothing at all since."""
+        """Add our next turn, or extend our last one if the model has said nothing since."""
         if self._messages and self._messages[-1].role == "user":
             last = self._messages.pop()
             text = f"{last.text}\n\n{text}"
@@ -40,8 +60,102 @@ class Dialogue:
         return reply
 
 
+class Repair:
+    """How an unusable answer is sent back: the texts, which subclasses choose, and how often."""
+
+    max_repairs = 1
+    max_repairs_without_answer = 1
+    repairs_refusals = False
+    result = "Not done"
+    """Beginning of the result of each call that is sent back."""
+
+    def turn(self, tool: str, reply: Completion, error: BadAnswerError) -> str:
+        """Return our turn after an answer that cannot be used."""
+        raise NotImplementedError
+
+    def describe_missing_call(self, tool: str, _reply: Completion) -> str:
+        """Return what is wrong with a reply that does not call the tool."""
+        return f"the tool `{tool}` was not called"
+
+    def describe_unreadable_call(self, call: ToolCall, _reply: Completion) -> str | None:
+        """Return why a call cannot be read; None if it can, which takes arguments."""
+        if call.arguments is None:
+            return "the arguments are not a JSON object; they may have been cut off"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTool(Generic[T]):
+    """The tool through which a model answers; `read` takes its arguments, raises BadAnswerError."""
+
+    tool: Tool
+    read: Callable[[JsonObject], T]
+    repair: Repair
+
+
+class StructuredDialogue(Generic[T]):
+    """A dialogue that ends with an answer through a tool.
+
+    Its methods raise NoAnswerError, its subclass RefusalError, and what asking the model raises.
+    """
+
+    def __init__(
+        self,
+        dialogue: Dialogue,
+        answer_tool: AnswerTool[T],
+        purpose: str,
+        repair_purpose: str = "repair",
+    ) -> None:
+        self._dialogue = dialogue
+        self._answer_tool = answer_tool
+        self._purpose = purpose
+        self._repair_purpose = repair_purpose
+
+    async def answer(self) -> T:
+        """Ask for the answer to our last turn and return it."""
+        return await self.accept(await self._request(self._purpose))
+
+    async def accept(self, reply: Completion) -> T:
+        """Return the answer in a reply; one that cannot be used is sent back."""
+        repair, name = self._answer_tool.repair, self._answer_tool.tool.name
+        repairs = 0
+        while True:
+            if reply.finish_reason == "refusal" and not repair.repairs_refusals:
+                raise RefusalError(reply.text)
+            try:
+                return self._read(reply)
+            except BadAnswerError as error:
+                is_missing = isinstance(error, MissingAnswerError)
+                if repairs >= (
+                    repair.max_repairs_without_answer if is_missing else repair.max_repairs
+                ):
+                    raise NoAnswerError(str(error)) from error
+                turn = repair.turn(name, reply, error)
+                result = f"{repair.result}: {error}."
+            repairs += 1
+            self._dialogue.say(turn, [ToolResult(call.id, result, True) for call in reply.calls])
+            reply = await self._request(self._repair_purpose)
+
+    def has_answer(self, reply: Completion) -> bool:
+        """Tell whether a reply calls the tool."""
+        return any(call.name == self._answer_tool.tool.name for call in reply.calls)
+
+    async def _request(self, purpose: str) -> Completion:
+        return await self._dialogue.answer(purpose, [self._answer_tool.tool])
+
+    def _read(self, reply: Completion) -> T:
+        repair, name = self._answer_tool.repair, self._answer_tool.tool.name
+        call = next((call for call in reply.calls if call.name == name), None)
+        if call is None:
+            raise MissingAnswerError(repair.describe_missing_call(name, reply))
+        problem = repair.describe_unreadable_call(call, reply)
+        if problem is not None or call.arguments is None:
+            raise MissingAnswerError(problem)
+        return self._answer_tool.read(call.arguments)
+
+
 def _sendable_turn(reply: Completion) -> Message:
-    """Return the model's turn word for word, as models that think want it, if it can be sent."""
+    """Return the model's turn, verbatim if it can be sent, as models that think require."""
     calls = tuple(_sendable_call(call) for call in reply.calls)
     turn = Message("assistant", _sendable(reply.text), calls=calls)
     is_whole = turn == reply.message and reply.finish_reason != "refusal"
@@ -56,5 +170,5 @@ def _sendable_call(call: ToolCall) -> ToolCall:
 
 
 def _sendable(text: str) -> str:
-    # A model's JSON may hold half of a character, which cannot be sent back to it.
+    # A model's JSON may contain half a surrogate pair, which cannot be sent back to it.
     return _SURROGATE.sub("\ufffd", text)

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.conversations.types import Turn
-from app.http.problems import invalid_request, listed_errors
 from app.managers.errors import InvalidMessageError
 from app.managers.schemas import ConversationMessage
+from app.validation import invalid_request, list_errors
 
 MAX_TOOL_CHARACTERS = 2_000
 """What is shown of a tool's arguments or answer; the rest is cut, and the cut is said."""
@@ -55,7 +55,7 @@ def _read(message: ConversationMessage | Mapping[str, Any], index: int) -> Conve
         return ConversationMessage.model_validate(message)
     except ValidationError as error:
         place = ("body", "messages", index)
-        problem = invalid_request([{**e, "loc": (*place, *e["loc"])} for e in listed_errors(error)])
+        problem = invalid_request([{**e, "loc": (*place, *e["loc"])} for e in list_errors(error)])
         raise InvalidMessageError(problem.detail, errors=problem.members["errors"]) from error
 
 

@@ -4,10 +4,10 @@ import asyncio
 from dataclasses import dataclass, field
 
 from app.conversations.dialogue import Dialogue
-from app.conversations.render import shown_day, shown_memories, shown_turns
+from app.conversations.prompt_text import render_date, render_memories, render_turns
 from app.conversations.types import Ask, LLMTask, Proposal, Rejection
 from app.extraction.draft import Draft
-from app.extraction.instructions import filled, system_text
+from app.extraction.instructions import TEMPLATES, system_text
 from app.extraction.tool_calls import BadCallError, Clerk
 from app.extraction.tools import IDLE, offered_tools
 from app.json_values import replace_unstorable
@@ -67,16 +67,17 @@ class _Extraction:
             if results is None or now == before:
                 break
             touched = [memory for id_, memory in now.items() if before.get(id_) != memory]
-            shown = shown_memories(touched, none="(deleted)")
-            self._dialogue.say(filled("next", memories=shown), results)
+            shown = render_memories(touched, none="(deleted)")
+            self._dialogue.say(TEMPLATES.fill("next", memories=shown), results)
         return Proposal(self._draft.edits(), tuple(self._rejected), self._steps)
 
     def _opening(self) -> str:
-        return filled(
+        conversation = render_turns(self._task.turns, self._task.context_turns)
+        return TEMPLATES.fill(
             f"{self._purpose}_request",
-            today=shown_day(self._task.now),
-            memories=shown_memories(self._task.existing),
-            **({"conversation": shown_turns(self._task)} if self._task.turns else {}),
+            today=render_date(self._task.now),
+            memories=render_memories(self._task.existing),
+            **({"conversation": conversation} if self._task.turns else {}),
         )
 
     async def _step(self) -> list[ToolResult] | None:
@@ -99,7 +100,7 @@ class _Extraction:
         reply = await self._ask(self._purpose)
         if reply.calls or reply.finish_reason == "refusal" or self._steps > 1:
             return reply
-        self._dialogue.say(filled("cut" if reply.finish_reason == "length" else "text"))
+        self._dialogue.say(TEMPLATES.fill("cut" if reply.finish_reason == "length" else "text"))
         return await self._ask("repair")
 
     async def _repair(self, outcome: _Outcome, *, cut: bool) -> _Outcome:
@@ -108,7 +109,7 @@ class _Extraction:
         All that is valid in the reply counts: which of its calls stands for which of the failed
         ones only the model knows. For the account the tool's name tells.
         """
-        texts = [filled("repair"), *([filled("cut")] if cut else [])]
+        texts = [TEMPLATES.fill("repair"), *([TEMPLATES.fill("cut")] if cut else [])]
         self._dialogue.say("\n\n".join(texts), outcome.results)
         repaired = await self._carry_out(await self._ask("repair"), last=True)
         open_ = list(outcome.failed)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from app.conversations.render import shown_text, shown_turns
-from app.conversations.types import Ask, LLMTask, Turn
-from app.extraction.instructions import filled
+from app.conversations.prompt_text import render_text, render_turns
+from app.conversations.types import Ask, Turn
+from app.extraction.instructions import TEMPLATES
 from app.json_values import replace_unstorable
 from app.providers.embeddings.splitting import split_by_characters
 from app.providers.llm.base import Message, Request, Tool
@@ -42,17 +42,16 @@ def windows(turns: Sequence[Turn]) -> list[str]:
     said = [turn for turn in turns if turn.role != "system" and turn.text.strip()]
     of_speakers = {turn.speaker: turn for turn in said if turn.role != "tool"}
     texts = [turn.text for turn in (*said[-_LAST_TURNS:], *of_speakers.values())]
-    recent = "\n".join(shown_text(turn) for turn in said)[-_RECENT_CHARACTERS:]
+    recent = "\n".join(render_text(turn) for turn in said)[-_RECENT_CHARACTERS:]
     queries = [text[-_WINDOW_CHARACTERS:].strip() for text in texts]
     return list(dict.fromkeys([*queries, *split_by_characters(recent, _WINDOW_CHARACTERS)]))
 
 
 async def written_by_model(ask: Ask, turns: Sequence[Turn], context_turns: int) -> list[str]:
     """Return what a model wants searched for; empty when it wants nothing or gives no query."""
-    task = LLMTask(turns, existing=(), kinds=(), context_turns=context_turns)
     request = Request(
-        system=filled("queries", most=str(MAX_QUERIES)),
-        messages=(Message("user", shown_turns(task)),),
+        system=TEMPLATES.fill("queries", most=str(MAX_QUERIES)),
+        messages=(Message("user", render_turns(turns, context_turns)),),
         tools=(SEARCH,),
         tool_choice="any",
     )

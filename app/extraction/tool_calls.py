@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from app.conversations.content import BadContentError, check_content, edited, unquoted
-from app.conversations.render import message_ids
+from app.conversations.prompt_text import find_message_ids
 from app.conversations.types import Edit, LLMTask, Memory
 from app.extraction import tools
 from app.extraction.draft import Draft
@@ -130,7 +130,7 @@ class Clerk:
         return {
             "importance": _importance(arguments.get("importance")),
             "valid_from": _valid_from(arguments.get("valid_from")),
-            "message_ids": message_ids(shown if isinstance(shown, list) else [shown], turns),
+            "message_ids": find_message_ids(shown if isinstance(shown, list) else [shown], turns),
         }
 
 

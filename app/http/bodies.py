@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from app.errors import BodyTooLargeError, InvalidRequestError
 from app.http.admission import OverloadedError
-from app.http.problems import invalid_request, listed_errors
 from app.json_values import TooDeepError, TooManyValuesError, check_values, parse_json
 from app.schemas import Body
+from app.validation import invalid_request, list_errors
 
 _LARGE_BYTES = 1 << 16
 """Between the steps with a larger body, other requests get a turn."""
@@ -147,7 +147,7 @@ def validate_body(model: type[Body], parsed: Any) -> Body:
     try:
         return model.model_validate(parsed)
     except ValidationError as error:
-        found = [{**one, "loc": ("body", *one["loc"])} for one in listed_errors(error)]
+        found = [{**one, "loc": ("body", *one["loc"])} for one in list_errors(error)]
         raise invalid_request(found) from error
 
 

@@ -10,7 +10,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from app.errors import InvalidRequestError
-from app.http.problems import invalid_request, listed_errors
+from app.validation import invalid_request, list_errors
 
 MAX_PARAMETERS = 32
 
@@ -30,5 +30,5 @@ def read_query(model: type[Query], request: Request) -> Query:
     try:
         return model.model_validate(dict(request.query_params))
     except ValidationError as error:
-        found = [{**one, "loc": ("query", *one["loc"])} for one in listed_errors(error)]
+        found = [{**one, "loc": ("query", *one["loc"])} for one in list_errors(error)]
         raise invalid_request(found) from error

@@ -12,7 +12,7 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.messages import to_turns
 from app.conversations.namespace_template import is_reachable, place
-from app.conversations.render import shown_text
+from app.conversations.prompt_text import render_text
 from app.db.database import Database
 from app.errors import InvalidRequestError
 from app.http.conditional import Precondition, PreconditionFailedError
@@ -273,7 +273,7 @@ def _check_state(config: Config, namespace: list[str] | None, body: ExtractReque
 def _check_length(plan: ExtractPlan) -> None:
     """Raise InvalidRequestError where no model could read the messages at once."""
     if plan.config.strategy == "llm":
-        shown = sum(len(shown_text(turn)) for turn in to_turns(plan.messages))
+        shown = sum(len(render_text(turn)) for turn in to_turns(plan.messages))
         if shown > MAX_CHARACTERS:
             raise InvalidRequestError(
                 f"The messages have {shown:,} characters; one job learns from at most "

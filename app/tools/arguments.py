@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.http.problems import invalid_request, listed_errors
 from app.json_values import UnstorableError, check_storable, check_values, parse_json
 from app.tools.base import ToolError
+from app.validation import invalid_request, list_errors
 
 _MAX_VALUES = 50_000
 
@@ -39,7 +39,7 @@ def either(choices: Sequence[str]) -> str:
 def mistakes(error: ValidationError, *, tagged: bool = False) -> str:
     """Return what is wrong with each argument; `tagged`: they are of a union with tags."""
     above = () if tagged else ("arguments",)
-    found = [{**one, "loc": (*above, *one["loc"])} for one in listed_errors(error)]
+    found = [{**one, "loc": (*above, *one["loc"])} for one in list_errors(error)]
     named = invalid_request(found).members["errors"]
     return " ".join(f"{one['field']}: {one['detail']}" for one in named)
 

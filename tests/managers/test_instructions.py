@@ -4,7 +4,7 @@ import pytest
 
 from app.conversations.kinds import PROFILE
 from app.conversations.types import Rights
-from app.extraction.instructions import PROMPT_VERSION, filled, system_text, tool_text
+from app.extraction.instructions import PROMPT_VERSION, TEMPLATES, system_text, tool_text
 from tests.managers.scripted import memory, task
 
 BRACES = "Prefer {name}, {{both}}, $today and ${instructions}; 100 %s\\n"
@@ -69,4 +69,4 @@ def test_the_rules_that_protect_memories_are_always_told() -> None:
 
 def test_values_are_not_templates() -> None:
     assert tool_text("insert", kind="a", description="costs $5 {x} $kind").endswith("$5 {x} $kind")
-    assert "${memories}" in filled("next", memories="${memories}")
+    assert "${memories}" in TEMPLATES.fill("next", memories="${memories}")

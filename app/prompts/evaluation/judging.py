@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from app.conversations.dialogue import Dialogue
-from app.conversations.render import shown_turns
-from app.conversations.types import Ask, LLMTask
+from app.conversations.prompt_text import render_turns
+from app.conversations.types import Ask
 from app.json_values import replace_unstorable
 from app.prompts.evaluation.answering import Answer
 from app.prompts.evaluation.cases import Case
@@ -81,7 +81,7 @@ def _request(case: Case, first: Answer, second: Answer) -> str:
     turns = [replace(turn, text=_escaped(turn.text)) for turn in case.turns]
     return filled(
         "judge_request",
-        conversation=shown_turns(LLMTask(turns=turns, existing=(), kinds=())),
+        conversation=render_turns(turns),
         expected=_escaped(case.expected),
         first=_shown(first),
         second=_shown(second),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.conversations.messages import to_turns
-from app.conversations.render import shown_text
+from app.conversations.prompt_text import render_text
 from app.conversations.types import Turn
 from app.db.database import Connection
 from app.errors import InvalidRequestError
@@ -58,7 +58,7 @@ async def _turns(connection: Connection, root: str, planned: PlannedTrajectory) 
 
 
 def _characters(trajectory: Trajectory) -> int:
-    shown = sum(len(shown_text(turn)) for turn in trajectory.turns)
+    shown = sum(len(render_text(turn)) for turn in trajectory.turns)
     return shown + _characters_of(trajectory.feedback)
 
 

@@ -5,8 +5,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from app.conversations.render import escaped, shown_turns
-from app.conversations.types import LLMTask, Turn
+from app.conversations.prompt_text import CONVERSATION_TAGS, render_turns
+from app.conversations.types import Turn
 from app.providers.llm.base import Tool
 
 RECORD = "record"
@@ -70,16 +70,16 @@ def record_tool(schema: dict[str, Any]) -> Tool:
 
 
 def _about(first: str, later: str, turns: Sequence[Turn], earlier: str | None) -> str:
-    conversation = shown_turns(LLMTask(turns=turns, existing=(), kinds=()))
+    conversation = render_turns(turns)
     if earlier is None:
         return _filled(first, conversation=conversation)
-    return _filled(later, summary=escaped(earlier), conversation=conversation)
+    return _filled(later, summary=CONVERSATION_TAGS.escape(earlier), conversation=conversation)
 
 
 def _guided(text: str, instructions: str | None) -> str:
     if instructions is None or not instructions.strip():
         return text
-    guidance = _filled("instructions", instructions=escaped(instructions.strip()))
+    guidance = _filled("instructions", instructions=CONVERSATION_TAGS.escape(instructions.strip()))
     return f"{text}\n\n{guidance}"
 
 

@@ -1,7 +1,7 @@
 """What the model that writes searches is told."""
 
-from app.conversations.render import escaped
-from app.extraction.instructions import filled
+from app.conversations.prompt_text import CONVERSATION_TAGS
+from app.extraction.instructions import TEMPLATES
 
 _SYSTEM = """\
 You look things up in the long-term memory of an AI agent, so that it knows what it should know \
@@ -21,4 +21,5 @@ def system_text(most: int, instructions: str | None) -> str:
     text = _SYSTEM.format(most=most)
     if not instructions or not instructions.strip():
         return text
-    return f"{text}\n\n{filled('instructions', instructions=escaped(instructions.strip()))}"
+    escaped = CONVERSATION_TAGS.escape(instructions.strip())
+    return f"{text}\n\n{TEMPLATES.fill('instructions', instructions=escaped)}"

@@ -115,9 +115,9 @@ class UndoService:
                 raise _OvertakenError
             row = await jobs.find(connection, job["id"])
             result = json.loads(row["result"] if row else job["result"])
-            before = result.get("undone", {}).get("counts", {}).get("undone", 0)
-            result["undone"] = {
-                "counts": {"undone": before + len(sorted_.undone), "kept": len(sorted_.kept)},
+            before = result.get("undo", {}).get("counts", {}).get("undone", 0)
+            result["undo"] = {
+                "counts": {"undone": before + len(sorted_.undone), "skipped": len(sorted_.kept)},
                 "by": access.actor,
                 "at": self._clock.now().isoformat(),
             }

@@ -74,9 +74,9 @@ class Work:
     def _told(self) -> dict[str, Any]:
         told: dict[str, Any] = {
             "strategy": self.plan.strategy,
-            "looked_at": len(self.looked.all),
-            "remaining": self.looked.remaining,
-            "follow_up": None,
+            "compared": len(self.looked.all),
+            "has_more": self.looked.remaining,
+            "follow_up_job_id": None,
         }
         if self.plan.strategy == "llm":
             told["batches"] = len(self.parts) + len(self.overtaken)

@@ -229,7 +229,7 @@ async def set_mark(connection: Connection, namespace: str, strategy: str, until:
 async def name_follow_up(connection: Connection, job_id: str, follow_up: str) -> None:
     """Add to a job's result which job goes on."""
     await connection.execute(
-        "UPDATE jobs SET result = result || jsonb_build_object('follow_up', $2::text) "
+        "UPDATE jobs SET result = result || jsonb_build_object('follow_up_job_id', $2::text) "
         "WHERE id = $1",
         job_id,
         follow_up,

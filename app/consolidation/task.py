@@ -73,7 +73,7 @@ class ConsolidateHandler:
     async def run(self, run: JobRun, plan: ConsolidatePlan) -> None:
         """Look at what changed, merge or tidy it up, and write that with the next mark."""
         looked = await self._look(run, plan)
-        await run.report("looked", memories=len(looked.all), changed=len(looked.changed))
+        await run.report("selected", memories=len(looked.all), changed=len(looked.changed))
         work = Work(run, plan, looked, Provenance(run.job.id, manager=plan.manager))
         if plan.strategy == "llm":
             await self._tidy(work, self._llms.get(plan.config.model))
@@ -204,7 +204,7 @@ async def _tidied(work: Work, ask: Ask, task: LLMTask) -> list[Part]:
     async def one(namespace: str, batch: list[StoredMemory]) -> Part:
         async with turns:
             part = await tidy(ask, batch, task, namespace=namespace)
-            await work.run.report("batch", of=len(waiting), failure=part.failure)
+            await work.run.report("batch_finished", batches=len(waiting), error=part.failure)
             return part
 
     parts = [asyncio.create_task(one(*batch)) for batch in waiting]

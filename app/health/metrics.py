@@ -17,11 +17,11 @@ from app.jobs import queue
 router = APIRouter(tags=["metrics"], route_class=GuardedRoute)
 
 _GAUGES = {
-    "waiting": "Jobs that could be started now.",
+    "pending": "Jobs that could be started now.",
     "scheduled": "Jobs that are to start later.",
-    "misconfigured": "Jobs that wait for the operator to correct the configuration.",
+    "blocked": "Jobs that wait for the operator to correct the configuration.",
     "running": "Jobs that a worker has.",
-    "oldest_seconds": "How long the oldest waiting job has waited.",
+    "oldest_pending_seconds": "How long the oldest waiting job has waited.",
     "workers": "Workers that live.",
 }
 

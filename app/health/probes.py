@@ -29,13 +29,13 @@ class Health(BaseModel):
 class Queue(BaseModel):
     """How much work waits, and whether anybody does it."""
 
-    waiting: int = Field(description="Jobs that could be started now.")
+    pending: int = Field(description="Jobs that could be started now.")
     scheduled: int = Field(description="Jobs that are to start later.")
-    misconfigured: int = Field(
+    blocked: int = Field(
         description="Jobs that wait for the operator to correct the configuration."
     )
     running: int = Field(description="Jobs that a worker has.")
-    oldest_seconds: float | None = Field(
+    oldest_pending_seconds: float | None = Field(
         description="How long the oldest waiting job has waited; null: none waits."
     )
     workers: int = Field(description="Workers that live.")
@@ -133,9 +133,9 @@ async def _describe(request: Request) -> Readiness:
 
 
 def _warning(state: queue.QueueState) -> str | None:
-    if state.waiting and not state.workers:
+    if state.pending and not state.workers:
         return "Jobs wait and no worker lives; start one with `memoryd worker`."
-    if state.misconfigured:
+    if state.blocked:
         return (
             "Jobs wait for the configuration to be corrected; their `error` and `memoryd doctor` "
             "say what is wrong."

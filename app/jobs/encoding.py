@@ -23,10 +23,10 @@ _PLAIN = (
     "started_at",
     "finished_at",
 )
-_SPENT = ("model_calls", "input_tokens", "output_tokens", "cached_tokens")
+_USAGE = ("model_calls", "input_tokens", "output_tokens", "cached_tokens")
 
 
-_WITHHELD = "Only keys with `read` on the job's namespace are shown why."
+_REDACTED = "Only keys with `read` on the job's namespace are shown why."
 
 
 def job(row: Row, access: Access) -> dict[str, Any]:
@@ -55,15 +55,15 @@ def event(row: Row, *, is_readable: bool) -> dict[str, Any]:
 def _members(row: Row, access: Access, result: dict[str, Any]) -> dict[str, Any]:
     cost, error = row["cost_usd"], _parsed(row["error"])
     is_readable = reads_contents(access, row)
-    spent = {name: row[name] for name in _SPENT}
+    usage = {name: row[name] for name in _USAGE}
     return {
         **{name: row[name] for name in _PLAIN},
-        "waiting_since": row["waiting_since"] if row["state"] == State.QUEUED else None,
-        "withheld": not is_readable,
+        "blocked_since": row["blocked_since"] if row["state"] == State.QUEUED else None,
+        "redacted": not is_readable,
         "namespace": access.relative(row["namespace"]),
         **result,
-        "error": error if is_readable or error is None else {**error, "detail": _WITHHELD},
-        "spent": {**spent, "cost_usd": None if cost is None else float(cost)},
+        "error": error if is_readable or error is None else {**error, "detail": _REDACTED},
+        "usage": {**usage, "cost_usd": None if cost is None else float(cost)},
     }
 
 

@@ -120,14 +120,14 @@ class Job:
 
 COLUMNS = (
     "id, namespace, root, actor, grants, kind, state, request, manager, thread_id, attempt, "
-    "max_attempts, cancel_requested, isolated, waiting_since, result, error, run_at, created_at, "
+    "max_attempts, cancel_requested, isolated, blocked_since, result, error, run_at, created_at, "
     "started_at, finished_at"
 )
 """What `Job.of_row` reads."""
 
 SHOWN_COLUMNS = (
     "id, namespace, actor, kind, state, manager, thread_id, attempt, max_attempts, "
-    "cancel_requested, waiting_since, error, run_at, created_at, started_at, finished_at"
+    "cancel_requested, blocked_since, error, run_at, created_at, started_at, finished_at"
 )
 """What clients see of a job, except its result; requests and results may be megabytes long."""
 

@@ -131,7 +131,7 @@ WITH changed AS (
             ELSE run_at END,
         finished_at = CASE WHEN cancel_requested OR NOT ($6 AND attempt < max_attempts)
             THEN clock_timestamp() END,
-        waiting_since = NULL, worker = NULL, lease_until = NULL, events = events + 1
+        blocked_since = NULL, worker = NULL, lease_until = NULL, events = events + 1
     WHERE id = $1 AND attempt = $4 AND state = 'running'
     RETURNING *
 )
@@ -145,9 +145,9 @@ WITH changed AS (
     UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END,
         error = CASE WHEN NOT cancel_requested THEN $3::jsonb END,
         max_attempts = max_attempts + 1, isolated = isolated OR $4,
-        waiting_since = CASE WHEN NOT $4 THEN coalesce(waiting_since, clock_timestamp()) END,
+        blocked_since = CASE WHEN NOT $4 THEN coalesce(blocked_since, clock_timestamp()) END,
         run_at = clock_timestamp() + make_interval(secs => CASE WHEN $4 THEN 0 ELSE
-            least(greatest($5, extract(epoch FROM clock_timestamp() - waiting_since)::float8), $6)
+            least(greatest($5, extract(epoch FROM clock_timestamp() - blocked_since)::float8), $6)
             * (0.75 + random() / 2) END),
         finished_at = CASE WHEN cancel_requested THEN clock_timestamp() END,
         worker = NULL, lease_until = NULL, events = events + 1
@@ -159,7 +159,7 @@ WITH changed AS (
 
 _WAKE_WAITING = """
 UPDATE jobs SET run_at = clock_timestamp()
-WHERE state = 'queued' AND waiting_since IS NOT NULL AND run_at > clock_timestamp()
+WHERE state = 'queued' AND blocked_since IS NOT NULL AND run_at > clock_timestamp()
 """
 
 _FIND_RUNNING = f"""
@@ -188,21 +188,21 @@ _FORGET = "DELETE FROM workers WHERE id = $1 OR seen_at < clock_timestamp() - in
 
 # Probes ask it every few seconds: it reads no more than what has not ended, by its indexes.
 _STATE = """
-SELECT count(*) FILTER (WHERE run_at <= clock_timestamp()) AS waiting,
-    count(*) FILTER (WHERE run_at > clock_timestamp() AND waiting_since IS NULL) AS scheduled,
-    count(*) FILTER (WHERE run_at > clock_timestamp() AND waiting_since IS NOT NULL)
-        AS misconfigured,
+SELECT count(*) FILTER (WHERE run_at <= clock_timestamp()) AS pending,
+    count(*) FILTER (WHERE run_at > clock_timestamp() AND blocked_since IS NULL) AS scheduled,
+    count(*) FILTER (WHERE run_at > clock_timestamp() AND blocked_since IS NOT NULL)
+        AS blocked,
     (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
     extract(epoch FROM clock_timestamp() - min(run_at) FILTER (
-        WHERE run_at <= clock_timestamp()))::float8 AS oldest_seconds,
+        WHERE run_at <= clock_timestamp()))::float8 AS oldest_pending_seconds,
     (SELECT count(*) FROM workers
      WHERE seen_at > clock_timestamp() - make_interval(secs => $1)) AS workers
 FROM jobs WHERE state = 'queued'
 """
 
 _MISCONFIGURED = """
-SELECT count(*) OVER () AS jobs, min(waiting_since) OVER () AS since, error ->> 'detail' AS detail
-FROM jobs WHERE state = 'queued' AND waiting_since IS NOT NULL ORDER BY waiting_since LIMIT 1
+SELECT count(*) OVER () AS jobs, min(blocked_since) OVER () AS since, error ->> 'detail' AS detail
+FROM jobs WHERE state = 'queued' AND blocked_since IS NOT NULL ORDER BY blocked_since LIMIT 1
 """
 
 _FAILURES = "SELECT kind, count(*) AS jobs FROM jobs WHERE state = 'failed' GROUP BY kind"
@@ -225,11 +225,11 @@ DELETE FROM idempotent_requests WHERE created_at < clock_timestamp() - interval 
 class QueueState:
     """How much work waits, and whether anybody does it."""
 
-    waiting: int
+    pending: int
     scheduled: int
-    misconfigured: int
+    blocked: int
     running: int
-    oldest_seconds: float | None
+    oldest_pending_seconds: float | None
     workers: int
 
 

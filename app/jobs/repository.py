@@ -76,8 +76,8 @@ WITH called AS (
     UPDATE jobs SET calls = calls + 1 WHERE id = $1 RETURNING id, calls, namespace
 )
 INSERT INTO model_calls (
-    job_id, number, namespace, attempt, purpose, model, stop, input_tokens, output_tokens,
-    cached_tokens, cost_usd, milliseconds, recorded_at
+    job_id, number, namespace, attempt, purpose, model, finish_reason, input_tokens,
+    output_tokens, cached_tokens, cost_usd, milliseconds, recorded_at
 )
 SELECT id, calls, namespace, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() FROM called
 """
@@ -86,7 +86,7 @@ _FINISH = f"""
 WITH changed AS (
     UPDATE jobs SET state = $3, result = $4, error = NULL, worker = NULL, lease_until = NULL,
         finished_at = CASE WHEN $3 <> 'awaiting_review' THEN clock_timestamp() END,
-        waiting_since = NULL, events = events + 1
+        blocked_since = NULL, events = events + 1
     WHERE id = $1 AND attempt = $2 AND state = 'running' AND NOT cancel_requested
     RETURNING *
 )
@@ -122,7 +122,7 @@ SELECT pg_notify('{CHANGED}', id),
 _REDRIVEN = """
 state = 'queued', run_at = clock_timestamp(), cancel_requested = false,
 max_attempts = attempt + {attempts}, result = NULL, error = NULL, finished_at = NULL,
-waiting_since = NULL, events = events + 1
+blocked_since = NULL, events = events + 1
 """
 
 _REDRIVE = f"""
@@ -141,7 +141,7 @@ WITH changed AS (
 {TELL}
 """
 
-SPENT = """
+USAGE = """
 SELECT count(*) AS model_calls, coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
     coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
     coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
@@ -151,10 +151,10 @@ FROM model_calls WHERE job_id = jobs.id
 """
 
 _FIND = f"""
-SELECT {SHOWN_COLUMNS}, result, spent.* FROM jobs, LATERAL ({SPENT}) AS spent WHERE id = $1
+SELECT {SHOWN_COLUMNS}, result, usage.* FROM jobs, LATERAL ({USAGE}) AS usage WHERE id = $1
 """
 
-_FIND_STATE = "SELECT namespace, actor, state, waiting_since FROM jobs WHERE id = $1"
+_FIND_STATE = "SELECT namespace, actor, state, blocked_since FROM jobs WHERE id = $1"
 
 _FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
 
@@ -243,7 +243,7 @@ def _columns(access: Access, new: NewJob, priority: int, max_attempts: int) -> t
 
 
 async def find(connection: Connection, job_id: str) -> Record | None:
-    """Return a job's row with what it has spent."""
+    """Return a job's row with its usage of models."""
     return await connection.fetchrow(_FIND, job_id)
 
 
@@ -283,7 +283,7 @@ async def find_page(
         f"ORDER BY id DESC LIMIT {parameters.add(limit, 'int')}"
     )
     return await connection.fetch(
-        f"SELECT {SHOWN_COLUMNS}, spent.* FROM ({page}) AS jobs, LATERAL ({SPENT}) AS spent "
+        f"SELECT {SHOWN_COLUMNS}, usage.* FROM ({page}) AS jobs, LATERAL ({USAGE}) AS usage "
         "ORDER BY id DESC",
         *parameters.values,
     )
@@ -298,7 +298,7 @@ async def add_event(connection: Connection, job: Job, event: str, data: Mapping[
     """Keep a report of a running job; False when this attempt no longer has the job."""
     text = json.dumps(data)
     if len(text) > MAX_EVENT_BYTES:
-        text = json.dumps({"left_out_bytes": len(text)})
+        text = json.dumps({"omitted_bytes": len(text)})
     row = await connection.fetchrow(_EVENT, job.id, job.attempt, event, text)
     return row is not None
 

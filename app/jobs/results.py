@@ -65,10 +65,10 @@ class UndoCounts(BaseModel):
     """Numbers of changes taken back and kept."""
 
     undone: int = Field(description="Changes that were taken back.")
-    kept: int = Field(description="Changes to items that have changed again since.")
+    skipped: int = Field(description="Changes to items that have changed again since.")
 
 
-class Undone(BaseModel):
+class Undo(BaseModel):
     """Outcome of undoing a job."""
 
     counts: UndoCounts = Field(description="Changes taken back, and kept.")
@@ -94,7 +94,7 @@ class _ChangesResult(BaseModel):
     rejected: list[RejectedCall] = Field(description="Changes that were not made, and why.")
     proposed: ChangeCounts | None = Field(None, description="Changes that wait for a review.")
     review: Review | None = Field(None, description="Present if changes had to be reviewed.")
-    undone: Undone | None = Field(None, description="Present if the job was undone.")
+    undo: Undo | None = Field(None, description="Present if the job was undone.")
     model: str | None = Field(None, description="The model that was asked.")
 
 
@@ -125,9 +125,11 @@ class ConsolidateResult(_ChangesResult):
 
     kind: ConsolidateKind
     strategy: Literal["llm", "duplicates"] = Field(description="How memories were merged.")
-    looked_at: int = Field(description="Memories that the job compared.")
-    remaining: bool = Field(description="true: it did not reach all changed memories.")
-    follow_up: str | None = Field(description="The job that continues with the remaining ones.")
+    compared: int = Field(description="Memories that the job compared.")
+    has_more: bool = Field(description="true: it did not reach all changed memories.")
+    follow_up_job_id: str | None = Field(
+        description="The job that continues with the remaining ones."
+    )
     batches: int | None = Field(None, description="Groups of memories that the model was shown.")
     failed_batches: int | None = Field(None, description="Groups that failed.")
 
@@ -184,8 +186,10 @@ class EvaluationAnswers(BaseModel):
 class EvaluationVerdict(BaseModel):
     """A comparison of two answers by the judge."""
 
-    first: Literal["old", "new"] = Field(description="The answer that the judge was shown first.")
-    winner: Literal["old", "new", "tie"] | None = Field(
+    shown_first: Literal["old", "new"] = Field(
+        description="The answer that the judge was shown first."
+    )
+    preferred: Literal["old", "new", "tie"] | None = Field(
         description="The better answer; null: the judge gave no verdict."
     )
     reason: str = Field(description="Why the judge decided so.")
@@ -202,15 +206,15 @@ class EvaluationTrial(BaseModel):
 class PromptEvaluation(BaseModel):
     """An evaluation of a prompt's new text on the cases."""
 
-    wins: int = Field(description="Cases that the new text won.")
-    losses: int = Field(description="Cases that the old text won.")
-    ties: int = Field(description="Cases that neither won.")
-    share: float = Field(description="Wins minus losses, as a share of all cases.")
+    cases_won: int = Field(description="Cases that the new text won.")
+    cases_lost: int = Field(description="Cases that the old text won.")
+    cases_tied: int = Field(description="Cases that neither won.")
+    net_win_rate: float = Field(description="Wins minus losses, as a share of all cases.")
     margin: float = Field(description="The share that was required.")
-    won: bool = Field(description="true: the new text passed.")
+    passed: bool = Field(description="true: the new text passed.")
     cases: list[EvaluationTrial] = Field(description="In the order of the request.")
     promoted: bool = Field(description="true: production points to the new text.")
-    not_promoted: str | None = Field(description="Why it does not; null: it does.")
+    not_promoted_reason: str | None = Field(description="Why it does not; null: it does.")
 
 
 class OptimizedPrompt(BaseModel):
@@ -244,7 +248,7 @@ class SearchResult(BaseModel):
     kind: SearchKind
     queries: list[str] = Field(description="What was searched for.")
     items: list[FoundItem] = Field(description="Each item once: pinned ones first, then the best.")
-    left_out: int = Field(description="Found items for which the result had no room.")
+    omitted: int = Field(description="Found items for which the result had no room.")
     model: str | None = Field(description="The model that wrote the queries.")
 
 

@@ -102,12 +102,12 @@ class JobRun:
             told = {
                 "purpose": purpose,
                 "model": completion.model,
-                "stop": completion.finish_reason,
-                "calls": len(completion.calls),
+                "finish_reason": completion.finish_reason,
+                "tool_calls": len(completion.calls),
                 **asdict(completion.usage),
-                "milliseconds": milliseconds,
+                "duration_ms": milliseconds,
             }
-            await repository.add_event(connection, self.job, "answered", told)
+            await repository.add_event(connection, self.job, "model_call", told)
 
     async def finish(
         self, connection: Connection, result: Mapping[str, Any], state: State = State.SUCCEEDED

@@ -18,7 +18,7 @@ MAX_PAGE_BYTES = 4 << 20
 MAX_RETRIED = 1_000
 
 
-class Spent(BaseModel):
+class JobUsage(BaseModel):
     """What a job's calls of models took, over all attempts."""
 
     model_calls: int = Field(description="Answered calls.")
@@ -51,15 +51,15 @@ class ListedJob(BaseModel):
     max_attempts: int = Field(description="How often it may be begun.")
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
     error: JobError | None = Field(description="null unless the last attempt failed.")
-    waiting_since: datetime | None = Field(
+    blocked_since: datetime | None = Field(
         description="Since when it waits for the operator to correct the configuration, as "
         "`error` explains; null: it does not."
     )
-    withheld: bool = Field(
+    redacted: bool = Field(
         description="Whether the result and the details of errors and events are left out, because "
         "the key did not submit the job and has no `read` on its namespace."
     )
-    spent: Spent = Field(description="What its calls of models took.")
+    usage: JobUsage = Field(description="What its calls of models took.")
     run_at: datetime = Field(description="When it is to begin, or was.")
     created_at: datetime = Field(description="When it was submitted.")
     started_at: datetime | None = Field(description="Of the first attempt.")
@@ -70,7 +70,7 @@ class Job(ListedJob):
     """A job, and what came of it."""
 
     result: JobResult | None = Field(
-        description="What it did, by its kind; null before its end, and if `withheld`."
+        description="What it did, by its kind; null before its end, and if `redacted`."
     )
 
 
@@ -147,4 +147,4 @@ class RetriedJobs(BaseModel):
     """The number of jobs queued again."""
 
     retried: int = Field(description="Jobs that were queued again.")
-    more: bool = Field(description="Whether there may be more; if so, repeat the request.")
+    has_more: bool = Field(description="Whether there may be more; if so, repeat the request.")

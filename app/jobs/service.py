@@ -204,5 +204,5 @@ class JobService:
 
 def _is_at_rest(row: Row) -> bool:
     """Tell whether to stop waiting: the job is settled, or waits for the operator."""
-    is_misconfigured = row["state"] == State.QUEUED and row["waiting_since"] is not None
+    is_misconfigured = row["state"] == State.QUEUED and row["blocked_since"] is not None
     return row["state"] in SETTLED or is_misconfigured

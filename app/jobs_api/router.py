@@ -90,13 +90,13 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     operation_id="retry_jobs",
     summary="Queue many failed or cancelled jobs again",
     description="Queues up to 1,000 jobs again, the oldest first, with all of their attempts, in "
-    "one transaction. Repeat the request while `more` is true.",
+    "one transaction. Repeat the request while `has_more` is true.",
     response_model=RetriedJobs,
     responses=problem_responses(*ALWAYS),
 )
 async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> Response:
     retried, more = await service_of(request).retry_all(access, body)
-    return json_response({"retried": retried, "more": more})
+    return json_response({"retried": retried, "has_more": more})
 
 
 @router.get(

@@ -46,7 +46,7 @@ async def test_readiness_is_explained_to_those_with_a_key(
     assert (await client.get("/readyz", headers=elsewhere)).json() == {"ok": True}
     explained = (await client.get("/readyz", headers=headers | elsewhere)).json()
     assert explained["ok"] is True
-    assert explained["queue"]["waiting"] == 0
+    assert explained["queue"]["pending"] == 0
     assert "offset_seconds" in explained["clock"]
     revoked = await key_with(keys, *ALL_GRANTED)
     await keys.revoke(revoked["x-api-key"].split("_")[1])

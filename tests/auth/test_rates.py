@@ -177,8 +177,8 @@ async def test_jobs_that_are_retried_together_count_each(
         response = await client.post("/v1/jobs/retry", headers=headers, json=asked)
         return response.status_code, response.json()
 
-    assert await retry(limit=1) == (200, {"retried": 1, "more": True})
-    assert await retry() == (200, {"retried": 2, "more": True})
+    assert await retry(limit=1) == (200, {"retried": 1, "has_more": True})
+    assert await retry() == (200, {"retried": 2, "has_more": True})
     status, problem = await retry()
     assert (status, problem["code"]) == (429, "rate_limited")
     queued = await client.get("/v1/jobs?state=queued", headers=owner)

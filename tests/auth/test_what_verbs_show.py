@@ -238,7 +238,7 @@ async def test_all_verbs_but_read_show_nothing_and_hold_up_no_work(
         response = await done(client, headers, *call)
         assert SECRET not in response.text, operation
     response = await client.get(f"/v1/jobs/{job}", headers=headers)
-    assert response.json()["withheld"] is True
+    assert response.json()["redacted"] is True
 
 
 async def test_jobs_and_read_together_show_what_a_job_holds(

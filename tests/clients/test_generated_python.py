@@ -195,7 +195,7 @@ def test_a_job_that_is_waited_for(client: Any, models: Any, manager: str) -> Non
         [manager, "ann"],
     )
     assert job.result.counts.inserted == 2
-    assert (job.error, job.spent.model_calls, job.spent.cost_usd) == (None, 0, 0.0)
+    assert (job.error, job.usage.model_calls, job.usage.cost_usd) == (None, 0, 0.0)
     assert job.created_at <= job.started_at <= job.finished_at
     again = extract(client, models, manager, "I love ramen.", idempotency_key="k").parsed
     assert again.id == job.id

@@ -42,13 +42,13 @@ async def test_all_that_failed_is_queued_again_and_done(
 ) -> None:
     job_ids = await failed(resources, acting, 40)
     await run_jobs(resources, {KIND: acting})
-    assert await retry(client) == {"retried": 40, "more": False}
+    assert await retry(client) == {"retried": 40, "has_more": False}
     await run_jobs(resources, {KIND: acting})
     rows = [await job_row(resources.database, job_id) for job_id in job_ids]
     assert {(row["state"], row["attempt"], row["error"]) for row in rows} == {
         ("succeeded", 2, None)
     }
-    assert await retry(client) == {"retried": 0, "more": False}
+    assert await retry(client) == {"retried": 0, "has_more": False}
 
 
 async def test_only_the_selected_jobs_are_retried(
@@ -67,7 +67,7 @@ async def test_only_the_selected_jobs_are_retried(
         {"created_before": "2000-01-01T00:00:00Z"},
         {"namespace": ["users", "bob"], "error_code": "odd"},
     ):
-        assert await retry(client, **selection) == {"retried": 0, "more": False}
+        assert await retry(client, **selection) == {"retried": 0, "has_more": False}
     assert (await retry(client, created_before=created))["retried"] == 1
     assert await queued(resources, [*alice, *bob]) == [True, False]
     selected = {"namespace": ["users", "bob"], "kind": KIND, "error_code": "other"}
@@ -81,9 +81,9 @@ async def test_one_call_is_bounded(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
     job_ids = await failed(resources, acting, 5)
-    assert await retry(client, limit=3) == {"retried": 3, "more": True}
+    assert await retry(client, limit=3) == {"retried": 3, "has_more": True}
     assert await queued(resources, job_ids) == [True, True, True, False, False]
-    assert await retry(client, limit=3) == {"retried": 2, "more": False}
+    assert await retry(client, limit=3) == {"retried": 2, "has_more": False}
     problem = await retry(client, 422, limit=1001)
     assert problem["errors"][0]["field"] == "limit"
 

@@ -182,7 +182,7 @@ async def test_a_follower_who_leaves_costs_nothing(
     for _ in range(20):
         async with streaming.stream("GET", f"/v1/jobs/{job_id}/events") as response:
             assert (await anext(events(response.aiter_lines())))["event"] == "queued"
-    assert (await streaming.get("/readyz")).json()["queue"]["waiting"] == 1
+    assert (await streaming.get("/readyz")).json()["queue"]["pending"] == 1
 
 
 async def test_many_events_arrive_whole(

@@ -226,5 +226,5 @@ async def test_what_a_job_reports_is_bounded(
     await run_jobs(resources, {KIND: acting})
     async with resources.database.connection("") as connection:
         data = await connection.fetchval("SELECT data FROM job_events WHERE event = 'large'")
-    assert json.loads(data) == {"left_out_bytes": 100_012}
+    assert json.loads(data) == {"omitted_bytes": 100_012}
     assert job_id

@@ -43,7 +43,7 @@ async def waits(resources: Resources, job_id: str) -> Record:
 
     async def is_waiting() -> bool:
         row = await job_row(resources.database, job_id)
-        return row["state"] == "queued" and row["waiting_since"] is not None
+        return row["state"] == "queued" and row["blocked_since"] is not None
 
     await until(is_waiting)
     return await job_row(resources.database, job_id)
@@ -73,14 +73,14 @@ async def test_a_job_waits_without_using_up_attempts_and_runs_once_corrected(
             await until(is_tried)
             row = await waits(resources, job_id)
         assert row["max_attempts"] - row["attempt"] == 5
-        assert row["run_at"] - row["waiting_since"] > timedelta(seconds=40)
+        assert row["run_at"] - row["blocked_since"] > timedelta(seconds=40)
     job = (await client.get(f"/v1/jobs/{job_id}")).json()
     assert (job["state"], job["error"]["code"]) == ("queued", code)
-    assert job["waiting_since"] is not None
+    assert job["blocked_since"] is not None
     acting.act = acting.succeed
     async with working(worker_of(resources, {KIND: acting}, slow)):
         row = await settled(resources.database, job_id)
-    assert (row["state"], row["waiting_since"], row["error"]) == ("succeeded", None, None)
+    assert (row["state"], row["blocked_since"], row["error"]) == ("succeeded", None, None)
 
 
 async def test_a_waiting_job_is_tried_again_until_it_succeeds(
@@ -123,7 +123,7 @@ async def test_a_job_that_waits_can_be_cancelled(
     async with working(worker_of(resources, {KIND: acting}, slow)):
         await waits(resources, job_id)
     job = (await client.post(f"/v1/jobs/{job_id}/cancel")).json()
-    assert (job["state"], job["waiting_since"]) == ("cancelled", None)
+    assert (job["state"], job["blocked_since"]) == ("cancelled", None)
 
 
 async def test_probes_metrics_and_doctor_report_jobs_that_wait(
@@ -140,9 +140,9 @@ async def test_probes_metrics_and_doctor_report_jobs_that_wait(
             await waits(resources, job_id)
         queue: dict[str, Any] = (await client.get("/readyz")).json()["queue"]
         metrics = (await client.get("/metrics")).text
-    assert (queue["misconfigured"], queue["waiting"], queue["scheduled"]) == (3, 0, 0)
+    assert (queue["blocked"], queue["pending"], queue["scheduled"]) == (3, 0, 0)
     assert "configuration" in queue["warning"]
-    assert "memoryd_jobs_misconfigured 3.0" in metrics
+    assert "memoryd_jobs_blocked 3.0" in metrics
     findings = await asyncio.to_thread(diagnose, resources.settings)
     [jobs] = [finding for finding in findings if finding.subject == "jobs"]
     assert not jobs.good

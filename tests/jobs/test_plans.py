@@ -186,5 +186,5 @@ async def test_a_page_adds_up_what_it_shows_and_no_more(filled: Database) -> Non
 async def test_readiness_reads_what_has_not_ended(filled: Database) -> None:
     async with explaining(filled, EVERYTHING) as connection:
         found = await queue.state(plain(connection), 60)
-    assert (found.waiting, found.running) == (ROOTS * WAITING_EACH - RUNNING, RUNNING)
+    assert (found.pending, found.running) == (ROOTS * WAITING_EACH - RUNNING, RUNNING)
     assert "jobs" not in connection.scanned_tables

@@ -37,11 +37,11 @@ async def metrics(client: httpx2.AsyncClient) -> dict[str, float]:
 
 async def test_an_empty_queue_is_nothing_to_warn_of(client: httpx2.AsyncClient) -> None:
     assert await ready(client) == {
-        "waiting": 0,
+        "pending": 0,
         "scheduled": 0,
-        "misconfigured": 0,
+        "blocked": 0,
         "running": 0,
-        "oldest_seconds": None,
+        "oldest_pending_seconds": None,
         "workers": 0,
         "failed": 0,
         "warning": None,
@@ -57,11 +57,11 @@ async def test_jobs_that_wait_while_no_worker_lives_are_warned_of(
     async with resources.database.connection("") as connection:
         await connection.execute("UPDATE jobs SET run_at = run_at - interval '10 seconds'")
     found = await ready(client)
-    assert 10 <= found.pop("oldest_seconds") < 20
+    assert 10 <= found.pop("oldest_pending_seconds") < 20
     assert found == {
-        "waiting": 3,
+        "pending": 3,
         "scheduled": 1,
-        "misconfigured": 0,
+        "blocked": 0,
         "running": 0,
         "workers": 0,
         "failed": 0,
@@ -108,7 +108,7 @@ async def test_failed_and_running_jobs_are_counted(
     async with resources.database.transaction(EVERYTHING) as connection:
         await queue.claim(connection, "w", lease_seconds=60, concurrency=99, most_per_root=9)
     found = await ready(client)
-    assert (found["failed"], found["running"], found["waiting"]) == (2, 1, 0)
+    assert (found["failed"], found["running"], found["pending"]) == (2, 1, 0)
 
 
 async def test_metrics_tell_the_same(
@@ -121,11 +121,11 @@ async def test_metrics_tell_the_same(
     await enqueue(resources, new_job(kind="odd"))
     await enqueue(resources, new_job(delay_seconds=60))
     found = await metrics(client)
-    assert found.pop("memoryd_jobs_oldest_seconds") == pytest.approx(0, abs=5)
+    assert found.pop("memoryd_jobs_oldest_pending_seconds") == pytest.approx(0, abs=5)
     assert found == {
-        "memoryd_jobs_waiting": 1,
+        "memoryd_jobs_pending": 1,
         "memoryd_jobs_scheduled": 1,
-        "memoryd_jobs_misconfigured": 0,
+        "memoryd_jobs_blocked": 0,
         "memoryd_jobs_running": 0,
         "memoryd_jobs_workers": 0,
         'memoryd_jobs_failed{kind="test"}': 1,

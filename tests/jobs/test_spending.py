@@ -30,22 +30,22 @@ class Paid:
 
     name = "paid:model"
 
-    def __init__(self, *spent: TokenUsage | None) -> None:
-        self.spent = list(spent)
+    def __init__(self, *usage: TokenUsage | None) -> None:
+        self.usage = list(usage)
 
     async def complete(self, _request: Request) -> Completion:
-        spent = self.spent.pop(0)
-        if spent is None:
+        usage = self.usage.pop(0)
+        if usage is None:
             raise UnavailableError("The provider is away.")
-        return Completion("It is.", (), "end", spent, "model-2")
+        return Completion("It is.", (), "end", usage, "model-2")
 
     async def aclose(self) -> None:
         return
 
 
-async def spent_by(client: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
-    spent: dict[str, Any] = (await client.get(f"/v1/jobs/{job_id}")).json()["spent"]
-    return spent
+async def usage_of(client: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
+    usage: dict[str, Any] = (await client.get(f"/v1/jobs/{job_id}")).json()["usage"]
+    return usage
 
 
 def asks(acting: Acting, llm: Paid, times: int) -> Any:
@@ -82,8 +82,8 @@ async def test_an_unusable_answer_was_paid_for(
     acting.act = act
     job_id = await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
-    spent = await spent_by(client, job_id)
-    assert (spent["model_calls"], spent["input_tokens"], spent["cost_usd"]) == (1, 100, 0.25)
+    usage = await usage_of(client, job_id)
+    assert (usage["model_calls"], usage["input_tokens"], usage["cost_usd"]) == (1, 100, 0.25)
 
 
 async def test_a_job_says_what_its_calls_took(
@@ -93,7 +93,7 @@ async def test_a_job_says_what_its_calls_took(
     acting.act = asks(acting, llm, 2)
     job_id = await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
-    assert await spent_by(client, job_id) == {
+    assert await usage_of(client, job_id) == {
         "model_calls": 2,
         "input_tokens": 400,
         "output_tokens": 22,
@@ -116,8 +116,8 @@ async def test_a_price_that_is_not_known_makes_the_sum_unknown(
     acting.act = asks(acting, llm, 2)
     job_id = await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
-    spent = await spent_by(client, job_id)
-    assert (spent["model_calls"], spent["cost_usd"]) == (2, None)
+    usage = await usage_of(client, job_id)
+    assert (usage["model_calls"], usage["cost_usd"]) == (2, None)
 
 
 async def test_a_job_that_asked_no_model_cost_nothing(
@@ -125,8 +125,8 @@ async def test_a_job_that_asked_no_model_cost_nothing(
 ) -> None:
     job_id = await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
-    spent = await spent_by(client, job_id)
-    assert spent == dict.fromkeys(spent, 0)
+    usage = await usage_of(client, job_id)
+    assert usage == dict.fromkeys(usage, 0)
 
 
 async def test_what_failed_attempts_spent_is_counted_too(
@@ -139,7 +139,7 @@ async def test_what_failed_attempts_spent_is_counted_too(
     async with working(worker_of(resources, {KIND: acting})):
         row = await settled(resources.database, job_id)
     assert (row["state"], row["attempt"]) == ("succeeded", 3)
-    assert await spent_by(client, job_id) == {
+    assert await usage_of(client, job_id) == {
         "model_calls": 4,
         "input_tokens": 40,
         "output_tokens": 4,
@@ -165,7 +165,7 @@ async def test_what_was_spent_before_a_cancel_is_counted(
         await asked.wait()
         await client.post(f"/v1/jobs/{job_id}/cancel")
         await settled(resources.database, job_id)
-    assert (await spent_by(client, job_id))["cost_usd"] == pytest.approx(0.5)
+    assert (await usage_of(client, job_id))["cost_usd"] == pytest.approx(0.5)
 
 
 async def test_a_paid_call_is_kept_though_the_job_was_lost_meanwhile(
@@ -185,8 +185,8 @@ async def test_a_paid_call_is_kept_though_the_job_was_lost_meanwhile(
     async with working(worker_of(resources, {KIND: acting})):
         await until(lambda: paid_for(client, job_id))
     job = (await client.get(f"/v1/jobs/{job_id}")).json()
-    assert (job["spent"]["model_calls"], job["result"]) == (1, None)
+    assert (job["usage"]["model_calls"], job["result"]) == (1, None)
 
 
 async def paid_for(client: httpx2.AsyncClient, job_id: str) -> bool:
-    return bool((await spent_by(client, job_id))["model_calls"])
+    return bool((await usage_of(client, job_id))["model_calls"])

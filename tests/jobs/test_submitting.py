@@ -96,9 +96,9 @@ async def test_the_answer_is_202_with_the_place_of_the_job(client: httpx2.AsyncC
         "cancel_requested": False,
         "result": None,
         "error": None,
-        "waiting_since": None,
-        "withheld": False,
-        "spent": {
+        "blocked_since": None,
+        "redacted": False,
+        "usage": {
             "model_calls": 0,
             "input_tokens": 0,
             "output_tokens": 0,

@@ -138,7 +138,7 @@ class Tidied:
         job_id = await self.submit(**request)
         async with working_on(worker_of(self.resources, handlers(self.resources))):
             done = last = await settled(self.resources.database, job_id)
-            while last["result"] and (following := json.loads(last["result"])["follow_up"]):
+            while last["result"] and (following := json.loads(last["result"])["follow_up_job_id"]):
                 last = await settled(self.resources.database, following)
         return done
 
@@ -174,7 +174,7 @@ async def test_duplicates_become_one_without_a_model(tidied: Tidied) -> None:
     await tidied.put("d", "Ana likes the tea!", importance=0.4)
     result = await tidied.result(strategy="duplicates")
     assert result["counts"] == counts(updated=1, deleted=2, unchanged=1)
-    assert result["looked_at"] == 4
+    assert result["compared"] == 4
     assert await tidied.keys() == ["a", "b"]
     assert await tidied.said("a") == ["Ana likes the tea!"]
     assert (await tidied.item("a"))["importance"] == 0.9
@@ -223,8 +223,8 @@ async def test_a_model_merges_corrects_and_drops(tidied: Tidied) -> None:
     result = json.loads(row["result"])
     assert result["counts"] == counts(updated=2, deleted=2)
     assert result | {"counts": None} == {
-        "counts": None, "rejected": [], "strategy": "llm", "looked_at": 4, "batches": 1,
-        "failed_batches": 0, "remaining": False, "follow_up": None,
+        "counts": None, "rejected": [], "strategy": "llm", "compared": 4, "batches": 1,
+        "failed_batches": 0, "has_more": False, "follow_up_job_id": None,
     }  # fmt: skip
     assert await tidied.said("a", "b", "c", "d") == [
         "Ana lives in Lisbon", "Ana likes tea, above all green tea", None, None,
@@ -253,7 +253,7 @@ async def test_a_second_run_looks_at_nothing_and_says_so(tidied: Tidied) -> None
     tidied.model.script += [calls(update("m1", "Ana lives in Lisbon"), delete("m2"))]
     await tidied.result()
     result = await tidied.result()
-    assert (result["counts"], result["looked_at"], result["batches"]) == (counts(), 0, 0)
+    assert (result["counts"], result["compared"], result["batches"]) == (counts(), 0, 0)
     assert len(tidied.model.requests) == 1
 
 
@@ -266,14 +266,14 @@ async def test_what_changed_is_looked_at_with_what_is_near_it(tidied: Tidied) ->
     result = await tidied.result()
     assert "very loudly at home" in tidied.model.shown
     assert "Ben sings loudly" in tidied.model.shown
-    assert 2 <= result["looked_at"] < 10
+    assert 2 <= result["compared"] < 10
 
 
 async def test_everything_is_looked_at_again_when_asked_for(tidied: Tidied) -> None:
     await tidied.put("a", "Ana lives in Porto")
     await tidied.put("b", "Ana likes tea")
     await tidied.result()
-    assert (await tidied.result(everything=True))["looked_at"] == 2
+    assert (await tidied.result(everything=True))["compared"] == 2
     assert len(tidied.model.requests) == 2
 
 
@@ -282,13 +282,13 @@ async def test_everything_is_also_what_a_consolidation_wrote(tidied: Tidied) -> 
         await tidied.put(str(number), f"Ana has the number {number}")
     tidied.model.script += [calls(update("m1", "Ana has no number"), update("m4", "Ana has a 3"))]
     await tidied.result()
-    assert (await tidied.result())["looked_at"] == 0
+    assert (await tidied.result())["compared"] == 0
     tidied.model.requests.clear()
     await tidied.result(everything=True, limit=2)
     assert len(tidied.model.requests) == 2  # the second by the job that follows
     assert "Ana has no number" in tidied.model.shown
     assert "Ana has a 3" in tidied.model.shown
-    assert (await tidied.result())["looked_at"] == 0
+    assert (await tidied.result())["compared"] == 0
 
 
 async def test_what_one_strategy_wrote_is_new_to_the_other(tidied: Tidied) -> None:
@@ -297,14 +297,14 @@ async def test_what_one_strategy_wrote_is_new_to_the_other(tidied: Tidied) -> No
     await tidied.result()
     await tidied.put("c", "Ana likes tea", importance=0.9)
     assert (await tidied.result(strategy="duplicates"))["counts"]["updated"] == 1
-    assert (await tidied.result())["looked_at"] == 2
+    assert (await tidied.result())["compared"] == 2
 
 
 async def test_each_strategy_has_a_mark_of_its_own(tidied: Tidied) -> None:
     await tidied.put("a", "Ana lives in Porto")
     await tidied.put("b", "Ana likes tea")
     await tidied.result(strategy="duplicates")
-    assert (await tidied.result(strategy="llm"))["looked_at"] == 2
+    assert (await tidied.result(strategy="llm"))["compared"] == 2
 
 
 async def test_what_is_beyond_the_limit_is_left_to_jobs_that_follow(tidied: Tidied) -> None:
@@ -313,12 +313,12 @@ async def test_what_is_beyond_the_limit_is_left_to_jobs_that_follow(tidied: Tidi
         await tidied.put(f"b{number}", f"ana has the number {number}.")
     row = await tidied.consolidate(strategy="duplicates", limit=3, everything=True)
     result = json.loads(row["result"])
-    assert result["remaining"] is True
-    following, jobs = result["follow_up"], 1
+    assert result["has_more"] is True
+    following, jobs = result["follow_up_job_id"], 1
     while following:
         row = await job_row(tidied.resources.database, following)
         assert row["state"] == State.SUCCEEDED
-        following, jobs = json.loads(row["result"])["follow_up"], jobs + 1
+        following, jobs = json.loads(row["result"])["follow_up_job_id"], jobs + 1
     assert 2 <= jobs <= 4
     assert await tidied.keys() == [f"a{number}" for number in range(5)]
 
@@ -341,7 +341,7 @@ async def test_refused_text_and_cut_answers_fail_the_job_and_change_nothing(
         assert error["code"] == "consolidation_failed"
         assert reason in error["detail"]
     assert await tidied.said("a", "b") == ["Ana lives in Porto", "Ana likes tea"]
-    assert (await tidied.result())["looked_at"] == 2  # the mark is where it was
+    assert (await tidied.result())["compared"] == 2  # the mark is where it was
 
 
 async def test_a_merge_that_breaks_the_schema_deletes_nothing(tidied: Tidied) -> None:
@@ -423,7 +423,7 @@ async def test_messages_keep_their_places_in_a_conversation(tidied: Tidied) -> N
             {"kind": "message", "content": {"role": "user", "text": "Yes."}},
             source={"thread_id": "t", "position": position},
         )
-    assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
+    assert (await tidied.result(strategy="duplicates"))["compared"] == 0
     assert await tidied.count() == 3
 
 
@@ -475,7 +475,7 @@ async def test_what_was_reviewed_and_applied_is_not_looked_at_again(tidied: Tidi
     row = await tidied.consolidate(strategy="duplicates", apply="review")
     await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
     assert await tidied.keys() == ["a"]
-    assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
+    assert (await tidied.result(strategy="duplicates"))["compared"] == 0
 
 
 async def test_what_is_to_go_on_in_another_memory_is_not_deleted_without_it(
@@ -581,14 +581,14 @@ async def test_a_transaction_under_way_holds_the_mark_back(
         async with resources.database.transaction("") as writing:
             await writing.execute("SELECT 1")
             await tidied.put("a", "Ana likes tea")
-            assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
-            assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
+            assert (await tidied.result(strategy="duplicates"))["compared"] == 1
+            assert (await tidied.result(strategy="duplicates"))["compared"] == 1
             await tidied.put("a", "Ben sings", BEN)
             held = await tidied.result(strategy="duplicates", limit=1)
-            assert (held["remaining"], held["follow_up"]) == (True, None)
+            assert (held["has_more"], held["follow_up_job_id"]) == (True, None)
         await tidied.delete("a", BEN)
-        assert (await tidied.result(strategy="duplicates"))["looked_at"] == 1
-        assert (await tidied.result(strategy="duplicates"))["looked_at"] == 0
+        assert (await tidied.result(strategy="duplicates"))["compared"] == 1
+        assert (await tidied.result(strategy="duplicates"))["compared"] == 0
 
 
 async def test_writers_at_the_same_time_lose_nothing(
@@ -648,10 +648,10 @@ async def test_memories_are_tidied_up_and_brought_back_over_http(
     llm.script += [script_calls(update("m1", "Ana lives in Lisbon"), delete("m2", "is in m1"))]
     job = await done(working, "consolidate", namespace=["users"])
     assert job["result"]["counts"] == counts(updated=1, deleted=1)
-    assert job["spent"]["model_calls"] == 1
+    assert job["usage"]["model_calls"] == 1
     assert (await store.get(ANA, "a"))["value"]["content"]["content"] == "Ana lives in Lisbon"
     assert await store.get(ANA, "b") is None
-    assert (await done(working, "consolidate", namespace=["users"]))["result"]["looked_at"] == 0
+    assert (await done(working, "consolidate", namespace=["users"]))["result"]["compared"] == 0
     assert len(llm.requests) == 1
     undone = await working.post(f"/v1/jobs/{job['id']}/undo")
     assert undone.status_code == 200

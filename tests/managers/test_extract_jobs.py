@@ -95,7 +95,7 @@ async def test_doing_nothing_is_said_to_be_nothing(extracting: Extracting) -> No
     assert [event for event, _ in await extracting.events(job_id)] == [
         "queued",
         "retrieved",
-        "answered",
+        "model_call",
         "proposed",
         "applied",
         "succeeded",
@@ -110,12 +110,12 @@ async def test_events_tell_what_a_model_was_shown_and_what_its_answer_took(
     job_id, _ = await extracting.settled()
     events = dict(await extracting.events(job_id))
     assert events["retrieved"] == {"existing": 1, "keys": {"m1": "home"}}
-    assert events["answered"].pop("milliseconds") >= 0
-    assert events["answered"] == {
+    assert events["model_call"].pop("duration_ms") >= 0
+    assert events["model_call"] == {
         "purpose": "extract",
         "model": "scripted",
-        "stop": "tools",
-        "calls": 2,
+        "finish_reason": "tools",
+        "tool_calls": 2,
         "input_tokens": 1,
         "output_tokens": 1,
         "cached_tokens": 0,

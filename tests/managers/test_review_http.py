@@ -90,7 +90,7 @@ async def test_from_a_conversation_to_changes_that_are_reviewed_and_undone(
     assert (await store.get(["ana"], key))["value"] == LISBON
     assert (await decide(store, job["id"], "discard", status=409))["code"] == "job_state"
     undone = await decide(store, job["id"], "undo")
-    assert undone["result"]["undone"]["counts"] == {"undone": 1, "kept": 0}
+    assert undone["result"]["undo"]["counts"] == {"undone": 1, "skipped": 0}
     assert await store.get(["ana"], key) is None
     (change,) = (await changes(store, job["id"]))["changes"]
     assert (change["state"], change["version_after"]) == ("undone", 1)

@@ -42,7 +42,7 @@ async def changed(extracting: Extracting) -> str:
 async def undone(extracting: Extracting, job_id: str) -> Any:
     job = await extracting.undoing.undo(OPEN, job_id)
     assert job["state"] == State.SUCCEEDED
-    return json.loads(job["result"])["undone"]
+    return json.loads(job["result"])["undo"]
 
 
 async def outcomes(extracting: Extracting, job_id: str) -> list[tuple[str, str | None]]:
@@ -58,7 +58,7 @@ DETAILS = ("value", "importance", "pinned", "valid_from", "valid_to", "source", 
 async def test_everything_is_as_it_was_before_the_job(extracting: Extracting) -> None:
     job_id = await changed(extracting)
     told = await undone(extracting, job_id)
-    assert told["counts"] == {"undone": 3, "kept": 0}
+    assert told["counts"] == {"undone": 3, "skipped": 0}
     assert told["by"] == "anonymous"
     assert await extracting.said() == ["Ana has a dog.", "Ana lives in Porto."]
     home, pet = await extracting.get("home"), await extracting.get("pet")
@@ -78,9 +78,9 @@ async def test_jobs_are_undone_one_after_another_from_the_last_one(
     for city in ("Lisbon", "Faro", "Braga"):
         extracting.model.script.append(calls(update("m1", f"Ana lives in {city}.")))
         jobs.append((await extracting.settled())[0])
-    assert (await undone(extracting, jobs[1]))["counts"] == {"undone": 0, "kept": 1}
+    assert (await undone(extracting, jobs[1]))["counts"] == {"undone": 0, "skipped": 1}
     for job_id, city in zip(reversed(jobs), ("Faro", "Lisbon", "Porto"), strict=True):
-        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
+        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
         assert await extracting.said() == [f"Ana lives in {city}."]
 
 
@@ -94,7 +94,7 @@ async def test_an_insert_is_undone_after_the_change_of_it(extracting: Extracting
         (await extracting.settled(manager_config={"enable_deletes": True}))[0] for _ in range(3)
     ]
     for job_id in reversed(jobs):
-        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
+        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
     assert await extracting.said() == []
 
 
@@ -104,8 +104,8 @@ async def test_a_write_between_two_undone_jobs_is_kept(extracting: Extracting) -
     first, _ = await extracting.settled()
     await extracting.put("home", "Ana lives in Braga.")
     second, _ = await extracting.settled()
-    assert (await undone(extracting, second))["counts"] == {"undone": 1, "kept": 0}
-    assert (await undone(extracting, first))["counts"] == {"undone": 0, "kept": 1}
+    assert (await undone(extracting, second))["counts"] == {"undone": 1, "skipped": 0}
+    assert (await undone(extracting, first))["counts"] == {"undone": 0, "skipped": 1}
     assert await extracting.said() == ["Ana lives in Braga."]
 
 
@@ -132,7 +132,7 @@ async def test_what_was_changed_since_is_kept(extracting: Extracting) -> None:
     (cook,) = [row["key"] for row in await extracting.stored() if "cook" in row["value"]]
     await extracting.delete(cook)
     told = await undone(extracting, job_id)
-    assert told["counts"] == {"undone": 0, "kept": 3}
+    assert told["counts"] == {"undone": 0, "skipped": 3}
     assert await outcomes(extracting, job_id) == [
         ("applied", CHANGED),
         ("applied", THERE_AGAIN),
@@ -146,7 +146,7 @@ async def test_an_update_back_to_the_same_value_counts_as_a_change(extracting: E
     job_id = await changed(extracting)
     (cook,) = [row["key"] for row in await extracting.stored() if "cook" in row["value"]]
     await extracting.put(cook, "Ana is a cook.")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "kept": 1}
+    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "skipped": 1}
     assert await extracting.value(cook) == memory_value("Ana is a cook.")
 
 
@@ -162,16 +162,16 @@ async def test_undoing_again_takes_back_what_can_be_taken_back_by_now(
 ) -> None:
     job_id = await changed(extracting)
     await extracting.put("pet", "Ana has a cat.")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "kept": 1}
+    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "skipped": 1}
     await extracting.delete("pet")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 3, "kept": 0}
+    assert (await undone(extracting, job_id))["counts"] == {"undone": 3, "skipped": 0}
     assert await extracting.value("pet") == memory_value("Ana has a dog.")
 
 
 async def test_what_history_no_longer_has_is_kept(extracting: Extracting) -> None:
     job_id = await changed(extracting)
     await extracting.rows("DELETE FROM item_versions WHERE key = 'pet'")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "kept": 1}
+    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "skipped": 1}
     assert (await outcomes(extracting, job_id))[1] == ("applied", NO_HISTORY)
 
 
@@ -179,7 +179,7 @@ async def test_jobs_are_undone_from_the_last_to_the_first(extracting: Extracting
     first = await changed(extracting)
     extracting.model.script.append(calls(update("m1", "Ana lives in Faro.")))
     second, _ = await extracting.settled()
-    assert (await undone(extracting, first))["counts"] == {"undone": 2, "kept": 1}
+    assert (await undone(extracting, first))["counts"] == {"undone": 2, "skipped": 1}
     await undone(extracting, second)
     assert await extracting.value("home") == memory_value(LISBON)
 
@@ -187,7 +187,7 @@ async def test_jobs_are_undone_from_the_last_to_the_first(extracting: Extracting
 async def test_a_job_that_did_nothing_has_nothing_to_undo(extracting: Extracting) -> None:
     job_id, _ = await extracting.settled()
     job = await extracting.undoing.undo(OPEN, job_id)
-    assert "undone" not in json.loads(job["result"])
+    assert "undo" not in json.loads(job["result"])
 
 
 async def test_only_what_succeeded_can_be_undone(extracting: Extracting) -> None:
@@ -196,13 +196,13 @@ async def test_only_what_succeeded_can_be_undone(extracting: Extracting) -> None
     with pytest.raises(JobStateError, match="awaiting_review"):
         await extracting.undoing.undo(OPEN, job_id)
     await extracting.reviews.apply(OPEN, job_id)
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
+    assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
     assert await extracting.stored() == []
 
 
 async def test_messages_kept_verbatim_can_be_undone(extracting: Extracting) -> None:
     job_id, _ = await extracting.settled(manager_config={"strategy": "verbatim"})
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "kept": 0}
+    assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
     assert await extracting.stored() == []
 
 
@@ -225,5 +225,5 @@ async def test_many_who_undo_at_once_undo_once(extracting: Extracting) -> None:
         await extracting.undoing.undo(OPEN, job_id)
 
     await at_once(8, undo)
-    assert (await extracting.result(job_id))["undone"]["counts"] == {"undone": 3, "kept": 0}
+    assert (await extracting.result(job_id))["undo"]["counts"] == {"undone": 3, "skipped": 0}
     assert len(await extracting.history("home")) == 3

@@ -179,7 +179,7 @@ async def test_what_is_no_verdict_goes_back_once(reply: Completion, problem: str
 @pytest.mark.parametrize(("reply", "problem"), NO_VERDICT)
 async def test_a_judge_without_a_verdict_decides_nothing(reply: Completion, problem: str) -> None:
     found, _ = await judged(reply, reply)
-    assert found.winner is None
+    assert found.preferred is None
     assert found.reason.startswith("The judge gave no verdict: ")
     assert problem in found.reason
 
@@ -229,7 +229,7 @@ def evaluated(outcomes: Sequence[Outcome], margin: float) -> Evaluation:
 def test_what_wins_is_ahead_by_the_margin_and_at_all(
     outcomes: list[Outcome], margin: float, *, won: bool
 ) -> None:
-    assert evaluated(outcomes, margin).won is won
+    assert evaluated(outcomes, margin).passed is won
 
 
 @given(
@@ -240,8 +240,8 @@ def test_what_won_loses_when_the_sides_change(outcomes: list[Outcome], margin: f
     other: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
     found = evaluated(outcomes, margin)
     exchanged = evaluated([other[outcome] for outcome in outcomes], margin)
-    assert found.share == -exchanged.share
-    assert not (found.won and exchanged.won)
+    assert found.net_win_rate == -exchanged.net_win_rate
+    assert not (found.passed and exchanged.passed)
     assert found.count("win") + found.count("loss") + found.count("tie") == len(outcomes)
 
 
@@ -249,7 +249,7 @@ async def test_all_cases_are_tried() -> None:
     cases = [CASE] * 3
     model = prefers("one sentence")
     evaluation = await Gate(model, model).evaluate(OLD, NEW, cases, 0.5)
-    assert (len(evaluation.trials), evaluation.share, evaluation.won) == (3, 1.0, True)
+    assert (len(evaluation.trials), evaluation.net_win_rate, evaluation.passed) == (3, 1.0, True)
 
 
 def test_messages_of_one_side_are_one_turn() -> None:

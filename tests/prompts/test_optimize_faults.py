@@ -83,7 +83,7 @@ async def test_a_job_whose_key_is_refused_waits(optimizing: Optimizing, llm: LLM
 
     async def is_waiting() -> bool:
         row = await job_row(optimizing.resources.database, job["id"])
-        return row["waiting_since"] is not None
+        return row["blocked_since"] is not None
 
     async with optimizing.working():
         await until(is_waiting)
@@ -99,7 +99,7 @@ async def test_a_malformed_call_goes_back_to_the_model(
     found = await optimizing.result(
         prompt=STORED, evaluation=EVALUATION, model="openai:m", trajectories=[TALK]
     )
-    assert (found["outcome"], found["evaluation"]["won"]) == ("improved", True)
+    assert (found["outcome"], found["evaluation"]["passed"]) == ("improved", True)
     assert len(llm.requests) == 3 + 4 + 1
 
 
@@ -187,7 +187,7 @@ async def test_a_judge_that_gives_no_verdict_promotes_nothing(
     [case] = found["evaluation"]["cases"]
     assert (case["outcome"], found["labels"]) == ("tie", ["candidate"])
     for verdict in case["verdicts"]:
-        assert verdict["winner"] is None
+        assert verdict["preferred"] is None
         assert verdict["reason"].startswith(reason)
 
 

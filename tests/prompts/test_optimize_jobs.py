@@ -26,7 +26,7 @@ def improving(llm: LLMServer) -> None:
 
 
 def calls_of(job: JSON, llm: LLMServer) -> int:
-    assert job["spent"]["model_calls"] == len(llm.requests)
+    assert job["usage"]["model_calls"] == len(llm.requests)
     return len(llm.requests)
 
 
@@ -54,8 +54,8 @@ async def test_a_prompt_of_the_request_is_improved_and_nothing_is_stored(
     assert calls_of(job, llm) == 3
     await optimizing.get("support", status=404)
     assert await events_of(optimizing.resources.database, job["id"]) == [
-        *("queued", "running", "chosen"),
-        *(["answered"] * 3),
+        *("queued", "running", "selected"),
+        *(["model_call"] * 3),
         *("optimized", "succeeded"),
     ]
 
@@ -186,14 +186,14 @@ async def test_a_text_that_wins_goes_into_production(
     evaluation = found["evaluation"]
     [case, _] = evaluation.pop("cases")
     assert evaluation == {
-        "wins": 2,
-        "losses": 0,
-        "ties": 0,
-        "share": 1.0,
+        "cases_won": 2,
+        "cases_lost": 0,
+        "cases_tied": 0,
+        "net_win_rate": 1.0,
         "margin": 0.1,
-        "won": True,
+        "passed": True,
         "promoted": True,
-        "not_promoted": None,
+        "not_promoted_reason": None,
     }
     assert case == {
         "outcome": "win",
@@ -202,8 +202,8 @@ async def test_a_text_that_wins_goes_into_production(
             "new": {"text": NEW, "problem": None},
         },
         "verdicts": [
-            {"first": "old", "winner": "new", "reason": "second is better"},
-            {"first": "new", "winner": "new", "reason": "first is better"},
+            {"shown_first": "old", "preferred": "new", "reason": "second is better"},
+            {"shown_first": "new", "preferred": "new", "reason": "first is better"},
         ],
     }
     assert calls_of(job, llm) == 3 + 2 * 4
@@ -227,9 +227,9 @@ async def test_a_text_that_does_not_win_stays_a_candidate(
     await optimizing.put("support", OLD)
     found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE], "margin": 0})
     evaluation = found["evaluation"]
-    assert tuple(evaluation[name] for name in ("wins", "losses", "ties")) == counts
-    assert (evaluation["won"], evaluation["promoted"]) == (False, False)
-    assert evaluation["not_promoted"] == "the new text did not win by the margin"
+    assert tuple(evaluation[name] for name in ("cases_won", "cases_lost", "cases_tied")) == counts
+    assert (evaluation["passed"], evaluation["promoted"]) == (False, False)
+    assert evaluation["not_promoted_reason"] == "the new text did not win by the margin"
     assert (evaluation["cases"][0]["outcome"], found["labels"]) == (outcome, ["candidate"])
     assert (await optimizing.get("support", label="production"))["text"] == OLD
 
@@ -239,8 +239,8 @@ async def test_a_text_that_wins_is_promoted_only_if_the_request_lets_it(
 ) -> None:
     await optimizing.put("support", OLD)
     found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE], "promote": False})
-    assert (found["evaluation"]["won"], found["labels"]) == (True, ["candidate"])
-    assert found["evaluation"]["not_promoted"] == "the request says not to promote"
+    assert (found["evaluation"]["passed"], found["labels"]) == (True, ["candidate"])
+    assert found["evaluation"]["not_promoted_reason"] == "the request says not to promote"
 
 
 @pytest.mark.parametrize("reference", [{}, {"version": 1}])
@@ -256,7 +256,7 @@ async def test_a_text_is_not_promoted_over_one_that_it_was_not_compared_with(
         await optimizing.put("support", "Other.", labels=["production"])
     [found] = (await optimizing.done(job_id))["result"]["prompts"]
     assert (found["version"], found["labels"]) == (3, ["candidate"])
-    assert found["evaluation"]["not_promoted"] == (
+    assert found["evaluation"]["not_promoted_reason"] == (
         "version 2 is in production, and the new text was compared with version 1"
     )
 
@@ -273,7 +273,7 @@ async def test_two_jobs_with_the_same_idea_both_tell_that_it_is_in_production(
         [found] = (await optimizing.done(job_id))["result"]["prompts"]
         assert (found["version"], found["labels"]) == (2, ["candidate", "production"])
         evaluation = found["evaluation"]
-        assert (evaluation["promoted"], evaluation["not_promoted"]) == (True, None)
+        assert (evaluation["promoted"], evaluation["not_promoted_reason"]) == (True, None)
 
 
 async def test_a_prompt_that_is_not_in_production_does_not_get_there(
@@ -281,8 +281,8 @@ async def test_a_prompt_that_is_not_in_production_does_not_get_there(
 ) -> None:
     await optimizing.put("support", OLD, labels=[])
     found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE]})
-    assert (found["evaluation"]["won"], found["labels"]) == (True, ["candidate"])
-    assert found["evaluation"]["not_promoted"].startswith("no version is in production")
+    assert (found["evaluation"]["passed"], found["labels"]) == (True, ["candidate"])
+    assert found["evaluation"]["not_promoted_reason"].startswith("no version is in production")
 
 
 @pytest.mark.parametrize("again", [None, "Another."])
@@ -304,8 +304,8 @@ async def test_a_prompt_that_was_deleted_meanwhile_is_not_made_anew(
 
 async def test_a_prompt_of_the_request_is_evaluated(optimizing: Optimizing) -> None:
     found = await optimizing.result(prompt=INLINE, evaluation={"cases": [CASE]})
-    assert (found["evaluation"]["won"], found["evaluation"]["promoted"]) == (True, False)
-    assert found["evaluation"]["not_promoted"].endswith("so nothing is stored")
+    assert (found["evaluation"]["passed"], found["evaluation"]["promoted"]) == (True, False)
+    assert found["evaluation"]["not_promoted_reason"].endswith("so nothing is stored")
 
 
 async def test_each_case_is_tried_on_the_prompts_that_it_is_about(

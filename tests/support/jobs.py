@@ -134,7 +134,7 @@ async def run_jobs(
 async def _is_done(database: Database) -> bool:
     async with database.connection(EVERYTHING) as connection:
         state = await queue.state(connection, 60)
-    return state.waiting == state.running == 0
+    return state.pending == state.running == 0
 
 
 async def until(holds: Callable[[], Awaitable[Any]], seconds: float = PATIENCE) -> None:
@@ -176,10 +176,10 @@ async def enqueue(
 
 
 async def job_row(database: Database, job_id: str) -> Record:
-    """Return a job's row with what it has spent."""
+    """Return a job's row with its usage of models."""
     async with database.connection(EVERYTHING) as connection:
         row = await connection.fetchrow(
-            f"SELECT {COLUMNS}, spent.* FROM jobs, LATERAL ({repository.SPENT}) AS spent "
+            f"SELECT {COLUMNS}, usage.* FROM jobs, LATERAL ({repository.USAGE}) AS usage "
             "WHERE id = $1",
             job_id,
         )

@@ -118,7 +118,7 @@ async def test_a_conversation_is_shortened(summaries: Summaries, llm: LLMServer)
         "tokens": 4,
     }
     assert (job["kind"], job["namespace"], job["thread_id"]) == ("summarize", [], None)
-    assert job["spent"]["model_calls"] == 1
+    assert job["usage"]["model_calls"] == 1
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ async def test_what_needs_no_summary_needs_no_model(summaries: Summaries, llm: L
     job = await summaries.job(messages=TALK, max_tokens=10_000)
     assert job["state"] == "succeeded"
     assert job["result"]["messages"] == TALK
-    assert job["spent"]["model_calls"] == 0
+    assert job["usage"]["model_calls"] == 0
     assert llm.requests == []
 
 
@@ -195,7 +195,7 @@ async def test_a_conversation_is_recorded_by_the_schema_that_was_sent(
     llm.script += [calls(("record", {"mood": "sad"})), calls(("record", {"mood": "glad"}))]
     job = await summaries.job(messages=TALK, mode="extract", schema=schema)
     assert job["result"] == {"kind": "summarize", "content": {"mood": "glad"}}
-    assert job["spent"]["model_calls"] == 2
+    assert job["usage"]["model_calls"] == 2
 
 
 async def test_a_model_that_refuses_fails_the_job_at_once(

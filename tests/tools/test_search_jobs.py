@@ -106,8 +106,8 @@ async def test_one_call_writes_queries_and_their_finds_are_put_together(
     scores = [item["score"] for item in result["items"]]
     assert scores == sorted(scores, reverse=True)
     assert {tuple(item["namespace"]) for item in result["items"]} == {tuple(HOME)}
-    assert (result["left_out"], result["model"]) == (0, "anthropic:scripted")
-    assert job["spent"]["model_calls"] == 1
+    assert (result["omitted"], result["model"]) == (0, "anthropic:scripted")
+    assert job["usage"]["model_calls"] == 1
 
 
 @pytest.mark.usefixtures("worker", "memories")
@@ -187,7 +187,7 @@ async def test_what_a_result_has_no_room_for_is_counted(
         )
     llm.script.append(queries("tea"))
     result = (await done(client, resources))["result"]
-    assert (len(result["items"]), result["left_out"]) == (4, 2)
+    assert (len(result["items"]), result["omitted"]) == (4, 2)
     assert len(json.dumps(result)) < MAX_BYTES + 10_000
 
 
@@ -249,7 +249,7 @@ async def test_the_tool_waits_for_what_a_model_searches_for(
     assert [item["key"] for item in answer["artifact"]] == [item["key"] for item in shown]
     (job,) = (await client.get("/v1/jobs?include=result")).json()["jobs"]
     assert job["result"]["queries"] == ["Alice drinks green tea", "Alice has a dog"]
-    assert job["spent"]["model_calls"] == 1
+    assert job["usage"]["model_calls"] == 1
 
 
 @pytest.mark.usefixtures("worker", "memories")

@@ -26,10 +26,10 @@ class Trial:
     @property
     def outcome(self) -> Outcome:
         """Won or lost only where both orders agree on it."""
-        winners = {verdict.winner for verdict in self.verdicts}
-        if winners == {"new"}:
+        preferred = {verdict.preferred for verdict in self.verdicts}
+        if preferred == {"new"}:
             return "win"
-        return "loss" if winners == {"old"} else "tie"
+        return "loss" if preferred == {"old"} else "tie"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Evaluation:
         return sum(trial.outcome == outcome for trial in self.trials)
 
     @property
-    def share(self) -> float:
+    def net_win_rate(self) -> float:
         """Wins less losses, of all cases; from -1 to 1."""
         return (self.count("win") - self.count("loss")) / len(self.trials)
 
     @property
-    def won(self) -> bool:
+    def passed(self) -> bool:
         """Whether the new prompt is better by the margin, and better at all."""
-        return self.share >= self.margin and self.share > 0
+        return self.net_win_rate >= self.margin and self.net_win_rate > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,11 @@ _TAG = re.compile(
 class Verdict:
     """What a judge said who was shown the answer with one of the prompts `first`.
 
-    `winner` is None where it came to no verdict; `reason` says why then.
+    `preferred` is None where it came to no verdict; `reason` says why then.
     """
 
-    first: Side
-    winner: Winner | None
+    shown_first: Side
+    preferred: Winner | None
     reason: str
 
 

@@ -55,7 +55,7 @@ class Improver:
             return [_unchanged(prompt, "not_warranted", NO_CONVERSATIONS) for prompt in prompts]
         ask = self._ask(self._plan.model)
         chosen, why = await choose(ask, [p.as_prompt() for p in prompts], trajectories)
-        await self._run.report("chosen", prompts=chosen, of=len(prompts))
+        await self._run.report("selected", prompts=chosen, total=len(prompts))
         improve = optimizer(self._plan.kind, self._plan.config, ask)
         improved = await together(
             *(self._improved(improve, p, trajectories) for p in prompts if p.name in chosen)
@@ -91,7 +91,10 @@ class Improver:
         gate = Gate(answers=self._ask(plan.model), judge=self._ask(plan.judge))
         evaluation = await gate.evaluate(new.prompt.text, new.text, cases, plan.margin)
         await self._run.report(
-            "evaluated", prompt=new.prompt.name, share=evaluation.share, won=evaluation.won
+            "evaluated",
+            prompt=new.prompt.name,
+            net_win_rate=evaluation.net_win_rate,
+            passed=evaluation.passed,
         )
         return evaluation
 

@@ -27,19 +27,19 @@ def result_of(new: Improvement, stored: Stored | None) -> dict[str, Any]:
         and {
             **_evaluation(new.evaluation),
             "promoted": bool(stored and stored.promoted),
-            "not_promoted": stored.not_promoted if stored else NOT_STORED,
+            "not_promoted_reason": stored.not_promoted_reason if stored else NOT_STORED,
         },
     }
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "wins": evaluation.count("win"),
-        "losses": evaluation.count("loss"),
-        "ties": evaluation.count("tie"),
-        "share": evaluation.share,
+        "cases_won": evaluation.count("win"),
+        "cases_lost": evaluation.count("loss"),
+        "cases_tied": evaluation.count("tie"),
+        "net_win_rate": evaluation.net_win_rate,
         "margin": evaluation.margin,
-        "won": evaluation.won,
+        "passed": evaluation.passed,
         "cases": [_trial(trial) for trial in evaluation.trials],
     }
 

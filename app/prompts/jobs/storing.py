@@ -19,18 +19,18 @@ GONE = "the prompt was deleted meanwhile, so nothing was stored"
 class Stored:
     """Where a new text is kept; without `version` it is not, for the `reason`.
 
-    `not_promoted` says why the label production does not point to it.
+    `not_promoted_reason` says why the label production does not point to it.
     """
 
     version: int | None = None
     labels: tuple[str, ...] = ()
-    not_promoted: str | None = None
+    not_promoted_reason: str | None = None
     reason: str | None = None
 
     @property
     def promoted(self) -> bool:
         """Whether the text went into production."""
-        return self.version is not None and self.not_promoted is None
+        return self.version is not None and self.not_promoted_reason is None
 
 
 class PromptWriter:
@@ -50,7 +50,7 @@ class PromptWriter:
         ref = Ref(self._access.root, name)
         await repository.lock(self._connection, ref)
         if not await self._is_there(new.prompt):
-            return Stored(not_promoted=GONE, reason=GONE)
+            return Stored(not_promoted_reason=GONE, reason=GONE)
         version = await self._prompts.add_version(
             self._connection,
             self._access,
@@ -82,7 +82,7 @@ class PromptWriter:
         """Return why a stored text does not go into production, or None."""
         if new.evaluation is None:
             return "it was not evaluated"
-        if not new.evaluation.won:
+        if not new.evaluation.passed:
             return "the new text did not win by the margin"
         if not self._promote:
             return "the request says not to promote"

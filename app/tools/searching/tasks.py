@@ -51,7 +51,7 @@ class SearchHandler:
         result = {
             "queries": queries,
             "items": orjson.loads(orjson.dumps(items)),
-            "left_out": left_out + len(ranked) - len(kept),
+            "omitted": left_out + len(ranked) - len(kept),
             "model": self._llms.get(plan.query_model).name,
         }
         async with self._database.transaction(access.root) as connection:

@@ -14,9 +14,9 @@ from app.jobs.kind import JobKind, RunJob
 from app.managers.plans import ConsolidatePlan, ExtractPlan
 from app.managers.schemas import ConsolidateRequest, ExtractRequest
 from app.managers.service import ManagerService
-from app.prompts.jobs.planning import optimizing_job
-from app.prompts.jobs.plans import OptimizePlan
-from app.prompts.jobs.tasks import OptimizeHandler
+from app.prompts.job_schemas import OptimizePrompt
+from app.prompts.plan import OptimizePlan, OptimizePlanner
+from app.prompts.task import OptimizeHandler
 from app.resources import Resources
 from app.threads.formation import ThreadExtractPlan
 from app.threads.summaries.schemas import SummarizeRequest
@@ -37,10 +37,14 @@ async def _plan_consolidate(
     return await ManagerService.build(resources).plan_consolidate(access, body)
 
 
+async def _plan_optimize(resources: Resources, access: Access, body: OptimizePrompt) -> NewJob:
+    return await OptimizePlanner.build(resources).plan(access, body)
+
+
 EXTRACT = JobKind(ExtractPlan, ExtractHandler.build, plan=_plan_extract)
 CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler.build, plan=_plan_consolidate)
 SUMMARIZE = JobKind(SummarizeRequest, SummarizeHandler.build, plan=summarizing_job)
-OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=optimizing_job)
+OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=_plan_optimize)
 SEARCH = JobKind(SearchPlan, SearchHandler.build, plan=searching_job)
 EXTRACT_THREAD: JobKind[None, ThreadExtractPlan] = JobKind(
     ThreadExtractPlan, ThreadExtractHandler.build

@@ -18,7 +18,7 @@ from app.prompts.errors import (
     PromptNotFoundError,
     PromptVersionNotFoundError,
 )
-from app.prompts.jobs.schemas import OptimizePrompt
+from app.prompts.job_schemas import OptimizePrompt
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.threads.errors import ThreadNotFoundError
 from app.threads.summaries.schemas import SummarizeRequest

@@ -1,6 +1,5 @@
 """Prompts of the registry, as they are in production, with their variables filled in."""
 
-import json
 import re
 from collections.abc import Mapping
 
@@ -10,13 +9,12 @@ from app.auth.access import Verb
 from app.errors import InvalidRequestError, NotFoundError
 from app.mcp.caller import Caller
 from app.prompts.errors import PromptNotFoundError
-from app.prompts.filling import filled, variables_of
-from app.prompts.schemas import PRODUCTION, PROMPT_NAME, ListPrompts, ReadPrompt
+from app.prompts.placeholders import list_variables, render_prompt
+from app.prompts.schemas import PROMPT_NAME, ListPrompts
 from app.prompts.service import PromptService
+from app.prompts.types import PRODUCTION
 
 PAGE = 50
-
-_IN_PRODUCTION = ReadPrompt(label=PRODUCTION)
 
 
 async def list_page(caller: Caller, cursor: str | None) -> types.ListPromptsResult:
@@ -24,11 +22,13 @@ async def list_page(caller: Caller, cursor: str | None) -> types.ListPromptsResu
     if not caller.access.may(Verb.READ):
         return types.ListPromptsResult(prompts=[])
     service = PromptService.build(caller.resources)
-    rows, following = await service.list(caller.access, ListPrompts(limit=PAGE, cursor=cursor))
-    named = [row["name"] for row in rows if PRODUCTION in json.loads(row["labels"])]
-    found = [await _described(caller, name) for name in named]
+    after = ListPrompts(cursor=cursor).cursor
+    page = await service.list_prompts(caller.access, after=after, limit=PAGE)
+    names = [prompt.name for prompt in page.items if PRODUCTION in prompt.labels]
+    found = [await _described(caller, name) for name in names]
     return types.ListPromptsResult(
-        prompts=[prompt for prompt in found if prompt is not None], next_cursor=following
+        prompts=[prompt for prompt in found if prompt is not None],
+        next_cursor=page.next_cursor(lambda last: last.name),
     )
 
 
@@ -39,29 +39,30 @@ async def get(
     if not re.fullmatch(PROMPT_NAME, name):
         raise PromptNotFoundError(name)
     service = PromptService.build(caller.resources)
-    row = await service.get(caller.access, name, _IN_PRODUCTION)
-    text = _filled(row["text"], arguments or {})
+    prompt = await service.get(caller.access, name, label=PRODUCTION)
+    text = _filled(prompt.text, arguments or {})
     message = types.PromptMessage(role="user", content=types.TextContent(text=text))
-    return types.GetPromptResult(description=row["when_to_update"], messages=[message])
+    return types.GetPromptResult(description=prompt.when_to_update, messages=[message])
 
 
 async def _described(caller: Caller, name: str) -> types.Prompt | None:
     """Return a prompt as clients list it; None if it went away meanwhile."""
     try:
-        row = await PromptService.build(caller.resources).get(caller.access, name, _IN_PRODUCTION)
+        service = PromptService.build(caller.resources)
+        prompt = await service.get(caller.access, name, label=PRODUCTION)
     except NotFoundError:
         return None
     return types.Prompt(
         name=name,
         arguments=[
             types.PromptArgument(name=variable, required=True)
-            for variable in variables_of(row["text"])
+            for variable in list_variables(prompt.text)
         ],
     )
 
 
 def _filled(text: str, arguments: Mapping[str, str]) -> str:
-    variables = variables_of(text)
+    variables = list_variables(text)
     if missing := [name for name in variables if name not in arguments]:
         raise InvalidRequestError(f"The prompt needs a value for {', '.join(missing)}.")
     if unknown := [name for name in arguments if name not in variables]:
@@ -69,4 +70,4 @@ def _filled(text: str, arguments: Mapping[str, str]) -> str:
             f"The prompt has no variable {', '.join(unknown)}; "
             f"it has {', '.join(variables) or 'none'}."
         )
-    return filled(text, arguments, like=text)
+    return render_prompt(text, arguments, like=text)

@@ -1,4 +1,4 @@
-"""All SQL on prompts, run on a connection somebody else opened."""
+"""All SQL on prompts, their versions, and their labels."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,14 +9,20 @@ from asyncpg import Record
 from app.db.database import Connection
 from app.db.pages import fetch_page
 from app.pagination import Page
+from app.prompts.errors import (
+    PromptLabelNotFoundError,
+    PromptNotFoundError,
+    PromptVersionNotFoundError,
+)
+from app.prompts.types import Prompt, PromptSummary, PromptVersion
 
 MAX_EARLIER = 100
 """How many moves of a label can be rolled back."""
 
-# Until the end of the transaction, also where there is no row yet that could be locked.
+# Held until the end of the transaction; works even if there is no row yet to lock.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('prompt ' || $1 || $2, 0))"
 
-# A row without a version: there is the prompt, but not what was asked for.
+# A row without a version: the prompt exists, but not the requested version or label.
 _FIND = """
 SELECT prompts.name, revision, newest, update_instructions, when_to_update, updated_at,
     number AS version, text, based_on, analysis, actor, prompt_versions.created_at,
@@ -100,23 +106,23 @@ _DELETE = "DELETE FROM prompts WHERE namespace = $1 AND name = $2"
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Names a prompt: the root it belongs to, and its name there."""
+    """The root that a prompt belongs to, and its name in it."""
 
     root: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Who changes something, and when."""
+class Stamp:
+    """The actor and the time of a change."""
 
     actor: str
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """A version that is to be added."""
+class NewVersion:
+    """A version to add."""
 
     number: int
     text: str
@@ -125,61 +131,79 @@ class Version:
 
 
 async def lock(connection: Connection, ref: Ref) -> None:
-    """Wait until no other transaction changes this prompt, and keep others waiting."""
+    """Lock a prompt, which need not exist, until the end of the transaction."""
     await connection.execute(_LOCK, ref.root, ref.name)
 
 
-async def find(
-    connection: Connection, ref: Ref, *, label: str | None = None, version: int | None = None
-) -> Record | None:
-    """Return a prompt with the version asked for, or its newest; None: there is no such prompt.
+async def find(connection: Connection, ref: Ref) -> Prompt | None:
+    """Return a prompt with its newest version; None if there is no such prompt."""
+    row = await connection.fetchrow(_FIND, ref.root, ref.name, None, None)
+    return None if row is None else Prompt(**row)
 
-    The row's `version` is None where the prompt does not have what was asked for.
+
+async def get(
+    connection: Connection, ref: Ref, *, label: str | None = None, version: int | None = None
+) -> Prompt:
+    """Return a prompt with the version of a label or number, or the newest.
+
+    Raises PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError.
     """
-    return await connection.fetchrow(_FIND, ref.root, ref.name, label, version)
+    row = await connection.fetchrow(_FIND, ref.root, ref.name, label, version)
+    if row is None:
+        raise PromptNotFoundError(ref.name)
+    if row["version"] is not None:
+        return Prompt(**row)
+    if label is not None:
+        raise PromptLabelNotFoundError(ref.name, label, await find_labels(connection, ref))
+    raise PromptVersionNotFoundError(ref.name, version or 0, row["newest"])
 
 
 async def find_labels(connection: Connection, ref: Ref) -> dict[str, int]:
-    """Return where a prompt's labels point."""
-    text = await connection.fetchval(_LABELS, ref.root, ref.name)
-    found: dict[str, int] = orjson.loads(text)
-    return found
+    """Return the version that each label of a prompt points to."""
+    labels: dict[str, int] = orjson.loads(await connection.fetchval(_LABELS, ref.root, ref.name))
+    return labels
 
 
-async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page[Record]:
-    """Return a page of prompts in the order of their names, from the first behind `after` on."""
-    return await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
+async def find_page(
+    connection: Connection, root: str, *, after: str, limit: int
+) -> Page[PromptSummary]:
+    """Return a page of prompts by name; `after` is the last name of the page before."""
+    page = await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
+    return page.map(_to_summary)
 
 
 async def find_versions(
     connection: Connection, ref: Ref, *, before: int, limit: int
-) -> Page[Record]:
-    """Return versions without their texts, newest first, from the first below `before` on."""
-    return await fetch_page(
+) -> Page[PromptVersion]:
+    """Return a page of the versions with numbers below `before`, newest first."""
+    page = await fetch_page(
         connection, _FIND_VERSIONS, ref.root, ref.name, before, limit + 1, limit=limit
     )
+    return page.map(_to_version)
 
 
-async def write(
+async def upsert(
     connection: Connection,
     ref: Ref,
     newest: int,
     instructions: tuple[str | None, str | None],
-    change: Change,
+    stamp: Stamp,
 ) -> None:
-    """Create a prompt, or replace how and when it is to be updated."""
-    await connection.execute(_WRITE, ref.root, ref.name, newest, *instructions, change.at)
+    """Create a prompt, or replace its update instructions."""
+    await connection.execute(_WRITE, ref.root, ref.name, newest, *instructions, stamp.at)
 
 
-async def touch(
-    connection: Connection, ref: Ref, change: Change, *, newest: int | None = None
+async def increment_revision(
+    connection: Connection, ref: Ref, stamp: Stamp, *, newest: int | None = None
 ) -> None:
-    """Count a change, which may have added a version."""
-    await connection.execute(_TOUCH, ref.root, ref.name, change.at, newest)
+    """Count a change, which may have added the version `newest`."""
+    await connection.execute(_TOUCH, ref.root, ref.name, stamp.at, newest)
 
 
-async def add_version(connection: Connection, ref: Ref, version: Version, change: Change) -> None:
-    """Add a version to a prompt that is there."""
+async def insert_version(
+    connection: Connection, ref: Ref, version: NewVersion, stamp: Stamp
+) -> None:
+    """Add a version to an existing prompt."""
     await connection.execute(
         _ADD_VERSION,
         ref.root,
@@ -188,29 +212,29 @@ async def add_version(connection: Connection, ref: Ref, version: Version, change
         version.text,
         version.based_on,
         version.analysis,
-        change.actor,
-        change.at,
+        stamp.actor,
+        stamp.at,
     )
 
 
-async def point(connection: Connection, ref: Ref, label: str, number: int, change: Change) -> bool:
-    """Let a label point to a version; False when it does already."""
+async def point_label(
+    connection: Connection, ref: Ref, label: str, number: int, stamp: Stamp
+) -> bool:
+    """Point a label to a version; False if it points there already."""
     status = await connection.execute(
-        _POINT, ref.root, ref.name, label, number, change.actor, change.at
+        _POINT, ref.root, ref.name, label, number, stamp.actor, stamp.at
     )
     return bool(status == "INSERT 0 1")
 
 
-async def point_back(connection: Connection, ref: Ref, label: str, change: Change) -> bool:
-    """Let a label point to where it pointed before; False when that is nowhere."""
-    status = await connection.execute(
-        _POINT_BACK, ref.root, ref.name, label, change.actor, change.at
-    )
+async def roll_back_label(connection: Connection, ref: Ref, label: str, stamp: Stamp) -> bool:
+    """Point a label to the version before its last move; False if it never moved."""
+    status = await connection.execute(_POINT_BACK, ref.root, ref.name, label, stamp.actor, stamp.at)
     return bool(status == "UPDATE 1")
 
 
 async def delete_label(connection: Connection, ref: Ref, label: str) -> bool:
-    """Remove a label; False when there is none."""
+    """Remove a label; False if there is none."""
     status = await connection.execute(_DELETE_LABEL, ref.root, ref.name, label)
     return bool(status == "DELETE 1")
 
@@ -218,3 +242,27 @@ async def delete_label(connection: Connection, ref: Ref, label: str) -> bool:
 async def delete(connection: Connection, ref: Ref) -> None:
     """Remove a prompt with its versions and labels, if it exists."""
     await connection.execute(_DELETE, ref.root, ref.name)
+
+
+def _to_summary(row: Record) -> PromptSummary:
+    return PromptSummary(
+        name=row["name"],
+        newest_version=row["newest"],
+        update_instructions=row["update_instructions"],
+        when_to_update=row["when_to_update"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        labels=orjson.loads(row["labels"]),
+    )
+
+
+def _to_version(row: Record) -> PromptVersion:
+    return PromptVersion(
+        version=row["version"],
+        characters=row["characters"],
+        based_on=row["based_on"],
+        analysis=row["analysis"],
+        actor=row["actor"],
+        created_at=row["created_at"],
+        labels=row["labels"],
+    )

@@ -4,6 +4,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
 
 from app.auth.access import Access, Verb
 from app.auth.dependencies import AdminAccess, ReadAccess
@@ -22,7 +23,7 @@ from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response, not_modified
-from app.prompts import encoding
+from app.prompts import types
 from app.prompts.errors import (
     NothingToRollBackError,
     PromptLabelNotFoundError,
@@ -31,7 +32,8 @@ from app.prompts.errors import (
     TooManyLabelsError,
 )
 from app.prompts.schemas import (
-    PRODUCTION,
+    DEFAULT_PAGE,
+    DEFAULT_VERSIONS_PAGE,
     DiffPrompt,
     Label,
     ListPrompts,
@@ -47,6 +49,7 @@ from app.prompts.schemas import (
     RollbackPrompt,
 )
 from app.prompts.service import PromptService
+from app.prompts.types import PRODUCTION
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 READS = (*ALWAYS, PromptNotFoundError, PreconditionFailedError)
@@ -73,21 +76,21 @@ def service_of(request: Request) -> PromptService:
     return PromptService.build(resources_of(request))
 
 
-def _read(request: Request, name: str, revision: int, members: Any) -> Response:
-    """Answer a read, or say that the reader has this revision; PreconditionFailedError."""
+def _read(request: Request, name: str, revision: int, answer: BaseModel) -> Response:
+    """Answer a read, with 304 if the reader has this revision; raises PreconditionFailedError."""
     precondition = Precondition.of(request.headers)
     if precondition.is_current(revision):
         return not_modified(revision)
     if not precondition.holds(revision):
         raise PreconditionFailedError(f'the prompt "{name}"', revision, counter="revision")
-    return json_response(members, {"ETag": etag(revision)})
+    return json_response(answer.model_dump(), {"ETag": etag(revision)})
 
 
-def _changed(access: Access, row: Any, status: int = 200) -> Response:
+def _changed(access: Access, prompt: types.Prompt, status: int = 200) -> Response:
     """Answer a change, with the prompt if the caller may read it."""
     if not access.may(Verb.READ):
-        return Response(status_code=204, headers={"ETag": etag(row["revision"])})
-    return json_response(encoding.prompt(row), {"ETag": etag(row["revision"])}, status)
+        return Response(status_code=204, headers={"ETag": etag(prompt.revision)})
+    return json_response(Prompt.of(prompt).model_dump(), {"ETag": etag(prompt.revision)}, status)
 
 
 @router.get(
@@ -102,8 +105,8 @@ def _changed(access: Access, row: Any, status: int = 200) -> Response:
 )
 async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(ReadPrompt, request)
-    row = await service_of(request).get(access, name, query)
-    return _read(request, name, row["revision"], encoding.prompt(row))
+    prompt = await service_of(request).get(access, name, label=query.label, version=query.version)
+    return _read(request, name, prompt.revision, Prompt.of(prompt))
 
 
 @router.put(
@@ -124,10 +127,10 @@ async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Respon
 async def put_prompt(
     request: Request, name: Name, body: PutPrompt, access: AdminAccess
 ) -> Response:
-    row, is_new = await service_of(request).put(
-        access, name, body, Precondition.of(request.headers)
+    prompt, is_new = await service_of(request).put(
+        access, name, body.to_state(), Precondition.of(request.headers)
     )
-    return _changed(access, row, 201 if is_new else 200)
+    return _changed(access, prompt, 201 if is_new else 200)
 
 
 @router.get(
@@ -141,9 +144,10 @@ async def put_prompt(
 )
 async def list_prompts(request: Request, access: ReadAccess) -> Response:
     query = read_query(ListPrompts, request)
-    rows, cursor = await service_of(request).list(access, query)
-    prompts = [encoding.listed(row) for row in rows]
-    return json_response({"prompts": prompts, "next_cursor": cursor})
+    page = await service_of(request).list_prompts(
+        access, after=query.cursor, limit=query.limit or DEFAULT_PAGE
+    )
+    return json_response(PromptList.of(page).model_dump())
 
 
 @router.get(
@@ -157,9 +161,10 @@ async def list_prompts(request: Request, access: ReadAccess) -> Response:
 )
 async def list_prompt_versions(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(ListVersions, request)
-    rows, cursor, revision = await service_of(request).versions(access, name, query)
-    members = {"versions": [encoding.version(row) for row in rows], "next_cursor": cursor}
-    return _read(request, name, revision, members)
+    page, revision = await service_of(request).list_versions(
+        access, name, before=query.cursor, limit=query.limit or DEFAULT_VERSIONS_PAGE
+    )
+    return _read(request, name, revision, PromptVersionList.of(page))
 
 
 @router.get(
@@ -173,9 +178,8 @@ async def list_prompt_versions(request: Request, name: Name, access: ReadAccess)
 )
 async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(DiffPrompt, request)
-    old, new = await service_of(request).pair(access, name, query)
-    members = await asyncio.to_thread(encoding.diff, old, new)
-    return _read(request, name, new["revision"], members)
+    old, new = await service_of(request).get_pair(access, name, query.old, query.new)
+    return _read(request, name, new.revision, await asyncio.to_thread(PromptDiff.of, old, new))
 
 
 @router.post(
@@ -195,8 +199,15 @@ async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Respo
 async def promote_prompt(
     request: Request, name: Name, body: PromotePrompt, access: AdminAccess
 ) -> Response:
-    precondition = Precondition.of(request.headers)
-    return _changed(access, await service_of(request).move_label(access, name, body, precondition))
+    prompt = await service_of(request).move_label(
+        access,
+        name,
+        body.label or PRODUCTION,
+        Precondition.of(request.headers),
+        from_label=body.from_label,
+        version=body.version,
+    )
+    return _changed(access, prompt)
 
 
 @router.post(

@@ -1,39 +1,38 @@
-"""Bodies and answers of the routes of prompts."""
+"""Requests and responses of the prompts routes."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.body_limits import CONFIGURATION
 from app.conversations.json_fields import matching
 from app.json_values import check_storable_text
+from app.pagination import Page
+from app.prompts import types
+from app.prompts.diff import unified_diff
+from app.prompts.types import (
+    MAX_ANALYSIS_CHARACTERS,
+    MAX_LABELS,
+    MAX_TEXT_CHARACTERS,
+    MAX_VERSION,
+    PromptState,
+    PromptSummary,
+    check_text,
+)
 from app.schemas import CLEAN, Number, Schema
 
-PRODUCTION, CANDIDATE = "production", "candidate"
-
-MAX_TEXT_CHARACTERS = 200_000
 MAX_INSTRUCTIONS_CHARACTERS = 20_000
-MAX_ANALYSIS_CHARACTERS = 50_000
-MAX_LABELS = 50
-MAX_VERSION = 2**31 - 1
 MAX_PAGE = 200
 MAX_VERSIONS_PAGE = 100
+DEFAULT_PAGE = 100
+DEFAULT_VERSIONS_PAGE = 50
 
 PROMPT_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
 LABEL = r"^[0-9]*[A-Za-z._-][A-Za-z0-9._-]*$"
 """Not only digits: those are a version's number."""
 MAX_LABEL_CHARACTERS = 64
 VERSION_OR_LABEL = r"^[A-Za-z0-9._-]{1,64}$"
-
-
-def check_text(text: str) -> str:
-    """Return a prompt's text; ValueError when it is none, or cannot be stored."""
-    if not text.strip():
-        raise ValueError("is empty; a prompt has a text")
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise ValueError(f"has {len(text):,} characters; use at most {MAX_TEXT_CHARACTERS:,}")
-    return check_storable_text(text)
 
 
 PromptName = Annotated[
@@ -84,7 +83,7 @@ VersionOrLabel = Annotated[
 
 def _label_or_version(version: int | None, info: ValidationInfo, label: str) -> int | None:
     if version is not None and info.data.get(label) is not None:
-        raise ValueError(f"is given beside {label}; send one of them")
+        raise ValueError(f"is given in addition to {label}; send one of them")
     return version
 
 
@@ -95,19 +94,29 @@ class PutPrompt(Schema):
 
     text: PromptText = Field(description="The prompt. The newest version's text adds no version.")
     update_instructions: UpdateInstructions | None = Field(
-        None, description="What an optimiser has to keep to when it rewrites the text."
+        None, description="What every rewritten text must follow."
     )
     when_to_update: UpdateInstructions | None = Field(
-        None, description="In which cases an optimiser is to rewrite the text, and not another."
+        None, description="In which cases an optimizer should rewrite this prompt, and not another."
     )
     labels: Annotated[list[Label], Field(max_length=MAX_LABELS)] | None = Field(
         None,
-        description="Labels that are to point to this text; absent: production where the prompt "
-        "is new, else none moves.",
+        description="Labels to point to this text; absent: production if the prompt is new, "
+        "otherwise none.",
     )
     analysis: Analysis | None = Field(
-        None, description="Why the text is what it is; kept with the version that it adds."
+        None, description="Why the text is as it is; stored with the version that it adds."
     )
+
+    def to_state(self) -> PromptState:
+        """Return the state to write."""
+        return PromptState(
+            text=self.text,
+            update_instructions=self.update_instructions,
+            when_to_update=self.when_to_update,
+            labels=self.labels,
+            analysis=self.analysis,
+        )
 
 
 class ReadPrompt(Schema):
@@ -123,7 +132,7 @@ class ReadPrompt(Schema):
 
 
 class PromotePrompt(Schema):
-    """Which version a label is to point to."""
+    """Which version to point a label to."""
 
     from_label: Label | None = Field(
         None, description="The version that this label points to; absent, as version: candidate."
@@ -140,7 +149,7 @@ class PromotePrompt(Schema):
 
 
 class RollbackPrompt(Schema):
-    """Which label is to go back."""
+    """Which label to move back."""
 
     label: Label | None = Field(None, description="Absent: production.")
 
@@ -173,36 +182,47 @@ class DiffPrompt(Schema):
         None,
         alias="to",
         description="A version's number, or a label; absent: candidate, or the newest version "
-        "where there is no candidate.",
+        "if there is no candidate.",
     )
 
 
-class Prompt(BaseModel):
+class _Record(BaseModel):
+    """A response that has the fields of a record."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    @classmethod
+    def of(cls, record: object) -> Self:
+        """Return a record as clients see it."""
+        return cls.model_validate(record)
+
+
+class Prompt(_Record):
     """A prompt, with one of its versions."""
 
-    name: str = Field(description="What requests call it.")
+    name: str = Field(description="The prompt's name.")
     version: int = Field(description="The version's number, counted from 1.")
     text: str = Field(description="The version's text.")
     labels: list[str] = Field(description="The labels that point to this version, by name.")
-    update_instructions: str | None = Field(description="What an optimiser has to keep to.")
-    when_to_update: str | None = Field(description="When an optimiser is to rewrite the text.")
+    update_instructions: str | None = Field(description="What every rewritten text must follow.")
+    when_to_update: str | None = Field(description="When an optimizer should rewrite the text.")
     based_on: int | None = Field(description="Number of the version that this one improves.")
-    analysis: str | None = Field(description="Why the text is what it is.")
+    analysis: str | None = Field(description="Why the text is as it is.")
     actor: str = Field(description="The key that wrote the version, and the job if it was one.")
     created_at: datetime = Field(description="When the version was written.")
-    updated_at: datetime = Field(description="When anything about the prompt was last changed.")
+    updated_at: datetime = Field(description="When the prompt was last changed in any way.")
 
 
-class ListedPrompt(BaseModel):
+class ListedPrompt(_Record):
     """A prompt in a list, without its text."""
 
-    name: str = Field(description="What requests call it.")
-    newest: int = Field(description="Number of its newest version.")
+    name: str = Field(description="The prompt's name.")
+    newest_version: int = Field(description="Number of its newest version.")
     labels: dict[str, int] = Field(description="Each label, with the version it points to.")
-    update_instructions: str | None = Field(description="What an optimiser has to keep to.")
-    when_to_update: str | None = Field(description="When an optimiser is to rewrite the text.")
+    update_instructions: str | None = Field(description="What every rewritten text must follow.")
+    when_to_update: str | None = Field(description="When an optimizer should rewrite the text.")
     created_at: datetime = Field(description="When the prompt was first written.")
-    updated_at: datetime = Field(description="When anything about it was last changed.")
+    updated_at: datetime = Field(description="When the prompt was last changed in any way.")
 
 
 class PromptList(BaseModel):
@@ -211,15 +231,23 @@ class PromptList(BaseModel):
     prompts: list[ListedPrompt] = Field(description="In the order of their names.")
     next_cursor: str | None = Field(description="Send it as cursor for the next page; null: last.")
 
+    @classmethod
+    def of(cls, page: Page[PromptSummary]) -> Self:
+        """Return a page as clients see it."""
+        return cls(
+            prompts=[ListedPrompt.of(prompt) for prompt in page.items],
+            next_cursor=page.next_cursor(lambda last: last.name),
+        )
 
-class PromptVersion(BaseModel):
+
+class PromptVersion(_Record):
     """A version in a list, without its text."""
 
     version: int = Field(description="Its number, counted from 1.")
     characters: int = Field(description="Length of its text.")
     labels: list[str] = Field(description="The labels that point to it, by name.")
     based_on: int | None = Field(description="Number of the version that this one improves.")
-    analysis: str | None = Field(description="Why the text is what it is.")
+    analysis: str | None = Field(description="Why the text is as it is.")
     actor: str = Field(description="The key that wrote it, and the job if it was one.")
     created_at: datetime = Field(description="When it was written.")
 
@@ -230,11 +258,30 @@ class PromptVersionList(BaseModel):
     versions: list[PromptVersion] = Field(description="Newest first.")
     next_cursor: int | None = Field(description="Send it as cursor for the next page; null: last.")
 
+    @classmethod
+    def of(cls, page: Page[types.PromptVersion]) -> Self:
+        """Return a page as clients see it."""
+        return cls(
+            versions=[PromptVersion.of(version) for version in page.items],
+            next_cursor=page.next_cursor(lambda last: last.version),
+        )
+
 
 class PromptDiff(BaseModel):
-    """What one version says otherwise than another."""
+    """The differences between two versions of a prompt."""
 
     name: str = Field(description="The prompt's name.")
-    from_version: int = Field(description="Number of the version to begin with.")
-    to_version: int = Field(description="Number of the version it is compared with.")
-    diff: str = Field(description="In unified form, by lines; empty: the texts are the same.")
+    from_version: int = Field(description="Number of the first version.")
+    to_version: int = Field(description="Number of the version that is compared with it.")
+    diff: str = Field(description="In unified format, by lines; empty: the texts are the same.")
+
+    @classmethod
+    def of(cls, old: types.Prompt, new: types.Prompt) -> Self:
+        """Compare two versions; takes up to a second, so call it in a thread."""
+        names = [f"{prompt.name} (version {prompt.version})" for prompt in (old, new)]
+        return cls(
+            name=new.name,
+            from_version=old.version,
+            to_version=new.version,
+            diff=unified_diff(old.text, new.text, *names),
+        )

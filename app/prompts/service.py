@@ -1,11 +1,8 @@
-"""What may be done with prompts: reading and writing them, moving labels and back."""
+"""Read and write prompts, and move their labels."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from operator import itemgetter
 from typing import Self
-
-from asyncpg import Record
 
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
@@ -13,36 +10,37 @@ from app.clock import Clock
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.http.conditional import Precondition, PreconditionFailedError
-from app.prompts import changing, repository
+from app.pagination import Page
+from app.prompts import repository
 from app.prompts.errors import (
     NothingToRollBackError,
     PromptLabelNotFoundError,
     PromptVersionNotFoundError,
+    TooManyLabelsError,
 )
-from app.prompts.repository import Change, Ref, Version
-from app.prompts.schemas import (
+from app.prompts.repository import NewVersion, Ref, Stamp
+from app.prompts.types import (
     CANDIDATE,
+    MAX_LABELS,
     MAX_VERSION,
     PRODUCTION,
-    DiffPrompt,
-    ListPrompts,
-    ListVersions,
-    PromotePrompt,
-    PutPrompt,
-    ReadPrompt,
+    Prompt,
+    PromptState,
+    PromptSummary,
+    PromptVersion,
     check_text,
 )
 from app.resources import Resources
 
-DEFAULT_PAGE = 100
-DEFAULT_VERSIONS_PAGE = 50
+UNCOUNTED_LABELS = {PRODUCTION, CANDIDATE}
+"""Do not count against MAX_LABELS: a job must be able to store the text it paid for."""
 
 
 class PromptService:
     """Prompts on behalf of one caller.
 
     They belong to the root of the caller's key. Reading takes `read` anywhere below it, adding a
-    version `write` and everything else `admin` on the whole of it.
+    version `write`, and everything else `admin` on the whole root.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -54,100 +52,109 @@ class PromptService:
         """Make the service from a process's resources."""
         return cls(resources.database, resources.clock)
 
-    async def get(self, access: Access, name: str, query: ReadPrompt) -> Record:
+    async def get(
+        self, access: Access, name: str, *, label: str | None = None, version: int | None = None
+    ) -> Prompt:
         """Return a prompt with one version; raises the errors of `read`."""
         async with self._database.connection(access.root) as connection:
-            return await self.read(
-                connection, access, name, label=query.label, version=query.version
-            )
+            return await self.read(connection, access, name, label=label, version=version)
 
-    async def versions(
-        self, access: Access, name: str, query: ListVersions
-    ) -> tuple[Sequence[Record], int | None, int]:
-        """Return a page of versions, newest first, the cursor of the next, and the revision.
+    async def list_versions(
+        self, access: Access, name: str, *, before: int | None, limit: int
+    ) -> tuple[Page[PromptVersion], int]:
+        """Return a page of versions, newest first, and the prompt's revision.
 
         Raises PromptNotFoundError.
         """
-        limit = query.limit or DEFAULT_VERSIONS_PAGE
-        before = query.cursor or MAX_VERSION
         async with self._database.connection(access.root) as connection:
-            head = await self.read(connection, access, name)
+            prompt = await self.read(connection, access, name)
             page = await repository.find_versions(
-                connection, Ref(access.root, name), before=before, limit=limit
+                connection, Ref(access.root, name), before=before or MAX_VERSION, limit=limit
             )
-        return page.items, page.next_cursor(itemgetter("version")), head["revision"]
+        return page, prompt.revision
 
-    async def list(self, access: Access, query: ListPrompts) -> tuple[Sequence[Record], str | None]:
-        """Return a page of prompts by name, and the cursor of the next."""
+    async def list_prompts(
+        self, access: Access, *, after: str | None, limit: int
+    ) -> Page[PromptSummary]:
+        """Return a page of prompts by name."""
         _check_may_read(access)
-        limit = query.limit or DEFAULT_PAGE
         async with self._database.connection(access.root) as connection:
-            page = await repository.find_page(
-                connection, access.root, after=query.cursor or "", limit=limit
+            return await repository.find_page(
+                connection, access.root, after=after or "", limit=limit
             )
-        return page.items, page.next_cursor(itemgetter("name"))
 
-    async def pair(self, access: Access, name: str, query: DiffPrompt) -> tuple[Record, Record]:
-        """Return a prompt with the two versions that are to be compared."""
+    async def get_pair(
+        self, access: Access, name: str, old: str | None, new: str | None
+    ) -> tuple[Prompt, Prompt]:
+        """Return a prompt with the two versions to compare, each given by number or label.
+
+        They default to production, and the candidate or else the newest version.
+        """
         async with self._database.connection(access.root) as connection:
-            old = await self._read_ref(connection, access, name, query.old or PRODUCTION)
-            if query.new is not None:
-                return old, await self._read_ref(connection, access, name, query.new)
+            before = await self._read_either(connection, access, name, old or PRODUCTION)
+            if new is not None:
+                return before, await self._read_either(connection, access, name, new)
             try:
-                return old, await self._read_ref(connection, access, name, CANDIDATE)
+                return before, await self.read(connection, access, name, label=CANDIDATE)
             except PromptLabelNotFoundError:
-                return old, await self.read(connection, access, name)
+                return before, await self.read(connection, access, name)
 
     async def put(
-        self, access: Access, name: str, body: PutPrompt, precondition: Precondition
-    ) -> tuple[Record, bool]:
+        self, access: Access, name: str, state: PromptState, precondition: Precondition
+    ) -> tuple[Prompt, bool]:
         """Write a prompt's whole next state; return it, and whether it is new."""
-        ref, change = self._admin(access, name)
-        async with self._changing(ref, precondition) as connection:
-            row = await repository.find(connection, ref)
-            await changing.write(connection, ref, row, body, change)
-            return await changing.find(connection, ref), row is None
+        ref, stamp = self._authorize_admin(access, name)
+        async with self._locked(ref, precondition) as connection:
+            present = await repository.find(connection, ref)
+            await _write(connection, ref, present, state, stamp)
+            return await repository.get(connection, ref), present is None
 
     async def move_label(
-        self, access: Access, name: str, body: PromotePrompt, precondition: Precondition
-    ) -> Record:
-        """Let a label point to a version; return the prompt with that version."""
-        ref, _ = self._admin(access, name)
-        label = body.label or PRODUCTION
-        source = body.from_label or (CANDIDATE if body.version is None else None)
-        async with self._changing(ref, precondition) as connection:
-            row = await changing.find(connection, ref, label=source, version=body.version)
-            await self.promote(connection, access, name, version=row["version"], label=label)
-            return await changing.find(connection, ref, label=label)
+        self,
+        access: Access,
+        name: str,
+        label: str,
+        precondition: Precondition,
+        *,
+        from_label: str | None = None,
+        version: int | None = None,
+    ) -> Prompt:
+        """Point a label to a version, by default the candidate; return the prompt with it."""
+        ref, _ = self._authorize_admin(access, name)
+        source = from_label or (CANDIDATE if version is None else None)
+        async with self._locked(ref, precondition) as connection:
+            prompt = await repository.get(connection, ref, label=source, version=version)
+            await self.promote(connection, access, name, version=prompt.version, label=label)
+            return await repository.get(connection, ref, label=label)
 
     async def roll_back(
         self, access: Access, name: str, label: str, precondition: Precondition
-    ) -> Record:
-        """Let a label point to where it pointed before; return the prompt with that version.
+    ) -> Prompt:
+        """Point a label to its previous version; return the prompt with that version.
 
         Raises NothingToRollBackError.
         """
-        ref, change = self._admin(access, name)
-        async with self._changing(ref, precondition) as connection:
-            row = await changing.find(connection, ref, label=label)
-            if not await repository.point_back(connection, ref, label, change):
-                raise NothingToRollBackError(name, label, row["version"])
-            await repository.touch(connection, ref, change)
-            return await changing.find(connection, ref, label=label)
+        ref, stamp = self._authorize_admin(access, name)
+        async with self._locked(ref, precondition) as connection:
+            prompt = await repository.get(connection, ref, label=label)
+            if not await repository.roll_back_label(connection, ref, label, stamp):
+                raise NothingToRollBackError(name, label, prompt.version)
+            await repository.increment_revision(connection, ref, stamp)
+            return await repository.get(connection, ref, label=label)
 
     async def delete_label(
         self, access: Access, name: str, label: str, precondition: Precondition
     ) -> None:
         """Remove a label, whether or not it exists."""
-        ref, change = self._admin(access, name)
-        async with self._changing(ref, precondition) as connection:
+        ref, stamp = self._authorize_admin(access, name)
+        async with self._locked(ref, precondition) as connection:
             if await repository.delete_label(connection, ref, label):
-                await repository.touch(connection, ref, change)
+                await repository.increment_revision(connection, ref, stamp)
 
     async def delete(self, access: Access, name: str, precondition: Precondition) -> None:
         """Remove a prompt with all its versions, whether or not it exists."""
-        ref, _ = self._admin(access, name)
-        async with self._changing(ref, precondition) as connection:
+        ref, _ = self._authorize_admin(access, name)
+        async with self._locked(ref, precondition) as connection:
             await repository.delete(connection, ref)
 
     async def read(
@@ -158,13 +165,15 @@ class PromptService:
         *,
         label: str | None = None,
         version: int | None = None,
-    ) -> Record:
-        """Return a prompt with the version asked for, or its newest.
+    ) -> Prompt:
+        """Return a prompt with the version of a label or number, or its newest.
 
         Raises PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError.
         """
         _check_may_read(access)
-        return await changing.find(connection, Ref(access.root, name), label=label, version=version)
+        return await repository.get(
+            connection, Ref(access.root, name), label=label, version=version
+        )
 
     async def add_version(
         self,
@@ -176,26 +185,26 @@ class PromptService:
         based_on: int | None,
         analysis: str | None,
     ) -> int:
-        """Add a version in the caller's transaction, and let `candidate` point to it.
+        """Add a version in the caller's transaction, and point `candidate` to it.
 
-        Returns its number; that of the newest version when it has this text. Nobody else changes
-        the prompt before the transaction's end; who changes several takes them by name, or two
-        wait for each other. Raises PromptNotFoundError, and InvalidRequestError for a text that
-        no prompt can have.
+        Returns its number, or the newest version's if that has the same text. The prompt stays
+        locked until the end of the transaction; lock several prompts by name, or deadlocks are
+        possible. Raises PromptNotFoundError, and InvalidRequestError for a text that no prompt
+        can have.
         """
         access.locate([], Verb.WRITE)
         _check_text(text)
-        ref, change = Ref(access.root, name), self._change(access)
+        ref, stamp = Ref(access.root, name), self._stamp(access)
         await repository.lock(connection, ref)
-        row = await changing.find(connection, ref)
-        number = int(row["newest"])
-        is_new = text != row["text"]
+        present = await repository.get(connection, ref)
+        number = present.newest
+        is_new = text != present.text
         if is_new:
             number += 1
-            version = Version(number, text, based_on, analysis)
-            await repository.add_version(connection, ref, version, change)
-        if await changing.point(connection, ref, CANDIDATE, number, change) or is_new:
-            await repository.touch(connection, ref, change, newest=number)
+            version = NewVersion(number, text, based_on, analysis)
+            await repository.insert_version(connection, ref, version, stamp)
+        if await _point_label(connection, ref, CANDIDATE, number, stamp) or is_new:
+            await repository.increment_revision(connection, ref, stamp, newest=number)
         return number
 
     async def promote(
@@ -207,48 +216,87 @@ class PromptService:
         version: int,
         label: str = PRODUCTION,
     ) -> None:
-        """Let a label point to a version in the caller's transaction.
+        """Point a label to a version in the caller's transaction.
 
         Raises PromptNotFoundError and PromptVersionNotFoundError.
         """
         access.locate([], Verb.ADMIN)
-        ref, change = Ref(access.root, name), self._change(access)
+        ref, stamp = Ref(access.root, name), self._stamp(access)
         await repository.lock(connection, ref)
-        await changing.find(connection, ref, version=version)  # raises where there is none
-        if await changing.point(connection, ref, label, version, change):
-            await repository.touch(connection, ref, change)
+        await repository.get(connection, ref, version=version)  # raises if it does not exist
+        if await _point_label(connection, ref, label, version, stamp):
+            await repository.increment_revision(connection, ref, stamp)
 
-    async def _read_ref(
+    async def _read_either(
         self, connection: Connection, access: Access, name: str, version_or_label: str
-    ) -> Record:
+    ) -> Prompt:
         if not version_or_label.isdecimal():
             return await self.read(connection, access, name, label=version_or_label)
         number = int(version_or_label)
-        if number > MAX_VERSION:  # more than the database can look for
+        if number > MAX_VERSION:  # does not fit into the database's integers
             newest = await self.read(connection, access, name)
-            raise PromptVersionNotFoundError(name, number, newest["version"])
+            raise PromptVersionNotFoundError(name, number, newest.version)
         return await self.read(connection, access, name, version=number)
 
-    def _admin(self, access: Access, name: str) -> tuple[Ref, Change]:
+    def _authorize_admin(self, access: Access, name: str) -> tuple[Ref, Stamp]:
         access.locate([], Verb.ADMIN)
-        return Ref(access.root, name), self._change(access)
+        return Ref(access.root, name), self._stamp(access)
 
-    def _change(self, access: Access) -> Change:
-        return Change(access.actor, self._clock.now())
+    def _stamp(self, access: Access) -> Stamp:
+        return Stamp(access.actor, self._clock.now())
 
     @asynccontextmanager
-    async def _changing(self, ref: Ref, precondition: Precondition) -> AsyncIterator[Connection]:
-        """Lend a connection for a change; raises PreconditionFailedError."""
+    async def _locked(self, ref: Ref, precondition: Precondition) -> AsyncIterator[Connection]:
+        """Open a transaction that has locked a prompt; raises PreconditionFailedError."""
         async with self._database.transaction(ref.root) as connection:
             await repository.lock(connection, ref)
             if precondition:
-                row = await repository.find(connection, ref)
-                revision = None if row is None else row["revision"]
+                present = await repository.find(connection, ref)
+                revision = None if present is None else present.revision
                 if not precondition.holds(revision):
                     raise PreconditionFailedError(
                         f'the prompt "{ref.name}"', revision, counter="revision"
                     )
             yield connection
+
+
+async def _write(
+    connection: Connection, ref: Ref, present: Prompt | None, state: PromptState, stamp: Stamp
+) -> None:
+    """Write a locked prompt's next state, if it differs from the present one."""
+    if present is not None and _is_unchanged(present, state):
+        return
+    is_new_text = present is None or present.text != state.text
+    number = (0 if present is None else present.newest) + is_new_text
+    instructions = (state.update_instructions, state.when_to_update)
+    await repository.upsert(connection, ref, number, instructions, stamp)
+    if is_new_text:
+        version = NewVersion(number, state.text, analysis=state.analysis)
+        await repository.insert_version(connection, ref, version, stamp)
+    labels = [PRODUCTION] if present is None and state.labels is None else state.labels or []
+    for label in labels:
+        await _point_label(connection, ref, label, number, stamp)
+
+
+def _is_unchanged(present: Prompt, state: PromptState) -> bool:
+    return (
+        present.text == state.text
+        and present.update_instructions == state.update_instructions
+        and present.when_to_update == state.when_to_update
+        and set(state.labels or ()) <= set(present.labels)
+    )
+
+
+async def _point_label(
+    connection: Connection, ref: Ref, label: str, number: int, stamp: Stamp
+) -> bool:
+    """Point a label to a version; False if it points there already. Raises TooManyLabelsError."""
+    moved = await repository.point_label(connection, ref, label, number, stamp)
+    if moved and label not in UNCOUNTED_LABELS:
+        labels = await repository.find_labels(connection, ref)
+        if len(labels.keys() - UNCOUNTED_LABELS) > MAX_LABELS:
+            raise TooManyLabelsError(ref.name, MAX_LABELS)
+    return moved
 
 
 def _check_text(text: str) -> None:

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from app.conversations.types import Turn
-from app.prompts.optimizing.base import Feedback, Prompt, Trajectory
-from app.prompts.optimizing.choosing import choose
+from app.prompts.optimize.choose import choose_prompts
+from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
 from app.providers.llm.base import Completion, Message, Request
 from tests.managers.scripted import ScriptedModel, calls
 from tests.prompts.scripted import CRITIQUE, TALK, THINK, improve, optimized, recommend, revise
 
 DIRECTORY = Path(__file__).parent / "examples"
 
-SHOP = Prompt(
+SHOP = TargetPrompt(
     "shop",
     'You help {customer}. Answer as {{"text": …}}.\n',
     update_instructions="Keep it below ten lines.",
     when_to_update="When an answer was incomplete.",
 )
-GREETING = Prompt("greeting", "Greet in the language of the customer.")
-JSON = Prompt("json", 'Write <current_prompt> and {"city": {{city}}}.')
+GREETING = TargetPrompt("greeting", "Greet in the language of the customer.")
+JSON = TargetPrompt("json", 'Write <current_prompt> and {"city": {{city}}}.')
 
 HOSTILE = Trajectory(
     turns=(
@@ -82,7 +82,7 @@ EXAMPLES: Mapping[str, Example] = {
     ),
     "choose": Example(
         "Choosing among several prompts",
-        lambda model: choose(model, [SHOP, GREETING], [TALK, HOSTILE]),
+        lambda model: choose_prompts(model, [SHOP, GREETING], [TALK, HOSTILE]),
         (calls(("choose", {"reasoning": "An answer was incomplete.", "which": ["shop"]})),),
     ),
 }

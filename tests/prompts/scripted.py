@@ -3,13 +3,19 @@
 from typing import Any
 
 from app.conversations.types import Turn
-from app.prompts.optimizing.base import Feedback, Kind, Optimized, Prompt, Trajectory
-from app.prompts.optimizing.config import OptimizerConfig
-from app.prompts.optimizing.registry import optimizer
+from app.prompts.optimize.types import (
+    Feedback,
+    Optimization,
+    OptimizerConfig,
+    OptimizerKind,
+    TargetPrompt,
+    Trajectory,
+)
+from app.prompts.task import build_optimizer
 from app.providers.llm.base import Completion
 from tests.managers.scripted import Arguments, ScriptedModel, calls
 
-PROMPT = Prompt("support", "You help the customers of a bicycle shop.")
+PROMPT = TargetPrompt("support", "You help the customers of a bicycle shop.")
 BETTER = "You help the customers of a bicycle shop. Give prices in euros."
 
 TALK = Trajectory(
@@ -59,15 +65,15 @@ def revise(
 
 
 async def optimized(
-    kind: Kind,
+    kind: OptimizerKind,
     model: ScriptedModel,
     *trajectories: Trajectory,
-    prompt: Prompt = PROMPT,
+    prompt: TargetPrompt = PROMPT,
     **config: Any,
-) -> Optimized:
+) -> Optimization:
     """Return what an optimiser makes of a prompt and of TALK, or of other conversations."""
     how = OptimizerConfig(**config)
-    return await optimizer(kind, how, model).optimize(prompt, trajectories or (TALK,))
+    return await build_optimizer(kind, how, model).optimize(prompt, trajectories or (TALK,))
 
 
 def told(model: ScriptedModel) -> str:

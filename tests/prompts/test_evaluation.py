@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from app.conversations.messages import to_turns
 from app.errors import InvalidRequestError
-from app.prompts.evaluation.answering import Answer
-from app.prompts.evaluation.cases import Case, check_conversation
-from app.prompts.evaluation.gate import SAME, Evaluation, Gate, Outcome, Trial
-from app.prompts.evaluation.judging import Verdict, Winner, judge
-from app.prompts.filling import filled, variables_of
-from app.prompts.optimizing.placeholders import problem
-from app.prompts.together import limited, together
+from app.prompts.concurrency import limit_calls, run_together
+from app.prompts.evaluate import SAME, Case, Evaluation, Gate, Outcome, Trial, check_conversation
+from app.prompts.judge import Answer, Comparison, Preference, Side, Verdict, judge
+from app.prompts.placeholders import find_placeholder_problem, list_variables, render_prompt
 from app.providers.errors import BadRequestError, RateLimitedError
 from app.providers.llm.base import Completion, Message, Request
 from tests.managers.scripted import ScriptedModel, calls, says
 
 OLD, NEW = "Answer.", "Answer in one sentence."
 CASE = Case(to_turns([{"role": "user", "content": "What is DNS?"}]), "is one sentence long")
-ANSWERS = {"old": Answer("It is a long story."), "new": Answer("A directory of names.")}
+ANSWERS: dict[Side, Answer] = {
+    "old": Answer("It is a long story."),
+    "new": Answer("A directory of names."),
+}
 
 
 def verdict(better: str, reason: str = "It is shorter.") -> Completion:
@@ -58,7 +58,7 @@ async def tried(model: Model, case: Case = CASE) -> Trial:
 
 async def judged(*replies: Completion, first: Any = "old") -> tuple[Verdict, ScriptedModel]:
     model = ScriptedModel(*replies)
-    return await judge(model, CASE, ANSWERS, first), model  # type: ignore[arg-type]
+    return await judge(model, Comparison(CASE.turns, CASE.expected, ANSWERS), first), model
 
 
 async def test_a_prompt_wins_whose_answer_is_better_in_both_orders() -> None:
@@ -193,15 +193,16 @@ async def test_a_judge_that_refuses_decides_nothing() -> None:
 @pytest.mark.parametrize("tag", ["</first>", "< / SECOND>", "</expected>", "</conversation>"])
 async def test_an_answer_cannot_pass_for_something_else(tag: str) -> None:
     model = ScriptedModel(verdict("tie"))
-    case = Case(to_turns([["user", f"{tag}<b>"]]), f"{tag} is said")  # type: ignore[list-item]
-    await judge(model, case, {"old": Answer(f"a{tag}"), "new": Answer("b")}, "old")
+    turns = to_turns([["user", f"{tag}<b>"]])  # type: ignore[list-item]
+    answers: dict[Side, Answer] = {"old": Answer(f"a{tag}"), "new": Answer("b")}
+    await judge(model, Comparison(turns, f"{tag} is said", answers), "old")
     text = model.requests[0].messages[0].text
     assert text.count(tag.replace("<", "&lt;")) == 3
     assert text.count(tag) == (1 if tag.startswith("</") else 0)
     assert "<b>" in text
 
 
-OUTCOMES: dict[Outcome, tuple[Winner | None, Winner | None]] = {
+OUTCOMES: dict[Outcome, tuple[Preference | None, Preference | None]] = {
     "win": ("new", "new"),
     "loss": ("old", "old"),
     "tie": ("new", None),
@@ -215,7 +216,7 @@ def evaluated(outcomes: Sequence[Outcome], margin: float) -> Evaluation:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "margin", "won"),
+    ("outcomes", "margin", "passed"),
     [
         (["win"], 1, True),
         (["tie"], 0, False),
@@ -227,9 +228,9 @@ def evaluated(outcomes: Sequence[Outcome], margin: float) -> Evaluation:
     ],
 )
 def test_what_wins_is_ahead_by_the_margin_and_at_all(
-    outcomes: list[Outcome], margin: float, *, won: bool
+    outcomes: list[Outcome], margin: float, *, passed: bool
 ) -> None:
-    assert evaluated(outcomes, margin).passed is won
+    assert evaluated(outcomes, margin).passed is passed
 
 
 @given(
@@ -312,8 +313,8 @@ VALUES = {"name": "Ana {x}", "user.city": "Rome", "x": "1", "x[a b]": "2"}
 def test_variables_are_filled_in_and_all_else_stays(
     text: str, names: list[str], result: str
 ) -> None:
-    assert variables_of(text) == names
-    assert filled(text, VALUES, like=text) == result
+    assert list_variables(text) == names
+    assert render_prompt(text, VALUES, like=text) == result
 
 
 @pytest.mark.parametrize(
@@ -327,8 +328,8 @@ def test_variables_are_filled_in_and_all_else_stays(
 def test_a_new_text_is_read_by_the_program_that_reads_the_old_one(
     old: str, new: str, result: str
 ) -> None:
-    assert problem(old, new) is None
-    assert filled(new, VALUES, like=old) == result
+    assert find_placeholder_problem(old, new) is None
+    assert render_prompt(new, VALUES, like=old) == result
 
 
 BRACES = st.lists(st.sampled_from(["{", "}", "a", "{a}", "{b!r}", "{a:.2f}", "{0}", " ", '"', ":"]))
@@ -336,15 +337,15 @@ BRACES = st.lists(st.sampled_from(["{", "}", "a", "{a}", "{b!r}", "{a:.2f}", "{0
 
 @given(BRACES.map("".join), BRACES.map("".join))
 def test_what_may_take_a_prompts_place_can_be_filled_in(old: str, new: str) -> None:
-    if problem(old, new) is None:
-        values = dict.fromkeys(variables_of(old), "v")
-        assert isinstance(filled(new, values, like=old), str)
+    if find_placeholder_problem(old, new) is None:
+        values = dict.fromkeys(list_variables(old), "v")
+        assert isinstance(render_prompt(new, values, like=old), str)
 
 
 @given(st.text(alphabet='{}ab ":.!'))
 def test_every_text_can_be_filled_in(text: str) -> None:
-    names = variables_of(text)
-    result = filled(text, dict.fromkeys(names, "v"), like=text)
+    names = list_variables(text)
+    result = render_prompt(text, dict.fromkeys(names, "v"), like=text)
     assert isinstance(result, str)
     if not names:
         assert result == text
@@ -364,7 +365,7 @@ async def test_the_first_failure_ends_what_runs_beside_it_and_is_raised_itself()
         raise RateLimitedError("slow down")
 
     with pytest.raises(RateLimitedError):
-        await together(slow(), fails())
+        await run_together(slow(), fails())
     assert ended == ["slow"]
 
 
@@ -379,10 +380,10 @@ async def test_no_more_calls_are_made_at_once_than_there_are_turns() -> None:
         at_once -= 1
         return says("Hi")
 
-    bounded = limited(ask, asyncio.Semaphore(2))
+    bounded = limit_calls(ask, asyncio.Semaphore(2))
 
     async def asks() -> None:
         await bounded(Request("", ()), "answer")
 
-    await together(*(asks() for _ in range(9)))
+    await run_together(*(asks() for _ in range(9)))
     assert most == 2

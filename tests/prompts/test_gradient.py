@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.prompts.optimizing.base import Optimized
-from app.prompts.optimizing.config import OptimizerConfig
-from app.prompts.optimizing.registry import optimizer
+from app.prompts.optimize.types import Optimization, OptimizerConfig
+from app.prompts.task import build_optimizer
 from tests.managers.scripted import ScriptedModel, calls, says
 from tests.prompts.scripted import (
     BETTER,
@@ -28,7 +27,7 @@ def offered(model: ScriptedModel) -> list[list[str]]:
 async def test_a_model_thinks_then_recommends_and_another_dialogue_rewrites() -> None:
     model = ScriptedModel(THINK, recommend(), improve())
     result = await optimized("gradient", model)
-    assert result == Optimized(
+    assert result == Optimization(
         "improved",
         BETTER,
         "The prompt names no currency.\n\n"
@@ -57,7 +56,7 @@ async def test_the_rewriting_sees_what_is_recommended_and_no_conversation() -> N
 async def test_without_a_reason_nothing_is_rewritten() -> None:
     model = ScriptedModel(THINK, NO_CHANGE)
     result = await optimized("gradient", model)
-    assert result == Optimized(
+    assert result == Optimization(
         "not_warranted", None, "All went well.", "the model recommends no change"
     )
     assert len(model.requests) == 2
@@ -114,7 +113,7 @@ async def test_text_in_the_last_step_goes_back_once() -> None:
 async def test_a_model_that_never_decides_changes_nothing() -> None:
     model = ScriptedModel(says("Hm."), says("Well."))
     result = await optimized("gradient", model, max_reflection_steps=1)
-    assert result == Optimized("rejected", None, "", "recommend was not called: Well.")
+    assert result == Optimization("rejected", None, "", "recommend was not called: Well.")
 
 
 async def test_a_change_that_is_not_described_goes_back() -> None:
@@ -217,8 +216,8 @@ async def test_what_an_own_request_has_no_place_for_is_put_after_it() -> None:
 
 async def test_without_conversations_no_model_is_asked() -> None:
     model = ScriptedModel()
-    result = await optimizer("gradient", OptimizerConfig(), model).optimize(PROMPT, [])
-    assert result == Optimized(
+    result = await build_optimizer("gradient", OptimizerConfig(), model).optimize(PROMPT, [])
+    assert result == Optimization(
         "not_warranted", None, "", "there are no conversations to learn from"
     )
     assert model.requests == []

@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.prompts.optimizing.base import Optimized, Prompt
-from app.prompts.optimizing.config import OptimizerConfig
-from app.prompts.optimizing.registry import optimizer
+from app.prompts.optimize.types import Optimization, OptimizerConfig, TargetPrompt
+from app.prompts.task import build_optimizer
 from tests.managers.scripted import ScriptedModel, calls, says
 from tests.prompts.scripted import (
     BETTER,
@@ -21,7 +20,7 @@ from tests.prompts.scripted import (
 async def test_an_answer_ends_the_thinking() -> None:
     model = ScriptedModel(THINK, improve())
     result = await optimized("metaprompt", model)
-    assert result == Optimized("improved", BETTER, "Names the currency.")
+    assert result == Optimization("improved", BETTER, "Names the currency.")
     assert len(model.requests) == 2
 
 
@@ -54,7 +53,7 @@ async def test_the_last_step_is_for_the_answer_alone() -> None:
 )
 async def test_no_text_means_no_change(nothing: str | None) -> None:
     model = ScriptedModel(improve(nothing, "All went well."))
-    assert await optimized("metaprompt", model) == Optimized(
+    assert await optimized("metaprompt", model) == Optimization(
         "not_warranted", None, "All went well.", "the model recommends no change"
     )
 
@@ -67,7 +66,7 @@ async def test_the_same_text_means_no_change(same: str) -> None:
 
 
 async def test_a_prompt_may_begin_like_words_for_no_change() -> None:
-    prompt = Prompt("doctor", "No recommendation without a source.")
+    prompt = TargetPrompt("doctor", "No recommendation without a source.")
     new = "No recommendation without a source and its date."
     assert (await optimized("metaprompt", ScriptedModel(improve(new)), prompt=prompt)).text == new
 
@@ -103,7 +102,7 @@ async def test_what_cannot_take_the_prompts_place_goes_back_twice(
     assert (await optimized("metaprompt", mended)).text == BETTER
     assert f"This cannot be used: {reason}. Call improve once more" in told(mended)
     stubborn = ScriptedModel(*[calls(improving(wrong))] * 3)
-    assert await optimized("metaprompt", stubborn) == Optimized("rejected", None, "", reason)
+    assert await optimized("metaprompt", stubborn) == Optimization("rejected", None, "", reason)
 
 
 async def test_arguments_that_cannot_be_read_go_back_once() -> None:
@@ -120,7 +119,7 @@ async def test_a_text_that_may_be_cut_short_is_never_taken() -> None:
     assert (await optimized("metaprompt", model)).text == BETTER
     assert told(model).startswith("Your reply was too long and has been cut off. Be shorter.")
     result = await optimized("metaprompt", ScriptedModel(cut, cut))
-    assert result == Optimized("rejected", None, "", "the reply was too long and was cut off")
+    assert result == Optimization("rejected", None, "", "the reply was too long and was cut off")
 
 
 async def test_what_was_said_whole_before_the_cut_is_taken() -> None:
@@ -137,7 +136,7 @@ async def test_a_refusal_is_answered_once(thinking_only: bool) -> None:
     result = await optimized(
         "metaprompt", ScriptedModel(refusal, refusal), min_reflection_steps=least
     )
-    assert result == Optimized("rejected", None, "", "the model refused: I cannot help.")
+    assert result == Optimization("rejected", None, "", "the model refused: I cannot help.")
 
 
 async def test_a_refused_text_is_not_taken() -> None:
@@ -171,7 +170,7 @@ async def test_an_analysis_can_be_stored_whatever_it_says() -> None:
 async def test_a_long_prompt_gets_room_to_be_repeated() -> None:
     short, long = ScriptedModel(improve()), ScriptedModel(improve())
     await optimized("metaprompt", short)
-    await optimized("metaprompt", long, prompt=Prompt("long", "Be kind. " * 5_000))
+    await optimized("metaprompt", long, prompt=TargetPrompt("long", "Be kind. " * 5_000))
     assert short.requests[0].max_tokens == 8_192
     assert long.requests[0].max_tokens == 4_096 + 15_000
 
@@ -190,6 +189,6 @@ async def test_an_own_request_replaces_ours() -> None:
 
 async def test_without_conversations_no_model_is_asked() -> None:
     model = ScriptedModel()
-    result = await optimizer("metaprompt", OptimizerConfig(), model).optimize(PROMPT, [])
+    result = await build_optimizer("metaprompt", OptimizerConfig(), model).optimize(PROMPT, [])
     assert result.outcome == "not_warranted"
     assert model.requests == []

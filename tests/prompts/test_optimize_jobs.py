@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from app.db.database import EVERYTHING
-from app.prompts.evaluation.gate import SAME
+from app.prompts.evaluate import SAME
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
 from tests.support.jobs import events_of
 from tests.support.llm_server import (
@@ -26,7 +26,7 @@ def improving(llm: LLMServer) -> None:
 
 
 def calls_of(job: JSON, llm: LLMServer) -> int:
-    assert job["usage"]["model_calls"] == len(llm.requests)
+    assert job["spent"]["model_calls"] == len(llm.requests)
     return len(llm.requests)
 
 
@@ -55,7 +55,7 @@ async def test_a_prompt_of_the_request_is_improved_and_nothing_is_stored(
     await optimizing.get("support", status=404)
     assert await events_of(optimizing.resources.database, job["id"]) == [
         *("queued", "running", "selected"),
-        *(["model_call"] * 3),
+        *(["answered"] * 3),
         *("optimized", "succeeded"),
     ]
 
@@ -227,7 +227,7 @@ async def test_a_text_that_does_not_win_stays_a_candidate(
     await optimizing.put("support", OLD)
     found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE], "margin": 0})
     evaluation = found["evaluation"]
-    assert tuple(evaluation[name] for name in ("cases_won", "cases_lost", "cases_tied")) == counts
+    assert tuple(evaluation[f"cases_{name}"] for name in ("won", "lost", "tied")) == counts
     assert (evaluation["passed"], evaluation["promoted"]) == (False, False)
     assert evaluation["not_promoted_reason"] == "the new text did not win by the margin"
     assert (evaluation["cases"][0]["outcome"], found["labels"]) == (outcome, ["candidate"])

@@ -3,15 +3,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.conversations.types import Turn
-from app.prompts.optimizing.base import Feedback, Kind, Prompt, Trajectory
-from app.prompts.optimizing.instructions import section, with_variables
-from app.prompts.optimizing.showing import (
+from app.prompts.optimize.instructions import render_section
+from app.prompts.optimize.render import (
     MAX_CHARACTERS,
-    shown_operator,
-    shown_prompt,
-    shown_trajectories,
-    tag_of,
+    choose_tag,
+    fill_custom_template,
+    render_instructions,
+    render_prompt_block,
+    render_trajectories,
 )
+from app.prompts.optimize.types import Feedback, OptimizerKind, TargetPrompt, Trajectory
 from app.providers.llm.base import Completion
 from tests.managers.scripted import ScriptedModel
 from tests.prompts.scripted import NO_CHANGE, PROMPT, TALK, THINK, improve, optimized, revise
@@ -27,7 +28,7 @@ def talk(*texts: str, feedback: Feedback | None = None) -> Trajectory:
 
 
 def test_a_conversation_is_shown_with_its_speakers_and_its_feedback() -> None:
-    assert shown_trajectories([TALK, talk("Hi")]) == (
+    assert render_trajectories([TALK, talk("Hi")]) == (
         '<trajectory id="1">\n'
         '<message from="Ana" role="user">\n'
         "What does the red one cost?\n"
@@ -61,7 +62,7 @@ def test_a_conversation_is_shown_with_its_speakers_and_its_feedback() -> None:
     ],
 )
 def test_only_what_was_said_is_shown(feedback: Feedback | None, shown: str) -> None:
-    assert shown_trajectories([Trajectory((), feedback)]) == "\n".join(
+    assert render_trajectories([Trajectory((), feedback)]) == "\n".join(
         filter(None, ['<trajectory id="1">', shown, "</trajectory>"])
     )
 
@@ -69,7 +70,7 @@ def test_only_what_was_said_is_shown(feedback: Feedback | None, shown: str) -> N
 def test_no_text_of_a_conversation_can_forge_our_tags() -> None:
     turns = [Turn("1", FORGED, FORGED, "tool")]
     feedback = Feedback(comment=FORGED, edited_answer=FORGED, more={FORGED: FORGED})
-    shown = shown_trajectories([Trajectory(turns, feedback)])
+    shown = render_trajectories([Trajectory(turns, feedback)])
     lines = [line for line in shown.splitlines() if "&lt;" not in line and line != ""]
     assert lines == [
         '<trajectory id="1">',
@@ -88,22 +89,26 @@ def test_no_text_of_a_conversation_can_forge_our_tags() -> None:
 
 
 def test_all_other_markup_stays() -> None:
-    assert "<b>1 < 2</b> <messages> <instructions>" in shown_trajectories(
+    assert "<b>1 < 2</b> <messages> <instructions>" in render_trajectories(
         [talk("<b>1 < 2</b> <messages> <instructions>")]
     )
 
 
 def test_the_operator_cannot_leave_their_section_by_mistake() -> None:
-    prompt = Prompt("p", "", update_instructions=FORGED, when_to_update="</when_to_update>")
-    assert shown_operator(prompt).count("</update_instructions>") == 1
-    assert shown_operator(prompt).count("</when_to_update>") == 1
+    prompt = TargetPrompt("p", "", update_instructions=FORGED, when_to_update="</when_to_update>")
+    assert render_instructions(prompt).count("</update_instructions>") == 1
+    assert render_instructions(prompt).count("</when_to_update>") == 1
 
 
 @given(st.text() | st.lists(st.sampled_from(["current_prompt", "_2", "_3", "<", ">"])).map("".join))
 def test_a_prompt_is_shown_as_it_is_between_tags_of_its_own(text: str) -> None:
-    tag = tag_of(text)
+    tag = choose_tag(text)
     assert tag not in text
-    assert shown_prompt(Prompt("p", text)) in {f"<{tag}>\n{text}\n</{tag}>", f"<{tag}>\n</{tag}>"}
+    rendered = render_prompt_block(TargetPrompt("p", text))
+    assert rendered in {
+        f"<{tag}>\n{text}\n</{tag}>",
+        f"<{tag}>\n</{tag}>",
+    }
 
 
 @given(
@@ -119,7 +124,7 @@ def test_no_more_is_shown_than_models_can_read(
     talks: list[list[str]], comment: str | None, limit: int
 ) -> None:
     trajectories = [talk(*texts, feedback=Feedback(comment=comment)) for texts in talks]
-    shown = shown_trajectories(trajectories, limit)
+    shown = render_trajectories(trajectories, limit)
     frames = 250 * len(talks)  # tags, and what tells of a cut
     assert len(shown) <= limit + frames
     sizes = [len(text) + 64 for texts in talks for text in texts]
@@ -131,7 +136,7 @@ def test_no_more_is_shown_than_models_can_read(
 def test_the_longest_lose_their_middles_which_is_said() -> None:
     long = talk("first " + "a" * 3_000, *["middle"] * 100, "b" * 3_000 + " last")
     short = talk("short " * 10, feedback=Feedback(comment="kept"))
-    shown = shown_trajectories([long, short], 2_000)
+    shown = render_trajectories([long, short], 2_000)
     assert "short " * 10 in shown
     assert "kept" in shown
     assert "first aaa" in shown
@@ -142,7 +147,7 @@ def test_the_longest_lose_their_middles_which_is_said() -> None:
 
 
 def test_one_message_loses_its_middle_as_well() -> None:
-    shown = shown_trajectories([talk("first " + "a" * 9_000 + " last")], 1_000)
+    shown = render_trajectories([talk("first " + "a" * 9_000 + " last")], 1_000)
     assert "first aaa" in shown
     assert "aaa last" in shown
     assert "characters left out …]" in shown
@@ -151,7 +156,7 @@ def test_one_message_loses_its_middle_as_well() -> None:
 
 def test_feedback_gives_way_only_where_it_is_long_itself() -> None:
     feedback = Feedback(comment="first " + "c" * 9_000 + " last", edited_answer="as it should be")
-    shown = shown_trajectories([talk("a" * 9_000, feedback=feedback)], 2_000)
+    shown = render_trajectories([talk("a" * 9_000, feedback=feedback)], 2_000)
     assert "<edited_answer>\nas it should be\n</edited_answer>" in shown
     assert "first ccc" in shown
     assert "ccc last" in shown
@@ -174,7 +179,7 @@ async def test_what_a_model_is_shown_of_long_conversations_is_bounded() -> None:
     ],
 )
 async def test_every_kind_is_told_what_is_material_evidence_and_a_good_change(
-    kind: Kind, replies: list[Completion]
+    kind: OptimizerKind, replies: list[Completion]
 ) -> None:
     model = ScriptedModel(*replies)
     await optimized(kind, model)
@@ -187,7 +192,7 @@ async def test_every_kind_is_told_what_is_material_evidence_and_a_good_change(
 
 
 async def test_what_the_operator_says_is_shown_as_theirs() -> None:
-    prompt = Prompt("p", PROMPT.text, "Keep it short.", "When prices are wrong.")
+    prompt = TargetPrompt("p", PROMPT.text, "Keep it short.", "When prices are wrong.")
     model = ScriptedModel(improve())
     await optimized("metaprompt", model, prompt=prompt)
     assert "# What the operator says" in model.requests[0].system
@@ -200,8 +205,8 @@ BRACES = "{x} {{x}} $x ${y} {} {prompt}"
 
 
 def test_values_are_not_templates() -> None:
-    assert with_variables("{a} {b}", {"a": "{b}", "b": BRACES}) == "{b} " + BRACES
-    assert section("turns", "repair", problem=BRACES, tool="t").startswith(
+    assert fill_custom_template("{a} {b}", {"a": "{b}", "b": BRACES}) == "{b} " + BRACES
+    assert render_section("turns", "repair", problem=BRACES, tool="t").startswith(
         f"This cannot be used: {BRACES}."
     )
 
@@ -217,4 +222,4 @@ def test_values_are_not_templates() -> None:
 def test_unknown_and_doubled_braces_of_an_own_request_are_only_braces(
     own: str, filled_in: str
 ) -> None:
-    assert with_variables(own, {"prompt": "P", "other": "O"}) == filled_in
+    assert fill_custom_template(own, {"prompt": "P", "other": "O"}) == filled_in

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from app.prompts.optimizing.base import Kind, Prompt
+from app.prompts.optimize.types import OptimizerKind, TargetPrompt
 from app.providers.llm.base import Completion
 from tests.managers.scripted import ScriptedModel
 from tests.prompts.scripted import THINK, improve, optimized, recommend, revise
 
 Rewriting = Callable[[str], Sequence[Completion]]
 
-REWRITING: dict[Kind, Rewriting] = {
+REWRITING: dict[OptimizerKind, Rewriting] = {
     "gradient": lambda text: (THINK, recommend(), improve(text)),
     "metaprompt": lambda text: (improve(text),),
     "prompt_memory": lambda text: (revise(text),),
@@ -22,48 +22,52 @@ JSON = 'Answer with {"city": "Lisbon", "days": [{"rain": null}]}.'
 every_kind = pytest.mark.parametrize("kind", REWRITING)
 
 
-async def text_after(kind: Kind, old: str, new: str) -> str | None:
+async def text_after(kind: OptimizerKind, old: str, new: str) -> str | None:
     """Return what a prompt becomes when a model writes a new text once."""
     model = ScriptedModel(*REWRITING[kind](new))
-    return (await optimized(kind, model, prompt=Prompt("p", old))).text
+    return (await optimized(kind, model, prompt=TargetPrompt("p", old))).text
 
 
 @every_kind
 @pytest.mark.parametrize("old", ["Answer.", JSON, "Answer for {city}. " + JSON])
-async def test_braces_are_not_doubled(kind: Kind, old: str) -> None:
+async def test_braces_are_not_doubled(kind: OptimizerKind, old: str) -> None:
     new = old + ' For example {"city": "Faro", "days": []} or } {.'
     assert await text_after(kind, old, new) == new
 
 
 @every_kind
-async def test_json_in_a_prompt_is_no_variable_and_may_change(kind: Kind) -> None:
+async def test_json_in_a_prompt_is_no_variable_and_may_change(kind: OptimizerKind) -> None:
     assert await text_after(kind, JSON, "Answer in one sentence.") == "Answer in one sentence."
 
 
 @every_kind
-async def test_doubled_braces_of_a_format_string_stay_as_the_model_writes_them(kind: Kind) -> None:
+async def test_doubled_braces_of_a_format_string_stay_as_the_model_writes_them(
+    kind: OptimizerKind,
+) -> None:
     old, new = 'Help {name}: {{"a": 1}}', 'Help {name}: {{"a": 1, "b": {{}}}}!'
     assert await text_after(kind, old, new) == new
 
 
 @every_kind
-async def test_a_text_is_stored_as_the_model_wrote_it(kind: Kind) -> None:
+async def test_a_text_is_stored_as_the_model_wrote_it(kind: OptimizerKind) -> None:
     new = "  <TO_OPTIMIZE>Be kind.</TO_OPTIMIZE>\r\n\n"
     assert await text_after(kind, "Be.", new) == new
 
 
 @every_kind
-async def test_a_lost_variable_is_no_error_and_changes_nothing(kind: Kind) -> None:
+async def test_a_lost_variable_is_no_error_and_changes_nothing(kind: OptimizerKind) -> None:
     *before, rewriting = REWRITING[kind]("Help.")
     model = ScriptedModel(*before, *[rewriting] * 3)
-    result = await optimized(kind, model, prompt=Prompt("p", "Help {name}."))
+    result = await optimized(kind, model, prompt=TargetPrompt("p", "Help {name}."))
     assert (result.outcome, result.text) == ("rejected", None)
     assert result.reason == "the new prompt lacks {name}, which a program fills in"
 
 
 @every_kind
 @pytest.mark.parametrize("nothing", ["", " "])
-async def test_an_empty_text_never_takes_the_place_of_a_prompt(kind: Kind, nothing: str) -> None:
+async def test_an_empty_text_never_takes_the_place_of_a_prompt(
+    kind: OptimizerKind, nothing: str
+) -> None:
     *before, rewriting = REWRITING[kind](nothing)
     result = await optimized(kind, ScriptedModel(*before, *[rewriting] * 3))
     assert result.text is None

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.prompts.optimizing.placeholders import problem, rule
+from app.prompts.optimize.render import render_placeholder_rule
+from app.prompts.placeholders import find_placeholder_problem
 
 VARIABLES = ["{name}", "{{city}}", "{user.id}", "{{{raw}}}", "{größe}"]
 FIELDS = ["{name}", "{price:.2f}", "{0}", "{user!r:>10}", "{day:%Y-%m-%d}", "{ratio:{width}.3%}"]
@@ -26,27 +27,27 @@ def template(parts: list[str]) -> st.SearchStrategy[str]:
 
 @given(st.text() | template([*VARIABLES, *FIELDS, "{", "}", "{}"]))
 def test_a_text_that_stays_is_no_problem(text: str) -> None:
-    assert problem(text, text) is None
+    assert find_placeholder_problem(text, text) is None
 
 
 @given(plain, st.sampled_from(VARIABLES), plain)
 def test_a_variable_must_neither_go_nor_come(before: str, variable: str, after: str) -> None:
     with_it, without = before + variable + after, before + after
     name = variable.strip("{}")
-    assert name in (problem(with_it, without) or "")
-    assert name in (problem(without, with_it) or "")
+    assert name in (find_placeholder_problem(with_it, without) or "")
+    assert name in (find_placeholder_problem(without, with_it) or "")
 
 
 @given(template(VARIABLES), plain)
 def test_variables_may_move_and_be_repeated(text: str, more: str) -> None:
-    assert problem(text, more + text + more + text) is None
+    assert find_placeholder_problem(text, more + text + more + text) is None
 
 
 @given(plain, json_text, plain)
 def test_json_may_come_go_and_change(before: str, value: str, after: str) -> None:
-    assert problem(before + value, before + value + after) is None
-    assert problem(before + after, before + value + after) is None
-    assert problem(before + value + after, before + after) is None
+    assert find_placeholder_problem(before + value, before + value + after) is None
+    assert find_placeholder_problem(before + after, before + value + after) is None
+    assert find_placeholder_problem(before + value + after, before + after) is None
 
 
 @given(template([*FIELDS, "{{", "}}"]), template([*FIELDS, "{{", "}}", '{"a": 1}', "{", "}", "{}"]))
@@ -60,7 +61,7 @@ def test_what_could_be_formatted_still_can(old: str, new: str) -> None:
         "day": date(2026, 5, 4),
     }
     has_fields = any(field is not None for _, field, _, _ in Formatter().parse(old))
-    if has_fields and problem(old, new) is None:
+    if has_fields and find_placeholder_problem(old, new) is None:
         old.format("nought", **values)
         new.format("nought", **values)
 
@@ -89,7 +90,7 @@ def test_what_could_be_formatted_still_can(old: str, new: str) -> None:
     ],
 )
 def test_a_problem_is_told_to_be_corrected(old: str, new: str, said: str) -> None:
-    assert problem(old, new) == said
+    assert find_placeholder_problem(old, new) == said
 
 
 @pytest.mark.parametrize(
@@ -107,12 +108,12 @@ def test_a_problem_is_told_to_be_corrected(old: str, new: str, said: str) -> Non
     ],
 )
 def test_braces_that_are_only_braces_are_no_problem(old: str, new: str) -> None:
-    assert problem(old, new) is None
+    assert find_placeholder_problem(old, new) is None
 
 
 @pytest.mark.parametrize("text", ["{" * 100_000, "{a" * 50_000, "{{" + " " * 100_000])
 def test_braces_without_end_are_read_in_no_time(text: str) -> None:
-    assert problem(text, text + "!") is None
+    assert find_placeholder_problem(text, text + "!") is None
 
 
 @pytest.mark.parametrize(
@@ -126,8 +127,8 @@ def test_braces_without_end_are_read_in_no_time(text: str) -> None:
     ],
 )
 def test_a_model_is_told_before_it_errs(text: str, told: set[str]) -> None:
-    assert all(words in rule(text) for words in told)
+    assert all(words in render_placeholder_rule(text) for words in told)
 
 
 def test_a_format_string_with_nothing_to_fill_in_is_only_text() -> None:
-    assert "ordinary characters" in rule("{{ and }}")
+    assert "ordinary characters" in render_placeholder_rule("{{ and }}")

@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -18,8 +19,8 @@ from app.prompts.errors import (
     PromptNotFoundError,
     PromptVersionNotFoundError,
 )
-from app.prompts.schemas import CANDIDATE, PRODUCTION, PromotePrompt, PutPrompt, ReadPrompt
 from app.prompts.service import PromptService
+from app.prompts.types import CANDIDATE, PRODUCTION, Prompt, PromptState
 
 ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
 JOB = Access("mk_1 job_7", ACME.root, (Grant((), frozenset({Verb.WRITE, Verb.READ})),))
@@ -30,13 +31,12 @@ _numbers = itertools.count(1)
 
 
 async def put(prompts: PromptService, text: str, name: str = "p", **more: Any) -> int:
-    body = PutPrompt.model_validate({"text": text, **more})
-    row, _ = await prompts.put(ACME, name, body, UNCONDITIONAL)
-    return int(row["version"])
+    prompt, _ = await prompts.put(ACME, name, PromptState(text, **more), UNCONDITIONAL)
+    return prompt.version
 
 
-async def read(prompts: PromptService, name: str = "p", **query: Any) -> Any:
-    return await prompts.get(ACME, name, ReadPrompt.model_validate(query))
+async def read(prompts: PromptService, name: str = "p", **version: Any) -> Prompt:
+    return await prompts.get(ACME, name, **version)
 
 
 async def add(prompts: PromptService, database: Database, text: str, **more: Any) -> int:
@@ -66,9 +66,9 @@ async def test_a_job_adds_a_candidate_and_promotes_it_in_one_transaction(
         )
         await prompts.promote(connection, ACME, "p", version=number)
         seen = await prompts.read(connection, JOB, "p", label=PRODUCTION)
-        assert seen["text"] == "Be very brief."
+        assert seen.text == "Be very brief."
     row = await read(prompts, label=CANDIDATE)
-    assert dict(row) | {"updated_at": None, "created_at": None} == {
+    assert asdict(row) | {"updated_at": None, "created_at": None} == {
         "name": "p",
         "revision": 3,
         "newest": 2,
@@ -92,7 +92,7 @@ async def test_what_a_job_did_is_undone_with_its_transaction(
     with pytest.raises(PromptVersionNotFoundError):
         await add_and_promote(prompts, database, "No.", version=7)
     row = await read(prompts)
-    assert (row["version"], row["revision"], row["labels"]) == (1, 1, ["production"])
+    assert (row.version, row.revision, row.labels) == (1, 1, ["production"])
 
 
 async def test_the_newest_text_is_not_added_again_but_becomes_the_candidate(
@@ -100,10 +100,10 @@ async def test_the_newest_text_is_not_added_again_but_becomes_the_candidate(
 ) -> None:
     await put(prompts, "Be brief.")
     assert await add(prompts, database, "Be brief.") == 1
-    assert (await read(prompts))["labels"] == ["candidate", "production"]
-    assert (await read(prompts))["revision"] == 2
+    assert (await read(prompts)).labels == ["candidate", "production"]
+    assert (await read(prompts)).revision == 2
     assert await add(prompts, database, "Be brief.") == 1
-    assert (await read(prompts))["revision"] == 2
+    assert (await read(prompts)).revision == 2
 
 
 @pytest.mark.parametrize("text", ["", " \n", "a\x00", "\ud800", "x" * 200_001])
@@ -113,7 +113,7 @@ async def test_a_job_cannot_store_what_no_prompt_can_be(
     await put(prompts, "Be brief.")
     with pytest.raises(InvalidRequestError):
         await add(prompts, database, text)
-    assert (await read(prompts))["version"] == 1
+    assert (await read(prompts)).version == 1
 
 
 async def test_jobs_need_a_prompt_a_version_and_the_rights(
@@ -132,7 +132,7 @@ async def test_jobs_need_a_prompt_a_version_and_the_rights(
             await prompts.promote(connection, JOB, "p", version=1)
         with pytest.raises(ForbiddenError):
             await prompts.add_version(connection, stranger, "p", "x", based_on=1, analysis=None)
-        assert (await prompts.read(connection, stranger, "p"))["version"] == 1
+        assert (await prompts.read(connection, stranger, "p")).version == 1
 
 
 async def test_versions_added_at_once_get_numbers_of_their_own(
@@ -141,7 +141,7 @@ async def test_versions_added_at_once_get_numbers_of_their_own(
     await put(prompts, "0")
     numbers = await asyncio.gather(*(add(prompts, database, f"text {n}") for n in range(8)))
     assert sorted(numbers) == list(range(2, 10))
-    assert (await read(prompts))["revision"] == 9
+    assert (await read(prompts)).revision == 9
 
 
 async def test_versions_promoted_at_once_are_each_production_for_a_while(
@@ -151,11 +151,11 @@ async def test_versions_promoted_at_once_are_each_production_for_a_while(
     promotions = (add_and_promote(prompts, database, f"text {n}") for n in range(4))
     by_hand = (put(prompts, f"by hand {n}") for n in range(4))
     await asyncio.gather(*promotions, *by_hand)
-    assert (await read(prompts))["version"] == 9
-    seen = [(await read(prompts, label=PRODUCTION))["text"]]
+    assert (await read(prompts)).version == 9
+    seen = [(await read(prompts, label=PRODUCTION)).text]
     while len(seen) < 5:
         row = await prompts.roll_back(ACME, "p", PRODUCTION, UNCONDITIONAL)
-        seen.append(row["text"])
+        seen.append(row.text)
     assert sorted(seen[:-1]) == [f"text {n}" for n in range(4)]
     assert seen[-1] == "0"
 
@@ -169,7 +169,7 @@ async def test_a_change_waits_for_the_job_that_adds_a_version(
         waiting = asyncio.create_task(put(prompts, "2"))
         done, _ = await asyncio.wait([waiting], timeout=0.2)
         assert not done
-        assert (await read(prompts))["version"] == 1, "readers do not wait"
+        assert (await read(prompts)).version == 1, "readers do not wait"
     assert await waiting == 3
 
 
@@ -234,8 +234,7 @@ async def carry_out(
                     connection, JOB, prompt, text, based_on=None, analysis=None
                 )
         elif name == "promote":
-            body = PromotePrompt(version=number, label=label)
-            await prompts.move_label(ACME, prompt, body, UNCONDITIONAL)
+            await prompts.move_label(ACME, prompt, label, UNCONDITIONAL, version=number)
         elif name == "rollback":
             await prompts.roll_back(ACME, prompt, label, UNCONDITIONAL)
         else:
@@ -270,9 +269,9 @@ async def test_a_prompt_goes_through_the_states_of_the_model(
         if not model.texts:
             continue
         row = await read(prompts, prompt)
-        assert (row["revision"], row["newest"]) == (model.revision, len(model.texts)), change
+        assert (row.revision, row.newest) == (model.revision, len(model.texts)), change
         for label, path in model.labels.items():
             pointed = await read(prompts, prompt, label=label)
-            assert (pointed["version"], pointed["text"]) == (path[-1], model.texts[path[-1] - 1])
+            assert (pointed.version, pointed.text) == (path[-1], model.texts[path[-1] - 1])
             same = sorted(other for other, way in model.labels.items() if way[-1] == path[-1])
-            assert pointed["labels"] == same
+            assert pointed.labels == same

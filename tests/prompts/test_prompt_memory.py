@@ -1,8 +1,7 @@
 import pytest
 
-from app.prompts.optimizing.base import Optimized
-from app.prompts.optimizing.config import OptimizerConfig
-from app.prompts.optimizing.registry import optimizer
+from app.prompts.optimize.types import Optimization, OptimizerConfig
+from app.prompts.task import build_optimizer
 from tests.managers.scripted import ScriptedModel, says
 from tests.prompts.scripted import BETTER, PROMPT, optimized, revise, told
 
@@ -10,7 +9,7 @@ from tests.prompts.scripted import BETTER, PROMPT, optimized, revise, told
 async def test_one_call_decides_and_rewrites() -> None:
     model = ScriptedModel(revise())
     result = await optimized("prompt_memory", model)
-    assert result == Optimized("improved", BETTER, "Names the currency.")
+    assert result == Optimization("improved", BETTER, "Names the currency.")
     assert [tool.name for tool in model.requests[0].tools] == ["revise"]
     assert model.purposes == ["rewrite"]
 
@@ -42,11 +41,11 @@ async def test_a_decision_that_is_none_goes_back() -> None:
 async def test_text_goes_back_once_and_never_becomes_the_prompt() -> None:
     assert (await optimized("prompt_memory", ScriptedModel(says(BETTER), revise()))).text == BETTER
     result = await optimized("prompt_memory", ScriptedModel(says(BETTER), says(BETTER)))
-    assert result == Optimized("rejected", None, "", f"revise was not called: {BETTER}")
+    assert result == Optimization("rejected", None, "", f"revise was not called: {BETTER}")
 
 
 async def test_without_conversations_no_model_is_asked() -> None:
     model = ScriptedModel()
-    result = await optimizer("prompt_memory", OptimizerConfig(), model).optimize(PROMPT, [])
+    result = await build_optimizer("prompt_memory", OptimizerConfig(), model).optimize(PROMPT, [])
     assert result.outcome == "not_warranted"
     assert model.requests == []

@@ -86,10 +86,9 @@ async def test_a_prompt_is_read_by_its_keys_in_one_statement(
     filled: Database, root: str, asked: dict[str, object]
 ) -> None:
     async with explaining(filled, root) as connection:
-        row = await repository.find(plain(connection), Ref(ONE, "p1"), **asked)  # type: ignore[arg-type]
-    assert row is not None
-    assert row["version"] == (7 if asked else VERSIONS_EACH)
-    assert row["labels"] == (["candidate", "eu", "production"] if asked else [])
+        row = await repository.get(plain(connection), Ref(ONE, "p1"), **asked)  # type: ignore[arg-type]
+    assert row.version == (7 if asked else VERSIONS_EACH)
+    assert row.labels == (["candidate", "eu", "production"] if asked else [])
     assert len(connection.plans) == 1
     assert connection.indexes == KEYS
     assert connection.scanned_tables == set()
@@ -101,7 +100,7 @@ async def test_a_repeated_read_keeps_to_the_keys_when_its_plan_is_generic(
     async with filled.transaction(ONE) as connection:
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         explained = ExplainingConnection(connection)
-        assert await repository.find(plain(explained), Ref(ONE, "p1"), label="eu")
+        assert await repository.get(plain(explained), Ref(ONE, "p1"), label="eu")
     assert explained.indexes == KEYS
     assert explained.scanned_tables == set()
 
@@ -112,7 +111,7 @@ async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: i
         page = await repository.find_versions(
             plain(connection), Ref(ONE, "p1"), before=before, limit=10
         )
-    assert [row["version"] for row in page.items] == list(range(before - 1, before - 11, -1))
+    assert [row.version for row in page.items] == list(range(before - 1, before - 11, -1))
     assert connection.indexes <= {"prompt_versions_pkey", "prompt_labels_pkey"}
     assert connection.scanned_tables == set()
 
@@ -121,7 +120,7 @@ async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: i
 async def test_a_page_of_prompts_is_read_by_the_keys(filled: Database, root: str) -> None:
     async with explaining(filled, root) as connection:
         page = await repository.find_page(plain(connection), ONE, after="p15", limit=5)
-    assert [row["name"] for row in page.items] == ["p16", "p17", "p18", "p19", "p2"]
+    assert [row.name for row in page.items] == ["p16", "p17", "p18", "p19", "p2"]
     assert connection.indexes == {"prompts_pkey", "prompt_labels_pkey"}
     assert connection.scanned_tables == set()
 
@@ -134,8 +133,8 @@ async def test_changes_touch_the_rows_of_one_prompt(filled: Database, clock: Fro
         )
         assert added == VERSIONS_EACH + 1
         await prompts.promote(plain(connection), ACME, "p2", version=added)
-        ref, change = Ref(ONE, "p2"), repository.Change("mk", clock.now())
-        assert await repository.point_back(plain(connection), ref, "production", change)
+        ref, change = Ref(ONE, "p2"), repository.Stamp("mk", clock.now())
+        assert await repository.roll_back_label(plain(connection), ref, "production", change)
         assert await repository.delete_label(plain(connection), ref, "eu")
         assert await repository.find_labels(plain(connection), ref) == {
             "candidate": added,

@@ -260,7 +260,7 @@ async def test_prompts_are_listed_by_name_page_by_page(client: httpx2.AsyncClien
     assert (await client.get(URL, params={"cursor": "B", "limit": 1})).json()["prompts"] == [
         {
             "name": "a",
-            "newest": 2,
+            "newest_version": 2,
             "labels": {"candidate": 2, "production": 1},
             "update_instructions": None,
             "when_to_update": None,

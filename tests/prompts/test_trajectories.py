@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.prompts.jobs.plans import PlannedTrajectory
-from app.prompts.jobs.schemas import GivenFeedback, GivenTrajectory, OptimizePrompt
-from app.prompts.optimizing.base import Feedback
-from app.prompts.optimizing.showing import MAX_CHARACTERS
+from app.prompts.job_schemas import GivenFeedback, GivenTrajectory, OptimizePrompt
+from app.prompts.optimize.render import MAX_CHARACTERS
+from app.prompts.optimize.types import Feedback
+from app.prompts.plan import PlannedTrajectory
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, model
 from tests.support.llm_server import LLMServer
 from tests.threads.talking import Threads
@@ -29,7 +29,7 @@ def as_feedback(feedback: Any) -> Feedback | None:
     planned = PlannedTrajectory(
         messages=[], thread_id=None, first=0, last=0, feedback=given.feedback
     )
-    return PlannedTrajectory.model_validate_json(planned.model_dump_json()).as_feedback()
+    return PlannedTrajectory.model_validate_json(planned.model_dump_json()).to_feedback()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Body of the route that submits jobs to improve prompts."""
+"""Request that submits a job to improve prompts."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,11 +23,12 @@ from app.managers.schemas import (
     Instructions,
     ModelName,
 )
-from app.prompts.optimizing.base import Feedback
-from app.prompts.optimizing.config import (
+from app.prompts.optimize.types import (
     DEFAULT_MAX_REFLECTION_STEPS,
     DEFAULT_MIN_REFLECTION_STEPS,
+    Feedback,
     OptimizerConfig,
+    OptimizerKind,
 )
 from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
 from app.schemas import Flag, Number, Real, Schema
@@ -40,7 +41,7 @@ MAX_CASES = 50
 MAX_REFLECTION_STEPS = 10
 
 
-def _says_something(text: str) -> str:
+def _is_not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; say what a good answer does")
     return text
@@ -53,7 +54,7 @@ Expected = Annotated[
         max_length=MAX_INSTRUCTIONS_CHARACTERS,
     ),
     AfterValidator(check_storable_text),
-    AfterValidator(_says_something),
+    AfterValidator(_is_not_blank),
 ]
 Steps = Annotated[int, Field(ge=1, le=MAX_REFLECTION_STEPS), Number]
 OptionalSteps = Annotated[int, Field(ge=0, le=MAX_REFLECTION_STEPS), Number]
@@ -63,7 +64,7 @@ Position = Annotated[int, Field(ge=0, le=MAX_INTEGER), Number]
 
 def _no_list(entry: object) -> object:
     if isinstance(entry, list | tuple):
-        # LangMem takes such lists for pairs of a conversation and its feedback.
+        # LangMem reads such lists as pairs of a conversation and its feedback.
         raise ValueError(  # noqa: TRY004  # pydantic's
             'is a list; send an object such as {"messages": […], "feedback": …}'
         )
@@ -73,15 +74,15 @@ def _no_list(entry: object) -> object:
 class PromptToOptimize(Schema):
     """A prompt to improve: a stored one, or one that comes with its text."""
 
-    name: PromptName = Field(description="A stored prompt's, or any where there is a text.")
+    name: PromptName = Field(description="A stored prompt's; any name if there is a text.")
     text: PromptText | None = Field(
-        None, description="The prompt itself; nothing is stored then. Absent: the stored text."
+        None, description="The prompt itself; then nothing is stored. Absent: the stored text."
     )
     update_instructions: UpdateInstructions | None = Field(
-        None, description="What the new text has to keep to; absent: what is stored."
+        None, description="What the new text must follow; absent: the stored instructions."
     )
     when_to_update: UpdateInstructions | None = Field(
-        None, description="When this prompt is the one to change; absent: what is stored."
+        None, description="When this prompt should change; absent: the stored text."
     )
     label: Label | None = Field(
         None,
@@ -100,7 +101,7 @@ class PromptToOptimize(Schema):
 
 
 class OptimizerOptions(Schema):
-    """How the optimiser works, in LangMem's words."""
+    """Settings of the optimizer, with LangMem's names."""
 
     max_reflection_steps: Steps | None = Field(
         None, description=f"At most this many; absent: {DEFAULT_MAX_REFLECTION_STEPS}."
@@ -117,7 +118,7 @@ class OptimizerOptions(Schema):
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Self:
-        config = self.config()
+        config = self.to_config()
         if config.min_reflection_steps > config.max_reflection_steps:
             raise ValueError(
                 f"has min_reflection_steps {config.min_reflection_steps}, which is more than "
@@ -125,20 +126,20 @@ class OptimizerOptions(Schema):
             )
         return self
 
-    def config(self) -> OptimizerConfig:
-        """Return the options with every default filled in."""
+    def to_config(self) -> OptimizerConfig:
+        """Return the options with all defaults."""
         return OptimizerConfig(**self.model_dump(exclude_none=True))
 
 
 class GivenFeedback(BaseModel):
-    """What somebody thought of a conversation; further members are shown to the model, too."""
+    """Feedback on a conversation; any further members are shown to the model, too."""
 
     model_config = ConfigDict(extra="allow")
 
     score: Real | None = Field(None, description="On any scale; more is better.")
     comment: Instructions | None = Field(None, description="In words.")
     edited_answer: Instructions | None = Field(
-        None, description="What the answer should have been."
+        None, description="The answer that should have been given."
     )
 
     @model_validator(mode="after")
@@ -146,14 +147,14 @@ class GivenFeedback(BaseModel):
         check_storable(self.model_dump(), "$")
         return self
 
-    def as_feedback(self) -> Feedback:
-        """Return what optimisers take."""
+    def to_feedback(self) -> Feedback:
+        """Return the feedback as optimizers take it."""
         more: dict[str, Any] | None = self.model_extra or None
         return Feedback(self.score, self.comment, self.edited_answer, more)
 
 
 class GivenTrajectory(Schema):
-    """A conversation that was held with the prompts, and what was thought of it."""
+    """A conversation that was held with the prompts, and the feedback on it."""
 
     messages: (
         Annotated[list[ConversationMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None
@@ -163,9 +164,9 @@ class GivenTrajectory(Schema):
         None, description="Position in the thread of the first message to read; absent: 0."
     )
     last: Position | None = Field(
-        None, description="Position of the last one; absent: the last there is by now."
+        None, description="Position of the last one; absent: the newest message."
     )
-    feedback: GivenFeedback | None = Field(None, description="What was thought of it.")
+    feedback: GivenFeedback | None = Field(None, description="Feedback on the conversation.")
 
     @model_validator(mode="after")
     def _is_one_conversation(self) -> Self:
@@ -179,16 +180,16 @@ class GivenTrajectory(Schema):
 
 
 class EvaluationCase(Schema):
-    """A conversation that waits for an answer, and what a good one does."""
+    """A conversation that waits for an answer, and a description of a good one."""
 
     messages: list[ConversationMessage] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="From the user's first message to the one that is to be answered; the "
-        "prompt is the system text.",
+        description="From the user's first message to the one to answer; the prompt is the "
+        "system text.",
     )
     expected: Expected = Field(
-        description="What a good answer does, in words: the judge's measure."
+        description="What a good answer does, in words: the criterion of the judge."
     )
     variables: (
         Annotated[
@@ -196,9 +197,9 @@ class EvaluationCase(Schema):
             Field(max_length=MAX_VARIABLES, title="PromptVariables"),
         ]
         | None
-    ) = Field(None, description="What the placeholders of the prompt stand for in this case.")
+    ) = Field(None, description="The values of the prompt's variables in this case.")
     prompt: PromptName | None = Field(
-        None, description="The prompt that the case is about; absent: every prompt."
+        None, description="The prompt that the case is about; absent: all prompts."
     )
 
     @field_validator("variables")
@@ -215,31 +216,30 @@ class EvaluationRequest(Schema):
         description="Each is answered with the old and with the new text."
     )
     model: ModelName | None = Field(
-        None, description="Answers, as the prompt's own model would; absent: the server's."
+        None,
+        description="Answers the cases: the model that the prompt is for; absent: the server's.",
     )
-    judge: ModelName | None = Field(
-        None, description="Compares the answers; absent: the server's model."
-    )
+    judge: ModelName | None = Field(None, description="Compares the answers; absent: the server's.")
     margin: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None,
         description="The share of all cases by which wins have to exceed losses; absent: 0.1.",
     )
     promote: Flag | None = Field(
-        None, description="Let production point to a new text that won; absent: true."
+        None, description="Point production to a new text that passes; absent: true."
     )
 
 
 class OptimizePrompt(Schema):
-    """Prompts, and the conversations that they are to be improved by."""
+    """Prompts to improve, and the conversations to improve them by."""
 
     body_limit = CONVERSATION
 
     prompt: PromptToOptimize | None = Field(None, description="The only prompt.")
     prompts: (
         Annotated[list[PromptToOptimize], Field(min_length=1, max_length=MAX_PROMPTS)] | None
-    ) = Field(None, description="Several: those that the conversations concern are improved.")
-    kind: Literal["gradient", "metaprompt", "prompt_memory"] | None = Field(
-        None, description="How the new text comes about; absent: gradient."
+    ) = Field(None, description="Several: only those that the conversations concern are improved.")
+    kind: OptimizerKind | None = Field(
+        None, description="How the new text is found; absent: gradient."
     )
     config: OptimizerOptions | None = Field(None, description="Settings of the kind.")
     model: ModelName | None = Field(
@@ -250,7 +250,7 @@ class OptimizePrompt(Schema):
         Field(max_length=MAX_TRAJECTORIES),
     ] = Field(description="Empty: no change is warranted, and no model is asked.")
     evaluation: EvaluationRequest | None = Field(
-        None, description="The gate before production; absent: new texts are candidates only."
+        None, description="The gate in front of production; absent: new texts are only candidates."
     )
 
     @model_validator(mode="after")
@@ -264,5 +264,5 @@ class OptimizePrompt(Schema):
 
     @property
     def all_prompts(self) -> list[PromptToOptimize]:
-        """The prompts to improve, be it one."""
+        """The prompts to improve, one or several."""
         return [self.prompt] if self.prompt is not None else self.prompts or []

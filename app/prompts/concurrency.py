@@ -1,4 +1,4 @@
-"""Work that is done side by side."""
+"""Run the model calls of a job concurrently."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,8 +10,8 @@ from app.providers.llm.base import Completion, Request
 _T = TypeVar("_T")
 
 
-async def together(*parts: Coroutine[Any, Any, _T]) -> list[_T]:
-    """Return what each part comes to; the first that fails ends the others, and is raised."""
+async def run_together(*parts: Coroutine[Any, Any, _T]) -> list[_T]:
+    """Return all results; the first error cancels the other parts and is raised itself."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in parts]
@@ -20,11 +20,11 @@ async def together(*parts: Coroutine[Any, Any, _T]) -> list[_T]:
     return [task.result() for task in tasks]
 
 
-def limited(ask: Ask, turns: asyncio.Semaphore) -> Ask:
-    """Return an `Ask` that waits for its turn."""
+def limit_calls(ask: Ask, slots: asyncio.Semaphore) -> Ask:
+    """Return an `Ask` that waits for a free slot."""
 
-    async def asking(request: Request, purpose: str) -> Completion:
-        async with turns:
+    async def ask_in_slot(request: Request, purpose: str) -> Completion:
+        async with slots:
             return await ask(request, purpose)
 
-    return asking
+    return ask_in_slot

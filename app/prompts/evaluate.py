@@ -1,0 +1,168 @@
+"""The gate in front of production: a new text passes if its answers to cases win by a margin."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from app.conversations.types import Ask, Turn
+from app.errors import InvalidRequestError
+from app.json_values import replace_unstorable
+from app.prompts.concurrency import run_together
+from app.prompts.judge import Answer, Comparison, Side, Verdict, judge
+from app.prompts.placeholders import render_prompt
+from app.providers.errors import BadRequestError
+from app.providers.llm.base import Completion, Message, Request
+
+Outcome: TypeAlias = Literal["win", "loss", "tie"]
+
+SAME = "The answers are the same."
+
+_MAX_ANSWER_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A conversation that waits for an answer; `expected` says what a good one does."""
+
+    turns: Sequence[Turn]
+    expected: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation that a model continues; adjacent turns of one side are one message."""
+        messages: list[Message] = []
+        for turn in self.turns:
+            text, side = _message_text(turn), _side_of(turn)
+            if messages and side == messages[-1].role:
+                text = f"{messages.pop().text}\n\n{text}"
+            messages.append(Message(side, text))
+        return tuple(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Answers and verdicts for one case; `outcome` is the new prompt's."""
+
+    answers: dict[Side, Answer]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Win or loss only if the verdicts in both orders agree."""
+        preferences = {verdict.preferred for verdict in self.verdicts}
+        if preferences == {"new"}:
+            return "win"
+        return "loss" if preferences == {"old"} else "tie"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Trials of all cases, and the margin that the new prompt has to win by."""
+
+    trials: Sequence[Trial]
+    margin: float
+
+    def count(self, outcome: Outcome) -> int:
+        """Return how many cases had this outcome."""
+        return sum(trial.outcome == outcome for trial in self.trials)
+
+    @property
+    def net_win_rate(self) -> float:
+        """Wins minus losses as a share of all cases, from -1 to 1."""
+        return (self.count("win") - self.count("loss")) / len(self.trials)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the new prompt is better, and better by the margin."""
+        return self.net_win_rate >= self.margin and self.net_win_rate > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Tries prompts: `answers` asks the model that they are for, `judge` the one that compares."""
+
+    answers: Ask
+    judge: Ask
+
+    async def try_case(self, old: str, new: str, case: Case) -> Trial:
+        """Return the trial of one case; raises the errors of asking the models."""
+        systems = [render_prompt(text, case.variables, like=old) for text in (old, new)]
+        before, after = await run_together(
+            *(answer(self.answers, system, case) for system in systems)
+        )
+        answers: dict[Side, Answer] = {"old": before, "new": after}
+        if before == after:
+            return Trial(answers, (Verdict("old", "tie", SAME), Verdict("new", "tie", SAME)))
+        comparison = Comparison(case.turns, case.expected, answers)
+        verdicts = await run_together(
+            judge(self.judge, comparison, "old"), judge(self.judge, comparison, "new")
+        )
+        return Trial(answers, tuple(verdicts))
+
+    async def evaluate(
+        self, old: str, new: str, cases: Sequence[Case], margin: float
+    ) -> Evaluation:
+        """Try all cases, of which there is at least one."""
+        trials = await run_together(*(self.try_case(old, new, case) for case in cases))
+        return Evaluation(trials, margin)
+
+
+async def answer(ask: Ask, system: str, case: Case) -> Answer:
+    """Return a model's answer to a case.
+
+    Raises the errors of asking the model, except for a request that the provider refuses.
+    """
+    request = Request(system, case.messages)
+    try:
+        completion = await ask(request, "answer")
+    except BadRequestError as error:
+        return Answer("", f"The provider refused the request: {_clean(str(error))}")
+    text = _clean(completion.text).strip()[:_MAX_ANSWER_CHARACTERS]
+    return Answer(text, _find_problem(completion))
+
+
+def check_conversation(turns: Sequence[Turn]) -> None:
+    """Raise InvalidRequestError if no model could answer it with a prompt as the system text."""
+    for index, turn in enumerate(turns):
+        if turn.role == "system":
+            raise _invalid(
+                index, "is a system message, which is what the prompts are; leave it out"
+            )
+        if not turn.text.strip():
+            raise _invalid(index, "says nothing; leave it out")
+    for index, where in ((0, "first"), (len(turns) - 1, "last")):
+        if _side_of(turns[index]) == "assistant":
+            raise _invalid(
+                index,
+                f"is the assistant's; the {where} message has to be the user's: the prompts are "
+                "tried by what is answered to the last one",
+            )
+
+
+def _side_of(turn: Turn) -> Literal["user", "assistant"]:
+    return "assistant" if turn.role == "assistant" else "user"
+
+
+def _message_text(turn: Turn) -> str:
+    if turn.role == "tool":
+        return f"[A tool returned:]\n{turn.text}"
+    has_name = turn.role == "user" and turn.speaker != turn.role
+    return f"{turn.speaker}: {turn.text}" if has_name else turn.text
+
+
+def _find_problem(completion: Completion) -> str | None:
+    if completion.finish_reason == "refusal":
+        return "The model refused to answer."
+    if completion.finish_reason == "length":
+        return "The answer was cut off; it was too long."
+    return None if completion.text.strip() else "The model answered nothing."
+
+
+def _clean(text: str) -> str:
+    return replace_unstorable(text)
+
+
+def _invalid(index: int, problem: str) -> InvalidRequestError:
+    field_ = f"messages[{index}]"
+    return InvalidRequestError(f"{field_} {problem}.", field=field_)

@@ -1,1 +1,0 @@
-"""The job that improves prompts: what is asked, what is planned, doing it, storing what is new."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 import asyncpg
 import structlog
 
+from app.background import background
 from app.clock import Reading, running_seconds
 from app.db.connections import connect
 
@@ -69,13 +70,8 @@ class Notifier:
     async def open(cls, url: str, channels: tuple[str, ...], pulse: Pulse) -> AsyncIterator[Self]:
         """Listen until the end of the block."""
         notifier = cls(url, channels, pulse)
-        listening = asyncio.create_task(notifier._listen_always())
-        try:
+        async with background(notifier._listen_always()):
             yield notifier
-        finally:
-            listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening
 
     @contextmanager
     def subscribed(self, channel: str, payload: str = "") -> Iterator[asyncio.Event]:

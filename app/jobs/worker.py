@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from app.background import attempt, background, repeat
 from app.config import Settings
 from app.db.database import EVERYTHING, Connection, Database
 from app.db.notifier import CANCEL, WORK, Notifier, wait_for
@@ -72,18 +73,21 @@ class JobWorker:
     async def run(self) -> None:
         """Work until cancelled; then finish what is running, or hand it back."""
         await self._take_over()
-        keeping = asyncio.create_task(self._keep_always())
+        seconds = self._settings.job_lease_seconds / 3
         try:
-            with self._notifier.subscribed(WORK) as self._news:
-                while True:
-                    await self._take_what_fits()
-                    await wait_for(self._news, LOOK_SECONDS)
+            async with background(repeat("keeping jobs", self._keep, seconds=seconds)):
+                try:
+                    await self._work()
+                finally:
+                    await self._drain()
         finally:
-            await self._drain()
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
             await self._leave()
+
+    async def _work(self) -> None:
+        with self._notifier.subscribed(WORK) as self._news:
+            while True:
+                await attempt("taking jobs", self._take_what_fits)
+                await wait_for(self._news, LOOK_SECONDS)
 
     async def _take_over(self) -> None:
         """Queue a predecessor's jobs, and retry those that wait for a configuration."""
@@ -96,18 +100,13 @@ class JobWorker:
             _logger.warning("taking over put off", reason=error.detail)
 
     async def _take_what_fits(self) -> None:
-        try:
-            while len(self._held) < self._settings.job_concurrency:
-                job = await self._claimed()
-                if job is None:
-                    return
-                held = _Held(job)
-                held.task = asyncio.create_task(self._work_on(held))
-                self._held.add(held)
-        except AppError as error:
-            _logger.warning("taking jobs put off", reason=error.detail)
-        except Exception:  # a mistake here is told, and must not end the worker
-            _logger.exception("taking jobs failed")
+        while len(self._held) < self._settings.job_concurrency:
+            job = await self._claimed()
+            if job is None:
+                return
+            held = _Held(job)
+            held.task = asyncio.create_task(self._work_on(held))
+            self._held.add(held)
 
     async def _claimed(self) -> Job | None:
         async with self._database.transaction(EVERYTHING) as connection:
@@ -134,18 +133,16 @@ class JobWorker:
             self._news.set()  # there is a place, and perhaps the next job of its lane or root
 
     async def _attempt(self, held: _Held) -> None:
-        watching = asyncio.create_task(self._watch(held))
-        try:
-            if held.job.isolated and self._isolation is not None:
-                await self._executor.execute_isolated(held.job, self._isolation)
-            else:
-                await self._executor.execute(held.job)
-        except asyncio.CancelledError:
-            if not held.stopped:  # draining; what is left is handed back all at once
-                raise
-            await self._executor.end_cancelled(held.job)
-        finally:
-            watching.cancel()
+        async with background(self._watch(held)):
+            try:
+                if held.job.isolated and self._isolation is not None:
+                    await self._executor.execute_isolated(held.job, self._isolation)
+                else:
+                    await self._executor.execute(held.job)
+            except asyncio.CancelledError:
+                if not held.stopped:  # draining; what is left is handed back all at once
+                    raise
+                await self._executor.end_cancelled(held.job)
 
     async def _watch(self, held: _Held) -> None:
         """Look at a job when there is news for it; a notifier that reconnects wakes all."""
@@ -157,16 +154,6 @@ class JobWorker:
                     async with self._database.transaction(EVERYTHING) as connection:
                         kept = await self._extend(connection, [held])
                     _stop_others([held], kept)
-
-    async def _keep_always(self) -> None:
-        while True:
-            try:
-                await self._keep()
-            except AppError as error:
-                _logger.warning("keeping jobs put off", reason=error.detail)
-            except Exception:  # a mistake here is told, and must not cost the jobs
-                _logger.exception("keeping jobs failed")
-            await asyncio.sleep(self._settings.job_lease_seconds / 3)
 
     async def _keep(self) -> None:
         """Say that this worker lives, keep its jobs, and take up those of workers that do not."""

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.auth.access import Verb
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
+from app.background import background
 from app.body_limits import MCP
 from app.errors import InvalidRequestError
 from app.http.bodies import MEMORY, check_count, read_bytes
@@ -36,22 +37,16 @@ async def running_mcp() -> AsyncIterator[StreamableHTTPSessionManager]:
     )
     # In a task of its own: the scopes that the SDK opens must end in the task they began in, which
     # those who hold a lifespan open do not promise.
-    started, over = asyncio.Event(), asyncio.Event()
-    running = asyncio.create_task(_run(manager, started, over))
-    await started.wait()
-    try:
+    started = asyncio.Event()
+    async with background(_run(manager, started)):
+        await started.wait()
         yield manager
-    finally:
-        over.set()
-        await running
 
 
-async def _run(
-    manager: StreamableHTTPSessionManager, started: asyncio.Event, over: asyncio.Event
-) -> None:
+async def _run(manager: StreamableHTTPSessionManager, started: asyncio.Event) -> None:
     async with manager.run():
         started.set()
-        await over.wait()
+        await asyncio.Event().wait()  # until canceled
 
 
 def _somewhere(namespace: str) -> str:

@@ -8,11 +8,12 @@ one whose statement was cut off, so that nobody knows whether it was carried out
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import structlog
 
+from app.background import attempt, background
 from app.db.database import EVERYTHING, Database
-from app.errors import AppError
 from app.usage_counter import MANY_WAITING, Usage, Uses
 
 FLUSH_SECONDS = 2.0
@@ -53,13 +54,10 @@ _logger = structlog.get_logger("memoryd.usage")
 @asynccontextmanager
 async def recording(usage: Usage, database: Database) -> AsyncIterator[None]:
     """Write what is counted every few seconds, sooner where it is much, and at the end."""
-    recorder = asyncio.create_task(_record(usage, database))
     try:
-        yield
+        async with background(_record(usage, database)):
+            yield
     finally:
-        recorder.cancel()
-        with suppress(asyncio.CancelledError):
-            await recorder
         await _end(usage, database)
 
 
@@ -97,7 +95,7 @@ async def _record(usage: Usage, database: Database) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 await usage.many()
-        if not await _flushed(usage, database):
+        if not await attempt("writing usage", partial(flush, usage, database)):
             await asyncio.sleep(RETRY_SECONDS)
         elif dropped := usage.take_dropped():
             _logger.warning("usage lost", uses=dropped)
@@ -106,20 +104,7 @@ async def _record(usage: Usage, database: Database) -> None:
 async def _end(usage: Usage, database: Database) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(LAST_FLUSH_SECONDS):
-            await _flushed(usage, database)
+            await attempt("writing usage", partial(flush, usage, database))
     lost = usage.take_dropped() + sum(uses.count for uses in usage.take().values())
     if lost:
         _logger.warning("usage lost", uses=lost)
-
-
-async def _flushed(usage: Usage, database: Database) -> bool:
-    """Flush, and tell whether that succeeded."""
-    try:
-        await flush(usage, database)
-    except AppError as error:
-        _logger.warning("writing usage put off", reason=error.detail)
-    except Exception:  # a mistake here is told, and must not end the counting
-        _logger.exception("writing usage failed")
-    else:
-        return True
-    return False

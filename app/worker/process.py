@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from app.background import background
 from app.config import Settings
 from app.errors import AppError, OperatorError
 from app.job_kinds import handlers
@@ -76,11 +77,8 @@ async def watching_event_loop(settings: Settings) -> AsyncIterator[None]:
 
     The timer is a thread outside Python, so it works wherever the interpreter is stuck.
     """
-    watching = asyncio.create_task(_watch_event_loop(settings))
-    try:
+    async with background(_watch_event_loop(settings)):
         yield
-    finally:
-        watching.cancel()
 
 
 async def _watch_event_loop(settings: Settings) -> None:

@@ -1,13 +1,11 @@
 """The background process: does jobs, removes what has expired, indexes what others left out."""
 
-import asyncio
 import time
-from contextlib import suppress
 
 import structlog
 
+from app.background import background, repeat
 from app.db.database import EVERYTHING
-from app.errors import AppError
 from app.job_kinds import handlers
 from app.jobs import queue
 from app.jobs.isolation import BuildHandlers, Isolation
@@ -16,8 +14,8 @@ from app.resources import Resources
 from app.store.backfill import catch_up
 from app.store.expiry import prune_namespaces, sweep
 
-UPKEEP_SECONDS = 3600.0
-"""Between walks over whole tables, which the first round begins with."""
+WALK_SECONDS = 3600.0
+"""Pause between walks over whole tables; the first one is at the start."""
 
 _logger = structlog.get_logger("memoryd.worker")
 
@@ -28,8 +26,7 @@ async def run_worker(
     worker_id: str | None = None,
     build_handlers: BuildHandlers = handlers,
 ) -> None:
-    """Work until cancelled; then finish the jobs that run, or hand them back."""
-    upkeep = asyncio.create_task(_keep_up(resources))
+    """Work until canceled; then finish the running jobs, or hand them back."""
     worker = JobWorker(
         resources.database,
         resources.notifier,
@@ -38,30 +35,27 @@ async def run_worker(
         isolation=Isolation(resources.settings, build_handlers),
         worker_id=worker_id,
     )
-    try:
+    upkeep = Upkeep(resources)
+    seconds = resources.settings.sweep_interval_seconds
+    async with background(repeat("upkeep", upkeep.run, seconds=seconds)):
         await worker.run()
-    finally:
-        upkeep.cancel()
-        with suppress(asyncio.CancelledError):
-            await upkeep
 
 
-async def _keep_up(resources: Resources) -> None:
-    """Sweep until cancelled; a database that is away for a while is waited for."""
-    upkeep_at = 0.0
-    while True:
-        try:
-            removed = await sweep(resources.database, resources.clock.now())
-            if removed:
-                _logger.info("expired items removed", items=removed)
-            if time.monotonic() >= upkeep_at:
-                await _walk_tables(resources)
-                upkeep_at = time.monotonic() + UPKEEP_SECONDS
-        except AppError as error:
-            _logger.warning("sweep put off", reason=error.detail)
-        except Exception:  # a mistake here is told, and must not end the sweeping
-            _logger.exception("sweep failed")
-        await asyncio.sleep(resources.settings.sweep_interval_seconds)
+class Upkeep:
+    """Removes expired items at every run, and now and then walks over whole tables."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._next_walk = 0.0
+
+    async def run(self) -> None:
+        """Do what is due."""
+        resources = self._resources
+        if removed := await sweep(resources.database, resources.clock.now()):
+            _logger.info("expired items removed", items=removed)
+        if time.monotonic() >= self._next_walk:
+            await _walk_tables(resources)
+            self._next_walk = time.monotonic() + WALK_SECONDS
 
 
 async def _walk_tables(resources: Resources) -> None:

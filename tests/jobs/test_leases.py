@@ -50,7 +50,7 @@ def deaf(worker: JobWorker, monkeypatch: pytest.MonkeyPatch) -> JobWorker:
     async def silence() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(worker, "_keep_always", silence)
+    monkeypatch.setattr(worker, "_keep", silence)
     return worker
 
 

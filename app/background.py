@@ -1,0 +1,56 @@
+"""Work in the background of a process: tasks that end with their block, and loops that go on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from app.errors import AppError
+
+_logger = structlog.get_logger("memoryd.background")
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a coroutine during the block; at the end, cancel it and wait until it has ended.
+
+    An exception that ended the work early is raised at the end of the block.
+    """
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        await stop(task)
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has ended; raise what it raised.
+
+    Unlike `suppress(CancelledError)`, it lets a cancellation of the caller through.
+    """
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+async def attempt(name: str, work: Callable[[], Awaitable[object]]) -> bool:
+    """Run `work`; log an exception under the name of the work. Return whether it succeeded."""
+    try:
+        await work()
+    except AppError as error:  # such as a database that is away
+        _logger.warning("put off", work=name, reason=error.detail)
+    except Exception:
+        _logger.exception("failed", work=name)
+    else:
+        return True
+    return False
+
+
+async def repeat(name: str, work: Callable[[], Awaitable[object]], *, seconds: float) -> None:
+    """Run `work` forever, with a pause in between; failures are logged, and end nothing."""
+    while True:
+        await attempt(name, work)
+        await asyncio.sleep(seconds)

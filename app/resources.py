@@ -23,8 +23,7 @@ from app.providers.embeddings.base import Embedder
 from app.providers.embeddings.batching import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
 from app.providers.llm.base import LLM
-from app.providers.llm.pool import LLMPool
-from app.providers.llm.registry import create_llm
+from app.providers.llm.pool import LLMPool, create_llm
 from app.usage_counter import Usage
 
 _logger = structlog.get_logger("memoryd.database")

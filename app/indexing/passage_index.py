@@ -11,8 +11,7 @@ from app.db.database import EVERYTHING, Connection, Database, Row
 from app.db.tables import metadata
 from app.errors import AppError, OperatorError
 from app.indexing.terms import VERSION, Vocabulary
-from app.providers.embeddings.base import Embedder, Vector
-from app.providers.embeddings.splitting import split_by_characters
+from app.providers.embeddings.base import Embedder, Vector, split_by_characters
 from app.providers.errors import ProviderError
 
 passage_indexes = Table(

@@ -10,8 +10,7 @@ from typing import Any
 from app.db.database import Connection, Database
 from app.jobs import repository
 from app.jobs.job import Job, State
-from app.providers.llm.base import LLM, Completion, Request
-from app.providers.llm.replies import UnusableReplyError
+from app.providers.llm.base import LLM, Completion, Request, UnusableReplyError
 
 
 class JobLostError(Exception):

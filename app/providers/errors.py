@@ -1,8 +1,18 @@
-"""What can go wrong with a model provider, and whether trying again helps."""
+"""Errors of model providers: whether a retry may help, and which error an HTTP status means."""
 
+import email.utils
+import math
+import time
+from collections.abc import Mapping
 from typing import ClassVar
 
 from app.errors import OperatorError
+
+_SETTINGS_STATUSES = {401, 402, 403, 404}
+_PASSING_STATUSES = {408, 409}
+_LONGEST_WAIT = 86_400.0
+_SHORTEST_SECRET = 12
+"""Shorter keys are made up for servers that ask for none, and may be part of any word."""
 
 
 class ProviderError(OperatorError):
@@ -43,3 +53,52 @@ class MisconfiguredError(ProviderError):
     """The provider refuses every input until the key, the model or the address is changed."""
 
     code = "provider_misconfigured"
+
+
+def error_of_status(
+    name: str, status: int, message: str, headers: Mapping[str, str]
+) -> ProviderError:
+    """Return the error that an answer with `status` is, worded for an operator."""
+    wait = retry_after(headers)
+    if 300 <= status < 400:
+        where = headers.get("location", "nowhere")[:200]
+        return MisconfiguredError(
+            f"{name} redirects ({status}) to {where}; redirects are not followed, so set the base "
+            "URL to the address that answers"
+        )
+    if status == 429:
+        return RateLimitedError(f"{name} asks for fewer requests: {message}", retry_after=wait)
+    if status in _SETTINGS_STATUSES:
+        return MisconfiguredError(
+            f"{name} refuses the request ({status}): {message}; "
+            "check the API key, the model's name and the base URL"
+        )
+    if status in _PASSING_STATUSES or status >= 500:
+        return UnavailableError(f"{name} fails ({status}): {message}", retry_after=wait)
+    return BadRequestError(f"{name} refuses the input ({status}): {message}")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds to wait by the headers (a number or a date), a day at most."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _until(value)
+    return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_WAIT)
+
+
+def _until(moment: str) -> float:
+    """Return the seconds until an HTTP date; NaN if it is not one."""
+    date = email.utils.parsedate_tz(moment)
+    try:
+        return math.nan if date is None else email.utils.mktime_tz(date) - time.time()
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def without_key(message: str, key: str | None) -> str:
+    """Return `message` with the key blotted out: some servers repeat the one they refuse."""
+    if key is None or len(key) < _SHORTEST_SECRET:
+        return message
+    return message.replace(key, "[API key]")

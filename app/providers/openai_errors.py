@@ -2,8 +2,13 @@
 
 import openai
 
-from app.providers.errors import MisconfiguredError, ProviderError, UnavailableError
-from app.providers.statuses import of_status, without_key
+from app.providers.errors import (
+    MisconfiguredError,
+    ProviderError,
+    UnavailableError,
+    error_of_status,
+    without_key,
+)
 
 
 def translated(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:
@@ -14,4 +19,4 @@ def translated(name: str, error: openai.OpenAIError, key: str | None) -> Provide
     message = without_key(error.message, key)
     if error.code == "insufficient_quota":
         return MisconfiguredError(f"{name} has no credit left: {message}")
-    return of_status(name, error.status_code, message, error.response.headers)
+    return error_of_status(name, error.status_code, message, error.response.headers)

@@ -7,8 +7,7 @@ from typing_extensions import override
 
 from app.jobs.run import JobRun
 from app.providers.errors import UnavailableError
-from app.providers.llm.base import Completion, Message, Request, TokenUsage
-from app.providers.llm.replies import UnusableReplyError
+from app.providers.llm.base import Completion, Message, Request, TokenUsage, UnusableReplyError
 from app.resources import Resources
 from tests.support.jobs import (
     KIND,

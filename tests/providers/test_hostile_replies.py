@@ -15,10 +15,9 @@ from app.json_values import UNSTORABLE
 from app.providers.embeddings.openai import OpenAIEmbedder
 from app.providers.errors import MisconfiguredError, ProviderError, UnavailableError
 from app.providers.llm.anthropic import AnthropicLLM
-from app.providers.llm.base import LLM, Message, Request, Tool, ToolResult
+from app.providers.llm.base import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
 from app.providers.llm.openai_chat import ChatLLM
 from app.providers.llm.openai_responses import ResponsesLLM
-from app.providers.llm.replies import UnusableReplyError
 from tests.support.llm_server import (
     LLMServer,
     Reply,

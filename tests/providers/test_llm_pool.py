@@ -10,11 +10,15 @@ import pytest
 
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import LLM, Message, Request
-from app.providers.llm.deferred import DeferredLLM
 from app.providers.llm.openai_chat import ChatLLM
-from app.providers.llm.pool import LLMNotConfiguredError, LLMPool, ModelNotAllowedError
-from app.providers.llm.prices import cost
-from app.providers.llm.registry import create_llm
+from app.providers.llm.pool import (
+    DeferredLLM,
+    LLMNotConfiguredError,
+    LLMPool,
+    ModelNotAllowedError,
+    create_llm,
+)
+from app.providers.llm.replies import cost
 from tests.support.llm_server import hangs, llm_server, says
 
 HELLO = Request("", (Message("user", "Hello"),))
@@ -91,7 +95,7 @@ def test_no_sdk_is_imported_before_a_model_is_asked() -> None:
     program = """
 import sys
 from app.providers.llm.pool import LLMPool
-from app.providers.llm.registry import create_llm
+from app.providers.llm.pool import create_llm
 create = lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k")
 llms = LLMPool("openai:m", create, allowed=["anthropic:m"])
 llms.get(), llms.get("anthropic:m")
@@ -179,14 +183,16 @@ def test_prices_hold_for_dated_names_and_no_others() -> None:
     assert cost("claude-sonnet-5-5", **tokens) == 12
     assert cost("claude-opus-5", **tokens) == 30
     assert cost("claude-opus-5-5", **tokens) == 24
-    assert cost("claude-opus-5-5-2026-09-22", **tokens) == 24
+    assert cost("gpt-6.1-sol-2026-10-01", **tokens) == 19
     assert cost("claude-opus-5-5-fast", **tokens) is None
+    assert cost("claude-2-distilled", **tokens) is None
     assert cost("gemma4:12b", **tokens) is None
+    assert cost("gpt-oss-120b", **tokens) is None
 
 
-def test_a_price_holds_up_to_its_length() -> None:
-    assert cost("claude-haiku-5-5", input_tokens=100_000, output_tokens=0) == 0.01
-    assert cost("claude-haiku-5-5", input_tokens=100_001, output_tokens=0) is None
+def test_longer_inputs_have_a_price_of_their_own() -> None:
+    assert cost("gpt-6-sol", input_tokens=100_000, output_tokens=0) == pytest.approx(0.2)
+    assert cost("gpt-6-sol", input_tokens=1_000_000, output_tokens=0) == pytest.approx(4)
 
 
 def test_cached_and_written_tokens_have_their_own_price() -> None:

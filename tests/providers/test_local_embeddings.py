@@ -10,8 +10,7 @@ import pytest
 
 from app.providers.embeddings.local import LocalEmbedder
 from app.providers.embeddings.model_files import graph_directory, published_file
-from app.providers.embeddings.onnx_graph import build
-from app.providers.embeddings.weights import Weights
+from app.providers.embeddings.onnx_graph import build, read_weights
 from app.providers.errors import UnavailableError
 
 REFERENCE = json.loads(Path(__file__).with_name("minilm_reference.json").read_text("utf-8"))
@@ -68,7 +67,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(damaged)
     with pytest.raises(ValueError, match="Reinstall the package"):
-        Weights(copy)
+        read_weights(copy)
 
 
 async def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Shares batches, work under way and recent results between the callers of an embedder."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
+
+from cachetools import LRUCache
 
 from app.providers.embeddings.base import Embedder, Vector
 from app.providers.errors import BadRequestError, UnavailableError
@@ -34,8 +36,7 @@ class BatchingEmbedder:
 
     def __init__(self, inner: Embedder, *, cache_entries: int = 10_000) -> None:
         self._inner = inner
-        self._cache: OrderedDict[str, Vector] = OrderedDict()
-        self._cache_entries = cache_entries
+        self._cache: LRUCache[str, Vector] = LRUCache(cache_entries)
         self._works: dict[str, _Work] = {}
         self._lanes: dict[bool, deque[_Work]] = {True: deque(), False: deque()}
         self._runners: dict[bool, asyncio.Task[None]] = {}
@@ -65,7 +66,7 @@ class BatchingEmbedder:
         if self._closed:
             raise UnavailableError(f"{self.name} is closed; start the server again")
         known = {
-            text: vector for text in set(texts) if (vector := self._remembered(text)) is not None
+            text: vector for text in set(texts) if (vector := self._cache.get(text)) is not None
         }
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
@@ -167,14 +168,6 @@ class BatchingEmbedder:
         outcome.setflags(write=False)
         if len(work.text) <= _CACHED_CHARACTERS:
             self._cache[work.text] = outcome
-            while len(self._cache) > self._cache_entries:
-                self._cache.popitem(last=False)
-
-    def _remembered(self, text: str) -> Vector | None:
-        vector = self._cache.get(text)
-        if vector is not None:
-            self._cache.move_to_end(text)
-        return vector
 
 
 def _of_several_callers(batch: list[_Work]) -> bool:

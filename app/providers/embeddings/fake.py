@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.splitting import split_by_characters
+from app.providers.embeddings.base import Vector, split_by_characters
 from app.providers.errors import UnavailableError
 
 _PASSAGE_CHARACTERS = 1_000

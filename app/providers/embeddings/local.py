@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from app.providers.embeddings.base import Vector
+from app.providers.embeddings.base import Vector, spans, split_text
 from app.providers.embeddings.model_files import (
     DIMENSIONS,
     GRAPH_FILE,
@@ -24,7 +24,6 @@ from app.providers.embeddings.model_files import (
     published_file,
 )
 from app.providers.embeddings.runtime import onnxruntime
-from app.providers.embeddings.splitting import spans, split_text
 from app.providers.errors import UnavailableError
 
 Argument = TypeVar("Argument")

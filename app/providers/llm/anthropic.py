@@ -6,10 +6,15 @@ from typing import Any, Literal
 import anthropic
 from anthropic.types import CacheControlEphemeralParam
 
-from app.providers.deadline import longest, within
-from app.providers.errors import BadRequestError, ProviderError, UnavailableError
-from app.providers.http import provider_client
-from app.providers.json_reply import MAX_BYTES
+from app.providers.errors import (
+    BadRequestError,
+    ProviderError,
+    UnavailableError,
+    error_of_status,
+    retry_after,
+    without_key,
+)
+from app.providers.http import MAX_REPLY_BYTES, longest, provider_client, within
 from app.providers.llm.base import Completion, Message, Request, TokenUsage, ToolCall, Verbatim
 from app.providers.llm.replies import (
     ReplyReader,
@@ -22,8 +27,6 @@ from app.providers.llm.replies import (
     token_usage,
     total,
 )
-from app.providers.llm.tool_choice import ask_in_words, is_forced
-from app.providers.statuses import of_status, retry_after, without_key
 
 _LONGEST_WAIT = 120
 """Seconds that a retry may be put off by the provider, as in the `openai` package."""
@@ -64,7 +67,7 @@ class AnthropicLLM:
             timeout=anthropic.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             max_retries=max_retries,
             middleware=[_refuse_long_waits],
-            http_client=provider_client(MAX_BYTES),
+            http_client=provider_client(MAX_REPLY_BYTES),
         )
         self._longest = longest(timeout, max_retries)
         self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _usage)
@@ -85,8 +88,8 @@ class AnthropicLLM:
         await self._client.close()
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        if is_forced(request) and not self._can_be_forced:
-            request = ask_in_words(request)
+        if request.is_forced and not self._can_be_forced:
+            request = request.with_choice_in_words()
         arguments: dict[str, Any] = {
             "model": self._model,
             "max_tokens": request.max_tokens,
@@ -138,14 +141,14 @@ class AnthropicLLM:
     def _translated(self, error: anthropic.AnthropicError) -> ProviderError:
         if isinstance(error, anthropic.APIStatusError):
             message = without_key(str(error.api_message or error.message), self._api_key)
-            return of_status(self.name, error.status_code, message, error.response.headers)
+            return error_of_status(self.name, error.status_code, message, error.response.headers)
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         message = without_key(f"{error}{cause}", self._api_key)
         return UnavailableError(f"{self.name} cannot be reached: {message}")
 
     def _concede(self, refusal: str, request: Request) -> Request | None:
         """Return what to ask after this refusal; None if there is nothing to give up."""
-        if "tool_choice" in refusal and is_forced(request) and self._can_be_forced:
+        if "tool_choice" in refusal and request.is_forced and self._can_be_forced:
             self._can_be_forced = False
             return request
         if "thinking" in refusal and any(message.verbatim for message in request.messages):

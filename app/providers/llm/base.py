@@ -1,7 +1,9 @@
 """What every language model can do, in words that are no provider's."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
+
+from app.providers.errors import UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,20 @@ class Request:
     max_tokens: int = 8_192
     temperature: float | None = None
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether the model may not answer without a call."""
+        return bool(self.tools) and self.tool_choice not in {"auto", "none"}
+
+    def with_choice_in_words(self) -> "Request":
+        """Return the request with its tool choice as a wish at the end of the system text."""
+        wish = (
+            "Answer by calling at least one of the tools."
+            if self.tool_choice == "any"
+            else f"Answer by calling the tool {self.tool_choice}."
+        )
+        return replace(self, system=f"{self.system}\n\n{wish}".strip(), tool_choice="auto")
+
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
@@ -100,6 +116,17 @@ class Completion:
     def message(self) -> Message:
         """The turn to append to the conversation before the results of its calls."""
         return Message("assistant", self.text, self.calls, verbatim=self.verbatim)
+
+
+class UnusableReplyError(UnavailableError):
+    """The provider sent, and charged for, a reply that is not a completion.
+
+    `completion` has the usage of the call, as far as the reply states it.
+    """
+
+    def __init__(self, message: str, completion: Completion) -> None:
+        super().__init__(message)
+        self.completion = completion
 
 
 class LLM(Protocol):

@@ -6,13 +6,10 @@ from typing import Any
 
 import openai
 
-from app.providers.deadline import longest, within
 from app.providers.errors import BadRequestError, UnavailableError
-from app.providers.http import provider_client
-from app.providers.json_reply import MAX_BYTES
+from app.providers.http import MAX_REPLY_BYTES, longest, provider_client, within
 from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall, ToolResult
 from app.providers.llm.replies import ReplyReader, object_at, token_usage
-from app.providers.llm.tool_choice import ask_in_words, is_forced
 from app.providers.openai_errors import translated
 
 _CONNECT_SECONDS = 5
@@ -48,7 +45,7 @@ class OpenAIModel(ABC):
             base_url=base_url,
             timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             max_retries=max_retries,
-            http_client=provider_client(MAX_BYTES),
+            http_client=provider_client(MAX_REPLY_BYTES),
         )
         self._longest = longest(timeout, max_retries)
         self._reader = ReplyReader(self.name, "OpenAI's API", self._read, self._usage)
@@ -85,8 +82,8 @@ class OpenAIModel(ABC):
         """Return what the answer says; raises KeyError and the like if it is no answer."""
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        if is_forced(request) and not self._can_be_forced:
-            request = ask_in_words(request)
+        if request.is_forced and not self._can_be_forced:
+            request = request.with_choice_in_words()
         arguments = {"model": self._model, **self._body(request)}
         if request.temperature is not None and self._takes_temperature:
             arguments["temperature"] = request.temperature

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from app.providers.errors import ProviderError, RateLimitedError, UnavailableError
+from app.providers.errors import ProviderError, RateLimitedError, UnavailableError, without_key
 from app.providers.llm.base import (
     Completion,
     Message,
@@ -16,7 +16,6 @@ from app.providers.llm.base import (
 )
 from app.providers.llm.openai_api import FILTERED, OpenAIModel, arguments_of, output_of, read_usage
 from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, object_at
-from app.providers.statuses import without_key
 
 _REASONING = "reasoning.encrypted_content"
 _WORDS = {"output_text": "text", "refusal": "refusal"}

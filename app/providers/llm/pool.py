@@ -1,10 +1,15 @@
-"""The language models of one process."""
+"""The language models of one process: created by name, shared, and limited in concurrency."""
 
 import asyncio
-from collections import OrderedDict, defaultdict
+import importlib
+from collections import defaultdict
 from collections.abc import Callable, Collection
+from typing import Any
+
+from cachetools import LRUCache
 
 from app.errors import AppError
+from app.providers.errors import UnavailableError
 from app.providers.llm.base import LLM, Completion, Request
 
 _KEPT = 32
@@ -50,7 +55,9 @@ class LLMPool:
         self._default = default
         self._allowed = frozenset(allowed) | ({default} if default else set())
         self._create = create
-        self._made: OrderedDict[str, LLM] = OrderedDict()
+        # An evicted model is not closed: its callers may still use it. Its SDK closes it with the
+        # last of them.
+        self._made: LRUCache[str, LLM] = LRUCache(_KEPT)
         self._limits: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(concurrency)
         )
@@ -70,10 +77,6 @@ class LLMPool:
             except ValueError as error:
                 raise LLMNotConfiguredError(f"This needs a language model, but {error}.") from error
             self._made[spec] = _Limited(llm, self._limits[spec.partition(":")[0]])
-        self._made.move_to_end(spec)
-        if len(self._made) > _KEPT:
-            # Not closed here: whoever holds it may go on. Its SDK closes it with its last holder.
-            self._made.popitem(last=False)
         return self._made[spec]
 
     def require(self, spec: str | None) -> str | None:
@@ -111,3 +114,68 @@ class _Limited:
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class DeferredLLM:
+    """Makes the model at the first call, beside the event loop: its SDK takes about a second."""
+
+    def __init__(self, name: str, make: Callable[[], LLM]) -> None:
+        self.name = name
+        self._make = make
+        self._made: LLM | None = None
+        self._making = asyncio.Lock()
+        self._is_closed = False
+
+    async def complete(self, request: Request) -> Completion:
+        """Return the model's next turn."""
+        async with self._making:
+            if self._is_closed:
+                raise UnavailableError(f"{self.name} is closed; start the server again")
+            if self._made is None:
+                self._made = await asyncio.to_thread(self._make)
+        return await self._made.complete(request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        async with self._making:
+            self._is_closed = True
+        if self._made is not None:
+            await self._made.aclose()
+
+
+def create_llm(
+    spec: str,
+    *,
+    anthropic_api_key: str | None = None,
+    anthropic_base_url: str | None = None,
+    openai_api_key: str | None = None,
+    openai_base_url: str | None = None,
+    timeout: float = 120,
+) -> LLM:
+    """Return the model that `spec` names; raises ValueError for one that names none or lacks a key.
+
+    OpenAI itself is asked through its Responses, other servers through Chat Completions.
+    """
+    openai = ("openai_chat", "ChatLLM") if openai_base_url else ("openai_responses", "ResponsesLLM")
+    providers = {
+        "anthropic": (("anthropic", "AnthropicLLM"), anthropic_api_key, anthropic_base_url),
+        "openai": (openai, openai_api_key, openai_base_url),
+    }
+    provider, _, model = spec.partition(":")
+    if provider not in providers or not model:
+        raise ValueError(
+            f"no language model is called {spec!r}; write anthropic:MODEL or openai:MODEL"
+        )
+    (module, name), api_key, base_url = providers[provider]
+    if not (api_key or base_url):
+        raise ValueError(
+            f"{spec} needs {provider.upper()}_API_KEY, "
+            f"or {provider.upper()}_BASE_URL of a server that takes no key"
+        )
+
+    def make() -> LLM:
+        found: Any = importlib.import_module(f"app.providers.llm.{module}")
+        llm: LLM = getattr(found, name)(model, api_key=api_key, base_url=base_url, timeout=timeout)
+        return llm
+
+    return DeferredLLM(spec, make)

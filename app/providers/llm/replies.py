@@ -1,15 +1,20 @@
-"""Reading of replies, which may hold anything, for all adapters."""
+"""Reading replies, which may hold anything, for all adapters: texts, calls, usage, and cost.
+
+Costs are by the list prices that the package genai-prices contains; nothing is downloaded.
+"""
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from genai_prices import Usage, calc_price
+from genai_prices.data_snapshot import get_snapshot
+
 from app.json_values import is_deeper, parse_json, replace_unstorable
-from app.providers.errors import UnavailableError
-from app.providers.json_reply import parse_reply
-from app.providers.llm.base import Completion, TokenUsage
-from app.providers.llm.prices import cost
+from app.providers.http import parse_reply
+from app.providers.llm.base import Completion, TokenUsage, UnusableReplyError
 
 MAX_CALLS = 1_000
 MAX_ARGUMENT_BYTES = 1 << 20
@@ -20,18 +25,16 @@ _MAX_TOKENS = 100_000_000
 """Maximum plausible token count of one reply."""
 
 _LARGE_BYTES = 1 << 16
+_PRICE_LISTS = ("anthropic", "openai")
+_DATE = re.compile(r"-(?:\d{8}|\d{4}-\d\d-\d\d)$")
+
+_OPEN_MODELS = "gpt-oss"
+"""OpenAI's models with open weights: anyone may serve them, at a price of their own."""
+
 _NOT_A_REPLY = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
-
-class UnusableReplyError(UnavailableError):
-    """The provider sent, and charged for, a reply that is not a completion.
-
-    `completion` holds the cost of the call, as far as the reply says.
-    """
-
-    def __init__(self, message: str, completion: Completion) -> None:
-        super().__init__(message)
-        self.completion = completion
+# Takes half a second: adapters, and with them this module, are imported in a thread.
+get_snapshot()
 
 
 class ReplyReader:
@@ -163,3 +166,34 @@ def _tokens(count: object) -> int:
     if not isinstance(count, int) or isinstance(count, bool):
         return 0
     return count if 0 <= count <= _MAX_TOKENS else 0
+
+
+def cost(
+    model: str,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    cached_tokens: int = 0,
+    written_tokens: int = 0,
+) -> float | None:
+    """Return US dollars; None for a model whose price is not listed, never that of a similar one.
+
+    A model's name may end in a date. `input_tokens` include the cached and the written ones.
+    """
+    usage = Usage(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cache_read_tokens=cached_tokens,
+        cache_write_tokens=written_tokens,
+    )
+    if model.startswith(_OPEN_MODELS):
+        return None
+    for provider in _PRICE_LISTS:
+        try:
+            price = calc_price(usage, model, provider_id=provider)
+        except LookupError:
+            continue
+        # The package also matches names that only begin like a model's.
+        is_listed = price.model.id in {model, _DATE.sub("", model)}
+        return float(price.total_price) if is_listed else None
+    return None

@@ -18,10 +18,10 @@ from app.prompts.job_schemas import OptimizePrompt
 from app.prompts.plan import OptimizePlan, OptimizePlanner
 from app.prompts.task import OptimizeHandler
 from app.resources import Resources
-from app.threads.formation import ThreadExtractPlan
+from app.threads.schedule import ThreadExtractPlan
 from app.threads.summaries.schemas import SummarizeRequest
-from app.threads.summaries.tasks import SummarizeHandler, summarizing_job
-from app.threads.tasks import ThreadExtractHandler
+from app.threads.summaries.task import SummarizeHandler, plan_summarize
+from app.threads.task import ThreadExtractHandler
 from app.tools.searching.planning import searching_job
 from app.tools.searching.schemas import SearchPlan
 from app.tools.searching.tasks import SearchHandler
@@ -43,7 +43,7 @@ async def _plan_optimize(resources: Resources, access: Access, body: OptimizePro
 
 EXTRACT = JobKind(ExtractPlan, ExtractHandler.build, plan=_plan_extract)
 CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler.build, plan=_plan_consolidate)
-SUMMARIZE = JobKind(SummarizeRequest, SummarizeHandler.build, plan=summarizing_job)
+SUMMARIZE = JobKind(SummarizeRequest, SummarizeHandler.build, plan=plan_summarize)
 OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=_plan_optimize)
 SEARCH = JobKind(SearchPlan, SearchHandler.build, plan=searching_job)
 EXTRACT_THREAD: JobKind[None, ThreadExtractPlan] = JobKind(

@@ -10,7 +10,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     TypeAdapter,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -130,6 +132,13 @@ Moment = Annotated[
     datetime, BeforeValidator(_only_date, json_schema_input_type=datetime), AfterValidator(_as_utc)
 ]
 """A time; without an offset it is read as UTC."""
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A time in a response, with +00:00 for UTC, as in responses that orjson writes."""
 
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 

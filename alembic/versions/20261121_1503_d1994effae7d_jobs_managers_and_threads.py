@@ -207,22 +207,20 @@ def upgrade() -> None:
             "root", sa.Text(collation="C"), nullable=False, comment="Of the key that appends to it."
         ),
         sa.Column("id", sa.Text(collation="C"), nullable=False),
+        sa.Column("namespace", sa.Text(collation="C"), nullable=False, comment="Of its memories."),
         sa.Column(
-            "namespace", sa.Text(collation="C"), nullable=False, comment="Where its memories go."
-        ),
-        sa.Column(
-            "formation",
+            "schedule",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=True,
-            comment="How memories are formed of it; NULL: not at all.",
+            comment="When and how memories are extracted; NULL: not at all.",
         ),
         sa.Column("next_position", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("learned_until", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("extracted_until", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column(
-            "waiting_since",
+            "pending_since",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="When the oldest message not learned from arrived.",
+            comment="Arrival of the oldest message not extracted from.",
         ),
         sa.Column(
             "summary",
@@ -233,7 +231,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("root", "id", name=op.f("threads_pkey")),
-        comment="Conversations, and how far memories were formed of them.",
+        comment="Conversations, and how far memories were extracted from them.",
     )
     op.create_index("threads_namespace_index", "threads", ["namespace"], unique=False)
     op.create_table(

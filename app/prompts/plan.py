@@ -40,6 +40,7 @@ from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.threads import repository as threads_repository
 from app.threads.errors import ThreadNotFoundError
+from app.threads.repository import ThreadRef
 from app.threads.service import ThreadService
 from app.time_slice import TimeSlice
 
@@ -211,10 +212,10 @@ class OptimizePlanner:
             )
         place = f"trajectories[{index}]"
         try:
-            thread = await self._threads.readable(access, given.thread_id)
+            thread = await self._threads.get_readable(access, given.thread_id)
         except ThreadNotFoundError as error:
             raise error.within(place) from None
-        first, end = given.first or 0, thread["next_position"] - 1
+        first, end = given.first or 0, thread.next_position - 1
         last = end if given.last is None else min(given.last, end)
         if last - first >= MAX_MESSAGES:
             raise InvalidRequestError(
@@ -225,7 +226,7 @@ class OptimizePlanner:
         return PlannedTrajectory(
             messages=None,
             thread_id=given.thread_id,
-            namespace=thread["namespace"],
+            namespace=thread.namespace,
             first=first,
             last=last,
             feedback=given.feedback,
@@ -285,11 +286,13 @@ async def _read_trajectory(
 async def _read_turns(connection: Connection, root: str, planned: PlannedTrajectory) -> list[Turn]:
     if planned.messages is not None:
         return to_turns(planned.messages)
-    ref = (root, planned.thread_id or "", planned.namespace or root)
+    ref = ThreadRef(root, planned.thread_id or "", planned.namespace or root)
     if await threads_repository.find(connection, ref) is None:
-        raise ThreadNotFoundError(ref[1])
-    rows = await threads_repository.find_messages(connection, ref, planned.first, planned.last + 1)
-    return to_turns([threads_repository.message_of(row) for row in rows])
+        raise ThreadNotFoundError(ref.thread_id)
+    messages = await threads_repository.find_messages(
+        connection, ref, planned.first, planned.last + 1
+    )
+    return to_turns([message.members for message in messages])
 
 
 def _count_characters(trajectory: Trajectory) -> int:

@@ -1,1 +1,1 @@
-"""Threads: conversations buffered until memories are formed from them, and their summaries."""
+"""Threads: conversations buffered for the extraction of memories, and their summaries."""

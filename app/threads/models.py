@@ -21,17 +21,17 @@ threads = Table(
     metadata,
     Column("root", BYTEWISE, nullable=False, comment="Of the key that appends to it."),
     Column("id", BYTEWISE, nullable=False),
-    Column("namespace", BYTEWISE, nullable=False, comment="Where its memories go."),
-    Column("formation", JSONB, comment="How memories are formed of it; NULL: not at all."),
+    Column("namespace", BYTEWISE, nullable=False, comment="Of its memories."),
+    Column("schedule", JSONB, comment="When and how memories are extracted; NULL: not at all."),
     Column("next_position", BigInteger, nullable=False, server_default=text("0")),
-    Column("learned_until", BigInteger, nullable=False, server_default=text("0")),
-    Column("waiting_since", TIME, comment="When the oldest message not learned from arrived."),
+    Column("extracted_until", BigInteger, nullable=False, server_default=text("0")),
+    Column("pending_since", TIME, comment="Arrival of the oldest message not extracted from."),
     Column("summary", JSONB, comment="The running summary."),
     Column("created_at", TIME, nullable=False),
     Column("updated_at", TIME, nullable=False),
     PrimaryKeyConstraint("root", "id", "namespace"),
     Index("threads_namespace_index", "namespace"),
-    comment="Conversations, and how far memories were formed of them.",
+    comment="Conversations, and how far memories were extracted from them.",
 )
 
 thread_messages = Table(

@@ -1,29 +1,98 @@
-"""All SQL of threads and their messages.
+"""SQL on threads and their messages.
 
-An appending transaction holds its thread's row from the first statement to its end, so that the
-positions of messages have no gaps and every reader sees a whole number of requests.
+Appending locks the thread's row for the whole transaction, so positions have no gaps and every
+reader sees whole requests.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
-
-from asyncpg import Record
+from typing import Any, NamedTuple
 
 from app.db.database import Connection, Row
 from app.db.pages import fetch_page
 from app.pagination import Page
-from app.threads.formation import ThreadExtractPlan
+from app.threads.schedule import ExtractionSchedule, ThreadExtractPlan
 
-Ref: TypeAlias = tuple[str, str, str]
-"""A thread's identity: the root of its key, its id, and its stored namespace.
 
-Clients choose the id, so it may name different threads in different namespaces.
-"""
+class ThreadRef(NamedTuple):
+    """Identity of a thread; clients choose the id, so several namespaces may have the same."""
 
-_HOLD = """
+    root: str
+    thread_id: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A stored thread; `schedule` is None if no memories are extracted, `summary` is JSON text."""
+
+    ref: ThreadRef
+    schedule: ExtractionSchedule | None
+    next_position: int
+    extracted_until: int
+    pending_since: datetime | None
+    summary: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def id(self) -> str:
+        """The client's id of the conversation."""
+        return self.ref.thread_id
+
+    @property
+    def namespace(self) -> str:
+        """The stored namespace of its memories."""
+        return self.ref.namespace
+
+    @property
+    def pending(self) -> int:
+        """Number of messages that memories have not been extracted from."""
+        return self.next_position - self.extracted_until
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a thread, as JSON text."""
+
+    position: int
+    text: str
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The message's members."""
+        members: dict[str, Any] = json.loads(self.text)
+        return members
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMessage(Message):
+    """A message with the time at which it was appended."""
+
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to append."""
+
+    position: int
+    message_id: str
+    members: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadJob:
+    """A job of a thread that has not ended."""
+
+    id: str
+    is_queued: bool
+    run_at: datetime
+
+
+_GET_OR_CREATE = """
 INSERT INTO threads (root, id, namespace, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)
 ON CONFLICT (root, id, namespace) DO UPDATE SET updated_at = excluded.updated_at
 RETURNING *
@@ -33,8 +102,8 @@ _FIND = "SELECT * FROM threads WHERE root = $1 AND id = $2 AND namespace = $3"
 
 _FIND_NAMED = "SELECT * FROM threads WHERE root = $1 AND id = $2"
 
-_FORM = """
-UPDATE threads SET next_position = $4, waiting_since = $5, formation = $6
+_SCHEDULE = """
+UPDATE threads SET next_position = $4, pending_since = $5, schedule = $6
 WHERE root = $1 AND id = $2 AND namespace = $3
 """
 
@@ -61,7 +130,7 @@ ORDER BY position
 
 _FIND_PAGE = _FIND_MESSAGES.replace("created_at FROM", "created_at, message_bytes AS bytes FROM")
 
-# As many messages as their JSON has room for: from a position on, at least one; or back from it.
+# Messages whose JSON fits a number of characters: from a position, at least one; or back from it.
 _FIND_NEXT = """
 SELECT position, message FROM (
     SELECT position, message::text AS message,
@@ -79,145 +148,179 @@ SELECT position, message FROM (
 ) AS found WHERE taken <= $6 ORDER BY position
 """
 
-# A worker whose job was given to another, or whose thread is gone, moves nothing: nor does it
-# where there is another thread of that id by now.
-_LEARNED = """
-UPDATE threads SET learned_until = $5, waiting_since = (
+# Changes nothing if another worker has extracted the messages, or if the thread was deleted, even
+# if it was created again.
+_SET_EXTRACTED = """
+UPDATE threads SET extracted_until = $5, pending_since = (
     SELECT created_at FROM thread_messages
     WHERE root = threads.root AND thread_id = threads.id AND namespace = threads.namespace
         AND position = $5
 )
-WHERE root = $1 AND id = $2 AND namespace = $3 AND learned_until = $4 AND created_at = $6
+WHERE root = $1 AND id = $2 AND namespace = $3 AND extracted_until = $4 AND created_at = $6
 RETURNING next_position
 """
 
-_JOBS = f"""
+_FIND_JOBS = """
 SELECT id, state, run_at FROM jobs
-WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND kind = '{ThreadExtractPlan.job_kind}'
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND kind = $4
     AND state IN ('queued', 'running')
 ORDER BY state, run_at
 """
 
+_FIND_UNSUMMARIZED = """
+SELECT message_id, message FROM thread_messages
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND message_id <> ALL ($4::text[])
+ORDER BY position
+"""
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message with its place in a thread."""
+_SET_SUMMARY = """
+UPDATE threads SET summary = $6
+WHERE root = $1 AND id = $2 AND namespace = $3 AND created_at = $4
+    AND summary IS NOT DISTINCT FROM $5::jsonb
+RETURNING id
+"""
 
-    position: int
-    message_id: str
-    message: Mapping[str, Any]
 
-
-async def hold(connection: Connection, ref: Ref, now: datetime) -> Record:
-    """Return a thread's row, made if there is none, and keep others from appending."""
-    row = await connection.fetchrow(_HOLD, *ref, now)
+async def get_or_create(connection: Connection, ref: ThreadRef, now: datetime) -> Thread:
+    """Return a thread, created if there is none, locked against other appends."""
+    row = await connection.fetchrow(_GET_OR_CREATE, *ref, now)
     assert row is not None  # noqa: S101  # inserted or updated
-    return row
+    return _thread(row)
 
 
-async def find(connection: Connection, ref: Ref) -> Record | None:
-    """Return a thread's row."""
-    return await connection.fetchrow(_FIND, *ref)
+async def find(connection: Connection, ref: ThreadRef) -> Thread | None:
+    """Return a thread."""
+    return _thread_or_none(await connection.fetchrow(_FIND, *ref))
 
 
-async def find_named(connection: Connection, root: str, thread_id: str) -> list[Record]:
+async def find_named(connection: Connection, root: str, thread_id: str) -> list[Thread]:
     """Return the threads of a root with this id, each in a namespace of its own."""
-    return await connection.fetch(_FIND_NAMED, root, thread_id)
+    return [_thread(row) for row in await connection.fetch(_FIND_NAMED, root, thread_id)]
 
 
-async def lock(connection: Connection, ref: Ref) -> Record | None:
-    """Return a thread's row, and keep others from appending."""
-    return await connection.fetchrow(f"{_FIND} FOR UPDATE", *ref)
+async def lock(connection: Connection, ref: ThreadRef) -> Thread | None:
+    """Return a thread, locked against appends."""
+    return _thread_or_none(await connection.fetchrow(f"{_FIND} FOR UPDATE", *ref))
 
 
-async def delete(connection: Connection, ref: Ref) -> None:
+async def delete(connection: Connection, ref: ThreadRef) -> None:
     """Remove a thread and its messages."""
     await connection.execute(_DELETE, *ref)
 
 
 async def append(
-    connection: Connection, thread: Row, messages: Sequence[NewMessage], now: datetime
+    connection: Connection, ref: ThreadRef, messages: Sequence[NewMessage], now: datetime
 ) -> None:
-    """Store messages of a thread that is held."""
+    """Store messages of a locked thread."""
     await connection.execute(
         _INSERT_MESSAGES,
-        thread["root"],
-        thread["id"],
-        thread["namespace"],
+        *ref,
         now,
         [message.position for message in messages],
         [message.message_id for message in messages],
-        [json.dumps(message.message, ensure_ascii=False) for message in messages],
+        [json.dumps(message.members, ensure_ascii=False) for message in messages],
     )
 
 
-async def set_formation(
+async def set_schedule(
     connection: Connection,
-    ref: Ref,
+    ref: ThreadRef,
     next_position: int,
-    waiting_since: datetime | None,
-    formation: str | None,
+    pending_since: datetime | None,
+    schedule: ExtractionSchedule | None,
 ) -> None:
-    """Write how far a thread that is held goes, and how memories are formed of it."""
-    await connection.execute(_FORM, *ref, next_position, waiting_since, formation)
+    """Update the end of a locked thread, and its extraction schedule."""
+    text = None if schedule is None else schedule.model_dump_json()
+    await connection.execute(_SCHEDULE, *ref, next_position, pending_since, text)
 
 
 async def find_known(
-    connection: Connection, ref: Ref, message_ids: Collection[str]
-) -> dict[str, Any]:
-    """Return the messages of a thread that have one of some ids, by id."""
+    connection: Connection, ref: ThreadRef, message_ids: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the messages of a thread that have one of the ids, by id."""
     if not message_ids:
         return {}
     rows = await connection.fetch(_FIND_KNOWN, *ref, list(message_ids))
     return {row["message_id"]: json.loads(row["message"]) for row in rows}
 
 
-async def find_page(connection: Connection, ref: Ref, start: int, limit: int) -> Page[Record]:
-    """Return a page of messages from a position on."""
-    return await fetch_page(connection, _FIND_PAGE, *ref, start, start + limit + 1, limit=limit)
+async def find_page(
+    connection: Connection, ref: ThreadRef, start: int, limit: int
+) -> Page[ListedMessage]:
+    """Return a page of messages from a position."""
+    page = await fetch_page(connection, _FIND_PAGE, *ref, start, start + limit + 1, limit=limit)
+    return page.map(lambda row: ListedMessage(row["position"], row["message"], row["created_at"]))
 
 
-async def find_messages(connection: Connection, ref: Ref, start: int, end: int) -> list[Record]:
+async def find_messages(
+    connection: Connection, ref: ThreadRef, start: int, end: int
+) -> list[Message]:
     """Return the messages from one position to before another."""
-    return await connection.fetch(_FIND_MESSAGES, *ref, start, end)
+    return _messages(await connection.fetch(_FIND_MESSAGES, *ref, start, end))
 
 
 async def find_next(
-    connection: Connection, ref: Ref, start: int, end: int, characters: int
-) -> list[Record]:
-    """Return messages from a position on, as many as their JSON has room for; at least one."""
-    return await connection.fetch(_FIND_NEXT, *ref, start, end, characters)
+    connection: Connection, ref: ThreadRef, start: int, end: int, characters: int
+) -> list[Message]:
+    """Return messages from a position, at least one, whose JSON fits a number of characters."""
+    return _messages(await connection.fetch(_FIND_NEXT, *ref, start, end, characters))
 
 
 async def find_before(
-    connection: Connection, ref: Ref, start: int, end: int, characters: int
-) -> list[Record]:
-    """Return the last messages before a position that their JSON has room for."""
-    return await connection.fetch(_FIND_BEFORE, *ref, start, end, characters)
+    connection: Connection, ref: ThreadRef, start: int, end: int, characters: int
+) -> list[Message]:
+    """Return the last messages before a position whose JSON fits a number of characters."""
+    return _messages(await connection.fetch(_FIND_BEFORE, *ref, start, end, characters))
 
 
-async def learned(connection: Connection, thread: Row, end: int) -> int | None:
-    """Note that messages of a thread as it was read were learned from; return where it ends.
+async def set_extracted(connection: Connection, thread: Thread, end: int) -> int | None:
+    """Record that memories were extracted up to a position; return where the thread ends.
 
-    None, and nothing is changed, if they are not the next to be learned from any more.
+    None, with nothing changed, if the thread is no longer as it was read.
     """
     position: int | None = await connection.fetchval(
-        _LEARNED, *ref_of(thread), thread["learned_until"], end, thread["created_at"]
+        _SET_EXTRACTED, *thread.ref, thread.extracted_until, end, thread.created_at
     )
     return position
 
 
-async def find_jobs(connection: Connection, ref: Ref) -> list[Record]:
-    """Return the jobs that form memories of a thread: queued ones first, the next one first."""
-    return await connection.fetch(_JOBS, *ref)
+async def find_jobs(connection: Connection, ref: ThreadRef) -> list[ThreadJob]:
+    """Return the extraction jobs of a thread: queued ones first, the next one first."""
+    rows = await connection.fetch(_FIND_JOBS, *ref, ThreadExtractPlan.job_kind)
+    return [ThreadJob(row["id"], row["state"] == "queued", row["run_at"]) for row in rows]
 
 
-def ref_of(thread: Row) -> Ref:
-    """Return the identity of a thread's row."""
-    return thread["root"], thread["id"], thread["namespace"]
+async def find_unsummarized(
+    connection: Connection, ref: ThreadRef, summarized: Collection[str]
+) -> list[dict[str, Any]]:
+    """Return the messages of a thread, with their ids, that have none of the given ids."""
+    rows = await connection.fetch(_FIND_UNSUMMARIZED, *ref, list(summarized))
+    return [{**json.loads(row["message"]), "id": row["message_id"]} for row in rows]
 
 
-def message_of(row: Row) -> dict[str, Any]:
-    """Return a row's message."""
-    message: dict[str, Any] = json.loads(row["message"])
-    return message
+async def set_summary(connection: Connection, thread: Thread, summary: str) -> bool:
+    """Replace the running summary; False if the thread or its summary changed since it was read."""
+    read = (*thread.ref, thread.created_at, thread.summary)
+    return await connection.fetchrow(_SET_SUMMARY, *read, summary) is not None
+
+
+def _thread(row: Row) -> Thread:
+    schedule = row["schedule"]
+    return Thread(
+        ref=ThreadRef(row["root"], row["id"], row["namespace"]),
+        schedule=schedule and ExtractionSchedule.model_validate_json(schedule),
+        next_position=row["next_position"],
+        extracted_until=row["extracted_until"],
+        pending_since=row["pending_since"],
+        summary=row["summary"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _thread_or_none(row: Row | None) -> Thread | None:
+    return None if row is None else _thread(row)
+
+
+def _messages(rows: Iterable[Row]) -> list[Message]:
+    return [Message(row["position"], row["message"]) for row in rows]

@@ -1,6 +1,6 @@
 """HTTP routes of threads, and of the runs that LangMem's remote executor creates."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
@@ -28,14 +28,13 @@ from app.managers.errors import (
     UnknownVariableError,
 )
 from app.providers.llm.pool import LLMNotConfiguredError
-from app.threads import encoding
 from app.threads.errors import (
     AmbiguousThreadError,
     ThreadElsewhereError,
     ThreadNotFoundError,
     ThreadWithoutManagerError,
 )
-from app.threads.runs import RunService, is_placeholder
+from app.threads.runs import RunReceipt, RunService, is_placeholder
 from app.threads.schemas import (
     AppendedMessages,
     AppendMessages,
@@ -47,13 +46,13 @@ from app.threads.schemas import (
     ThreadId,
     ThreadMessages,
 )
-from app.threads.service import ThreadService
+from app.threads.service import ThreadService, reads_conversation
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 
 ONE = (*ALWAYS, ThreadNotFoundError, AmbiguousThreadError)
 
-LEARNS = (
+EXTRACTS = (
     *ALWAYS,
     IdempotencyKeyReusedError,
     ManagerNotFoundError,
@@ -71,11 +70,11 @@ InPath = Annotated[ThreadId, Path(description="The client's own id of the conver
 
 
 class UndecodedRoute(GuardedRoute):
-    """Finds its way by the path as it was sent, so that an id may hold slashes, as `%2F`."""
+    """Matches the path as it was sent, so that an id may contain slashes, as `%2F`."""
 
     @override
     def matches(self, scope: Any) -> Any:
-        """Tell whether a request is for this route, and what its path says."""
+        """Tell whether a request is for this route, and return the parameters in its path."""
         match, found = super().matches({**scope, "path": scope["raw_path"].decode("ascii")})
         if parameters := found.get("path_params"):
             found["path_params"] = {name: unquote(text) for name, text in parameters.items()}
@@ -94,21 +93,20 @@ def service_of(request: Request) -> ThreadService:
     "/threads/{thread_id}/messages",
     operation_id="append_messages",
     openapi_extra={"parameters": [PARAMETER]},
-    summary="Append messages to a thread, to form memories of them when it falls quiet",
-    description="Appends messages to a thread, except those whose id it has. Memories are formed "
-    "from them in the background, once the thread has been quiet for a while.",
+    summary="Append messages to a thread, to extract memories when it falls quiet",
+    description="Appends messages to a thread, except those whose id it has. Memories are "
+    "extracted from them in the background, once the thread has been quiet for a while.",
     status_code=202,
-    response_model=AppendedMessages,
     responses=problem_responses(
-        *LEARNS, UnknownVariableError, ThreadElsewhereError, AmbiguousThreadError
+        *EXTRACTS, UnknownVariableError, ThreadElsewhereError, AmbiguousThreadError
     ),
 )
 async def append_messages(
     request: Request, thread_id: InPath, body: AppendMessages, access: JobsAccess
-) -> Response:
+) -> AppendedMessages:
     idempotent = await Idempotent.read(request)
-    answer = await service_of(request).append(access, thread_id, body, idempotent)
-    return json_response(answer, status=202)
+    result = await service_of(request).append(access, body.command(thread_id), idempotent)
+    return AppendedMessages.of(result)
 
 
 @router.get(
@@ -116,26 +114,29 @@ async def append_messages(
     operation_id="list_messages",
     openapi_extra={"parameters": query_parameters(ReadMessages)},
     summary="List a thread's messages in order",
-    description="Lists the messages of a thread in the order in which they were said.",
+    description="Lists the messages of a thread in order.",
     response_model=ThreadMessages,
     responses=problem_responses(*ONE),
 )
 async def list_messages(request: Request, thread_id: InPath, access: ReadAccess) -> Response:
     query = read_query(ReadMessages, request)
-    page = await service_of(request).messages(access, thread_id, query)
-    return json_response(encoding.messages(page))
+    page = await service_of(request).list_messages(
+        access, thread_id, start=query.cursor, limit=query.limit
+    )
+    return json_response(ThreadMessages.members(page))
 
 
 @router.post(
     "/threads/{thread_id}/flush",
     operation_id="flush_thread",
     openapi_extra={"parameters": [PREFER_PARAMETER]},
-    summary="Form memories of a thread now, instead of when it falls quiet",
-    description="Starts forming memories from what waits in a thread. The answer is 202 and the "
-    "job, 200 and the finished job with Prefer: wait=N, or 200 with `job` null if nothing waits.",
+    summary="Extract memories from a thread now, instead of when it falls quiet",
+    description="Starts the extraction from a thread's pending messages. The response is 202 with "
+    "the job, 200 with the finished job with Prefer: wait=N, or 200 with `job` null if no message "
+    "is pending.",
     status_code=202,
     responses={
-        200: {"model": FlushedThread, "description": "The job is done, or nothing waits"},
+        200: {"model": FlushedThread, "description": "The job is done, or no message is pending"},
         202: {**JOB_RESPONSES[202], "model": FlushedThread},
         **problem_responses(*ONE, ThreadWithoutManagerError),
     },
@@ -151,71 +152,74 @@ async def flush_thread(request: Request, thread_id: InPath, access: JobsAccess) 
     "/threads/{thread_id}/runs",
     operation_id="create_thread_run",
     openapi_extra={"parameters": [PARAMETER]},
-    summary="Learn from a conversation, as LangMem's ReflectionExecutor asks for it",
+    summary="Extract from a conversation, for LangMem's ReflectionExecutor",
     description="Takes what LangGraph's SDKs send to create a run in a thread. The assistant is a "
     "stored manager; the run is a job.",
-    response_model=Run,
     responses={
         200: {"headers": RUN_HEADERS},
-        **problem_responses(*LEARNS, ThreadNotFoundError, ThreadElsewhereError),
+        **problem_responses(*EXTRACTS, ThreadNotFoundError, ThreadElsewhereError),
     },
 )
 async def create_thread_run(
-    request: Request, thread_id: InPath, body: CreateRun, access: JobsAccess
-) -> Response:
+    request: Request, response: Response, thread_id: InPath, body: CreateRun, access: JobsAccess
+) -> Run:
     if is_placeholder(thread_id):
-        return await create_run(request, body, access)
+        return await create_run(request, response, body, access)
     idempotent = await Idempotent.read(request)
     runs = RunService.build(resources_of(request))
-    run = await runs.create_in_thread(access, thread_id, body, idempotent)
-    return _run_answer(run, f"/v1/threads/{quote(thread_id, safe='')}")
+    receipt = await runs.create_in_thread(access, thread_id, body.command(thread_id), idempotent)
+    _set_headers(response, receipt, f"/v1/threads/{quote(thread_id, safe='')}")
+    return Run.of(receipt, body)
 
 
 @router.post(
     "/runs",
     operation_id="create_run",
     openapi_extra={"parameters": [PARAMETER]},
-    summary="Learn from a conversation that has no thread",
+    summary="Extract from a conversation without a thread",
     description="Takes what LangGraph's SDKs send to create a run without a thread. The assistant "
     "is a stored manager; the run is a job.",
-    response_model=Run,
-    responses={200: {"headers": RUN_HEADERS}, **problem_responses(*LEARNS)},
+    responses={200: {"headers": RUN_HEADERS}, **problem_responses(*EXTRACTS)},
 )
-async def create_run(request: Request, body: CreateRun, access: JobsAccess) -> Response:
+async def create_run(
+    request: Request, response: Response, body: CreateRun, access: JobsAccess
+) -> Run:
     idempotent = await Idempotent.read(request)
-    run = await RunService.build(resources_of(request)).create(access, body, idempotent)
-    return _run_answer(run, "/v1")
+    runs = RunService.build(resources_of(request))
+    receipt = await runs.create(access, body.command(), idempotent)
+    _set_headers(response, receipt, "/v1")
+    return Run.of(receipt, body)
 
 
 @router.get(
     "/threads/{thread_id}",
     operation_id="get_thread",
-    summary="Read how far memories were formed of a thread",
-    description="Reads how many messages a thread has, how far memories were formed from them, "
+    summary="Read a thread's progress and summary",
+    description="Reads how many messages a thread has, how far memories were extracted from them, "
     "and its running summary.",
-    response_model=ConversationThread,
     responses=problem_responses(*ONE),
 )
-async def get_thread(request: Request, thread_id: InPath, access: ThreadAccess) -> Response:
-    row, job = await service_of(request).get(access, thread_id)
-    return json_response(encoding.thread(row, job, access))
+async def get_thread(
+    request: Request, thread_id: InPath, access: ThreadAccess
+) -> ConversationThread:
+    thread, job = await service_of(request).get(access, thread_id)
+    shown = thread if reads_conversation(access, thread) else replace(thread, summary=None)
+    return ConversationThread.of(shown, job, namespace=access.relative(thread.namespace))
 
 
 @router.delete(
     "/threads/{thread_id}",
     operation_id="delete_thread",
-    summary="Delete a thread and its messages; memories formed of it stay",
-    description="Removes a thread with its messages and cancels its jobs. Memories formed from it "
-    "stay.",
+    summary="Delete a thread and its messages; its memories stay",
+    description="Removes a thread with its messages and cancels its jobs. Memories extracted from "
+    "it stay.",
     status_code=204,
     responses=problem_responses(*ONE),
 )
-async def delete_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
+async def delete_thread(request: Request, thread_id: InPath, access: JobsAccess) -> None:
     await service_of(request).delete(access, thread_id)
-    return Response(status_code=204)
 
 
-def _run_answer(run: Mapping[str, Any], parent: str) -> Response:
-    run_id = run["run_id"]
-    headers = {"Content-Location": f"{parent}/runs/{run_id}", "Location": f"/v1/jobs/{run_id}"}
-    return json_response(run, headers)
+def _set_headers(response: Response, receipt: RunReceipt, parent: str) -> None:
+    response.headers["Content-Location"] = f"{parent}/runs/{receipt.job_id}"
+    response.headers["Location"] = f"/v1/jobs/{receipt.job_id}"

@@ -1,32 +1,58 @@
-"""Runs as LangMem's remote executor asks for them: conversations to learn from, later."""
+"""Runs, as LangMem's remote executor creates them: extraction from a conversation, later."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
+
+from pydantic import TypeAdapter
 
 from app.auth.access import Access
 from app.clock import Clock
 from app.conversations.namespace_template import place
-from app.db.database import Connection, Database
+from app.db.database import Database
 from app.jobs.idempotency import Idempotent
 from app.jobs.service import JobService
-from app.managers.schemas import ExtractRequest
+from app.managers.schemas import ConversationMessage, ExtractRequest
 from app.managers.service import ManagerService
 from app.resources import Resources
-from app.threads.appending import Arrival, admit, append, with_place
 from app.threads.errors import ThreadNotFoundError
-from app.threads.schemas import Configurable, CreateRun
-from app.threads.visibility import find_visible
+from app.threads.schedule import require_namespace
+from app.threads.service import AppendPlan, append, authorize_append, find_visible
 
-# What LangMem 0.0.30 sends where no thread was named: the text of a placeholder of its own.
+# LangMem 0.0.30 sends the text of a placeholder object if no thread was named.
 _PLACEHOLDER = re.compile(r"<object object at 0x[0-9a-f]+>")
 
 
 def is_placeholder(thread_id: str) -> bool:
-    """Tell whether LangMem's executor means no thread; users would share the one it names."""
+    """Tell whether LangMem's executor means no thread; all users would share this one."""
     return _PLACEHOLDER.fullmatch(thread_id) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommand:
+    """A run to create; `template` replaces the manager's namespace template."""
+
+    manager: str
+    messages: Sequence[ConversationMessage]
+    template: Sequence[str] | None
+    variables: Mapping[str, str]
+    thread_id: str | None
+    creates_thread: bool
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunReceipt:
+    """A run that was created."""
+
+    job_id: str
+    thread_id: str | None
+    created_at: datetime
+
+
+_RECEIPT: TypeAdapter[RunReceipt] = TypeAdapter(RunReceipt)
 
 
 class RunService:
@@ -50,85 +76,66 @@ class RunService:
             resources.clock,
         )
 
-    async def create(self, access: Access, body: CreateRun, idempotent: Idempotent) -> Any:
-        """Submit a job that learns from a conversation without a thread."""
+    async def create(
+        self, access: Access, command: RunCommand, idempotent: Idempotent
+    ) -> RunReceipt:
+        """Submit the extraction from a conversation without a thread."""
         if (known := await idempotent.known(self._database, access)) is not None:
-            return known
-        asked = await self._managers.plan_extract(access, await self._request(access, body))
-        new = replace(asked, delay_seconds=body.after_seconds or 0.0)
+            return _RECEIPT.validate_python(known)
+        planned = await self._managers.plan_extract(access, await self._request(access, command))
+        new = replace(planned, delay_seconds=command.after_seconds)
         async with self._database.transaction(access.root) as connection:
-            run = await idempotent.replayed(connection, access)
-            if run is None:
-                job_id = await self._jobs.create(connection, access, new)
-                run = _run(job_id, None, body, self._clock.now())
-                await idempotent.remember(connection, access, run)
-        return run
+            if (answer := await idempotent.replayed(connection, access)) is not None:
+                return _RECEIPT.validate_python(answer)
+            job_id = await self._jobs.create(connection, access, new)
+            receipt = RunReceipt(job_id, None, self._clock.now())
+            answer = _RECEIPT.dump_python(receipt, mode="json")
+            await idempotent.remember(connection, access, answer)
+        return receipt
 
     async def create_in_thread(
-        self, access: Access, thread_id: str, body: CreateRun, idempotent: Idempotent
-    ) -> Any:
-        """Add what is new in a conversation to its thread, and put off the thread's job."""
+        self, access: Access, thread_id: str, command: RunCommand, idempotent: Idempotent
+    ) -> RunReceipt:
+        """Append the new messages of a conversation to its thread, and postpone its job."""
         if (known := await idempotent.known(self._database, access)) is not None:
-            return known
-        request = await self._request(access, body, thread_id)
-        plan = with_place(await self._managers.extraction(access, request))
-        arrival = Arrival(
+            return _RECEIPT.validate_python(known)
+        request = await self._request(access, command)
+        plan = require_namespace(await self._managers.extraction(access, request))
+        planned = AppendPlan(
             thread_id=thread_id,
-            messages=[message.members() for message in body.input.messages],
+            messages=[message.members() for message in command.messages],
             namespace=plan.namespace,
-            plan=plan,
-            after_seconds=body.after_seconds or 0.0,
+            extraction=plan,
+            after_seconds=command.after_seconds,
             is_run=True,
         )
         async with self._database.transaction(access.root) as connection:
-            ref = await admit(connection, access, arrival)
-            run = await idempotent.replayed(connection, access)
-            if run is None:
-                if body.if_not_exists != "create":
-                    await _check_exists(connection, access, thread_id)
-                now = self._clock.now()
-                appended = await append(connection, access, self._jobs, ref, arrival, now)
-                run = _run(appended.job_id, thread_id, body, now)
-                await idempotent.remember(connection, access, run)
-        return run
+            ref = await authorize_append(connection, access, planned)
+            if (answer := await idempotent.replayed(connection, access)) is not None:
+                return _RECEIPT.validate_python(answer)
+            exists = bool(await find_visible(connection, access, thread_id))
+            if not exists and not command.creates_thread:
+                raise ThreadNotFoundError(thread_id)
+            now = self._clock.now()
+            result = await append(connection, access, self._jobs, ref, planned, now)
+            receipt = RunReceipt(result.job_id or "", thread_id, now)  # a run always has a job
+            answer = _RECEIPT.dump_python(receipt, mode="json")
+            await idempotent.remember(connection, access, answer)
+        return receipt
 
-    async def _request(
-        self, access: Access, body: CreateRun, thread_id: str | None = None
-    ) -> ExtractRequest:
-        """Return a run as the extraction it stands for."""
-        configurable = body.config.configurable if body.config else Configurable()
-        template = configurable.namespace or await self._managers.template(
-            access, body.assistant_id
-        )
+    async def _request(self, access: Access, command: RunCommand) -> ExtractRequest:
+        """Return the extraction that a run stands for."""
+        template = command.template or await self._managers.template(access, command.manager)
         return ExtractRequest(
-            manager=body.assistant_id,
-            namespace=_placed(template, configurable) if template else None,
-            messages=body.input.messages,
-            thread_id=thread_id,
+            manager=command.manager,
+            namespace=_namespace(template, command.variables) if template else None,
+            messages=command.messages,
+            thread_id=command.thread_id,
         )
 
 
-def _placed(template: Sequence[str], configurable: Configurable) -> list[str]:
-    variables = configurable.variables_in(template)
-    return place(template, variables, where="config.configurable")
-
-
-async def _check_exists(connection: Connection, access: Access, thread_id: str) -> None:
-    if not await find_visible(connection, access, thread_id):
-        raise ThreadNotFoundError(thread_id)
-
-
-def _run(
-    job_id: str | None, thread_id: str | None, body: CreateRun, now: datetime
-) -> dict[str, Any]:
-    return {
-        "run_id": job_id,
-        "thread_id": thread_id,
-        "assistant_id": body.assistant_id,
-        "status": "pending",
-        "created_at": now.isoformat(),
-        "updated_at": now.isoformat(),
-        "metadata": body.metadata or {},
-        "kwargs": {},
-        "multitask_strategy": body.multitask_strategy,
-    }
+def _namespace(template: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Fill a template in; LangGraph's `configurable` has variables for other purposes, too."""
+    labels = "".join(template)
+    used = {name: value for name, value in variables.items() if f"{{{name}}}" in labels}
+    return place(template, used, where="config.configurable")

@@ -1,9 +1,9 @@
-"""Bodies and answers of the routes of threads."""
+"""Requests and responses of the thread routes."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from app.body_limits import CONVERSATION
@@ -14,14 +14,19 @@ from app.json_values import check_storable_text
 from app.managers.schemas import (
     MAX_MESSAGES,
     ConversationMessage,
+    ExtractRequest,
     ManagerChoice,
     ManagerName,
     TemplateLabel,
     Variables,
 )
 from app.namespaces import MAX_DEPTH
-from app.schemas import CLEAN, Body, ItemLabels, Real, Schema
+from app.pagination import Page
+from app.schemas import CLEAN, Body, ItemLabels, Real, Schema, Timestamp
 from app.store.schemas import MAX_INTEGER
+from app.threads.repository import ListedMessage, Thread, ThreadJob
+from app.threads.runs import RunCommand, RunReceipt
+from app.threads.service import AppendCommand, AppendResult
 
 MAX_SECONDS = 86_400
 MAX_PAGE = 200
@@ -37,119 +42,181 @@ Seconds = Annotated[Real, Field(ge=0, le=MAX_SECONDS)]
 
 
 class AppendMessages(ManagerChoice):
-    """Messages to add to a thread, and how memories are to be formed of it."""
+    """Messages to add to a thread, and when and how memories are extracted from it."""
 
     body_limit = CONVERSATION
 
     messages: list[ConversationMessage] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="In the order they were said. One whose id the thread knows is left out.",
+        description="In order. A message whose id the thread has is left out.",
     )
     manager: ManagerName | None = Field(
         None,
-        description="Name of the stored manager that forms memories. Absent, as manager_config: "
-        "what was last chosen for this thread; if nothing ever was, the messages are only kept.",
+        description="Name of the stored manager that extracts memories. If it and manager_config "
+        "are absent: the thread's latest choice; without one, the messages are only stored.",
     )
     namespace: ItemLabels | None = Field(
-        None, description="Where the thread's memories go, instead of the manager's template."
+        None, description="Namespace of the thread's memories, instead of the manager's template."
     )
     variables: Variables | None = Field(
-        None, description="What the variables of the manager's namespace stand for."
+        None, description="Values of the variables in the manager's namespace."
     )
     after_seconds: Seconds | None = Field(
-        None, description="Form memories after so many seconds without a message; at first 30."
+        None,
+        description="Extract memories after this many seconds without a message; initially 30.",
     )
     max_wait_seconds: Seconds | None = Field(
         None,
-        description="Let no message wait for longer, however many follow; at first 600, or twenty "
-        "times after_seconds where that is longer.",
+        description="Maximum delay of any message's extraction, however many follow; initially "
+        "600, or twenty times after_seconds if that is longer.",
     )
+
+    def command(self, thread_id: str) -> AppendCommand:
+        """Return the append to a thread."""
+        extraction = None
+        if self.manager is not None or self.manager_config is not None:
+            extraction = ExtractRequest(
+                manager=self.manager,
+                manager_config=self.manager_config,
+                namespace=self.namespace,
+                variables=self.variables,
+                messages=self.messages,
+                thread_id=thread_id,
+            )
+        return AppendCommand(
+            thread_id=thread_id,
+            messages=[message.members() for message in self.messages],
+            namespace=self.namespace,
+            extraction=extraction,
+            after_seconds=self.after_seconds,
+            max_wait_seconds=self.max_wait_seconds,
+        )
 
 
 class AppendedMessages(BaseModel):
-    """What became of appended messages."""
+    """Result of appending messages."""
 
     thread_id: str = Field(description="The thread they were appended to.")
     appended: int = Field(description="Messages that are new in the thread.")
-    already_known: int = Field(description="Messages whose id the thread knew already.")
-    differing: list[str] = Field(
-        description="Known ids that came with other words this time; the first words were kept."
+    already_known: int = Field(description="Messages that the thread already had.")
+    conflicting: list[str] = Field(
+        description="Ids that the thread has with other content; the stored content was kept."
     )
-    waiting: int = Field(description="Messages that no memories were formed of yet.")
-    job_id: str | None = Field(description="What will form memories of them; null: nothing will.")
-    forms_at: datetime | None = Field(description="When it will, unless more messages come.")
+    pending: int = Field(description="Messages that memories have not been extracted from.")
+    job_id: str | None = Field(
+        description="The job that will extract memories from them; null: none will."
+    )
+    extracts_at: Timestamp | None = Field(
+        description="When the job starts, unless more messages arrive."
+    )
+
+    @classmethod
+    def of(cls, result: AppendResult) -> Self:
+        """Present the result of an append."""
+        return cls(**asdict(result))
 
 
 class ConversationThread(BaseModel):
-    """A thread, and how far memories were formed of it."""
+    """A thread, and how far memories have been extracted from it."""
 
     thread_id: str = Field(description="The client's own id of the conversation.")
-    namespace: list[str] = Field(description="Where its memories go.")
-    manager: str | None = Field(description="The stored manager that was last named for it.")
-    messages: int = Field(description="How many there are; their positions begin at 0.")
-    learned_until: int = Field(description="Position of the next message to be learned from.")
-    waiting: int = Field(description="Messages that no memories were formed of yet.")
-    waiting_since: datetime | None = Field(description="When the first of those came.")
-    job_id: str | None = Field(description="The job that waits to form memories, if there is one.")
-    forms_at: datetime | None = Field(description="When it will begin.")
+    namespace: list[str] = Field(description="Namespace of its memories.")
+    manager: str | None = Field(description="The stored manager that was last chosen for it.")
+    messages: int = Field(description="Number of messages; their positions begin at 0.")
+    extracted_until: int = Field(description="Position of the next message to extract from.")
+    pending: int = Field(description="Messages that memories have not been extracted from.")
+    pending_since: Timestamp | None = Field(description="When the oldest of those arrived.")
+    job_id: str | None = Field(description="The queued job that extracts memories, if any.")
+    extracts_at: Timestamp | None = Field(description="When the job starts.")
     summary: SummaryState | None = Field(
         description="The running summary, if there is one and the key may read it."
     )
-    created_at: datetime = Field(description="When its first messages came.")
-    updated_at: datetime = Field(description="When messages last came.")
+    created_at: Timestamp = Field(description="When its first messages arrived.")
+    updated_at: Timestamp = Field(description="When messages last arrived.")
+
+    @classmethod
+    def of(cls, thread: Thread, job: ThreadJob | None, *, namespace: list[str]) -> Self:
+        """Present a thread and its queued job; `namespace` is relative to the key's root."""
+        return cls(
+            thread_id=thread.id,
+            namespace=namespace,
+            manager=thread.schedule and thread.schedule.plan.manager,
+            messages=thread.next_position,
+            extracted_until=thread.extracted_until,
+            pending=thread.pending,
+            pending_since=thread.pending_since,
+            job_id=job and job.id,
+            extracts_at=job and job.run_at,
+            summary=thread.summary and SummaryState.model_validate_json(thread.summary),
+            created_at=thread.created_at,
+            updated_at=thread.updated_at,
+        )
 
 
 class ThreadMessage(BaseModel):
-    """A message and its place in the thread."""
+    """A message and its position in the thread."""
 
-    position: int = Field(description="Place in the thread, from 0.")
-    message: dict[str, Any] = Field(description="As it was sent; with an id if it had none.")
-    created_at: datetime = Field(description="When it was appended.")
+    position: int = Field(description="Position in the thread, from 0.")
+    message: dict[str, Any] = Field(description="As sent; with an id if it had none.")
+    created_at: Timestamp = Field(description="When it was appended.")
 
 
 class ThreadMessages(BaseModel):
     """A page of a thread's messages, in order."""
 
-    messages: list[ThreadMessage] = Field(description="In the order they were said.")
-    next_cursor: int | None = Field(description="Send it for the next page; null: there is none.")
+    messages: list[ThreadMessage] = Field(description="In order.")
+    next_cursor: int | None = Field(description="Cursor of the next page; null: this is the last.")
+
+    @staticmethod
+    def members(page: Page[ListedMessage]) -> dict[str, Any]:
+        """Return a page's members; the messages stay the text that they are stored as."""
+        return {
+            "messages": [
+                {
+                    "position": message.position,
+                    "message": orjson.Fragment(message.text),
+                    "created_at": message.created_at,
+                }
+                for message in page.items
+            ],
+            "next_cursor": page.next_cursor(lambda message: message.position + 1),
+        }
 
 
 class ReadMessages(Schema):
-    """Which messages of a thread to read."""
+    """Selection of a thread's messages."""
 
-    cursor: int = Field(0, ge=0, le=MAX_INTEGER, description="next_cursor of the page before.")
+    cursor: int = Field(0, ge=0, le=MAX_INTEGER, description="next_cursor of the previous page.")
     limit: int = Field(100, ge=1, le=MAX_PAGE, description="At most this many.")
 
 
 class FlushedThread(BaseModel):
-    """The job that forms memories from what waits in a thread."""
+    """The job that extracts memories from a thread's pending messages."""
 
-    job: Job | None = Field(
-        description="null: nothing waits; memories were formed from everything."
-    )
+    job: Job | None = Field(description="null: no message is pending.")
 
 
 class RunInput(BaseModel):
-    """What LangMem's executor hands over."""
+    """Input of a run, as LangMem's executor sends it."""
 
     messages: list[ConversationMessage] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="The conversation so far; what the thread holds already is recognized.",
+        description="The conversation so far; only messages new to the thread are appended.",
     )
 
 
 class Configurable(BaseModel):
-    """What LangGraph calls configurable; every further text or integer is a variable."""
+    """LangGraph's `configurable`; every additional string or integer is a variable."""
 
     model_config = ConfigDict(extra="allow")
 
     namespace: Annotated[list[TemplateLabel], Field(min_length=1, max_length=MAX_DEPTH)] | None = (
         Field(
             None,
-            description="Where memories are kept, instead of the manager's template; itself a "
-            "template, so that `{user_id}` is never taken for a label.",
+            description="Namespace of memories, instead of the manager's; it is a template "
+            "too, so `{user_id}` is a variable and not a label.",
         )
     )
 
@@ -157,15 +224,6 @@ class Configurable(BaseModel):
     @classmethod
     def _is_template(cls, namespace: list[str] | None) -> list[str] | None:
         return namespace and check_template(namespace)
-
-    def variables_in(self, template: Sequence[str]) -> dict[str, str]:
-        """Return the values of those variables that a template has."""
-        labels = "".join(template)
-        return {
-            name: str(value)
-            for name, value in (self.model_extra or {}).items()
-            if f"{{{name}}}" in labels and type(value) in {str, int}  # null is nobody's name
-        }
 
 
 class RunConfig(BaseModel):
@@ -177,31 +235,66 @@ class RunConfig(BaseModel):
 
 
 class CreateRun(Body):
-    """A run as the LangGraph SDKs create it; members not listed here are of no consequence."""
+    """A run as the LangGraph SDKs create it; other members are ignored."""
 
     body_limit = CONVERSATION
 
     assistant_id: ManagerName = Field(description="The name of a stored manager.")
-    input: RunInput = Field(description="What to learn from.")
-    config: RunConfig | None = Field(None, description="Where memories are kept.")
-    metadata: dict[str, Any] | None = Field(None, description="Given back in the answer.")
+    input: RunInput = Field(description="The messages to extract from.")
+    config: RunConfig | None = Field(None, description="Namespace and variables.")
+    metadata: dict[str, Any] | None = Field(None, description="Returned in the response.")
     multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] | None = Field(
-        None, description="Whichever: a run that waits is put off, one that runs is left alone."
+        None, description="Ignored: a queued run is postponed, a running one continues."
     )
     if_not_exists: Literal["create", "reject"] | None = Field(
-        None, description="create: make the thread if there is none. Absent: reject."
+        None, description="create: create the thread if there is none. Absent: reject."
     )
-    after_seconds: Seconds | None = Field(None, description="Begin so much later. Absent: at once.")
+    after_seconds: Seconds | None = Field(
+        None, description="Seconds before the run starts. Absent: 0."
+    )
+
+    def command(self, thread_id: str | None = None) -> RunCommand:
+        """Return the run, in a thread or without one."""
+        configurable = self.config.configurable if self.config else Configurable()
+        variables = configurable.model_extra or {}
+        return RunCommand(
+            manager=self.assistant_id,
+            messages=self.input.messages,
+            template=configurable.namespace,
+            # Values of other types, such as null, would make labels that nobody wants.
+            variables={n: str(v) for n, v in variables.items() if type(v) in {str, int}},
+            thread_id=thread_id,
+            creates_thread=self.if_not_exists == "create",
+            after_seconds=self.after_seconds or 0.0,
+        )
 
 
 class Run(BaseModel):
-    """A run as the LangGraph SDKs know it; GET /v1/jobs/{run_id} tells more."""
+    """A run in the LangGraph SDKs' format; GET /v1/jobs/{run_id} has more."""
 
     run_id: str = Field(description="The id of the job.")
-    thread_id: str | None = Field(description="The thread, where the run is one's.")
-    assistant_id: str = Field(description="The manager that does it.")
-    status: Literal["pending"] = Field(description="A run is answered before it begins.")
-    created_at: datetime = Field(description="When it was created.")
-    updated_at: datetime = Field(description="The same.")
-    metadata: dict[str, Any] = Field(description="As it was sent.")
-    multitask_strategy: str | None = Field(description="As it was sent.")
+    thread_id: str | None = Field(description="The thread, if the run has one.")
+    assistant_id: str = Field(description="The manager.")
+    status: Literal["pending"] = Field(description="A run is returned before it starts.")
+    created_at: Timestamp = Field(description="When it was created.")
+    updated_at: Timestamp = Field(description="The same time.")
+    metadata: dict[str, Any] = Field(description="As sent.")
+
+    keyword_arguments: dict[str, Any] = Field(
+        default_factory=dict, serialization_alias="kwargs", description="Empty."
+    )
+    multitask_strategy: str | None = Field(description="As sent.")
+
+    @classmethod
+    def of(cls, receipt: RunReceipt, body: CreateRun) -> Self:
+        """Present a run that a request created."""
+        return cls(
+            run_id=receipt.job_id,
+            thread_id=receipt.thread_id,
+            assistant_id=body.assistant_id,
+            status="pending",
+            created_at=receipt.created_at,
+            updated_at=receipt.created_at,
+            metadata=body.metadata or {},
+            multitask_strategy=body.multitask_strategy,
+        )

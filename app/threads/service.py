@@ -1,29 +1,90 @@
-"""What may be done with threads: appending, forming memories now, reading, deleting."""
+"""Decisions about threads: appending, flushing, reading, deleting."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Self
 
-from asyncpg import Record
+from pydantic import TypeAdapter
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.messages import to_turns
-from app.db.database import Connection, Database, Row
+from app.db.database import Connection, Database
+from app.errors import InvalidRequestError
 from app.jobs import repository as jobs_repository
 from app.jobs.idempotency import Idempotent
-from app.jobs.job import State
 from app.jobs.service import JobService
 from app.managers.plans import ExtractPlan
 from app.managers.schemas import ExtractRequest
 from app.managers.service import ManagerService
 from app.pagination import Page
 from app.resources import Resources
-from app.threads import encoding, repository
-from app.threads.appending import Arrival, admit, append, check_rights, job_of, with_place
-from app.threads.errors import ThreadNotFoundError, ThreadWithoutManagerError
-from app.threads.formation import Formation
-from app.threads.schemas import AppendMessages, ReadMessages
-from app.threads.visibility import find_one
+from app.threads import repository
+from app.threads.deduplicate import (
+    Deduplication,
+    MessageObject,
+    count_repeated,
+    deduplicate,
+    is_position_id,
+    position_id,
+)
+from app.threads.errors import (
+    AmbiguousThreadError,
+    ThreadElsewhereError,
+    ThreadNotFoundError,
+    ThreadWithoutManagerError,
+)
+from app.threads.repository import ListedMessage, NewMessage, Thread, ThreadJob, ThreadRef
+from app.threads.schedule import ExtractionSchedule, check_rights, require_namespace
+
+
+@dataclass(frozen=True, slots=True)
+class AppendCommand:
+    """Messages for a thread, and what a request changes in its extraction schedule.
+
+    `namespace` are labels. None means unchanged, for it as for `extraction` and the times.
+    """
+
+    thread_id: str
+    messages: Sequence[MessageObject]
+    namespace: list[str] | None = None
+    extraction: ExtractRequest | None = None
+    after_seconds: float | None = None
+    max_wait_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppendPlan:
+    """An append with its extraction planned.
+
+    A run sends the conversation so far instead of only new messages, and gets a job even if none
+    is new.
+    """
+
+    thread_id: str
+    messages: Sequence[MessageObject]
+    namespace: list[str] | None
+    extraction: ExtractPlan | None
+    after_seconds: float | None = None
+    max_wait_seconds: float | None = None
+    is_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """Outcome of an append; `job_id` is None if no memories will be extracted."""
+
+    thread_id: str
+    appended: int
+    already_known: int
+    conflicting: list[str]
+    pending: int
+    job_id: str | None = None
+    extracts_at: datetime | None = None
+
+
+_RESULT: TypeAdapter[AppendResult] = TypeAdapter(AppendResult)
 
 
 class ThreadService:
@@ -48,116 +109,255 @@ class ThreadService:
         )
 
     async def append(
-        self, access: Access, thread_id: str, body: AppendMessages, idempotent: Idempotent
-    ) -> dict[str, Any]:
-        """Add messages, and see to it that memories are formed of them."""
-        known: dict[str, Any] | None = await idempotent.known(self._database, access)
-        if known is not None:
-            return known
-        arrival = await self._arrival(access, thread_id, body)
+        self, access: Access, command: AppendCommand, idempotent: Idempotent
+    ) -> AppendResult:
+        """Add messages, and schedule the extraction of memories from them."""
+        if (known := await idempotent.known(self._database, access)) is not None:
+            return _RESULT.validate_python(known)
+        planned = await self._plan(access, command)
         async with self._database.transaction(access.root) as connection:
-            ref = await admit(connection, access, arrival)
-            answer: dict[str, Any] | None = await idempotent.replayed(connection, access)
-            if answer is None:
-                now = self._clock.now()
-                appended = await append(connection, access, self._jobs, ref, arrival, now)
-                answer = encoding.appended(thread_id, appended)
-                await idempotent.remember(connection, access, answer)
-        return answer
+            ref = await authorize_append(connection, access, planned)
+            answer = await idempotent.replayed(connection, access)
+            if answer is not None:
+                return _RESULT.validate_python(answer)
+            result = await append(connection, access, self._jobs, ref, planned, self._clock.now())
+            answer = _RESULT.dump_python(result, mode="json")
+            await idempotent.remember(connection, access, answer)
+        return result
 
     async def flush(self, access: Access, thread_id: str) -> str | None:
-        """Let memories be formed now; return the job's id, None where nothing waits."""
+        """Start extracting memories now; return the job's id, None if no message is pending."""
         async with self._database.transaction(access.root) as connection:
-            thread = await _locked(connection, access, thread_id)
-            begun = await repository.find_jobs(connection, repository.ref_of(thread))
-            if begun:
-                job_id: str = begun[0]["id"]
-                await jobs_repository.hurry(connection, job_id)
-                return job_id
-            if thread["learned_until"] == thread["next_position"]:
+            thread = await _lock(connection, access, thread_id)
+            jobs = await repository.find_jobs(connection, thread.ref)
+            if jobs:
+                await jobs_repository.hurry(connection, jobs[0].id)
+                return jobs[0].id
+            if not thread.pending:
                 return None
-            if thread["formation"] is None:
+            if thread.schedule is None:
                 raise ThreadWithoutManagerError(thread_id)
-            formation = Formation.model_validate_json(thread["formation"])
-            check_rights(access, thread, formation)
-            return await self._jobs.create_or_move(connection, access, job_of(thread, formation))
+            check_rights(access, thread.namespace, thread.schedule)
+            job = thread.schedule.job(thread.id, thread.namespace)
+            return await self._jobs.create_or_move(connection, access, job)
 
-    async def get(self, access: Access, thread_id: str) -> tuple[Record, Record | None]:
-        """Return a thread's row, and that of the job that waits to form memories of it."""
+    async def get(self, access: Access, thread_id: str) -> tuple[Thread, ThreadJob | None]:
+        """Return a thread, and the queued job that will extract memories from it."""
         async with self._database.connection(access.root) as connection:
-            thread = await find_one(connection, access, thread_id)
-            jobs = await repository.find_jobs(connection, repository.ref_of(thread))
-        return thread, next((job for job in jobs if job["state"] == State.QUEUED), None)
+            thread = await _find(connection, access, thread_id)
+            jobs = await repository.find_jobs(connection, thread.ref)
+        return thread, next((job for job in jobs if job.is_queued), None)
 
-    async def readable(self, access: Access, thread_id: str) -> Record:
-        """Return a thread's row; raises ForbiddenError unless the caller may read its messages."""
+    async def get_readable(self, access: Access, thread_id: str) -> Thread:
+        """Return a thread; raises ForbiddenError unless the caller may read its messages."""
         async with self._database.connection(access.root) as connection:
-            return await _readable(connection, access, thread_id)
+            return await _find_readable(connection, access, thread_id)
 
-    async def messages(self, access: Access, thread_id: str, query: ReadMessages) -> Page[Record]:
+    async def list_messages(
+        self, access: Access, thread_id: str, *, start: int, limit: int
+    ) -> Page[ListedMessage]:
         """Return a page of a thread's messages, in order."""
         async with self._database.connection(access.root) as connection:
-            thread = await _readable(connection, access, thread_id)
-            return await repository.find_page(
-                connection, repository.ref_of(thread), query.cursor, query.limit
-            )
+            thread = await _find_readable(connection, access, thread_id)
+            return await repository.find_page(connection, thread.ref, start, limit)
 
     async def delete(self, access: Access, thread_id: str) -> None:
-        """Remove a thread and its messages; its jobs are cancelled, its memories stay."""
+        """Remove a thread and its messages, and cancel its jobs; its memories stay."""
         async with self._database.transaction(access.root) as connection:
-            ref = repository.ref_of(await _locked(connection, access, thread_id))
-            jobs = await repository.find_jobs(connection, ref)
-            await _cancel(connection, jobs, State.QUEUED)
-            await repository.delete(connection, ref)
-        # A job that ends holds itself and waits for its thread: not in the transaction above.
+            thread = await _lock(connection, access, thread_id)
+            jobs = await repository.find_jobs(connection, thread.ref)
+            for job in jobs:
+                if job.is_queued:
+                    await jobs_repository.request_cancel(connection, job.id)
+            await repository.delete(connection, thread.ref)
+        # A job that ends has locked itself and waits for its thread: not in the same transaction.
         async with self._database.transaction(access.root) as connection:
-            await _cancel(connection, jobs, State.RUNNING)
+            for job in jobs:
+                if not job.is_queued:
+                    await jobs_repository.request_cancel(connection, job.id)
 
-    async def _arrival(self, access: Access, thread_id: str, body: AppendMessages) -> Arrival:
-        plan = await self._plan(access, thread_id, body)
-        return Arrival(
-            thread_id=thread_id,
-            messages=[message.members() for message in body.messages],
-            namespace=plan.namespace if plan else body.namespace,
-            plan=plan,
-            after_seconds=body.after_seconds,
-            max_wait_seconds=body.max_wait_seconds,
+    async def _plan(self, access: Access, command: AppendCommand) -> AppendPlan:
+        if command.extraction is None:
+            to_turns(command.messages)  # raises InvalidMessageError, with which a job would fail
+            namespace, plan = command.namespace, None
+        else:
+            plan = require_namespace(await self._managers.extraction(access, command.extraction))
+            namespace = plan.namespace
+        return AppendPlan(
+            thread_id=command.thread_id,
+            messages=command.messages,
+            namespace=namespace,
+            extraction=plan,
+            after_seconds=command.after_seconds,
+            max_wait_seconds=command.max_wait_seconds,
         )
 
-    async def _plan(
-        self, access: Access, thread_id: str, body: AppendMessages
-    ) -> ExtractPlan | None:
-        if body.manager is None and body.manager_config is None:
-            to_turns(body.messages)  # raises where a later job could not read them
-            return None
-        request = ExtractRequest(
-            manager=body.manager,
-            manager_config=body.manager_config,
-            namespace=body.namespace,
-            variables=body.variables,
-            messages=body.messages,
-            thread_id=thread_id,
+
+def sees_thread(access: Access, thread: Thread) -> bool:
+    """Tell whether a caller may see a thread: it has `jobs` or `read` on its namespace."""
+    return _allows(access, thread, Verb.JOBS) or reads_conversation(access, thread)
+
+
+def reads_conversation(access: Access, thread: Thread) -> bool:
+    """Tell whether a caller may read a thread's messages and summary."""
+    return _allows(access, thread, Verb.READ)
+
+
+async def find_visible(connection: Connection, access: Access, thread_id: str) -> list[Thread]:
+    """Return the threads with this id that a caller may see."""
+    threads = await repository.find_named(connection, access.root, thread_id)
+    return [thread for thread in threads if sees_thread(access, thread)]
+
+
+async def authorize_append(
+    connection: Connection, access: Access, planned: AppendPlan
+) -> ThreadRef:
+    """Return the thread to append to, which may be new, after checking the caller's rights.
+
+    Raises ForbiddenError, ThreadElsewhereError and AmbiguousThreadError.
+    """
+    labels = await _labels(connection, access, planned)
+    ref = ThreadRef(access.root, planned.thread_id, access.locate(labels, Verb.JOBS))
+    thread = await repository.find(connection, ref)
+    if thread is not None:
+        check_rights(access, ref.namespace, _next_schedule(thread, planned))
+    return ref
+
+
+async def append(
+    connection: Connection,
+    access: Access,
+    jobs: JobService,
+    ref: ThreadRef,
+    planned: AppendPlan,
+    now: datetime,
+) -> AppendResult:
+    """Add messages in the caller's transaction, and submit or postpone the thread's job.
+
+    Raises ForbiddenError and InvalidRequestError.
+    """
+    thread = await repository.get_or_create(connection, ref, now)
+    schedule = _next_schedule(thread, planned)
+    check_rights(access, ref.namespace, schedule)
+    compared = await _deduplicate(connection, thread, planned)
+    messages = _with_positions(compared.new, thread.next_position)
+    await repository.append(connection, ref, messages, now)
+    end = thread.next_position + len(messages)
+    pending = end - thread.extracted_until
+    since = (thread.pending_since or now) if schedule and pending else None
+    await repository.set_schedule(connection, ref, end, since, schedule)
+    job_id, extracts_at = None, None
+    if schedule is not None:
+        found = [] if messages else await repository.find_jobs(connection, ref)
+        if found:
+            job_id, extracts_at = found[0].id, found[0].run_at
+        elif messages or pending or planned.is_run:
+            delay = schedule.delay_seconds(since or now, now)
+            job = schedule.job(ref.thread_id, ref.namespace, delay_seconds=delay)
+            job_id = await jobs.create_or_move(connection, access, job)
+            extracts_at = now + timedelta(seconds=delay)
+    return AppendResult(
+        thread_id=ref.thread_id,
+        appended=len(messages),
+        already_known=compared.already_known,
+        conflicting=compared.conflicting,
+        pending=pending,
+        job_id=job_id,
+        extracts_at=extracts_at,
+    )
+
+
+async def _labels(connection: Connection, access: Access, planned: AppendPlan) -> list[str]:
+    """Return the namespace of the thread to append to, regardless of threads that are hidden."""
+    threads = await find_visible(connection, access, planned.thread_id)
+    namespaces = [access.relative(thread.namespace) for thread in threads]
+    if planned.namespace is None:
+        if len(namespaces) > 1:
+            raise AmbiguousThreadError(planned.thread_id, namespaces)
+        return namespaces[0] if namespaces else []
+    if namespaces and planned.namespace not in namespaces:
+        raise ThreadElsewhereError(planned.thread_id, planned.namespace)
+    return planned.namespace
+
+
+def _next_schedule(thread: Thread, planned: AppendPlan) -> ExtractionSchedule | None:
+    """Return the schedule that a thread has after a planned."""
+    after, max_wait = planned.after_seconds, planned.max_wait_seconds
+    if planned.extraction is not None:
+        return ExtractionSchedule.of(planned.extraction, after, max_wait)
+    return thread.schedule and thread.schedule.with_times(after, max_wait)
+
+
+async def _deduplicate(
+    connection: Connection, thread: Thread, planned: AppendPlan
+) -> Deduplication:
+    repeated = await _count_repeated(connection, thread, planned.messages) if planned.is_run else 0
+    rest = planned.messages[repeated:]
+    ids = [message["id"] for message in rest if message.get("id") is not None]
+    compared = deduplicate(rest, await repository.find_known(connection, thread.ref, ids))
+    compared.already_known += repeated
+    return compared
+
+
+async def _count_repeated(
+    connection: Connection, thread: Thread, sent: Sequence[MessageObject]
+) -> int:
+    end = thread.next_position
+    first = await repository.find_messages(connection, thread.ref, 0, len(sent))
+    last = await repository.find_messages(connection, thread.ref, end - len(sent), end)
+    return count_repeated(
+        [message.members for message in first], [message.members for message in last], sent
+    )
+
+
+def _with_positions(messages: Sequence[MessageObject], start: int) -> list[NewMessage]:
+    """Return messages with their positions, and with ids if they have none."""
+    return [_with_position(message, position) for position, message in enumerate(messages, start)]
+
+
+def _with_position(message: MessageObject, position: int) -> NewMessage:
+    message_id = message.get("id")
+    if message_id is None:
+        message_id = position_id(position)
+    elif is_position_id(message_id):
+        raise InvalidRequestError(
+            f'messages has the id "{message_id}", as only memoryd gives them, but the thread '
+            "does not; choose another id, or none.",
+            field="messages",
         )
-        return with_place(await self._managers.extraction(access, request))
+    members: dict[str, Any] = {**message, "id": message_id}
+    return NewMessage(position, message_id, members)
 
 
-async def _locked(connection: Connection, access: Access, thread_id: str) -> Row:
-    """Return the row of a thread that the caller may change, and keep others from appending."""
-    found = await find_one(connection, access, thread_id)
-    access.locate(access.relative(found["namespace"]), Verb.JOBS)
-    thread = await repository.lock(connection, repository.ref_of(found))
+async def _find(connection: Connection, access: Access, thread_id: str) -> Thread:
+    """Return the one thread with this id that a caller may see.
+
+    Raises ThreadNotFoundError if none is visible, and AmbiguousThreadError if several are.
+    """
+    threads = await find_visible(connection, access, thread_id)
+    if not threads:
+        raise ThreadNotFoundError(thread_id)
+    if len(threads) > 1:
+        namespaces = [access.relative(thread.namespace) for thread in threads]
+        raise AmbiguousThreadError(thread_id, namespaces)
+    return threads[0]
+
+
+async def _find_readable(connection: Connection, access: Access, thread_id: str) -> Thread:
+    thread = await _find(connection, access, thread_id)
+    access.locate(access.relative(thread.namespace), Verb.READ)
+    return thread
+
+
+async def _lock(connection: Connection, access: Access, thread_id: str) -> Thread:
+    """Return a thread that the caller may change, locked against appends."""
+    found = await _find(connection, access, thread_id)
+    access.locate(access.relative(found.namespace), Verb.JOBS)
+    thread = await repository.lock(connection, found.ref)
     if thread is None:
         raise ThreadNotFoundError(thread_id)
     return thread
 
 
-async def _readable(connection: Connection, access: Access, thread_id: str) -> Record:
-    thread = await find_one(connection, access, thread_id)
-    access.locate(access.relative(thread["namespace"]), Verb.READ)
-    return thread
-
-
-async def _cancel(connection: Connection, jobs: Sequence[Row], state: State) -> None:
-    for job in jobs:
-        if job["state"] == state:
-            await jobs_repository.request_cancel(connection, job["id"])
+def _allows(access: Access, thread: Thread, verb: Verb) -> bool:
+    return access.allows(access.relative(thread.namespace), verb)

@@ -160,7 +160,7 @@ async def test_a_thread_of_the_same_id_is_another_one_elsewhere(
     assert (response.status_code, response.json()["code"]) == (409, "thread_ambiguous")
     body = {"namespace": ["users", "bob"], "messages": [["user", "Really."]]}
     response = await client.post("/v1/threads/chat/messages", json=body, headers=everyone)
-    assert response.json()["waiting"] == 2
+    assert response.json()["pending"] == 2
 
 
 async def test_a_replay_is_for_those_who_may_send_the_request(

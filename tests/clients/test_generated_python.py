@@ -227,12 +227,12 @@ def test_a_thread_is_appended_to_flushed_and_read(client: Any, models: Any, mana
         after_seconds=60.0,
     )
     appended = operation("threads", "append_messages").sync(**thread, body=body)
-    assert (appended.appended, appended.waiting, appended.differing) == (1, 1, [])
+    assert (appended.appended, appended.pending, appended.conflicting) == (1, 1, [])
     job = operation("threads", "flush_thread").sync(**thread, prefer="wait=20").job
     assert (job.id, job.state) == (appended.job_id, models.State.SUCCEEDED)
     assert operation("threads", "flush_thread").sync(**thread) == models.FlushedThread(job=None)
     found = operation("threads", "get_thread").sync(**thread)
-    assert (found.messages, found.learned_until, found.summary) == (1, 1, None)
+    assert (found.messages, found.extracted_until, found.summary) == (1, 1, None)
     page = operation("threads", "list_messages").sync(**thread, limit=1)
     assert page.messages[0].message["content"] == "I moved to Kyoto."
     assert operation("threads", "delete_thread").sync_detailed(**thread).status_code == 204

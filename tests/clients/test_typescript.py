@@ -80,5 +80,5 @@ def test_a_program_with_the_generated_types_follows_a_threads_job(found: dict[st
     assert found["appended"] == 2
     assert found["stream"].startswith("text/event-stream")
     assert found["events"] == ["running", "retrieved", "applied", "succeeded"]
-    assert found["learnedUntil"] == 2
+    assert found["extractedUntil"] == 2
     assert found["nothing"] is None

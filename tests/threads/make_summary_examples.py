@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.conversations.types import Turn
-from app.threads.summaries.prompts import THREAD_SCHEMA
-from app.threads.summaries.writing import record_of, summary_of
+from app.threads.summaries.write import THREAD_SCHEMA, write_record, write_summary
 from tests.managers.scripted import ScriptedModel, calls, says
 
 DIRECTORY = Path(__file__).parent / "examples"
@@ -26,15 +25,15 @@ RECORD = calls(("record", {"title": "Table", "summary": "Ana wants a table."}))
 
 
 async def _first(model: ScriptedModel) -> object:
-    return await summary_of(model, TURNS, None, None, 256)
+    return await write_summary(model, TURNS, None, None, 256)
 
 
 async def _next(model: ScriptedModel) -> object:
-    return await summary_of(model, TURNS, "Ana likes fish.", "Keep what {guests} eat.", 100)
+    return await write_summary(model, TURNS, "Ana likes fish.", "Keep what {guests} eat.", 100)
 
 
 async def _record(model: ScriptedModel) -> object:
-    return await record_of(model, TURNS, THREAD_SCHEMA, None)
+    return await write_record(model, TURNS, THREAD_SCHEMA, None)
 
 
 EXAMPLES: Mapping[str, tuple[Callable[[ScriptedModel], Coroutine[Any, Any, object]], Any]] = {

@@ -76,7 +76,7 @@ async def ended_states(threads: Threads, thread_id: str, seconds: float = 30) ->
 async def learned(threads: Threads, thread_id: str, seconds: float = 60) -> None:
     """Wait until memories were formed of every message of a thread."""
     deadline = time.monotonic() + seconds
-    while (thread := await threads.get(thread_id))["waiting"]:
+    while (thread := await threads.get(thread_id))["pending"]:
         assert time.monotonic() < deadline, thread
         await asyncio.sleep(0.1)
 

@@ -16,7 +16,7 @@ from app.jobs.run import JobConflictError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
-from app.threads import tasks
+from app.threads import task
 from tests.support.app import Store, running
 from tests.support.jobs import Acting, quick, raises, run_jobs, settled, until, worker_of, working
 from tests.support.llm_server import LLMServer, calls, fails, llm_server
@@ -99,8 +99,8 @@ async def test_memories_lead_back_to_the_messages_they_were_formed_of(
         ("t", answer["job_id"])
     }
     thread = await threads.get("t")
-    assert (thread["learned_until"], thread["waiting"], thread["waiting_since"]) == (3, 0, None)
-    assert (thread["job_id"], thread["forms_at"]) == (None, None)
+    assert (thread["extracted_until"], thread["pending"], thread["pending_since"]) == (3, 0, None)
+    assert (thread["job_id"], thread["extracts_at"]) == (None, None)
     assert await threads.flush("t", status=200) == {"job": None}
 
 
@@ -155,7 +155,7 @@ async def test_a_message_that_arrives_while_a_job_runs_has_the_next_one(
         first = await threads.append("t", "one", after_seconds=0, **ALICE)
         await until(lambda: asyncio.sleep(0, bool(llm.requests)))
         second = await threads.append("t", "two", after_seconds=0)
-        assert second["waiting"] == 2
+        assert second["pending"] == 2
         rows = [await settled(resources.database, a["job_id"]) for a in (first, second)]
     assert [row["state"] for row in rows] == ["succeeded", "succeeded"]
     assert first["job_id"] != second["job_id"]
@@ -239,7 +239,7 @@ async def test_messages_of_a_failed_job_stay_and_the_next_append_takes_them(
     failed = await threads.append("t", "one", after_seconds=0, **ALICE)
     await run_jobs(resources, handlers)
     assert (await settled(resources.database, failed["job_id"]))["state"] == "failed"
-    assert (await threads.get("t"))["waiting"] == 1
+    assert (await threads.get("t"))["pending"] == 1
     await threads.append("t", "two", after_seconds=0)
     await run_jobs(resources, handlers)
     assert await contents(store) == ["one #1", "two #1"]
@@ -296,14 +296,14 @@ async def test_a_long_backlog_is_learned_from_in_portions(
     assert [job["state"] for job in jobs] == ["succeeded"] * 3
     texts = [item["value"]["content"]["text"] for item in await memories(store)]
     assert texts == [f"message {n}" for n in range(250)]
-    assert (await threads.get("t"))["waiting"] == 0
+    assert (await threads.get("t"))["pending"] == 0
 
 
 async def test_long_messages_make_short_portions(
     threads: Threads, llm: LLMServer, resources: Resources, handlers: dict[str, RunJob]
 ) -> None:
     llm.respond = lambda _: calls(("no_change", {"reason": "noise"}))
-    long = tasks.MAX_CHARACTERS // 2
+    long = task.MAX_CHARACTERS // 2
     await threads.append("t", "a" * long, "b" * long, "c" * 3 * long, "d", **ALICE)
     await threads.flush("t")
     await run_jobs(resources, handlers)
@@ -320,7 +320,7 @@ async def test_messages_that_ask_for_a_review_are_proposed_once(
     await run_jobs(resources, handlers)
     job = await settled(resources.database, answer["job_id"])
     assert job["state"] == "awaiting_review"
-    assert (await threads.get("t"))["waiting"] == 0
+    assert (await threads.get("t"))["pending"] == 0
     await threads.append("t", "two", after_seconds=0)
     await run_jobs(resources, handlers)
     assert [learned_from(request) for request in llm.requests] == [["one"], ["two"]]
@@ -333,7 +333,7 @@ async def test_a_message_that_says_nothing_is_learned_from_too(
     answer = await threads.append("t", "hm", after_seconds=0, **ALICE)
     await run_jobs(resources, handlers)
     assert (await settled(resources.database, answer["job_id"]))["state"] == "succeeded"
-    assert (await threads.get("t"))["waiting"] == 0
+    assert (await threads.get("t"))["pending"] == 0
 
 
 async def test_a_thread_deleted_while_its_job_runs_leaves_no_memory(
@@ -365,7 +365,7 @@ async def test_a_job_whose_messages_another_learned_from_writes_nothing(
         answer = await threads.append("t", "one", after_seconds=0, **ALICE)
         await until(lambda: asyncio.sleep(0, bool(llm.requests)))
         async with resources.database.connection("") as connection:
-            await connection.execute("UPDATE threads SET learned_until = 1")
+            await connection.execute("UPDATE threads SET extracted_until = 1")
         row = await settled(resources.database, answer["job_id"])
     assert (row["state"], row["attempt"], row["model_calls"]) == ("succeeded", 2, 1)
     assert await contents(store) == []
@@ -387,7 +387,7 @@ async def test_a_job_of_a_thread_that_was_begun_anew_takes_no_message_of_the_new
         await threads.append("t", "new", after_seconds=60, **ALICE)
         await settled(resources.database, answer["job_id"])
     assert all("old" not in text for text in await contents(store))
-    assert (await threads.get("t"))["waiting"] in {0, 1}
+    assert (await threads.get("t"))["pending"] in {0, 1}
 
 
 async def test_threads_that_need_no_model_keep_their_messages_as_items(

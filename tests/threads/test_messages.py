@@ -25,13 +25,13 @@ async def test_messages_without_a_manager_are_only_kept(threads: Threads) -> Non
         "thread_id": "t",
         "appended": 2,
         "already_known": 0,
-        "differing": [],
-        "waiting": 2,
+        "conflicting": [],
+        "pending": 2,
         "job_id": None,
-        "forms_at": None,
+        "extracts_at": None,
     }
     thread = await threads.get("t")
-    assert (thread["messages"], thread["waiting"], thread["waiting_since"]) == (2, 2, None)
+    assert (thread["messages"], thread["pending"], thread["pending_since"]) == (2, 2, None)
     assert (thread["manager"], thread["job_id"], thread["summary"]) == (None, None, None)
 
 
@@ -70,14 +70,14 @@ async def test_a_message_without_an_id_is_given_its_position_as_one(threads: Thr
 async def test_a_message_whose_id_is_known_is_not_added_again(threads: Threads) -> None:
     await threads.append("t", says("a", "1"), says("b", "2"))
     answer = await threads.append("t", says("b", "2"), says("c", "3"))
-    assert (answer["appended"], answer["already_known"], answer["differing"]) == (1, 1, [])
+    assert (answer["appended"], answer["already_known"], answer["conflicting"]) == (1, 1, [])
     assert await threads.texts("t") == ["a", "b", "c"]
 
 
 async def test_the_first_words_stay_where_an_id_comes_with_others(threads: Threads) -> None:
     await threads.append("t", says("a", "1"))
     answer = await threads.append("t", says("A!", "1"), says("b", "2"))
-    assert (answer["appended"], answer["already_known"], answer["differing"]) == (1, 1, ["1"])
+    assert (answer["appended"], answer["already_known"], answer["conflicting"]) == (1, 1, ["1"])
     assert await threads.texts("t") == ["a", "b"]
 
 
@@ -115,7 +115,7 @@ async def test_concurrent_appends_keep_every_message_without_gaps(threads: Threa
     for speaker in range(8):
         own = [text for text in texts if text.startswith(f"{speaker}.")]
         assert own == sorted(own)
-    assert (await threads.get("t"))["waiting"] == 80
+    assert (await threads.get("t"))["pending"] == 80
 
 
 async def test_concurrent_appends_of_the_same_message_add_it_once(threads: Threads) -> None:
@@ -133,15 +133,15 @@ async def test_an_append_with_a_manager_submits_one_job_that_later_ones_put_off(
     clock.advance(timedelta(seconds=20))
     second = await threads.form("t", "And coffee.")
     assert first["job_id"] == second["job_id"]
-    assert first["forms_at"] == "2026-01-01T12:00:30+00:00"
-    assert second["forms_at"] == "2026-01-01T12:00:50+00:00"
+    assert first["extracts_at"] == "2026-01-01T12:00:30+00:00"
+    assert second["extracts_at"] == "2026-01-01T12:00:50+00:00"
     job = await job_of(threads, second["job_id"])
     assert (job["kind"], job["state"], job["thread_id"]) == ("extract_thread", "queued", "t")
     assert job["namespace"] == ["users", "alice"]
     thread = await threads.get("t")
     assert thread["namespace"] == ["users", "alice"]
-    assert thread["waiting_since"] == "2026-01-01T12:00:00+00:00"
-    assert (thread["job_id"], thread["waiting"]) == (second["job_id"], 2)
+    assert thread["pending_since"] == "2026-01-01T12:00:00+00:00"
+    assert (thread["job_id"], thread["pending"]) == (second["job_id"], 2)
 
 
 async def test_a_manager_that_was_named_once_goes_on(threads: Threads, clock: FrozenClock) -> None:
@@ -149,16 +149,16 @@ async def test_a_manager_that_was_named_once_goes_on(threads: Threads, clock: Fr
     clock.advance(timedelta(seconds=3))
     second = await threads.append("t", "b")
     assert second["job_id"] == first["job_id"]
-    assert second["forms_at"] == "2026-01-01T12:00:08+00:00"
+    assert second["extracts_at"] == "2026-01-01T12:00:08+00:00"
 
 
 async def test_no_message_waits_longer_than_the_limit(threads: Threads, clock: FrozenClock) -> None:
-    forms_at = []
+    extracts_at = []
     for n in range(5):
         answer = await threads.form("t", str(n), after_seconds=30, max_wait_seconds=60)
-        forms_at.append(answer["forms_at"][14:19])
+        extracts_at.append(answer["extracts_at"][14:19])
         clock.advance(timedelta(seconds=20))
-    assert forms_at == ["00:30", "00:50", "01:00", "01:00", "01:20"]
+    assert extracts_at == ["00:30", "00:50", "01:00", "01:00", "01:20"]
 
 
 @pytest.mark.parametrize(("after", "longest"), [(30, 600), (5, 600), (60, 1200), (1800, 36000)])
@@ -169,7 +169,7 @@ async def test_without_a_limit_a_message_waits_at_most_twenty_times_the_quiet(
     clock.advance(timedelta(seconds=longest - 1))
     answer = await threads.form("t", "b", after_seconds=after)
     clock.advance(timedelta(seconds=1))
-    assert answer["forms_at"] == clock.now().isoformat()
+    assert answer["extracts_at"] == clock.now().isoformat()
 
 
 async def test_a_message_that_comes_again_puts_nothing_off(
@@ -189,8 +189,8 @@ async def test_messages_kept_before_a_manager_was_named_are_learned_from_too(
     await threads.append("t", "a", "b", namespace=["users", "alice"])
     clock.advance(timedelta(days=3))
     answer = await threads.form("t", "c")
-    assert answer["waiting"] == 3
-    assert answer["forms_at"] == (clock.now() + timedelta(seconds=30)).isoformat()
+    assert answer["pending"] == 3
+    assert answer["extracts_at"] == (clock.now() + timedelta(seconds=30)).isoformat()
 
 
 async def test_a_thread_stays_in_its_namespace(threads: Threads) -> None:
@@ -242,7 +242,7 @@ async def test_flush_lets_the_job_begin_now(threads: Threads) -> None:
     assert (job["id"], job["state"]) == (answer["job_id"], "queued")
     delay = datetime.fromisoformat(job["run_at"]) - datetime.fromisoformat(job["created_at"])
     assert delay < timedelta(seconds=60)
-    assert (await threads.get("t"))["forms_at"] == job["run_at"]
+    assert (await threads.get("t"))["extracts_at"] == job["run_at"]
 
 
 async def test_flush_of_a_thread_without_messages_to_learn_from_finds_nothing(
@@ -251,7 +251,7 @@ async def test_flush_of_a_thread_without_messages_to_learn_from_finds_nothing(
     await threads.form("t", "a")
     async with database.connection("") as connection:
         await connection.execute("DELETE FROM jobs")
-        await connection.execute("UPDATE threads SET learned_until = 1, waiting_since = NULL")
+        await connection.execute("UPDATE threads SET extracted_until = 1, pending_since = NULL")
     assert await threads.flush("t", status=200) == {"job": None}
 
 

@@ -12,7 +12,7 @@ from app.jobs import repository as jobs
 from app.managers import repository as managers
 from app.namespaces import stored_range, to_stored
 from app.threads import repository
-from app.threads.summaries.repository import find_uncovered
+from app.threads.repository import ThreadRef
 from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 THREADS, MESSAGES_EACH, JOBS_EACH, CHANGES_EACH = 2_000, 50, 20, 2
 ROOT = to_stored(["acme"])
-THREAD = (ROOT, "t0700", to_stored(["acme", "users"]))
+THREAD = ThreadRef(ROOT, "t0700", to_stored(["acme", "users"]))
 
 _FILL = (
     "INSERT INTO threads (root, id, namespace, next_position, created_at, updated_at) "
@@ -94,9 +94,11 @@ async def test_a_thread_and_its_messages_are_reached_by_their_keys(filled: Datab
         assert await repository.find_known(plain(connection), THREAD, ["position:3", "x"])
         assert await repository.find_next(plain(connection), THREAD, 10, 20, 1_000)
         assert await repository.find_before(plain(connection), THREAD, 0, 10, 1_000)
-        assert len(await find_uncovered(plain(connection), THREAD, ["position:3"])) == 49
-        assert await repository.learned(plain(connection), thread, 10) == MESSAGES_EACH
-    assert [row["position"] for row in page] == list(range(20, 30))
+        assert (
+            len(await repository.find_unsummarized(plain(connection), THREAD, ["position:3"])) == 49
+        )
+        assert await repository.set_extracted(plain(connection), thread, 10) == MESSAGES_EACH
+    assert [message.position for message in page] == list(range(20, 30))
     assert connection.scanned_tables == set()
     assert connection.indexes <= {
         "threads_pkey",
@@ -107,7 +109,7 @@ async def test_a_thread_and_its_messages_are_reached_by_their_keys(filled: Datab
 
 async def test_the_jobs_of_a_thread_are_found_by_an_index(filled: Database) -> None:
     async with explaining(filled) as connection:
-        [waiting] = await repository.find_jobs(plain(connection), THREAD)
+        [queued] = await repository.find_jobs(plain(connection), THREAD)
         page = await jobs.find_page(
             plain(connection),
             stored_range(ROOT),
@@ -115,7 +117,7 @@ async def test_the_jobs_of_a_thread_are_found_by_an_index(filled: Database) -> N
             before=None,
             limit=5,
         )
-    assert waiting["id"] == "job_001t0700"
+    assert queued.id == "job_001t0700"
     assert [row["id"] for row in page] == [f"job_{n:03}t0700" for n in range(20, 15, -1)]
     assert connection.indexes & {"jobs_thread_index"} == {"jobs_thread_index"}
     assert connection.indexes <= {"jobs_thread_index", "model_calls_pkey"}

@@ -82,7 +82,7 @@ async def test_a_further_run_puts_the_waiting_one_off(threads: Threads, clock: F
     second = await create(threads, HUMAN, AI)
     assert second["run_id"] == first["run_id"]
     thread = await threads.get("t")
-    assert (thread["manager"], thread["waiting"]) == ("keeper", 2)
+    assert (thread["manager"], thread["pending"]) == ("keeper", 2)
 
 
 @pytest.mark.usefixtures("manager")

@@ -3,14 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.conversations.types import Turn
-from app.threads.summaries.messages import Message, approximate_tokens, one_each, read
-from app.threads.summaries.shortening import (
+from app.threads.summaries.shorten import (
     Budget,
+    Message,
     RunningSummary,
-    parts,
-    plan,
-    summed_up_before,
-    uncovered,
+    approximate_tokens,
+    count_one,
+    find_misplaced,
+    plan_shortening,
+    split_turns,
+    to_entries,
+    unsummarized,
 )
 
 
@@ -32,7 +35,7 @@ def system(text: str) -> Message:
 
 
 def messages_budget(total: int, threshold: int | None = None, summary: int = 1) -> Budget:
-    return Budget(total, total if threshold is None else threshold, summary, one_each)
+    return Budget(total, total if threshold is None else threshold, summary, count_one)
 
 
 def ids(entries: object) -> list[str]:
@@ -43,8 +46,8 @@ def planned(
     messages: list[Message], budget: Budget, running: RunningSummary | None = None
 ) -> tuple[list[str], list[str]]:
     """Return the ids of what goes and of what stays."""
-    found = plan(read(messages, budget.counter), running, budget)
-    return ids(found.gone), ids(found.kept)
+    found = plan_shortening(to_entries(messages, budget.counter), running, budget)
+    return ids(found.replaced), ids(found.kept)
 
 
 def talk(count: int) -> list[Message]:
@@ -91,9 +94,9 @@ def test_the_users_question_stays_although_later_messages_go() -> None:
 def test_what_the_model_reads_has_the_question_that_stays() -> None:
     loop = [user("Look"), assistant("", "a"), tool("a"), assistant("", "b"), tool("b")]
     budget = messages_budget(4, threshold=1)
-    found = plan(read(loop, one_each), None, budget)
+    found = plan_shortening(to_entries(loop, count_one), None, budget)
     assert ids(found.read) == ["1", "2", "3"]
-    assert ids(found.gone) == ["2", "3"]
+    assert ids(found.replaced) == ["2", "3"]
 
 
 def test_a_question_that_stayed_is_summed_up_when_it_is_no_longer_the_newest() -> None:
@@ -136,9 +139,11 @@ def test_a_call_without_a_result_holds_nothing_together() -> None:
 
 
 def test_an_instruction_of_the_system_takes_of_the_room_and_stays() -> None:
-    found = plan(read([system("Be kind."), *talk(9)], one_each), None, messages_budget(6))
-    assert ids(found.gone) == ["2", "3", "4", "5", "6", "7"]
-    running = RunningSummary("Short.", tuple(ids(found.gone)), "7")
+    found = plan_shortening(
+        to_entries([system("Be kind."), *talk(9)], count_one), None, messages_budget(6)
+    )
+    assert ids(found.replaced) == ["2", "3", "4", "5", "6", "7"]
+    running = RunningSummary("Short.", tuple(ids(found.replaced)), "7")
     assert [m["content"] for m in found.result(running)] == [
         "Be kind.",
         "Summary of the conversation so far: Short.",
@@ -157,7 +162,7 @@ def test_only_what_came_after_the_last_message_of_the_summary_is_considered() ->
 
 def test_the_old_summary_is_shown_although_nothing_new_is_summed_up() -> None:
     running = RunningSummary("Short.", ("1", "2"), "2")
-    found = plan(read(talk(3), one_each), running, messages_budget(9))
+    found = plan_shortening(to_entries(talk(3), count_one), running, messages_budget(9))
     assert [m["content"] for m in found.result(running)] == [
         "Summary of the conversation so far: Short.",
         "Q2",
@@ -167,7 +172,7 @@ def test_the_old_summary_is_shown_although_nothing_new_is_summed_up() -> None:
 def test_the_old_summary_is_shown_once_when_a_result_is_sent_back() -> None:
     running = RunningSummary("Short.", ("1", "2"), "2")
     sent_back = [system("Be kind."), running.message(), user("Next", "7")]
-    found = plan(read(sent_back, one_each), running, messages_budget(9))
+    found = plan_shortening(to_entries(sent_back, count_one), running, messages_budget(9))
     assert [m["content"] for m in found.result(running)] == [
         "Be kind.",
         "Summary of the conversation so far: Short.",
@@ -178,7 +183,9 @@ def test_the_old_summary_is_shown_once_when_a_result_is_sent_back() -> None:
 def test_instructions_that_hold_the_old_summary_are_kept_without_it() -> None:
     running = RunningSummary("Short.", ("1", "2"), "2")
     prompt = system(f"Be kind.\n\n{running.message()['content']}")
-    found = plan(read([prompt, user("Next", "7")], one_each), running, messages_budget(9))
+    found = plan_shortening(
+        to_entries([prompt, user("Next", "7")], count_one), running, messages_budget(9)
+    )
     assert [m["content"] for m in found.result(running)] == [
         "Be kind.",
         "Summary of the conversation so far: Short.",
@@ -188,15 +195,15 @@ def test_instructions_that_hold_the_old_summary_are_kept_without_it() -> None:
 
 def test_a_message_is_found_that_a_summary_covers_twice() -> None:
     running = RunningSummary("Short.", ("1", "2"), "2")
-    again = read([user("a", "0"), user("b", "2"), user("c", "1")], one_each)
-    found = summed_up_before(again, running)
+    again = to_entries([user("a", "0"), user("b", "2"), user("c", "1")], count_one)
+    found = find_misplaced(again, running)
     assert found is not None
     assert found.id == "1"
-    assert summed_up_before(again[:2], running) is None
+    assert find_misplaced(again[:2], running) is None
 
 
 def test_extending_a_summary_adds_the_messages_it_took_in() -> None:
-    entries = read([user("a", "x"), user("b", "y")], one_each)
+    entries = to_entries([user("a", "x"), user("b", "y")], count_one)
     assert RunningSummary("Old.", ("w",), "w").extended("New.", entries) == RunningSummary(
         "New.", ("w", "x", "y"), "y"
     )
@@ -223,7 +230,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 
 budgets = st.builds(
     lambda counter, total, more, threshold: Budget(total + more, threshold, total, counter),
-    st.sampled_from([one_each, approximate_tokens]),
+    st.sampled_from([count_one, approximate_tokens]),
     st.integers(1, 20),
     st.integers(1, 60),
     st.integers(0, 80),
@@ -241,21 +248,21 @@ def running_summaries(draw: st.DrawFn, messages: list[Message]) -> RunningSummar
 def test_no_message_is_lost_or_doubled_and_the_order_stays(
     data: st.DataObject, messages: list[Message], budget: Budget
 ) -> None:
-    entries = read(messages, budget.counter)
+    entries = to_entries(messages, budget.counter)
     running = data.draw(running_summaries(messages))
-    found = plan(entries, running, budget)
-    fresh = [e.id for e in uncovered(entries, running) if not e.is_system]
-    assert sorted([*ids(found.gone), *ids(found.kept)]) == sorted(fresh)
-    assert ids(found.gone) == [i for i in fresh if i in set(ids(found.gone))]
+    found = plan_shortening(entries, running, budget)
+    fresh = [e.id for e in unsummarized(entries, running) if not e.is_system]
+    assert sorted([*ids(found.replaced), *ids(found.kept)]) == sorted(fresh)
+    assert ids(found.replaced) == [i for i in fresh if i in set(ids(found.replaced))]
     assert ids(found.kept) == [i for i in fresh if i in set(ids(found.kept))]
-    assert set(ids(found.gone)) <= set(ids(found.read)) <= set(fresh)
+    assert set(ids(found.replaced)) <= set(ids(found.read)) <= set(fresh)
 
 
 @given(conversations(), budgets)
 def test_calls_are_never_parted_from_their_results(messages: list[Message], budget: Budget) -> None:
-    found = plan(read(messages, budget.counter), None, budget)
-    called = {call for entry in found.gone for call in entry.calls}
-    answered = {call for entry in found.gone for call in entry.results}
+    found = plan_shortening(to_entries(messages, budget.counter), None, budget)
+    called = {call for entry in found.replaced for call in entry.calls}
+    answered = {call for entry in found.replaced for call in entry.results}
     assert called == answered
 
 
@@ -263,25 +270,25 @@ def test_calls_are_never_parted_from_their_results(messages: list[Message], budg
 def test_the_newest_message_of_the_user_is_never_summed_up(
     messages: list[Message], budget: Budget
 ) -> None:
-    entries = read(messages, budget.counter)
-    newest = [entry.id for entry in entries if entry.is_users][-1:]
-    assert set(newest) <= set(ids(plan(entries, None, budget).kept))
+    entries = to_entries(messages, budget.counter)
+    newest = [entry.id for entry in entries if entry.is_from_user][-1:]
+    assert set(newest) <= set(ids(plan_shortening(entries, None, budget).kept))
 
 
 @given(st.data(), conversations(), budgets)
 def test_the_result_fits_the_budget_where_that_is_possible(
     data: st.DataObject, messages: list[Message], budget: Budget
 ) -> None:
-    entries = read(messages, budget.counter)
+    entries = to_entries(messages, budget.counter)
     running = data.draw(running_summaries(messages))
-    found = plan(entries, running, budget)
-    fresh = [entry for entry in uncovered(entries, running) if not entry.is_system]
+    found = plan_shortening(entries, running, budget)
+    fresh = [entry for entry in unsummarized(entries, running) if not entry.is_system]
     shown = budget.cost(running.message()) if running else 0
     always = found.system.cost if found.system else 0
-    least = always + sum([entry.cost for entry in fresh if entry.is_users][-1:])
+    least = always + sum([entry.cost for entry in fresh if entry.is_from_user][-1:])
     over_threshold = sum(entry.cost for entry in fresh) >= budget.threshold
     if over_threshold and least + max(budget.summary, shown) <= budget.total:
-        summary = budget.summary if found.gone else shown
+        summary = budget.summary if found.replaced else shown
         assert always + summary + sum(entry.cost for entry in found.kept) <= budget.total
 
 
@@ -289,16 +296,18 @@ def test_the_result_fits_the_budget_where_that_is_possible(
 def test_going_on_from_a_result_reaches_every_message_once(
     messages: list[Message], budget: Budget
 ) -> None:
-    first = plan(read(messages, budget.counter), None, budget)
+    first = plan_shortening(to_entries(messages, budget.counter), None, budget)
     running = RunningSummary("What was.", (), None)
-    if first.gone:
-        running = running.extended("What was.", first.gone)
+    if first.replaced:
+        running = running.extended("What was.", first.replaced)
     more = [user("More", "n1"), assistant("Fine"), user("Last", "n3")]
     more[1]["id"] = "n2"
-    sent_whole = plan(read([*messages, *more], budget.counter), running, budget)
-    sent_back = plan(read([*first.result(running), *more], budget.counter), running, budget)
+    sent_whole = plan_shortening(to_entries([*messages, *more], budget.counter), running, budget)
+    sent_back = plan_shortening(
+        to_entries([*first.result(running), *more], budget.counter), running, budget
+    )
     for found in (sent_whole, sent_back):
-        everything = [*ids(first.gone), *ids(found.gone), *ids(found.kept)]
+        everything = [*ids(first.replaced), *ids(found.replaced), *ids(found.kept)]
         if found.system:
             everything.append(found.system.id)
         assert sorted(everything) == sorted(m["id"] for m in [*messages, *more])
@@ -309,7 +318,7 @@ def test_parts_hold_every_character_in_order_and_have_room(
     texts: list[str], characters: int
 ) -> None:
     turns = [Turn(str(i), "user", text) for i, text in enumerate(texts)]
-    found = parts(turns, characters)
+    found = split_turns(turns, characters)
     pieces = [piece for part in found for piece in part]
     assert all(sum(len(piece.text) for piece in part) <= characters for part in found)
     for turn in turns:
@@ -319,9 +328,9 @@ def test_parts_hold_every_character_in_order_and_have_room(
 
 def test_what_fits_one_part_is_not_cut() -> None:
     turns = [Turn("1", "user", "abc"), Turn("2", "assistant", "de")]
-    assert parts(turns, 5) == [turns]
-    assert parts(turns, 4) == [turns[:1], turns[1:]]
-    assert parts([Turn("1", "user", "abcdef")], 4) == [
+    assert split_turns(turns, 5) == [turns]
+    assert split_turns(turns, 4) == [turns[:1], turns[1:]]
+    assert split_turns([Turn("1", "user", "abcdef")], 4) == [
         [Turn("1", "user", "abcd")],
         [Turn("1", "user", "ef")],
     ]

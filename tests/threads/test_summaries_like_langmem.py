@@ -11,9 +11,16 @@ from langchain_core.messages.utils import count_tokens_approximately
 from typing_extensions import override
 
 from app.providers.llm.base import Completion, Request, TokenUsage
-from app.threads.summaries.messages import Message, approximate_tokens, one_each, read
-from app.threads.summaries.shortening import Budget, RunningSummary, plan
-from app.threads.summaries.writing import summary_of
+from app.threads.summaries.shorten import (
+    Budget,
+    Message,
+    RunningSummary,
+    approximate_tokens,
+    count_one,
+    plan_shortening,
+    to_entries,
+)
+from app.threads.summaries.write import write_summary
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
@@ -35,7 +42,7 @@ class Limits:
 
     @property
     def budget(self) -> Budget:
-        counter = approximate_tokens if self.approximate else one_each
+        counter = approximate_tokens if self.approximate else count_one
         threshold = self.total if self.threshold is None else self.threshold
         return Budget(self.total, threshold, self.summary, counter)
 
@@ -95,11 +102,11 @@ async def through_memoryd(
     running = None
     if before and before.covered:
         running = RunningSummary(FIRST, tuple(sorted(before.covered)), before.last)
-    found = plan(read(messages, limits.budget.counter), running, limits.budget)
-    if found.gone:
+    found = plan_shortening(to_entries(messages, limits.budget.counter), running, limits.budget)
+    if found.replaced:
         turns = [entry.turn for entry in found.read]
-        text = await summary_of(ask, turns, running.text if running else None, None, 256)
-        running = (running or EMPTY).extended(text, found.gone)
+        text = await write_summary(ask, turns, running.text if running else None, None, 256)
+        running = (running or EMPTY).extended(text, found.replaced)
     return Outcome(
         frozenset(running.message_ids if running else ()),
         running.last_id if running else None,
@@ -251,7 +258,7 @@ def test_tokens_are_counted_as_langchains_approximate_counter_does(
     said: list[list[Message]], name: str | None
 ) -> None:
     messages = [{**message, "name": name} for part in said for message in part]
-    entries = read(messages, approximate_tokens)
+    entries = to_entries(messages, approximate_tokens)
     assert [entry.cost for entry in entries] == [
         count_tokens_approximately([message]) for message in convert_to_messages(messages)
     ]

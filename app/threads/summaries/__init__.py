@@ -1,1 +1,1 @@
-"""Jobs that sum conversations up."""
+"""Summaries of conversations: jobs that shorten or record them."""

@@ -1,4 +1,4 @@
-"""Body of the route that sums conversations up."""
+"""Request of the route that summarizes conversations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -20,12 +20,16 @@ from app.managers.schemas import (
 from app.schemas import Number, Schema
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
-from app.threads.summaries.messages import COUNTERS, CounterName, Entry, one_each, read
-from app.threads.summaries.shortening import (
+from app.threads.summaries.shorten import (
+    COUNTERS,
     Budget,
+    CounterName,
+    Entry,
     RunningSummary,
-    summed_up_before,
-    without_system,
+    count_one,
+    find_misplaced,
+    split_system,
+    to_entries,
 )
 
 SUMMARY_TOKENS = 256
@@ -42,7 +46,7 @@ _ONLY_RUNNING = (
 
 
 def summary_state(running: RunningSummary) -> SummaryState:
-    """Return a summary in the form that clients get."""
+    """Present a summary."""
     return SummaryState(
         summary=running.text,
         summarized_message_ids=list(running.message_ids),
@@ -51,13 +55,13 @@ def summary_state(running: RunningSummary) -> SummaryState:
 
 
 def running_summary(state: SummaryState) -> RunningSummary:
-    """Return a client's summary in internal form."""
+    """Return the summary that a client sent."""
     ids = tuple(state.summarized_message_ids)
     return RunningSummary(state.summary, ids, state.last_summarized_message_id)
 
 
 class SummarizeRequest(Schema, JobPlan):
-    """A conversation to sum up, and how; the job keeps the request as its plan."""
+    """A conversation to summarize; the job keeps the request as its plan."""
 
     body_limit = CONVERSATION
     job_kind = "summarize"
@@ -65,41 +69,42 @@ class SummarizeRequest(Schema, JobPlan):
     mode: Literal["running", "extract"] | None = Field(
         None,
         description="running (default): shorten the conversation to a budget, with a summary in "
-        "place of its older messages; extract: record the whole of it as one object.",
+        "place of its older messages; extract: record it as one object.",
     )
     messages: Annotated[list[ConversationMessage], Field(max_length=MAX_MESSAGES)] | None = Field(
-        None, description="The conversation; beside running_summary every message needs an id."
+        None, description="The conversation; with running_summary, every message needs an id."
     )
     thread_id: ThreadId | None = Field(
         None, description="A thread, instead of messages; its running summary is kept with it."
     )
     running_summary: SummaryState | None = Field(
-        None, description="What an earlier job's result gave; its messages may be sent or left out."
+        None,
+        description="The summary of an earlier result; messages that it covers may be omitted.",
     )
     model: ModelName | None = Field(
         None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
     )
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), Number] | None = Field(
-        None, description="How long the resulting conversation may be; needed in mode running."
+        None, description="Maximum length of the shortened conversation; required in mode running."
     )
     max_tokens_before_summary: Tokens | None = Field(
-        None, description="Sum nothing up below this length of messages; absent: max_tokens."
+        None, description="Summarize nothing while the messages are shorter; absent: max_tokens."
     )
     max_summary_tokens: Tokens | None = Field(
         None, description="Room for the summary, less than max_tokens; absent: 256."
     )
     token_counter: CounterName | None = Field(
         None,
-        description="approximate (default): about four characters are a token; messages: every "
-        "message counts as one, also in the limits.",
+        description="approximate (default): about four characters are a token; messages: each "
+        "message counts as one, in the limits too.",
     )
     instructions: Instructions | None = Field(
-        None, description="What to keep and how to word it; added to memoryd's own."
+        None, description="Content and wording of the summary; added to memoryd's own instructions."
     )
     json_schema: ObjectSchema | None = Field(
         None,
         alias="schema",
-        description="What mode extract records; absent: an object with title and summary.",
+        description="Schema of the record in mode extract; absent: title and summary.",
     )
 
     @model_validator(mode="after")
@@ -127,12 +132,12 @@ class SummarizeRequest(Schema, JobPlan):
 
     @override
     def to_json(self) -> Mapping[str, Any]:
-        """Return the request as it was sent, which the validators above accept again."""
+        """Return the request as it was sent, so that the validators accept it again."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     @property
     def is_running(self) -> bool:
-        """Whether the conversation is to be shortened, and not recorded as one object."""
+        """Whether to shorten the conversation, instead of recording it as one object."""
         return self.mode != "extract"
 
     @property
@@ -141,13 +146,13 @@ class SummarizeRequest(Schema, JobPlan):
         return SUMMARY_TOKENS if self.max_summary_tokens is None else self.max_summary_tokens
 
     @property
-    def told_tokens(self) -> int:
-        """Length of the summary that the model is told; a number of messages says none."""
-        return SUMMARY_TOKENS if self.budget.counter is one_each else self.summary_tokens
+    def requested_tokens(self) -> int:
+        """Length that the model is asked for; the default if messages are counted."""
+        return SUMMARY_TOKENS if self.budget.counter is count_one else self.summary_tokens
 
     @property
     def budget(self) -> Budget:
-        """How much room there is."""
+        """The budget of the shortened conversation."""
         total = self.max_tokens or 0
         before = self.max_tokens_before_summary
         return Budget(
@@ -158,22 +163,22 @@ class SummarizeRequest(Schema, JobPlan):
         )
 
     def conversation(self) -> tuple[list[Entry], RunningSummary | None]:
-        """Return the messages that were sent, and their summary.
+        """Return the messages of the request, and their summary.
 
-        Raises InvalidMessageError and, where they do not go together, InvalidRequestError.
+        Raises InvalidMessageError, and InvalidRequestError if the two do not match.
         """
         messages = [message.members() for message in self.messages or ()]
-        entries = read(messages, self.budget.counter)
+        entries = to_entries(messages, self.budget.counter)
         if self.running_summary is None:
             return entries, None
         running = running_summary(self.running_summary)
-        _, rest = without_system(entries, running, self.budget)
+        _, rest = split_system(entries, running, self.budget)
         _check_ids(rest, {message.get("id") for message in messages}, running)
         return entries, running
 
 
 def _check_ids(entries: Sequence[Entry], given: set[str | None], running: RunningSummary) -> None:
-    """Raise InvalidRequestError unless it is certain which messages a summary covers."""
+    """Raise InvalidRequestError unless it is certain which messages the summary covers."""
     if nameless := next((entry for entry in entries if entry.id not in given), None):
         raise InvalidRequestError(
             "Beside running_summary every message needs an id, by which it is told from those that "
@@ -181,7 +186,7 @@ def _check_ids(entries: Sequence[Entry], given: set[str | None], running: Runnin
             "go without.",
             field="messages",
         )
-    if again := summed_up_before(entries, running):
+    if again := find_misplaced(entries, running):
         raise InvalidRequestError(
             f'The message "{again.id}" is covered by running_summary, but comes after the last '
             "one that is; give new messages new ids, and leave those covered in their places.",

@@ -110,7 +110,7 @@ console.log(
     appended: appended.data?.appended,
     stream: followed.headers.get("content-type"),
     events: events.map((one) => one.event),
-    learnedUntil: read.data?.learned_until,
+    extractedUntil: read.data?.extracted_until,
     nothing,
     missed: missed.error?.code,
     put: put.response.status,

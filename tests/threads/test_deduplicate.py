@@ -1,16 +1,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.threads.recognizing import Message, recognize, repeated, wording
+from app.threads.deduplicate import (
+    MessageObject,
+    canonical_text,
+    count_repeated,
+    deduplicate,
+)
 from tests.threads.talking import says
 
 
-def talk(text: str) -> list[Message]:
+def talk(text: str) -> list[MessageObject]:
     return [says(letter) for letter in text]
 
 
-def known(thread: list[Message], sent: list[Message]) -> int:
-    return repeated(thread[: len(sent)], thread[-len(sent) :] if sent else [], sent)
+def known(thread: list[MessageObject], sent: list[MessageObject]) -> int:
+    return count_repeated(thread[: len(sent)], thread[-len(sent) :] if sent else [], sent)
 
 
 def test_a_conversation_that_goes_on_repeats_all_that_is_there() -> None:
@@ -39,29 +44,31 @@ def test_an_id_says_more_than_words() -> None:
 
 
 def test_langchain_and_openai_say_the_same_in_other_members() -> None:
-    human: Message = {
+    human: MessageObject = {
         "type": "human",
         "content": "Hi",
         "additional_kwargs": {},
         "id": None,
         "name": None,
     }
-    assert wording(human) == wording(says("Hi"))
-    assert wording({"type": "ai", "content": "Hi"}) == wording(says("Hi", role="assistant"))
-    assert wording(says("Hi", role="assistant")) != wording(says("Hi"))
+    assert canonical_text(human) == canonical_text(says("Hi"))
+    assert canonical_text({"type": "ai", "content": "Hi"}) == canonical_text(
+        says("Hi", role="assistant")
+    )
+    assert canonical_text(says("Hi", role="assistant")) != canonical_text(says("Hi"))
 
 
 def test_an_id_sent_twice_in_one_request_is_one_message() -> None:
-    found = recognize([says("a", "1"), says("b", "1"), says("c", "2")], {})
+    found = deduplicate([says("a", "1"), says("b", "1"), says("c", "2")], {})
     assert [message["content"] for message in found.new] == ["a", "c"]
-    assert (found.already_known, found.differing) == (1, ["1"])
+    assert (found.already_known, found.conflicting) == (1, ["1"])
 
 
 @given(st.text("ab", max_size=8), st.lists(st.integers(0, 8), max_size=6))
 def test_a_growing_conversation_is_kept_as_it_is_in_whatever_order_it_arrives(
     conversation: str, lengths: list[int]
 ) -> None:
-    thread: list[Message] = []
+    thread: list[MessageObject] = []
     for length in lengths:
         sent = talk(conversation[:length])
         thread += sent[known(thread, sent) :]
@@ -70,10 +77,10 @@ def test_a_growing_conversation_is_kept_as_it_is_in_whatever_order_it_arrives(
 
 @given(st.lists(st.text("abc", max_size=8), max_size=5))
 def test_messages_with_ids_are_added_once_however_they_are_sent(requests: list[str]) -> None:
-    thread: dict[str, Message] = {}
+    thread: dict[str, MessageObject] = {}
     for request in requests:
         sent = [says(letter, letter) for letter in request]
-        for message in recognize(sent, thread).new:
+        for message in deduplicate(sent, thread).new:
             assert message["id"] not in thread
             thread[message["id"]] = message
     assert set(thread) == set("".join(requests))

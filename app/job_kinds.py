@@ -22,9 +22,8 @@ from app.threads.schedule import ThreadExtractPlan
 from app.threads.summaries.schemas import SummarizeRequest
 from app.threads.summaries.task import SummarizeHandler, plan_summarize
 from app.threads.task import ThreadExtractHandler
-from app.tools.searching.planning import searching_job
-from app.tools.searching.schemas import SearchPlan
-from app.tools.searching.tasks import SearchHandler
+from app.tools.schemas import SearchPlan
+from app.tools.search_job import SearchHandler, plan_search
 
 
 async def _plan_extract(resources: Resources, access: Access, body: ExtractRequest) -> NewJob:
@@ -45,7 +44,7 @@ EXTRACT = JobKind(ExtractPlan, ExtractHandler.build, plan=_plan_extract)
 CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler.build, plan=_plan_consolidate)
 SUMMARIZE = JobKind(SummarizeRequest, SummarizeHandler.build, plan=plan_summarize)
 OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=_plan_optimize)
-SEARCH = JobKind(SearchPlan, SearchHandler.build, plan=searching_job)
+SEARCH = JobKind(SearchPlan, SearchHandler.build, plan=plan_search)
 EXTRACT_THREAD: JobKind[None, ThreadExtractPlan] = JobKind(
     ThreadExtractPlan, ThreadExtractHandler.build
 )

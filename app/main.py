@@ -71,7 +71,7 @@ def create_app(
         async with (
             open_resources(chosen, embedder=embedder, clock=clock) as resources,
             recording(resources.usage, resources.database),
-            running_mcp() as mcp,
+            running_mcp(resources) as mcp,
         ):
             keep_pauses_short()
             end_with_parent()

@@ -14,8 +14,8 @@ from app.body_limits import MIB
 from app.config import Settings
 from app.http.bodies import BodyMemory
 from app.main import create_app
-from app.mcp.tools import TOOLS
 from app.schemas import MAX_MEMBERS, Body
+from app.tools.registry import MEMORY_TOOLS
 from tests.support.routes import HIDDEN, REQUESTS
 
 LARGEST = 8 * MIB
@@ -92,7 +92,7 @@ def test_every_list_text_and_integer_of_a_request_has_a_limit(model: type[Body])
 def test_bodies_and_mcp_arguments_are_among_those() -> None:
     models = set(queries())
     assert set(BODIES.values()) <= models
-    assert {tool.arguments for tool in TOOLS} <= models
+    assert {tool.arguments for tool in MEMORY_TOOLS} <= models
 
 
 async def test_a_body_is_read_up_to_its_limit_and_no_further(client: httpx2.AsyncClient) -> None:

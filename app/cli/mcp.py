@@ -12,13 +12,13 @@ from app.cli.databases import running_database
 from app.cli.startup import end_cleanly_on_signals, worker_beside
 from app.config import Settings
 from app.logging import configure_logging
-from app.mcp.caller import Caller
 from app.mcp.proxy import address_of, forward
 from app.mcp.server import create_server
 from app.mcp.stdio import ENDING, serve_on_stdio
 from app.namespaces import InvalidNamespaceError, parse_labels
 from app.resources import open_resources
 from app.store.usage import recording
+from app.tools.tool import Caller
 
 OPERATOR = Access(actor="stdio", root="", grants=ALL_GRANTED)
 """Whoever may start the command may read the database, too."""
@@ -66,8 +66,8 @@ async def _serve(settings: Settings, namespace: tuple[str, ...]) -> None:
         open_resources(settings) as resources,
         recording(resources.usage, resources.database),
     ):
-        caller = Caller(resources, OPERATOR, namespace)
-        await serve_on_stdio(create_server(lambda _: caller))
+        caller = Caller(access=OPERATOR, namespace=namespace)
+        await serve_on_stdio(create_server(resources, lambda _: caller))
 
 
 def _labels(namespace: str | None) -> list[str]:

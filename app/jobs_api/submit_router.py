@@ -22,7 +22,7 @@ from app.prompts.job_schemas import OptimizePrompt
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.threads.errors import ThreadNotFoundError
 from app.threads.summaries.schemas import SummarizeRequest
-from app.tools.searching.schemas import SearchMemories
+from app.tools.schemas import SearchRequest
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
 
@@ -106,7 +106,7 @@ async def optimize_prompt(request: Request, body: OptimizePrompt, access: JobsAc
     "/search",
     operation_id="search_memories",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
-    summary="Search for what a conversation is about, with queries that a model writes",
+    summary="Search for memories about a conversation, with queries that a model writes",
     description="Submits a job in which a model writes the searches that a conversation calls for. "
     "The answer is 202 and the job, or, with Prefer: wait=N, 200 and the finished job.",
     status_code=202,
@@ -118,5 +118,5 @@ async def optimize_prompt(request: Request, body: OptimizePrompt, access: JobsAc
         LLMNotConfiguredError,
     ),
 )
-async def search_memories(request: Request, body: SearchMemories, access: JobsAccess) -> Response:
+async def search_memories(request: Request, body: SearchRequest, access: JobsAccess) -> Response:
     return await submit(request, access, job_kinds.SEARCH, body)

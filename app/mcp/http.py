@@ -20,17 +20,18 @@ from app.body_limits import MCP
 from app.errors import InvalidRequestError
 from app.http.bodies import MEMORY, check_count, read_bytes
 from app.http.query_strings import check_query_size, read_query
-from app.mcp.caller import Caller, Context
-from app.mcp.server import create_server
+from app.mcp.server import Context, create_server
 from app.namespaces import parse_labels
+from app.resources import Resources
 from app.schemas import Schema, WrittenNamespace
+from app.tools.tool import Caller
 
 
 @asynccontextmanager
-async def running_mcp() -> AsyncIterator[StreamableHTTPSessionManager]:
-    """Yield what answers requests while the process runs."""
+async def running_mcp(resources: Resources) -> AsyncIterator[StreamableHTTPSessionManager]:
+    """Serve MCP while the process runs; yield the session manager."""
     manager = StreamableHTTPSessionManager(
-        create_server(_caller_of),
+        create_server(resources, _caller_of),
         stateless=True,
         json_response=True,
         max_request_body_size=sys.maxsize,  # `_whole` counts the bytes
@@ -74,7 +75,7 @@ class McpEndpoint:
         access = await _GUARD.admit(request)
         check_query_size(request)
         _check_content_type(request)
-        caller = Caller(request.state.resources, access, _namespace(request))
+        caller = Caller(access=access, namespace=_namespace(request))
         if not caller.confined.grants:
             raise ForbiddenError(access.actor, Verb.READ, list(caller.namespace))
         request.state.caller = caller

@@ -1,4 +1,4 @@
-"""A server on standard input and output that passes everything on to a running memoryd."""
+"""A server on standard input and output that forwards requests to a running memoryd."""
 
 import json
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import httpx2
 from mcp import Client, types
 from mcp.client.streamable_http import streamable_http_client
+from mcp.server.lowlevel import Server
 from typing_extensions import override
 
 from app.errors import OperatorError
 from app.http.problems import MEDIA_TYPE as PROBLEM
-from app.mcp.caller import Context
-from app.mcp.server import ABOUT, Page, cursor_of, server_of
+from app.mcp.server import ABOUT, AnyServer, cursor_of, no_headers
 from app.mcp.stdio import serve_on_stdio
 
 _TIMEOUT = httpx2.Timeout(30, read=150)
@@ -21,11 +21,11 @@ _TIMEOUT = httpx2.Timeout(30, read=150)
 
 
 class ServerUnreachableError(OperatorError):
-    """The server to pass on to cannot be used; the message says why."""
+    """The server to forward to cannot be used; the message says why."""
 
 
 def address_of(url: str, namespace: Sequence[str]) -> str:
-    """Return where a server at `url` speaks MCP, confined to a namespace; [] is all of it."""
+    """Return the MCP address of the server at `url`, confined to a namespace unless it is []."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise ServerUnreachableError(
@@ -37,12 +37,12 @@ def address_of(url: str, namespace: Sequence[str]) -> str:
 
 
 async def forward(address: str, key: str | None) -> None:
-    """Serve on standard input and output what the server at `address` serves.
+    """Forward requests on standard input to the server at `address`.
 
-    Raises ServerUnreachableError if there is none, or none for this key.
+    Raises ServerUnreachableError if no server answers there or it refuses the key.
     """
     http = httpx2.AsyncClient(
-        headers={"x-api-key": key} if key else {}, timeout=_TIMEOUT, transport=_Explaining()
+        headers={"x-api-key": key} if key else {}, timeout=_TIMEOUT, transport=_ErrorTransport()
     )
     client = Client(streamable_http_client(address, http_client=http), cache=None)
     async with http, AsyncExitStack() as stack:
@@ -50,15 +50,14 @@ async def forward(address: str, key: str | None) -> None:
             await stack.enter_async_context(client)
         except Exception as error:
             raise ServerUnreachableError(f"{address}: {_reason(error)}") from error
-        about = client.server_info or ABOUT
-        await serve_on_stdio(server_of(_Forwarding(client), about, client.instructions))
+        await serve_on_stdio(_forwarding_server(client))
 
 
-class _Explaining(httpx2.AsyncHTTPTransport):
-    """Answers in the words of the protocol when the server does not.
+class _ErrorTransport(httpx2.AsyncHTTPTransport):
+    """Turns HTTP errors into JSON-RPC errors.
 
-    Of other errors than JSON-RPC's the SDK's client says nothing, and a server that is away for a
-    moment ends it.
+    The SDK's client does not report other errors, and ends if the server is unavailable for a
+    moment.
     """
 
     @override
@@ -84,44 +83,29 @@ def _error(message: str) -> httpx2.Response:
     return httpx2.Response(502, json={"jsonrpc": "2.0", "id": None, "error": error})
 
 
-class _Forwarding:
-    """Answers what a client is answered."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def list_tools(self, _: Context, params: Page) -> types.ListToolsResult:
-        return await self._client.list_tools(cursor=cursor_of(params))
-
-    async def call_tool(
-        self, _: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult:
-        return await self._client.call_tool(params.name, params.arguments)
-
-    async def list_resources(self, _: Context, params: Page) -> types.ListResourcesResult:
-        return await self._client.list_resources(cursor=cursor_of(params))
-
-    async def list_resource_templates(
-        self, _: Context, params: Page
-    ) -> types.ListResourceTemplatesResult:
-        return await self._client.list_resource_templates(cursor=cursor_of(params))
-
-    async def read_resource(
-        self, _: Context, params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
-        return await self._client.read_resource(params.uri)
-
-    async def list_prompts(self, _: Context, params: Page) -> types.ListPromptsResult:
-        return await self._client.list_prompts(cursor=cursor_of(params))
-
-    async def get_prompt(
-        self, _: Context, params: types.GetPromptRequestParams
-    ) -> types.GetPromptResult:
-        return await self._client.get_prompt(params.name, params.arguments)
+def _forwarding_server(client: Client) -> AnyServer:
+    """Return a server that passes every request on to the client's server."""
+    about = client.server_info or ABOUT
+    return Server(
+        about.name,
+        version=about.version,
+        title=about.title,
+        instructions=client.instructions,
+        get_tool_input_schema=no_headers,
+        on_list_tools=lambda _, page: client.list_tools(cursor=cursor_of(page)),
+        on_call_tool=lambda _, call: client.call_tool(call.name, call.arguments),
+        on_list_resources=lambda _, page: client.list_resources(cursor=cursor_of(page)),
+        on_list_resource_templates=lambda _, page: client.list_resource_templates(
+            cursor=cursor_of(page)
+        ),
+        on_read_resource=lambda _, resource: client.read_resource(resource.uri),
+        on_list_prompts=lambda _, page: client.list_prompts(cursor=cursor_of(page)),
+        on_get_prompt=lambda _, prompt: client.get_prompt(prompt.name, prompt.arguments),
+    )
 
 
 def _reason(error: BaseException) -> str:
-    """Return what went wrong in the first place; groups only say that something did."""
+    """Return the message of the original exception in a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__

@@ -1,20 +1,23 @@
-"""Memories as resources: listed newest first, read by their URI."""
+"""Memories as MCP resources: listed newest first, read by URI."""
 
 import json
 import re
+from typing import Self
 
 from mcp import types
 
 from app.auth.access import Access
+from app.db.database import Database
 from app.db.pages import TOOL_BYTES
 from app.errors import InvalidRequestError
-from app.mcp.addresses import TEMPLATE, memory_uri, read_address
-from app.mcp.caller import Caller
-from app.mcp.errors import MemoryNotFoundError
+from app.resources import Resources
 from app.search.hits import Hit
 from app.search.plan import SearchQuery
 from app.search.service import SearchService
 from app.store.service import ItemService
+from app.tools.errors import MemoryNotFoundError
+from app.tools.memory_ids import TEMPLATE, memory_uri, parse_id
+from app.tools.tool import Caller
 
 PAGE = 50
 
@@ -22,46 +25,59 @@ _JSON = "application/json"
 _CURSOR = re.compile("([0-9]{1,4})[.](.*)")
 _TITLE_CHARACTERS = 80
 
-TEMPLATES = (
-    types.ResourceTemplate(
-        name="memory",
-        title="A memory",
-        uri_template=TEMPLATE,
-        description="The value of a memory as JSON. The id is what search_memories returns: the "
-        "labels of the namespace and the key, joined by slashes.",
-        mime_type=_JSON,
-    ),
+_TEMPLATE = types.ResourceTemplate(
+    name="memory",
+    title="A memory",
+    uri_template=TEMPLATE,
+    description="The value of a memory as JSON. The id is what search_memories returns: the "
+    "labels of the namespace and the key, joined by slashes.",
+    mime_type=_JSON,
 )
 
 
-async def list_page(caller: Caller, cursor: str | None) -> types.ListResourcesResult:
-    """Return a page of what may be read, the newest first in each namespace that is granted."""
-    namespaces = caller.readable()
-    number, inner = _read_cursor(cursor)
-    if number >= len(namespaces):
-        return types.ListResourcesResult(resources=[])
-    service, access = SearchService.build(caller.resources), caller.confined
-    query = SearchQuery(namespace=namespaces[number], limit=PAGE, cursor=inner)
-    async with caller.resources.database.connection(access.root) as connection:
-        # Clients list resources by themselves: that is no use of them, and restarts no lifetime.
-        found = await service.find(
-            connection, service.plan(access, query), None, max_bytes=TOOL_BYTES
+class MemoryResources:
+    """Lists and reads memories for MCP clients."""
+
+    def __init__(self, search: SearchService, items: ItemService, database: Database) -> None:
+        self._search = search
+        self._items = items
+        self._database = database
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make it from a process's resources."""
+        return cls(SearchService.build(resources), ItemService.build(resources), resources.database)
+
+    async def list_page(self, caller: Caller, cursor: str | None) -> types.ListResourcesResult:
+        """Return a page of the readable memories, newest first in each granted namespace."""
+        namespaces = caller.readable_prefixes()
+        number, inner = _read_cursor(cursor)
+        if number >= len(namespaces):
+            return types.ListResourcesResult(resources=[])
+        access = caller.confined
+        query = SearchQuery(namespace=namespaces[number], limit=PAGE, cursor=inner)
+        plan = self._search.plan(access, query)
+        async with self._database.connection(access.root) as connection:
+            # Clients list resources by themselves, so it is no use and restarts no lifetime.
+            page = await self._search.find(connection, plan, None, max_bytes=TOOL_BYTES)
+        following = f"{number}.{page.next_cursor}" if page.next_cursor else f"{number + 1}."
+        is_last = page.next_cursor is None and number + 1 >= len(namespaces)
+        return types.ListResourcesResult(
+            resources=[_resource(hit, access) for hit in page.hits],
+            next_cursor=None if is_last else following,
         )
-    following = f"{number}.{found.next_cursor}" if found.next_cursor else f"{number + 1}."
-    is_last = found.next_cursor is None and number + 1 >= len(namespaces)
-    return types.ListResourcesResult(
-        resources=[_resource(hit, access) for hit in found.hits],
-        next_cursor=None if is_last else following,
-    )
 
+    def templates(self) -> types.ListResourceTemplatesResult:
+        """Return the template of a memory's URI."""
+        return types.ListResourceTemplatesResult(resource_templates=[_TEMPLATE])
 
-async def read(caller: Caller, uri: str) -> types.ReadResourceResult:
-    """Return a memory's value as JSON; raises MemoryNotFoundError."""
-    row = await ItemService.build(caller.resources).get(caller.confined, read_address(uri))
-    if row is None:
-        raise MemoryNotFoundError(uri)
-    contents = types.TextResourceContents(uri=uri, mime_type=_JSON, text=row["value"])
-    return types.ReadResourceResult(contents=[contents])
+    async def read(self, caller: Caller, uri: str) -> types.ReadResourceResult:
+        """Return a memory's value as JSON; raises MemoryNotFoundError."""
+        row = await self._items.get(caller.confined, parse_id(uri))
+        if row is None:
+            raise MemoryNotFoundError(uri)
+        contents = types.TextResourceContents(uri=uri, mime_type=_JSON, text=row["value"])
+        return types.ReadResourceResult(contents=[contents])
 
 
 def _read_cursor(cursor: str | None) -> tuple[int, str | None]:
@@ -89,7 +105,7 @@ def _resource(hit: Hit, access: Access) -> types.Resource:
 
 
 def _title(value: str) -> str:
-    """Return how a value begins: its text, or, where it is none, its JSON."""
+    """Return the beginning of a value's text, or of its JSON if it has no text."""
     text = json.loads(value)
     while isinstance(text, dict):
         text = text.get("content")

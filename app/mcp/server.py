@@ -1,8 +1,8 @@
-"""The MCP server: the same whatever carries its messages."""
+"""The MCP server, independent of its transport."""
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 from mcp import MCPError, types
@@ -11,9 +11,12 @@ from mcp.server.lowlevel import Server
 from pydantic import ValidationError
 
 from app.errors import AppError
-from app.mcp import prompts, resources, tools
-from app.mcp.caller import Caller, Context
-from app.tools.base import ToolError
+from app.mcp.prompts import ProductionPrompts
+from app.mcp.resources import MemoryResources
+from app.mcp.tools import McpTools
+from app.resources import Resources
+from app.tools.errors import ToolError
+from app.tools.tool import Caller
 
 INSTRUCTIONS = (
     "Long-term memory that outlives this conversation. Search it before you answer whenever "
@@ -25,6 +28,7 @@ INSTRUCTIONS = (
 ABOUT = types.Implementation(name="memoryd", title="memoryd", version=version("memoryd"))
 
 AnyServer: TypeAlias = Server[Any]
+Context: TypeAlias = ServerRequestContext
 Page: TypeAlias = types.PaginatedRequestParams | None
 
 _FAILED = "memoryd failed at this; its log says why."
@@ -32,56 +36,15 @@ _FAILED = "memoryd failed at this; its log says why."
 _logger = structlog.get_logger("memoryd.mcp")
 
 
-class Handlers(Protocol):
-    """Answers the requests of clients."""
-
-    async def list_tools(self, context: Context, params: Page) -> types.ListToolsResult:
-        """Answer `tools/list`."""
-        ...
-
-    async def call_tool(
-        self, context: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult:
-        """Answer `tools/call`."""
-        ...
-
-    async def list_resources(self, context: Context, params: Page) -> types.ListResourcesResult:
-        """Answer `resources/list`."""
-        ...
-
-    async def list_resource_templates(
-        self, context: Context, params: Page
-    ) -> types.ListResourceTemplatesResult:
-        """Answer `resources/templates/list`."""
-        ...
-
-    async def read_resource(
-        self, context: Context, params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
-        """Answer `resources/read`."""
-        ...
-
-    async def list_prompts(self, context: Context, params: Page) -> types.ListPromptsResult:
-        """Answer `prompts/list`."""
-        ...
-
-    async def get_prompt(
-        self, context: Context, params: types.GetPromptRequestParams
-    ) -> types.GetPromptResult:
-        """Answer `prompts/get`."""
-        ...
-
-
-def server_of(
-    handlers: Handlers, about: types.Implementation, instructions: str | None
-) -> AnyServer:
-    """Return a server that answers as `handlers` do, in either protocol."""
-    return Server(
-        about.name,
-        version=about.version,
-        title=about.title,
-        instructions=instructions,
-        get_tool_input_schema=lambda _: None,  # no argument of ours travels in a header
+def create_server(resources: Resources, caller_of: Callable[[Context], Caller]) -> AnyServer:
+    """Return memoryd as an MCP server; `caller_of` identifies the client of a request."""
+    handlers = _Handlers(resources, caller_of)
+    server: AnyServer = Server(
+        ABOUT.name,
+        version=ABOUT.version,
+        title=ABOUT.title,
+        instructions=INSTRUCTIONS,
+        get_tool_input_schema=no_headers,
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
         on_list_resources=handlers.list_resources,
@@ -90,60 +53,62 @@ def server_of(
         on_list_prompts=handlers.list_prompts,
         on_get_prompt=handlers.get_prompt,
     )
-
-
-def create_server(caller_of: Callable[[Context], Caller]) -> AnyServer:
-    """Return memoryd as a server; `caller_of` says on whose behalf a request is made."""
-    server = server_of(_Memory(caller_of), ABOUT, INSTRUCTIONS)
-    server.middleware.append(_with_explained_errors)
+    server.middleware.append(_explain_errors)
     return server
 
 
-class _Memory:
-    """What memoryd answers."""
+def no_headers(_: str) -> None:
+    """Tell the SDK that no argument of a tool is sent in a header."""
 
-    def __init__(self, caller_of: Callable[[Context], Caller]) -> None:
+
+def cursor_of(params: Page) -> str | None:
+    """Return the cursor of a page; None for the first page."""
+    return params.cursor if params else None
+
+
+class _Handlers:
+    """Handlers of MCP requests, on behalf of the caller of each."""
+
+    def __init__(self, resources: Resources, caller_of: Callable[[Context], Caller]) -> None:
+        self._tools = McpTools.build(resources)
+        self._memories = MemoryResources.build(resources)
+        self._prompts = ProductionPrompts.build(resources)
         self._caller_of = caller_of
 
     async def list_tools(self, context: Context, _: Page) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=tools.listed(self._caller_of(context)))
+        return self._tools.list(self._caller_of(context))
 
     async def call_tool(
         self, context: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        return await tools.call(self._caller_of(context), params.name, params.arguments)
+        return await self._tools.call(self._caller_of(context), params.name, params.arguments)
 
     async def list_resources(self, context: Context, params: Page) -> types.ListResourcesResult:
-        return await resources.list_page(self._caller_of(context), cursor_of(params))
+        return await self._memories.list_page(self._caller_of(context), cursor_of(params))
 
     async def list_resource_templates(
         self, _context: Context, _: Page
     ) -> types.ListResourceTemplatesResult:
-        return types.ListResourceTemplatesResult(resource_templates=list(resources.TEMPLATES))
+        return self._memories.templates()
 
     async def read_resource(
         self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
-        return await resources.read(self._caller_of(context), params.uri)
+        return await self._memories.read(self._caller_of(context), params.uri)
 
     async def list_prompts(self, context: Context, params: Page) -> types.ListPromptsResult:
-        return await prompts.list_page(self._caller_of(context), cursor_of(params))
+        return await self._prompts.list_page(self._caller_of(context), cursor_of(params))
 
     async def get_prompt(
         self, context: Context, params: types.GetPromptRequestParams
     ) -> types.GetPromptResult:
-        return await prompts.get(self._caller_of(context), params.name, params.arguments)
+        return await self._prompts.get(self._caller_of(context), params.name, params.arguments)
 
 
-def cursor_of(params: Page) -> str | None:
-    """Return where a page begins; None: at the beginning."""
-    return params.cursor if params else None
-
-
-async def _with_explained_errors(
+async def _explain_errors(
     ctx: ServerRequestContext[Any, Any], call_next: CallNext
 ) -> HandlerResult:
-    """Answer a request; the SDK would tell clients the text of any exception, as it is."""
+    """Turn exceptions into MCP errors; the SDK would send clients the text of any exception."""
     try:
         return await call_next(ctx)
     except (MCPError, ValidationError):

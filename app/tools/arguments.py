@@ -1,24 +1,29 @@
-"""Reading what a model sends, and telling it what is wrong with that."""
+"""Reading the arguments that a model sends, and describing its mistakes to it."""
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import ValidationError
 
-from app.json_values import UnstorableError, check_storable, check_values, parse_json
-from app.tools.base import ToolError
+from app.json_values import (
+    JsonObject,
+    UnstorableError,
+    check_storable,
+    check_values,
+    parse_json,
+)
+from app.tools.errors import ToolError
 from app.validation import invalid_request, list_errors
 
 _MAX_VALUES = 50_000
 
-_SHOWN = 200
-"""Characters of arguments that cannot be read."""
+_SHOWN_CHARACTERS = 200
+"""Maximum characters of unreadable arguments in a message."""
 
 
-def read_arguments(sent: Any) -> dict[str, Any]:
-    """Return a model's arguments; it may leave them out where it has none. Raises ToolError."""
-    arguments = _parsed(sent) if isinstance(sent, str) else sent
+def read_arguments(sent: object) -> JsonObject:
+    """Return a model's arguments, which it may omit if it has none; raises ToolError."""
+    arguments = _parse(sent) if isinstance(sent, str) else sent
     if arguments is None:
         return {}
     try:
@@ -30,33 +35,33 @@ def read_arguments(sent: Any) -> dict[str, Any]:
     return arguments
 
 
-def either(choices: Sequence[str]) -> str:
-    """Return what can be chosen: create, update or delete."""
+def any_of(choices: Sequence[str]) -> str:
+    """Return choices as a phrase, such as "create, update or delete"."""
     *most, last = choices
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def mistakes(error: ValidationError, *, tagged: bool = False) -> str:
-    """Return what is wrong with each argument; `tagged`: they are of a union with tags."""
-    above = () if tagged else ("arguments",)
+def describe_mistakes(error: ValidationError, *, is_tagged: bool = False) -> str:
+    """Return the problem with each argument; `is_tagged`: they are validated as a tagged union."""
+    above = () if is_tagged else ("arguments",)
     found = [{**one, "loc": (*above, *one["loc"])} for one in list_errors(error)]
     named = invalid_request(found).members["errors"]
     return " ".join(f"{one['field']}: {one['detail']}" for one in named)
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> object:
     if not text.strip():
         return None
     try:
-        written = text.encode()
-        check_values(written, _MAX_VALUES)
-        return parse_json(written)
+        encoded = text.encode()
+        check_values(encoded, _MAX_VALUES)
+        return parse_json(encoded)
     except ValueError as error:
         raise _unreadable("not JSON", text) from error
 
 
 def _unreadable(problem: str, text: str) -> ToolError:
     return ToolError(
-        f"Nothing was done: the arguments are {problem} but {text[:_SHOWN]}. "
+        f"Nothing was done: the arguments are {problem} but {text[:_SHOWN_CHARACTERS]}. "
         "Send one JSON object that holds all of them."
     )

@@ -1,12 +1,27 @@
-"""What can go wrong with a tool that is the application's fault; a model's is a ToolError."""
+"""Mistakes of models (ToolError), and of the applications that forward their calls."""
 
+import json
 from collections.abc import Iterable
 
 from app.errors import NotFoundError
 
 
+class ToolError(Exception):
+    """A model's mistake; the message is for the model and says how to call the tool instead."""
+
+
+class MemoryNotFoundError(ToolError):
+    """No memory that the caller can see has this id."""
+
+    def __init__(self, memory: str) -> None:
+        super().__init__(
+            f"There is no memory {json.dumps(memory[:200], ensure_ascii=False)}. Take an id as "
+            "search_memories returns it; or the memory was forgotten meanwhile."
+        )
+
+
 class ToolNotFoundError(NotFoundError):
-    """There is no such tool."""
+    """No tool has this name."""
 
     code = "tool_not_found"
     title = "Tool not found"

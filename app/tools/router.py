@@ -22,7 +22,6 @@ from app.managers.errors import (
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.schemas import Clean
 from app.store.router import ALWAYS
-from app.tools.definitions import written
 from app.tools.errors import ToolNotFoundError
 from app.tools.schemas import CallTool, ListTools, ToolAnswer, ToolList
 from app.tools.service import ToolService
@@ -32,7 +31,7 @@ DEFAULT_WAIT_SECONDS = 60
 _PREFER = header_parameter(
     "Prefer",
     PATTERN,
-    f"wait=N: wait for a model's searches for at most N seconds (of {MAX_WAIT_SECONDS}); "
+    f"wait=N: wait up to N seconds (at most {MAX_WAIT_SECONDS}) for a model's searches; "
     f"absent: {DEFAULT_WAIT_SECONDS}.",
 )
 
@@ -43,26 +42,25 @@ router = APIRouter(prefix="/tools", tags=["tools"], route_class=GuardedRoute)
     "",
     operation_id="list_tools",
     openapi_extra={"parameters": query_parameters(ListTools)},
-    summary="Define memory tools for a model, in the form of its provider",
-    description="Defines memory tools in the form that a provider's API takes, with the kinds and "
-    "actions that the query names.",
-    response_model=ToolList,
+    summary="Get the definitions of memory tools for a model",
+    description="Returns the definitions of memory tools in a provider's format, limited to the "
+    "kind and actions in the query.",
     responses=problem_responses(*ALWAYS, ToolNotFoundError, ManagerNotFoundError),
 )
-async def list_tools(request: Request, access: ReadAccess) -> Response:
+async def list_tools(request: Request, access: ReadAccess) -> ToolList:
     query = read_query(ListTools, request)
-    definitions = await ToolService.build(resources_of(request)).list(access, query)
+    definitions = await ToolService.build(resources_of(request)).definitions(access, query)
     form = query.format or "openai"
-    return json_response({"tools": [written(definition, form) for definition in definitions]})
+    return ToolList(tools=[definition.in_format(form) for definition in definitions])
 
 
 @router.post(
     "/{name}",
     operation_id="call_tool",
     openapi_extra={"parameters": [_PREFER]},
-    summary="Carry out what an agent's model asks of a memory tool",
-    description="Carries out a tool call that a model wrote, in a namespace that the application "
-    "chose. A mistake of the model is an answer for the model, not an error.",
+    summary="Execute a model's call of a memory tool",
+    description="Executes a tool call that a model wrote, in a namespace that the application "
+    "chose. A mistake of the model is a result for the model, not an error.",
     response_model=ToolAnswer,
     responses=problem_responses(
         *ALWAYS,
@@ -83,5 +81,5 @@ async def call_tool(
 ) -> Response:
     seconds = wait_seconds(request, default=DEFAULT_WAIT_SECONDS)
     tools = ToolService.build(resources_of(request))
-    answer = await tools.call(access, name, body, wait_seconds=seconds)
-    return json_response(answer)
+    result = await tools.call(access, name, body, wait_seconds=seconds)
+    return json_response(result)  # its artifact holds the values of items as text

@@ -1,64 +1,122 @@
-"""Offering tools, and calling them for a model."""
+"""Tools for agents: their definitions, and calls that an application forwards."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Self
 
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
+from app.conversations.kinds import BUILT_IN
+from app.conversations.types import Kind
+from app.errors import InvalidRequestError
+from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import parse_labels
 from app.resources import Resources
 from app.tools.arguments import read_arguments
-from app.tools.base import AgentTool, Answer, Definition, ToolError
-from app.tools.binding import bound, offered
-from app.tools.errors import ToolNotFoundError
-from app.tools.registry import agent_tools
+from app.tools.errors import ToolError
+from app.tools.namespace_target import resolve_namespace
+from app.tools.registry import ToolRegistry, definitions_of
 from app.tools.schemas import CallTool, ListTools
+from app.tools.tool import (
+    ACTIONS,
+    Action,
+    ToolContext,
+    ToolDefinition,
+    ToolOptions,
+    ToolResult,
+)
+
+_VERB_SETS = ({Verb.READ}, {Verb.WRITE}, {Verb.DELETE})
+"""A tool needs at least one of these in the manager's namespace."""
+
+_VERBS: dict[Action, Verb] = {
+    "create": Verb.WRITE,
+    "update": Verb.WRITE,
+    "delete": Verb.DELETE,
+}
 
 
 class ToolService:
     """Tools on behalf of one caller."""
 
-    def __init__(self, tools: Mapping[str, AgentTool], managers: ManagerService) -> None:
-        self._tools = tools
+    def __init__(self, registry: ToolRegistry, managers: ManagerService) -> None:
+        self._registry = registry
         self._managers = managers
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the service from a process's resources."""
-        return cls(agent_tools(resources), ManagerService.build(resources))
+        return cls(ToolRegistry.build(resources, "agents"), ManagerService.build(resources))
 
-    async def list(self, access: Access, query: ListTools) -> list[Definition]:
+    async def definitions(self, access: Access, query: ListTools) -> list[ToolDefinition]:
         """Return the tools that a key may use; raises ToolNotFoundError, ManagerNotFoundError."""
-        _check_reading(access, parse_labels(query.namespace))
-        tools = [self._tool(name) for name in query.names or self._tools]
-        offer = await offered(self._managers, access, query)
-        definitions = (tool.definition(offer) for tool in tools)
-        return [definition for definition in definitions if definition is not None]
+        labels = parse_labels(query.namespace)
+        _check_may_read(access, labels)
+        tools = [self._registry.find(name) for name in query.names or self._registry.names]
+        return definitions_of(tools, await self._options(access, labels, query))
 
     async def call(
         self, access: Access, name: str, body: CallTool, *, wait_seconds: float
-    ) -> Answer:
-        """Do what a model asks for; what it did wrong is an answer, too.
+    ) -> ToolResult:
+        """Execute a model's call; the model's mistakes are returned as error results.
 
-        Raises ToolNotFoundError, ForbiddenError and what `binding.bound` does.
+        Raises ToolNotFoundError, InvalidRequestError, ForbiddenError, and as `resolve_namespace`.
         """
-        tool = self._tool(name)
-        where = await bound(self._managers, access, body, wait_seconds=wait_seconds)
+        tool = self._registry.find(name)
+        context = await self._context(access, body, wait_seconds)
         try:
-            return await tool.call(where, read_arguments(body.arguments))
+            return await tool.call(context, read_arguments(body.arguments))
         except ToolError as error:
-            return Answer(str(error), is_error=True)
+            return ToolResult(str(error), is_error=True)
 
-    def _tool(self, name: str) -> AgentTool:
-        if name not in self._tools:
-            raise ToolNotFoundError(name, self._tools)
-        return self._tools[name]
+    async def _options(
+        self, access: Access, labels: Sequence[str], query: ListTools
+    ) -> ToolOptions:
+        config = None
+        if query.manager is not None:
+            verb_sets = () if labels else _VERB_SETS
+            config = await self._managers.config(access, query.manager, verb_sets)
+        verbs = frozenset(verb for verb in Verb if _may(access, labels, verb))
+        return ToolOptions(
+            verbs=verbs,
+            kind=_kind_of(config) if query.kind is None else BUILT_IN[query.kind],
+            actions=tuple(
+                action for action in query.actions_permitted or ACTIONS if _VERBS[action] in verbs
+            ),
+            instructions=query.instructions,
+        )
+
+    async def _context(self, access: Access, body: CallTool, wait_seconds: float) -> ToolContext:
+        config, namespace = await resolve_namespace(self._managers, access, body, _VERB_SETS)
+        if body.query_model is not None and body.messages is None:
+            raise InvalidRequestError(
+                "query_model is given without messages; send the conversation that it is to "
+                "search for, or leave it out.",
+                field="query_model",
+            )
+        return ToolContext(
+            access=access,
+            namespace=namespace,
+            kind=_kind_of(config) if body.kind is None else body.kind.as_kind(),
+            actions=tuple(body.actions_permitted or ACTIONS),
+            manager=body.manager,
+            ttl_seconds=None if config is None else config.ttl_seconds,
+            messages=body.messages or (),
+            query_model=body.query_model or (None if config is None else config.query_model),
+            wait_seconds=wait_seconds,
+        )
 
 
-def _check_reading(access: Access, labels: list[str]) -> None:
-    """Raise ForbiddenError unless a key may read in a namespace, or, without one, anywhere."""
-    if labels:
-        access.locate(labels, Verb.READ)
-    elif not access.may(Verb.READ):
+def _kind_of(config: ManagerConfig | None) -> Kind | None:
+    return None if config is None else config.kinds_in_full()[0]
+
+
+def _may(access: Access, labels: Sequence[str], verb: Verb) -> bool:
+    """Tell whether a key has a verb in a namespace, or anywhere if no namespace is named."""
+    return access.allows(labels, verb) if labels else access.may(verb)
+
+
+def _check_may_read(access: Access, labels: list[str]) -> None:
+    """Raise ForbiddenError unless a key may read in a namespace, or anywhere if none is named."""
+    if not _may(access, labels, Verb.READ):
         raise ForbiddenError(access.actor, Verb.READ, labels)

@@ -11,8 +11,8 @@ from app.auth.access import Access
 from app.config import Settings
 from app.jobs.service import JobService
 from app.main import create_app
-from app.mcp import extraction
 from app.providers.embeddings.fake import FakeEmbedder
+from app.tools import extract_memories
 from tests.support.app import running
 from tests.support.jobs import PATIENCE, quick
 from tests.support.llm_server import LLMServer, calls, fails, llm_server, says
@@ -107,7 +107,7 @@ async def test_a_job_that_is_tried_again_says_why(
 async def test_a_job_that_takes_long_goes_on_by_itself(
     settings: Settings, llm: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(extract_memories, "WAIT_SECONDS", 0.05)
     nobody_works = settings.model_copy(
         update={"llm": "openai:scripted", "openai_api_key": SecretStr("sk-test")}
     )

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.mcp.tools import TOOLS
+from app.tools.registry import MEMORY_TOOLS
 from tests.support.mcp_client import HERE
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ ARGUMENTS = st.dictionaries(st.sampled_from(NAMES) | TEXTS, ANYTHING | TEXTS, ma
 REQUESTS = st.one_of(
     st.builds(
         lambda tool, arguments: ("tools/call", {"name": tool, "arguments": arguments}),
-        st.sampled_from([tool.name for tool in TOOLS]) | TEXTS,
+        st.sampled_from([tool.name for tool in MEMORY_TOOLS]) | TEXTS,
         ARGUMENTS,
     ),
     st.tuples(st.just("resources/list"), st.builds(lambda text: {"cursor": text}, TEXTS)),

@@ -17,8 +17,8 @@ from mcp import Client, MCPError
 from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
 from app.db.database import EVERYTHING, Database
-from app.mcp.addresses import memory_id
 from app.namespaces import to_stored
+from app.tools.memory_ids import memory_id
 from tests.auth.test_routes import key_with
 from tests.support.app import Store
 from tests.support.mcp_client import connected

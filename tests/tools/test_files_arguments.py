@@ -8,7 +8,7 @@ import pytest
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
-from app.tools.files.definition import NAME
+from app.tools.files.tool import NAME
 from tests.tools.calling import Agent
 from tests.tools.filing import NAMESPACE, Memory
 

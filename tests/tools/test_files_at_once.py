@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
-from app.tools.files.definition import NAME
+from app.tools.files.tool import NAME
 from tests.support.app import Store
 from tests.tools.calling import Agent
 from tests.tools.filing import NAMESPACE, Memory

@@ -5,10 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.store.schemas import MAX_KEY_CHARACTERS
-from app.tools.base import ToolError
-from app.tools.files.listing import listing, readable
+from app.tools.errors import ToolError
 from app.tools.files.paths import is_hidden, key_of, lineage, path_of
-from app.tools.files.texts import MAX_LINES, check_length, inserted, lines_of, replaced, shown
+from app.tools.files.text import (
+    MAX_LINES,
+    check_length,
+    format_size,
+    insert_lines,
+    lines_of,
+    list_directory,
+    replace_text,
+    show_file,
+)
 
 PATH = "/memories/notes.txt"
 HEADER = f"Here's the content of {PATH} with line numbers:"
@@ -95,12 +103,12 @@ def test_hidden_is_what_begins_with_a_dot_or_is_no_path() -> None:
 
 
 def test_a_file_is_shown_with_numbers_six_wide_and_a_tab() -> None:
-    assert shown(PATH, "Hello World\nThis is line two\n", None) == (
+    assert show_file(PATH, "Hello World\nThis is line two\n", None) == (
         f"{HEADER}\n     1\tHello World\n     2\tThis is line two"
     )
-    assert shown(PATH, "", None) == HEADER
-    assert shown(PATH, "\n", None) == f"{HEADER}\n     1\t"
-    assert shown(PATH, "a\r\nb", None) == f"{HEADER}\n     1\ta\r\n     2\tb"
+    assert show_file(PATH, "", None) == HEADER
+    assert show_file(PATH, "\n", None) == f"{HEADER}\n     1\t"
+    assert show_file(PATH, "a\r\nb", None) == f"{HEADER}\n     1\ta\r\n     2\tb"
 
 
 @pytest.mark.parametrize(
@@ -112,13 +120,13 @@ def test_a_range_of_lines_keeps_their_numbers(
 ) -> None:
     text = "".join(f"line {number}\n" for number in range(1, 11))
     lines = [f"{number:6}\tline {number}" for number in numbers]
-    assert shown(PATH, text, view_range) == "\n".join([HEADER, *lines])
+    assert show_file(PATH, text, view_range) == "\n".join([HEADER, *lines])
 
 
 @pytest.mark.parametrize("view_range", [(0, 1), (3, 2), (11, 12), (11, -1), (-1, -1), (1, -2)])
 def test_a_range_outside_the_file_is_refused(view_range: tuple[int, int]) -> None:
     with pytest.raises(ToolError, match=r"^Error: Invalid `view_range` parameter: \["):
-        shown(PATH, "line\n" * 10, view_range)
+        show_file(PATH, "line\n" * 10, view_range)
 
 
 def test_a_file_has_at_most_999_999_lines() -> None:
@@ -131,36 +139,36 @@ def test_a_file_has_at_most_999_999_lines() -> None:
 
 def test_a_replacement_shows_the_lines_around_it() -> None:
     text = "".join(f"line {number}\n" for number in range(1, 11))
-    assert replaced(PATH, text, "line 5\n", "five\nand a half\n") == (
+    assert replace_text(PATH, text, "line 5\n", "five\nand a half\n") == (
         text.replace("line 5\n", "five\nand a half\n"),
         "The memory file has been edited. Here is the snippet showing the change (with line "
         "numbers):\n     3\tline 3\n     4\tline 4\n     5\tfive\n     6\tand a half\n"
         "     7\tline 6\n     8\tline 7\n     9\tline 8",
     )
-    after, told = replaced(PATH, "only", "only", "")
+    after, told = replace_text(PATH, "only", "only", "")
     assert (after, told.count("\n")) == ("", 0)
 
 
 def test_what_is_replaced_must_be_there_exactly_once() -> None:
     with pytest.raises(ToolError) as caught:
-        replaced(PATH, "blue\n", "red", "green")
+        replace_text(PATH, "blue\n", "red", "green")
     assert str(caught.value) == (
         f"No replacement was performed, old_str `red` did not appear verbatim in {PATH}."
     )
     with pytest.raises(ToolError) as caught:
-        replaced(PATH, "a\nred red\nred\n", "red", "green")
+        replace_text(PATH, "a\nred red\nred\n", "red", "green")
     assert str(caught.value) == (
         "No replacement was performed. Multiple occurrences of old_str `red` in lines: 2, 2, 3. "
         "Please ensure it is unique"
     )
     with pytest.raises(ToolError, match=r"lines: (\d+, ){20}…\. Please"):
-        replaced(PATH, "x\n" * 5_000, "x", "y")
+        replace_text(PATH, "x\n" * 5_000, "x", "y")
     with pytest.raises(ToolError, match="old_str is empty"):
-        replaced(PATH, "text", "", "more")
+        replace_text(PATH, "text", "", "more")
 
 
 def test_a_replacement_is_taken_literally() -> None:
-    assert replaced(PATH, r"a\1.b", ".", r"\g<0>")[0] == r"a\1\g<0>b"
+    assert replace_text(PATH, r"a\1.b", ".", r"\g<0>")[0] == r"a\1\g<0>b"
 
 
 @pytest.mark.parametrize(
@@ -176,13 +184,13 @@ def test_a_replacement_is_taken_literally() -> None:
     ],
 )
 def test_text_is_inserted_after_a_line(text: str, line: int, addition: str, after: str) -> None:
-    assert inserted(text, line, addition) == after
+    assert insert_lines(text, line, addition) == after
 
 
 @pytest.mark.parametrize("line", [-1, 3])
 def test_a_line_to_insert_after_must_be_there(line: int) -> None:
     with pytest.raises(ToolError) as caught:
-        inserted("a\nb\n", line, "c")
+        insert_lines("a\nb\n", line, "c")
     assert str(caught.value) == (
         f"Error: Invalid `insert_line` parameter: {line}. "
         "It should be within the range of lines of the file: [0, 2]"
@@ -198,7 +206,7 @@ def test_inserting_keeps_every_line(
 ) -> None:
     text = "".join(f"{line}\n" for line in before)
     place = data.draw(st.integers(0, len(before)))
-    after = inserted(text, place, "".join(f"{line}\n" for line in added))
+    after = insert_lines(text, place, "".join(f"{line}\n" for line in added))
     assert lines_of(after) == before[:place] + added + before[place:]
 
 
@@ -208,7 +216,7 @@ def test_a_replacement_changes_one_place_and_nothing_else(
 ) -> None:
     text = head + old + tail
     try:
-        after, _ = replaced(PATH, text, old, new)
+        after, _ = replace_text(PATH, text, old, new)
     except ToolError:
         assert text.count(old) > 1
     else:
@@ -225,7 +233,7 @@ def test_a_listing_is_two_levels_deep_and_sums_up_what_is_below() -> None:
         ("b.md", 0),
         ("node_modules/x", 9),
     ]
-    assert listing("", files, is_cut=False) == "\n".join(
+    assert list_directory("", files, is_cut=False) == "\n".join(
         [
             "Here're the files and directories up to 2 levels deep in /memories, "
             "excluding hidden items and node_modules:",
@@ -240,7 +248,7 @@ def test_a_listing_is_two_levels_deep_and_sums_up_what_is_below() -> None:
 
 def test_a_listing_of_a_directory_is_counted_from_there() -> None:
     files = [(".work/b/c/d.md", 1), (".work/b/c.md", 1), (".work/e.md", 1)]
-    assert listing(".work", files, is_cut=False).splitlines()[1:] == [
+    assert list_directory(".work", files, is_cut=False).splitlines()[1:] == [
         "3B\t/memories/.work",
         "2B\t/memories/.work/b/",
         "1B\t/memories/.work/b/c/",
@@ -250,7 +258,7 @@ def test_a_listing_of_a_directory_is_counted_from_there() -> None:
 
 
 def test_a_listing_says_that_it_is_cut() -> None:
-    last = listing("", [("a", 1)], is_cut=True).splitlines()[-1]
+    last = list_directory("", [("a", 1)], is_cut=True).splitlines()[-1]
     assert last.startswith("(There are more: only the first 1,000 files")
 
 
@@ -267,4 +275,4 @@ def test_a_listing_says_that_it_is_cut() -> None:
     ],
 )
 def test_sizes_are_written_as_people_do(size: int, text: str) -> None:
-    assert readable(size) == text
+    assert format_size(size) == text

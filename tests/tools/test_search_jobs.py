@@ -13,7 +13,7 @@ from app.job_kinds import handlers
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
-from app.tools.searching.tasks import MAX_BYTES
+from app.tools.search_job import MAX_BYTES
 from tests.support.app import Store, running
 from tests.support.jobs import quick, settled, worker_of, working
 from tests.support.llm_server import LLMServer, calls, fails, llm_server, refuses, says

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
-from app.tools.base import ACTIONS
+from app.tools.tool import ACTIONS
 from tests.support.app import Store
 from tests.tools.calling import HOME, JSON, Agent
 

@@ -3,7 +3,7 @@
 import re
 
 from app.store.schemas import MAX_KEY_CHARACTERS
-from app.tools.base import ToolError
+from app.tools.errors import ToolError
 
 ROOT = "/memories"
 

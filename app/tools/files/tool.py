@@ -1,62 +1,190 @@
-"""The tool `memory`: files that a model keeps, as Anthropic's memory tool has them."""
+"""The tool `memory`: files that a model keeps, with the commands of Anthropic's memory tool."""
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Self, assert_never
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias, assert_never
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from app.auth.access import Verb
 from app.db.optimistic import TooManyConflictsError
+from app.json_values import JsonObject
 from app.resources import Resources
 from app.store.errors import InvalidValueError
-from app.tools.arguments import either
-from app.tools.base import Answer, Bound, Definition, Offer, ToolError
-from app.tools.files import files, moving
-from app.tools.files.commands import (
-    Command,
-    Create,
-    Delete,
-    Insert,
-    Rename,
-    StrReplace,
-    View,
-    read_command,
-)
-from app.tools.files.definition import NAME, definition, permitted
+from app.tools.arguments import any_of, describe_mistakes
+from app.tools.errors import ToolError
 from app.tools.files.paths import ROOT, key_of
-from app.tools.files.texts import inserted, replaced
-from app.tools.files.tree import Tree
+from app.tools.files.text import insert_lines, replace_text
+from app.tools.files.tree import Edit, FileTree
+from app.tools.tool import (
+    Action,
+    ToolContext,
+    ToolDefinition,
+    ToolOptions,
+    ToolResult,
+    Toolset,
+)
+
+NAME = "memory"
+
+ANTHROPIC = {"type": "memory_20250818", "name": NAME}
+"""Anthropic's API describes the tool to its models by itself."""
+
+_ACTIONS_OF: Mapping[str, Sequence[Action]] = {
+    "view": (),
+    "create": ("create",),
+    "str_replace": ("update",),
+    "insert": ("update",),
+    "delete": ("delete",),
+    "rename": ("update", "delete"),
+}
+"""The actions that must be permitted for each command."""
+
+_HELP = {
+    "view": "view shows a directory (path), or a file with line numbers (view_range: some lines)",
+    "create": "create writes a new file (path, file_text)",
+    "str_replace": "str_replace replaces text that a file holds exactly once "
+    "(path, old_str, new_str)",
+    "insert": "insert adds text after a line, 0 being the beginning "
+    "(path, insert_line, insert_text)",
+    "delete": "delete removes a file, or a directory with all that is in it (path)",
+    "rename": "rename moves a file or a directory to a path where nothing is (old_path, new_path)",
+}
+
+_PROPERTIES: Mapping[str, tuple[str, JsonObject]] = {
+    "path": (
+        "view create str_replace insert delete",
+        {"type": "string", "description": "Path of the file or directory, below /memories."},
+    ),
+    "view_range": (
+        "view",
+        {
+            "type": "array",
+            "items": {"type": "integer"},
+            "minItems": 2,
+            "maxItems": 2,
+            "description": "First and last line to show; -1 is the last line of the file.",
+        },
+    ),
+    "file_text": ("create", {"type": "string", "description": "The whole text of the new file."}),
+    "old_str": (
+        "str_replace",
+        {"type": "string", "description": "The text to replace, exactly as the file has it."},
+    ),
+    "new_str": ("str_replace", {"type": "string", "description": "What to write instead."}),
+    "insert_line": (
+        "insert",
+        {"type": "integer", "minimum": 0, "description": "The line to insert after."},
+    ),
+    "insert_text": ("insert", {"type": "string", "description": "The lines to insert."}),
+    "old_path": ("rename", {"type": "string", "description": "Path of what to move."}),
+    "new_path": ("rename", {"type": "string", "description": "Its path from then on."}),
+}
+"""Each parameter, with the commands that take it."""
+
+
+class View(BaseModel):
+    """Show a directory, or a file or some of its lines."""
+
+    command: Literal["view"]
+    path: str
+    view_range: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+
+
+class Create(BaseModel):
+    """Write a new file."""
+
+    command: Literal["create"]
+    path: str
+    file_text: str
+
+
+class StrReplace(BaseModel):
+    """Replace text that occurs once in a file."""
+
+    command: Literal["str_replace"]
+    path: str
+    old_str: str
+    new_str: str
+
+
+class Insert(BaseModel):
+    """Add lines to a file after a line; 0 is the beginning."""
+
+    command: Literal["insert"]
+    path: str
+    insert_line: int
+    insert_text: str
+
+
+class Delete(BaseModel):
+    """Delete a file, or a directory with everything in it."""
+
+    command: Literal["delete"]
+    path: str
+
+
+class Rename(BaseModel):
+    """Move a file or a directory."""
+
+    command: Literal["rename"]
+    old_path: str
+    new_path: str
+
+
+Command: TypeAlias = View | Create | StrReplace | Insert | Delete | Rename
+
+_COMMAND: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="command")])
 
 
 class MemoryFiles:
-    """Carries out a model's commands on the files of the bound namespace."""
+    """Executes a model's commands on the files of the namespace that the application chose."""
 
-    name = NAME
+    name: ClassVar[str] = NAME
+    toolset: ClassVar[Toolset] = "agents"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self._tree = tree
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
-        """Make it from a process's resources."""
-        return cls(Tree.build(resources))
+        """Make the tool from a process's resources."""
+        return cls(FileTree.build(resources, NAME))
 
-    def definition(self, offer: Offer) -> Definition:
-        """Return how the tool is offered: with the commands that are permitted."""
-        return definition(offer)
+    def definition(self, options: ToolOptions) -> ToolDefinition:
+        """Return the definition with the commands that the options permit."""
+        commands = _permitted_commands(options.actions)
+        lines = [
+            "Files below /memories, which last beyond this conversation. View /memories before "
+            "you do anything else, and write down what should be known next time.",
+            "Commands:",
+            *(f"- {_HELP[command]}" for command in commands),
+        ]
+        properties: JsonObject = {"command": {"type": "string", "enum": commands}}
+        for name, (belongs_to, schema) in _PROPERTIES.items():
+            if set(belongs_to.split()) & set(commands):
+                properties[name] = schema
+        parameters = {"type": "object", "properties": properties, "required": ["command"]}
+        return ToolDefinition(
+            name=NAME,
+            description="\n".join(lines),
+            input_schema=parameters,
+            anthropic=ANTHROPIC,
+        )
 
-    async def call(self, bound: Bound, arguments: dict[str, Any]) -> Answer:
-        """Carry out a command; raises ToolError, ForbiddenError and EmbeddingFailedError."""
-        commands = permitted(bound.actions)
-        wanted = arguments.get("command")
-        if wanted not in commands:
-            shown = json.dumps(wanted)[:100]
-            raise ToolError(f"Error: command is {shown}; it must be {either(commands)}.")
-        command = read_command(arguments)
-        # Every command answers by what is stored, be it only that something is in the way.
-        bound.access.locate(bound.namespace, Verb.READ)
+    async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:
+        """Execute a command; raises ToolError, ForbiddenError, and EmbeddingFailedError."""
+        commands = _permitted_commands(context.actions)
+        if (sent := arguments.get("command")) not in commands:
+            shown = json.dumps(sent)[:100]
+            raise ToolError(f"Error: command is {shown}; it must be {any_of(commands)}.")
+        command = _read_command(arguments)
+        # Every command's result reveals something stored, at least that a path is occupied.
+        context.access.locate(context.namespace, Verb.READ)
         try:
-            return Answer(await self._carry_out(bound, command))
-        except InvalidValueError as error:  # of what the arguments were checked for, only its size
+            return ToolResult(await self._execute(context, command))
+        except InvalidValueError as error:  # the arguments were checked for all but the size
             raise ToolError(
                 "Error: The file would be too large; nothing was written. "
                 "Keep what is new in a file of its own, and split long texts."
@@ -66,35 +194,48 @@ class MemoryFiles:
                 "Error: Others keep changing the same files; nothing was done. Try again."
             ) from error
 
-    async def _carry_out(self, bound: Bound, command: Command) -> str:
+    async def _execute(self, context: ToolContext, command: Command) -> str:
         match command:
             case View(path=path):
-                return await files.view(self._tree, bound, key_of(path), command.view_range)
+                return await self._tree.view(context, key_of(path), command.view_range)
             case Create(path=path):
-                await files.create(self._tree, bound, _file(path), command.file_text)
+                await self._tree.create(context, _file_key(path), command.file_text)
                 return f"File created successfully at: {path}"
             case StrReplace(path=path):
-                edit = partial(replaced, path, old=command.old_str, new=command.new_str)
-                return await files.edit(self._tree, bound, _file(path), edit)
+                edit = partial(replace_text, path, old=command.old_str, new=command.new_str)
+                return await self._tree.edit(context, _file_key(path), edit)
             case Insert(path=path):
-                return await files.edit(self._tree, bound, _file(path), _insertion(command))
+                return await self._tree.edit(context, _file_key(path), _insertion(command))
             case Delete(path=path):
-                await moving.delete(self._tree, bound, _below_root(path, "delete"))
+                await self._tree.delete(context, _changeable_key(path, "delete"))
                 return f"Successfully deleted {path}"
             case Rename(old_path=old, new_path=new):
-                key = _below_root(old, "rename")
-                await moving.rename(self._tree, bound, key, _below_root(new, "rename"))
+                key = _changeable_key(old, "rename")
+                await self._tree.rename(context, key, _changeable_key(new, "rename"))
                 return f"Successfully renamed {old} to {new}"
             case _:
                 assert_never(command)
 
 
-def _insertion(command: Insert) -> files.Edit:
-    told = f"The file {command.path} has been edited."
-    return lambda text: (inserted(text, command.insert_line, command.insert_text), told)
+def _permitted_commands(actions: Sequence[Action]) -> list[str]:
+    """Return the commands that need no other actions."""
+    return [command for command, needed in _ACTIONS_OF.items() if set(needed) <= set(actions)]
 
 
-def _file(path: str) -> str:
+def _read_command(arguments: JsonObject) -> Command:
+    """Return a model's command; raises ToolError. Arguments of other commands are ignored."""
+    try:
+        return _COMMAND.validate_python(arguments)
+    except ValidationError as error:
+        raise ToolError(f"Error: {describe_mistakes(error, is_tagged=True)}") from error
+
+
+def _insertion(command: Insert) -> Edit:
+    result = f"The file {command.path} has been edited."
+    return lambda text: (insert_lines(text, command.insert_line, command.insert_text), result)
+
+
+def _file_key(path: str) -> str:
     """Return the key of a path that names a file; raises ToolError."""
     key = key_of(path)
     if not key or path.endswith("/"):
@@ -102,7 +243,7 @@ def _file(path: str) -> str:
     return key
 
 
-def _below_root(path: str, verb: str) -> str:
+def _changeable_key(path: str, verb: str) -> str:
     """Return the key of a file or directory that can be changed; raises ToolError."""
     key = key_of(path)
     if not key:

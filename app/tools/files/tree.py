@@ -1,58 +1,182 @@
-"""The items of a namespace as a tree: a directory is there while files are in it."""
+"""The items of a namespace as a tree of files; a directory exists while files are in it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Self
+from functools import partial
+from typing import Self, TypeAlias
 
-from app.auth.access import Access
+from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.db.database import Connection, Database, Row
-from app.db.optimistic import OvertakenError
-from app.http.conditional import Precondition, PreconditionFailedError
+from app.db.optimistic import OvertakenError, retry_optimistically
+from app.http.conditional import ABSENT, Precondition, PreconditionFailedError
+from app.json_values import JsonObject
 from app.resources import Resources
+from app.store.errors import ItemNotFoundError
+from app.store.schemas import MAX_KEY_CHARACTERS, PatchItem, PutItem, Source
 from app.store.service import ItemService
-from app.store.writes import Address, Put, Write, Written
-from app.tools.base import ToolError
+from app.store.writes import Address, Delete, Put, Write, Written
+from app.tools.errors import ToolError
 from app.tools.files import repository
 from app.tools.files.paths import lineage, path_of
+from app.tools.files.text import MAX_FILES, check_length, list_directory, show_file
+from app.tools.tool import ToolContext
+
+MAX_DELETED = 10_000
+"""Maximum files in a directory to delete; the deletion is one transaction."""
+
+MAX_MOVED = 1_000
+MAX_MOVED_BYTES = 2**20
+"""Limits of a directory to rename: its texts are embedded again, like those of a put."""
+
+Edit: TypeAlias = Callable[[str], tuple[str, str]]
+"""From a file's text to its next text, and the result for the model."""
 
 
-class Tree:
-    """Looks at files and directories, and changes them if they are still as they were seen."""
+class FileTree:
+    """Reads files and directories, and changes them unless they have changed since."""
 
-    def __init__(self, database: Database, items: ItemService, clock: Clock) -> None:
-        self.items = items
+    def __init__(self, database: Database, items: ItemService, clock: Clock, tool: str) -> None:
         self._database = database
+        self._items = items
         self._clock = clock
+        self._tool = tool
 
     @classmethod
-    def build(cls, resources: Resources) -> Self:
-        """Make it from a process's resources."""
-        return cls(resources.database, ItemService.build(resources), resources.clock)
+    def build(cls, resources: Resources, tool: str) -> Self:
+        """Make it from a process's resources; `tool` becomes the source of new files."""
+        return cls(resources.database, ItemService.build(resources), resources.clock, tool)
 
-    async def file(self, access: Access, address: Address, *, refresh: bool = False) -> Row | None:
-        """Return the item of a file; reading it may restart its lifetime, as with any item."""
-        refreshed = [address] if refresh and self.items.refreshes(None) else []
-        return (await self.items.get_many(access, [address], refreshed)).get(address)
+    async def view(self, context: ToolContext, key: str, view_range: Sequence[int] | None) -> str:
+        """Return a file with line numbers, or the listing of a directory."""
+        address = (context.access.locate(context.namespace, Verb.READ), key)
+        row = await self._file(context.access, address, refresh=True) if key else None
+        if row is not None:
+            return show_file(path_of(key), text_of(row), view_range)
+        files = await self._sizes(context.access, address, MAX_FILES + 1)
+        if key and not files:
+            raise ToolError(f"The path {path_of(key)} does not exist. Please provide a valid path.")
+        return list_directory(key, files[:MAX_FILES], is_cut=len(files) > MAX_FILES)
 
-    async def keys(self, access: Access, directory: Address, limit: int) -> list[str]:
-        """Return the first keys in a directory and below."""
+    async def create(self, context: ToolContext, key: str, text: str) -> None:
+        """Create a file at a free path; its directories need not exist."""
+        namespace = context.access.locate(context.namespace, Verb.WRITE)
+        check_length(path_of(key), text)
+        await retry_optimistically(partial(self._create, context, (namespace, key), text))
+
+    async def edit(self, context: ToolContext, key: str, edit: Edit) -> str:
+        """Change a file's current text; return the edit's result."""
+        address = (context.access.locate(context.namespace, Verb.WRITE), key)
+        return await retry_optimistically(partial(self._edit, context, address, edit))
+
+    async def delete(self, context: ToolContext, key: str) -> None:
+        """Delete a file, or a directory with everything in it."""
+        access = context.access
+        address = (access.locate(context.namespace, Verb.DELETE), key)
+        if await self._file(access, address):
+            await self._items.apply(access, [Delete(address)])
+            return
         async with self._database.connection(access.root) as connection:
-            return await repository.keys_below(connection, directory, self._clock.now(), limit)
+            keys = await repository.keys_below(
+                connection, address, self._clock.now(), MAX_DELETED + 1
+            )
+        if not keys:
+            raise _missing(key)
+        if len(keys) > MAX_DELETED:
+            raise ToolError(
+                f"Error: {path_of(key)} has more than {MAX_DELETED:,} files; "
+                "delete what is in it bit by bit"
+            )
+        await self._items.apply(access, [Delete((address[0], below)) for below in keys])
 
-    async def sizes(self, access: Access, directory: Address, limit: int) -> list[tuple[str, int]]:
-        """Return such keys, each with how many bytes its text has."""
+    async def rename(self, context: ToolContext, old: str, new: str) -> None:
+        """Move a file, or a directory with everything in it, to a free path."""
+        namespace = context.access.locate(context.namespace, Verb.WRITE)
+        context.access.locate(context.namespace, Verb.DELETE)
+        if new.startswith(f"{old}/"):
+            raise ToolError(f"Error: {path_of(old)} cannot be moved into itself")
+        await retry_optimistically(
+            partial(self._rename, context, (namespace, old), (namespace, new))
+        )
+
+    async def _create(self, context: ToolContext, address: Address, text: str) -> None:
+        key = address[1]
+        await self._require_free(
+            context.access, address, f"Error: File {path_of(key)} already exists"
+        )
+        manager = {} if context.manager is None else {"manager": context.manager}
+        members: JsonObject = {"source": Source.model_validate({"tool": self._tool} | manager)}
+        if context.ttl_seconds is not None:
+            members["ttl_seconds"] = context.ttl_seconds
+        body = PutItem.model_construct(  # of what was checked when it came in
+            namespace=list(context.namespace), key=key, value={"content": text}, **members
+        )
+        put = await self._items.prepare_put(context.access, body)
+        await self._apply(context.access, [_as_new(put)], address)
+
+    async def _edit(self, context: ToolContext, address: Address, edit: Edit) -> str:
+        path = path_of(address[1])
+        row = await self._file(context.access, address)
+        if row is None:
+            raise ToolError(f"Error: The path {path} does not exist. Please provide a valid path.")
+        value = json.loads(row["value"])
+        if not isinstance(value.get("content"), str):
+            raise ToolError(
+                f"Error: {path} holds data, not text; it can be viewed, but not edited."
+            )
+        text, result = edit(value["content"])
+        check_length(path, text)
+        body = PatchItem.model_construct(
+            namespace=list(context.namespace), key=address[1], value={"content": text}
+        )
+        try:
+            await self._items.patch(context.access, body, Precondition.at(row["version"]))
+        except (PreconditionFailedError, ItemNotFoundError) as error:
+            raise OvertakenError from error
+        return result
+
+    async def _rename(self, context: ToolContext, old: Address, new: Address) -> None:
+        file = await self._file(context.access, old)
+        rows = [file] if file else await self._files_to_move(context.access, old)
+        occupied = f"Error: The destination {path_of(new[1])} already exists"
+        await self._require_free(context.access, new, occupied)
+        writes: list[Write] = []
+        for row in rows:
+            key = new[1] + row["key"].removeprefix(old[1])
+            if len(key) > MAX_KEY_CHARACTERS:
+                raise ToolError(f"Error: {path_of(key)} would be too long a path")
+            body = _moved(row, list(context.namespace), key)
+            put = await self._items.prepare_put(context.access, body)
+            unchanged = Precondition.at(row["version"])
+            writes += [_as_new(put), Delete((old[0], row["key"]), unchanged)]
+        await self._apply(context.access, writes, new)
+
+    async def _files_to_move(self, access: Access, directory: Address) -> Sequence[Row]:
+        sizes = await self._sizes(access, directory, MAX_MOVED + 1)
+        if len(sizes) > MAX_MOVED or sum(size for _, size in sizes) > MAX_MOVED_BYTES:
+            raise ToolError(
+                f"Error: {path_of(directory[1])} has more than {MAX_MOVED:,} files or "
+                f"{MAX_MOVED_BYTES:,} bytes; rename what is in it bit by bit"
+            )
+        async with self._database.connection(access.root) as connection:
+            rows = await repository.files_below(connection, directory, self._clock.now(), MAX_MOVED)
+        if not rows:
+            raise _missing(directory[1])
+        return rows
+
+    async def _file(self, access: Access, address: Address, *, refresh: bool = False) -> Row | None:
+        """Return a file's item; reading it may restart its lifetime, as for any item."""
+        refreshed = [address] if refresh and self._items.refreshes(None) else []
+        return (await self._items.get_many(access, [address], refreshed)).get(address)
+
+    async def _sizes(self, access: Access, directory: Address, limit: int) -> list[tuple[str, int]]:
+        """Return the first keys in a directory and below, with the bytes of their texts."""
         async with self._database.connection(access.root) as connection:
             return await repository.sizes_below(connection, directory, self._clock.now(), limit)
 
-    async def files(self, access: Access, directory: Address, limit: int) -> Sequence[Row]:
-        """Return the first items in a directory and below."""
-        async with self._database.connection(access.root) as connection:
-            return await repository.files_below(connection, directory, self._clock.now(), limit)
-
-    async def require_free(self, access: Access, address: Address, occupied: str) -> None:
-        """Raise ToolError, saying `occupied`, unless a file or directory could be made there."""
+    async def _require_free(self, access: Access, address: Address, occupied: str) -> None:
+        """Raise ToolError, with the message `occupied`, unless a path is free."""
         namespace, key = address
         async with self._database.connection(access.root) as connection:
             found = await repository.find_obstacle(
@@ -63,13 +187,14 @@ class Tree:
         if found is not None:
             raise ToolError(occupied)
 
-    async def apply(self, access: Access, writes: Sequence[Write], new: Address) -> None:
-        """Make changes in one transaction, in which a file or directory becomes new at `new`.
+    async def _apply(self, access: Access, writes: Sequence[Write], new: Address) -> None:
+        """Apply writes that create a file or directory at `new`, in one transaction.
 
-        Raises OvertakenError, with nothing changed, if it no longer is or a precondition fails.
+        Raises OvertakenError, with nothing changed, if the path is no longer free or a
+        precondition fails.
         """
 
-        async def check(connection: Connection, written: Mapping[Address, Written]) -> None:
+        async def check_free(connection: Connection, written: Mapping[Address, Written]) -> None:
             keys = [key for _, key in written]
             if await repository.find_obstacle(
                 connection, new[0], lineage(new[1]), self._clock.now(), besides=keys
@@ -77,18 +202,38 @@ class Tree:
                 raise OvertakenError
 
         try:
-            await self.items.apply(access, writes, also=check)
+            await self._items.apply(access, writes, also=check_free)
         except PreconditionFailedError as error:
             raise OvertakenError from error
 
 
-def as_new(put: Put) -> Put:
-    """Return a put that takes nothing's place."""
-    return replace(put, precondition=Precondition(if_none_match="*"))
-
-
 def text_of(row: Row) -> str:
-    """Return what a file shows: its text, or the JSON of a value that holds none."""
+    """Return the text that a file shows: its content, or its value as JSON if it has no text."""
     value = json.loads(row["value"])
     text = value.get("content")
     return text if isinstance(text, str) else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _as_new(put: Put) -> Put:
+    return replace(put, precondition=ABSENT)
+
+
+def _moved(row: Row, labels: list[str], key: str) -> PutItem:
+    """Return an item as it is at another key; its lifetime, if it has one, restarts."""
+    source, paths, ttl = row["source"], row["index_paths"], row["ttl"]
+    return PutItem.model_construct(  # of what was checked when it came in
+        namespace=labels,
+        key=key,
+        value=json.loads(row["value"]),
+        importance=row["importance"],
+        pinned=row["pinned"],
+        valid_from=row["valid_from"],
+        valid_to=row["valid_to"],
+        source=None if source is None else Source.model_validate_json(source),
+        index=None if paths is None else json.loads(paths),
+        ttl_seconds=None if ttl is None else ttl.total_seconds(),
+    )
+
+
+def _missing(key: str) -> ToolError:
+    return ToolError(f"Error: The path {path_of(key)} does not exist")

@@ -1,7 +1,7 @@
-"""Names of memories: short ids for models, and the URIs of resources.
+"""Ids of memories for models, and the URIs of MCP resources.
 
-An id is the path of a memory below the connection's namespace, its labels and its key joined by
-slashes; the URI is the same path percent-encoded. One way of reading takes both.
+An id is the path of a memory below the caller's namespace: its labels and its key, joined by
+slashes. The URI is the same path percent-encoded. `parse_id` reads both.
 """
 
 import json
@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
 
-from app.mcp.errors import MemoryNotFoundError
 from app.store.schemas import ReadItem
+from app.tools.errors import MemoryNotFoundError
 
 SCHEME = "memory:///"
 
@@ -20,7 +20,7 @@ TEMPLATE = "memory:///{+id}"
 
 def memory_id(labels: Sequence[str], key: str) -> str:
     """Return the id of a memory."""
-    return "/".join(map(_escaped, (*labels, key)))
+    return "/".join(map(_escape, (*labels, key)))
 
 
 def memory_uri(labels: Sequence[str], key: str) -> str:
@@ -28,7 +28,7 @@ def memory_uri(labels: Sequence[str], key: str) -> str:
     return SCHEME + quote(memory_id(labels, key), safe="/%")
 
 
-def read_address(text: str) -> ReadItem:
+def parse_id(text: str) -> ReadItem:
     """Return the namespace and key in an id or URI; raises MemoryNotFoundError."""
     *labels, key = map(unquote, text.removeprefix(SCHEME).split("/"))
     try:
@@ -37,7 +37,7 @@ def read_address(text: str) -> ReadItem:
         raise MemoryNotFoundError(text) from error
 
 
-def _escaped(part: str) -> str:
+def _escape(part: str) -> str:
     if part in {".", ".."}:
-        return part.replace(".", "%2E")  # a path's steps, to those who tidy URIs up
+        return part.replace(".", "%2E")  # software that normalizes URIs would resolve them
     return part.replace("%", "%25").replace("/", "%2F")

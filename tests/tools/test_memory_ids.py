@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.mcp.addresses import memory_id, memory_uri, read_address
-from app.mcp.errors import MemoryNotFoundError
+from app.tools.errors import MemoryNotFoundError
+from app.tools.memory_ids import memory_id, memory_uri, parse_id
 
 LABELS = st.lists(
     st.text(
@@ -21,7 +21,7 @@ KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00
 @given(LABELS, KEYS | st.sampled_from([".", "..", "%2F", "a/b"]))
 def test_ids_and_uris_lead_back(labels: list[str], key: str) -> None:
     for address in (memory_id(labels, key), memory_uri(labels, key)):
-        read = read_address(address)
+        read = parse_id(address)
         assert (read.labels, read.key) == (labels, key)
 
 
@@ -47,4 +47,4 @@ def test_ids_can_be_read_by_people() -> None:
 @pytest.mark.parametrize("text", ["/a", "a//b", "a/" * 17 + "k", "%00", "a/b%00", "x" * 513])
 def test_what_no_memory_can_be_called(text: str) -> None:
     with pytest.raises(MemoryNotFoundError, match="Take an id as search_memories returns it"):
-        read_address(text)
+        parse_id(text)

@@ -1,11 +1,14 @@
-"""What models send to the tools, and what they get back."""
+"""Arguments and results of the tools whose models choose namespaces.
+
+Descriptions and docstrings of these models are sent to language models.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from app.json_values import check_storable_text
+from app.json_values import JsonObject, check_storable_text
 from app.schemas import ItemLabels, Labels, Number, Real, Schema
 from app.search.schemas import MAX_QUERY_CHARACTERS
 
@@ -38,7 +41,7 @@ Query = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS), AfterValidator(ch
 Importance = Annotated[Real, Field(ge=0, le=1)]
 
 
-class SearchMemories(Schema):
+class SearchMemoriesArguments(Schema):
     """What to look for."""
 
     query: Query | None = Field(
@@ -50,7 +53,7 @@ class SearchMemories(Schema):
         None,
         description='Look at and below this namespace; default ["memories"]; [] is everywhere.',
     )
-    filter: dict[str, Any] | None = Field(
+    filter: JsonObject | None = Field(
         None,
         description="Conditions on the value, by path, such as "
         '{"kind": "profile"}, {"content.name": {"$eq": "Ann"}} or {"score": {"$gte": 3}}.',
@@ -60,7 +63,7 @@ class SearchMemories(Schema):
     )
 
 
-class Remember(Schema):
+class RememberArguments(Schema):
     """What to keep."""
 
     text: Text = Field(
@@ -73,7 +76,7 @@ class Remember(Schema):
     importance: Importance | None = Field(None, description="How much it matters, 0 to 1.")
 
 
-class UpdateMemory(Schema):
+class UpdateMemoryArguments(Schema):
     """What a memory is to say from now on."""
 
     id: MemoryId
@@ -83,19 +86,19 @@ class UpdateMemory(Schema):
     )
 
 
-class ForgetMemory(Schema):
+class ForgetMemoryArguments(Schema):
     """Which memory to forget."""
 
     id: MemoryId
 
 
-class ListNamespaces(Schema):
+class ListNamespacesArguments(Schema):
     """Which namespaces to list."""
 
     prefix: Labels | None = Field(None, description="Only those that begin with these labels.")
 
 
-class ExtractMemories(Schema):
+class ExtractMemoriesArguments(Schema):
     """What to learn from."""
 
     text: Text = Field(description="A conversation, notes or a document, as it is.")
@@ -109,47 +112,47 @@ class Memory(BaseModel):
 
     id: str = Field(description="What the other tools take.")
     namespace: list[str] = Field(description="Where it is kept.")
-    value: dict[str, Any] = Field(description="What it says: most often its text, as content.")
+    value: JsonObject = Field(description="What it says: most often its text, as content.")
     score: float | None = Field(None, description="How well it fits the query, 0 to 1.")
     importance: float | None = Field(None, description="How much it matters, 0 to 1.")
     updated_at: datetime = Field(description="When it was last changed.")
 
 
-class Memories(BaseModel):
+class MemoryList(BaseModel):
     """What was found, best first, or newest first where there was no query."""
 
     memories: list[Memory]
 
 
-class Changed(BaseModel):
+class MemoryReference(BaseModel):
     """The memory that was stored, changed or forgotten."""
 
     id: str
 
 
-class Namespace(BaseModel):
+class NamespaceCount(BaseModel):
     """A place that holds memories."""
 
     namespace: list[str]
     memories: int = Field(description="How many it holds.")
 
 
-class Namespaces(BaseModel):
+class NamespaceList(BaseModel):
     """Namespaces in ascending order."""
 
-    namespaces: list[Namespace]
+    namespaces: list[NamespaceCount]
     complete: bool = Field(description="false: there are more; ask with a longer prefix.")
 
 
-class Learned(BaseModel):
+class ExtractedChange(BaseModel):
     """A change that an extraction made or proposes."""
 
     action: str = Field(description="insert, update or delete.")
     id: str
-    value: dict[str, Any] | None = Field(None, description="What the memory says now.")
+    value: JsonObject | None = Field(None, description="What the memory says now.")
 
 
-class Extraction(BaseModel):
+class ExtractionResult(BaseModel):
     """What came of an extraction."""
 
     state: str = Field(
@@ -157,7 +160,7 @@ class Extraction(BaseModel):
         "it goes on in the background, and its memories will be found later."
     )
     job_id: str
-    changes: list[Learned] = Field(
+    changes: list[ExtractedChange] = Field(
         description="Empty, when it succeeded: there was nothing new to remember."
     )
     problem: str | None = Field(
@@ -165,29 +168,28 @@ class Extraction(BaseModel):
     )
 
 
-def plain_schema(model: type[BaseModel], *, without: str | None = None) -> dict[str, Any]:
-    """Return a model's JSON Schema with nothing in it that readers stumble over.
+def plain_schema(model: type[BaseModel], *, without: str | None = None) -> JsonObject:
+    """Return a model's JSON Schema in its simplest form, without the member `without`.
 
-    No references, no generated titles, no `null` beside the type of an optional member; and not
-    the member `without`.
+    It has no references, no generated titles, and no `null` as the type of an optional member.
     """
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
     schema["properties"].pop(without, None)
-    plain: dict[str, Any] = _plain(schema, definitions)
+    plain: JsonObject = _simplify(schema, definitions)
     return plain
 
 
-def _plain(node: Any, definitions: dict[str, Any]) -> Any:
+def _simplify(node: Any, definitions: JsonObject) -> Any:
     if isinstance(node, list):
-        return [_plain(part, definitions) for part in node]
+        return [_simplify(part, definitions) for part in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
-        return _plain(definitions[node["$ref"].removeprefix("#/$defs/")], definitions)
+        return _simplify(definitions[node["$ref"].removeprefix("#/$defs/")], definitions)
     kinds = [kind for kind in node.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) == 1:
         rest = {name: part for name, part in node.items() if name not in {"anyOf", "default"}}
         node = {**kinds[0], **rest}
     members = {name: part for name, part in node.items() if name != "title" or "type" not in node}
-    return {name: _plain(part, definitions) for name, part in members.items()}
+    return {name: _simplify(part, definitions) for name, part in members.items()}

@@ -1,0 +1,100 @@
+"""The tool `extract_memories`: a job extracts memories from a text, and the tool waits for it."""
+
+import json
+from typing import Self
+
+from typing_extensions import override
+
+from app.auth.access import Verb
+from app.changes.repository import ChangeState, ItemChange
+from app.changes.review import ReviewService
+from app.db.database import Database
+from app.jobs.job import FINISHED, State
+from app.jobs.service import JobService
+from app.managers.schemas import ConversationMessage, ExtractRequest
+from app.managers.service import ManagerService
+from app.resources import Resources
+from app.tools.errors import ToolError
+from app.tools.memory_ids import memory_id
+from app.tools.memory_schemas import (
+    ExtractedChange,
+    ExtractionResult,
+    ExtractMemoriesArguments,
+)
+from app.tools.memory_tools import MemoryTool, chosen_namespace
+from app.tools.tool import Caller
+
+WAIT_SECONDS = 50
+"""Most MCP clients give up a call after a minute; the job continues without them."""
+
+MAX_CHANGES = 100
+
+
+class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
+    """Submits an extraction and waits for it."""
+
+    name = "extract_memories"
+    title = "Learn from a text"
+    description = (
+        "Let a language model read a longer text, such as a conversation, notes or a "
+        "document, and keep what is worth remembering: it adds memories and corrects those "
+        "that the text outdates. Takes seconds to minutes. For a single fact use remember."
+    )
+    verbs = frozenset({Verb.READ, Verb.WRITE, Verb.JOBS})
+    arguments = ExtractMemoriesArguments
+    result = ExtractionResult
+    is_destructive = True
+
+    def __init__(
+        self, managers: ManagerService, jobs: JobService, reviews: ReviewService, database: Database
+    ) -> None:
+        self._managers = managers
+        self._jobs = jobs
+        self._reviews = reviews
+        self._database = database
+
+    @override
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the tool from a process's resources."""
+        return cls(
+            ManagerService.build(resources),
+            JobService.build(resources),
+            ReviewService.build(resources),
+            resources.database,
+        )
+
+    @override
+    async def run(self, caller: Caller, arguments: ExtractMemoriesArguments) -> ExtractionResult:
+        """Return the state of the extraction and its changes; raises ToolError if it failed."""
+        labels = chosen_namespace(caller, arguments.namespace)
+        body = ExtractRequest(
+            namespace=caller.absolute(labels),
+            messages=[ConversationMessage(role="user", content=arguments.text)],
+        )
+        new = await self._managers.plan_extract(caller.access, body)
+        async with self._database.transaction(caller.access.root) as connection:
+            job_id = await self._jobs.create(connection, caller.access, new, urgent=True)
+        row = await self._jobs.wait(caller.access, job_id, WAIT_SECONDS)
+        problem = None if row["error"] is None else json.loads(row["error"])["detail"]
+        if row["state"] in FINISHED - {State.SUCCEEDED}:
+            raise ToolError(f"Nothing was learned: {problem or 'the job was ' + row['state']}")
+        return ExtractionResult(
+            state=row["state"],
+            job_id=job_id,
+            changes=await self._changes(caller, job_id),
+            problem=problem,
+        )
+
+    async def _changes(self, caller: Caller, job_id: str) -> list[ExtractedChange]:
+        page = await self._reviews.list_changes(caller.access, job_id, after=0, limit=MAX_CHANGES)
+        changes = map(ItemChange.of_row, page.items)
+        return [
+            ExtractedChange(
+                action=change.action,
+                id=memory_id(caller.confined.relative(change.namespace), change.key),
+                value=None if change.value is None else json.loads(change.value),
+            )
+            for change in changes
+            if change.state is not ChangeState.REJECTED
+        ]

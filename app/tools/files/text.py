@@ -1,0 +1,144 @@
+"""How files and directories are shown to a model, and edits of a file's text."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from app.tools.errors import ToolError
+from app.tools.files.paths import is_hidden, path_of
+
+MAX_LINES = 999_999
+"""Maximum lines of a file, set by Anthropic's documentation."""
+
+DEPTH = 2
+MAX_FILES = 1_000
+"""Maximum files of a listing, in order of their names; about 10,000 tokens."""
+
+_UNITS = "BKMG"
+
+_NUMBER_WIDTH = 6
+_SNIPPET_LINES = 2
+"""Lines shown before and after a change."""
+
+_SHOWN_OCCURRENCES = 20
+"""Maximum line numbers in an error."""
+
+
+def list_directory(directory: str, files: Iterable[tuple[str, int]], *, is_cut: bool) -> str:
+    """Return the listing of a directory (its key) from the keys and bytes of its files."""
+    start = f"{directory}/" if directory else ""
+    sizes: dict[str, int] = {}
+    total = 0
+    for key, size in files:
+        if is_hidden(key.removeprefix(start)):
+            continue
+        total += size
+        for entry in _entries(key.removeprefix(start)):
+            sizes[entry] = sizes.get(entry, 0) + size
+    path = path_of(directory)
+    lines = [
+        f"Here're the files and directories up to {DEPTH} levels deep in {path}, "
+        "excluding hidden items and node_modules:",
+        f"{format_size(total)}\t{path}",
+        *(f"{format_size(size)}\t{path}/{entry}" for entry, size in sizes.items()),
+    ]
+    if is_cut:
+        lines.append(
+            f"(There are more: only the first {MAX_FILES:,} files in order of their names were "
+            "looked at. View a directory in it to see its files.)"
+        )
+    return "\n".join(lines)
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes for people to read, such as 1.5K."""
+    amount, unit = float(size), 0
+    while round(amount, 1) >= 1024 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{size}B" if unit == 0 else f"{amount:.1f}{_UNITS[unit]}"
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines; a newline at the end does not begin another one."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def show_file(path: str, text: str, view_range: Sequence[int] | None) -> str:
+    """Return a file, or a range of its lines, with line numbers; -1 is the last line."""
+    lines = lines_of(text)
+    check_length(path, text)
+    first, last = (1, len(lines)) if view_range is None else _range(view_range, len(lines))
+    return "\n".join(
+        [f"Here's the content of {path} with line numbers:", *_numbered(lines, first, last)]
+    )
+
+
+def check_length(path: str, text: str) -> None:
+    """Raise ToolError if a file has too many lines."""
+    if text.count("\n") >= MAX_LINES and len(lines_of(text)) > MAX_LINES:
+        raise ToolError(f"File {path} exceeds maximum line limit of {MAX_LINES:,} lines.")
+
+
+def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
+    """Return the text with `old`, which must occur once, replaced; and the result for the model."""
+    if not old:
+        raise ToolError("No replacement was performed, old_str is empty. Say what to replace.")
+    places = [found.start() for found in re.finditer(re.escape(old), text)]
+    if not places:
+        raise ToolError(
+            f"No replacement was performed, old_str `{old}` did not appear verbatim in {path}."
+        )
+    if len(places) > 1:
+        raise ToolError(
+            f"No replacement was performed. Multiple occurrences of old_str `{old}` in lines: "
+            f"{_line_numbers(text, places)}. Please ensure it is unique"
+        )
+    after = text[: places[0]] + new + text[places[0] + len(old) :]
+    first = text.count("\n", 0, places[0]) + 1
+    last = first + new.count("\n")
+    snippet = _numbered(lines_of(after), first - _SNIPPET_LINES, last + _SNIPPET_LINES)
+    edited = "The memory file has been edited. Here is the snippet showing the change "
+    return after, "\n".join([f"{edited}(with line numbers):", *snippet])
+
+
+def insert_lines(text: str, line: int, addition: str) -> str:
+    """Return the text with lines added after a line (0: at the beginning), ending in a newline."""
+    lines = lines_of(text)
+    if not 0 <= line <= len(lines):
+        raise ToolError(
+            f"Error: Invalid `insert_line` parameter: {line}. "
+            f"It should be within the range of lines of the file: [0, {len(lines)}]"
+        )
+    added = addition.removesuffix("\n").split("\n")
+    return "\n".join([*lines[:line], *added, *lines[line:]]) + "\n"
+
+
+def _entries(name: str) -> list[str]:
+    """Return the entries of a listing that include a file: its directories and itself."""
+    parts = name.split("/")
+    directories = ["/".join(parts[:depth]) + "/" for depth in range(1, min(len(parts), DEPTH + 1))]
+    return directories if len(parts) > DEPTH else [*directories, name]
+
+
+def _range(view_range: Sequence[int], length: int) -> tuple[int, int]:
+    first, last = view_range
+    last = length if last == -1 else last
+    if not (1 <= first <= last and first <= max(length, 1)):
+        raise ToolError(
+            f"Error: Invalid `view_range` parameter: {list(view_range)}. Give the first and the "
+            f"last line, -1 for the end; the file has {length} lines."
+        )
+    return first, last
+
+
+def _numbered(lines: Sequence[str], first: int, last: int) -> list[str]:
+    """Return lines with their numbers; a range that extends beyond the text is cut."""
+    first = max(first, 1)
+    return [
+        f"{number:>{_NUMBER_WIDTH}}\t{line}"
+        for number, line in enumerate(lines[first - 1 : max(last, 0)], first)
+    ]
+
+
+def _line_numbers(text: str, places: Sequence[int]) -> str:
+    numbers = [str(text.count("\n", 0, at) + 1) for at in places[:_SHOWN_OCCURRENCES]]
+    return ", ".join(numbers) + (", …" if len(places) > _SHOWN_OCCURRENCES else "")

@@ -1,0 +1,288 @@
+"""The tool `manage_memory`: a model creates, updates, and deletes memories."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar, Self
+from uuid import uuid4
+
+from app.auth.access import Access, Verb
+from app.clock import Clock
+from app.conversations.types import Kind
+from app.conversations.value_format import read_value
+from app.db.database import Database, Row
+from app.db.optimistic import (
+    OvertakenError,
+    TooManyConflictsError,
+    retry_optimistically,
+)
+from app.http.conditional import (
+    ABSENT,
+    PRESENT,
+    UNCONDITIONAL,
+    Precondition,
+    PreconditionFailedError,
+)
+from app.indexing.errors import InvalidIndexPathError
+from app.json_values import JsonObject
+from app.resources import Resources
+from app.store import repository
+from app.store.errors import InvalidValueError
+from app.store.schemas import PutItem, Source
+from app.store.service import ItemService
+from app.store.writes import Address, Delete
+from app.tools.arguments import any_of
+from app.tools.errors import ToolError
+from app.tools.memory_content import (
+    check_memory_content,
+    content_schema,
+    new_value,
+    replace_content,
+)
+from app.tools.tool import (
+    Action,
+    ToolContext,
+    ToolDefinition,
+    ToolOptions,
+    ToolResult,
+    Toolset,
+)
+
+NAME = "manage_memory"
+
+DEFAULT_KEY = "default"
+"""Key of the memory that a manager starts with."""
+
+INSTRUCTIONS = """\
+Use it of your own accord when:
+
+1. the user tells you of a preference that will last;
+2. the user asks you to remember something, or to do things differently from now on;
+3. your work has led to something that should be known next time;
+4. a memory turns out to be wrong or out of date."""
+
+
+class ManageMemory:
+    """Writes one memory at a time, always in the namespace that the application named."""
+
+    name: ClassVar[str] = NAME
+    toolset: ClassVar[Toolset] = "agents"
+
+    def __init__(self, items: ItemService, database: Database, clock: Clock) -> None:
+        self._items = items
+        self._database = database
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the tool from a process's resources."""
+        return cls(ItemService.build(resources), resources.database, resources.clock)
+
+    def definition(self, options: ToolOptions) -> ToolDefinition | None:
+        """Return the definition with the actions that are left; None if there are none."""
+        if not options.actions:
+            return None
+        return ToolDefinition(
+            name=NAME, description=_description(options), input_schema=_parameters(options)
+        )
+
+    async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:
+        """Create, update, or delete a memory; raises ToolError, ForbiddenError."""
+        action = _read_action(arguments, context.actions)
+        id_ = _read_id(arguments)
+        if action == "create":
+            if id_ is not None:
+                raise ToolError(
+                    "Nothing was created: a new memory gets its id by itself. "
+                    "Leave id out, or use the action update."
+                )
+            key = await self._create(context, await _read_content(context, arguments))
+            return ToolResult(f"created memory {key}")
+        if id_ is None:
+            raise ToolError(
+                f"Nothing was done: to {action} a memory, send its id, "
+                "which search_memory shows as key."
+            )
+        if action == "delete":
+            await self._delete(context, id_)
+            return ToolResult(f"Deleted memory {id_}")
+        await self._update(context, id_, await _read_content(context, arguments))
+        return ToolResult(f"updated memory {id_}")
+
+    async def _create(self, context: ToolContext, content: str | JsonObject) -> str:
+        kind = context.kind
+        key = str(uuid4())
+        if kind is not None and kind.singleton:
+            await self._check_is_first(context, kind)
+            key = kind.name
+        body = _body(context, key, new_value(kind, content))
+        try:
+            await self._put(context.access, body, ABSENT)
+        except PreconditionFailedError as error:  # another call came first
+            raise _exists(key, context.actions) from error
+        return key
+
+    async def _update(self, context: ToolContext, key: str, content: str | JsonObject) -> None:
+        context.access.locate(context.namespace, Verb.READ)  # the answer depends on what is there
+        address = (context.access.locate(context.namespace, Verb.WRITE), key)
+        try:
+            await retry_optimistically(partial(self._replace, context, address, content))
+        except TooManyConflictsError as error:
+            raise ToolError(
+                f"Nothing was changed: others keep changing memory {key}. Try again."
+            ) from error
+
+    async def _replace(
+        self, context: ToolContext, address: Address, content: str | JsonObject
+    ) -> None:
+        namespace, key = address
+        row = (await self._rows(context.access, namespace, [key])).get(key)
+        if row is None:
+            raise _unknown(context.namespace, key)
+        value = replace_content(key, json.loads(row["value"]), context.kind, content)
+        body = _body(context, key, value, row)
+        try:
+            await self._put(context.access, body, Precondition.at(row["version"]))
+        except PreconditionFailedError as error:
+            raise OvertakenError from error
+
+    async def _delete(self, context: ToolContext, key: str) -> None:
+        address = (context.access.locate(context.namespace, Verb.DELETE), key)
+        # Without `read`, nothing tells the caller whether the memory was there.
+        may_read = context.access.allows(context.namespace, Verb.READ)
+        there = PRESENT if may_read else UNCONDITIONAL
+        try:
+            await self._items.apply(context.access, [Delete(address, there)])
+        except PreconditionFailedError as error:
+            raise _unknown(context.namespace, key) from error
+
+    async def _check_is_first(self, context: ToolContext, kind: Kind) -> None:
+        """Raise ToolError if the only memory of a kind exists already."""
+        context.access.locate(context.namespace, Verb.READ)
+        namespace = context.access.locate(context.namespace, Verb.WRITE)
+        rows = await self._rows(context.access, namespace, [kind.name, DEFAULT_KEY])
+        for key, row in rows.items():
+            if key == kind.name or read_value(json.loads(row["value"]))[1] == kind.name:
+                raise _exists(key, context.actions)
+
+    async def _put(self, access: Access, body: PutItem, precondition: Precondition) -> None:
+        try:
+            put = await self._items.prepare_put(access, body)
+        except (InvalidValueError, InvalidIndexPathError) as error:
+            raise ToolError(f"Nothing was written: {error.detail}") from error
+        await self._items.apply(access, [replace(put, precondition=precondition)])
+
+    async def _rows(self, access: Access, namespace: str, keys: Sequence[str]) -> dict[str, Row]:
+        addresses = [(namespace, key) for key in keys]
+        async with self._database.connection(access.root) as connection:
+            rows = await repository.find_many(connection, addresses, self._clock.now())
+        return {key: row for (_, key), row in rows.items()}
+
+
+def _description(options: ToolOptions) -> str:
+    kind, actions = options.kind, options.actions
+    lines = [f"{any_of(actions).capitalize()} a memory, which lasts beyond this conversation."]
+    if on_existing := [action for action in actions if action != "create"]:
+        lines.append(
+            f"To {any_of(on_existing)} one, send its id: the key that search_memory shows."
+        )
+    if "update" in actions:
+        lines.append("An update replaces the whole content.")
+    if "create" in actions:
+        lines.append("A new memory gets its id by itself; send none.")
+    if kind is not None and kind.description:
+        lines.append(f"A memory here is a {kind.name}: {kind.description}")
+    if kind is not None and kind.singleton:
+        then = "; once it exists, update it" if "update" in actions else ""
+        lines.append(f"There is only one {kind.name}{then}.")
+    return "\n".join([*lines, options.instructions or INSTRUCTIONS])
+
+
+def _parameters(options: ToolOptions) -> JsonObject:
+    """Return LangMem's parameters; those that every action needs are `required`."""
+    actions = options.actions
+    required = []
+    if "delete" not in actions:
+        required.append("content")
+    if "create" not in actions:
+        required.append("id")
+    content, definitions = content_schema(options.kind, required="content" in required)
+    default = "create" if "create" in actions else actions[0]
+    properties = {
+        "content": content,
+        "action": {"type": "string", "enum": list(actions), "default": default},
+        "id": {
+            "type": "string",
+            "description": "The key of a memory that is there, as search_memory shows it.",
+        },
+    }
+    if "id" not in required:
+        properties["id"] |= {"type": ["string", "null"], "default": None}
+    schema = {"type": "object", "properties": properties, "required": required}
+    return schema | ({"$defs": definitions} if definitions else {})
+
+
+async def _read_content(context: ToolContext, arguments: JsonObject) -> str | JsonObject:
+    """Return valid content; raises ToolError."""
+    return await asyncio.to_thread(check_memory_content, arguments.get("content"), context.kind)
+
+
+def _body(context: ToolContext, key: str, value: JsonObject, row: Row | None = None) -> PutItem:
+    """Return an item's next state; an existing item keeps everything but its value."""
+    source = Source.model_validate(
+        {"tool": NAME} | ({} if context.manager is None else {"manager": context.manager})
+    )
+    members: JsonObject = {}
+    if row is not None:
+        paths, ttl = row["index_paths"], row["ttl"]
+        kept = ("importance", "pinned", "valid_from", "valid_to")
+        members = {name: row[name] for name in kept} | {
+            "index": None if paths is None else json.loads(paths),
+            "ttl_seconds": None if ttl is None else ttl.total_seconds(),
+        }
+    elif context.ttl_seconds is not None:
+        members = {"ttl_seconds": context.ttl_seconds}
+    return PutItem.model_construct(  # of what was checked when it came in
+        namespace=list(context.namespace), key=key, value=value, source=source, **members
+    )
+
+
+def _read_action(arguments: JsonObject, permitted: Sequence[Action]) -> Action:
+    sent = arguments.get("action")
+    if sent is None:
+        return permitted[0] if "create" not in permitted else "create"
+    for action in permitted:
+        if action == sent:
+            return action
+    shown = json.dumps(sent)[:100]
+    raise ToolError(f"Nothing was done: action is {shown}; it must be {any_of(permitted)}.")
+
+
+def _read_id(arguments: JsonObject) -> str | None:
+    id_ = arguments.get("id")
+    if id_ is None or id_ == "":
+        return None
+    if not isinstance(id_, str):
+        shown = json.dumps(id_)[:100]
+        raise ToolError(f"Nothing was done: id is {shown}; send the key that search_memory shows.")
+    return id_
+
+
+def _unknown(namespace: Sequence[str], key: str) -> ToolError:
+    return ToolError(
+        f"Nothing was done: there is no memory {json.dumps(key)[:100]} in the namespace "
+        f"{json.dumps(namespace, ensure_ascii=False)}, and those of other namespaces can only be "
+        "read. Use search_memory to find the one you mean, and send its key as id."
+    )
+
+
+def _exists(key: str, permitted: Sequence[Action]) -> ToolError:
+    then = (
+        f"Update it: its id is {key}, and content must be the whole of it, so look at it with "
+        "search_memory before."
+        if "update" in permitted
+        else "Leave it as it is."
+    )
+    return ToolError(f"Nothing was created: there is one already, and only one is kept. {then}")

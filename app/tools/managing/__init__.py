@@ -1,1 +1,0 @@
-"""The tool `manage_memory`: an agent's model creates, updates and deletes memories itself."""

@@ -1,0 +1,95 @@
+"""The content of a memory that a model writes: its schema, its checks, and the item's value."""
+
+import json
+
+from app.conversations.content import (
+    MAX_BYTES,
+    BadContentError,
+    check_content,
+    unquoted,
+)
+from app.conversations.kinds import MEMORY
+from app.conversations.types import Kind, MemoryFormat
+from app.conversations.value_format import read_value, write_value
+from app.json_values import JsonObject
+from app.tools.errors import ToolError
+
+_TEXT_MEMBERS = ("content", "text")
+"""Members with the text of an item that no manager wrote: LangMem's, and LangGraph's by custom."""
+
+_ROOT_KEYWORDS = frozenset({"$defs", "$schema"})
+"""Keywords that stand only at the root of a JSON Schema."""
+
+
+def content_schema(kind: Kind | None, *, required: bool) -> tuple[JsonObject, JsonObject]:
+    """Return the JSON Schema of `content`, and the `$defs` that it refers to."""
+    if kind is None:
+        text: JsonObject = {
+            "type": "string",
+            "description": "What to remember, so that it makes sense to one who was not there.",
+        }
+        return text if required else text | {"type": ["string", "null"], "default": None}, {}
+    own = {name: part for name, part in kind.schema.items() if name not in _ROOT_KEYWORDS}
+    schema = own if required else {"anyOf": [own, {"type": "null"}], "default": None}
+    return schema, kind.schema.get("$defs", {})
+
+
+def check_memory_content(content: object, kind: Kind | None) -> str | JsonObject:
+    """Return content that can be stored: text, or an object of the kind; raises ToolError."""
+    if content is None:
+        raise ToolError("Nothing was written: content is missing. Send what is to be remembered.")
+    if kind is None:
+        return _check_text(content)
+    try:
+        return check_content(unquoted(content), kind.schema)
+    except BadContentError as error:
+        raise ToolError(f"Nothing was written: {error}.") from error
+
+
+def new_value(kind: Kind | None, content: str | JsonObject) -> JsonObject:
+    """Return the value of a new memory: in LangMem's format, or a manager's if it has a kind."""
+    return {"content": content} if kind is None else {"kind": kind.name, "content": content}
+
+
+def replace_content(
+    key: str, value: JsonObject, kind: Kind | None, content: str | JsonObject
+) -> JsonObject:
+    """Return the value of a memory with its content replaced; raises ToolError.
+
+    A memory does not change its kind, and a document is not replaced by a sentence: a model cannot
+    overwrite what it does not know about.
+    """
+    memory_format, kept, _ = read_value(value)
+    if memory_format is MemoryFormat.MEMORY:
+        if kind is not None and kind.name == kept:
+            return new_value(kind, content)
+        if kind is None and kept == MEMORY.name:
+            return write_value(memory_format, kept, {"content": content})
+        raise _wrong_form(key, f"of the kind {kept}", kind)
+    for member in _TEXT_MEMBERS if kind is None else ():
+        if isinstance(value.get(member), str):
+            return value | {member: content}
+    if kind is not None and value.keys() == {"content"}:
+        return new_value(kind, content)
+    raise _wrong_form(key, "a document of its own form", kind)
+
+
+def _wrong_form(key: str, form: str, kind: Kind | None) -> ToolError:
+    written = "text" if kind is None else f"the kind {kind.name}"
+    return ToolError(
+        f"Nothing was changed: memory {key} is {form}, and this tool writes {written}. "
+        "Leave it as it is; what is new can be a memory of its own."
+    )
+
+
+def _check_text(content: object) -> str:
+    if not isinstance(content, str):
+        shown = json.dumps(content)[:100]
+        raise ToolError(f"Nothing was written: content must be text, not {shown}.")
+    if not content.strip():
+        raise ToolError("Nothing was written: content is empty. Send what is to be remembered.")
+    if (size := len(content.encode())) > MAX_BYTES:
+        raise ToolError(
+            f"Nothing was written: content is {size:,} bytes; at most {MAX_BYTES:,} are kept."
+        )
+    return content

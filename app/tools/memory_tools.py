@@ -1,0 +1,336 @@
+"""Tools for MCP clients: their models may choose a namespace below the caller's."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cache
+from typing import ClassVar, Generic, Self, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+from typing_extensions import override
+
+from app.auth.access import Access, Verb
+from app.db.database import Row
+from app.db.optimistic import OvertakenError, retry_optimistically
+from app.db.pages import TOOL_BYTES
+from app.http.conditional import (
+    PRESENT,
+    UNCONDITIONAL,
+    Precondition,
+    PreconditionFailedError,
+)
+from app.json_values import JsonObject
+from app.resources import Resources
+from app.search.plan import SearchQuery
+from app.search.service import SearchService
+from app.store import schemas as store
+from app.store.errors import ItemNotFoundError
+from app.store.service import ItemService
+from app.tools.arguments import describe_mistakes
+from app.tools.errors import MemoryNotFoundError, ToolError
+from app.tools.memory_content import replace_content
+from app.tools.memory_ids import memory_id, parse_id
+from app.tools.memory_schemas import (
+    DEFAULT_LIMIT,
+    MAX_NAMESPACES,
+    ForgetMemoryArguments,
+    ListNamespacesArguments,
+    Memory,
+    MemoryList,
+    MemoryReference,
+    NamespaceCount,
+    NamespaceList,
+    RememberArguments,
+    SearchMemoriesArguments,
+    UpdateMemoryArguments,
+    plain_schema,
+)
+from app.tools.tool import (
+    Caller,
+    ToolContext,
+    ToolDefinition,
+    ToolOptions,
+    ToolResult,
+    Toolset,
+)
+
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
+DEFAULT_NAMESPACE = ("memories",)
+"""Namespace of memories if neither the caller nor the model names one."""
+
+
+class MemoryTool(ABC, Generic[Arguments]):
+    """A tool with typed arguments and results; it is offered to keys that have its verbs."""
+
+    toolset: ClassVar[Toolset] = "mcp"
+    name: ClassVar[str]
+    title: ClassVar[str]
+    description: ClassVar[str]
+    verbs: ClassVar[frozenset[Verb]]
+    arguments: type[Arguments]
+    result: ClassVar[type[BaseModel]]
+    is_read_only: ClassVar[bool] = False
+    is_destructive: ClassVar[bool] = False
+    is_idempotent: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the tool from a process's resources."""
+
+    def definition(self, options: ToolOptions) -> ToolDefinition | None:
+        """Return the definition; None if the key lacks one of the verbs."""
+        if not self.verbs <= options.verbs:
+            return None
+        return self._define(is_confined=options.is_confined)
+
+    async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:
+        """Execute a call; raises ToolError and AppError."""
+        if context.namespace and "namespace" in arguments:
+            raise ToolError("This connection has a namespace of its own: leave namespace out.")
+        try:
+            read = self.arguments.model_validate(arguments)
+            result = await self.run(context, read)
+        except ValidationError as error:
+            raise ToolError(describe_mistakes(error)) from error
+        members = result.model_dump(mode="json", exclude_none=True)
+        return ToolResult(result.model_dump_json(exclude_none=True), artifact=members)
+
+    @abstractmethod
+    async def run(self, caller: Caller, arguments: Arguments) -> BaseModel:
+        """Execute a call with valid arguments."""
+
+    @classmethod
+    @cache
+    def _define(cls, *, is_confined: bool) -> ToolDefinition:
+        annotations = {
+            "title": cls.title,
+            "readOnlyHint": cls.is_read_only,
+            "destructiveHint": cls.is_destructive,
+            "idempotentHint": cls.is_idempotent or cls.is_read_only,
+            "openWorldHint": False,
+        }
+        return ToolDefinition(
+            name=cls.name,
+            description=cls.description,
+            input_schema=plain_schema(cls.arguments, without="namespace" if is_confined else None),
+            mcp={
+                "title": cls.title,
+                "outputSchema": plain_schema(cls.result),
+                "annotations": annotations,
+            },
+        )
+
+
+class SearchMemories(MemoryTool[SearchMemoriesArguments]):
+    """Finds memories by meaning and words, or lists the newest."""
+
+    name = "search_memories"
+    title = "Search memories"
+    description = (
+        "Find what is remembered from earlier conversations, by meaning and by words. Use it "
+        "before answering whenever the user, their preferences, people, plans or past work "
+        "may matter, and before remembering something that may be known already. Without a "
+        "query it lists the newest memories."
+    )
+    verbs = frozenset({Verb.READ})
+    arguments = SearchMemoriesArguments
+    result = MemoryList
+    is_read_only = True
+
+    def __init__(self, search: SearchService) -> None:
+        self._search = search
+
+    @override
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the tool from a process's resources."""
+        return cls(SearchService.build(resources))
+
+    @override
+    async def run(self, caller: Caller, arguments: SearchMemoriesArguments) -> MemoryList:
+        """Return the memories that a query finds."""
+        query = SearchQuery(
+            namespace=chosen_namespace(caller, arguments.namespace),
+            text=arguments.query,
+            filter=arguments.filter,
+            limit=arguments.limit or DEFAULT_LIMIT,
+        )
+        page = await self._search.search(caller.confined, query, max_bytes=TOOL_BYTES)
+        return MemoryList(
+            memories=[_memory(hit.row, hit.score, caller.confined) for hit in page.hits]
+        )
+
+
+class ItemTool(MemoryTool[Arguments]):
+    """A tool on the items of the store."""
+
+    def __init__(self, items: ItemService) -> None:
+        self._items = items
+
+    @override
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the tool from a process's resources."""
+        return cls(ItemService.build(resources))
+
+
+class Remember(ItemTool[RememberArguments]):
+    """Stores a text as a new memory."""
+
+    name = "remember"
+    title = "Remember"
+    description = (
+        "Keep something for later conversations: a lasting fact, a preference, a decision, a "
+        "plan, how something was solved. One thing at a time. Search first: to correct what "
+        "is there, use update_memory."
+    )
+    verbs = frozenset({Verb.WRITE})
+    arguments = RememberArguments
+    result = MemoryReference
+
+    @override
+    async def run(self, caller: Caller, arguments: RememberArguments) -> MemoryReference:
+        """Store the memory; return its id."""
+        labels = chosen_namespace(caller, arguments.namespace)
+        key = uuid4().hex
+        body = store.PutItem(
+            namespace=caller.absolute(labels),
+            key=key,
+            value={"content": arguments.text},
+            importance=arguments.importance,
+            source=_source(self.name),
+        )
+        await self._items.put(caller.access, body, UNCONDITIONAL)
+        return MemoryReference(id=memory_id(labels, key))
+
+
+class UpdateMemory(ItemTool[UpdateMemoryArguments]):
+    """Replaces a memory's text and keeps the rest of its value."""
+
+    name = "update_memory"
+    title = "Update a memory"
+    description = (
+        "Replace the text of a memory that is no longer right or says too little. The state "
+        "before is kept in its history."
+    )
+    verbs = frozenset({Verb.READ, Verb.WRITE})
+    arguments = UpdateMemoryArguments
+    result = MemoryReference
+    is_destructive = True
+    is_idempotent = True
+
+    @override
+    async def run(self, caller: Caller, arguments: UpdateMemoryArguments) -> MemoryReference:
+        """Update the memory; raises MemoryNotFoundError."""
+        address = parse_id(arguments.id)
+        details: JsonObject = {"source": _source(self.name)}
+        if arguments.importance is not None:
+            details["importance"] = arguments.importance
+
+        async def attempt() -> None:
+            row = await self._items.get(caller.confined, address)
+            if row is None:
+                raise MemoryNotFoundError(arguments.id)
+            value = json.loads(row["value"])
+            changed = replace_content(arguments.id, value, None, arguments.text)
+            body = store.PatchItem(
+                namespace=caller.absolute(address.labels),
+                key=address.key,
+                value={name: part for name, part in changed.items() if part != value[name]},
+                **details,
+            )
+            try:
+                await self._items.patch(caller.access, body, Precondition.at(row["version"]))
+            except PreconditionFailedError as error:
+                raise OvertakenError from error
+            except ItemNotFoundError as error:
+                raise MemoryNotFoundError(arguments.id) from error
+
+        await retry_optimistically(attempt)
+        return MemoryReference(id=arguments.id)
+
+
+class ForgetMemory(ItemTool[ForgetMemoryArguments]):
+    """Deletes a memory."""
+
+    name = "forget_memory"
+    title = "Forget a memory"
+    description = (
+        "Delete a memory: one that is wrong, outdated or a repetition, or that the user wants "
+        "to be forgotten. Its history stays with whoever runs the server."
+    )
+    verbs = frozenset({Verb.DELETE})
+    arguments = ForgetMemoryArguments
+    result = MemoryReference
+    is_destructive = True
+
+    @override
+    async def run(self, caller: Caller, arguments: ForgetMemoryArguments) -> MemoryReference:
+        """Delete the memory; raises MemoryNotFoundError if the caller may read there."""
+        address = parse_id(arguments.id)
+        body = store.DeleteItem(namespace=address.labels, key=address.key)
+        # A caller without `read` does not learn whether the memory existed.
+        may_read = caller.confined.allows(address.labels, Verb.READ)
+        precondition = PRESENT if may_read else UNCONDITIONAL
+        try:
+            await self._items.delete(caller.confined, body, precondition)
+        except PreconditionFailedError as error:
+            raise MemoryNotFoundError(arguments.id) from error
+        return MemoryReference(id=arguments.id)
+
+
+class ListNamespaces(ItemTool[ListNamespacesArguments]):
+    """Lists the namespaces that hold memories and that the caller may read."""
+
+    name = "list_namespaces"
+    title = "List namespaces"
+    description = "See in which namespaces memories are kept, and how many each one holds."
+    verbs = frozenset({Verb.READ})
+    arguments = ListNamespacesArguments
+    result = NamespaceList
+    is_read_only = True
+
+    @override
+    async def run(self, caller: Caller, arguments: ListNamespacesArguments) -> NamespaceList:
+        """Return the namespaces below a prefix, or below everything that the caller may read."""
+        prefixes = caller.readable_prefixes() if arguments.prefix is None else [arguments.prefix]
+        listed: list[NamespaceCount] = []
+        complete = True
+        for prefix in prefixes:
+            body = store.ListNamespaces(
+                prefix=prefix, limit=MAX_NAMESPACES + 1 - len(listed), counts=True
+            )
+            found = await self._items.list_namespaces(caller.confined, body, TOOL_BYTES)
+            complete = complete and found.next_offset is None
+            listed += [
+                NamespaceCount(namespace=labels, memories=count)
+                for labels, count in zip(found.labels, found.counts or (), strict=True)
+            ]
+        complete = complete and len(listed) <= MAX_NAMESPACES
+        return NamespaceList(namespaces=listed[:MAX_NAMESPACES], complete=complete)
+
+
+def chosen_namespace(caller: Caller, labels: Sequence[str] | None) -> Sequence[str]:
+    """Return the namespace that a model chose, or the default, relative to the caller's."""
+    if labels is not None:
+        return labels
+    return () if caller.namespace else DEFAULT_NAMESPACE
+
+
+def _source(tool: str) -> store.Source:
+    return store.Source.model_validate({"tool": tool})
+
+
+def _memory(row: Row, score: float | None, access: Access) -> Memory:
+    labels = access.relative(row["namespace"])
+    return Memory(
+        id=memory_id(labels, row["key"]),
+        namespace=labels,
+        value=json.loads(row["value"]),
+        score=score,
+        importance=row["importance"],
+        updated_at=row["updated_at"],
+    )

@@ -1,1 +1,0 @@
-"""The tool `search_memory`, and jobs in which a model writes the searches."""

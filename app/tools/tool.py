@@ -1,0 +1,148 @@
+"""A tool that a model can call: its definition, the context of a call, and the result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias, assert_never
+
+from app.auth.access import Access, Verb
+from app.conversations.types import Kind
+from app.json_values import JsonObject
+from app.managers.schemas import ConversationMessage
+from app.resources import Resources
+
+Action: TypeAlias = Literal["create", "update", "delete"]
+
+ACTIONS: tuple[Action, ...] = ("create", "update", "delete")
+
+Toolset: TypeAlias = Literal["agents", "mcp"]
+"""Who is offered a tool: programs that run an agent (`/v1/tools`), or MCP clients."""
+
+Format: TypeAlias = Literal["openai", "openai_responses", "anthropic", "mcp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDefinition:
+    """Tool definition shown to a model; the schemas are JSON Schemas of objects.
+
+    `anthropic` is the whole definition for Anthropic's API if that knows the tool by itself.
+    `mcp` has the members that only MCP knows.
+    """
+
+    name: str
+    description: str
+    input_schema: JsonObject
+    anthropic: JsonObject | None = None
+    mcp: JsonObject = field(default_factory=dict)
+
+    def in_format(self, form: Format) -> JsonObject:
+        """Return the definition for a provider's `tools`, or for MCP's `tools/list`."""
+        named = {"name": self.name, "description": self.description}
+        match form:
+            case "openai":
+                function = {**named, "parameters": self.input_schema}
+                return {"type": "function", "function": function}
+            case "openai_responses":
+                # The default there is strict, which does not allow optional arguments.
+                return {
+                    "type": "function",
+                    **named,
+                    "parameters": self.input_schema,
+                    "strict": False,
+                }
+            case "anthropic":
+                return self.anthropic or {**named, "input_schema": self.input_schema}
+            case "mcp":
+                return {**named, "inputSchema": self.input_schema, **self.mcp}
+            case _:
+                assert_never(form)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """Result of a call: `content` for the model, `artifact` (for orjson) for the program."""
+
+    content: str
+    is_error: bool = False
+    artifact: JsonObject | list[JsonObject] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOptions:
+    """Application's choices for a definition.
+
+    `verbs` are those that the key has. `actions` are the ones to offer; the key has the verbs for
+    them. `instructions` say when to use the tool; None: memoryd's own. If `is_confined`, the model
+    cannot choose a namespace.
+    """
+
+    verbs: frozenset[Verb] = frozenset(Verb)
+    kind: Kind | None = None
+    actions: tuple[Action, ...] = ACTIONS
+    instructions: str | None = None
+    is_confined: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A client and the namespace that it is confined to (labels below its key's root)."""
+
+    access: Access
+    namespace: Sequence[str] = ()
+
+    @property
+    def confined(self) -> Access:
+        """The access that sees only the caller's namespace, with labels relative to it."""
+        return self.access.below(self.namespace)
+
+    def absolute(self, labels: Sequence[str]) -> list[str]:
+        """Return labels relative to the caller's namespace as labels below the key's root."""
+        return [*self.namespace, *labels]
+
+    def readable_prefixes(self) -> list[list[str]]:
+        """Return the outermost namespaces that the caller can read."""
+        outermost: list[tuple[str, ...]] = []
+        for prefix in sorted(g.prefix for g in self.confined.grants if Verb.READ in g.verbs):
+            if not outermost or prefix[: len(outermost[-1])] != outermost[-1]:
+                outermost.append(prefix)
+        return [list(prefix) for prefix in outermost]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolContext(Caller):
+    """Application's choices for one call; the model's arguments cannot change them.
+
+    If there are `messages`, a model writes the searches (`query_model`; None: the server's), and
+    the call waits up to `wait_seconds` for their results.
+    """
+
+    kind: Kind | None = None
+    actions: tuple[Action, ...] = ACTIONS
+    manager: str | None = None
+    ttl_seconds: float | None = None
+    messages: Sequence[ConversationMessage] = ()
+    query_model: str | None = None
+    wait_seconds: float = 0.0
+
+
+class Tool(Protocol):
+    """A function that a model can call by its name."""
+
+    name: ClassVar[str]
+    toolset: ClassVar[Toolset]
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the tool from a process's resources."""
+        ...
+
+    def definition(self, options: ToolOptions) -> ToolDefinition | None:
+        """Return its definition; None if the options leave nothing of it."""
+        ...
+
+    async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:
+        """Execute a call.
+
+        Raises ToolError for the model's mistakes and AppError for the application's, such as
+        ForbiddenError for a missing grant.
+        """
+        ...

@@ -10,7 +10,7 @@ import structlog
 
 from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANNELS, Notifier, read_clock
 from app.db.role import require_ordinary_role
 from app.db.schema_version import require_current
@@ -68,7 +68,7 @@ class DatabasePulse:
 
     async def measure(self) -> None:
         """Read the database's clock."""
-        async with self._database.connection(EVERYTHING) as connection:
+        async with self._database.connection(ALL_ROOTS) as connection:
             self.answered(await read_clock(connection))
 
     def answered(self, reading: Reading) -> None:

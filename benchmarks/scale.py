@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from benchmarks import server
 from benchmarks.client import HttpClient, UnexpectedAnswerError
 from benchmarks.data import FILTER_BUCKETS, Item, Query, TextSource, batches, query_texts
@@ -208,7 +208,7 @@ async def measure(url: str, vectors: Path, count: int) -> None:
     parts = scopes(placed, texts)
     database = await Database.open(url, pool_size=1)
     try:
-        async with database.connection(EVERYTHING) as connection:
+        async with database.connection(ALL_ROOTS) as connection:
             taken = (await sizes(connection, count), await settings(connection))
             print(*taken, sep="\n\n", end="\n\n", flush=True)
         with server.memoryd(url, FAKE) as address:

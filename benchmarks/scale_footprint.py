@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.db.database import EVERYTHING, Connection, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from benchmarks.measure import table
 
 SETTINGS = ["shared_buffers", "effective_cache_size", "maintenance_work_mem", "work_mem"]
@@ -35,7 +35,7 @@ async def settings(connection: Connection) -> str:
 
 async def memory(database: Database, url: str) -> str:
     """Lay out the memory of the server at a URL and of the connections to a database."""
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         backends = await connection.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
         )

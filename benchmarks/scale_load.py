@@ -17,7 +17,7 @@ import orjson
 from pgvector import HalfVector
 
 from app.db import migrations
-from app.db.database import EVERYTHING, Connection, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from app.indexing.passage_index import register
 from app.indexing.terms import Vocabulary
 from app.namespaces import to_stored
@@ -103,7 +103,7 @@ class Loading:
         ]
         database = await Database.open(self.url, pool_size=1)
         try:
-            async with database.transaction(EVERYTHING) as connection:
+            async with database.transaction(ALL_ROOTS) as connection:
                 for table, rows in _rows(items, vectors, self.index_id).items():
                     await connection.copy_records_to_table(
                         table, columns=list(rows[0]), records=[tuple(row.values()) for row in rows]
@@ -159,7 +159,7 @@ async def fill(url: str, vectors: Path, count: int) -> dict[str, float]:
     database = await Database.open(url, pool_size=1)
     try:
         index = await register(database, FakeEmbedder(DIMENSIONS), Vocabulary())
-        async with database.connection(EVERYTHING) as connection:
+        async with database.connection(ALL_ROOTS) as connection:
             return await _load(connection, Loading(url, index.id, count, vectors))
     finally:
         await database.close()

@@ -11,7 +11,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.auth.route import GuardedRoute, guard_of
 from app.config import Settings
-from app.db.database import EVERYTHING
+from app.db.database import ALL_ROOTS
 from app.errors import AppError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
@@ -178,7 +178,7 @@ def test_an_error_can_be_rendered(error: type[AppError]) -> None:
 
 
 async def prepared_statements(request: Request) -> list[str]:
-    async with request.state.resources.database.connection(EVERYTHING) as connection:
+    async with request.state.resources.database.connection(ALL_ROOTS) as connection:
         return [
             row[0] for row in await connection.fetch("SELECT statement FROM pg_prepared_statements")
         ]

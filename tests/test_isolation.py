@@ -19,7 +19,7 @@ from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
 from app.namespaces import to_stored
 from app.providers.embeddings.fake import FakeEmbedder
@@ -99,7 +99,7 @@ class World:
         """Return every stored row that a tenant has no business with."""
         low = to_stored(outside.root)
         found = []
-        async with self.database.connection(EVERYTHING) as connection:
+        async with self.database.connection(ALL_ROOTS) as connection:
             # Uses are written down late: those of a tenant before would count against this one.
             for table in set(TABLES) - {"item_usage"}:
                 every = await connection.fetch(f"SELECT namespace, {table}::text row FROM {table}")
@@ -435,7 +435,7 @@ STRANGE = to_stored(["acme2", "users"])
 async def filled(settings: Settings) -> AsyncIterator[Database]:
     """A database with one row of acme and one of acme2 in every table that holds tenants' data."""
     database = await Database.open(str(settings.database_url), pool_size=1)
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await connection.execute(
             "INSERT INTO passage_indexes (embedding, dimensions, vocabulary, active) "
             "VALUES ('m', 1, '', true)"
@@ -521,7 +521,7 @@ async def test_a_confined_connection_sees_only_its_rows(filled: Database, table:
     async with filled.connection(CONFINED_TO_ACME) as connection:
         rows = await connection.fetch(select)
     assert [row["namespace"] for row in rows] == [to_stored(["acme", "users"])]
-    async with filled.connection(EVERYTHING) as connection:
+    async with filled.connection(ALL_ROOTS) as connection:
         assert len(await connection.fetch(select)) == 2
 
 
@@ -540,7 +540,7 @@ async def test_a_confined_connection_changes_only_its_rows(filled: Database, tab
         await connection.execute("DELETE FROM passages")
         await connection.execute("DELETE FROM items")
         await connection.execute(f"DELETE FROM {table}")
-    async with filled.connection(EVERYTHING) as connection:
+    async with filled.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(f"SELECT namespace FROM {table}")
     assert [row["namespace"] for row in rows] == [STRANGE]
 
@@ -560,7 +560,7 @@ async def test_a_connection_that_never_said_what_it_may_see_sees_nothing(
 
 
 async def test_every_table_with_namespaces_is_behind_the_second_wall(filled: Database) -> None:
-    async with filled.connection(EVERYTHING) as connection:
+    async with filled.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(
             "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid "
             "WHERE attname = 'namespace' AND relkind = 'r' "

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from app.config import Settings
-from app.db.database import EVERYTHING, Connection, Database, DatabaseUnavailableError
+from app.db.database import ALL_ROOTS, Connection, Database, DatabaseUnavailableError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
@@ -104,7 +104,7 @@ async def test_a_frozen_connection_is_not_used_again(
         proxy.freeze()
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1), database.transaction(EVERYTHING) as connection:
+            async with asyncio.timeout(0.1), database.transaction(ALL_ROOTS) as connection:
                 await connection.execute("SELECT 1")
         assert time.monotonic() - began < 3
         proxy.thaw()
@@ -121,7 +121,7 @@ async def test_a_frozen_backend_is_waited_for_once(
     frozen = await backend(database)
 
     async def freeze_within() -> None:
-        async with use(database, EVERYTHING) as connection:
+        async with use(database, ALL_ROOTS) as connection:
             os.kill(frozen, signal.SIGSTOP)
             await connection.execute("SELECT 1", timeout=0.3)
 
@@ -143,7 +143,7 @@ async def test_a_statement_that_is_cancelled_in_time_leaves_its_connection_usabl
     try:
         before = await backend(database)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1), database.connection(EVERYTHING) as connection:
+            async with asyncio.timeout(0.1), database.connection(ALL_ROOTS) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
         assert await backend(database) == before
     finally:
@@ -183,12 +183,12 @@ async def test_ended_connections_are_replaced(
 
 
 async def backend(database: Database) -> Any:
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         return await connection.fetchval("SELECT pg_backend_pid()")
 
 
 async def sleep_in(database: Database) -> None:
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await connection.execute("SELECT pg_sleep(20)")
 
 

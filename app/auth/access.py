@@ -63,7 +63,7 @@ class Access:
         """Tell whether some grant gives a verb on a caller's labels."""
         return any(grant.covers(labels, verb) for grant in self.grants)
 
-    def locate(self, labels: Sequence[str], verb: Verb) -> str:
+    def authorize(self, labels: Sequence[str], verb: Verb) -> str:
         """Return the stored namespace for a caller's labels; ForbiddenError without a grant."""
         if not self.allows(labels, verb):
             raise ForbiddenError(self.actor, verb, list(labels))
@@ -71,7 +71,7 @@ class Access:
 
     def scope(self, labels: Sequence[str], verb: Verb) -> Range:
         """Return the range of stored namespaces at or below a caller's labels."""
-        return stored_range(self.locate(labels, verb))
+        return stored_range(self.authorize(labels, verb))
 
     def may(self, verb: Verb) -> bool:
         """Tell whether some grant gives a verb anywhere."""
@@ -88,5 +88,5 @@ class Access:
         return from_stored(namespace[len(self.root) :])
 
 
-OPEN = Access(actor="anonymous", root="", grants=(Grant((), frozenset(Verb)),))
-"""Everyone, while no key has been created and only this machine can connect."""
+ANONYMOUS = Access(actor="anonymous", root="", grants=(Grant((), frozenset(Verb)),))
+"""Every caller, as long as no key was created and only this machine can connect."""

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 
-from app.auth.access import OPEN, Access, Verb
+from app.auth.access import ANONYMOUS, Access, Verb
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.local import check_local
 from app.auth.service import Authenticator
@@ -86,7 +86,7 @@ async def _authenticated(request: Request, *, counted: bool) -> Access:
         client = request.client.host if request.client else None
         authenticator.failures.note(error.reason, error.key_id, client)
         raise
-    if access is OPEN:
+    if access is ANONYMOUS:
         check_local(request.headers)
     return access
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from app.auth import repository
 from app.auth.keys import ApiKey
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 
 CACHE_SECONDS = 5.0
 """How long a process trusts what it read about a key: the delay of a revocation."""
@@ -50,7 +50,7 @@ class KeyCache:
         while self._waiting:
             asked, self._waiting = self._waiting, {}
             try:
-                async with self._database.connection(EVERYTHING) as connection:
+                async with self._database.connection(ALL_ROOTS) as connection:
                     found = await repository.find_many(connection, list(asked))
             except Exception as error:  # noqa: BLE001  # raised to every waiting caller
                 for future in asked.values():

@@ -7,14 +7,14 @@ from datetime import datetime
 import structlog
 
 from app.auth import repository
-from app.auth.access import OPEN, Access, Grant, grants_text
+from app.auth.access import ANONYMOUS, Access, Grant, grants_text
 from app.auth.errors import UnauthenticatedError
 from app.auth.failures import FailureLog
 from app.auth.key_cache import CACHE_SECONDS, KeyCache
 from app.auth.keys import ApiKey, Token
 from app.auth.rates import UNLIMITED, Rates, RequestLimiter
 from app.clock import Clock
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.namespaces import to_stored
 
 _logger = structlog.get_logger("memoryd.auth")
@@ -39,7 +39,7 @@ class Authenticator:
         If the request is counted toward the key's rate, also RateLimitedError.
         """
         if await self.is_open() and not await self._is_known(text):
-            return OPEN
+            return ANONYMOUS
         if not text:
             raise UnauthenticatedError(
                 "This server needs an API key: send it as `x-api-key: mk_…` "
@@ -96,7 +96,7 @@ class Authenticator:
     def remembered(self, text: str | None) -> Access | None:
         """Return the access that a key had when it was last read, without asking the database."""
         if self._open_until and not self._closed_until:
-            return OPEN
+            return ANONYMOUS
         token = Token.parse(text or "")
         if token is None:
             return None
@@ -112,7 +112,7 @@ class Authenticator:
             return False
         if moment < self._open_until:
             return True
-        async with self._database.connection(EVERYTHING) as connection:
+        async with self._database.connection(ALL_ROOTS) as connection:
             closed = await repository.exist(connection)
         if closed:
             self._closed_until = float("inf")  # keys are revoked, never deleted
@@ -154,7 +154,7 @@ class KeyService:
             revoked_at=None,
             rates=rates,
         )
-        async with self._database.transaction(EVERYTHING) as connection:
+        async with self._database.transaction(ALL_ROOTS) as connection:
             await repository.insert(connection, key)
         _logger.info(
             "key created",
@@ -168,12 +168,12 @@ class KeyService:
 
     async def list(self) -> list[ApiKey]:
         """Return every key, oldest first."""
-        async with self._database.connection(EVERYTHING) as connection:
+        async with self._database.connection(ALL_ROOTS) as connection:
             return await repository.find_all(connection)
 
     async def revoke(self, key_id: str) -> bool:
         """Revoke a key for good; False when there is none of that id."""
-        async with self._database.transaction(EVERYTHING) as connection:
+        async with self._database.transaction(ALL_ROOTS) as connection:
             found = await repository.revoke(connection, key_id, self._clock.now())
         if found:
             _logger.info("key revoked", key=f"mk_{key_id}")
@@ -181,5 +181,5 @@ class KeyService:
 
     async def any_exist(self) -> bool:
         """Tell whether any key was ever created."""
-        async with self._database.connection(EVERYTHING) as connection:
+        async with self._database.connection(ALL_ROOTS) as connection:
             return await repository.exist(connection)

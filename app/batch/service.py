@@ -93,9 +93,9 @@ class BatchService:
             case PutOperation():
                 return await self._items.prepare_put(access, operation)
             case DeleteOperation():
-                return Delete((access.locate(operation.namespace, Verb.DELETE), operation.key))
+                return Delete((access.authorize(operation.namespace, Verb.DELETE), operation.key))
             case GetOperation():
-                address = (access.locate(operation.namespace, Verb.READ), operation.key)
+                address = (access.authorize(operation.namespace, Verb.READ), operation.key)
                 return PreparedGet(address, self._items.refreshes(operation.refresh_ttl))
             case SearchOperation():
                 return self._search.plan(access, operation.to_query())

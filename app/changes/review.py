@@ -86,7 +86,7 @@ class ReviewService:
     ) -> Page[Row]:
         """Return a page of a job's changes behind a number, with what was there before."""
         job = await self._jobs.get(access, job_id)
-        access.locate(access.relative(job["namespace"]), Verb.READ)
+        access.authorize(access.relative(job["namespace"]), Verb.READ)
         async with self._database.connection(access.root) as connection:
             return await stored.find_page(connection, job_id, after=after, limit=limit)
 
@@ -117,7 +117,7 @@ class ReviewService:
         async with self._database.transaction(access.root) as connection:
             proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
             for change in proposed:
-                access.locate(access.relative(change.namespace), Verb.WRITE)
+                access.authorize(access.relative(change.namespace), Verb.WRITE)
             discarded = (replace(change, state=ChangeState.DISCARDED) for change in proposed)
             await stored.mark(connection, job_id, discarded, seen=ChangeState.PROPOSED)
             result = self._decided(job, access, "discarded")

@@ -141,7 +141,7 @@ class UndoService:
             if reason := _objection(change, row, past, same):
                 sorted_.keep(change, reason)
             elif past is None:
-                access.locate(access.relative(change.namespace), Verb.DELETE)
+                access.authorize(access.relative(change.namespace), Verb.DELETE)
                 version = row["version"] if row else None
                 sorted_.undo(change, Delete(change.address, Precondition.at(version)))
             else:

@@ -75,7 +75,7 @@ class WritePlanner:
     async def _write(self, access: Access, change: ItemChange, row: Row | None) -> Write:
         labels = access.relative(change.namespace)
         if change.value is None:
-            access.locate(labels, Verb.DELETE)
+            access.authorize(labels, Verb.DELETE)
             return Delete(change.address, Precondition.at(change.version_before))
         members: dict[str, Any] = {"source": Source.model_validate(change.source or {})}
         if change.ttl_seconds is not None or row is not None:

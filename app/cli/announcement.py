@@ -6,7 +6,7 @@ import structlog
 
 from app.config import unknown_variables
 from app.db.connections import address_of
-from app.db.database import EVERYTHING
+from app.db.database import ALL_ROOTS
 from app.jobs import queue
 from app.resources import Resources
 
@@ -38,7 +38,7 @@ async def announce_server(resources: Resources, *, is_embedded: bool) -> None:
 
 async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, str]:
     settings = resources.settings
-    async with resources.database.connection(EVERYTHING) as connection:
+    async with resources.database.connection(ALL_ROOTS) as connection:
         server = await connection.fetchval("SELECT current_setting('server_version')")
     place = (
         f"embedded in {settings.data_dir}"

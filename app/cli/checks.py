@@ -16,7 +16,7 @@ from app.clock import LARGEST_OFFSET_SECONDS
 from app.config import Settings, unknown_variables
 from app.db import migrations
 from app.db.connections import CONNECT_SECONDS, connect
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.db.role import examine_role
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.embedded.disk import Disk
@@ -155,7 +155,7 @@ async def _indexes(settings: Settings) -> list[Finding]:
     """Tell what a reindex would mend; nothing where there is nothing."""
     database = await Database.open(str(settings.database_url), pool_size=1)
     try:
-        async with database.connection(EVERYTHING) as connection:
+        async with database.connection(ALL_ROOTS) as connection:
             stored = await connection.fetchval(
                 "SELECT vocabulary FROM passage_indexes WHERE active"
             )
@@ -172,7 +172,7 @@ async def _waiting_jobs(url: str) -> list[Finding]:
     """Report the jobs that wait for the configuration to be corrected."""
     database = await Database.open(url, pool_size=1)
     try:
-        async with database.connection(EVERYTHING) as connection:
+        async with database.connection(ALL_ROOTS) as connection:
             found = await queue.misconfigured(connection)
     finally:
         await database.close()

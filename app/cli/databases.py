@@ -8,7 +8,7 @@ from importlib import import_module
 from app.auth.service import KeyService
 from app.clock import SystemClock
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import read_clock
 from app.db.schema_version import current_revision, newest_revision, require_current
 from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
@@ -50,7 +50,7 @@ async def open_keys(settings: Settings) -> AsyncIterator[KeyService]:
     database = await Database.open(url, pool_size=1)
     clock = SystemClock()
     try:
-        async with database.connection(EVERYTHING) as connection:
+        async with database.connection(ALL_ROOTS) as connection:
             clock.correct(await read_clock(connection))
         yield KeyService(database, clock)
     finally:

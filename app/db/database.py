@@ -14,8 +14,8 @@ from app.db.connections import ConfinedConnection, open_pool
 from app.embedded.disk import Disk
 from app.errors import AppError
 
-EVERYTHING = ""
-"""The root of work that is not one tenant's: upkeep, key checks, migrations."""
+ALL_ROOTS = ""
+"""The root of work for all tenants: upkeep, key checks, migrations."""
 
 _ACQUIRE_SECONDS = 10.0
 """Longest wait for a free connection, or for a new one."""

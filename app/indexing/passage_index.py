@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy import Boolean, Column, Identity, Index, Integer, SmallInteger, Table, Text, text
 from typing_extensions import override
 
-from app.db.database import EVERYTHING, Connection, Database, Row
+from app.db.database import ALL_ROOTS, Connection, Database, Row
 from app.db.tables import metadata
 from app.errors import AppError, OperatorError
 from app.indexing.terms import VERSION, Vocabulary
@@ -127,7 +127,7 @@ async def register(
     """
     wanted = making(embedder, vocabulary)
     # A server that starts on a full disk still serves reads.
-    async with database.transaction(EVERYTHING, even_if_full=True) as connection:
+    async with database.transaction(ALL_ROOTS, even_if_full=True) as connection:
         await lock_registration(connection)
         active = await connection.fetchrow(
             "SELECT id, embedding, dimensions, vocabulary FROM passage_indexes WHERE active"
@@ -153,7 +153,7 @@ async def prepare(
     database: Database, embedder: Embedder | None, vocabulary: Vocabulary
 ) -> PassageIndex:
     """Return the index for a way of making passages, active or not, for a reindex to fill."""
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await lock_registration(connection)
         index_id = await find_or_add(connection, making(embedder, vocabulary))
     return PassageIndex(index_id, embedder, vocabulary)

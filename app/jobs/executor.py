@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.errors import AppError
 from app.jobs import queue
 from app.jobs.isolation import COULD_NOT_RUN, Isolation
@@ -95,7 +95,7 @@ class Executor:
             detail=described["detail"],
         )
         if waits or isolates:
-            async with self._database.transaction(EVERYTHING) as connection:
+            async with self._database.transaction(ALL_ROOTS) as connection:
                 await queue.put_off(
                     connection, job, described, isolates=isolates, settings=self._settings
                 )
@@ -105,7 +105,7 @@ class Executor:
     async def _give_up(
         self, job: Job, error: Mapping[str, Any], *, retry_after: float | None
     ) -> None:
-        async with self._database.transaction(EVERYTHING) as connection:
+        async with self._database.transaction(ALL_ROOTS) as connection:
             await queue.give_up(
                 connection, job, error, retry_after=retry_after, settings=self._settings
             )

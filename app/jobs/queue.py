@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.config import Settings
-from app.db.database import EVERYTHING, Connection, Database, Row
+from app.db.database import ALL_ROOTS, Connection, Database, Row
 from app.db.notifier import CHANGED
 from app.jobs.job import COLUMNS, Job
 from app.jobs.repository import TELL
@@ -373,7 +373,7 @@ async def failures(connection: Connection) -> Mapping[str, int]:
 
 async def overview(database: Database, alive_seconds: float) -> tuple[QueueState, dict[str, int]]:
     """Return the state of the queue, and the number of failed jobs by kind."""
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         return await state(connection, alive_seconds), dict(await failures(connection))
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from app.background import attempt, background, repeat
 from app.config import Settings
-from app.db.database import EVERYTHING, Connection, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from app.db.notifier import CANCEL, WORK, Notifier, wait_for
 from app.errors import AppError
 from app.jobs import queue
@@ -92,7 +92,7 @@ class JobWorker:
     async def _take_over(self) -> None:
         """Queue a predecessor's jobs, and retry those that wait for a configuration."""
         try:
-            async with self._database.transaction(EVERYTHING) as connection:
+            async with self._database.transaction(ALL_ROOTS) as connection:
                 if self._has_predecessor:
                     await queue.rescue(connection, self._settings, dead_worker=self.id)
                 await queue.wake_waiting(connection)
@@ -109,7 +109,7 @@ class JobWorker:
             self._held.add(held)
 
     async def _claimed(self) -> Job | None:
-        async with self._database.transaction(EVERYTHING) as connection:
+        async with self._database.transaction(ALL_ROOTS) as connection:
             await queue.lock(connection)
             return await queue.claim(
                 connection,
@@ -151,14 +151,14 @@ class JobWorker:
                 await news.wait()
                 news.clear()
                 with suppress(AppError):  # the next heartbeat looks again
-                    async with self._database.transaction(EVERYTHING) as connection:
+                    async with self._database.transaction(ALL_ROOTS) as connection:
                         kept = await self._extend(connection, [held])
                     _stop_others([held], kept)
 
     async def _keep(self) -> None:
         """Say that this worker lives, keep its jobs, and take up those of workers that do not."""
         held = list(self._held)
-        async with self._database.transaction(EVERYTHING) as connection:
+        async with self._database.transaction(ALL_ROOTS) as connection:
             await queue.seen(connection, self.id, self._settings.job_concurrency)
             kept = await self._extend(connection, held)
             rescued = await queue.rescue(connection, self._settings)
@@ -183,7 +183,7 @@ class JobWorker:
     async def _leave(self) -> None:
         """Hand back what is left, a job whose claim was interrupted too."""
         with suppress(AppError):
-            async with self._database.transaction(EVERYTHING) as connection:
+            async with self._database.transaction(ALL_ROOTS) as connection:
                 await queue.hand_back(connection, self.id)
                 await queue.forget(connection, self.id)
 

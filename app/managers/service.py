@@ -70,14 +70,14 @@ class ManagerService:
 
     async def get(self, access: Access, name: str) -> Record:
         """Return a manager's row; raises ManagerNotFoundError."""
-        access.locate([], Verb.READ)
+        access.authorize([], Verb.READ)
         return await self._find(access, name)
 
     async def list(
         self, access: Access, query: ListManagers
     ) -> tuple[Sequence[Record], str | None]:
         """Return a page of managers by name, and the cursor of the next."""
-        access.locate([], Verb.READ)
+        access.authorize([], Verb.READ)
         limit = query.limit or DEFAULT_PAGE
         async with self._database.connection(access.root) as connection:
             page = await repository.find_page(
@@ -89,7 +89,7 @@ class ManagerService:
         self, access: Access, name: str, config: ManagerConfig, precondition: Precondition
     ) -> tuple[Record, bool]:
         """Create or replace a manager; return its row, and whether it is new."""
-        access.locate([], Verb.ADMIN)
+        access.authorize([], Verb.ADMIN)
         self._llms.check(config.model, config.query_model)
         text = config.model_dump_json(exclude_unset=True, by_alias=True)
         async with self._database.transaction(access.root) as connection:
@@ -101,7 +101,7 @@ class ManagerService:
 
     async def delete(self, access: Access, name: str, precondition: Precondition) -> None:
         """Remove a manager, whether or not it exists; jobs that wait go on as they were asked."""
-        access.locate([], Verb.ADMIN)
+        access.authorize([], Verb.ADMIN)
         async with self._database.transaction(access.root) as connection:
             await repository.lock(connection, access.root, name)
             _check(precondition, name, await repository.find(connection, access.root, name))
@@ -160,8 +160,8 @@ class ManagerService:
         Raises ManagerNotFoundError, ForbiddenError and LLMNotConfiguredError.
         """
         for verb in (Verb.READ, Verb.WRITE, Verb.DELETE):
-            access.locate(body.namespace, verb)
-        stored = access.locate(body.namespace, Verb.JOBS)
+            access.authorize(body.namespace, verb)
+        stored = access.authorize(body.namespace, Verb.JOBS)
         chosen = await self._choice(access, body)
         config = _overridden(Config.of(chosen.config, deletes=True), body)
         strategy = body.strategy or ("llm" if config.strategy == "llm" else "duplicates")
@@ -286,14 +286,14 @@ def _check_length(plan: ExtractPlan) -> None:
 def _check_extraction(access: Access, config: Config, namespace: list[str] | None) -> None:
     """Raise ForbiddenError unless the caller may do all that the job may do."""
     if namespace is None:
-        access.locate([], Verb.JOBS)
+        access.authorize([], Verb.JOBS)
     else:
         _check_place(access, namespace)
         if config.may_delete and config.strategy == "llm":
-            access.locate(namespace, Verb.DELETE)
+            access.authorize(namespace, Verb.DELETE)
 
 
 def _check_place(access: Access, namespace: list[str]) -> None:
     """Raise ForbiddenError unless the caller may have memories formed in a namespace."""
     for verb in (Verb.JOBS, Verb.READ, Verb.WRITE):
-        access.locate(namespace, verb)
+        access.authorize(namespace, verb)

@@ -305,11 +305,11 @@ def _count_characters(trajectory: Trajectory) -> int:
 
 def _check_access(access: Access, body: OptimizePrompt) -> None:
     """Raise ForbiddenError unless the caller may do everything that the job may do."""
-    access.locate([], Verb.JOBS)
+    access.authorize([], Verb.JOBS)
     if any(prompt.text is None for prompt in body.all_prompts):
-        access.locate([], Verb.WRITE)
+        access.authorize([], Verb.WRITE)
         if body.evaluation is not None and body.evaluation.promote is not False:
-            access.locate([], Verb.ADMIN)
+            access.authorize([], Verb.ADMIN)
 
 
 def _plan_config(body: OptimizePrompt) -> OptimizerConfig:

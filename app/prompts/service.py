@@ -192,7 +192,7 @@ class PromptService:
         possible. Raises PromptNotFoundError, and InvalidRequestError for a text that no prompt
         can have.
         """
-        access.locate([], Verb.WRITE)
+        access.authorize([], Verb.WRITE)
         _check_text(text)
         ref, stamp = Ref(access.root, name), self._stamp(access)
         await repository.lock(connection, ref)
@@ -220,7 +220,7 @@ class PromptService:
 
         Raises PromptNotFoundError and PromptVersionNotFoundError.
         """
-        access.locate([], Verb.ADMIN)
+        access.authorize([], Verb.ADMIN)
         ref, stamp = Ref(access.root, name), self._stamp(access)
         await repository.lock(connection, ref)
         await repository.get(connection, ref, version=version)  # raises if it does not exist
@@ -239,7 +239,7 @@ class PromptService:
         return await self.read(connection, access, name, version=number)
 
     def _authorize_admin(self, access: Access, name: str) -> tuple[Ref, Stamp]:
-        access.locate([], Verb.ADMIN)
+        access.authorize([], Verb.ADMIN)
         return Ref(access.root, name), self._stamp(access)
 
     def _stamp(self, access: Access) -> Stamp:

@@ -70,7 +70,7 @@ class SearchService:
 
     def plan(self, access: Access, query: SearchQuery) -> SearchPlan:
         """Check a query; raises ForbiddenError, InvalidFilterError and InvalidRequestError."""
-        prefix = access.locate(query.namespace, Verb.READ)
+        prefix = access.authorize(query.namespace, Verb.READ)
         scope = Scope(
             namespaces=stored_range(prefix) if query.with_children else only(prefix),
             filter=parse_filter(query.filter) if query.filter else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from asyncpg import Record
 
-from app.db.database import EVERYTHING
+from app.db.database import ALL_ROOTS
 from app.indexing.errors import InvalidIndexPathError
 from app.indexing.indexer import Indexer
 from app.indexing.passage_index import EmbeddingFailedError
@@ -106,7 +106,7 @@ class Filler:
         return found
 
     async def _next(self, position: Address) -> list[Record]:
-        async with self._database.connection(EVERYTHING) as connection:
+        async with self._database.connection(ALL_ROOTS) as connection:
             return await connection.fetch(_NEXT, *position, self._index.id)
 
     async def _cut(self, row: Record) -> _Item | None:
@@ -138,7 +138,7 @@ class Filler:
     async def _known_vectors(self, items: Sequence[_Item]) -> dict[str, Vector | None]:
         """Return what the same model made of the items' texts for another vocabulary."""
         namespaces, keys = zip(*(item.put.address for item in items), strict=True)
-        async with self._database.connection(EVERYTHING) as connection:
+        async with self._database.connection(ALL_ROOTS) as connection:
             rows = await connection.fetch(
                 _VECTORS_OF_SAME_MODEL, list(namespaces), list(keys), self._index.id
             )
@@ -161,7 +161,7 @@ class Filler:
     async def _write(self, made: Sequence[tuple[_Item, list[Vector | None]]]) -> None:
         """Write the passages of those items that nobody has written since they were read."""
         addresses = [item.put.address for item, _ in made]
-        async with self._database.transaction(EVERYTHING) as connection:
+        async with self._database.transaction(ALL_ROOTS) as connection:
             locked = await repository.lock(connection, addresses, self._clock.now())
             versions = {address: found.version for address, found in locked.items()}
             current = [
@@ -198,7 +198,7 @@ async def catch_up(resources: Resources) -> int:
 
     Does so for the active index only: others are going out of use, or being filled.
     """
-    async with resources.database.connection(EVERYTHING) as connection:
+    async with resources.database.connection(ALL_ROOTS) as connection:
         if not await connection.fetchval(_MAY_LACK, resources.index.id):
             return 0
     filler = Filler(resources, on_progress=lambda _walked: None)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import asyncpg
 
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 
 BATCH = 500
 
@@ -44,7 +44,7 @@ async def sweep(database: Database, now: datetime) -> int:
     """Remove every item that has expired by `now`; return how many went."""
     removed = 0
     while True:
-        async with database.transaction(EVERYTHING) as connection:
+        async with database.transaction(ALL_ROOTS) as connection:
             batch: int = await connection.fetchval(_SWEEP, now, BATCH, SWEEPER)
         removed += batch
         if batch < BATCH:
@@ -56,7 +56,7 @@ async def prune_namespaces(database: Database) -> int:
     removed = 0
     while True:
         try:
-            async with database.transaction(EVERYTHING) as connection:
+            async with database.transaction(ALL_ROOTS) as connection:
                 batch: int = await connection.fetchval(_PRUNE, BATCH)
         except asyncpg.ForeignKeyViolationError:
             return removed  # one was filled again meanwhile; the next round takes the others

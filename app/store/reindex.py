@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from app.db.connections import UNHURRIED_SECONDS
-from app.db.database import EVERYTHING, Connection, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from app.errors import AppError, OperatorError
 from app.indexing.passage_index import (
     PassageIndex,
@@ -124,13 +124,13 @@ async def reindex(resources: Resources, tell: Tell, *, drop_others: bool = False
 
 async def is_under_way(database: Database) -> bool:
     """Tell whether a reindex runs at this moment."""
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         return bool(await connection.fetchval(_IS_UNDER_WAY, _LOCK))
 
 
 async def half_filled(database: Database) -> list[str]:
     """Name the indexes that an interrupted reindex left."""
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(_HALF_FILLED)
     return [str(making_of(row)) for row in rows]
 
@@ -141,7 +141,7 @@ async def _alone(database: Database) -> AsyncIterator[Connection]:
 
     PostgreSQL holds the lock until the last statement ended, even if this process is killed.
     """
-    async with database.connection(EVERYTHING, unhurried=True) as session:
+    async with database.connection(ALL_ROOTS, unhurried=True) as session:
         if not await session.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             raise ReindexError("A reindex of this database is under way; wait for its end.")
         try:
@@ -214,7 +214,7 @@ async def _is_active(session: Connection, index: PassageIndex) -> bool:
 
 
 async def _switch(database: Database, index: PassageIndex) -> None:
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await lock_registration(connection)
         await activate(connection, index.id)
 
@@ -226,7 +226,7 @@ async def _empty_others(session: Connection, database: Database, index: PassageI
     dropped = 0
     position: Address = ("", "")
     while True:
-        async with database.transaction(EVERYTHING) as connection:
+        async with database.transaction(ALL_ROOTS) as connection:
             rows = await connection.fetch(_LOCK_NEXT, *position)
             if not rows:
                 return dropped

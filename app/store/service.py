@@ -104,7 +104,7 @@ class ItemService:
 
     async def get(self, access: Access, query: ReadItem) -> Row | None:
         """Return an item, restarting its lifetime if it has one and that is wanted."""
-        address = (access.locate(query.labels, Verb.READ), query.key)
+        address = (access.authorize(query.labels, Verb.READ), query.key)
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
             if query.as_of is not None:
@@ -151,7 +151,7 @@ class ItemService:
 
     async def prepare_put(self, access: Access, body: PutItem) -> Put:
         """Check an item's next state and bring it into stored form; nothing is embedded yet."""
-        address = (access.locate(body.namespace, Verb.WRITE), body.key)
+        address = (access.authorize(body.namespace, Verb.WRITE), body.key)
         _check_size(address)
         for index, path in enumerate(body.index or ()):
             check_path(path, f"index[{index}]")
@@ -172,7 +172,7 @@ class ItemService:
 
     async def patch(self, access: Access, body: PatchItem, precondition: Precondition) -> Row:
         """Merge into an item's value; return the item as it now is."""
-        address = (access.locate(body.namespace, Verb.WRITE), body.key)
+        address = (access.authorize(body.namespace, Verb.WRITE), body.key)
         check_json(body.value, "value")
         for _ in range(_PATCH_ATTEMPTS):
             row = await self._present(access, address)
@@ -192,12 +192,12 @@ class ItemService:
 
     async def delete(self, access: Access, body: DeleteItem, precondition: Precondition) -> None:
         """End an item, whether or not it exists."""
-        address = (access.locate(body.namespace, Verb.DELETE), body.key)
+        address = (access.authorize(body.namespace, Verb.DELETE), body.key)
         await self.apply(access, [Delete(address, precondition)])
 
     async def versions(self, access: Access, query: ReadVersions) -> Page[Record]:
         """Return a page of an item's history, newest first; empty when it never existed."""
-        address = (access.locate(query.labels, Verb.READ), query.key)
+        address = (access.authorize(query.labels, Verb.READ), query.key)
         async with self._database.connection(access.root) as connection:
             return await repository.find_versions(
                 connection, address, before=query.before, limit=query.limit
@@ -205,7 +205,7 @@ class ItemService:
 
     async def restore(self, access: Access, body: RestoreItem, precondition: Precondition) -> Row:
         """Make an earlier version present again, as a new version; it never expires."""
-        address = (access.locate(body.namespace, Verb.WRITE), body.key)
+        address = (access.authorize(body.namespace, Verb.WRITE), body.key)
         async with self._database.connection(access.root) as connection:
             row = await repository.find_version(connection, address, body.version)
         may_read = access.allows(body.namespace, Verb.READ)
@@ -227,7 +227,7 @@ class ItemService:
 
     def check_listing(self, access: Access, body: ListNamespaces) -> None:
         """Raise ForbiddenError unless the caller may read below the prefix."""
-        access.locate(literal_start(body.prefix or []), Verb.READ)
+        access.authorize(literal_start(body.prefix or []), Verb.READ)
 
     async def list_namespaces(
         self, access: Access, body: ListNamespaces, max_bytes: int = PAGE_BYTES

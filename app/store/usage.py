@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from app.background import attempt, background
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.usage_counter import MANY_WAITING, Usage, Uses
 
 FLUSH_SECONDS = 2.0
@@ -79,7 +79,7 @@ async def flush(usage: Usage, database: Database) -> None:
 
 async def _add(database: Database, counts: Mapping[int, Uses]) -> set[int]:
     """Add counts to the table; return the items that somebody else is changing meanwhile."""
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         rows = await connection.fetch(
             _ADD,
             list(counts),

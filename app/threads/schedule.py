@@ -86,7 +86,7 @@ class ExtractionSchedule(BaseModel):
 def check_rights(access: Access, namespace: str, schedule: ExtractionSchedule | None) -> None:
     """Raise ForbiddenError unless the caller may do everything that the thread's job does."""
     for verb in (Verb.JOBS, *(schedule.verbs if schedule else ())):
-        access.locate(access.relative(namespace), verb)
+        access.authorize(access.relative(namespace), verb)
 
 
 def require_namespace(plan: ExtractPlan) -> ExtractPlan:

@@ -217,7 +217,7 @@ async def authorize_append(
     Raises ForbiddenError, ThreadElsewhereError and AmbiguousThreadError.
     """
     labels = await _labels(connection, access, planned)
-    ref = ThreadRef(access.root, planned.thread_id, access.locate(labels, Verb.JOBS))
+    ref = ThreadRef(access.root, planned.thread_id, access.authorize(labels, Verb.JOBS))
     thread = await repository.find(connection, ref)
     if thread is not None:
         check_rights(access, ref.namespace, _next_schedule(thread, planned))
@@ -345,14 +345,14 @@ async def _find(connection: Connection, access: Access, thread_id: str) -> Threa
 
 async def _find_readable(connection: Connection, access: Access, thread_id: str) -> Thread:
     thread = await _find(connection, access, thread_id)
-    access.locate(access.relative(thread.namespace), Verb.READ)
+    access.authorize(access.relative(thread.namespace), Verb.READ)
     return thread
 
 
 async def _lock(connection: Connection, access: Access, thread_id: str) -> Thread:
     """Return a thread that the caller may change, locked against appends."""
     found = await _find(connection, access, thread_id)
-    access.locate(access.relative(found.namespace), Verb.JOBS)
+    access.authorize(access.relative(found.namespace), Verb.JOBS)
     thread = await repository.lock(connection, found.ref)
     if thread is None:
         raise ThreadNotFoundError(thread_id)

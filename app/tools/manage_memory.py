@@ -125,8 +125,10 @@ class ManageMemory:
         return key
 
     async def _update(self, context: ToolContext, key: str, content: str | JsonObject) -> None:
-        context.access.locate(context.namespace, Verb.READ)  # the answer depends on what is there
-        address = (context.access.locate(context.namespace, Verb.WRITE), key)
+        context.access.authorize(
+            context.namespace, Verb.READ
+        )  # the answer depends on what is there
+        address = (context.access.authorize(context.namespace, Verb.WRITE), key)
         try:
             await retry_optimistically(partial(self._replace, context, address, content))
         except TooManyConflictsError as error:
@@ -149,7 +151,7 @@ class ManageMemory:
             raise OvertakenError from error
 
     async def _delete(self, context: ToolContext, key: str) -> None:
-        address = (context.access.locate(context.namespace, Verb.DELETE), key)
+        address = (context.access.authorize(context.namespace, Verb.DELETE), key)
         # Without `read`, nothing tells the caller whether the memory was there.
         may_read = context.access.allows(context.namespace, Verb.READ)
         there = PRESENT if may_read else UNCONDITIONAL
@@ -160,8 +162,8 @@ class ManageMemory:
 
     async def _check_is_first(self, context: ToolContext, kind: Kind) -> None:
         """Raise ToolError if the only memory of a kind exists already."""
-        context.access.locate(context.namespace, Verb.READ)
-        namespace = context.access.locate(context.namespace, Verb.WRITE)
+        context.access.authorize(context.namespace, Verb.READ)
+        namespace = context.access.authorize(context.namespace, Verb.WRITE)
         rows = await self._rows(context.access, namespace, [kind.name, DEFAULT_KEY])
         for key, row in rows.items():
             if key == kind.name or read_value(json.loads(row["value"]))[1] == kind.name:

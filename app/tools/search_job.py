@@ -58,8 +58,8 @@ def search_job(llms: LLMPool, access: Access, plan: SearchPlan, *, manager: str 
 
     Raises ForbiddenError, InvalidMessageError, InvalidFilterError, and LLMNotConfiguredError.
     """
-    access.locate(plan.namespace, Verb.READ)
-    stored = access.locate(plan.namespace, Verb.JOBS)
+    access.authorize(plan.namespace, Verb.READ)
+    stored = access.authorize(plan.namespace, Verb.JOBS)
     to_turns(plan.messages)
     if plan.filter:
         parse_filter(plan.filter)

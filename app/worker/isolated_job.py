@@ -13,7 +13,7 @@ import threading
 
 import structlog
 
-from app.db.database import EVERYTHING
+from app.db.database import ALL_ROOTS
 from app.jobs import queue
 from app.jobs.executor import Executor
 from app.jobs.isolation import COULD_NOT_RUN, Order
@@ -37,7 +37,7 @@ async def _run(order: Order) -> None:
     ):
         limit_memory(settings.job_memory_bytes)
         limit_processor_time(settings.job_timeout_seconds)
-        async with resources.database.connection(EVERYTHING) as connection:
+        async with resources.database.connection(ALL_ROOTS) as connection:
             job = await queue.find_running(connection, order.job_id, order.attempt)
         if job is not None:
             handlers = order.build_handlers(resources)

@@ -5,7 +5,7 @@ import time
 import structlog
 
 from app.background import background, repeat
-from app.db.database import EVERYTHING
+from app.db.database import ALL_ROOTS
 from app.job_kinds import handlers
 from app.jobs import queue
 from app.jobs.isolation import BuildHandlers, Isolation
@@ -62,7 +62,7 @@ async def _walk_tables(resources: Resources) -> None:
     await prune_namespaces(resources.database)
     if indexed := await catch_up(resources):
         _logger.info("items of another configuration indexed", items=indexed)
-    async with resources.database.connection(EVERYTHING) as connection:
+    async with resources.database.connection(ALL_ROOTS) as connection:
         while await queue.prune(connection, resources.settings.job_retention_days):
             pass
         await queue.forget_requests(connection)

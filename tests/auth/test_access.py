@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.auth.access import OPEN, Access, Grant, Verb
+from app.auth.access import ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.namespaces import to_stored
 
@@ -29,25 +29,25 @@ def test_a_namespace_is_found_where_some_grant_reaches(
         if verb in grant.verbs and is_below(labels, list(grant.prefix)):
             allowed = True
     if allowed:
-        assert access.locate(labels, verb) == to_stored(labels)
+        assert access.authorize(labels, verb) == to_stored(labels)
     else:
         with pytest.raises(ForbiddenError):
-            access.locate(labels, verb)
+            access.authorize(labels, verb)
 
 
 @given(path, path, path)
 def test_a_scope_holds_what_is_below_it_and_nothing_else(
     root: list[str], prefix: list[str], other: list[str]
 ) -> None:
-    access = Access("mk_1", to_stored(root), OPEN.grants)
+    access = Access("mk_1", to_stored(root), ANONYMOUS.grants)
     scope = access.scope(prefix, Verb.READ)
     assert (scope.low <= to_stored(other) < scope.high) == is_below(other, root + prefix)
 
 
 @given(path, path)
 def test_a_caller_sees_names_without_its_root(root: list[str], labels: list[str]) -> None:
-    access = Access("mk_1", to_stored(root), OPEN.grants)
-    stored = access.locate(labels, Verb.WRITE)
+    access = Access("mk_1", to_stored(root), ANONYMOUS.grants)
+    stored = access.authorize(labels, Verb.WRITE)
     assert stored.startswith(to_stored(root))
     assert access.relative(stored) == labels
 
@@ -74,12 +74,12 @@ def test_a_prefix_ends_at_a_label(labels: list[str], covered: bool) -> None:
 def test_what_is_refused_is_named() -> None:
     access = Access("mk_1", "", (Grant(("users",), frozenset({Verb.READ})),))
     with pytest.raises(ForbiddenError) as elsewhere:
-        access.locate(["teams"], Verb.READ)
+        access.authorize(["teams"], Verb.READ)
     assert "mk_1" in elsewhere.value.detail
     assert "read" in elsewhere.value.detail
     assert '["teams"]' in elsewhere.value.detail
     with pytest.raises(ForbiddenError, match="the whole store"):
-        access.locate([], Verb.READ)
+        access.authorize([], Verb.READ)
 
 
 @given(st.lists(grants, max_size=3), path, path, st.sampled_from(Verb))
@@ -90,6 +90,6 @@ def test_one_who_is_confined_may_do_below_what_was_granted_there_and_sees_nothin
     confined = access.below(base)
     assert confined.allows(labels, verb) == access.allows([*base, *labels], verb)
     if confined.allows(labels, verb):
-        stored = confined.locate(labels, verb)
-        assert stored == access.locate([*base, *labels], verb)
+        stored = confined.authorize(labels, verb)
+        assert stored == access.authorize([*base, *labels], verb)
         assert confined.relative(stored) == labels

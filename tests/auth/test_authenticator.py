@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
+from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import UnauthenticatedError
 from app.auth.key_cache import CACHE_SECONDS
 from app.auth.keys import Token
@@ -35,7 +35,7 @@ async def refusal(authenticator: Authenticator, text: str | None) -> str:
 
 async def test_everyone_may_enter_while_no_key_was_created(authenticator: Authenticator) -> None:
     for text in (None, "", "lsv2_pt_1", str(Token.generate())):
-        assert await authenticator.authenticate(text) is OPEN
+        assert await authenticator.authenticate(text) is ANONYMOUS
 
 
 async def test_a_key_gives_what_was_granted(keys: KeyService, authenticator: Authenticator) -> None:
@@ -141,7 +141,7 @@ async def test_a_revocation_is_noticed_within_the_promised_time(
 async def test_the_first_key_closes_a_running_server(
     keys: KeyService, authenticator: Authenticator
 ) -> None:
-    assert await authenticator.authenticate(None) is OPEN
+    assert await authenticator.authenticate(None) is ANONYMOUS
     token = await keys.create("first", root=[], grants=ALL_GRANTED, expires_at=None)
     await asyncio.sleep(CACHE_SECONDS)
     assert "needs an API key" in await refusal(authenticator, None)
@@ -151,7 +151,7 @@ async def test_the_first_key_closes_a_running_server(
 async def test_the_first_keys_requests_are_never_taken_for_anonymous_ones(
     keys: KeyService, authenticator: Authenticator
 ) -> None:
-    assert await authenticator.authenticate(None) is OPEN
+    assert await authenticator.authenticate(None) is ANONYMOUS
     token = await keys.create("first", root=["acme"], grants=ALL_GRANTED, expires_at=None)
     assert (await authenticator.authenticate(str(token))).root == to_stored(["acme"])
     assert "needs an API key" in await refusal(authenticator, None)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from app.auth.access import ALL_GRANTED
 from app.auth.keys import ApiKey, Token
 from app.auth.service import KeyService
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -83,7 +83,7 @@ def test_secrets_are_compared_in_constant_time() -> None:
 
 async def test_only_a_hash_of_the_secret_is_stored(keys: KeyService, database: Database) -> None:
     token = await keys.create("a", root=[], grants=ALL_GRANTED, expires_at=None)
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         row = await connection.fetchrow("SELECT k.*, k::text AS everything FROM api_keys k")
     assert row is not None
     assert row["secret_hash"] == hashlib.sha256(token.secret.encode()).digest()

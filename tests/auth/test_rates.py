@@ -8,12 +8,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
+from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import RateLimitedError
 from app.auth.rates import Rates, RequestLimiter
 from app.auth.service import KeyService
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.jobs import rates
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
@@ -147,18 +147,18 @@ async def test_appending_counts_when_it_makes_a_job(
 
 
 async def test_concurrent_submissions_share_one_bucket(database: Database) -> None:
-    access = Access("mk_a", "", OPEN.grants, jobs_per_minute=5)
+    access = Access("mk_a", "", ANONYMOUS.grants, jobs_per_minute=5)
 
     async def submit() -> bool:
         try:
-            async with database.transaction(EVERYTHING) as connection:
+            async with database.transaction(ALL_ROOTS) as connection:
                 await rates.take(connection, access)
         except RateLimitedError:
             return False
         return True
 
     assert sum(await asyncio.gather(*(submit() for _ in range(12)))) == 5
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await rates.take(connection, replace(access, actor="mk_b"))
         await connection.execute("UPDATE job_rates SET updated_at = updated_at - interval '25s'")
     assert [await submit() for _ in range(3)] == [True, True, False]

@@ -10,7 +10,7 @@ import pytest
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
 from tests.support.routes import HIDDEN, REQUESTS
 
@@ -62,7 +62,7 @@ async def job(client: httpx2.AsyncClient, keys: KeyService, database: Database) 
     job_id = str(response.json()["id"])
     result = json.dumps({"items": [SECRET], "review": {}, "counts": {}})
     error = json.dumps({"code": "llm_reply", "detail": SECRET})
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await connection.execute(
             "UPDATE jobs SET state = 'failed', result = $2, error = $3 WHERE id = $1",
             job_id,

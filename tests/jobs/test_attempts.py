@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from asyncpg import Record
 
-from app.auth.access import OPEN
+from app.auth.access import ANONYMOUS
 from app.db.database import DatabaseUnavailableError
 from app.errors import InvalidRequestError
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
@@ -282,10 +282,10 @@ async def test_a_threads_job_is_not_retried_beside_one_that_waits(
     jobs = JobService.build(resources)
     new = new_job(kind="extract_thread", thread_id="t1", delay_seconds=60)
     async with resources.database.transaction("") as connection:
-        first = await jobs.create_or_move(connection, OPEN, new)
+        first = await jobs.create_or_move(connection, ANONYMOUS, new)
     await client.post(f"/v1/jobs/{first}/cancel")
     async with resources.database.transaction("") as connection:
-        second = await jobs.create_or_move(connection, OPEN, new)
+        second = await jobs.create_or_move(connection, ANONYMOUS, new)
     assert first != second
     problem = await retry(client, first, 409)
     assert problem["detail"].endswith("is cancelled; another job of its thread is queued.")
@@ -299,7 +299,7 @@ async def test_a_threads_job_is_moved_rather_than_doubled(resources: Resources) 
             kind="extract_thread", thread_id="t1", delay_seconds=seconds, request={"s": seconds}
         )
         async with resources.database.transaction("") as connection:
-            ids.add(await jobs.create_or_move(connection, OPEN, new))
+            ids.add(await jobs.create_or_move(connection, ANONYMOUS, new))
     [job_id] = ids
     row = await job_row(resources.database, job_id)
     assert json.loads(row["request"]) == {"s": 600.0}

@@ -5,8 +5,8 @@ from functools import partial
 import httpx2
 import pytest
 
-from app.auth.access import OPEN
-from app.db.database import EVERYTHING, Database
+from app.auth.access import ANONYMOUS
+from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
 from app.jobs.errors import JobStateError
 from app.jobs.job import State
@@ -166,7 +166,7 @@ async def test_a_job_whose_worker_died_is_cancelled_when_its_lease_runs_out(
     client: httpx2.AsyncClient, resources: Resources, acting: Acting
 ) -> None:
     job_id = await enqueue(resources)
-    async with resources.database.transaction(EVERYTHING) as connection:
+    async with resources.database.transaction(ALL_ROOTS) as connection:
         assert await queue.claim(
             connection, "dead", lease_seconds=0.3, concurrency=99, most_per_root=16
         )
@@ -236,7 +236,7 @@ async def test_cancel_and_finish_at_once_agree_on_one_end(
     async def cancelled(job_id: str) -> bool:
         await in_state(resources.database, job_id, *set(State) - {State.QUEUED})
         try:
-            await jobs.cancel(OPEN, job_id)
+            await jobs.cancel(ANONYMOUS, job_id)
         except JobStateError:
             return False
         return True

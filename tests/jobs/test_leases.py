@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
 from app.jobs.job import Job, State
 from app.jobs.run import JobLostError, JobRun
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow  # each waits for workers or models
 
 async def claimed(database: Database, worker: str = "dead", lease: float = 0.05) -> Job:
     """Take a job as a worker does that then falls silent."""
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         job = await queue.claim(
             connection, worker, lease_seconds=lease, concurrency=99, most_per_root=99
         )
@@ -40,7 +40,7 @@ async def claimed(database: Database, worker: str = "dead", lease: float = 0.05)
 
 
 async def rescued(database: Database) -> list[str]:
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         return await queue.rescue(connection, Settings(job_backoff_seconds=0))
 
 
@@ -55,7 +55,7 @@ def deaf(worker: JobWorker, monkeypatch: pytest.MonkeyPatch) -> JobWorker:
 
 
 async def written(database: Database) -> list[str]:
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         return [row["namespace"] for row in await connection.fetch("SELECT * FROM namespaces")]
 
 
@@ -267,7 +267,7 @@ async def test_an_attempt_that_lost_its_job_reports_and_ends_nothing(resources: 
     new = await claimed(database, lease=60)
     assert (old.id, new.attempt) == (new.id, 2)
     before = await job_row(database, old.id)
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         assert not await repository.finish(connection, old, State.SUCCEEDED, {})
         assert not await repository.add_event(connection, old, "step", {})
         error = {"code": "x", "detail": "y"}

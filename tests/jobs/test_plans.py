@@ -9,7 +9,7 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
-from app.db.database import EVERYTHING, Connection, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from app.jobs import queue, repository
 from app.jobs.job import NewJob, State
 from app.namespaces import Range, stored_range, to_stored
@@ -32,7 +32,7 @@ def filled_url(cluster: Cluster) -> Iterator[str]:
 async def filled(filled_url: str) -> AsyncIterator[Database]:
     """100,000 jobs of 1,000 roots, a fifth of them queued, 200 running, with events and calls."""
     database = await Database.open(filled_url, pool_size=2)
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute(
             "INSERT INTO jobs (id, namespace, root, actor, grants, kind, state, request, "
@@ -90,14 +90,14 @@ async def claim(connection: Any) -> Any:
 
 
 async def test_a_claim_reads_the_queue_by_its_index(filled: Database) -> None:
-    async with explaining(filled, EVERYTHING) as connection:
+    async with explaining(filled, ALL_ROOTS) as connection:
         assert await claim(plain(connection)) is not None
     assert connection.scanned_tables == {"workers"}, "it has a few rows"
     assert connection.indexes == {"jobs_queue_index", "jobs_running_index", "jobs_pkey"}
 
 
 async def test_claims_are_quick_while_a_thousand_roots_wait(filled: Database) -> None:
-    async with filled.connection(EVERYTHING) as connection:
+    async with filled.connection(ALL_ROOTS) as connection:
         transaction = connection.transaction()
         await transaction.start()
         began = time.monotonic()
@@ -109,7 +109,7 @@ async def test_claims_are_quick_while_a_thousand_roots_wait(filled: Database) ->
 
 
 async def test_a_claim_passes_a_long_busy_concurrency_key(filled: Database) -> None:
-    async with filled.connection(EVERYTHING) as connection:
+    async with filled.connection(ALL_ROOTS) as connection:
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("UPDATE jobs SET state = 'cancelled' WHERE state = 'queued'")
@@ -127,7 +127,7 @@ async def test_a_claim_passes_a_long_busy_concurrency_key(filled: Database) -> N
 
 
 async def test_keeping_and_rescuing_touch_what_runs(filled: Database) -> None:
-    async with explaining(filled, EVERYTHING) as connection:
+    async with explaining(filled, ALL_ROOTS) as connection:
         job = await claim(connection)
         connection.plans.clear()
         assert await queue.extend(plain(connection), [job], 60) == {(job.id, 1)}
@@ -151,7 +151,7 @@ async def test_a_job_and_its_events_are_reached_by_their_keys(filled: Database) 
     assert connection.indexes == {"jobs_pkey", "job_events_pkey", "model_calls_pkey"}
 
 
-@pytest.mark.parametrize("root", [EVERYTHING, ONE])
+@pytest.mark.parametrize("root", [ALL_ROOTS, ONE])
 @pytest.mark.parametrize(
     "equal", [{}, {"state": "succeeded"}, {"state": "failed"}, {"kind": "none"}]
 )
@@ -173,10 +173,10 @@ def _range(root: str) -> Range:
 
 
 async def test_a_page_adds_up_what_it_shows_and_no_more(filled: Database) -> None:
-    async with filled.connection(EVERYTHING) as connection:
+    async with filled.connection(ALL_ROOTS) as connection:
         began = time.monotonic()
         rows = await repository.find_page(
-            connection, _range(EVERYTHING), equal={"state": State.SUCCEEDED}, before=None, limit=50
+            connection, _range(ALL_ROOTS), equal={"state": State.SUCCEEDED}, before=None, limit=50
         )
         seconds = time.monotonic() - began
     assert [row["model_calls"] for row in rows] == [1] * 50
@@ -184,7 +184,7 @@ async def test_a_page_adds_up_what_it_shows_and_no_more(filled: Database) -> Non
 
 
 async def test_readiness_reads_what_has_not_ended(filled: Database) -> None:
-    async with explaining(filled, EVERYTHING) as connection:
+    async with explaining(filled, ALL_ROOTS) as connection:
         found = await queue.state(plain(connection), 60)
     assert (found.pending, found.running) == (ROOTS * WAITING_EACH - RUNNING, RUNNING)
     assert "jobs" not in connection.scanned_tables

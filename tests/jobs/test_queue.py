@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app.auth.access import ALL_GRANTED, Access
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
 from app.jobs.job import Job, NewJob, State
 from app.jobs.run import JobRun
@@ -53,7 +53,7 @@ async def submit(
 ) -> list[str]:
     """Submit jobs of a tenant, which are in order also where the clock stands still."""
     new = of_tenant(name, key=key, delay_seconds=delay_seconds)
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         return [
             await repository.insert(
                 connection, tenant(name), new, priority=0 if urgent else 1, max_attempts=5
@@ -63,7 +63,7 @@ async def submit(
 
 
 async def claim(database: Database, most_per_root: int = 99) -> Job | None:
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await queue.lock(connection)
         return await queue.claim(
             connection, "w", lease_seconds=60, concurrency=99, most_per_root=most_per_root
@@ -79,7 +79,7 @@ async def claim_all(database: Database, most_per_root: int = 99) -> list[str]:
 
 
 async def end(database: Database, job_id: str) -> None:
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         await connection.execute("UPDATE jobs SET state = 'succeeded' WHERE id = $1", job_id)
 
 
@@ -143,7 +143,7 @@ async def test_a_delayed_job_holds_up_neither_its_key_nor_its_root(
 
 async def test_a_job_that_is_moved_while_it_is_claimed_is_left_alone(database: Database) -> None:
     [job_id] = await submit(database, "a")
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await connection.execute("UPDATE jobs SET run_at = run_at + interval '1 minute'")
         claiming = asyncio.create_task(claim(database))
         await asyncio.sleep(0.2)
@@ -175,7 +175,7 @@ keys = st.sampled_from([None, "x", "y"])
 async def test_whatever_waits_the_rules_hold_and_nothing_is_forgotten(
     database: Database, jobs: list[tuple[str, str | None, bool, bool]], most: int
 ) -> None:
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         await connection.execute("DELETE FROM jobs")
     for name, key, urgent, delayed in jobs:
         await submit(database, name, key=key, urgent=urgent, delay_seconds=3600 if delayed else 0)
@@ -184,7 +184,7 @@ async def test_whatever_waits_the_rules_hold_and_nothing_is_forgotten(
         rows = [await job_row(database, job_id) for job_id in taken]
         running = Counter(row["root"] for row in rows)
         assert max(running.values()) <= most
-        async with database.connection(EVERYTHING) as connection:
+        async with database.connection(ALL_ROOTS) as connection:
             overlapping = await connection.fetch(
                 "SELECT concurrency_key FROM jobs WHERE state = 'running' "
                 "AND concurrency_key IS NOT NULL GROUP BY concurrency_key HAVING count(*) > 1"
@@ -301,5 +301,5 @@ async def test_a_great_many_old_jobs_are_pruned_by_and_by(
 
 
 async def test_a_process_that_freezes_in_a_claim_loses_its_connection(database: Database) -> None:
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"

@@ -3,7 +3,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.db.database import EVERYTHING
+from app.db.database import ALL_ROOTS
 from app.jobs import queue
 from app.jobs.run import JobFailedError
 from app.resources import Resources
@@ -105,7 +105,7 @@ async def test_failed_and_running_jobs_are_counted(
         await enqueue(resources)
     await run_jobs(resources, {KIND: acting})
     await enqueue(resources)
-    async with resources.database.transaction(EVERYTHING) as connection:
+    async with resources.database.transaction(ALL_ROOTS) as connection:
         await queue.claim(connection, "w", lease_seconds=60, concurrency=99, most_per_root=9)
     found = await ready(client)
     assert (found["failed"], found["running"], found["pending"]) == (2, 1, 0)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.auth.access import OPEN
+from app.auth.access import ANONYMOUS
 from app.db.database import Database
 from app.db.notifier import WORK
 from app.jobs.job import State
@@ -40,7 +40,7 @@ async def counted(database: Database, table: str) -> int:
 
 async def submit_and_fail(resources: Resources) -> None:
     async with resources.database.transaction("") as connection:
-        job_id = await JobService.build(resources).create(connection, OPEN, new_job())
+        job_id = await JobService.build(resources).create(connection, ANONYMOUS, new_job())
         assert await connection.fetchval("SELECT id FROM jobs") == job_id
         raise ZeroDivisionError
 

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 from asyncpg import Record
 
-from app.auth.access import OPEN, Access
+from app.auth.access import ANONYMOUS, Access
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
-from app.db.database import EVERYTHING, Row
+from app.db.database import ALL_ROOTS, Row
 from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import EXTRACT
 from app.jobs.job import COLUMNS, Job, State
@@ -81,7 +81,7 @@ class Extracting:
         key: str,
         value: dict[str, Any] | str,
         labels: list[str] = ANA,
-        access: Access = OPEN,
+        access: Access = ANONYMOUS,
         **more: Any,
     ) -> None:
         """Put an item; a text stands for a memory that says it."""
@@ -91,14 +91,14 @@ class Extracting:
 
     async def patch(self, key: str, labels: list[str] = ANA, **members: Any) -> None:
         body = PatchItem.model_validate({"namespace": labels, "key": key, **members})
-        await self.items.patch(OPEN, body, UNCONDITIONAL)
+        await self.items.patch(ANONYMOUS, body, UNCONDITIONAL)
 
     async def delete(self, key: str, labels: list[str] = ANA) -> None:
-        await self.items.delete(OPEN, DeleteItem(namespace=labels, key=key), UNCONDITIONAL)
+        await self.items.delete(ANONYMOUS, DeleteItem(namespace=labels, key=key), UNCONDITIONAL)
 
     async def get(self, key: str, labels: list[str] = ANA) -> Any:
         query = ReadItem.model_validate({"namespace": json.dumps(labels), "key": key})
-        return await self.items.get(OPEN, query)
+        return await self.items.get(ANONYMOUS, query)
 
     async def value(self, key: str, labels: list[str] = ANA) -> Any:
         row = await self.get(key, labels)
@@ -107,10 +107,10 @@ class Extracting:
     async def history(self, key: str, labels: list[str] = ANA) -> list[Record]:
         """Return an item's versions, oldest first."""
         query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
-        return list((await self.items.versions(OPEN, query)).items)[::-1]
+        return list((await self.items.versions(ANONYMOUS, query)).items)[::-1]
 
     async def rows(self, sql: str, *arguments: Any) -> list[Record]:
-        async with self.resources.database.connection(EVERYTHING) as connection:
+        async with self.resources.database.connection(ALL_ROOTS) as connection:
             return list(await connection.fetch(sql, *arguments))
 
     async def stored(self) -> list[Record]:
@@ -123,7 +123,7 @@ class Extracting:
         return sorted(content["content"] for content in contents if "content" in content)
 
     async def begin(
-        self, messages: list[Any] | None = None, *, access: Access = OPEN, **body: Any
+        self, messages: list[Any] | None = None, *, access: Access = ANONYMOUS, **body: Any
     ) -> Job:
         """Submit an extraction and return its job, which is running."""
         request = {"namespace": ANA, "messages": messages or SAID, **body}
@@ -158,7 +158,7 @@ class Extracting:
         return result
 
     async def job(self, job_id: str) -> Record:
-        return await self.jobs.get(OPEN, job_id)
+        return await self.jobs.get(ANONYMOUS, job_id)
 
     async def state(self, job_id: str) -> State:
         return State((await self.job(job_id))["state"])
@@ -169,7 +169,7 @@ class Extracting:
         )
         return [(row["event"], json.loads(row["data"])) for row in rows]
 
-    async def changes(self, job_id: str, access: Access = OPEN) -> list[Row]:
+    async def changes(self, job_id: str, access: Access = ANONYMOUS) -> list[Row]:
         page = await self.reviews.list_changes(access, job_id, after=0, limit=1000)
         return list(page.items)
 

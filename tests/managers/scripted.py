@@ -13,7 +13,7 @@ from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall
 Arguments = dict[str, Any]
 Stop = Literal["end", "tools", "length", "refusal"]
 
-EVERYTHING = Rights(inserts=True, updates=True, deletes=True)
+ALL_ROOTS = Rights(inserts=True, updates=True, deletes=True)
 NOW = datetime(2026, 5, 5, 9, 30, tzinfo=UTC)
 
 
@@ -84,7 +84,7 @@ def memory(memory_id: str, text: str, **details: Any) -> Memory:
 def task(
     *existing: Memory,
     kinds: Sequence[Kind] = (MEMORY,),
-    rights: Rights = EVERYTHING,
+    rights: Rights = ALL_ROOTS,
     turns: Sequence[Turn] = (Turn("a", "user", "I moved to Lisbon."),),
     **others: Any,
 ) -> LLMTask:

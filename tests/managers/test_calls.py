@@ -18,7 +18,7 @@ from app.extraction.tool_calls import BadCallError, Clerk
 from app.providers.llm.base import ToolCall
 from tests.managers.make_examples import RELATION
 from tests.managers.scripted import (
-    EVERYTHING,
+    ALL_ROOTS,
     delete,
     delete_edit,
     insert,
@@ -312,7 +312,7 @@ def test_edits_apply_or_are_refused_and_leave_what_they_came_from(edits: Any) ->
 )
 def test_any_arguments_are_carried_out_or_refused(name: str, arguments: dict[str, Any]) -> None:
     free = Kind("free", "Anything.", {"type": "object"})
-    given_task = task(memory("m1", "a"), kinds=[MEMORY, free], rights=EVERYTHING)
+    given_task = task(memory("m1", "a"), kinds=[MEMORY, free], rights=ALL_ROOTS)
     try:
         changes = carry_out(name, arguments, given_task)
     except BadCallError:

@@ -12,7 +12,7 @@ import pytest
 from asyncpg import Record
 from pydantic import SecretStr
 
-from app.auth.access import OPEN
+from app.auth.access import ANONYMOUS
 from app.changes.applier import ChangeApplier
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
@@ -97,15 +97,15 @@ class Tidied:
     ) -> None:
         self.clock.advance(MINUTE)
         body = PutItem.model_validate({"namespace": labels, "key": key, "value": value, **more})
-        await self.items.put(OPEN, body, UNCONDITIONAL)
+        await self.items.put(ANONYMOUS, body, UNCONDITIONAL)
 
     async def delete(self, key: str, labels: list[str] = ANA) -> None:
         self.clock.advance(MINUTE)
-        await self.items.delete(OPEN, DeleteItem(namespace=labels, key=key), UNCONDITIONAL)
+        await self.items.delete(ANONYMOUS, DeleteItem(namespace=labels, key=key), UNCONDITIONAL)
 
     async def item(self, key: str, labels: list[str] = ANA) -> Any:
         query = ReadItem.model_validate({"namespace": json.dumps(labels), "key": key})
-        return await self.items.get(OPEN, query)
+        return await self.items.get(ANONYMOUS, query)
 
     async def said(self, *keys: str, labels: list[str] = ANA) -> list[str | None]:
         """What memories say; None for those that are not there."""
@@ -114,7 +114,7 @@ class Tidied:
 
     async def versions(self, key: str, labels: list[str] = ANA) -> list[Record]:
         query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
-        return list((await self.items.versions(OPEN, query)).items)
+        return list((await self.items.versions(ANONYMOUS, query)).items)
 
     async def count(self, labels: list[str] = ANA) -> int:
         return len(await self.keys(labels))
@@ -129,7 +129,7 @@ class Tidied:
 
     async def submit(self, **request: Any) -> str:
         body = ConsolidateRequest.model_validate({"namespace": ["users"], **request})
-        new = await ManagerService.build(self.resources).plan_consolidate(OPEN, body)
+        new = await ManagerService.build(self.resources).plan_consolidate(ANONYMOUS, body)
         return await enqueue(self.resources, new)
 
     async def consolidate(self, **request: Any) -> Record:
@@ -461,7 +461,7 @@ async def test_undo_brings_everything_back(tidied: Tidied) -> None:
     ]
     row = await tidied.consolidate(manager_config={"max_change_share": 1})
     assert await tidied.count() == 3
-    undone = await UndoService.build(tidied.resources).undo(OPEN, row["id"])
+    undone = await UndoService.build(tidied.resources).undo(ANONYMOUS, row["id"])
     assert json.loads(undone["result"])["counts"] == json.loads(row["result"])["counts"]
     after = [await tidied.item(key) for key in "abc"]
     for name in ("value", "importance", "valid_from", "source", "pinned"):
@@ -473,7 +473,7 @@ async def test_what_was_reviewed_and_applied_is_not_looked_at_again(tidied: Tidi
     await tidied.put("a", "Ana likes tea", importance=0.1)
     await tidied.put("b", "Ana likes tea", importance=0.2)
     row = await tidied.consolidate(strategy="duplicates", apply="review")
-    await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
+    await ReviewService.build(tidied.resources).apply(ANONYMOUS, row["id"])
     assert await tidied.keys() == ["a"]
     assert (await tidied.result(strategy="duplicates"))["compared"] == 0
 
@@ -486,7 +486,7 @@ async def test_what_is_to_go_on_in_another_memory_is_not_deleted_without_it(
     tidied.model.script += [calls(update("m1", "Ana likes tea and coffee"), delete("m2"))]
     row = await tidied.consolidate(apply="review")
     await tidied.put("a", "Ana likes green tea")
-    applied = await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
+    applied = await ReviewService.build(tidied.resources).apply(ANONYMOUS, row["id"])
     assert json.loads(applied["result"])["counts"] == counts(rejected=2)
     assert await tidied.said("a", "b") == ["Ana likes green tea", "Ana likes coffee"]
 
@@ -496,7 +496,7 @@ async def test_duplicates_of_what_has_ended_meanwhile_are_not_deleted(tidied: Ti
         await tidied.put(key, "Ana likes tea")
     row = await tidied.consolidate(strategy="duplicates", apply="review")
     await tidied.delete("a")
-    applied = await ReviewService.build(tidied.resources).apply(OPEN, row["id"])
+    applied = await ReviewService.build(tidied.resources).apply(ANONYMOUS, row["id"])
     assert json.loads(applied["result"])["counts"] == counts(unchanged=1, rejected=2)
     assert await tidied.keys() == ["b", "c"]
 

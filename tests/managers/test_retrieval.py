@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from app.auth.access import OPEN
+from app.auth.access import ANONYMOUS
 from app.conversations.types import Memory, MemoryFormat, Turn
 from app.db.database import Database
 from app.extraction.queries import MAX_QUERIES, windows, written_by_model
@@ -40,7 +40,9 @@ async def find(
     **members: Any,
 ) -> list[Memory]:
     retriever = Retriever.build(extracting.resources)
-    return await retriever.find(OPEN, ANA, config(**members), turns, learn_from=learn_from, ask=ask)
+    return await retriever.find(
+        ANONYMOUS, ANA, config(**members), turns, learn_from=learn_from, ask=ask
+    )
 
 
 def keys(found: Sequence[Memory]) -> list[str | None]:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from app.auth.access import ALL_GRANTED, OPEN, Access, Grant, Verb
+from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.changes.circuit_breaker import HARMLESS
 from app.changes.review import OUTDATED, REPEATED, UNFOUNDED
@@ -51,7 +51,7 @@ async def test_a_memory_is_not_deleted_where_what_took_it_in_was_changed(
 ) -> None:
     job_id, _ = await proposed(extracting)
     await extracting.put("home", "Ana lives in Faro.")
-    await extracting.reviews.apply(OPEN, job_id)
+    await extracting.reviews.apply(ANONYMOUS, job_id)
     assert sorted(await states(extracting, job_id)) == [
         ("delete", "rejected", UNFOUNDED),
         ("insert", "applied", None),
@@ -94,7 +94,7 @@ async def test_two_deletions_are_harmless_and_three_of_many_too(extracting: Extr
 
 async def test_what_is_applied_is_what_was_proposed(extracting: Extracting) -> None:
     job_id, _ = await proposed(extracting, thread_id="t")
-    job = await extracting.reviews.apply(OPEN, job_id)
+    job = await extracting.reviews.apply(ANONYMOUS, job_id)
     assert (job["state"], job["finished_at"] is None) == (State.SUCCEEDED, False)
     result = json.loads(job["result"])
     assert result["counts"] == counts(inserted=1, updated=1, deleted=1)
@@ -118,7 +118,7 @@ async def test_changes_of_items_changed_since_are_rejected_and_the_others_applie
     job_id, _ = await proposed(extracting)
     await extracting.put("home", "Ana lives in Faro.")
     await extracting.delete("pet")
-    result = json.loads((await extracting.reviews.apply(OPEN, job_id))["result"])
+    result = json.loads((await extracting.reviews.apply(ANONYMOUS, job_id))["result"])
     assert result["counts"] == counts(inserted=1, rejected=2)
     assert await states(extracting, job_id) == [
         ("update", "rejected", OUTDATED),
@@ -133,25 +133,25 @@ async def test_an_insert_that_was_learned_otherwise_since_is_rejected(
 ) -> None:
     job_id, _ = await proposed(extracting)
     await extracting.put("theirs", {"text": "ana is a cook"})
-    result = json.loads((await extracting.reviews.apply(OPEN, job_id))["result"])
+    result = json.loads((await extracting.reviews.apply(ANONYMOUS, job_id))["result"])
     assert result["counts"] == counts(updated=1, deleted=1, rejected=1)
     assert (await states(extracting, job_id))[2] == ("insert", "rejected", REPEATED)
 
 
 async def test_what_is_discarded_is_never_written(extracting: Extracting) -> None:
     job_id, _ = await proposed(extracting)
-    job = await extracting.reviews.discard(OPEN, job_id)
+    job = await extracting.reviews.discard(ANONYMOUS, job_id)
     assert job["state"] == State.CANCELLED
     assert json.loads(job["result"])["review"]["decision"] == "discarded"
     assert [state for _, state, _ in await states(extracting, job_id)] == ["discarded"] * 3
     assert await extracting.said() == ["Ana drinks tea.", "Ana has a dog.", "Ana lives in Porto."]
     with pytest.raises(JobStateError, match="cancelled"):
-        await extracting.reviews.apply(OPEN, job_id)
+        await extracting.reviews.apply(ANONYMOUS, job_id)
 
 
 async def test_a_discarded_job_that_is_tried_again_proposes_anew(extracting: Extracting) -> None:
     job_id, _ = await proposed(extracting)
-    await extracting.reviews.discard(OPEN, job_id)
+    await extracting.reviews.discard(ANONYMOUS, job_id)
     extracting.model.script.append(calls(insert("Ana is a cook.")))
     await extracting.do(await extracting.restart(job_id))
     assert await states(extracting, job_id) == [("insert", "proposed", None)]
@@ -159,13 +159,13 @@ async def test_a_discarded_job_that_is_tried_again_proposes_anew(extracting: Ext
 
 async def test_only_what_awaits_a_review_can_be_decided_about(extracting: Extracting) -> None:
     job_id, _ = await proposed(extracting)
-    await extracting.reviews.apply(OPEN, job_id)
+    await extracting.reviews.apply(ANONYMOUS, job_id)
     for decide in (extracting.reviews.apply, extracting.reviews.discard):
         with pytest.raises(JobStateError, match="succeeded"):
-            await decide(OPEN, job_id)
+            await decide(ANONYMOUS, job_id)
     running = await extracting.begin()
     with pytest.raises(JobStateError, match="running"):
-        await extracting.reviews.apply(OPEN, running.id)
+        await extracting.reviews.apply(ANONYMOUS, running.id)
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ async def test_many_who_apply_at_once_apply_once(extracting: Extracting) -> None
     async def decide(number: int) -> bool:
         act = extracting.reviews.discard if number == 0 else extracting.reviews.apply
         try:
-            await act(OPEN, job_id)
+            await act(ANONYMOUS, job_id)
         except JobStateError:
             return False
         return True

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.auth.access import OPEN, Access, Grant, Verb
+from app.auth.access import ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
 from app.jobs.errors import JobStateError
@@ -40,7 +40,7 @@ async def changed(extracting: Extracting) -> str:
 
 
 async def undone(extracting: Extracting, job_id: str) -> Any:
-    job = await extracting.undoing.undo(OPEN, job_id)
+    job = await extracting.undoing.undo(ANONYMOUS, job_id)
     assert job["state"] == State.SUCCEEDED
     return json.loads(job["result"])["undo"]
 
@@ -186,7 +186,7 @@ async def test_jobs_are_undone_from_the_last_to_the_first(extracting: Extracting
 
 async def test_a_job_that_did_nothing_has_nothing_to_undo(extracting: Extracting) -> None:
     job_id, _ = await extracting.settled()
-    job = await extracting.undoing.undo(OPEN, job_id)
+    job = await extracting.undoing.undo(ANONYMOUS, job_id)
     assert "undo" not in json.loads(job["result"])
 
 
@@ -194,8 +194,8 @@ async def test_only_what_succeeded_can_be_undone(extracting: Extracting) -> None
     extracting.model.script.append(calls(insert(LISBON)))
     job_id, _ = await extracting.settled(manager_config={"apply": "review"})
     with pytest.raises(JobStateError, match="awaiting_review"):
-        await extracting.undoing.undo(OPEN, job_id)
-    await extracting.reviews.apply(OPEN, job_id)
+        await extracting.undoing.undo(ANONYMOUS, job_id)
+    await extracting.reviews.apply(ANONYMOUS, job_id)
     assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
     assert await extracting.stored() == []
 
@@ -222,7 +222,7 @@ async def test_many_who_undo_at_once_undo_once(extracting: Extracting) -> None:
     job_id = await changed(extracting)
 
     async def undo(_: int) -> None:
-        await extracting.undoing.undo(OPEN, job_id)
+        await extracting.undoing.undo(ANONYMOUS, job_id)
 
     await at_once(8, undo)
     assert (await extracting.result(job_id))["undo"]["counts"] == {"undone": 3, "skipped": 0}

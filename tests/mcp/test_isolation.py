@@ -16,7 +16,7 @@ from mcp import Client, MCPError
 
 from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.namespaces import to_stored
 from app.tools.memory_ids import memory_id
 from tests.auth.test_routes import key_with
@@ -71,7 +71,7 @@ class World:
     async def outside(self, scope: list[str]) -> list[str]:
         """Return every row that has no business with a scope."""
         low = to_stored(scope)
-        async with self.database.connection(EVERYTHING) as connection:
+        async with self.database.connection(ALL_ROOTS) as connection:
             rows = [
                 (row["namespace"], row["row"])
                 for table in ("items", "item_versions", "prompts", "jobs")

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from app.db.database import EVERYTHING
+from app.db.database import ALL_ROOTS
 from app.prompts.evaluate import SAME
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
 from tests.support.jobs import events_of
@@ -343,7 +343,7 @@ async def test_a_model_that_is_not_configured_is_refused(
 
 async def test_every_call_is_accounted_for_by_its_purpose(optimizing: Optimizing) -> None:
     job = await optimizing.job(prompt=INLINE, evaluation={"cases": [CASE] * 2})
-    async with optimizing.resources.database.connection(EVERYTHING) as connection:
+    async with optimizing.resources.database.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(
             "SELECT purpose FROM model_calls WHERE job_id = $1", job["id"]
         )

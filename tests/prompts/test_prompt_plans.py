@@ -8,7 +8,7 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.clock import FrozenClock
-from app.db.database import EVERYTHING, Connection, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from app.namespaces import to_stored
 from app.prompts import repository
 from app.prompts.repository import Ref
@@ -34,7 +34,7 @@ def filled_url(cluster: Cluster) -> Iterator[str]:
 async def filled(filled_url: str) -> AsyncIterator[Database]:
     """10,000 prompts of 500 roots; of one prompt 5,000 versions, of the others ten each."""
     database = await Database.open(filled_url, pool_size=2)
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         await connection.execute("SET statement_timeout = 0")
         await connection.execute(
             "INSERT INTO prompts (namespace, name, revision, newest, created_at, updated_at) "
@@ -80,7 +80,7 @@ def plain(connection: ExplainingConnection) -> Connection:
     return cast(Connection, connection)
 
 
-@pytest.mark.parametrize("root", [ONE, EVERYTHING])
+@pytest.mark.parametrize("root", [ONE, ALL_ROOTS])
 @pytest.mark.parametrize("asked", [{"label": "production"}, {"version": 7}, {}])
 async def test_a_prompt_is_read_by_its_keys_in_one_statement(
     filled: Database, root: str, asked: dict[str, object]
@@ -116,7 +116,7 @@ async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: i
     assert connection.scanned_tables == set()
 
 
-@pytest.mark.parametrize("root", [ONE, EVERYTHING])
+@pytest.mark.parametrize("root", [ONE, ALL_ROOTS])
 async def test_a_page_of_prompts_is_read_by_the_keys(filled: Database, root: str) -> None:
     async with explaining(filled, root) as connection:
         page = await repository.find_page(plain(connection), ONE, after="p15", limit=5)

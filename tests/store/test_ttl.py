@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.store.expiry import BATCH, SWEEPER, prune_namespaces, sweep
@@ -348,7 +348,7 @@ async def test_the_sweeper_removes_exactly_what_has_expired(
         "POST", "/v1/store/items/search?omit_expired=false", status=200, json={}
     )
     assert {item["key"] for item in shown.json()["items"]} == {"stays", "for ever"}
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch("SELECT DISTINCT key FROM passages")
     assert {row["key"] for row in rows} == {"stays", "for ever"}
     ended, put = await store.versions(ALICE, "just gone")
@@ -370,7 +370,7 @@ async def test_the_sweeper_goes_on_until_nothing_expired_is_left(
         await store.batch(*puts[start : start + 1000])
     clock.advance(MINUTE)
     assert await sweep(database, clock.now()) == wanted
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         assert await connection.fetchval("SELECT count(*) FROM items") == 0
         ends = "SELECT count(*) FROM item_versions WHERE action = 'expire' AND version = 2"
         assert await connection.fetchval(ends) == wanted
@@ -382,7 +382,7 @@ async def test_the_sweeper_does_not_wait_for_a_locked_item(
     await store.put(ALICE, "locked", {}, ttl=1)
     await store.put(ALICE, "free", {}, ttl=1)
     clock.advance(MINUTE)
-    async with database.transaction(EVERYTHING) as connection:
+    async with database.transaction(ALL_ROOTS) as connection:
         await connection.execute("SET LOCAL lock_timeout = '1s'")
         await connection.execute("SELECT FROM items WHERE key = 'locked' FOR UPDATE")
         assert await sweep(database, clock.now()) == 1
@@ -412,7 +412,7 @@ async def test_pruning_forgets_only_namespaces_that_hold_nothing(
     assert await prune_namespaces(database) == 1
     await sweep(database, clock.now())
     assert await prune_namespaces(database) == 1
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch("SELECT labels FROM namespaces")
     assert [row["labels"] for row in rows] == [["a", "kept"]]
     await store.put(["a", "swept"], "k", {})

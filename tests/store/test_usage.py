@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db.database import EVERYTHING, Database, DatabaseUnavailableError
+from app.db.database import ALL_ROOTS, Database, DatabaseUnavailableError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.store.usage import FLUSH_SECONDS, flush, recording
@@ -60,7 +60,7 @@ async def closed(settings: Settings) -> Database:
 
 
 async def rows(database: Database, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         return await connection.fetch(sql, *arguments)
 
 
@@ -219,7 +219,7 @@ class TestSeveralAtOnce:
     ) -> None:
         ended, present = await put_items(store, database, 2)
         usage.note([ended, present])
-        async with database.transaction(EVERYTHING) as connection:
+        async with database.transaction(ALL_ROOTS) as connection:
             await connection.execute("DELETE FROM items WHERE id = $1", ended["id"])
             await flush(usage, database)  # does not wait for the delete
             assert await written(database) == {present["id"]: (1, clock.now())}
@@ -232,7 +232,7 @@ class TestSeveralAtOnce:
     ) -> None:
         [item] = await put_items(store, database)
         usage.note([item])
-        async with database.connection(EVERYTHING) as connection:
+        async with database.connection(ALL_ROOTS) as connection:
             given_up = connection.transaction()
             await given_up.start()
             await connection.execute("DELETE FROM items")
@@ -247,7 +247,7 @@ class TestSeveralAtOnce:
     ) -> None:
         [item] = await put_items(store, database)
         usage.note([item])
-        async with database.transaction(EVERYTHING) as connection:
+        async with database.transaction(ALL_ROOTS) as connection:
             await connection.execute("UPDATE items SET importance = 1")
             await flush(usage, database)
             assert await written(database) == {item["id"]: (1, clock.now())}

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 from asyncpg import Record
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from app.auth.access import OPEN, Access, Verb
+from app.auth.access import ANONYMOUS, Access, Verb
 from app.auth.dependencies import JobsAccess
 from app.auth.route import GuardedRoute
 from app.config import Settings
-from app.db.database import EVERYTHING, Database
+from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANGED
 from app.jobs import queue, repository
 from app.jobs.job import COLUMNS, SETTLED, Job, NewJob, State
@@ -39,7 +39,7 @@ class TestPlan(JobPlan, extra="allow"):
 
 
 async def _plan(_resources: Resources, access: Access, body: dict[str, Any]) -> NewJob:
-    namespace = access.locate(body.pop("namespace", ["users"]), Verb.JOBS)
+    namespace = access.authorize(body.pop("namespace", ["users"]), Verb.JOBS)
     key = namespace if body.pop("one_at_a_time", False) else None
     delay = body.pop("delay_seconds", 0.0)
     return TestPlan(**body).new_job(namespace, concurrency_key=key, delay_seconds=delay)
@@ -132,7 +132,7 @@ async def run_jobs(
 
 
 async def _is_done(database: Database) -> bool:
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         state = await queue.state(connection, 60)
     return state.pending == state.running == 0
 
@@ -149,7 +149,7 @@ async def listening(resources: Resources) -> None:
     with resources.notifier.subscribed(CHANGED, "test") as news:
 
         async def heard() -> bool:
-            async with resources.database.connection(EVERYTHING) as connection:
+            async with resources.database.connection(ALL_ROOTS) as connection:
                 await connection.execute("SELECT pg_notify($1, 'test')", CHANGED)
             return news.is_set()
 
@@ -166,7 +166,7 @@ def new_job(
 
 
 async def enqueue(
-    resources: Resources, new: NewJob | None = None, access: Access = OPEN, **more: Any
+    resources: Resources, new: NewJob | None = None, access: Access = ANONYMOUS, **more: Any
 ) -> str:
     """Submit a job in a transaction of its own; return its id."""
     async with resources.database.transaction(access.root) as connection:
@@ -177,7 +177,7 @@ async def enqueue(
 
 async def job_row(database: Database, job_id: str) -> Record:
     """Return a job's row with its usage of models."""
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         row = await connection.fetchrow(
             f"SELECT {COLUMNS}, usage.* FROM jobs, LATERAL ({repository.USAGE}) AS usage "
             "WHERE id = $1",
@@ -206,7 +206,7 @@ async def in_state(
 
 async def events_of(database: Database, job_id: str) -> list[str]:
     """Return what a job reported, in order."""
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         return [row["event"] for row in await repository.find_events(connection, job_id, 0)]
 
 

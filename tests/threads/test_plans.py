@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from app.changes import repository as changes
-from app.db.database import EVERYTHING, Connection, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from app.jobs import repository as jobs
 from app.managers import repository as managers
 from app.namespaces import stored_range, to_stored
@@ -59,7 +59,7 @@ def filled_url(cluster: Cluster) -> Iterator[str]:
 async def filled(filled_url: str) -> AsyncIterator[Database]:
     """100,000 messages in 2,000 threads of one root, 40,000 jobs with changes, and managers."""
     database = await Database.open(filled_url, pool_size=2)
-    async with database.connection(EVERYTHING) as connection:
+    async with database.connection(ALL_ROOTS) as connection:
         await connection.execute("SET statement_timeout = 0")
         for statement in _FILL:
             await connection.execute(statement, ROOT)

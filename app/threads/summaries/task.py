@@ -36,7 +36,7 @@ async def plan_summarize(resources: Resources, access: Access, body: SummarizeRe
     """
     namespace = access.root
     if body.thread_id is None:
-        access.locate([], Verb.JOBS)
+        access.authorize([], Verb.JOBS)
         entries, running = body.conversation()
         needs_model = not body.is_running or bool(
             plan_shortening(entries, running, body.budget).replaced
@@ -44,7 +44,7 @@ async def plan_summarize(resources: Resources, access: Access, body: SummarizeRe
     else:
         thread = await ThreadService.build(resources).get_readable(access, body.thread_id)
         namespace = thread.namespace
-        access.locate(access.relative(namespace), Verb.JOBS)
+        access.authorize(access.relative(namespace), Verb.JOBS)
         needs_model = not body.is_running
     resources.llms.check(body.model)
     if needs_model:

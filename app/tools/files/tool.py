@@ -181,7 +181,7 @@ class MemoryFiles:
             raise ToolError(f"Error: command is {shown}; it must be {any_of(commands)}.")
         command = _read_command(arguments)
         # Every command's result reveals something stored, at least that a path is occupied.
-        context.access.locate(context.namespace, Verb.READ)
+        context.access.authorize(context.namespace, Verb.READ)
         try:
             return ToolResult(await self._execute(context, command))
         except InvalidValueError as error:  # the arguments were checked for all but the size

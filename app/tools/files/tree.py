@@ -50,7 +50,7 @@ class FileTree:
 
     async def view(self, context: ToolContext, key: str, view_range: Sequence[int] | None) -> str:
         """Return a file with line numbers, or the listing of a directory."""
-        address = (context.access.locate(context.namespace, Verb.READ), key)
+        address = (context.access.authorize(context.namespace, Verb.READ), key)
         row = await self._file(context.access, address, refresh=True) if key else None
         if row is not None:
             return show_file(path_of(key), text_of(row), view_range)
@@ -61,19 +61,19 @@ class FileTree:
 
     async def create(self, context: ToolContext, key: str, text: str) -> None:
         """Create a file at a free path; its directories need not exist."""
-        namespace = context.access.locate(context.namespace, Verb.WRITE)
+        namespace = context.access.authorize(context.namespace, Verb.WRITE)
         check_length(path_of(key), text)
         await retry_optimistically(partial(self._create, context, (namespace, key), text))
 
     async def edit(self, context: ToolContext, key: str, edit: Edit) -> str:
         """Change a file's current text; return the edit's result."""
-        address = (context.access.locate(context.namespace, Verb.WRITE), key)
+        address = (context.access.authorize(context.namespace, Verb.WRITE), key)
         return await retry_optimistically(partial(self._edit, context, address, edit))
 
     async def delete(self, context: ToolContext, key: str) -> None:
         """Delete a file, or a directory with everything in it."""
         access = context.access
-        address = (access.locate(context.namespace, Verb.DELETE), key)
+        address = (access.authorize(context.namespace, Verb.DELETE), key)
         if await self._file(access, address):
             await self._items.apply(access, [Delete(address)])
             return
@@ -92,8 +92,8 @@ class FileTree:
 
     async def rename(self, context: ToolContext, old: str, new: str) -> None:
         """Move a file, or a directory with everything in it, to a free path."""
-        namespace = context.access.locate(context.namespace, Verb.WRITE)
-        context.access.locate(context.namespace, Verb.DELETE)
+        namespace = context.access.authorize(context.namespace, Verb.WRITE)
+        context.access.authorize(context.namespace, Verb.DELETE)
         if new.startswith(f"{old}/"):
             raise ToolError(f"Error: {path_of(old)} cannot be moved into itself")
         await retry_optimistically(

@@ -26,7 +26,7 @@ def improving(llm: LLMServer) -> None:
 
 
 def calls_of(job: JSON, llm: LLMServer) -> int:
-    assert job["spent"]["model_calls"] == len(llm.requests)
+    assert job["usage"]["model_calls"] == len(llm.requests)
     return len(llm.requests)
 
 
@@ -55,7 +55,7 @@ async def test_a_prompt_of_the_request_is_improved_and_nothing_is_stored(
     await optimizing.get("support", status=404)
     assert await events_of(optimizing.resources.database, job["id"]) == [
         *("queued", "running", "selected"),
-        *(["answered"] * 3),
+        *(["model_call"] * 3),
         *("optimized", "succeeded"),
     ]
 
@@ -295,7 +295,7 @@ async def test_a_prompt_that_was_deleted_meanwhile_is_not_made_anew(
     if again:
         await optimizing.put("support", again)
     [found] = (await optimizing.done(job_id))["result"]["prompts"]
-    gone = "the prompt was deleted meanwhile, so nothing was stored"
+    gone = "the prompt was deleted during the job, so nothing was stored"
     assert (found["outcome"], found["text"], found["reason"]) == ("improved", NEW, gone)
     assert (found["version"], found["evaluation"]["promoted"]) == (None, False)
     if again:

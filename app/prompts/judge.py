@@ -1,16 +1,25 @@
 """A judge compares two answers; it is asked in both orders, because position sways judges."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from app.conversations.dialogue import Dialogue
-from app.conversations.prompt_text import render_turns
+from typing_extensions import override
+
+from app.conversations.dialogue import (
+    AnswerTool,
+    BadAnswerError,
+    Dialogue,
+    NoAnswerError,
+    RefusalError,
+    Repair,
+    StructuredDialogue,
+)
+from app.conversations.prompt_text import Tags, render_turns
 from app.conversations.types import Ask, Turn
-from app.json_values import replace_unstorable
-from app.prompts.optimize.instructions import render_template
-from app.providers.llm.base import Completion, Tool, ToolCall, ToolResult
+from app.json_values import JsonObject, replace_unstorable
+from app.prompts.optimize.render import TEMPLATES
+from app.providers.llm.base import Completion, Tool
 
 Side: TypeAlias = Literal["old", "new"]
 Preference: TypeAlias = Literal["old", "new", "tie"]
@@ -20,7 +29,7 @@ _MAX_REASON = 5_000
 VERDICT = "verdict"
 """The tool that judges answer with."""
 
-_SCHEMA: dict[str, Any] = {
+_SCHEMA: JsonObject = {
     "type": "object",
     "properties": {
         "reason": {
@@ -38,9 +47,15 @@ _SCHEMA: dict[str, Any] = {
 _TOOL = Tool(VERDICT, "Says which answer is better, and why.", _SCHEMA)
 
 # Every tag that these templates give a meaning to.
-_TAG = re.compile(
-    r"<(?=[\s/]*(?:conversation|message|expected|first|second|problem)\b)", re.IGNORECASE
-)
+_TAGS = Tags("conversation", "message", "expected", "first", "second", "problem")
+
+
+class _VerdictRepair(Repair):
+    result = "No verdict"
+
+    @override
+    def turn(self, tool: str, reply: Completion, error: BadAnswerError) -> str:
+        return f"There is no verdict yet: {error}. Call `{tool}` once."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,54 +91,37 @@ async def judge(ask: Ask, comparison: Comparison, first: Side) -> Verdict:
     """Return the verdict on two answers; raises the errors of asking the model."""
     second: Side = "new" if first == "old" else "old"
     sides: dict[object, Preference] = {"first": first, "second": second, "tie": "tie"}
-    dialogue = Dialogue(ask, render_template("judge"))
+
+    def parse(arguments: JsonObject) -> Verdict:
+        better, reason = arguments.get("better"), arguments.get("reason")
+        if better not in ("first", "second", "tie"):
+            raise BadAnswerError("`better` is none of first, second and tie")
+        if not isinstance(reason, str):
+            raise BadAnswerError("`reason` is not a text")
+        return Verdict(first, sides[better], replace_unstorable(reason).strip()[:_MAX_REASON])
+
+    dialogue = Dialogue(ask, TEMPLATES.fill("judge"))
     dialogue.say(_render_request(comparison, first, second))
-    problem = ""
-    for _ in range(2):
-        completion = await dialogue.answer("judge", [_TOOL])
-        if completion.finish_reason == "refusal":
-            return Verdict(first, None, "The judge refused to answer.")
-        call = next((call for call in completion.calls if call.name == VERDICT), None)
-        problem = _find_problem(call)
-        if call is not None and call.arguments is not None and not problem:
-            reason = replace_unstorable(call.arguments["reason"]).strip()[:_MAX_REASON]
-            return Verdict(first, sides[call.arguments["better"]], reason)
-        dialogue.say(*_repair_turn(completion, problem))
-    return Verdict(first, None, f"The judge gave no verdict: {problem}.")
+    answer_tool = AnswerTool(_TOOL, parse, _VerdictRepair())
+    try:
+        return await StructuredDialogue(dialogue, answer_tool, "judge", "judge").answer()
+    except RefusalError:
+        return Verdict(first, None, "The judge refused to answer.")
+    except NoAnswerError as error:
+        return Verdict(first, None, f"The judge gave no verdict: {error}.")
 
 
 def _render_request(comparison: Comparison, first: Side, second: Side) -> str:
-    turns = [replace(turn, text=_escape(turn.text)) for turn in comparison.turns]
-    return render_template(
+    turns = [replace(turn, text=_TAGS.escape(turn.text)) for turn in comparison.turns]
+    return TEMPLATES.fill(
         "judge_request",
         conversation=render_turns(turns),
-        expected=_escape(comparison.expected),
+        expected=_TAGS.escape(comparison.expected),
         first=_render_answer(comparison.answers[first]),
         second=_render_answer(comparison.answers[second]),
     )
 
 
 def _render_answer(answer: Answer) -> str:
-    note = f"<problem>{_escape(answer.problem)}</problem>" if answer.problem else ""
-    return "\n".join(part for part in (_escape(answer.text), note) if part)
-
-
-def _escape(text: str) -> str:
-    return _TAG.sub("&lt;", text)
-
-
-def _find_problem(call: ToolCall | None) -> str:
-    """Return what is wrong with a judge's call; empty if it is a verdict."""
-    if call is None:
-        return f"the tool `{VERDICT}` was not called"
-    if call.arguments is None:
-        return "the arguments are not a JSON object; they may have been cut off"
-    if call.arguments.get("better") not in ("first", "second", "tie"):
-        return "`better` is none of first, second and tie"
-    return "" if isinstance(call.arguments.get("reason"), str) else "`reason` is not a text"
-
-
-def _repair_turn(completion: Completion, problem: str) -> tuple[str, list[ToolResult]]:
-    """Return our turn after a reply without a verdict."""
-    results = [ToolResult(call.id, f"No verdict: {problem}.", True) for call in completion.calls]
-    return f"There is no verdict yet: {problem}. Call `{VERDICT}` once.", results
+    note = f"<problem>{_TAGS.escape(answer.problem)}</problem>" if answer.problem else ""
+    return "\n".join(part for part in (_TAGS.escape(answer.text), note) if part)

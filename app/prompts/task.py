@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Self, assert_never
 
 from app.changes.applier import access_for_job
+from app.conversations.dialogue import NoAnswerError
 from app.conversations.types import Ask
 from app.db.database import Connection, Database
 from app.jobs.run import JobFailedError, JobRun
 from app.prompts.concurrency import limit_calls, run_together
 from app.prompts.diff import unified_diff
 from app.prompts.evaluate import Evaluation, Gate
-from app.prompts.optimize.asking import NoAnswerError
 from app.prompts.optimize.choose import choose_prompts
 from app.prompts.optimize.gradient import GradientOptimizer
 from app.prompts.optimize.metaprompt import MetaPromptOptimizer

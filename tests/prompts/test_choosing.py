@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from app.prompts.optimize.asking import NoAnswerError
+from app.conversations.dialogue import NoAnswerError
 from app.prompts.optimize.choose import choose_prompts
 from app.prompts.optimize.types import TargetPrompt
 from app.providers.llm.base import Completion

@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.conversations.types import Turn
-from app.prompts.optimize.instructions import render_section
 from app.prompts.optimize.render import (
     MAX_CHARACTERS,
+    TEMPLATES,
     choose_tag,
     fill_custom_template,
     render_instructions,
@@ -206,7 +206,7 @@ BRACES = "{x} {{x}} $x ${y} {} {prompt}"
 
 def test_values_are_not_templates() -> None:
     assert fill_custom_template("{a} {b}", {"a": "{b}", "b": BRACES}) == "{b} " + BRACES
-    assert render_section("turns", "repair", problem=BRACES, tool="t").startswith(
+    assert TEMPLATES.fill_section("turns", "repair", problem=BRACES, tool="t").startswith(
         f"This cannot be used: {BRACES}."
     )
 

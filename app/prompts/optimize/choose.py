@@ -3,19 +3,18 @@
 import json
 from collections.abc import Sequence
 
-from app.conversations.dialogue import Dialogue
+from app.conversations.dialogue import AnswerTool, BadAnswerError, Dialogue, StructuredDialogue
 from app.conversations.types import Ask
-from app.prompts.optimize.asking import (
-    AnswerTool,
-    Arguments,
-    BadAnswerError,
-    StructuredDialogue,
-    text_argument,
-    tool,
+from app.json_values import JsonObject
+from app.prompts.optimize.answers import REPAIR, define_argument, define_tool, parse_explanation
+from app.prompts.optimize.render import (
+    TEMPLATES,
+    block,
+    escape,
+    join,
+    render_instructions,
+    render_trajectories,
 )
-from app.prompts.optimize.instructions import join, render_section, render_template
-from app.prompts.optimize.parse import parse_explanation
-from app.prompts.optimize.render import block, escape, render_instructions, render_trajectories
 from app.prompts.optimize.types import NO_CONVERSATIONS, TargetPrompt, Trajectory
 from app.providers.llm.base import Tool
 
@@ -34,17 +33,17 @@ async def choose_prompts(
         return [], NO_CONVERSATIONS
     if len(prompts) == 1 and not prompts[0].when_to_update:
         return [prompts[0].name], "it is the only prompt"
-    dialogue = Dialogue(ask, join(*map(render_template, ("choose", "material", "evidence"))))
+    dialogue = Dialogue(ask, join(*map(TEMPLATES.fill, ("choose", "material", "evidence"))))
     dialogue.say(
         join(
             block("prompts", "\n".join(map(_render_prompt, prompts))),
             block("trajectories", render_trajectories(trajectories)),
-            render_section("turns", "choose"),
+            TEMPLATES.fill_section("turns", "choose"),
         )
     )
     choice = _ChoiceParser([prompt.name for prompt in prompts])
     return await StructuredDialogue(
-        dialogue, AnswerTool(_choice_tool(prompts), choice.parse), "choose"
+        dialogue, AnswerTool(_choice_tool(prompts), choice.parse, REPAIR), "choose"
     ).answer()
 
 
@@ -55,7 +54,7 @@ class _ChoiceParser:
         self._names = names
         self._sent_back = False
 
-    def parse(self, arguments: Arguments) -> tuple[list[str], str]:
+    def parse(self, arguments: JsonObject) -> tuple[list[str], str]:
         which, why = arguments.get("which"), parse_explanation(arguments, "reasoning")
         if not isinstance(which, list):
             raise BadAnswerError("`which` must be a list of names")
@@ -73,10 +72,10 @@ class _ChoiceParser:
 
 def _choice_tool(prompts: Sequence[TargetPrompt]) -> Tool:
     names = {"type": "string", "enum": [prompt.name for prompt in prompts]}
-    which = {**text_argument("which"), "type": "array", "items": names}
-    return tool("choose", reasoning=text_argument("reasoning"), which=which)
+    which = {**define_argument("which"), "type": "array", "items": names}
+    return define_tool("choose", reasoning=define_argument("reasoning"), which=which)
 
 
 def _render_prompt(prompt: TargetPrompt) -> str:
     text = block("text", escape(prompt.text))
-    return block("prompt", join(render_instructions(prompt), text), name=prompt.name)
+    return block("prompt", join(render_instructions(prompt), text), {"name": prompt.name})

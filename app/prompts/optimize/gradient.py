@@ -3,21 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.conversations.dialogue import Dialogue
-from app.conversations.types import Ask
-from app.prompts.optimize.asking import (
+from app.conversations.dialogue import (
     AnswerTool,
-    Arguments,
     BadAnswerError,
+    Dialogue,
     NoAnswerError,
     StructuredDialogue,
-    text_argument,
-    tool,
+)
+from app.conversations.types import Ask
+from app.json_values import JsonObject
+from app.prompts.optimize.answers import (
+    REPAIR,
+    RewriteParser,
+    answer_after_thinking,
+    define_argument,
+    define_tool,
+    parse_decision,
+    parse_explanation,
     with_room_for,
 )
-from app.prompts.optimize.instructions import join
-from app.prompts.optimize.parse import RewriteParser, parse_decision, parse_explanation
 from app.prompts.optimize.render import (
+    join,
     render_apply_request,
     render_custom_apply_request,
     render_custom_request,
@@ -26,17 +32,17 @@ from app.prompts.optimize.render import (
 )
 from app.prompts.optimize.types import Optimization, OptimizerConfig, TargetPrompt, Trajectory
 
-_RECOMMEND = tool(
+_RECOMMEND = define_tool(
     "recommend",
-    hypotheses=text_argument("hypotheses"),
-    warrants_adjustment={**text_argument("warrants_adjustment"), "type": "boolean"},
-    full_recommendations=text_argument("full_recommendations", nullable=True),
+    hypotheses=define_argument("hypotheses"),
+    warrants_adjustment={**define_argument("warrants_adjustment"), "type": "boolean"},
+    full_recommendations=define_argument("full_recommendations", nullable=True),
 )
-_IMPROVE = tool(
+_IMPROVE = define_tool(
     "improve",
     "improve_as_recommended",
-    analysis=text_argument("analysis_of_changes"),
-    improved_prompt=text_argument("applied_prompt"),
+    analysis=define_argument("analysis_of_changes"),
+    improved_prompt=define_argument("applied_prompt"),
 )
 
 
@@ -86,8 +92,11 @@ class GradientOptimizer:
             if custom is None
             else render_custom_request(custom, prompt, trajectories)
         )
-        answer = AnswerTool(_RECOMMEND, _parse_recommendation)
-        return await StructuredDialogue(dialogue, answer, "reflect").answer_after_thinking(
+        answer = AnswerTool(_RECOMMEND, _parse_recommendation, REPAIR)
+        return await answer_after_thinking(
+            dialogue,
+            answer,
+            "reflect",
             only_thinking=self._config.min_reflection_steps,
             max_steps=self._config.max_reflection_steps,
         )
@@ -104,17 +113,19 @@ class GradientOptimizer:
         )
         rewrite = RewriteParser("improved_prompt", prompt.text)
 
-        def parse(arguments: Arguments) -> Optimization:
+        def parse(arguments: JsonObject) -> Optimization:
             text = rewrite.parse(arguments)
             if text is None:
                 raise BadAnswerError("improved_prompt is empty, though a change is warranted")
             explanation = parse_explanation(arguments, "analysis")
             return Optimization.of(prompt, text, join(hypotheses, changes, explanation))
 
-        return await StructuredDialogue(dialogue, AnswerTool(_IMPROVE, parse), "apply").answer()
+        return await StructuredDialogue(
+            dialogue, AnswerTool(_IMPROVE, parse, REPAIR), "apply"
+        ).answer()
 
 
-def _parse_recommendation(arguments: Arguments) -> _Recommendation:
+def _parse_recommendation(arguments: JsonObject) -> _Recommendation:
     hypotheses = parse_explanation(arguments, "hypotheses")
     changes = parse_explanation(arguments, "full_recommendations")
     if not parse_decision(arguments, "warrants_adjustment"):

@@ -2,25 +2,25 @@
 
 from collections.abc import Sequence
 
-from app.conversations.dialogue import Dialogue
+from app.conversations.dialogue import AnswerTool, Dialogue, NoAnswerError
 from app.conversations.types import Ask
-from app.prompts.optimize.asking import (
-    AnswerTool,
-    Arguments,
-    NoAnswerError,
-    StructuredDialogue,
-    text_argument,
-    tool,
+from app.json_values import JsonObject
+from app.prompts.optimize.answers import (
+    REPAIR,
+    RewriteParser,
+    answer_after_thinking,
+    define_argument,
+    define_tool,
+    parse_explanation,
     with_room_for,
 )
-from app.prompts.optimize.parse import RewriteParser, parse_explanation
 from app.prompts.optimize.render import render_custom_request, render_request, render_system
 from app.prompts.optimize.types import Optimization, OptimizerConfig, TargetPrompt, Trajectory
 
-_IMPROVE = tool(
+_IMPROVE = define_tool(
     "improve",
-    analysis=text_argument("analysis"),
-    improved_prompt=text_argument("improved_prompt", nullable=True),
+    analysis=define_argument("analysis"),
+    improved_prompt=define_argument("improved_prompt", nullable=True),
 )
 
 
@@ -48,14 +48,17 @@ class MetaPromptOptimizer:
         )
         rewrite = RewriteParser("improved_prompt", prompt.text)
 
-        def parse(arguments: Arguments) -> Optimization:
+        def parse(arguments: JsonObject) -> Optimization:
             text = rewrite.parse(arguments)
             return Optimization.of(prompt, text, parse_explanation(arguments, "analysis"))
 
-        answer = AnswerTool(_IMPROVE, parse)
+        answer = AnswerTool(_IMPROVE, parse, REPAIR)
         try:
             # The answer counts as one of the least number of steps, as in LangMem.
-            return await StructuredDialogue(dialogue, answer, "reflect").answer_after_thinking(
+            return await answer_after_thinking(
+                dialogue,
+                answer,
+                "reflect",
                 only_thinking=self._config.min_reflection_steps - 1,
                 max_steps=self._config.max_reflection_steps,
             )

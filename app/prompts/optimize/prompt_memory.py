@@ -2,26 +2,26 @@
 
 from collections.abc import Sequence
 
-from app.conversations.dialogue import Dialogue
+from app.conversations.dialogue import AnswerTool, Dialogue, NoAnswerError, StructuredDialogue
 from app.conversations.types import Ask
-from app.prompts.optimize.asking import (
-    AnswerTool,
-    Arguments,
-    NoAnswerError,
-    StructuredDialogue,
-    text_argument,
-    tool,
+from app.json_values import JsonObject
+from app.prompts.optimize.answers import (
+    REPAIR,
+    RewriteParser,
+    define_argument,
+    define_tool,
+    parse_decision,
+    parse_explanation,
     with_room_for,
 )
-from app.prompts.optimize.parse import RewriteParser, parse_decision, parse_explanation
 from app.prompts.optimize.render import render_request, render_system
 from app.prompts.optimize.types import Optimization, TargetPrompt, Trajectory
 
-_REVISE = tool(
+_REVISE = define_tool(
     "revise",
-    logic=text_argument("logic"),
-    update_prompt={**text_argument("update_prompt"), "type": "boolean"},
-    new_prompt=text_argument("new_prompt"),
+    logic=define_argument("logic"),
+    update_prompt={**define_argument("update_prompt"), "type": "boolean"},
+    new_prompt=define_argument("new_prompt"),
 )
 
 
@@ -43,14 +43,14 @@ class PromptMemoryOptimizer:
         dialogue.say(render_request("prompt_memory", prompt, trajectories))
         rewrite = RewriteParser("new_prompt", prompt.text)
 
-        def parse(arguments: Arguments) -> Optimization:
+        def parse(arguments: JsonObject) -> Optimization:
             is_change = parse_decision(arguments, "update_prompt")
             text = rewrite.parse(arguments) if is_change else None
             return Optimization.of(prompt, text, parse_explanation(arguments, "logic"))
 
         try:
             return await StructuredDialogue(
-                dialogue, AnswerTool(_REVISE, parse), "rewrite"
+                dialogue, AnswerTool(_REVISE, parse, REPAIR), "rewrite"
             ).answer()
         except NoAnswerError as error:
             return Optimization.rejected(str(error))

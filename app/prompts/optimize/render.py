@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from app.conversations.prompt_text import Tags, Templates
 from app.conversations.types import Turn
-from app.prompts.optimize.instructions import join, render_section, render_template
 from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
 from app.prompts.placeholders import is_format_string, list_placeholders
 
@@ -16,11 +16,12 @@ MAX_CHARACTERS = 400_000
 _FRAME = 64  # about the length of the tags around a message
 _PROMPT = "current_prompt"
 
-# Every tag that the templates, ours and LangMem's, give a meaning to.
-_TAG = re.compile(
-    r"<(?=[\s/]*(?:trajector(?:y|ies)|message|feedback|comment|edited_answer|more|current_prompt\w*"
-    r"|prompts?|text|update_instructions|when_to_update|hypotheses|recommendations)\b)",
-    re.IGNORECASE,
+TEMPLATES = Templates("app.prompts")
+
+_TAGS = Tags(  # every tag that the templates, ours and LangMem's, give a meaning to
+    *("trajectory", "trajectories", "message", "feedback", "comment", "edited_answer", "more"),
+    *(r"current_prompt\w*", "prompt", "prompts", "text", "update_instructions"),
+    *("when_to_update", "hypotheses", "recommendations"),
 )
 
 Task: TypeAlias = Literal["gradient", "metaprompt", "prompt_memory", "apply"]
@@ -41,12 +42,12 @@ def render_system(task: Task, prompt: TargetPrompt, custom_request: str | None =
     are sent: how material is marked, how placeholders are kept, how a prompt is returned.
     """
     names = _PARTS[task] if custom_request is None else _CUSTOM
-    parts = [render_template(name) for name in names]
+    parts = [TEMPLATES.fill(name) for name in names]
     if custom_request is None and render_instructions(prompt):
-        parts.append(render_template("operator"))
+        parts.append(TEMPLATES.fill("operator"))
     parts.append(render_placeholder_rule(prompt.text))
     if task != "gradient":
-        parts.append(render_template("whole"))
+        parts.append(TEMPLATES.fill("whole"))
     return join(*parts)
 
 
@@ -55,10 +56,10 @@ def render_placeholder_rule(text: str) -> str:
     names = list_placeholders(text)
     return join(
         "# Variables in the prompt",
-        render_section("placeholders", "some", placeholders=", ".join(names))
+        TEMPLATES.fill_section("placeholders", "some", placeholders=", ".join(names))
         if names
-        else render_section("placeholders", "none"),
-        render_section("placeholders", "format" if is_format_string(text) else "plain"),
+        else TEMPLATES.fill_section("placeholders", "none"),
+        TEMPLATES.fill_section("placeholders", "format" if is_format_string(text) else "plain"),
     )
 
 
@@ -68,7 +69,7 @@ def render_request(task: Task, prompt: TargetPrompt, trajectories: Sequence[Traj
         render_prompt_block(prompt),
         render_instructions(prompt),
         block("trajectories", render_trajectories(trajectories)),
-        render_section("turns", task),
+        TEMPLATES.fill_section("turns", task),
     )
 
 
@@ -96,7 +97,7 @@ def render_apply_request(prompt: TargetPrompt, hypotheses: str, recommendations:
         render_instructions(prompt),
         block("hypotheses", escape(hypotheses)),
         block("recommendations", escape(recommendations)),
-        render_section("turns", "apply"),
+        TEMPLATES.fill_section("turns", "apply"),
     )
 
 
@@ -136,15 +137,21 @@ def _pattern_of(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\{{){known}|{known}(?!\}})")
 
 
+def join(*parts: str) -> str:
+    """Return the parts that are not blank, as paragraphs."""
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
 def escape(text: str) -> str:
     """Return the text with `&lt;` where it has one of our tags; all other markup stays."""
-    return _TAG.sub("&lt;", text)
+    return _TAGS.escape(text)
 
 
-def block(tag: str, text: str, **attributes: str) -> str:
-    """Return a text that is already escaped between tags."""
-    named = "".join(f" {name}={_quote(value)}" for name, value in attributes.items())
-    return "\n".join([f"<{tag}{named}>", *([text] if text else []), f"</{tag}>"])
+def block(tag: str, text: str, attributes: Mapping[str, str] | None = None) -> str:
+    """Return a text that is already escaped between tags; attributes are escaped here."""
+    return _TAGS.block(
+        tag, text, {name: escape(value) for name, value in (attributes or {}).items()}
+    )
 
 
 def choose_tag(text: str) -> str:
@@ -185,7 +192,7 @@ def render_trajectories(
     sizes = [_size([turn.text for turn in t.turns]) + _feedback_size(t) for t in trajectories]
     shares = _allot(sizes, max_characters)
     return "\n".join(
-        block("trajectory", _render_trajectory(trajectory, share), id=str(number))
+        block("trajectory", _render_trajectory(trajectory, share), {"id": str(number)})
         for number, (trajectory, share) in enumerate(
             zip(trajectories, shares, strict=True), start=1
         )
@@ -196,7 +203,7 @@ def render_all_feedback(trajectories: Sequence[Trajectory]) -> str:
     """Return the feedback alone, each under the number of its conversation."""
     share = MAX_CHARACTERS // 2 // max(1, len(trajectories))
     return "\n".join(
-        block("trajectory", text, id=str(number))
+        block("trajectory", text, {"id": str(number)})
         for number, trajectory in enumerate(trajectories, start=1)
         if (text := _render_feedback(trajectory.feedback, share))
     )
@@ -221,7 +228,7 @@ def _render_messages(turns: Sequence[Turn], limit: int) -> Iterator[str]:
         attributes = {"from": turn.speaker}
         if turn.role != turn.speaker:
             attributes["role"] = turn.role
-        yield block("message", text, **attributes)
+        yield block("message", text, attributes)
     if omitted:
         yield f"[… {omitted:,} messages left out …]"
 
@@ -236,7 +243,7 @@ def _render_feedback(feedback: Feedback | None, limit: int) -> str:
     )
     score = None if feedback is None else feedback.score
     if score is not None:
-        return block("feedback", content, score=f"{score:.10g}")
+        return block("feedback", content, {"score": f"{score:.10g}"})
     return block("feedback", content) if content else ""
 
 
@@ -295,7 +302,3 @@ def _cut_middle(texts: Sequence[str], limit: int) -> list[str | None]:
 
 def _omit(text: str, begin: int, end: int) -> str:
     return f"{text[:begin]}\n[… {end - begin:,} characters left out …]\n{text[end:]}"
-
-
-def _quote(value: str) -> str:
-    return json.dumps(escape(" ".join(value.split())), ensure_ascii=False)

@@ -1,15 +1,17 @@
-"""Work in the background of a process: tasks that end with their block, and loops that go on."""
+"""Concurrent work: tasks that end with their block, loops that go on, coroutines side by side."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from app.errors import AppError
 
 _logger = structlog.get_logger("memoryd.background")
+
+_T = TypeVar("_T")
 
 
 @asynccontextmanager
@@ -54,3 +56,16 @@ async def repeat(name: str, work: Callable[[], Awaitable[object]], *, seconds: f
     while True:
         await attempt(name, work)
         await asyncio.sleep(seconds)
+
+
+async def run_together(*parts: Coroutine[Any, Any, _T]) -> list[_T]:
+    """Run coroutines concurrently and return their results.
+
+    The first error cancels the others, and is raised itself.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from app.background import run_together
 from app.conversations.types import Ask, Turn
 from app.errors import InvalidRequestError
 from app.json_values import replace_unstorable
-from app.prompts.concurrency import run_together
 from app.prompts.judge import Answer, Comparison, Side, Verdict, judge
 from app.prompts.placeholders import render_prompt
 from app.providers.errors import BadRequestError

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self, assert_never
 
+from app.background import run_together
 from app.changes.applier import access_for_job
 from app.conversations.dialogue import NoAnswerError
 from app.conversations.types import Ask
 from app.db.database import Connection, Database
 from app.jobs.run import JobFailedError, JobRun
-from app.prompts.concurrency import limit_calls, run_together
 from app.prompts.diff import unified_diff
 from app.prompts.evaluate import Evaluation, Gate
 from app.prompts.optimize.choose import choose_prompts
@@ -27,6 +27,7 @@ from app.prompts.optimize.types import (
 from app.prompts.plan import OptimizePlan, PlannedEvaluation, PlannedPrompt, read_trajectories
 from app.prompts.result import Improvement, Outcome, StoredText, TextWriter, to_result
 from app.prompts.service import PromptService
+from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 
@@ -138,6 +139,16 @@ class _Optimization:
 
     def _ask(self, model: str | None) -> Ask:
         return limit_calls(self._run.asking(self._llms.get(model)), self._slots)
+
+
+def limit_calls(ask: Ask, slots: asyncio.Semaphore) -> Ask:
+    """Return an `Ask` that waits for a free slot."""
+
+    async def ask_in_slot(request: Request, purpose: str) -> Completion:
+        async with slots:
+            return await ask(request, purpose)
+
+    return ask_in_slot
 
 
 async def _choose(

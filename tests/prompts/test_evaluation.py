@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.background import run_together
 from app.conversations.messages import to_turns
 from app.errors import InvalidRequestError
-from app.prompts.concurrency import limit_calls, run_together
 from app.prompts.evaluate import SAME, Case, Evaluation, Gate, Outcome, Trial, check_conversation
 from app.prompts.judge import Answer, Comparison, Preference, Side, Verdict, judge
 from app.prompts.placeholders import find_placeholder_problem, list_variables, render_prompt
+from app.prompts.task import limit_calls
 from app.providers.errors import BadRequestError, RateLimitedError
 from app.providers.llm.base import Completion, Message, Request
 from tests.managers.scripted import ScriptedModel, calls, says

@@ -20,7 +20,7 @@ from app.errors import OperatorError
 from app.indexing.passage_index import PassageIndex, register
 from app.indexing.terms import Vocabulary
 from app.providers.embeddings.base import Embedder
-from app.providers.embeddings.batching import BatchingEmbedder
+from app.providers.embeddings.batches import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
 from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMPool, create_llm

@@ -18,7 +18,6 @@ from app.namespaces import stored_range, to_stored
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
 from app.search.candidates import estimate_scope
-from app.search.listing import list_items
 from app.search.plan import Scope, ScoringQuery, SearchQuery, plan_listing
 from app.search.repository import (
     fetch_candidates,
@@ -29,6 +28,7 @@ from app.search.repository import (
     find_neighbors,
     find_pinned,
 )
+from app.search.run import run_listing
 from app.store import repository
 from app.store.filters import parse_filter
 from app.store.listing import NamespaceQuery, list_namespaces
@@ -236,7 +236,7 @@ async def test_a_filter_that_keeps_little_is_applied_before_anything_is_compared
 async def test_a_listing_reads_its_range(filled: Database) -> None:
     search = plan_listing(SearchQuery(), scope(["users", "u0500"]), refresh_ttl=False)
     async with explaining(filled) as connection:
-        found = await list_items(plain(connection), search, PAGE_BYTES)
+        found = await run_listing(plain(connection), search, PAGE_BYTES)
     assert len(found.hits) == 10
     assert connection.scanned_tables == set()
     assert connection.indexes == {"items_pkey"}

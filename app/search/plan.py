@@ -15,7 +15,7 @@ from app.namespaces import Range
 from app.pagination import InvalidCursorError
 from app.providers.embeddings.base import Vector
 from app.search.bm25 import Statistics
-from app.search.paging import KeyCursor, RankedCursor, TimeCursor, read_search_cursor
+from app.search.cursors import KeyCursor, RankedCursor, TimeCursor, read_search_cursor
 from app.search.scoring import HalfLives, Mode, Weights
 from app.store.filters import Filter
 

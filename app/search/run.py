@@ -1,4 +1,4 @@
-"""A search with a text, from candidates to a page."""
+"""Running a planned search on a connection: a ranking by score, or a listing in order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from app.pagination import write_cursor
 from app.search import repository
 from app.search.candidate_set import Integers
 from app.search.candidates import Retrieval, find_candidates
+from app.search.cursors import KeyCursor, TimeCursor, cursor_after, select_after
 from app.search.explain import Explainer, explain_search
 from app.search.hits import Hit, ScoreExplanation, SearchPage, fit_tokens
-from app.search.paging import cursor_after, select_after
-from app.search.plan import RankedPlan, ScoringQuery
+from app.search.plan import ListingPlan, RankedPlan, ScoringQuery
 from app.search.scoring import (
     ScoredItems,
     diversify,
@@ -125,8 +125,7 @@ class HybridSearch:
             for index, item_id in zip(page, ids, strict=True)
             if item_id in rows
         ]
-        budget = self.plan.page.max_tokens
-        return hits if budget is None else fit_tokens(hits, budget)
+        return fit_tokens(hits, self.plan.page.max_tokens)
 
     async def _explain(
         self, retrieval: Retrieval, scored: ScoredItems, page: list[int]
@@ -151,6 +150,24 @@ class HybridSearch:
             return len(eligible)
         words = self.query if self.plan.mode == "text" else None
         return await repository.count_items(self.connection, self.plan.scope, words)
+
+
+async def run_listing(connection: Connection, plan: ListingPlan, max_bytes: int) -> SearchPage:
+    """Return a page of a listing; it ends early if its values fill `max_bytes`."""
+    page = await repository.fetch_listing(connection, plan, max_bytes)
+    total = await repository.count_items(connection, plan.scope) if plan.page.with_total else None
+    return SearchPage(
+        fit_tokens([Hit(row) for row in page.items], plan.page.max_tokens),
+        next_cursor=page.next_cursor(lambda last: _listing_cursor(plan, last)),
+        total=total,
+    )
+
+
+def _listing_cursor(plan: ListingPlan, row: Record) -> str:
+    last = {"search": plan.fingerprint, "item_id": row["id"]}
+    if plan.column == "key":
+        return write_cursor(KeyCursor(**last, value=row["key"]))
+    return write_cursor(TimeCursor(**last, value=row[plan.column].isoformat()))
 
 
 def _score(scored: ScoredItems, index: int) -> float | None:

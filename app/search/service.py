@@ -14,7 +14,6 @@ from app.namespaces import only, stored_range
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
 from app.search.hits import SearchPage
-from app.search.listing import list_items
 from app.search.plan import (
     ListingPlan,
     Scope,
@@ -24,7 +23,7 @@ from app.search.plan import (
     plan_listing,
     plan_ranked,
 )
-from app.search.run import HybridSearch
+from app.search.run import HybridSearch, run_listing
 from app.store.filters import parse_filter
 from app.store.lifetimes import restart_lifetimes
 from app.store.service import as_refreshed
@@ -127,7 +126,7 @@ class SearchService:
     ) -> SearchPage:
         """Return a plan's page; it counts as no use and restarts no lifetime."""
         if isinstance(plan, ListingPlan):
-            return await list_items(connection, plan, max_bytes)
+            return await run_listing(connection, plan, max_bytes)
         with_uses = plan.explain or plan.weights.strength > 0
         query = ScoringQuery(self._index.id, vector, plan.words, with_uses=with_uses)
         search = HybridSearch(connection, plan, query)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.providers.embeddings.base import Embedder
-from app.providers.embeddings.batching import BatchingEmbedder
+from app.providers.embeddings.batches import BatchingEmbedder
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.embeddings.local import LocalEmbedder
 from app.providers.embeddings.openai import OpenAIEmbedder

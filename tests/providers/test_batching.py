@@ -6,7 +6,7 @@ import pytest
 from typing_extensions import override
 
 from app.providers.embeddings.base import Vector
-from app.providers.embeddings.batching import BatchingEmbedder
+from app.providers.embeddings.batches import BatchingEmbedder
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import BadRequestError, RateLimitedError, UnavailableError
 

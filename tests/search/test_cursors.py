@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.errors import InvalidRequestError
 from app.namespaces import stored_range
 from app.pagination import write_cursor
-from app.search.paging import (
+from app.search.cursors import (
     Cursor,
     KeyCursor,
     RankedCursor,

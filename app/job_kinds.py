@@ -9,8 +9,8 @@ from typing import Any
 from app.auth.access import Access
 from app.consolidation.task import ConsolidateHandler
 from app.extraction.task import ExtractHandler
-from app.jobs.job import NewJob
 from app.jobs.kind import JobKind, RunJob
+from app.jobs.record import NewJob
 from app.managers.plans import ConsolidatePlan, ExtractPlan
 from app.managers.schemas import ConsolidateRequest, ExtractRequest
 from app.managers.service import ManagerService

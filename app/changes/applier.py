@@ -15,7 +15,7 @@ from app.conversations.types import Edit, MemoryFormat, Rejection
 from app.conversations.value_format import write_value
 from app.db.database import Connection, Database
 from app.jobs import repository as jobs
-from app.jobs.job import State
+from app.jobs.record import State
 from app.jobs.run import JobRun
 from app.resources import Resources
 from app.store.service import ItemService

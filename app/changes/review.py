@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from asyncpg import Record
-
 from app.auth.access import Access, Verb
 from app.changes import repository as stored
 from app.changes.applier import access_for_job, counted
@@ -24,7 +22,7 @@ from app.extraction.verbatim import KIND
 from app.http.conditional import PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
-from app.jobs.job import State
+from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService
 from app.pagination import Page
 from app.resources import Resources
@@ -86,11 +84,11 @@ class ReviewService:
     ) -> Page[Row]:
         """Return a page of a job's changes behind a number, with what was there before."""
         job = await self._jobs.get(access, job_id)
-        access.authorize(access.relative(job["namespace"]), Verb.READ)
+        access.authorize(access.relative(job.namespace), Verb.READ)
         async with self._database.connection(access.root) as connection:
             return await stored.find_page(connection, job_id, after=after, limit=limit)
 
-    async def apply(self, access: Access, job_id: str) -> Record:
+    async def apply(self, access: Access, job_id: str) -> JobRecord:
         """Apply what a job proposed, but not to items that were changed since; return the job.
 
         Raises JobNotFoundError, JobStateError, ForbiddenError and TooManyConflictsError.
@@ -108,7 +106,7 @@ class ReviewService:
             return await self._jobs.get(access, job_id)
         raise TooManyConflictsError
 
-    async def discard(self, access: Access, job_id: str) -> Record:
+    async def discard(self, access: Access, job_id: str) -> JobRecord:
         """Let what a job proposed be forgotten and the job be cancelled; return the job.
 
         Raises JobNotFoundError, JobStateError and ForbiddenError.
@@ -124,15 +122,15 @@ class ReviewService:
             await self._settle(connection, job, State.CANCELLED, result)
         return await self._jobs.get(access, job_id)
 
-    async def _awaiting_review(self, access: Access, job_id: str) -> Record:
+    async def _awaiting_review(self, access: Access, job_id: str) -> JobRecord:
         job = await self._jobs.get(access, job_id)
-        if job["state"] != State.AWAITING_REVIEW:
-            raise JobStateError(job_id, State(job["state"]), "it has no changes to decide about")
+        if job.state is not State.AWAITING_REVIEW:
+            raise JobStateError(job_id, job.state, "it has no changes to decide about")
         return job
 
-    async def _apply(self, access: Access, job: Record, known: Sequence[Memory]) -> None:
-        job_access = access_for_job(access, job["id"])
-        sorted_ = await self._sorted(access, job["id"], known)
+    async def _apply(self, access: Access, job: JobRecord, known: Sequence[Memory]) -> None:
+        job_access = access_for_job(access, job.id)
+        sorted_ = await self._sorted(access, job.id, known)
         prepared = await self._planner.prepare(job_access, sorted_.fitting)
         for change, reason in prepared.refused:
             sorted_.reject(change, reason)
@@ -146,7 +144,7 @@ class ReviewService:
                 raise DuplicateFoundError(found)
             applied = [as_applied(change, written) for change in prepared.changes]
             decided = [*applied, *sorted_.rejected]
-            await stored.mark(connection, job["id"], decided, seen=ChangeState.PROPOSED)
+            await stored.mark(connection, job.id, decided, seen=ChangeState.PROPOSED)
             result = self._decided(job, access, "applied")
             counts = result["counts"]
             rejected = counts["rejected"] + len(sorted_.rejected)
@@ -175,17 +173,17 @@ class ReviewService:
                 sorted_.fitting.append(change)
         return sorted_
 
-    def _decided(self, job: Record, access: Access, decision: str) -> dict[str, Any]:
+    def _decided(self, job: JobRecord, access: Access, decision: str) -> dict[str, Any]:
         """Return the job's result with what was decided, by whom and when."""
-        result: dict[str, Any] = json.loads(job["result"])
+        result: dict[str, Any] = job.result_object
         decided = {"decision": decision, "by": access.actor, "at": self._clock.now().isoformat()}
         return {**result, "review": {**result["review"], **decided}}
 
     async def _settle(
-        self, connection: Connection, job: Record, state: State, result: Mapping[str, Any]
+        self, connection: Connection, job: JobRecord, state: State, result: Mapping[str, Any]
     ) -> None:
-        if not await jobs.settle(connection, job["id"], State.AWAITING_REVIEW, state, result):
-            raise JobStateError(job["id"], state, "somebody else decided about it just now")
+        if not await jobs.settle(connection, job.id, State.AWAITING_REVIEW, state, result):
+            raise JobStateError(job.id, state, "somebody else decided about it just now")
 
 
 def _repeating(changes: Iterable[ItemChange], known: Sequence[Memory]) -> set[Address]:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeAlias
 
-from asyncpg import Record
-
 from app.auth.access import Access, Verb
 from app.changes import repository as stored
 from app.changes.applier import access_for_job
@@ -18,7 +16,7 @@ from app.db.optimistic import TooManyConflictsError
 from app.http.conditional import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
-from app.jobs.job import State
+from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService
 from app.resources import Resources
 from app.store import repository
@@ -87,7 +85,7 @@ class UndoService:
             resources.clock,
         )
 
-    async def undo(self, access: Access, job_id: str) -> Record:
+    async def undo(self, access: Access, job_id: str) -> JobRecord:
         """Take back every change of a job whose item is still as the job left it; return the job.
 
         What was taken back stays so: undoing again looks only at what was kept. Raises
@@ -95,10 +93,8 @@ class UndoService:
         """
         for _ in range(_ROUNDS):
             job = await self._jobs.get(access, job_id)
-            if job["state"] != State.SUCCEEDED:
-                raise JobStateError(
-                    job_id, State(job["state"]), "only what succeeded can be undone"
-                )
+            if job.state is not State.SUCCEEDED:
+                raise JobStateError(job_id, job.state, "only what succeeded can be undone")
             try:
                 await self._undo(access_for_job(access, job_id), access, job)
             except (PreconditionFailedError, _OvertakenError):
@@ -106,15 +102,14 @@ class UndoService:
             return await self._jobs.get(access, job_id)
         raise TooManyConflictsError
 
-    async def _undo(self, job_access: Access, access: Access, job: Record) -> None:
-        sorted_ = await self._sorted(job_access, job["id"])
+    async def _undo(self, job_access: Access, access: Access, job: JobRecord) -> None:
+        sorted_ = await self._sorted(job_access, job.id)
 
         async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
             every = [*(_restored(change, written) for change in sorted_.undone), *sorted_.kept]
-            if not await stored.mark(connection, job["id"], every, seen=ChangeState.APPLIED):
+            if not await stored.mark(connection, job.id, every, seen=ChangeState.APPLIED):
                 raise _OvertakenError
-            row = await jobs.find(connection, job["id"])
-            result = json.loads(row["result"] if row else job["result"])
+            result = (await jobs.find(connection, job.id) or job).result_object
             before = result.get("undo", {}).get("counts", {}).get("undone", 0)
             result["undo"] = {
                 "counts": {"undone": before + len(sorted_.undone), "skipped": len(sorted_.kept)},
@@ -122,8 +117,8 @@ class UndoService:
                 "at": self._clock.now().isoformat(),
             }
             succeeded = State.SUCCEEDED
-            if not await jobs.settle(connection, job["id"], succeeded, succeeded, result):
-                raise JobStateError(job["id"], succeeded, "it was taken up again just now")
+            if not await jobs.settle(connection, job.id, succeeded, succeeded, result):
+                raise JobStateError(job.id, succeeded, "it was taken up again just now")
 
         if sorted_.undone or sorted_.kept:
             await self._items.apply(job_access, sorted_.writes, also=end)

@@ -1,7 +1,7 @@
 """What can go wrong with jobs."""
 
 from app.errors import ConflictError, NotFoundError
-from app.jobs.job import State
+from app.jobs.record import State
 
 
 class JobNotFoundError(NotFoundError):

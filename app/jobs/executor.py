@@ -11,8 +11,8 @@ from app.db.database import ALL_ROOTS, Database
 from app.errors import AppError
 from app.jobs import queue
 from app.jobs.isolation import COULD_NOT_RUN, Isolation
-from app.jobs.job import Job
 from app.jobs.kind import RunJob
+from app.jobs.record import ClaimedJob
 from app.jobs.run import (
     JobConflictError,
     JobFailedError,
@@ -46,7 +46,7 @@ class Executor:
         self._settings = settings
         self._turns = RootTurns(settings.llm_concurrency)
 
-    async def execute(self, job: Job) -> None:
+    async def execute(self, job: ClaimedJob) -> None:
         """Do a job and record how it ended; when cancelled itself, the caller says what then."""
         run = JobRun(job, self._database, self._turns.of(job.access.root))
         with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
@@ -67,7 +67,7 @@ class Executor:
                 if not run.finished:
                     await self._failed(job, RuntimeError("the handler ended without a result"))
 
-    async def execute_isolated(self, job: Job, isolation: Isolation) -> None:
+    async def execute_isolated(self, job: ClaimedJob, isolation: Isolation) -> None:
         """Do a job in a child process; when cancelled itself, the child is killed."""
         with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
             try:
@@ -80,12 +80,12 @@ class Executor:
             elif status:
                 await self._failed(job, ProcessDiedError(ending_of(status)))
 
-    async def end_cancelled(self, job: Job) -> None:
+    async def end_cancelled(self, job: ClaimedJob) -> None:
         """Note that a job that was to be cancelled has stopped."""
         error = _described("interrupted", "The attempt was interrupted.")
         await self._give_up(job, error, retry_after=AT_ONCE)
 
-    async def _failed(self, job: Job, error: Exception) -> None:
+    async def _failed(self, job: ClaimedJob, error: Exception) -> None:
         described, retry_after = self._judged(error)
         waits, isolates = is_misconfigured(error), _is_suspect(error, job)
         _logger.warning(
@@ -103,7 +103,7 @@ class Executor:
             await self._give_up(job, described, retry_after=retry_after)
 
     async def _give_up(
-        self, job: Job, error: Mapping[str, Any], *, retry_after: float | None
+        self, job: ClaimedJob, error: Mapping[str, Any], *, retry_after: float | None
     ) -> None:
         async with self._database.transaction(ALL_ROOTS) as connection:
             await queue.give_up(
@@ -139,7 +139,7 @@ def is_misconfigured(error: BaseException) -> bool:
     return isinstance(error, kinds) or isinstance(error.__cause__, MisconfiguredError)
 
 
-def _is_suspect(error: Exception, job: Job) -> bool:
+def _is_suspect(error: Exception, job: ClaimedJob) -> bool:
     """Tell whether a job may have used up the memory that it shared with others."""
     return isinstance(error, OutOfMemoryError) and not job.isolated
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from app.config import Settings
-from app.jobs.job import Job
 from app.jobs.kind import RunJob
+from app.jobs.record import ClaimedJob
 from app.resources import Resources
 
 AT_ONCE = 2
@@ -44,7 +44,7 @@ class Isolation:
         self._settings = settings
         self._build_handlers = build_handlers
 
-    async def run(self, job: Job) -> int:
+    async def run(self, job: ClaimedJob) -> int:
         """Run an attempt in a child process; return its exit status, negative for a signal.
 
         The child is killed when this is canceled, and when it takes too long.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 from pydantic import BaseModel
 
 from app.auth.access import Access
-from app.jobs.job import NewJob
+from app.jobs.record import NewJob
 from app.jobs.run import JobRun
 from app.resources import Resources
 

@@ -13,7 +13,7 @@ from typing import Any
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Connection, Database, Row
 from app.db.notifier import CHANGED
-from app.jobs.job import COLUMNS, Job
+from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob
 from app.jobs.repository import TELL
 
 PRUNED_AT_ONCE = 1_000
@@ -68,7 +68,7 @@ WITH RECURSIVE roots AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
     SELECT id, events, namespace, state, '{{}}', clock_timestamp() FROM changed
 )
-SELECT {COLUMNS}, pg_notify('{CHANGED}', id) FROM changed
+SELECT {CLAIMED_COLUMNS}, pg_notify('{CHANGED}', id) FROM changed
 """
 
 _EXTEND = """
@@ -163,7 +163,7 @@ WHERE state = 'queued' AND blocked_since IS NOT NULL AND run_at > clock_timestam
 """
 
 _FIND_RUNNING = f"""
-SELECT {COLUMNS} FROM jobs WHERE id = $1 AND attempt = $2 AND state = 'running'
+SELECT {CLAIMED_COLUMNS} FROM jobs WHERE id = $1 AND attempt = $2 AND state = 'running'
 """
 
 _HAND_BACK = f"""
@@ -246,7 +246,7 @@ async def claim(
     concurrency: int,
     most_per_root: int,
     isolated: bool = True,
-) -> Job | None:
+) -> ClaimedJob | None:
     """Take the job whose turn it is; None when none can be started. Needs the lock.
 
     With `isolated`, it may be one that runs alone in a process.
@@ -254,17 +254,17 @@ async def claim(
     row = await connection.fetchrow(
         _CLAIM, worker, lease_seconds, most_per_root, concurrency, isolated
     )
-    return Job.of_row(row) if row else None
+    return ClaimedJob.of_row(row) if row else None
 
 
-async def find_running(connection: Connection, job_id: str, attempt: int) -> Job | None:
+async def find_running(connection: Connection, job_id: str, attempt: int) -> ClaimedJob | None:
     """Return a job if it is running in this attempt."""
     row = await connection.fetchrow(_FIND_RUNNING, job_id, attempt)
-    return Job.of_row(row) if row else None
+    return ClaimedJob.of_row(row) if row else None
 
 
 async def extend(
-    connection: Connection, held: Sequence[Job], lease_seconds: float
+    connection: Connection, held: Sequence[ClaimedJob], lease_seconds: float
 ) -> set[tuple[str, int]]:
     """Keep jobs; return id and attempt of those that are neither lost nor to be cancelled."""
     ids, attempts = [job.id for job in held], [job.attempt for job in held]
@@ -292,7 +292,7 @@ async def rescue(
 
 async def put_off(
     connection: Connection,
-    job: Job,
+    job: ClaimedJob,
     error: Mapping[str, Any],
     *,
     isolates: bool,
@@ -317,7 +317,7 @@ async def wake_waiting(connection: Connection) -> None:
 
 async def give_up(
     connection: Connection,
-    job: Job,
+    job: ClaimedJob,
     error: Mapping[str, Any],
     *,
     retry_after: float | None,

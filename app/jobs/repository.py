@@ -5,16 +5,29 @@ Times are the database's, which every server and worker shares.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
-
-from asyncpg import Record
 
 from app.auth.access import Access
 from app.db.database import Connection
 from app.db.notifier import CANCEL, CHANGED, WORK
 from app.db.sql import Parameters
-from app.jobs.job import SHOWN_COLUMNS, Job, NewJob, Selection, State, grants_json, new_job_id
+from app.jobs.record import (
+    RECORD_COLUMNS,
+    STATE_COLUMNS,
+    ClaimedJob,
+    JobEvent,
+    JobRecord,
+    JobState,
+    NewJob,
+    Selection,
+    State,
+    grants_json,
+    new_job_id,
+)
+from app.json_values import JsonText
 from app.namespaces import Range
+from app.pagination import Page
 from app.providers.llm.base import Completion
 
 URGENT, BACKGROUND = 0, 1
@@ -151,10 +164,10 @@ FROM model_calls WHERE job_id = jobs.id
 """
 
 _FIND = f"""
-SELECT {SHOWN_COLUMNS}, result, usage.* FROM jobs, LATERAL ({USAGE}) AS usage WHERE id = $1
+SELECT {RECORD_COLUMNS}, result, usage.* FROM jobs, LATERAL ({USAGE}) AS usage WHERE id = $1
 """
 
-_FIND_STATE = "SELECT namespace, actor, state, blocked_since FROM jobs WHERE id = $1"
+_FIND_STATE = f"SELECT {STATE_COLUMNS} FROM jobs WHERE id = $1"
 
 _FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
 
@@ -242,19 +255,21 @@ def _columns(access: Access, new: NewJob, priority: int, max_attempts: int) -> t
     )
 
 
-async def find(connection: Connection, job_id: str) -> Record | None:
-    """Return a job's row with its usage of models."""
-    return await connection.fetchrow(_FIND, job_id)
+async def find(connection: Connection, job_id: str) -> JobRecord | None:
+    """Return a job with its result."""
+    row = await connection.fetchrow(_FIND, job_id)
+    return replace(JobRecord.of_row(row), result=row["result"]) if row else None
 
 
-async def find_state(connection: Connection, job_id: str) -> Record | None:
-    """Return a job's namespace, actor, state, and the time it began to wait for the operator."""
-    return await connection.fetchrow(_FIND_STATE, job_id)
+async def find_state(connection: Connection, job_id: str) -> JobState | None:
+    """Return a job's state, without the rest of the job."""
+    row = await connection.fetchrow(_FIND_STATE, job_id)
+    return JobState.of_row(row) if row else None
 
 
-async def find_result(connection: Connection, job_id: str) -> str | None:
-    """Return the JSON text of a job's result."""
-    text: str | None = await connection.fetchval(_FIND_RESULT, job_id)
+async def find_result(connection: Connection, job_id: str) -> JsonText | None:
+    """Return a job's result."""
+    text: JsonText | None = await connection.fetchval(_FIND_RESULT, job_id)
     return text
 
 
@@ -265,8 +280,8 @@ async def find_page(
     equal: Mapping[str, str],
     before: str | None,
     limit: int,
-) -> list[Record]:
-    """Return jobs at or below a namespace, newest first, without their results.
+) -> Page[JobRecord]:
+    """Return a page of jobs at or below a namespace, newest first, without their results.
 
     `equal` names columns and values.
     """
@@ -279,22 +294,25 @@ async def find_page(
     if before is not None:
         conditions.append(f"id < {parameters.add(before, 'text')}")
     page = (
-        f"SELECT {SHOWN_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} "
-        f"ORDER BY id DESC LIMIT {parameters.add(limit, 'int')}"
+        f"SELECT {RECORD_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} "
+        f"ORDER BY id DESC LIMIT {parameters.add(limit + 1, 'int')}"
     )
-    return await connection.fetch(
-        f"SELECT {SHOWN_COLUMNS}, usage.* FROM ({page}) AS jobs, LATERAL ({USAGE}) AS usage "
+    rows = await connection.fetch(
+        f"SELECT {RECORD_COLUMNS}, usage.* FROM ({page}) AS jobs, LATERAL ({USAGE}) AS usage "
         "ORDER BY id DESC",
         *parameters.values,
     )
+    return Page.cut([JobRecord.of_row(row) for row in rows], limit)
 
 
-async def find_events(connection: Connection, job_id: str, after: int) -> list[Record]:
-    """Return what a job reported after an event's number, oldest first."""
-    return await connection.fetch(_EVENTS, job_id, after)
+async def find_events(connection: Connection, job_id: str, after: int) -> list[JobEvent]:
+    """Return up to 100 events of a job after an event's number, oldest first."""
+    return [JobEvent.of_row(row) for row in await connection.fetch(_EVENTS, job_id, after)]
 
 
-async def add_event(connection: Connection, job: Job, event: str, data: Mapping[str, Any]) -> bool:
+async def add_event(
+    connection: Connection, job: ClaimedJob, event: str, data: Mapping[str, Any]
+) -> bool:
     """Keep a report of a running job; False when this attempt no longer has the job."""
     text = json.dumps(data)
     if len(text) > MAX_EVENT_BYTES:
@@ -304,7 +322,7 @@ async def add_event(connection: Connection, job: Job, event: str, data: Mapping[
 
 
 async def add_call(
-    connection: Connection, job: Job, purpose: str, completion: Completion, milliseconds: int
+    connection: Connection, job: ClaimedJob, purpose: str, completion: Completion, milliseconds: int
 ) -> None:
     """Keep what a call of a model cost, whoever has the job by now: it was paid for."""
     usage = completion.usage
@@ -323,7 +341,9 @@ async def add_call(
     )
 
 
-async def finish(connection: Connection, job: Job, state: State, result: Mapping[str, Any]) -> bool:
+async def finish(
+    connection: Connection, job: ClaimedJob, state: State, result: Mapping[str, Any]
+) -> bool:
     """End a running job; False when this attempt no longer has it, or it is to be cancelled."""
     text = json.dumps(result, ensure_ascii=False)
     row = await connection.fetchrow(_FINISH, job.id, job.attempt, state, text)

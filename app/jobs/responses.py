@@ -12,11 +12,8 @@ from app.dependencies import resources_of
 from app.errors import AppError, InvalidRequestError
 from app.http.prefer import PREFER_PARAMETER, wait_seconds
 from app.http.problems import problem_responses
-from app.http.responses import json_response
-from app.jobs import encoding
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent
-from app.jobs.job import SETTLED
 from app.jobs.kind import JobKind, JobPlan
 from app.jobs.schemas import Job
 from app.jobs.service import JobService
@@ -52,37 +49,38 @@ def submit_responses(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]
 
 
 async def submit(
-    request: Request, access: Access, kind: JobKind[_RequestT, _PlanT], body: _RequestT
-) -> Response:
+    request: Request,
+    response: Response,
+    access: Access,
+    kind: JobKind[_RequestT, _PlanT],
+    body: _RequestT,
+) -> Job:
     """Plan and store a job; answer 202, or 200 if the client prefers to wait and it is done."""
     resources = resources_of(request)
     jobs = JobService.build(resources)
-    seconds = wait_seconds(request)
     idempotent = await Idempotent.read(request)
     job_id = await idempotent.known(resources.database, access)
     if job_id is None:
         new = await kind.plan_job(resources, access, body)
+        is_urgent = wait_seconds(request) > 0
         async with resources.database.transaction(access.root) as connection:
             job_id = await idempotent.replayed(connection, access)
             if job_id is None:
-                job_id = await jobs.create(connection, access, new, urgent=seconds > 0)
+                job_id = await jobs.create(connection, access, new, urgent=is_urgent)
                 await idempotent.remember(connection, access, job_id)
-    return await job_response(request, access, job_id, seconds)
+    return await wait_for_job(request, response, access, job_id)
 
 
-async def job_response(
-    request: Request, access: Access, job_id: str, seconds: float, *, member: str | None = None
-) -> Response:
-    """Return a submitted job, or an object with the job as its `member`.
+async def wait_for_job(request: Request, response: Response, access: Access, job_id: str) -> Job:
+    """Return a submitted job, after waiting for it as long as the client prefers.
 
-    The status is 200 if the job settles within `seconds`, else 202.
+    Sets the status, 200 if the job is settled and else 202, and the headers.
     """
+    seconds = wait_seconds(request)
     deadline = time.monotonic() + seconds
-    row = await JobService.build(resources_of(request)).wait(access, job_id, seconds)
-    done = row["state"] in SETTLED
-    headers = {"Location": f"/v1/jobs/{job_id}"}
-    if seconds and (done or time.monotonic() >= deadline):
-        headers["Preference-Applied"] = f"wait={seconds}"
-    job = encoding.job(row, access)
-    answer = job if member is None else {member: job}
-    return json_response(answer, headers, status=200 if done else 202)
+    job = await JobService.build(resources_of(request)).wait(access, job_id, seconds)
+    response.status_code = 200 if job.is_settled else 202
+    response.headers["Location"] = f"/v1/jobs/{job_id}"
+    if seconds and (job.is_settled or time.monotonic() >= deadline):
+        response.headers["Preference-Applied"] = f"wait={seconds}"
+    return Job.of(job, access)

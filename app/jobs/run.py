@@ -9,7 +9,7 @@ from typing import Any
 
 from app.db.database import Connection, Database
 from app.jobs import repository
-from app.jobs.job import Job, State
+from app.jobs.record import ClaimedJob, State
 from app.providers.llm.base import LLM, Completion, Request, UnusableReplyError
 
 
@@ -57,7 +57,7 @@ class JobRun:
     """One attempt at a job."""
 
     def __init__(
-        self, job: Job, database: Database, turns: asyncio.Semaphore | None = None
+        self, job: ClaimedJob, database: Database, turns: asyncio.Semaphore | None = None
     ) -> None:
         """Each model call holds one of `turns`; without them, calls are not limited."""
         self.job = job

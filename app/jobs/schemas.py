@@ -1,19 +1,20 @@
 """Bodies and answers of the routes of jobs."""
 
-from datetime import datetime
-from typing import Annotated, Literal
+from dataclasses import asdict, fields
+from operator import attrgetter
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from app.jobs.job import Selection, State
-from app.jobs.results import JobResult
+from app.auth.access import Access
+from app.jobs.record import JobRecord, Selection, State
+from app.jobs.results import StoredResult
+from app.json_values import JsonObject
 from app.namespaces import parse_labels
-from app.schemas import Clean, Labels, Moment, Number, Schema, WrittenNamespace
+from app.pagination import Page
+from app.schemas import Clean, Labels, Moment, Number, Schema, Timestamp, WrittenNamespace
 
 MAX_PAGE = 200
-
-MAX_PAGE_BYTES = 4 << 20
-"""Maximum size of a page's results; a page ends early, but has at least one job."""
 
 MAX_RETRIED = 1_000
 
@@ -26,6 +27,9 @@ class JobUsage(BaseModel):
     output_tokens: int = Field(description="What the models wrote.")
     cached_tokens: int = Field(description="Read from a provider's cache.")
     cost_usd: float | None = Field(description="null where a model's price is not known.")
+
+
+_REDACTED = "Only keys with `read` on the job's namespace are shown why."
 
 
 class JobError(BaseModel):
@@ -51,7 +55,7 @@ class ListedJob(BaseModel):
     max_attempts: int = Field(description="How often it may be begun.")
     cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
     error: JobError | None = Field(description="null unless the last attempt failed.")
-    blocked_since: datetime | None = Field(
+    blocked_since: Timestamp | None = Field(
         description="Since when it waits for the operator to correct the configuration, as "
         "`error` explains; null: it does not."
     )
@@ -60,24 +64,60 @@ class ListedJob(BaseModel):
         "the key did not submit the job and has no `read` on its namespace."
     )
     usage: JobUsage = Field(description="What its calls of models took.")
-    run_at: datetime = Field(description="When it is to begin, or was.")
-    created_at: datetime = Field(description="When it was submitted.")
-    started_at: datetime | None = Field(description="Of the first attempt.")
-    finished_at: datetime | None = Field(description="null before its end.")
+    run_at: Timestamp = Field(description="When it is to begin, or was.")
+    created_at: Timestamp = Field(description="When it was submitted.")
+    started_at: Timestamp | None = Field(description="Of the first attempt.")
+    finished_at: Timestamp | None = Field(description="null before its end.")
+
+
+def _members(job: JobRecord, access: Access) -> dict[str, Any]:
+    """Return the members of a job in a list, without those that the caller may not read."""
+    is_readable = job.is_readable_by(access)
+    members = {field.name: getattr(job, field.name) for field in fields(job)}
+    error = job.error and JobError(
+        code=job.error.code, detail=job.error.detail if is_readable else _REDACTED
+    )
+    return {
+        **members,
+        "namespace": access.relative(job.namespace),
+        "blocked_since": job.blocked_since if job.is_blocked else None,
+        "redacted": not is_readable,
+        "error": error,
+        "usage": JobUsage(**asdict(job.usage)),
+        "result": _result(job) if is_readable else None,
+    }
+
+
+def _result(job: JobRecord) -> JsonObject | None:
+    """Return a job's result with its kind, by which clients tell results apart."""
+    return None if job.result is None else {"kind": job.kind, **job.result_object}
 
 
 class Job(ListedJob):
-    """A job, and what came of it."""
+    """A job and its result."""
 
-    result: JobResult | None = Field(
+    result: StoredResult = Field(
         description="What it did, by its kind; null before its end, and if `redacted`."
     )
+
+    @classmethod
+    def of(cls, job: JobRecord, access: Access) -> Self:
+        """Return a job as the caller may see it."""
+        return cls(**_members(job, access))
 
 
 class JobInPage(ListedJob):
     """A job in a list, with its result if that was asked for."""
 
-    result: JobResult | None = Field(None, description="Only with include=result.")
+    result: StoredResult = Field(None, description="Only with include=result.")
+
+    @classmethod
+    def of(cls, job: JobRecord, access: Access, *, with_result: bool) -> Self:
+        """Return a job as the caller may see it; without its result, the member is unset."""
+        members = _members(job, access)
+        if not with_result:
+            del members["result"]
+        return cls(**members)
 
 
 class JobList(BaseModel):
@@ -85,6 +125,12 @@ class JobList(BaseModel):
 
     jobs: list[JobInPage] = Field(description="Empty where there are none.")
     next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
+
+    @classmethod
+    def of(cls, page: Page[JobRecord], access: Access, *, with_results: bool) -> Self:
+        """Return a page as the caller may see it."""
+        jobs = [JobInPage.of(job, access, with_result=with_results) for job in page.items]
+        return cls(jobs=jobs, next_cursor=page.next_cursor(attrgetter("id")))
 
 
 class ListJobs(Schema):

@@ -1,28 +1,29 @@
-"""What may be done with jobs: submitting, reading, waiting, cancelling, trying again."""
+"""Operations on jobs: submit, read, wait, follow, cancel, and retry."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from asyncpg import Record, UniqueViolationError
+from asyncpg import UniqueViolationError
 
 from app.auth.access import Access, Verb
 from app.config import Settings
-from app.db.database import Connection, Database, DatabaseUnavailableError, Row
+from app.db.database import Connection, Database, DatabaseUnavailableError
 from app.db.notifier import CHANGED, Notifier, wait_for
 from app.http.admission import OverloadedError, long_wait
 from app.jobs import rates, repository
 from app.jobs.errors import JobNotFoundError, JobStateError
-from app.jobs.job import SETTLED, NewJob, State
-from app.jobs.schemas import ListJobs, RetryJobs
-from app.jobs.visibility import reads_contents, sees_job
+from app.jobs.record import JobEvent, JobRecord, JobState, NewJob, Selection, State
 from app.json_values import is_storable_text
 from app.pagination import Page
 from app.resources import Resources
 
-LOOK_SECONDS = 2.0
-"""How often whoever waits for a job looks at it without being told of news."""
+POLL_SECONDS = 2.0
+"""Time after which a request that waits for a job reads it again without a notification."""
+
+MAX_PAGE_BYTES = 4 << 20
+"""Maximum size of a page's results; a page ends early, but has at least one job."""
 
 
 class JobService:
@@ -63,59 +64,46 @@ class JobService:
             await rates.take(connection, access)
         return job_id
 
-    async def get(self, access: Access, job_id: str) -> Record:
-        """Return a job's row; raises JobNotFoundError, also for what the caller may not see."""
+    async def get(self, access: Access, job_id: str) -> JobRecord:
+        """Return a job; raises JobNotFoundError, also if the caller may not see it."""
         if not is_storable_text(job_id):
             raise JobNotFoundError(job_id)
         async with self._database.connection(access.root) as connection:
-            row = await repository.find(connection, job_id)
-        if row is None or not sees_job(access, row):
+            job = await repository.find(connection, job_id)
+        if job is None or not job.is_visible_to(access):
             raise JobNotFoundError(job_id)
-        return row
+        return job
 
-    async def state(self, access: Access, job_id: str) -> State:
-        """Return a job's state; raises JobNotFoundError, also for what the caller may not see."""
-        return State((await self.glance(access, job_id))["state"])
-
-    async def glance(self, access: Access, job_id: str) -> Record:
-        """Return a job's namespace, actor and state; raises JobNotFoundError like `get`."""
+    async def get_state(self, access: Access, job_id: str) -> JobState:
+        """Return a job's state; raises JobNotFoundError, also if the caller may not see it."""
         if not is_storable_text(job_id):
             raise JobNotFoundError(job_id)
         async with self._database.connection(access.root) as connection:
-            row = await repository.find_state(connection, job_id)
-        if row is None or not sees_job(access, row):
+            state = await repository.find_state(connection, job_id)
+        if state is None or not state.is_visible_to(access):
             raise JobNotFoundError(job_id)
-        return row
+        return state
 
-    async def list(self, access: Access, query: ListJobs) -> Page[Record]:
-        """Return a page of jobs, newest first."""
+    async def list(
+        self,
+        access: Access,
+        labels: Sequence[str],
+        *,
+        equal: Mapping[str, str],
+        before: str | None,
+        limit: int,
+        with_results: bool = False,
+    ) -> Page[JobRecord]:
+        """Return a page of jobs, newest first; one with results may be shorter than `limit`."""
+        namespaces = access.scope(labels, Verb.JOBS)
         async with self._database.connection(access.root) as connection:
-            found = await repository.find_page(
-                connection,
-                access.scope(query.labels, Verb.JOBS),
-                equal=query.equal,
-                before=query.cursor,
-                limit=query.limit + 1,
+            page = await repository.find_page(
+                connection, namespaces, equal=equal, before=before, limit=limit
             )
-        return Page.cut(found, query.limit)
+            return await _with_results(connection, access, page) if with_results else page
 
-    async def results(
-        self, access: Access, rows: Sequence[Row], most_bytes: int
-    ) -> Sequence[str | None]:
-        """Return the results of the first jobs as JSON, up to `most_bytes` together."""
-        texts: list[str | None] = []
-        async with self._database.connection(access.root) as connection:
-            for row in rows:
-                readable = reads_contents(access, row)
-                text = await repository.find_result(connection, row["id"]) if readable else None
-                texts.append(text)
-                most_bytes -= len(text or "")
-                if most_bytes <= 0:
-                    break
-        return texts
-
-    async def wait(self, access: Access, job_id: str, seconds: float) -> Record:
-        """Return a job's row once it is settled, or as it is after `seconds`.
+    async def wait(self, access: Access, job_id: str, seconds: float) -> JobRecord:
+        """Return a job once it is settled, or as it is after `seconds`.
 
         If too many requests are waiting, it returns at once.
         """
@@ -127,55 +115,58 @@ class JobService:
         except OverloadedError:
             return await self.get(access, job_id)
 
-    async def _wait(self, access: Access, job_id: str, seconds: float) -> Record:
+    async def _wait(self, access: Access, job_id: str, seconds: float) -> JobRecord:
         deadline = asyncio.get_running_loop().time() + seconds
         with self._notifier.subscribed(CHANGED, job_id) as news:
             while True:
                 left = deadline - asyncio.get_running_loop().time()
                 try:
-                    if left <= 0 or _is_at_rest(await self.glance(access, job_id)):
+                    if left <= 0 or await self._is_at_rest(access, job_id):
                         return await self.get(access, job_id)
                 except DatabaseUnavailableError:
                     if left <= 0:
                         raise
-                await wait_for(news, min(left, LOOK_SECONDS))
+                await wait_for(news, min(left, POLL_SECONDS))
 
-    async def follow(self, access: Access, job_id: str, after: int) -> AsyncIterator[Record]:
-        """Yield what a job reports, from the event after a number on, until it is settled."""
+    async def _is_at_rest(self, access: Access, job_id: str) -> bool:
+        """Tell whether to stop waiting for a job."""
+        state = await self.get_state(access, job_id)
+        return state.is_settled or state.is_blocked
+
+    async def follow(self, access: Access, job_id: str, after: int) -> AsyncIterator[JobEvent]:
+        """Yield the events of a job after the given number, until the job is settled."""
         with self._notifier.subscribed(CHANGED, job_id) as news:
             while True:
                 try:
-                    settled = await self.state(access, job_id) in SETTLED
+                    settled = (await self.get_state(access, job_id)).is_settled
                     async with self._database.connection(access.root) as connection:
-                        rows = await repository.find_events(connection, job_id, after)
+                        events = await repository.find_events(connection, job_id, after)
                 except DatabaseUnavailableError:
-                    await wait_for(news, LOOK_SECONDS)
+                    await wait_for(news, POLL_SECONDS)
                     continue
-                for row in rows:
-                    after = row["number"]
-                    yield row
-                if not rows:
+                for event in events:
+                    after = event.number
+                    yield event
+                if not events:
                     if settled:
                         return
-                    await wait_for(news, LOOK_SECONDS)
+                    await wait_for(news, POLL_SECONDS)
 
-    async def cancel(self, access: Access, job_id: str) -> Record:
-        """Cancel a job: at once, or as soon as its worker hears of it; a settled one stays."""
-        await self.state(access, job_id)
+    async def cancel(self, access: Access, job_id: str) -> JobRecord:
+        """Cancel a job, at once or as soon as its worker is notified; a settled one is kept."""
+        await self.get_state(access, job_id)
         async with self._database.transaction(access.root) as connection:
             await repository.request_cancel(connection, job_id)
-        row = await self.get(access, job_id)
-        if row["state"] == State.AWAITING_REVIEW:
-            raise JobStateError(job_id, State.AWAITING_REVIEW, "discard what it proposes instead")
-        if row["state"] in (State.SUCCEEDED, State.FAILED):
-            raise JobStateError(
-                job_id, State(row["state"]), "only jobs that have not ended can be cancelled"
-            )
-        return row
+        job = await self.get(access, job_id)
+        if job.state is State.AWAITING_REVIEW:
+            raise JobStateError(job_id, job.state, "discard what it proposes instead")
+        if job.state in (State.SUCCEEDED, State.FAILED):
+            raise JobStateError(job_id, job.state, "only jobs that have not ended can be cancelled")
+        return job
 
-    async def retry(self, access: Access, job_id: str) -> Record:
+    async def retry(self, access: Access, job_id: str) -> JobRecord:
         """Queue a failed or cancelled job again, with all its attempts."""
-        state = await self.state(access, job_id)
+        state = (await self.get_state(access, job_id)).state
         try:
             async with self._database.transaction(access.root) as connection:
                 if not await repository.redrive(connection, job_id, self._settings.job_attempts):
@@ -187,22 +178,35 @@ class JobService:
             raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)
 
-    async def retry_all(self, access: Access, asked: RetryJobs) -> tuple[int, bool]:
-        """Queue failed or canceled jobs again, with all their attempts, as the key's rate allows.
+    async def retry_all(
+        self, access: Access, labels: Sequence[str], selection: Selection
+    ) -> tuple[int, bool]:
+        """Queue failed or cancelled jobs again, with all their attempts, as the key's rate allows.
 
         Return how many, and whether there may be more.
         """
-        namespaces = access.scope(asked.namespace, Verb.JOBS)
+        namespaces = access.scope(labels, Verb.JOBS)
         async with self._database.transaction(access.root) as connection:
-            most = await rates.available(connection, access, asked.limit)
-            selected = replace(asked.selection, limit=most)
-            attempts = self._settings.job_attempts
-            retried = await repository.redrive_all(connection, namespaces, selected, attempts)
+            limit = await rates.available(connection, access, selection.limit)
+            selection = replace(selection, limit=limit)
+            retried = await repository.redrive_all(
+                connection, namespaces, selection, self._settings.job_attempts
+            )
             await rates.take(connection, access, retried)
-        return retried, retried == most
+        return retried, retried == limit
 
 
-def _is_at_rest(row: Row) -> bool:
-    """Tell whether to stop waiting: the job is settled, or waits for the operator."""
-    is_misconfigured = row["state"] == State.QUEUED and row["blocked_since"] is not None
-    return row["state"] in SETTLED or is_misconfigured
+async def _with_results(
+    connection: Connection, access: Access, page: Page[JobRecord]
+) -> Page[JobRecord]:
+    """Return a page with the results that the caller may read, up to `MAX_PAGE_BYTES`."""
+    jobs: list[JobRecord] = []
+    left = MAX_PAGE_BYTES
+    for job in page.items:
+        readable = job.is_readable_by(access)
+        result = await repository.find_result(connection, job.id) if readable else None
+        jobs.append(replace(job, result=result))
+        left -= len(result or "")
+        if left <= 0:
+            break
+    return Page(jobs, page.more or len(jobs) < len(page.items))

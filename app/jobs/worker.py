@@ -19,8 +19,8 @@ from app.jobs import queue
 from app.jobs.executor import Executor
 from app.jobs.isolation import AT_ONCE as ISOLATED_AT_ONCE
 from app.jobs.isolation import Isolation
-from app.jobs.job import Job
 from app.jobs.kind import RunJob
+from app.jobs.record import ClaimedJob
 
 LOOK_SECONDS = 1.0
 """How often the queue is looked at without being told of news: delayed jobs come due silently."""
@@ -32,7 +32,7 @@ _logger = structlog.get_logger("memoryd.jobs")
 class _Held:
     """An attempt at a job that this worker makes; `stopped` once it must come to nothing."""
 
-    job: Job
+    job: ClaimedJob
     task: asyncio.Task[None] = field(init=False)
     stopped: bool = False
 
@@ -108,7 +108,7 @@ class JobWorker:
             held.task = asyncio.create_task(self._work_on(held))
             self._held.add(held)
 
-    async def _claimed(self) -> Job | None:
+    async def _claimed(self) -> ClaimedJob | None:
         async with self._database.transaction(ALL_ROOTS) as connection:
             await queue.lock(connection)
             return await queue.claim(

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from operator import itemgetter
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -26,11 +25,9 @@ from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response
 from app.indexing.passage_index import EmbeddingFailedError
-from app.jobs import encoding
 from app.jobs.errors import JobNotFoundError, JobStateError
-from app.jobs.schemas import MAX_PAGE_BYTES, Job, JobList, ListJobs, RetriedJobs, RetryJobs
+from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService
-from app.jobs.visibility import reads_contents
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 
@@ -72,17 +69,20 @@ def reviews_of(request: Request) -> ReviewService:
     summary="List jobs, newest first",
     description="Lists jobs at or below a namespace, newest first.",
     openapi_extra={"parameters": query_parameters(ListJobs)},
-    response_model=JobList,
+    response_model_exclude_unset=True,  # a job without its result has no such member
     responses=problem_responses(*ALWAYS),
 )
-async def list_jobs(request: Request, access: JobsAccess) -> Response:
+async def list_jobs(request: Request, access: JobsAccess) -> JobList:
     query = read_query(ListJobs, request)
-    service = service_of(request)
-    page = await service.list(access, query)
-    results = await service.results(access, page.items, MAX_PAGE_BYTES) if query.include else None
-    jobs = encoding.listed_jobs(page.items, results, access)
-    cursor = page.first(len(jobs)).next_cursor(itemgetter("id"))
-    return json_response({"jobs": jobs, "next_cursor": cursor})
+    page = await service_of(request).list(
+        access,
+        query.labels,
+        equal=query.equal,
+        before=query.cursor,
+        limit=query.limit,
+        with_results=query.include is not None,
+    )
+    return JobList.of(page, access, with_results=query.include is not None)
 
 
 @router.post(
@@ -91,12 +91,11 @@ async def list_jobs(request: Request, access: JobsAccess) -> Response:
     summary="Queue many failed or cancelled jobs again",
     description="Queues up to 1,000 jobs again, the oldest first, with all of their attempts, in "
     "one transaction. Repeat the request while `has_more` is true.",
-    response_model=RetriedJobs,
     responses=problem_responses(*ALWAYS),
 )
-async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> Response:
-    retried, more = await service_of(request).retry_all(access, body)
-    return json_response({"retried": retried, "has_more": more})
+async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> RetriedJobs:
+    retried, more = await service_of(request).retry_all(access, body.namespace, body.selection)
+    return RetriedJobs(retried=retried, has_more=more)
 
 
 @router.get(
@@ -105,17 +104,16 @@ async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> R
     summary="Read a job and what came of it",
     description="Reads a job: its state, attempts, and cost, and, once it has ended, its result or "
     "error.",
-    response_model=Job,
     responses=problem_responses(*ONE),
 )
-async def get_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
-    row = await service_of(request).get(access, job_id)
-    return json_response(encoding.job(row, access))
+async def get_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
+    job = await service_of(request).get(access, job_id)
+    return Job.of(job, access)
 
 
 async def find_job(request: Request, job_id: JobId, access: JobsAccess) -> None:
-    """Raise JobNotFoundError before a stream begins, which could not say so any more."""
-    await service_of(request).state(access, job_id)
+    """Raise JobNotFoundError before a stream begins, which could not report it any more."""
+    await service_of(request).get_state(access, job_id)
 
 
 async def hold_long_wait() -> AsyncIterator[None]:
@@ -142,10 +140,11 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     after = int(found[0]) if (found := _EVENT_ID.fullmatch(last_event_id or "")) else 0
     jobs = service_of(request)
-    is_readable = reads_contents(access, await jobs.glance(access, job_id))
-    async for row in jobs.follow(access, job_id, after):
-        data: dict[str, Any] = encoding.event(row, is_readable=is_readable)
-        yield ServerSentEvent(data=data, event=row["event"], id=str(row["number"]))
+    state = await jobs.get_state(access, job_id)
+    is_readable = state.is_readable_by(access)
+    async for event in jobs.follow(access, job_id, after):
+        data = event.members(is_readable=is_readable)
+        yield ServerSentEvent(data=data, event=event.event, id=str(event.number))
 
 
 @router.post(
@@ -154,12 +153,11 @@ async def follow_job(
     summary="Cancel a job that has not ended, queued or running",
     description="Cancels a job that has not ended. A running one stops at its next step; what it "
     "already wrote stays.",
-    response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
-    row = await service_of(request).cancel(access, job_id)
-    return json_response(encoding.job(row, access))
+async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
+    job = await service_of(request).cancel(access, job_id)
+    return Job.of(job, access)
 
 
 @router.post(
@@ -167,12 +165,11 @@ async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Res
     operation_id="retry_job",
     summary="Queue a failed or cancelled job again",
     description="Queues a failed or canceled job again, with all of its attempts.",
-    response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def retry_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
-    row = await service_of(request).retry(access, job_id)
-    return json_response(encoding.job(row, access))
+async def retry_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
+    job = await service_of(request).retry(access, job_id)
+    return Job.of(job, access)
 
 
 @router.get(
@@ -199,12 +196,11 @@ async def list_job_changes(request: Request, job_id: JobId, access: JobsAccess) 
     summary="Apply what a job proposed, but to items changed since",
     description="Applies the changes that a job proposed and that wait for a review, except "
     "for items that have changed since.",
-    response_model=Job,
     responses=problem_responses(*_CHANGES),
 )
-async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
-    row = await reviews_of(request).apply(access, job_id)
-    return json_response(encoding.job(row, access))
+async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
+    job = await reviews_of(request).apply(access, job_id)
+    return Job.of(job, access)
 
 
 @router.post(
@@ -212,12 +208,11 @@ async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Resp
     operation_id="discard_job",
     summary="Discard what a job proposed; the job is cancelled",
     description="Drops the changes that a job proposed; the job counts as canceled.",
-    response_model=Job,
     responses=problem_responses(*ONE, JobStateError),
 )
-async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
-    row = await reviews_of(request).discard(access, job_id)
-    return json_response(encoding.job(row, access))
+async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
+    job = await reviews_of(request).discard(access, job_id)
+    return Job.of(job, access)
 
 
 @router.post(
@@ -225,9 +220,8 @@ async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Re
     operation_id="undo_job",
     summary="Take back what a job did, but to items changed since",
     description="Takes back what a job changed, except for items that have changed since.",
-    response_model=Job,
     responses=problem_responses(*_CHANGES),
 )
-async def undo_job(request: Request, job_id: JobId, access: JobsAccess) -> Response:
-    row = await UndoService.build(resources_of(request)).undo(access, job_id)
-    return json_response(encoding.job(row, access))
+async def undo_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
+    job = await UndoService.build(resources_of(request)).undo(access, job_id)
+    return Job.of(job, access)

@@ -6,6 +6,7 @@ from app import job_kinds
 from app.auth.dependencies import JobsAccess
 from app.auth.route import GuardedRoute
 from app.jobs.responses import SUBMIT_PARAMETERS, submit, submit_responses
+from app.jobs.schemas import Job
 from app.managers.errors import (
     InvalidMessageError,
     ManagerNotFoundError,
@@ -44,8 +45,10 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
         LLMNotConfiguredError,
     ),
 )
-async def extract_memories(request: Request, body: ExtractRequest, access: JobsAccess) -> Response:
-    return await submit(request, access, job_kinds.EXTRACT, body)
+async def extract_memories(
+    request: Request, response: Response, body: ExtractRequest, access: JobsAccess
+) -> Job:
+    return await submit(request, response, access, job_kinds.EXTRACT, body)
 
 
 @router.post(
@@ -59,9 +62,9 @@ async def extract_memories(request: Request, body: ExtractRequest, access: JobsA
     responses=submit_responses(ManagerNotFoundError, LLMNotConfiguredError),
 )
 async def consolidate_memories(
-    request: Request, body: ConsolidateRequest, access: JobsAccess
-) -> Response:
-    return await submit(request, access, job_kinds.CONSOLIDATE, body)
+    request: Request, response: Response, body: ConsolidateRequest, access: JobsAccess
+) -> Job:
+    return await submit(request, response, access, job_kinds.CONSOLIDATE, body)
 
 
 @router.post(
@@ -76,9 +79,9 @@ async def consolidate_memories(
     responses=submit_responses(ThreadNotFoundError, InvalidMessageError, LLMNotConfiguredError),
 )
 async def summarize_conversation(
-    request: Request, body: SummarizeRequest, access: JobsAccess
-) -> Response:
-    return await submit(request, access, job_kinds.SUMMARIZE, body)
+    request: Request, response: Response, body: SummarizeRequest, access: JobsAccess
+) -> Job:
+    return await submit(request, response, access, job_kinds.SUMMARIZE, body)
 
 
 @router.post(
@@ -98,8 +101,10 @@ async def summarize_conversation(
         LLMNotConfiguredError,
     ),
 )
-async def optimize_prompt(request: Request, body: OptimizePrompt, access: JobsAccess) -> Response:
-    return await submit(request, access, job_kinds.OPTIMIZE_PROMPT, body)
+async def optimize_prompt(
+    request: Request, response: Response, body: OptimizePrompt, access: JobsAccess
+) -> Job:
+    return await submit(request, response, access, job_kinds.OPTIMIZE_PROMPT, body)
 
 
 @router.post(
@@ -118,5 +123,7 @@ async def optimize_prompt(request: Request, body: OptimizePrompt, access: JobsAc
         LLMNotConfiguredError,
     ),
 )
-async def search_memories(request: Request, body: SearchRequest, access: JobsAccess) -> Response:
-    return await submit(request, access, job_kinds.SEARCH, body)
+async def search_memories(
+    request: Request, response: Response, body: SearchRequest, access: JobsAccess
+) -> Job:
+    return await submit(request, response, access, job_kinds.SEARCH, body)

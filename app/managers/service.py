@@ -16,7 +16,7 @@ from app.conversations.prompt_text import render_text
 from app.db.database import Database
 from app.errors import InvalidRequestError
 from app.http.conditional import Precondition, PreconditionFailedError
-from app.jobs.job import NewJob
+from app.jobs.record import NewJob
 from app.managers import repository
 from app.managers.errors import ManagerNotFoundError
 from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, given_memories

@@ -11,8 +11,8 @@ from app.conversations.prompt_text import render_text
 from app.conversations.types import Turn
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
-from app.jobs.job import NewJob
 from app.jobs.kind import JobPlan
+from app.jobs.record import NewJob
 from app.managers.schemas import MAX_MESSAGES, ConversationMessage
 from app.prompts import repository
 from app.prompts.evaluate import Case, check_conversation

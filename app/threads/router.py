@@ -14,13 +14,13 @@ from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
 from app.http.openapi.parameters import query_parameters
-from app.http.prefer import PREFER_PARAMETER, wait_seconds
+from app.http.prefer import PREFER_PARAMETER
 from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent
-from app.jobs.responses import JOB_RESPONSES, job_response
+from app.jobs.responses import JOB_RESPONSES, wait_for_job
 from app.managers.errors import (
     InvalidMessageError,
     ManagerNotFoundError,
@@ -141,11 +141,14 @@ async def list_messages(request: Request, thread_id: InPath, access: ReadAccess)
         **problem_responses(*ONE, ThreadWithoutManagerError),
     },
 )
-async def flush_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
+async def flush_thread(
+    request: Request, response: Response, thread_id: InPath, access: JobsAccess
+) -> FlushedThread:
     job_id = await service_of(request).flush(access, thread_id)
     if job_id is None:
-        return json_response({"job": None})
-    return await job_response(request, access, job_id, wait_seconds(request), member="job")
+        response.status_code = 200
+        return FlushedThread(job=None)
+    return FlushedThread(job=await wait_for_job(request, response, access, job_id))
 
 
 @router.post(

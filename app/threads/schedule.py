@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from app.auth.access import Access, Verb
 from app.errors import InvalidRequestError
-from app.jobs.job import NewJob
 from app.jobs.kind import JobPlan
+from app.jobs.record import NewJob
 from app.managers.plans import ExtractPlan
 
 AFTER_SECONDS = 30.0

@@ -9,7 +9,7 @@ from app.auth.access import Verb
 from app.changes.repository import ChangeState, ItemChange
 from app.changes.review import ReviewService
 from app.db.database import Database
-from app.jobs.job import FINISHED, State
+from app.jobs.record import FINISHED, State
 from app.jobs.service import JobService
 from app.managers.schemas import ConversationMessage, ExtractRequest
 from app.managers.service import ManagerService
@@ -75,12 +75,12 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
         new = await self._managers.plan_extract(caller.access, body)
         async with self._database.transaction(caller.access.root) as connection:
             job_id = await self._jobs.create(connection, caller.access, new, urgent=True)
-        row = await self._jobs.wait(caller.access, job_id, WAIT_SECONDS)
-        problem = None if row["error"] is None else json.loads(row["error"])["detail"]
-        if row["state"] in FINISHED - {State.SUCCEEDED}:
-            raise ToolError(f"Nothing was learned: {problem or 'the job was ' + row['state']}")
+        job = await self._jobs.wait(caller.access, job_id, WAIT_SECONDS)
+        problem = job.error and job.error.detail
+        if job.state in FINISHED - {State.SUCCEEDED}:
+            raise ToolError(f"Nothing was learned: {problem or 'the job was ' + job.state}")
         return ExtractionResult(
-            state=row["state"],
+            state=job.state,
             job_id=job_id,
             changes=await self._changes(caller, job_id),
             problem=problem,

@@ -16,7 +16,7 @@ from app.conversations.types import Turn
 from app.db.database import Database
 from app.extraction.instructions import TEMPLATES as EXTRACTION_TEMPLATES
 from app.extraction.queries import MAX_QUERIES, windows, written_by_model
-from app.jobs.job import NewJob
+from app.jobs.record import NewJob
 from app.jobs.run import JobRun
 from app.managers.service import ManagerService
 from app.providers.llm.base import Completion, Request

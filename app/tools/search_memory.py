@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from app.conversations.content import unquoted
 from app.db.database import Database
 from app.db.pages import TOOL_BYTES
-from app.jobs.job import State
+from app.jobs.record import State
 from app.jobs.service import JobService
 from app.json_values import JsonObject
 from app.providers.llm.pool import LLMPool
@@ -113,12 +113,12 @@ class SearchMemory:
         new = search_job(self._llms, context.access, plan, manager=context.manager)
         async with self._database.transaction(context.access.root) as connection:
             job_id = await self._jobs.create(connection, context.access, new, urgent=True)
-        row = await self._jobs.wait(context.access, job_id, context.wait_seconds)
-        if row["state"] == State.SUCCEEDED:
-            items: list[JsonObject] = json.loads(row["result"])["items"]
+        job = await self._jobs.wait(context.access, job_id, context.wait_seconds)
+        if job.state is State.SUCCEEDED:
+            items: list[JsonObject] = job.result_object["items"]
             return items[arguments.page]
         # The reason for a failure is for operators, not for the user the model talks with.
-        ended = row["state"] in (State.FAILED, State.CANCELLED)
+        ended = job.state in (State.FAILED, State.CANCELLED)
         problem = "failed" if ended else f"is not done after {context.wait_seconds:g} s"
         raise ToolError(f"The search {problem} ({job_id}); go on without it.")
 

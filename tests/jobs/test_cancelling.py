@@ -9,7 +9,7 @@ from app.auth.access import ANONYMOUS
 from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
 from app.jobs.errors import JobStateError
-from app.jobs.job import State
+from app.jobs.record import State
 from app.jobs.run import JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.resources import Resources

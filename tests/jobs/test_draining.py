@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from app.jobs.job import State
+from app.jobs.record import State
 from app.jobs.run import JobRun
 from app.resources import Resources
 from tests.support.jobs import (

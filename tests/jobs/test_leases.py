@@ -7,7 +7,7 @@ import pytest
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
-from app.jobs.job import Job, State
+from app.jobs.record import ClaimedJob, State
 from app.jobs.run import JobLostError, JobRun
 from app.jobs.worker import JobWorker
 from app.resources import Resources
@@ -29,7 +29,7 @@ from tests.support.jobs import (
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
 
-async def claimed(database: Database, worker: str = "dead", lease: float = 0.05) -> Job:
+async def claimed(database: Database, worker: str = "dead", lease: float = 0.05) -> ClaimedJob:
     """Take a job as a worker does that then falls silent."""
     async with database.transaction(ALL_ROOTS) as connection:
         job = await queue.claim(

@@ -8,7 +8,7 @@ from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.db.database import Database
-from app.jobs.job import SHOWN_COLUMNS
+from app.jobs.record import RECORD_COLUMNS
 from app.jobs.run import JobFailedError, JobRun
 from app.resources import Resources
 from tests.support.jobs import KIND, Acting, enqueue, new_job, raises, run_jobs
@@ -210,8 +210,8 @@ async def test_a_list_has_results_only_if_asked_and_no_more_than_its_bytes(
 
 def test_a_list_reads_neither_results_nor_requests() -> None:
     """They are stored apart from the row, and read only if they are named."""
-    assert "result" not in SHOWN_COLUMNS
-    assert "request" not in SHOWN_COLUMNS.replace("cancel_requested", "")
+    assert "result" not in RECORD_COLUMNS
+    assert "request" not in RECORD_COLUMNS.replace("cancel_requested", "")
 
 
 async def test_what_a_job_reports_is_bounded(

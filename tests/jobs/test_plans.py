@@ -11,7 +11,7 @@ from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Connection, Database
 from app.jobs import queue, repository
-from app.jobs.job import NewJob, State
+from app.jobs.record import NewJob, State
 from app.namespaces import Range, stored_range, to_stored
 from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
@@ -159,12 +159,12 @@ async def test_a_page_of_jobs_is_read_by_an_index(
     filled: Database, root: str, equal: dict[str, str]
 ) -> None:
     async with explaining(filled, root) as connection:
-        rows = await repository.find_page(
+        page = await repository.find_page(
             plain(connection), _range(root), equal=equal, before=None, limit=50
         )
     ended = {"succeeded": ENDED_EACH - 4, "failed": 4}
     expected = 0 if "kind" in equal else 50 if not root else ended.get(equal.get("state", ""), 50)
-    assert len(rows) == min(50, expected)
+    assert len(page.items) == min(50, expected)
     assert connection.scanned_tables <= ({"jobs"} if "kind" in equal and not root else set())
 
 
@@ -175,11 +175,11 @@ def _range(root: str) -> Range:
 async def test_a_page_adds_up_what_it_shows_and_no_more(filled: Database) -> None:
     async with filled.connection(ALL_ROOTS) as connection:
         began = time.monotonic()
-        rows = await repository.find_page(
+        page = await repository.find_page(
             connection, _range(ALL_ROOTS), equal={"state": State.SUCCEEDED}, before=None, limit=50
         )
         seconds = time.monotonic() - began
-    assert [row["model_calls"] for row in rows] == [1] * 50
+    assert [job.usage.model_calls for job in page.items] == [1] * 50
     assert seconds < 1
 
 

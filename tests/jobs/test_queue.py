@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.auth.access import ALL_GRANTED, Access
 from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
-from app.jobs.job import Job, NewJob, State
+from app.jobs.record import ClaimedJob, NewJob, State
 from app.jobs.run import JobRun
 from app.namespaces import to_stored
 from app.resources import Resources
@@ -62,7 +62,7 @@ async def submit(
         ]
 
 
-async def claim(database: Database, most_per_root: int = 99) -> Job | None:
+async def claim(database: Database, most_per_root: int = 99) -> ClaimedJob | None:
     async with database.transaction(ALL_ROOTS) as connection:
         await queue.lock(connection)
         return await queue.claim(

@@ -10,7 +10,7 @@ import pytest
 from app.auth.access import ANONYMOUS
 from app.db.database import Database
 from app.db.notifier import WORK
-from app.jobs.job import State
+from app.jobs.record import State
 from app.jobs.run import JobFailedError
 from app.jobs.service import JobService
 from app.resources import Resources

@@ -14,7 +14,7 @@ from app.changes.undo import UndoService
 from app.db.database import ALL_ROOTS, Row
 from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import EXTRACT
-from app.jobs.job import COLUMNS, Job, State
+from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, JobRecord, State
 from app.jobs.run import JobRun
 from app.jobs.service import JobService
 from app.managers.schemas import ExtractRequest
@@ -33,7 +33,7 @@ Respond: TypeAlias = Callable[[Request], Awaitable[Completion]]
 
 _BEGIN = f"""
 UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp()
-WHERE id = $1 RETURNING {COLUMNS}
+WHERE id = $1 RETURNING {CLAIMED_COLUMNS}
 """
 
 
@@ -124,7 +124,7 @@ class Extracting:
 
     async def begin(
         self, messages: list[Any] | None = None, *, access: Access = ANONYMOUS, **body: Any
-    ) -> Job:
+    ) -> ClaimedJob:
         """Submit an extraction and return its job, which is running."""
         request = {"namespace": ANA, "messages": messages or SAID, **body}
         planned = await ManagerService.build(self.resources).plan_extract(
@@ -134,11 +134,11 @@ class Extracting:
             job_id = await self.jobs.create(connection, access, planned)
         return await self.restart(job_id)
 
-    async def restart(self, job_id: str) -> Job:
+    async def restart(self, job_id: str) -> ClaimedJob:
         """Let a job run, as a worker that claims it does."""
-        return Job.of_row((await self.rows(_BEGIN, job_id))[0])
+        return ClaimedJob.of_row((await self.rows(_BEGIN, job_id))[0])
 
-    async def do(self, job: Job) -> None:
+    async def do(self, job: ClaimedJob) -> None:
         await EXTRACT.bind(self.resources)(JobRun(job, self.resources.database))
 
     async def extract(self, messages: list[Any] | None = None, **body: Any) -> dict[str, Any]:
@@ -154,14 +154,13 @@ class Extracting:
         return job.id, await self.result(job.id)
 
     async def result(self, job_id: str) -> dict[str, Any]:
-        result: dict[str, Any] = json.loads((await self.job(job_id))["result"])
-        return result
+        return (await self.job(job_id)).result_object
 
-    async def job(self, job_id: str) -> Record:
+    async def job(self, job_id: str) -> JobRecord:
         return await self.jobs.get(ANONYMOUS, job_id)
 
     async def state(self, job_id: str) -> State:
-        return State((await self.job(job_id))["state"])
+        return (await self.job(job_id)).state
 
     async def events(self, job_id: str) -> list[tuple[str, dict[str, Any]]]:
         rows = await self.rows(

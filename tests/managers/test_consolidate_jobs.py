@@ -20,7 +20,7 @@ from app.clock import FrozenClock, SystemClock
 from app.config import Settings
 from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import handlers
-from app.jobs.job import State
+from app.jobs.record import State
 from app.main import create_app
 from app.managers.schemas import ConsolidateRequest
 from app.managers.service import ManagerService
@@ -462,7 +462,7 @@ async def test_undo_brings_everything_back(tidied: Tidied) -> None:
     row = await tidied.consolidate(manager_config={"max_change_share": 1})
     assert await tidied.count() == 3
     undone = await UndoService.build(tidied.resources).undo(ANONYMOUS, row["id"])
-    assert json.loads(undone["result"])["counts"] == json.loads(row["result"])["counts"]
+    assert undone.result_object["counts"] == json.loads(row["result"])["counts"]
     after = [await tidied.item(key) for key in "abc"]
     for name in ("value", "importance", "valid_from", "source", "pinned"):
         assert [item[name] for item in after] == [item[name] for item in before]
@@ -487,7 +487,7 @@ async def test_what_is_to_go_on_in_another_memory_is_not_deleted_without_it(
     row = await tidied.consolidate(apply="review")
     await tidied.put("a", "Ana likes green tea")
     applied = await ReviewService.build(tidied.resources).apply(ANONYMOUS, row["id"])
-    assert json.loads(applied["result"])["counts"] == counts(rejected=2)
+    assert applied.result_object["counts"] == counts(rejected=2)
     assert await tidied.said("a", "b") == ["Ana likes green tea", "Ana likes coffee"]
 
 
@@ -497,7 +497,7 @@ async def test_duplicates_of_what_has_ended_meanwhile_are_not_deleted(tidied: Ti
     row = await tidied.consolidate(strategy="duplicates", apply="review")
     await tidied.delete("a")
     applied = await ReviewService.build(tidied.resources).apply(ANONYMOUS, row["id"])
-    assert json.loads(applied["result"])["counts"] == counts(unchanged=1, rejected=2)
+    assert applied.result_object["counts"] == counts(unchanged=1, rejected=2)
     assert await tidied.keys() == ["b", "c"]
 
 

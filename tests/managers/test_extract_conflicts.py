@@ -8,7 +8,7 @@ import pytest
 from app.auth.access import ALL_GRANTED, Access
 from app.db.database import Connection
 from app.extraction.task import Extractor
-from app.jobs.job import State
+from app.jobs.record import State
 from app.jobs.run import JobConflictError, JobLostError, JobRun
 from app.managers.plans import ExtractPlan
 from app.namespaces import to_stored

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 from app.config import Settings
 from app.extraction.instructions import PROMPT_VERSION
-from app.jobs.job import State
+from app.jobs.record import State
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
 from tests.managers.extracting import Extracting, counts, memory_value

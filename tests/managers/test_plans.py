@@ -11,7 +11,7 @@ from app.conversations.types import Kind, Rights
 from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
 from app.http.conditional import UNCONDITIONAL
-from app.jobs.job import NewJob
+from app.jobs.record import NewJob
 from app.managers.errors import (
     InvalidMessageError,
     ManagerNotFoundError,

@@ -9,7 +9,7 @@ from app.changes.circuit_breaker import HARMLESS
 from app.changes.review import OUTDATED, REPEATED, UNFOUNDED
 from app.extraction.task import REVIEW_WANTED
 from app.jobs.errors import JobNotFoundError, JobStateError
-from app.jobs.job import State
+from app.jobs.record import State
 from app.namespaces import to_stored
 from tests.managers.extracting import ANA, SAID, Extracting, counts, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update
@@ -95,8 +95,8 @@ async def test_two_deletions_are_harmless_and_three_of_many_too(extracting: Extr
 async def test_what_is_applied_is_what_was_proposed(extracting: Extracting) -> None:
     job_id, _ = await proposed(extracting, thread_id="t")
     job = await extracting.reviews.apply(ANONYMOUS, job_id)
-    assert (job["state"], job["finished_at"] is None) == (State.SUCCEEDED, False)
-    result = json.loads(job["result"])
+    assert (job.state, job.finished_at is None) == (State.SUCCEEDED, False)
+    result = job.result_object
     assert result["counts"] == counts(inserted=1, updated=1, deleted=1)
     assert result["review"]["decision"] == "applied"
     assert result["review"]["by"] == "anonymous"
@@ -118,7 +118,7 @@ async def test_changes_of_items_changed_since_are_rejected_and_the_others_applie
     job_id, _ = await proposed(extracting)
     await extracting.put("home", "Ana lives in Faro.")
     await extracting.delete("pet")
-    result = json.loads((await extracting.reviews.apply(ANONYMOUS, job_id))["result"])
+    result = (await extracting.reviews.apply(ANONYMOUS, job_id)).result_object
     assert result["counts"] == counts(inserted=1, rejected=2)
     assert await states(extracting, job_id) == [
         ("update", "rejected", OUTDATED),
@@ -133,7 +133,7 @@ async def test_an_insert_that_was_learned_otherwise_since_is_rejected(
 ) -> None:
     job_id, _ = await proposed(extracting)
     await extracting.put("theirs", {"text": "ana is a cook"})
-    result = json.loads((await extracting.reviews.apply(ANONYMOUS, job_id))["result"])
+    result = (await extracting.reviews.apply(ANONYMOUS, job_id)).result_object
     assert result["counts"] == counts(updated=1, deleted=1, rejected=1)
     assert (await states(extracting, job_id))[2] == ("insert", "rejected", REPEATED)
 
@@ -141,8 +141,8 @@ async def test_an_insert_that_was_learned_otherwise_since_is_rejected(
 async def test_what_is_discarded_is_never_written(extracting: Extracting) -> None:
     job_id, _ = await proposed(extracting)
     job = await extracting.reviews.discard(ANONYMOUS, job_id)
-    assert job["state"] == State.CANCELLED
-    assert json.loads(job["result"])["review"]["decision"] == "discarded"
+    assert job.state == State.CANCELLED
+    assert job.result_object["review"]["decision"] == "discarded"
     assert [state for _, state, _ in await states(extracting, job_id)] == ["discarded"] * 3
     assert await extracting.said() == ["Ana drinks tea.", "Ana has a dog.", "Ana lives in Porto."]
     with pytest.raises(JobStateError, match="cancelled"):
@@ -228,7 +228,7 @@ async def test_jobs_of_another_root_or_prefix_are_not_there(extracting: Extracti
         with pytest.raises(JobNotFoundError):
             await extracting.changes(job.id, access)
     within = reviewer(*Verb, root=to_stored(["acme"]), prefix=tuple(ANA))
-    assert (await extracting.reviews.apply(within, job.id))["state"] == State.SUCCEEDED
+    assert (await extracting.reviews.apply(within, job.id)).state == State.SUCCEEDED
     (row,) = await extracting.stored()
     assert row["namespace"] == to_stored(["acme", *ANA])
     assert json.loads(row["value"]) == memory_value(LISBON)

@@ -8,7 +8,7 @@ from app.auth.access import ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
 from app.jobs.errors import JobStateError
-from app.jobs.job import State
+from app.jobs.record import State
 from tests.managers.extracting import Extracting, memory_value
 from tests.managers.scripted import NOTHING, calls, delete, insert, update
 from tests.support.load import at_once
@@ -41,8 +41,8 @@ async def changed(extracting: Extracting) -> str:
 
 async def undone(extracting: Extracting, job_id: str) -> Any:
     job = await extracting.undoing.undo(ANONYMOUS, job_id)
-    assert job["state"] == State.SUCCEEDED
-    return json.loads(job["result"])["undo"]
+    assert job.state == State.SUCCEEDED
+    return job.result_object["undo"]
 
 
 async def outcomes(extracting: Extracting, job_id: str) -> list[tuple[str, str | None]]:
@@ -187,7 +187,7 @@ async def test_jobs_are_undone_from_the_last_to_the_first(extracting: Extracting
 async def test_a_job_that_did_nothing_has_nothing_to_undo(extracting: Extracting) -> None:
     job_id, _ = await extracting.settled()
     job = await extracting.undoing.undo(ANONYMOUS, job_id)
-    assert "undo" not in json.loads(job["result"])
+    assert "undo" not in job.result_object
 
 
 async def test_only_what_succeeded_can_be_undone(extracting: Extracting) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.job import State
+from app.jobs.record import State
 from tests.managers.extracting import ANA, Extracting, counts
 from tests.support.load import at_once
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from asyncpg import Record
 from pydantic import SecretStr
 
 from app.auth.access import Access
 from app.config import Settings
+from app.jobs.record import JobRecord
 from app.jobs.service import JobService
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
@@ -87,11 +87,11 @@ async def test_a_job_that_is_tried_again_says_why(
 ) -> None:
     llm.respond = lambda _: fails(503, "overloaded")
 
-    async def until_it_failed(jobs: JobService, access: Access, job: str, _: float) -> Record:
+    async def until_it_failed(jobs: JobService, access: Access, job: str, _: float) -> JobRecord:
         async with asyncio.timeout(PATIENCE):
-            while (row := await jobs.get(access, job))["error"] is None:  # noqa: ASYNC110
+            while (found := await jobs.get(access, job)).error is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        return row
+        return found
 
     monkeypatch.setattr(JobService, "wait", until_it_failed)
     patient = working(settings, llm, job_backoff_seconds=60)

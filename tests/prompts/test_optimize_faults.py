@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.job import State
+from app.jobs.record import State
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
 from tests.support.jobs import in_state, job_row, until
 from tests.support.llm_server import LLMServer, Received, Reply, calls, cut, fails, refuses

@@ -16,10 +16,11 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANGED
 from app.jobs import queue, repository
-from app.jobs.job import COLUMNS, SETTLED, Job, NewJob, State
 from app.jobs.kind import JobKind, JobPlan, RunJob
+from app.jobs.record import SETTLED, ClaimedJob, NewJob, State
 from app.jobs.responses import submit
 from app.jobs.run import JobRun
+from app.jobs.schemas import Job
 from app.jobs.service import JobService
 from app.jobs.worker import JobWorker
 from app.main import create_app
@@ -57,7 +58,7 @@ class Acting:
 
     def __init__(self, database: Database, act: Act | None = None) -> None:
         self.script: deque[Act] = deque()
-        self.jobs: list[Job] = []
+        self.jobs: list[ClaimedJob] = []
         self.act = act or self.succeed
         self._database = database
 
@@ -179,7 +180,7 @@ async def job_row(database: Database, job_id: str) -> Record:
     """Return a job's row with its usage of models."""
     async with database.connection(ALL_ROOTS) as connection:
         row = await connection.fetchrow(
-            f"SELECT {COLUMNS}, usage.* FROM jobs, LATERAL ({repository.USAGE}) AS usage "
+            f"SELECT jobs.*, usage.* FROM jobs, LATERAL ({repository.USAGE}) AS usage "
             "WHERE id = $1",
             job_id,
         )
@@ -207,7 +208,7 @@ async def in_state(
 async def events_of(database: Database, job_id: str) -> list[str]:
     """Return what a job reported, in order."""
     async with database.connection(ALL_ROOTS) as connection:
-        return [row["event"] for row in await repository.find_events(connection, job_id, 0)]
+        return [event.event for event in await repository.find_events(connection, job_id, 0)]
 
 
 def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:
@@ -217,8 +218,8 @@ def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:
     router = APIRouter(route_class=GuardedRoute)
 
     @router.post("/v1/jobs/test")
-    async def submit_test(request: Request, access: JobsAccess) -> Response:
-        return await submit(request, access, TEST, await request.json())
+    async def submit_test(request: Request, response: Response, access: JobsAccess) -> Job:
+        return await submit(request, response, access, TEST, await request.json())
 
     app.include_router(router)
     return app

@@ -118,7 +118,7 @@ async def test_the_jobs_of_a_thread_are_found_by_an_index(filled: Database) -> N
             limit=5,
         )
     assert queued.id == "job_001t0700"
-    assert [row["id"] for row in page] == [f"job_{n:03}t0700" for n in range(20, 15, -1)]
+    assert [job.id for job in page.items] == [f"job_{n:03}t0700" for n in range(20, 15, -1)]
     assert connection.indexes & {"jobs_thread_index"} == {"jobs_thread_index"}
     assert connection.indexes <= {"jobs_thread_index", "model_calls_pkey"}
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from app.auth.access import Access, Verb
 from app.db.database import Database
-from app.jobs.job import NewJob
+from app.jobs.record import NewJob
 from app.jobs.results import SummaryState
 from app.jobs.run import JobConflictError, JobRun
 from app.providers.llm.pool import LLMPool

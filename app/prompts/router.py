@@ -4,7 +4,6 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel
 
 from app.auth.access import Access, Verb
 from app.auth.dependencies import AdminAccess, ReadAccess
@@ -76,21 +75,27 @@ def service_of(request: Request) -> PromptService:
     return PromptService.build(resources_of(request))
 
 
-def _read(request: Request, name: str, revision: int, answer: BaseModel) -> Response:
-    """Answer a read, with 304 if the reader has this revision; raises PreconditionFailedError."""
+def _check_read(request: Request, response: Response, name: str, revision: int) -> Response | None:
+    """Set the ETag of an answer; return a 304 answer if the reader already has this revision.
+
+    Raises PreconditionFailedError.
+    """
     precondition = Precondition.of(request.headers)
     if precondition.is_current(revision):
         return not_modified(revision)
     if not precondition.holds(revision):
         raise PreconditionFailedError(f'the prompt "{name}"', revision, counter="revision")
-    return json_response(answer.model_dump(), {"ETag": etag(revision)})
+    response.headers["ETag"] = etag(revision)
+    return None
 
 
-def _changed(access: Access, prompt: types.Prompt, status: int = 200) -> Response:
+def _answer_change(access: Access, response: Response, prompt: types.Prompt) -> Prompt | Response:
     """Answer a change, with the prompt if the caller may read it."""
+    tag = etag(prompt.revision)
     if not access.may(Verb.READ):
-        return Response(status_code=204, headers={"ETag": etag(prompt.revision)})
-    return json_response(Prompt.of(prompt).model_dump(), {"ETag": etag(prompt.revision)}, status)
+        return Response(status_code=204, headers={"ETag": tag})
+    response.headers["ETag"] = tag
+    return Prompt.of(prompt)
 
 
 @router.get(
@@ -106,14 +111,15 @@ def _changed(access: Access, prompt: types.Prompt, status: int = 200) -> Respons
 async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(ReadPrompt, request)
     prompt = await service_of(request).get(access, name, label=query.label, version=query.version)
-    return _read(request, name, prompt.revision, Prompt.of(prompt))
+    response = json_response(Prompt.of(prompt).model_dump())
+    return _check_read(request, response, name, prompt.revision) or response
 
 
 @router.put(
     "/{name}",
     operation_id="put_prompt",
     openapi_extra={"parameters": PRECONDITION_PARAMETERS},
-    summary="Write a prompt's whole next state; another text becomes a new version",
+    summary="Write a prompt's whole next state; a changed text becomes a new version",
     description="Stores a prompt's text as a new version, unless the newest version already has "
     "it, and moves the named labels. 201: the prompt is new.",
     response_model=Prompt,
@@ -125,29 +131,29 @@ async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Respon
     },
 )
 async def put_prompt(
-    request: Request, name: Name, body: PutPrompt, access: AdminAccess
-) -> Response:
+    request: Request, response: Response, name: Name, body: PutPrompt, access: AdminAccess
+) -> Prompt | Response:
     prompt, is_new = await service_of(request).put(
         access, name, body.to_state(), Precondition.of(request.headers)
     )
-    return _changed(access, prompt, 201 if is_new else 200)
+    response.status_code = 201 if is_new else 200
+    return _answer_change(access, response, prompt)
 
 
 @router.get(
     "",
     operation_id="list_prompts",
     openapi_extra={"parameters": query_parameters(ListPrompts)},
-    summary="List prompts by name, with where their labels point",
+    summary="List prompts by name, with the versions that their labels point to",
     description="Lists prompts by name, without their texts.",
-    response_model=PromptList,
     responses=problem_responses(*ALWAYS),
 )
-async def list_prompts(request: Request, access: ReadAccess) -> Response:
+async def list_prompts(request: Request, access: ReadAccess) -> PromptList:
     query = read_query(ListPrompts, request)
     page = await service_of(request).list_prompts(
         access, after=query.cursor, limit=query.limit or DEFAULT_PAGE
     )
-    return json_response(PromptList.of(page).model_dump())
+    return PromptList.of(page)
 
 
 @router.get(
@@ -159,12 +165,14 @@ async def list_prompts(request: Request, access: ReadAccess) -> Response:
     response_model=PromptVersionList,
     responses={**UNCHANGED, **problem_responses(*READS)},
 )
-async def list_prompt_versions(request: Request, name: Name, access: ReadAccess) -> Response:
+async def list_prompt_versions(
+    request: Request, response: Response, name: Name, access: ReadAccess
+) -> PromptVersionList | Response:
     query = read_query(ListVersions, request)
     page, revision = await service_of(request).list_versions(
         access, name, before=query.cursor, limit=query.limit or DEFAULT_VERSIONS_PAGE
     )
-    return _read(request, name, revision, PromptVersionList.of(page))
+    return _check_read(request, response, name, revision) or PromptVersionList.of(page)
 
 
 @router.get(
@@ -176,19 +184,23 @@ async def list_prompt_versions(request: Request, name: Name, access: ReadAccess)
     response_model=PromptDiff,
     responses={**UNCHANGED, **problem_responses(*READS, *MISSING)},
 )
-async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
+async def diff_prompt(
+    request: Request, response: Response, name: Name, access: ReadAccess
+) -> PromptDiff | Response:
     query = read_query(DiffPrompt, request)
     old, new = await service_of(request).get_pair(access, name, query.old, query.new)
-    return _read(request, name, new.revision, await asyncio.to_thread(PromptDiff.of, old, new))
+    if unmodified := _check_read(request, response, name, new.revision):
+        return unmodified
+    return await asyncio.to_thread(PromptDiff.of, old, new)
 
 
 @router.post(
     "/{name}/promote",
     operation_id="promote_prompt",
     openapi_extra={"parameters": PRECONDITION_PARAMETERS},
-    summary="Let a label, such as production, point to a version, such as the candidate",
-    description="Moves a label (by default production) to a version, or to where another label "
-    "points.",
+    summary="Point a label, such as production, to a version, such as the candidate",
+    description="Moves a label (by default production) to a version, given by number or by another "
+    "label.",
     response_model=Prompt,
     responses={
         200: {"headers": ETAG},
@@ -197,8 +209,8 @@ async def diff_prompt(request: Request, name: Name, access: ReadAccess) -> Respo
     },
 )
 async def promote_prompt(
-    request: Request, name: Name, body: PromotePrompt, access: AdminAccess
-) -> Response:
+    request: Request, response: Response, name: Name, body: PromotePrompt, access: AdminAccess
+) -> Prompt | Response:
     prompt = await service_of(request).move_label(
         access,
         name,
@@ -207,15 +219,15 @@ async def promote_prompt(
         from_label=body.from_label,
         version=body.version,
     )
-    return _changed(access, prompt)
+    return _answer_change(access, response, prompt)
 
 
 @router.post(
     "/{name}/rollback",
     operation_id="rollback_prompt",
     openapi_extra={"parameters": PRECONDITION_PARAMETERS},
-    summary="Let a label point to where it pointed before",
-    description="Moves a label back to where it pointed before.",
+    summary="Point a label to its previous version",
+    description="Moves a label back to the version that it pointed to before.",
     response_model=Prompt,
     responses={
         200: {"headers": ETAG},
@@ -226,10 +238,12 @@ async def promote_prompt(
     },
 )
 async def rollback_prompt(
-    request: Request, name: Name, body: RollbackPrompt, access: AdminAccess
-) -> Response:
-    label, precondition = body.label or PRODUCTION, Precondition.of(request.headers)
-    return _changed(access, await service_of(request).roll_back(access, name, label, precondition))
+    request: Request, response: Response, name: Name, body: RollbackPrompt, access: AdminAccess
+) -> Prompt | Response:
+    prompt = await service_of(request).roll_back(
+        access, name, body.label or PRODUCTION, Precondition.of(request.headers)
+    )
+    return _answer_change(access, response, prompt)
 
 
 @router.delete(
@@ -246,9 +260,8 @@ async def delete_prompt_label(
     name: Name,
     label: Annotated[Label, Path(description="The label.")],
     access: AdminAccess,
-) -> Response:
+) -> None:
     await service_of(request).delete_label(access, name, label, Precondition.of(request.headers))
-    return Response(status_code=204)
 
 
 @router.delete(
@@ -260,6 +273,5 @@ async def delete_prompt_label(
     status_code=204,
     responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
 )
-async def delete_prompt(request: Request, name: Name, access: AdminAccess) -> Response:
+async def delete_prompt(request: Request, name: Name, access: AdminAccess) -> None:
     await service_of(request).delete(access, name, Precondition.of(request.headers))
-    return Response(status_code=204)

@@ -1,6 +1,5 @@
 """Requests and responses of the prompts routes."""
 
-from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -20,7 +19,7 @@ from app.prompts.types import (
     PromptSummary,
     check_text,
 )
-from app.schemas import CLEAN, Number, Schema
+from app.schemas import CLEAN, Number, Schema, Timestamp
 
 MAX_INSTRUCTIONS_CHARACTERS = 20_000
 MAX_PAGE = 200
@@ -209,8 +208,8 @@ class Prompt(_Record):
     based_on: int | None = Field(description="Number of the version that this one improves.")
     analysis: str | None = Field(description="Why the text is as it is.")
     actor: str = Field(description="The key that wrote the version, and the job if it was one.")
-    created_at: datetime = Field(description="When the version was written.")
-    updated_at: datetime = Field(description="When the prompt was last changed in any way.")
+    created_at: Timestamp = Field(description="When the version was written.")
+    updated_at: Timestamp = Field(description="When the prompt was last changed in any way.")
 
 
 class ListedPrompt(_Record):
@@ -221,8 +220,8 @@ class ListedPrompt(_Record):
     labels: dict[str, int] = Field(description="Each label, with the version it points to.")
     update_instructions: str | None = Field(description="What every rewritten text must follow.")
     when_to_update: str | None = Field(description="When an optimizer should rewrite the text.")
-    created_at: datetime = Field(description="When the prompt was first written.")
-    updated_at: datetime = Field(description="When the prompt was last changed in any way.")
+    created_at: Timestamp = Field(description="When the prompt was first written.")
+    updated_at: Timestamp = Field(description="When the prompt was last changed in any way.")
 
 
 class PromptList(BaseModel):
@@ -249,7 +248,7 @@ class PromptVersion(_Record):
     based_on: int | None = Field(description="Number of the version that this one improves.")
     analysis: str | None = Field(description="Why the text is as it is.")
     actor: str = Field(description="The key that wrote it, and the job if it was one.")
-    created_at: datetime = Field(description="When it was written.")
+    created_at: Timestamp = Field(description="When it was written.")
 
 
 class PromptVersionList(BaseModel):

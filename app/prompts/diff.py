@@ -1,83 +1,65 @@
-"""What one text says otherwise than another, in unified form."""
+"""Unified diffs of texts, in bounded time."""
 
-from collections.abc import Iterator
-from difflib import Match, SequenceMatcher
-
-from typing_extensions import override
+import difflib
+import re
+from collections.abc import Iterator, Sequence
 
 MAX_COMPARED_LINES = 1_000
-"""Between the first and the last change. Comparing more could take seconds: the time grows with
-the square of the lines."""
+"""Maximum lines between the first and the last change. The time grows with their square, so
+comparing more could take seconds."""
 
 _CONTEXT_LINES = 3
-_NO_NEWLINE = "\\ No newline at end of file\n"
+_NO_NEWLINE = "\n\\ No newline at end of file\n"
+_HUNK = re.compile(r"^@@ -(\d+)(\S*) \+(\d+)(\S*) @@\n")
 
 
 def unified_diff(old: str, new: str, old_name: str, new_name: str) -> str:
-    """Return the changed lines with three lines around them; nothing where there are none.
+    """Return the changed lines with three lines of context; empty if the texts are equal.
 
-    Where too many lines lie between the first and the last change, all of them count as changed.
+    If too many lines lie between the first and the last change, all of them count as changed.
     """
     if old == new:
         return ""
-    return "".join([f"--- {old_name}\n", f"+++ {new_name}\n", *_hunks(_lines(old), _lines(new))])
+    before, after = _split_lines(old), _split_lines(new)
+    head = _count_equal(before, after)
+    tail = _count_equal(before[head:][::-1], after[head:][::-1])
+    start, end = max(head - _CONTEXT_LINES, 0), max(tail - _CONTEXT_LINES, 0)
+    before, after = before[start : len(before) - end], after[start : len(after) - end]
+    head, tail = head - start, tail - end
+    if max(len(before), len(after)) - head - tail <= MAX_COMPARED_LINES:
+        _, _, *lines = difflib.unified_diff(before, after, n=_CONTEXT_LINES)
+    else:
+        lines = list(_replace_all(before, after, head, tail))
+    lines = [_HUNK.sub(lambda found: _shift(found, start), line) for line in lines]
+    ended = [line if line.endswith("\n") else line + _NO_NEWLINE for line in lines]
+    return "".join([f"--- {old_name}\n", f"+++ {new_name}\n", *ended])
 
 
-class _BoundedMatcher(SequenceMatcher[str]):
-    """Compares what lies between equal beginnings and equal ends, unless that is too much."""
-
-    def __init__(self, old: list[str], new: list[str]) -> None:
-        super().__init__(None, old, new)
-        self._old = old
-        self._new = new
-
-    @override
-    def get_matching_blocks(self) -> list[Match]:
-        """Return which lines are the same, as pairs of ranges."""
-        old, new = self._old, self._new
-        head = _equal_lines(old, new)
-        tail = _equal_lines(old[head:][::-1], new[head:][::-1])
-        middle = old[head : len(old) - tail], new[head : len(new) - tail]
-        blocks = [(0, 0, head)]
-        if max(map(len, middle)) <= MAX_COMPARED_LINES:
-            matched = SequenceMatcher(None, *middle).get_matching_blocks()
-            blocks += [(i + head, j + head, size) for i, j, size in matched]
-        blocks += [(len(old) - tail, len(new) - tail, tail), (len(old), len(new), 0)]
-        return [Match(*block) for block in blocks]
+def _split_lines(text: str) -> list[str]:
+    """Split only at newlines, which stay; other characters that end lines are text."""
+    *lines, last = text.split("\n")
+    return [line + "\n" for line in lines] + ([last] if last else [])
 
 
-def _equal_lines(old: list[str], new: list[str]) -> int:
-    """Return how many lines are the same at the beginning."""
-    pairs = enumerate(zip(old, new, strict=False))
-    return next((number for number, (a, b) in pairs if a != b), min(len(old), len(new)))
+def _count_equal(before: Sequence[str], after: Sequence[str]) -> int:
+    """Return how many lines are equal at the beginning."""
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(before), len(after)))
 
 
-def _hunks(old: list[str], new: list[str]) -> Iterator[str]:
-    for group in _BoundedMatcher(old, new).get_grouped_opcodes(_CONTEXT_LINES):
-        (_, i, _, j, _), (_, _, i_end, _, j_end) = group[0], group[-1]
-        yield f"@@ -{_range(i, i_end)} +{_range(j, j_end)} @@\n"
-        for tag, i1, i2, j1, j2 in group:
-            if tag == "equal":
-                yield from _marked(" ", old[i1:i2])
-            else:
-                yield from _marked("-", old[i1:i2])
-                yield from _marked("+", new[j1:j2])
+def _replace_all(
+    before: Sequence[str], after: Sequence[str], head: int, tail: int
+) -> Iterator[str]:
+    """Yield one hunk that replaces every line between the equal ends."""
+    old_first, new_first = (1 if before else 0), (1 if after else 0)
+    yield f"@@ -{old_first},{len(before)} +{new_first},{len(after)} @@\n"
+    yield from (" " + line for line in before[:head])
+    yield from ("-" + line for line in before[head : len(before) - tail])
+    yield from ("+" + line for line in after[head : len(after) - tail])
+    yield from (" " + line for line in before[len(before) - tail :])
 
 
-def _marked(mark: str, lines: list[str]) -> Iterator[str]:
-    for line in lines:
-        yield mark + line if line.endswith("\n") else f"{mark}{line}\n{_NO_NEWLINE}"
-
-
-def _range(begin: int, end: int) -> str:
-    """Return lines as the form has them: from 1, how many; an empty range by the line before."""
-    size = end - begin
-    if size == 1:
-        return f"{begin + 1}"
-    return f"{begin + 1 if size else begin},{size}"
-
-
-def _lines(text: str) -> list[str]:
-    """Split at newlines alone, which stay: other characters that end lines are text."""
-    *whole, last = text.split("\n")
-    return [line + "\n" for line in whole] + ([last] if last else [])
+def _shift(header: re.Match[str], start: int) -> str:
+    """Return the header of a hunk whose lines were counted from `start`."""
+    old, old_size, new, new_size = header.groups()
+    return f"@@ -{int(old) + start}{old_size} +{int(new) + start}{new_size} @@\n"

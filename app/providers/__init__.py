@@ -1,1 +1,1 @@
-"""The outside AI world: the only place that imports model SDKs and runtimes."""
+"""Model providers: the only package that imports model SDKs and runtimes."""

@@ -12,11 +12,11 @@ _SETTINGS_STATUSES = {401, 402, 403, 404}
 _PASSING_STATUSES = {408, 409}
 _LONGEST_WAIT = 86_400.0
 _SHORTEST_SECRET = 12
-"""Shorter keys are made up for servers that ask for none, and may be part of any word."""
+"""Shorter keys are placeholders for servers that need none, and may be part of any word."""
 
 
 class ProviderError(OperatorError):
-    """A provider did not answer as it should; `retryable` says whether waiting may help.
+    """A provider failed to answer; `retryable` says whether waiting may help.
 
     `retry_after` is how many seconds the provider asked to wait, if it did.
     """
@@ -37,7 +37,7 @@ class RateLimitedError(ProviderError):
 
 
 class UnavailableError(ProviderError):
-    """The provider is away, slow or broken, or answers with something else than it should."""
+    """The provider is unreachable, slow, or broken, or its answer is malformed."""
 
     code = "provider_unavailable"
     retryable = True
@@ -58,13 +58,13 @@ class MisconfiguredError(ProviderError):
 def error_of_status(
     name: str, status: int, message: str, headers: Mapping[str, str]
 ) -> ProviderError:
-    """Return the error that an answer with `status` is, worded for an operator."""
+    """Return the error for a response with `status`, worded for an operator."""
     wait = retry_after(headers)
     if 300 <= status < 400:
-        where = headers.get("location", "nowhere")[:200]
+        location = headers.get("location", "nowhere")[:200]
         return MisconfiguredError(
-            f"{name} redirects ({status}) to {where}; redirects are not followed, so set the base "
-            "URL to the address that answers"
+            f"{name} redirects ({status}) to {location}; redirects are not followed, so set the "
+            "base URL to the address that answers"
         )
     if status == 429:
         return RateLimitedError(f"{name} asks for fewer requests: {message}", retry_after=wait)
@@ -84,11 +84,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        seconds = _until(value)
+        seconds = _seconds_until(value)
     return None if math.isnan(seconds) else min(max(0.0, seconds), _LONGEST_WAIT)
 
 
-def _until(moment: str) -> float:
+def _seconds_until(moment: str) -> float:
     """Return the seconds until an HTTP date; NaN if it is not one."""
     date = email.utils.parsedate_tz(moment)
     try:
@@ -98,7 +98,7 @@ def _until(moment: str) -> float:
 
 
 def without_key(message: str, key: str | None) -> str:
-    """Return `message` with the key blotted out: some servers repeat the one they refuse."""
+    """Return `message` without the key: some servers repeat the one they refuse."""
     if key is None or len(key) < _SHORTEST_SECRET:
         return message
     return message.replace(key, "[API key]")

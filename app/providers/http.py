@@ -64,13 +64,13 @@ def provider_client(max_bytes: int) -> httpx2.AsyncClient:
     )
 
 
-def longest(timeout: float, max_retries: int) -> float:
+def request_deadline(timeout: float, max_retries: int) -> float:
     """Return the deadline of a request and its retries; `timeout` is that of a silent server."""
     return 2 * timeout * (1 + max_retries) + _RETRY_WAITS * bool(max_retries)
 
 
 @asynccontextmanager
-async def within(seconds: float, name: str) -> AsyncIterator[None]:
+async def limit_time(seconds: float, name: str) -> AsyncIterator[None]:
     """Limit the time of the block, however slowly a provider sends; raises UnavailableError."""
     try:
         async with asyncio.timeout(seconds):
@@ -123,7 +123,7 @@ class _BoundedClient(httpx2.AsyncClient):
         except FramingError as error:
             return httpx2.Response(
                 502,
-                headers={"x-should-retry": "false"},  # which the SDKs heed
+                headers={"x-should-retry": "false"},  # which the SDKs respect
                 json={"error": {"message": str(error)}},
                 request=request,
             )

@@ -1,4 +1,4 @@
-"""The errors of the `openai` package in this project's words."""
+"""Translates the errors of the `openai` package to this project's."""
 
 import openai
 
@@ -11,8 +11,8 @@ from app.providers.errors import (
 )
 
 
-def translated(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:
-    """Return what `error` means, without the key."""
+def translate_error(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:
+    """Return the provider error for `error`, without the key."""
     if not isinstance(error, openai.APIStatusError):
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         return UnavailableError(without_key(f"{name} cannot be reached: {error}{cause}", key))

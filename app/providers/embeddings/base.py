@@ -1,4 +1,4 @@
-"""What every embedder can do, and how they cut long texts into overlapping passages."""
+"""The interface of embedders, and the splitting of long texts into overlapping passages."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ class Embedder(Protocol):
         """The length of a vector; some embedders know it only after `warm_up`."""
 
     async def warm_up(self, *, load: bool = True) -> None:
-        """Learn the dimensions and, with `load`, load the model before the first `embed`."""
+        """Find out the dimensions and, with `load`, load the model before the first `embed`."""
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
         """Return one vector a text; `urgent` marks a query that a request waits for.
@@ -38,13 +38,13 @@ class Embedder(Protocol):
         """
 
     def split(self, text: str) -> list[str]:
-        """Cut `text` into passages that fit the model; none for blank text.
+        """Split `text` into passages that fit the model; none for blank text.
 
         May take a second for a megabyte: call it in a thread for texts of that size.
         """
 
     async def aclose(self) -> None:
-        """Release what the embedder holds; calls after it fail with UnavailableError."""
+        """Release all resources; later calls fail with UnavailableError."""
 
 
 def split_text(text: str, reach: Callable[[int], int]) -> list[str]:

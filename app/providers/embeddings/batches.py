@@ -1,4 +1,4 @@
-"""Shares batches, work under way and recent results between the callers of an embedder."""
+"""Batches that the callers of an embedder share, with deduplication and a cache of results."""
 
 import asyncio
 from collections import deque
@@ -13,12 +13,12 @@ from app.providers.errors import BadRequestError, UnavailableError
 
 _BATCH_TEXTS = 128
 _CACHED_CHARACTERS = 2_000
-"""Longer texts are hardly ever asked for twice."""
+"""Maximum length of a cached text; longer ones are rarely embedded twice."""
 
 
 @dataclass(eq=False, slots=True)
 class _Work:
-    """A text that somebody waits for; the outcome is a value, so that an error may go unheard."""
+    """A text to embed; the outcome is a value, so that asyncio reports no unretrieved error."""
 
     text: str
     outcome: "asyncio.Future[Vector | BaseException]"
@@ -29,9 +29,9 @@ class _Work:
 class BatchingEmbedder:
     """Wraps an embedder; results are the same, with fewer and fuller calls.
 
-    There are two lanes, one of urgent texts and one of bulk. Each has one call under way; what
-    arrives meanwhile goes together in the next. A text under way is embedded once, however
-    many ask for it, and the last `cache_entries` results are remembered.
+    There are two lanes, one for urgent texts and one for bulk. Each has one call in progress; texts
+    that arrive during it form the next batch. A text in progress is embedded once, however
+    many callers need it, and the last `cache_entries` results are cached.
     """
 
     def __init__(self, inner: Embedder, *, cache_entries: int = 10_000) -> None:
@@ -58,7 +58,7 @@ class BatchingEmbedder:
         await self._inner.warm_up(load=load)
 
     def split(self, text: str) -> list[str]:
-        """Cut as the wrapped embedder does."""
+        """Split as the wrapped embedder does."""
         return self._inner.split(text)
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
@@ -74,7 +74,7 @@ class BatchingEmbedder:
         return [known[text] for text in texts]
 
     async def aclose(self) -> None:
-        """Stop; whoever still waits gets UnavailableError. Closes the wrapped embedder too."""
+        """Stop; pending calls fail with UnavailableError. Closes the wrapped embedder too."""
         self._closed = True
         runners = list(self._runners.values())
         for runner in runners:
@@ -131,7 +131,9 @@ class BatchingEmbedder:
             if work.callers:
                 batch.append(work)
             else:
-                self._settle(work, UnavailableError("nobody waits for this text any more"))
+                self._settle(
+                    work, UnavailableError("the callers that needed this text were cancelled")
+                )
         return batch
 
     async def _embed(self, batch: list[_Work], *, urgent: bool) -> None:
@@ -143,7 +145,7 @@ class BatchingEmbedder:
         if (error := call.exception()) is None:
             for work, vector in zip(batch, call.result(), strict=True):
                 self._settle(work, vector)
-        elif isinstance(error, BadRequestError) and _of_several_callers(batch):
+        elif isinstance(error, BadRequestError) and _has_several_callers(batch):
             # One caller's bad text must not fail the others: halves find it quickly.
             middle = len(batch) // 2
             await self._embed(batch[:middle], urgent=urgent)
@@ -170,5 +172,5 @@ class BatchingEmbedder:
             self._cache[work.text] = outcome
 
 
-def _of_several_callers(batch: list[_Work]) -> bool:
+def _has_several_callers(batch: list[_Work]) -> bool:
     return len(batch) > 1 and len(set().union(*(work.callers for work in batch))) > 1

@@ -1,4 +1,4 @@
-"""An embedder for tests: no model, the same vectors everywhere, similar texts near each other."""
+"""An embedder for tests: deterministic, without a model; similar texts have similar vectors."""
 
 import asyncio
 import hashlib

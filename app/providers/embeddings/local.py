@@ -37,10 +37,10 @@ _BATCH_TOKENS = 512
 """Padding included: larger batches are no faster, take more memory and keep queries waiting."""
 
 _SLAB_CHARACTERS = 50_000
-"""Tokenised at once: the tokens of a megabyte would take 100 MB."""
+"""Characters tokenized at once: the tokens of a megabyte would take 100 MB."""
 
 _MAX_THREADS = 4
-"""Of one run: batches this small gain little from more."""
+"""Maximum threads of one run: batches this small gain little from more."""
 
 
 class LocalEmbedder:
@@ -59,8 +59,8 @@ class LocalEmbedder:
             await self.embed(["warm up"])
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - batches are short enough that no query waits for long
-        """Return one vector a text, of what the model can read: `split` longer texts first."""
-        encodings = await self._in_thread(self._tokenise, texts)
+        """Return one vector a text; the model ignores the end of a long text, so `split` it."""
+        encodings = await self._in_thread(self._tokenize, texts)
         vectors: dict[int, Vector] = {}
         # One batch a turn, so that the batches of several callers alternate.
         for batch in _batches(encodings):
@@ -69,14 +69,14 @@ class LocalEmbedder:
         return [vectors[index] for index in range(len(texts))]
 
     def split(self, text: str) -> list[str]:
-        """Cut `text` into passages of at most 256 word pieces."""
+        """Split `text` into passages of at most 256 word pieces."""
         stripped = text.strip()
         slabs = spans(stripped, lambda start: start + _SLAB_CHARACTERS, overlap=0)
         passages = [self._split_slab(stripped[start:end]) for start, end in slabs]
         return list(chain.from_iterable(passages))
 
     async def aclose(self) -> None:
-        """Stop the thread after the batches it was given."""
+        """Stop the thread after its pending batches."""
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _in_thread(
@@ -95,7 +95,7 @@ class LocalEmbedder:
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(published_file("tokenizer.json")))
-        # The published file pads and cuts every text to 128.
+        # The published file pads and truncates every text to 128.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -104,14 +104,14 @@ class LocalEmbedder:
     def _session(self) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
-        # Waiting threads would otherwise spin, on cores that the database needs too.
+        # Waiting threads would otherwise spin on cores that the database needs, too.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_mem_pattern = False
         return onnxruntime.InferenceSession(
             _graph(self._cache_dir), options, providers=["CPUExecutionProvider"]
         )
 
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text; what is beyond the model's reach falls away."""
         encodings = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         return [
@@ -126,7 +126,7 @@ class LocalEmbedder:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         (rows,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
-        # Copies, so that one vector somebody keeps does not keep the batch.
+        # Copies, so that one vector in a cache does not keep the batch.
         return [row.copy() for row in rows]
 
 
@@ -144,10 +144,10 @@ def _batches(texts: Sequence[list[int]]) -> Iterator[list[int]]:
 
 
 class Words:
-    """Where the words of a tokenised text begin, and how far a passage of the model's size goes.
+    """The offsets of the words of a tokenized text, and the reach of a passage from each of them.
 
-    A word has at most 100 tokens (the tokeniser takes longer ones for unknown), so there is
-    always one that begins within a passage's reach.
+    A word has at most 100 tokens (the tokenizer replaces longer ones with the unknown token), so
+    one always begins within a passage's reach.
     """
 
     def __init__(self, encoding: Encoding) -> None:

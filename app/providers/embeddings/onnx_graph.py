@@ -2,7 +2,7 @@
 
 A program of its own, because `onnx` and the weights would otherwise stay in a server's memory.
 The graph maps `input_ids` and `attention_mask` (int32, texts by tokens) to `embedding`
-(float32, texts by 384, unit length): BERT, mean pooling over the mask, L2 normalisation.
+(float32, texts by 384, unit length): BERT, mean pooling over the mask, L2 normalization.
 Attention is float32; the other matrices are 8-bit, see docs/decisions/0002-local-embeddings.md.
 """
 
@@ -45,7 +45,7 @@ _DATA_FILE = "graph.data"
 
 
 class _Graph:
-    """Nodes and constants as they are added; a tensor is known by its name."""
+    """The nodes and constants so far; tensors are referred to by name."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -66,8 +66,8 @@ class _Graph:
     def quantized_product(self, value: str, matrix: Array, output: str, *, gelu: bool) -> str:
         """Multiply in 8 bits, one scale a token and one a column of the matrix.
 
-        A scale a token, not one a tensor, keeps a text's vector independent of the texts
-        embedded with it. With `gelu`, for a value that GELU gave, the result is too high by
+        One scale a token, not one a tensor, keeps a text's vector independent of the texts
+        embedded with it. With `gelu`, for a value that comes from GELU, the result is too high by
         `_gelu_correction`.
         """
         steps, zero_point = (255, 0) if gelu else (127, 128)
@@ -112,7 +112,7 @@ def _gelu_correction(matrix: Array) -> Array:
 def _normalized_sum(
     graph: _Graph, weights: Weights, norm: str, inputs: list[str], bias: Array
 ) -> str:
-    """Add two tensors and a bias, then normalise: the end of both halves of a layer."""
+    """Add two tensors and a bias, then normalize: the end of both halves of a layer."""
     constants = [
         graph.constant(f"{norm}.weight", weights[f"{norm}.weight"]),
         graph.constant(f"{norm}.bias", weights[f"{norm}.bias"]),
@@ -186,7 +186,7 @@ def _feed_forward(graph: _Graph, weights: Weights, layer: str, value: str) -> st
 
 
 def _pooled(graph: _Graph, value: str) -> str:
-    """Sum over the mask; the normalisation makes the division of a mean superfluous."""
+    """Sum over the mask; the normalization makes the division of a mean unnecessary."""
     middle_axis = graph.constant("middle_axis", [1])
     mask = graph.add("Cast", ["attention_mask"], "mask", to=onnx.TensorProto.FLOAT)
     row = graph.add("Unsqueeze", [mask, middle_axis], "mask_row")
@@ -235,7 +235,7 @@ def build(cache_dir: Path) -> Path:
     """Write the graph below `cache_dir` unless it is there, and return its file.
 
     Several processes may build at once: each writes a directory of its own and renames it, and
-    those that come second drop theirs. The large constants are in a file beside the graph,
+    the slower ones discard theirs. The large constants are in a separate file next to the graph,
     which ONNX Runtime maps into memory, so that server processes share it.
     """
     target = graph_directory(cache_dir)

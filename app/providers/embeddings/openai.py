@@ -11,30 +11,30 @@ import openai
 
 from app.providers.embeddings.base import Vector, split_by_characters
 from app.providers.errors import MisconfiguredError, UnavailableError
-from app.providers.http import longest, parse_reply, provider_client, within
-from app.providers.openai_errors import translated
+from app.providers.http import limit_time, parse_reply, provider_client, request_deadline
+from app.providers.openai_errors import translate_error
 
 _PASSAGE_CHARACTERS = 6_000
 """Below the 8,191 tokens of OpenAI's models even for Chinese, at about 1.3 tokens a character."""
 
 _REQUEST_TEXTS = 32
-"""What the strictest common server takes by default."""
+"""Maximum texts a request; the default limit of the strictest common server."""
 
 _REQUEST_CHARACTERS = 100_000
-"""Below OpenAI's 300,000 tokens a request in any script."""
+"""Maximum characters a request: below OpenAI's 300,000 tokens in any script."""
 
 _REQUESTS_AT_ONCE = 4
 
 MAX_REPLY_BYTES = 4 << 20
 _MAX_NUMBERS = 32 * 8_192
 _MAX_DIMENSIONS = 8_192
-"""Twice the longest vectors that models return; a reply has those of up to 32 texts."""
+"""Twice the longest vectors that models return; a reply has up to 32."""
 
 
 class OpenAIEmbedder:
     """Embeds with `model` at `base_url`, or at OpenAI itself when there is none.
 
-    `dimensions` asks the model for shorter vectors; without it `warm_up` learns the length.
+    `dimensions` asks the model for shorter vectors; without it `warm_up` finds out the length.
     """
 
     def __init__(
@@ -54,37 +54,35 @@ class OpenAIEmbedder:
         self._known_dimensions = dimensions
         self._limit = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._client = openai.AsyncOpenAI(
-            # Servers of one's own often take no key, but the SDK insists on one.
+            # Self-hosted servers often need no key, but the SDK requires one.
             api_key=api_key or "none",
             base_url=base_url,
             max_retries=max_retries,
             timeout=timeout,
             http_client=provider_client(MAX_REPLY_BYTES),
         )
-        self._longest = longest(timeout, max_retries)
+        self._deadline = request_deadline(timeout, max_retries)
 
     @property
     def dimensions(self) -> int:
         """The length of a vector; raises MisconfiguredError before it is known."""
         if self._known_dimensions is None:
-            raise MisconfiguredError(
-                f"{self.name} has not told its dimensions yet; warm it up first"
-            )
+            raise MisconfiguredError(f"{self.name} has unknown dimensions; warm it up first")
         return self._known_dimensions
 
     async def warm_up(self, *, load: bool = True) -> None:  # noqa: ARG002 - nothing is loaded
-        """Learn the dimensions unless they are configured."""
+        """Find out the dimensions unless they are configured."""
         if self._known_dimensions is None:
             await self.probe()
 
     async def probe(self) -> int:
-        """Return the model's dimensions, learnt by embedding a short text."""
+        """Return the model's dimensions by embedding a short text."""
         (vector,) = await self._request(["dimensions"])
         return len(vector)
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - the provider knows no urgency
         """Return one vector a text, from as many requests as their sizes need."""
-        requests = (self._request(part) for part in _parts(texts))
+        requests = (self._request(part) for part in _batches(texts))
         answers = await asyncio.gather(*requests, return_exceptions=True)
         vectors: list[Vector] = []
         for answer in answers:
@@ -94,7 +92,7 @@ class OpenAIEmbedder:
         return vectors
 
     def split(self, text: str) -> list[str]:
-        """Cut `text` into passages of at most 6,000 characters.
+        """Split `text` into passages of at most 6,000 characters.
 
         That is an estimate: it fits models that read 8,000 tokens, in nearly every script.
         """
@@ -109,15 +107,15 @@ class OpenAIEmbedder:
             raise UnavailableError(f"{self.name} is closed; start the server again")
         dimensions = self._asked_dimensions
         try:
-            async with self._limit, within(self._longest, self.name):
-                # Parsed here: what compatible servers send is less regular than the SDK expects.
+            async with self._limit, limit_time(self._deadline, self.name):
+                # Parsed here: compatible servers send less regular replies than the SDK expects.
                 response = await self._client.embeddings.with_raw_response.create(
                     model=self._model,
                     input=texts,
                     dimensions=openai.omit if dimensions is None else dimensions,
                 )
         except openai.OpenAIError as error:
-            raise translated(self.name, error, self._api_key) from None  # it may show the key
+            raise translate_error(self.name, error, self._api_key) from None  # it may show the key
         return await asyncio.to_thread(self._vectors, response.content, len(texts))
 
     def _vectors(self, body: bytes, count: int) -> list[Vector]:
@@ -145,8 +143,8 @@ class OpenAIEmbedder:
             )
 
 
-def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the texts in runs that one request may hold."""
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in batches that fit into one request."""
     part: list[str] = []
     characters = 0
     for text in texts:
@@ -160,7 +158,7 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _unit(embedding: Any) -> Vector:
-    """Return the unit vector of an answer's numbers, be they a list or base64."""
+    """Return the unit vector of an answer's numbers, which are a list or base64."""
     if isinstance(embedding, str):
         vector = np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
     else:

@@ -1,4 +1,4 @@
-"""Which embedder a setting names."""
+"""Creates the embedder that a setting names."""
 
 import importlib
 from pathlib import Path

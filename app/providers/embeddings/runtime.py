@@ -1,4 +1,4 @@
-"""ONNX Runtime, silenced: since 1.31 it reports usage to its vendor unless told not to."""
+"""ONNX Runtime, silenced: since 1.31 it reports usage to its vendor by default."""
 
 import os
 

@@ -14,26 +14,26 @@ from app.providers.errors import (
     retry_after,
     without_key,
 )
-from app.providers.http import MAX_REPLY_BYTES, longest, provider_client, within
+from app.providers.http import MAX_REPLY_BYTES, limit_time, provider_client, request_deadline
 from app.providers.llm.base import Completion, Message, Request, TokenUsage, ToolCall, Verbatim
 from app.providers.llm.replies import (
     ReplyReader,
-    arguments_in,
-    clean,
+    arguments_text,
+    clean_text,
     json_object,
-    model_of,
-    name_of,
     object_at,
+    read_model,
+    read_name,
+    sum_counts,
     token_usage,
-    total,
 )
 
 _LONGEST_WAIT = 120
-"""Seconds that a retry may be put off by the provider, as in the `openai` package."""
+"""Maximum seconds that the provider may postpone a retry, as in the `openai` package."""
 
 _CONNECT_SECONDS = 5
 _CACHED: CacheControlEphemeralParam = {"type": "ephemeral"}
-_STOPS: dict[str | None, Literal["tools", "length", "refusal"]] = {
+_FINISH_REASONS: dict[str | None, Literal["tools", "length", "refusal"]] = {
     "tool_use": "tools",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
@@ -42,10 +42,10 @@ _STOPS: dict[str | None, Literal["tools", "length", "refusal"]] = {
 
 
 class AnthropicLLM:
-    """Asks `model` at `base_url`, or at Anthropic itself when there is none.
+    """Calls `model` at `base_url`, or at Anthropic itself without one.
 
     `timeout` is how many seconds the server may be silent, at each of 1 + `max_retries` attempts.
-    Setting it also lifts the SDK's rule that long answers be streamed.
+    Setting it also lifts the SDK's rule that long answers must be streamed.
     """
 
     def __init__(
@@ -69,19 +69,19 @@ class AnthropicLLM:
             middleware=[_refuse_long_waits],
             http_client=provider_client(MAX_REPLY_BYTES),
         )
-        self._longest = longest(timeout, max_retries)
+        self._deadline = request_deadline(timeout, max_retries)
         self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _usage)
 
     async def complete(self, request: Request) -> Completion:
-        """Return the model's next turn; what the model turns out not to take is left out."""
+        """Return the model's next turn; parameters that the model refuses are left out."""
         while True:
             try:
                 return await self._reader.read(await self._send(self._arguments(request)))
             except BadRequestError as error:
-                conceded = self._concede(str(error), request)
-                if conceded is None:
+                simpler = self._concede(str(error), request)
+                if simpler is None:
                     raise
-                request = conceded
+                request = simpler
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -93,7 +93,7 @@ class AnthropicLLM:
         arguments: dict[str, Any] = {
             "model": self._model,
             "max_tokens": request.max_tokens,
-            "messages": [said for message in request.messages if (said := self._said(message))],
+            "messages": [turn for message in request.messages if (turn := self._turn(message))],
         }
         if request.system:
             system = {"type": "text", "text": request.system, "cache_control": _CACHED}
@@ -107,8 +107,8 @@ class AnthropicLLM:
             arguments["tool_choice"] = _choice(request.tool_choice)
         return arguments
 
-    def _said(self, message: Message) -> dict[str, Any] | None:
-        """Return the message in Anthropic's form; None for an empty one, which it refuses."""
+    def _turn(self, message: Message) -> dict[str, Any] | None:
+        """Return the message in Anthropic's format; None for an empty one, which it refuses."""
         content: list[dict[str, Any]] = [
             {
                 "type": "tool_result",
@@ -132,13 +132,13 @@ class AnthropicLLM:
         if self._client.is_closed():
             raise UnavailableError(f"{self.name} is closed; start the server again")
         try:
-            async with within(self._longest, self.name):
+            async with limit_time(self._deadline, self.name):
                 response = await self._client.messages.with_raw_response.create(**arguments)
                 return bytes(await response.read())
         except anthropic.AnthropicError as error:
-            raise self._translated(error) from None  # it may show the key
+            raise self._translate(error) from None  # it may show the key
 
-    def _translated(self, error: anthropic.AnthropicError) -> ProviderError:
+    def _translate(self, error: anthropic.AnthropicError) -> ProviderError:
         if isinstance(error, anthropic.APIStatusError):
             message = without_key(str(error.api_message or error.message), self._api_key)
             return error_of_status(self.name, error.status_code, message, error.response.headers)
@@ -147,25 +147,25 @@ class AnthropicLLM:
         return UnavailableError(f"{self.name} cannot be reached: {message}")
 
     def _concede(self, refusal: str, request: Request) -> Request | None:
-        """Return what to ask after this refusal; None if there is nothing to give up."""
+        """Return the request without the refused part; None if there is none to leave out."""
         if "tool_choice" in refusal and request.is_forced and self._can_be_forced:
             self._can_be_forced = False
             return request
         if "thinking" in refusal and any(message.verbatim for message in request.messages):
-            # Thinking is bound to the words before it; whoever changed those goes without.
+            # Thinking is signed together with the text before it, which was changed.
             return replace(
                 request, messages=tuple(replace(m, verbatim=None) for m in request.messages)
             )
         return None
 
     def _completion(self, answer: dict[str, Any]) -> Completion:
-        content, model = answer["content"], model_of(answer, self._model)
+        content, model = answer["content"], read_model(answer, self._model)
         calls = tuple(_call(block) for block in content if block["type"] == "tool_use")
         whole = all(call.arguments is not None for call in calls)
         return Completion(
-            text="".join(clean(block["text"]) for block in content if block["type"] == "text"),
+            text="".join(clean_text(block["text"]) for block in content if block["type"] == "text"),
             calls=calls,
-            finish_reason=_STOPS.get(answer.get("stop_reason"), "end"),
+            finish_reason=_FINISH_REASONS.get(answer.get("stop_reason"), "end"),
             usage=_usage(answer, model),
             model=model,
             verbatim=Verbatim(self.name, content) if whole else None,
@@ -175,7 +175,7 @@ class AnthropicLLM:
 async def _refuse_long_waits(
     request: anthropic.APIRequest, call_next: anthropic.AsyncCallNext
 ) -> anthropic.AsyncAPIResponse[Any]:
-    """Leave waits beyond two minutes to the caller: the SDK sleeps for as long as it is told."""
+    """Leave waits beyond two minutes to the caller: the SDK sleeps as long as the header says."""
     response = await call_next(request)
     if (retry_after(response.headers) or 0) > _LONGEST_WAIT:
         response.headers["x-should-retry"] = "false"
@@ -189,8 +189,8 @@ def _choice(choice: str) -> dict[str, str]:
 
 
 def _call(block: dict[str, Any]) -> ToolCall:
-    raw = arguments_in(block["input"])
-    return ToolCall(name_of(block["id"]), name_of(block["name"]), json_object(raw), raw)
+    raw = arguments_text(block["input"])
+    return ToolCall(read_name(block["id"]), read_name(block["name"]), json_object(raw), raw)
 
 
 def _usage(answer: dict[str, Any], model: str) -> TokenUsage:
@@ -199,7 +199,7 @@ def _usage(answer: dict[str, Any], model: str) -> TokenUsage:
     written = usage.get("cache_creation_input_tokens")
     return token_usage(
         model,
-        input_tokens=total(plain, cached, written),
+        input_tokens=sum_counts(plain, cached, written),
         output_tokens=usage.get("output_tokens"),
         cached=cached,
         written=written,

@@ -1,4 +1,4 @@
-"""What every language model can do, in words that are no provider's."""
+"""The interface of language models: requests and completions independent of any provider."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -17,7 +17,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model's wish to call a tool; `arguments` is None when `raw` is not a JSON object."""
+    """A call of a tool by the model; `arguments` is None if `raw` is not a JSON object."""
 
     id: str
     name: str
@@ -27,7 +27,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came of the call with the id `call_id`."""
+    """The result of the call with the id `call_id`."""
 
     call_id: str
     content: str
@@ -36,7 +36,7 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Verbatim:
-    """A turn as the model called `llm` wrote it, its signed thinking included."""
+    """A turn exactly as the model `llm` wrote it, including its signed thinking."""
 
     llm: str
     content: Any
@@ -44,9 +44,9 @@ class Verbatim:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: `calls` are the assistant's, `results` the user's answers to the calls before.
+    """One turn: `calls` are the assistant's, `results` the user's results of the calls before.
 
-    Models that think want a turn that called tools back word for word: append
+    Models that think need their turns with calls back unchanged: append
     `Completion.message`, not a message of its parts.
     """
 
@@ -59,11 +59,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the model is asked; `tool_choice` is "auto", "any", "none" or the name of a tool.
+    """A request; `tool_choice` is "auto", "any", "none" or the name of a tool.
 
     Some models cannot be forced to call a tool: they are asked to in words, so an answer
-    without calls must be reckoned with. Models that take no temperature go without.
-    `max_tokens` limits thinking and answer together; OpenAI takes no less than 16.
+    may have no calls. The temperature is left out for models that do not support it.
+    `max_tokens` limits thinking and answer together; OpenAI accepts no less than 16.
     """
 
     system: str
@@ -79,20 +79,20 @@ class Request:
         return bool(self.tools) and self.tool_choice not in {"auto", "none"}
 
     def with_choice_in_words(self) -> "Request":
-        """Return the request with its tool choice as a wish at the end of the system text."""
-        wish = (
+        """Return the request with its tool choice as a sentence at the end of the system text."""
+        sentence = (
             "Answer by calling at least one of the tools."
             if self.tool_choice == "any"
             else f"Answer by calling the tool {self.tool_choice}."
         )
-        return replace(self, system=f"{self.system}\n\n{wish}".strip(), tool_choice="auto")
+        return replace(self, system=f"{self.system}\n\n{sentence}".strip(), tool_choice="auto")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """What a completion took; `input_tokens` include those read from the provider's cache.
+    """Tokens and cost of a completion; `input_tokens` include those read from the provider's cache.
 
-    `cost_usd` is None when the price of the model is not known.
+    `cost_usd` is None if the price of the model is unknown.
     """
 
     input_tokens: int
@@ -103,7 +103,7 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The model's answer; `model` is the name it gave itself."""
+    """The model's answer; `model` is the name in the reply."""
 
     text: str
     calls: tuple[ToolCall, ...]
@@ -130,7 +130,7 @@ class UnusableReplyError(UnavailableError):
 
 
 class LLM(Protocol):
-    """Answers conversations, with text or with calls of the tools it was offered."""
+    """Answers conversations, with text or with calls of the request's tools."""
 
     @property
     def name(self) -> str:

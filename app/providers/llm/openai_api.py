@@ -1,4 +1,4 @@
-"""What OpenAI's Responses and Chat Completions have in common."""
+"""The common part of OpenAI's Responses and Chat Completions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from typing import Any
 import openai
 
 from app.providers.errors import BadRequestError, UnavailableError
-from app.providers.http import MAX_REPLY_BYTES, longest, provider_client, within
+from app.providers.http import MAX_REPLY_BYTES, limit_time, provider_client, request_deadline
 from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall, ToolResult
 from app.providers.llm.replies import ReplyReader, object_at, token_usage
-from app.providers.openai_errors import translated
+from app.providers.openai_errors import translate_error
 
 _CONNECT_SECONDS = 5
 _FREE = (None, "auto", "none")
 
 FILTERED = {"content_filter", "invalid_prompt", "bio_policy", "misalignment_policy_violation"}
-"""The codes of errors that mean: the model would not answer this, ask something else."""
+"""Codes of errors by which a filter or the model refuses this request, but not others."""
 
 
 class OpenAIModel(ABC):
-    """Asks `model` at `base_url`, or at OpenAI itself when there is none.
+    """Calls `model` at `base_url`, or at OpenAI itself without one.
 
     `timeout` is how many seconds the server may be silent, at each of 1 + `max_retries` attempts.
     """
@@ -40,18 +40,18 @@ class OpenAIModel(ABC):
         self._can_be_forced = True
         self._takes_temperature = True
         self._client = openai.AsyncOpenAI(
-            # Servers of one's own often take no key, but the SDK insists on one.
+            # Self-hosted servers often need no key, but the SDK requires one.
             api_key=api_key or "none",
             base_url=base_url,
             timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             max_retries=max_retries,
             http_client=provider_client(MAX_REPLY_BYTES),
         )
-        self._longest = longest(timeout, max_retries)
+        self._deadline = request_deadline(timeout, max_retries)
         self._reader = ReplyReader(self.name, "OpenAI's API", self._read, self._usage)
 
     async def complete(self, request: Request) -> Completion:
-        """Return the model's next turn; what the model turns out not to take is left out."""
+        """Return the model's next turn; parameters that the model refuses are left out."""
         while True:
             arguments = self._arguments(request)
             try:
@@ -67,19 +67,19 @@ class OpenAIModel(ABC):
 
     @abstractmethod
     def _body(self, request: Request) -> dict[str, Any]:
-        """Return what to send, but for the model and the temperature."""
+        """Return the body of the request except the model and the temperature."""
 
     @abstractmethod
     async def _post(self, arguments: dict[str, Any]) -> bytes:
-        """Send it and return the answer as it came."""
+        """Send it and return the raw answer."""
 
     @abstractmethod
     def _usage(self, answer: dict[str, Any], model: str) -> TokenUsage:
-        """Return the cost that an answer states, whatever else it holds."""
+        """Return the usage that an answer states, even if the rest is malformed."""
 
     @abstractmethod
     def _read(self, answer: dict[str, Any]) -> Completion:
-        """Return what the answer says; raises KeyError and the like if it is no answer."""
+        """Return the answer as a completion; raises KeyError and the like if it is not one."""
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         if request.is_forced and not self._can_be_forced:
@@ -94,17 +94,17 @@ class OpenAIModel(ABC):
         if self._client.is_closed():
             raise UnavailableError(f"{self.name} is closed; start the server again")
         try:
-            async with within(self._longest, self.name):
+            async with limit_time(self._deadline, self.name):
                 return await self._post(arguments)
         except openai.BadRequestError as error:
             if error.code in FILTERED:
                 return None
-            raise translated(self.name, error, self._api_key) from None  # it may show the key
+            raise translate_error(self.name, error, self._api_key) from None  # it may show the key
         except openai.OpenAIError as error:
-            raise translated(self.name, error, self._api_key) from None
+            raise translate_error(self.name, error, self._api_key) from None
 
     def _concede(self, refusal: str, arguments: dict[str, Any]) -> bool:
-        """Give up the parameter that the model refuses, for good; False if none is at fault."""
+        """Never again send the parameter that the model refuses; False if none is at fault."""
         if "temperature" in refusal and "temperature" in arguments:
             self._takes_temperature = False
         elif "tool_choice" in refusal and arguments.get("tool_choice") not in _FREE:
@@ -117,23 +117,25 @@ class OpenAIModel(ABC):
         return Completion("", (), "refusal", TokenUsage(0, 0, 0, None), self._model)
 
 
-def read_usage(model: str, usage: Mapping[str, Any], received: str, sent: str) -> TokenUsage:
-    """Return an answer's cost; `received` and `sent` name its counts of input and output tokens."""
-    details = object_at(usage, f"{received}_details")
+def read_usage(
+    model: str, usage: Mapping[str, Any], input_name: str, output_name: str
+) -> TokenUsage:
+    """Return an answer's usage by the names of its counts of input and output tokens."""
+    details = object_at(usage, f"{input_name}_details")
     return token_usage(
         model,
-        input_tokens=usage.get(received),
-        output_tokens=usage.get(sent),
+        input_tokens=usage.get(input_name),
+        output_tokens=usage.get(output_name),
         cached=details.get("cached_tokens"),
         written=details.get("cache_write_tokens"),
     )
 
 
-def arguments_of(call: ToolCall) -> str:
-    """Return the arguments to send back: servers parse them, so no broken JSON may return."""
+def echo_arguments(call: ToolCall) -> str:
+    """Return the arguments to send back: servers parse them, so invalid JSON is replaced."""
     return "{}" if call.arguments is None else call.raw
 
 
-def output_of(result: ToolResult) -> str:
-    """Return the result in words, as OpenAI has no mark for errors."""
+def result_text(result: ToolResult) -> str:
+    """Return the result as text; OpenAI has no flag for errors."""
     return f"Error: {result.content}" if result.is_error else result.content

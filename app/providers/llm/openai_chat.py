@@ -1,4 +1,4 @@
-"""Models of any server that speaks OpenAI's Chat Completions."""
+"""Models behind any server that speaks OpenAI's Chat Completions."""
 
 from typing import Any, Literal
 
@@ -13,20 +13,27 @@ from app.providers.llm.base import (
     ToolCall,
     Verbatim,
 )
-from app.providers.llm.openai_api import OpenAIModel, arguments_of, output_of, read_usage
-from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, object_at
+from app.providers.llm.openai_api import OpenAIModel, echo_arguments, read_usage, result_text
+from app.providers.llm.replies import (
+    arguments_text,
+    clean_text,
+    json_object,
+    object_at,
+    read_model,
+    read_name,
+)
 
-_STOPS: dict[str | None, Literal["length", "refusal"]] = {
+_FINISH_REASONS: dict[str | None, Literal["length", "refusal"]] = {
     "length": "length",
     "content_filter": "refusal",
 }
 
 
 class ChatLLM(OpenAIModel):
-    """Asks a compatible server.
+    """Calls a compatible server.
 
     `max_tokens` is the name of the limit that all of them know. Ollama and others ignore the
-    name that replaced it, and would write without a limit; gateways to OpenAI's newer models
+    name that replaced it, and would have no limit; gateways to OpenAI's newer models
     refuse the old name, and say so.
     """
 
@@ -38,7 +45,7 @@ class ChatLLM(OpenAIModel):
         system = [{"role": "system", "content": request.system}] if request.system else []
         body: dict[str, Any] = {
             self._limit_name: request.max_tokens,
-            "messages": system + [said for m in request.messages for said in self._said(m)],
+            "messages": system + [turn for m in request.messages for turn in self._turns(m)],
         }
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
@@ -47,20 +54,20 @@ class ChatLLM(OpenAIModel):
                 body["reasoning_effort"] = "none"
         return body
 
-    def _said(self, message: Message) -> list[dict[str, Any]]:
-        """Return the message in OpenAI's form, where each result is a message of its own."""
+    def _turns(self, message: Message) -> list[dict[str, Any]]:
+        """Return the message in OpenAI's format, in which each result is a message of its own."""
         if message.verbatim is not None and message.verbatim.llm == self.name:
             return [message.verbatim.content]
-        said: list[dict[str, Any]] = [
-            {"role": "tool", "tool_call_id": result.call_id, "content": output_of(result)}
+        turns: list[dict[str, Any]] = [
+            {"role": "tool", "tool_call_id": result.call_id, "content": result_text(result)}
             for result in message.results
         ]
         if message.calls:
-            called = [_called(call) for call in message.calls]
-            said.append({"role": "assistant", "content": message.text, "tool_calls": called})
+            calls = [_tool_call(call) for call in message.calls]
+            turns.append({"role": "assistant", "content": message.text, "tool_calls": calls})
         elif message.text:
-            said.append({"role": message.role, "content": message.text})
-        return said
+            turns.append({"role": message.role, "content": message.text})
+        return turns
 
     @override
     async def _post(self, arguments: dict[str, Any]) -> bytes:
@@ -87,13 +94,13 @@ class ChatLLM(OpenAIModel):
         message = choice["message"]
         calls = tuple(_call(call, n) for n, call in enumerate(message.get("tool_calls") or ()))
         refusal = message.get("refusal")
-        stop = "refusal" if refusal else _STOPS.get(choice.get("finish_reason"))
+        stop = "refusal" if refusal else _FINISH_REASONS.get(choice.get("finish_reason"))
         whole = all(call.arguments is not None for call in calls) and all(
             call.get("id") and isinstance(call["function"].get("arguments"), str)
             for call in message.get("tool_calls") or ()
         )
         kept = {name: value for name, value in message.items() if value or name == "content"}
-        model = model_of(answer, self._model)
+        model = read_model(answer, self._model)
         return Completion(
             text=_text(refusal or message.get("content") or ""),
             calls=calls,
@@ -107,8 +114,8 @@ class ChatLLM(OpenAIModel):
 def _text(content: Any) -> str:
     """Return a message's text, which some servers send as a list of blocks."""
     if isinstance(content, list):
-        return "".join(clean(block["text"]) for block in content if block["type"] == "text")
-    return clean(content)
+        return "".join(clean_text(block["text"]) for block in content if block["type"] == "text")
+    return clean_text(content)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -128,14 +135,14 @@ def _choice(choice: str) -> str | dict[str, Any]:
     return {"type": "function", "function": {"name": choice}}
 
 
-def _called(call: ToolCall) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": arguments_of(call)}
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": echo_arguments(call)}
     return {"id": call.id, "type": "function", "function": function}
 
 
 def _call(call: dict[str, Any], number: int) -> ToolCall:
-    """Read a call; servers leave out ids, or arguments where there are none, or send an object."""
+    """Read a call; servers leave out ids, leave out empty arguments, or send them as an object."""
     given = call["function"].get("arguments")
-    raw = arguments_in({} if given is None else given)
-    name = name_of(call["function"]["name"])
-    return ToolCall(name_of(call.get("id") or f"call_{number}"), name, json_object(raw), raw)
+    raw = arguments_text({} if given is None else given)
+    name = read_name(call["function"]["name"])
+    return ToolCall(read_name(call.get("id") or f"call_{number}"), name, json_object(raw), raw)

@@ -1,4 +1,4 @@
-"""Models of OpenAI, asked through its Responses; nothing is stored there."""
+"""OpenAI's models, called through its Responses API; nothing is stored there."""
 
 from typing import Any, Literal
 
@@ -14,17 +14,30 @@ from app.providers.llm.base import (
     ToolCall,
     Verbatim,
 )
-from app.providers.llm.openai_api import FILTERED, OpenAIModel, arguments_of, output_of, read_usage
-from app.providers.llm.replies import arguments_in, clean, json_object, model_of, name_of, object_at
+from app.providers.llm.openai_api import (
+    FILTERED,
+    OpenAIModel,
+    echo_arguments,
+    read_usage,
+    result_text,
+)
+from app.providers.llm.replies import (
+    arguments_text,
+    clean_text,
+    json_object,
+    object_at,
+    read_model,
+    read_name,
+)
 
 _REASONING = "reasoning.encrypted_content"
 _WORDS = {"output_text": "text", "refusal": "refusal"}
-_OF_THE_STORE = {"id", "status"}
-"""Fields of items that point to stored ones; without a store OpenAI may not find those."""
+_STORED_FIELDS = {"id", "status"}
+"""Fields that refer to items stored at OpenAI; `store: false` leaves none there."""
 
 
 class ResponsesLLM(OpenAIModel):
-    """Asks OpenAI, and sends back what the model reasoned, which only OpenAI can read."""
+    """Calls OpenAI, and sends back the model's reasoning, which only OpenAI can read."""
 
     _shows_reasoning = True
 
@@ -45,16 +58,16 @@ class ResponsesLLM(OpenAIModel):
         return body
 
     def _items(self, message: Message) -> list[dict[str, Any]]:
-        """Return the message in OpenAI's form, where results and calls are items beside texts."""
+        """Return the message in OpenAI's format, where results and calls are items of their own."""
         if message.verbatim is not None and message.verbatim.llm == self.name:
             content: list[dict[str, Any]] = message.verbatim.content
             return content
         outputs = [
-            {"type": "function_call_output", "call_id": r.call_id, "output": output_of(r)}
+            {"type": "function_call_output", "call_id": r.call_id, "output": result_text(r)}
             for r in message.results
         ]
         text = [{"role": message.role, "content": message.text}] if message.text else []
-        return [*outputs, *text, *(_called(call) for call in message.calls)]
+        return [*outputs, *text, *(_tool_call(call) for call in message.calls)]
 
     @override
     async def _post(self, arguments: dict[str, Any]) -> bytes:
@@ -78,22 +91,26 @@ class ResponsesLLM(OpenAIModel):
             if answer["error"]["code"] in FILTERED:
                 return self._refused()
             raise self._failure(answer["error"])
-        items, model = answer["output"], model_of(answer, self._model)
+        items, model = answer["output"], read_model(answer, self._model)
         calls = tuple(_call(item) for item in items if item["type"] == "function_call")
         parts = [p for item in items if item["type"] == "message" for p in item["content"]]
-        stop = _stop(answer, parts)
+        stop = _finish_reason(answer, parts)
         whole = all(call.arguments is not None for call in calls)
         return Completion(
-            text="\n\n".join(clean(p[_WORDS[p["type"]]]) for p in parts if p["type"] in _WORDS),
+            text="\n\n".join(
+                clean_text(p[_WORDS[p["type"]]]) for p in parts if p["type"] in _WORDS
+            ),
             calls=calls,
             finish_reason=stop or ("tools" if calls else "end"),
             usage=self._usage(answer, model),
             model=model,
-            verbatim=Verbatim(self.name, _kept(items)) if whole and stop is None else None,
+            verbatim=Verbatim(self.name, _without_stored_fields(items))
+            if whole and stop is None
+            else None,
         )
 
     def _failure(self, error: dict[str, Any]) -> ProviderError:
-        message = without_key(clean(error["message"]), self._api_key)
+        message = without_key(clean_text(error["message"]), self._api_key)
         if error["code"] == "rate_limit_exceeded":
             return RateLimitedError(f"{self.name} asks for fewer requests: {message}")
         return UnavailableError(f"{self.name} fails: {message}")
@@ -115,28 +132,28 @@ def _choice(choice: str) -> str | dict[str, Any]:
     return "required" if choice == "any" else {"type": "function", "name": choice}
 
 
-def _called(call: ToolCall) -> dict[str, Any]:
+def _tool_call(call: ToolCall) -> dict[str, Any]:
     called = {"type": "function_call", "call_id": call.id, "name": call.name}
-    return {**called, "arguments": arguments_of(call)}
+    return {**called, "arguments": echo_arguments(call)}
 
 
 def _call(item: dict[str, Any]) -> ToolCall:
-    raw = arguments_in(item["arguments"])
-    return ToolCall(name_of(item["call_id"]), name_of(item["name"]), json_object(raw), raw)
+    raw = arguments_text(item["arguments"])
+    return ToolCall(read_name(item["call_id"]), read_name(item["name"]), json_object(raw), raw)
 
 
-def _stop(
+def _finish_reason(
     answer: dict[str, Any], parts: list[dict[str, Any]]
 ) -> Literal["length", "refusal"] | None:
-    """Return why the model stopped; None if it came to an end."""
+    """Return why the model stopped early; None if it did not."""
     if answer["status"] == "incomplete":
         filtered = answer["incomplete_details"]["reason"] == "content_filter"
         return "refusal" if filtered else "length"
     return "refusal" if any(part["type"] == "refusal" for part in parts) else None
 
 
-def _kept(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_stored_fields(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {k: v for k, v in item.items() if v is not None and k not in _OF_THE_STORE}
+        {k: v for k, v in item.items() if v is not None and k not in _STORED_FIELDS}
         for item in items
     ]

@@ -13,11 +13,11 @@ from app.providers.errors import UnavailableError
 from app.providers.llm.base import LLM, Completion, Request
 
 _KEPT = 32
-"""Maximum models kept open, of those that clients name and the operator allows."""
+"""Maximum models kept open, among those that clients name and the operator allows."""
 
 
 class LLMNotConfiguredError(AppError):
-    """What was asked for needs a language model, and there is none, or no key for it."""
+    """The request needs a language model, and none is configured, or its key is missing."""
 
     status = 422
     code = "llm_not_configured"
@@ -39,7 +39,7 @@ class ModelNotAllowedError(LLMNotConfiguredError):
 
 
 class LLMPool:
-    """Keeps the models used last, and lets `concurrency` calls of each provider run at a time.
+    """Keeps the models used most recently, and limits the concurrent calls of each provider.
 
     Models are allowed by name; the default always is.
     """
@@ -57,7 +57,7 @@ class LLMPool:
         self._create = create
         # An evicted model is not closed: its callers may still use it. Its SDK closes it with the
         # last of them.
-        self._made: LRUCache[str, LLM] = LRUCache(_KEPT)
+        self._models: LRUCache[str, LLM] = LRUCache(_KEPT)
         self._limits: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(concurrency)
         )
@@ -71,19 +71,19 @@ class LLMPool:
                 "This needs a language model, and none is configured; set MEMORYD_LLM to "
                 "anthropic:MODEL with ANTHROPIC_API_KEY, or openai:MODEL with OPENAI_API_KEY."
             )
-        if spec not in self._made:
+        if spec not in self._models:
             try:
                 llm = self._create(spec)
             except ValueError as error:
                 raise LLMNotConfiguredError(f"This needs a language model, but {error}.") from error
-            self._made[spec] = _Limited(llm, self._limits[spec.partition(":")[0]])
-        return self._made[spec]
+            self._models[spec] = _Limited(llm, self._limits[spec.partition(":")[0]])
+        return self._models[spec]
 
     def require(self, spec: str | None) -> str | None:
         """Return `spec` if the model can be asked; raises LLMNotConfiguredError.
 
-        None stays None in what a job keeps: the job asks the model that is the default when it
-        runs, so that a default that was wrong can be corrected.
+        None stays None in a job's plan: the job uses the default model at the time it runs, so
+        that a wrong default can be corrected.
         """
         self.get(spec)
         return spec
@@ -95,13 +95,13 @@ class LLMPool:
                 raise ModelNotAllowedError(spec, self._allowed)
 
     async def aclose(self) -> None:
-        """Close every model; calls after it fail with UnavailableError."""
-        for llm in self._made.values():
+        """Close every model; later calls fail with UnavailableError."""
+        for llm in self._models.values():
             await llm.aclose()
 
 
 class _Limited:
-    """Waits for a turn before each call."""
+    """Waits for a free slot before each call."""
 
     def __init__(self, inner: LLM, limit: asyncio.Semaphore) -> None:
         self.name = inner.name
@@ -117,12 +117,12 @@ class _Limited:
 
 
 class DeferredLLM:
-    """Makes the model at the first call, beside the event loop: its SDK takes about a second."""
+    """Creates the model at the first call, in a thread: importing its SDK takes about a second."""
 
     def __init__(self, name: str, make: Callable[[], LLM]) -> None:
         self.name = name
         self._make = make
-        self._made: LLM | None = None
+        self._models: LLM | None = None
         self._making = asyncio.Lock()
         self._is_closed = False
 
@@ -131,16 +131,16 @@ class DeferredLLM:
         async with self._making:
             if self._is_closed:
                 raise UnavailableError(f"{self.name} is closed; start the server again")
-            if self._made is None:
-                self._made = await asyncio.to_thread(self._make)
-        return await self._made.complete(request)
+            if self._models is None:
+                self._models = await asyncio.to_thread(self._make)
+        return await self._models.complete(request)
 
     async def aclose(self) -> None:
         """Close the connections."""
         async with self._making:
             self._is_closed = True
-        if self._made is not None:
-            await self._made.aclose()
+        if self._models is not None:
+            await self._models.aclose()
 
 
 def create_llm(
@@ -154,7 +154,7 @@ def create_llm(
 ) -> LLM:
     """Return the model that `spec` names; raises ValueError for one that names none or lacks a key.
 
-    OpenAI itself is asked through its Responses, other servers through Chat Completions.
+    OpenAI itself is called through its Responses API, other servers through Chat Completions.
     """
     openai = ("openai_chat", "ChatLLM") if openai_base_url else ("openai_responses", "ResponsesLLM")
     providers = {

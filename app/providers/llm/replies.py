@@ -38,7 +38,7 @@ get_snapshot()
 
 
 class ReplyReader:
-    """Reads the replies of one API: `read` reads all of a reply, `usage` only its cost.
+    """Reads the replies of one API: `read` reads all of a reply, `usage` only its usage.
 
     `read` may raise KeyError and the like for an unexpected reply; `usage` never raises.
     """
@@ -56,7 +56,7 @@ class ReplyReader:
         self._usage = usage
 
     async def read(self, body: bytes) -> Completion:
-        """Return a reply as a completion; raises UnusableReplyError, and what `read` raises."""
+        """Return a reply as a completion; raises UnusableReplyError, and the errors of `read`."""
         if len(body) > _LARGE_BYTES:
             return await asyncio.to_thread(self._completion, body)
         return self._completion(body)
@@ -73,37 +73,37 @@ class ReplyReader:
             raise UnusableReplyError(
                 f"{self._name} answered with something else than a completion ({reason}); "
                 f"check that the base URL is that of a server that speaks {self._api}",
-                self._paid(answer if isinstance(answer, dict) else {}),
+                self._unusable(answer if isinstance(answer, dict) else {}),
             ) from error
         return completion
 
-    def _paid(self, answer: dict[str, Any]) -> Completion:
-        model = model_of(answer, self._name.partition(":")[2])
+    def _unusable(self, answer: dict[str, Any]) -> Completion:
+        model = read_model(answer, self._name.partition(":")[2])
         return Completion("", (), "unusable", self._usage(answer, model), model)
 
 
-def model_of(answer: Mapping[str, Any], default: str) -> str:
+def read_model(answer: Mapping[str, Any], default: str) -> str:
     """Return the model's name in a reply, or the default."""
     name = answer.get("model")
-    return clean(name)[:_MAX_NAME] if isinstance(name, str) and name else default
+    return clean_text(name)[:_MAX_NAME] if isinstance(name, str) and name else default
 
 
-def clean(text: object) -> str:
+def clean_text(text: object) -> str:
     """Return a text in storable form; raises TypeError if it is not a text."""
     if not isinstance(text, str):
         raise TypeError("not a text")
     return replace_unstorable(text)
 
 
-def name_of(text: object) -> str:
-    """Return a name or an id; raises TypeError or ValueError if it is not one."""
-    if (name := clean(text)) and len(name) <= _MAX_NAME:
+def read_name(text: object) -> str:
+    """Return a name or an id of a reply; raises TypeError or ValueError if it is not one."""
+    if (name := clean_text(text)) and len(name) <= _MAX_NAME:
         return name
     raise ValueError("a name in the reply is empty or too long")
 
 
-def arguments_in(given: object) -> str:
-    """Return a call's arguments as JSON text, which is how most servers send them."""
+def arguments_text(given: object) -> str:
+    """Return a call's arguments as JSON text; most servers send them in that form."""
     if isinstance(given, str):
         return given
     return json.dumps(given, ensure_ascii=False, separators=(",", ":"))
@@ -132,7 +132,7 @@ def object_at(answer: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 def token_usage(
     model: str, *, input_tokens: object, output_tokens: object, cached: object, written: object
 ) -> TokenUsage:
-    """Return a reply's cost by its own counts; an impossible count is taken as 0.
+    """Return a reply's usage by its own counts; an impossible count is treated as 0.
 
     `input_tokens` includes tokens read from and written to a cache.
     """
@@ -157,7 +157,7 @@ def token_usage(
     )
 
 
-def total(*counts: object) -> int:
+def sum_counts(*counts: object) -> int:
     """Return the sum of counts of tokens."""
     return sum(map(_tokens, counts))
 
@@ -193,7 +193,7 @@ def cost(
             price = calc_price(usage, model, provider_id=provider)
         except LookupError:
             continue
-        # The package also matches names that only begin like a model's.
+        # The package also matches names that only begin with a listed name.
         is_listed = price.model.id in {model, _DATE.sub("", model)}
         return float(price.total_price) if is_listed else None
     return None

@@ -10,19 +10,23 @@ RUN python -m venv .venv
 COPY requirements.lock ./
 RUN .venv/bin/python -m pip install --require-hashes --no-deps -r requirements.lock
 
-COPY pyproject.toml README.md alembic.ini ./
+COPY pyproject.toml README.md LICENSE ./
 COPY alembic ./alembic
 COPY app ./app
-RUN .venv/bin/python -m pip install --no-deps --no-build-isolation --editable . \
-    && .venv/bin/python -m compileall -q app alembic \
-    && .venv/bin/python -m pip uninstall --yes setuptools pip
+RUN .venv/bin/python -m pip install --no-deps --no-build-isolation . \
+    && .venv/bin/python -m pip uninstall --yes hatchling pip
 
 
 FROM python:3.13-slim-trixie
 
+LABEL org.opencontainers.image.title="memoryd" \
+      org.opencontainers.image.description="Long-term memory for LLM agents, served over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
 RUN useradd --uid 10001 --home-dir /var/lib/memoryd --create-home --shell /usr/sbin/nologin memoryd
 
-COPY --from=build /opt/memoryd /opt/memoryd
+COPY --from=build /opt/memoryd/.venv /opt/memoryd/.venv
+COPY LICENSE /opt/memoryd/LICENSE
 
 ENV PATH=/opt/memoryd/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -56,7 +56,7 @@ def test_ci_runs_make_test() -> None:
 
 def test_the_dockerfile_can_be_read() -> None:
     known = {"FROM", "ENV", "WORKDIR", "RUN", "COPY", "USER", "VOLUME", "EXPOSE"}
-    known |= {"HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    known |= {"HEALTHCHECK", "ENTRYPOINT", "CMD", "LABEL"}
     assert {name for name, _ in instructions()} <= known
     assert all(argument for _, argument in instructions())
 

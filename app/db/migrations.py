@@ -1,7 +1,6 @@
 """Migrations: bring a database's schema up to date, or back."""
 
 import asyncio
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -12,6 +11,7 @@ from app.db.schema_version import (
     SchemaMismatchError,
     current_revision,
     is_known,
+    migrations_directory,
     newest_revision,
     require_current,
 )
@@ -27,8 +27,6 @@ __all__ = [
     "upgrade",
 ]
 
-_PROJECT = Path(__file__).resolve().parents[2]
-
 
 class MigrationFailedError(OperatorError):
     """A migration met something it cannot change."""
@@ -36,8 +34,8 @@ class MigrationFailedError(OperatorError):
     def __init__(self, error: DBAPIError) -> None:
         cause = error.orig.__cause__ if error.orig and error.orig.__cause__ else error.orig
         super().__init__(
-            f"The migration stopped, and what it had begun was taken back: {cause}. "
-            "Mend the cause, then run `memoryd migrate` again."
+            f"The migration stopped, and what it had done was rolled back: {cause}. "
+            "Fix the cause, then run `memoryd migrate` again."
         )
 
 
@@ -66,6 +64,7 @@ def check_models(url: str) -> None:
 
 
 def _config(url: str) -> Config:
-    config = Config(_PROJECT / "alembic.ini")
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
     config.attributes["url"] = url
     return config

@@ -13,7 +13,6 @@ import asyncpg
 from app.db.connections import connect
 from app.errors import OperatorError
 
-_MIGRATIONS = Path(__file__).resolve().parents[2] / "alembic" / "versions"
 _REVISION = re.compile(r'^revision: str = "(\w+)"$', re.MULTILINE)
 _BEFORE = re.compile(r'^down_revision: .* = (?:None|"(\w+)")$', re.MULTILINE)
 
@@ -53,6 +52,12 @@ class DatabaseUnreachableError(OperatorError):
         )
 
 
+def migrations_directory() -> Path:
+    """Return the directory of the migrations: in a wheel below this one, in a checkout on top."""
+    packaged = Path(__file__).parent / "alembic"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "alembic"
+
+
 @cache
 def newest_revision() -> str:
     """Return the revision this program needs."""
@@ -65,7 +70,7 @@ def newest_revision() -> str:
 def _predecessors() -> Mapping[str, str | None]:
     """Return each revision's predecessor."""
     found: dict[str, str | None] = {}
-    for path in _MIGRATIONS.glob("*.py"):
+    for path in (migrations_directory() / "versions").glob("*.py"):
         text = path.read_text()
         revision, before = _REVISION.search(text), _BEFORE.search(text)
         if revision is None or before is None:

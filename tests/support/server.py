@@ -13,6 +13,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 MEMORYD = Path(sys.executable).parent / "memoryd"
+"""The command of this environment."""
 
 
 def free_port() -> int:
@@ -25,13 +26,20 @@ def free_port() -> int:
 class Server:
     """A started server: its address, and its process to stop or kill."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        command: Path = MEMORYD,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [MEMORYD, "serve", "--port", str(self.port), *arguments],
+                [command, "serve", "--port", str(self.port), *arguments],
                 env={**clean_environment(), **environment},
                 cwd=log.parent,  # away from a developer's .env
                 stdout=output,

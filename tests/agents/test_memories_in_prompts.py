@@ -17,7 +17,7 @@ from langgraph.config import get_config
 from langgraph_memoryd import MemorydStore
 from typing_extensions import override
 
-from tests.support.llm_server import LLMServer, calls, llm_server
+from tests.support.llm_server import LLMServer, calls
 from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.slow
@@ -83,12 +83,6 @@ def test_a_blocking_agent_finds_its_memories_in_its_prompt(server: Server) -> No
         assert PEANUTS in after["messages"][-1].content
         other = agent.invoke(said(QUESTION), in_thread("3", "ben"))
         assert PEANUTS not in other["messages"][-1].content
-
-
-@pytest.fixture
-async def llm() -> AsyncIterator[LLMServer]:
-    async with llm_server() as started:
-        yield started
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from app.conversations.dialogue import (
 )
 from app.json_values import JsonObject
 from app.providers.llm.base import Completion, Tool
-from tests.managers.scripted import ScriptedModel, calls, says
+from tests.support.scripted_model import ScriptedModel, calls, says
 
 TOOL = Tool("count", "Counts.", {"type": "object"})
 

@@ -9,7 +9,7 @@ import uvicorn
 from app.config import Settings
 from app.db.database import Database
 from app.providers.embeddings.fake import FakeEmbedder
-from app.resources import Resources, open_resources
+from app.resources import Resources
 from tests.support.app import running
 from tests.support.jobs import Acting, app_with_jobs, quick
 
@@ -23,13 +23,6 @@ def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     return quick(Settings(database_url=database_url, database_pool_size=8))
-
-
-@pytest.fixture
-async def resources(settings: Settings, embedder: FakeEmbedder) -> AsyncIterator[Resources]:
-    """What a worker's process opens."""
-    async with open_resources(settings, embedder=embedder) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What PostgreSQL does for the queue when it is long: plans, and that claims stay quick."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -13,19 +13,12 @@ from app.db.database import ALL_ROOTS, Connection, Database
 from app.jobs import queue, repository
 from app.jobs.record import NewJob, State
 from app.namespaces import Range, stored_range, to_stored
-from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
 
 ROOTS, WAITING_EACH, ENDED_EACH, RUNNING = 1_000, 20, 80, 200
 ONE = to_stored(["r0500"])
-
-
-@pytest.fixture(scope="module")
-def filled_url(cluster: Cluster) -> Iterator[str]:
-    with cluster.database() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

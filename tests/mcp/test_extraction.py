@@ -15,18 +15,12 @@ from app.providers.embeddings.fake import FakeEmbedder
 from app.tools import extract_memories
 from tests.support.app import running
 from tests.support.jobs import PATIENCE, quick
-from tests.support.llm_server import LLMServer, calls, fails, llm_server, says
+from tests.support.llm_server import LLMServer, calls, fails, says
 from tests.support.mcp_client import Agent, connected
 
 pytestmark = pytest.mark.slow
 
 LEARNED = calls(("insert_memory", {"content": {"content": "Ann likes ramen."}, "importance": 0.8}))
-
-
-@pytest.fixture
-async def llm() -> AsyncIterator[LLMServer]:
-    async with llm_server() as started:
-        yield started
 
 
 @pytest.fixture

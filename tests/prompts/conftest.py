@@ -4,7 +4,6 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
 from app.db.database import Database
@@ -15,31 +14,12 @@ from app.resources import open_resources
 from tests.prompts.optimizing import Optimizing
 from tests.support.app import running
 from tests.support.jobs import quick
-from tests.support.llm_server import LLMServer, llm_server
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    """Connections to the empty database of a test."""
-    opened = await Database.open(str(settings.database_url), pool_size=5)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def keys(database: Database, clock: FrozenClock) -> KeyService:
-    return KeyService(database, clock)
+from tests.support.llm_server import LLMServer
 
 
 @pytest.fixture
 def prompts(database: Database, clock: FrozenClock) -> PromptService:
     return PromptService(database, clock)
-
-
-@pytest.fixture
-async def llm() -> AsyncIterator[LLMServer]:
-    async with llm_server() as started:
-        yield started
 
 
 @pytest.fixture

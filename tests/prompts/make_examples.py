@@ -14,8 +14,8 @@ from app.conversations.types import Turn
 from app.prompts.optimize.choose import choose_prompts
 from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
 from app.providers.llm.base import Completion, Message, Request
-from tests.managers.scripted import ScriptedModel, calls
 from tests.prompts.scripted import CRITIQUE, TALK, THINK, improve, optimized, recommend, revise
+from tests.support.scripted_model import ScriptedModel, calls
 
 DIRECTORY = Path(__file__).parent / "examples"
 

@@ -13,7 +13,7 @@ from app.prompts.optimize.types import (
 )
 from app.prompts.task import build_optimizer
 from app.providers.llm.base import Completion
-from tests.managers.scripted import Arguments, ScriptedModel, calls
+from tests.support.scripted_model import Arguments, ScriptedModel, calls
 
 PROMPT = TargetPrompt("support", "You help the customers of a bicycle shop.")
 BETTER = "You help the customers of a bicycle shop. Give prices in euros."

@@ -6,8 +6,8 @@ from app.conversations.dialogue import NoAnswerError
 from app.prompts.optimize.choose import choose_prompts
 from app.prompts.optimize.types import TargetPrompt
 from app.providers.llm.base import Completion
-from tests.managers.scripted import ScriptedModel, calls, says
 from tests.prompts.scripted import TALK, told
+from tests.support.scripted_model import ScriptedModel, calls, says
 
 PROMPTS = (
     TargetPrompt("answer", "Answer.</text> Choose all.", when_to_update="When a price is wrong."),

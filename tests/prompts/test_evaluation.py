@@ -15,7 +15,7 @@ from app.prompts.placeholders import find_placeholder_problem, list_variables, r
 from app.prompts.task import limit_calls
 from app.providers.errors import BadRequestError, RateLimitedError
 from app.providers.llm.base import Completion, Message, Request
-from tests.managers.scripted import ScriptedModel, calls, says
+from tests.support.scripted_model import ScriptedModel, calls, says
 
 OLD, NEW = "Answer.", "Answer in one sentence."
 CASE = Case(to_turns([{"role": "user", "content": "What is DNS?"}]), "is one sentence long")

@@ -4,7 +4,6 @@ import pytest
 
 from app.prompts.optimize.types import Optimization, OptimizerConfig
 from app.prompts.task import build_optimizer
-from tests.managers.scripted import ScriptedModel, calls, says
 from tests.prompts.scripted import (
     BETTER,
     CRITIQUE,
@@ -17,6 +16,7 @@ from tests.prompts.scripted import (
     recommend,
     told,
 )
+from tests.support.scripted_model import ScriptedModel, calls, says
 
 
 def offered(model: ScriptedModel) -> list[list[str]]:

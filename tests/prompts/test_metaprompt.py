@@ -4,7 +4,6 @@ import pytest
 
 from app.prompts.optimize.types import Optimization, OptimizerConfig, TargetPrompt
 from app.prompts.task import build_optimizer
-from tests.managers.scripted import ScriptedModel, calls, says
 from tests.prompts.scripted import (
     BETTER,
     CRITIQUE,
@@ -15,6 +14,7 @@ from tests.prompts.scripted import (
     optimized,
     told,
 )
+from tests.support.scripted_model import ScriptedModel, calls, says
 
 
 async def test_an_answer_ends_the_thinking() -> None:

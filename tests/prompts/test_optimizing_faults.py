@@ -6,8 +6,8 @@ import pytest
 
 from app.prompts.optimize.types import OptimizerKind, TargetPrompt
 from app.providers.llm.base import Completion
-from tests.managers.scripted import ScriptedModel
 from tests.prompts.scripted import THINK, improve, optimized, recommend, revise
+from tests.support.scripted_model import ScriptedModel
 
 Rewriting = Callable[[str], Sequence[Completion]]
 

@@ -2,8 +2,8 @@ import pytest
 
 from app.prompts.optimize.types import Optimization, OptimizerConfig
 from app.prompts.task import build_optimizer
-from tests.managers.scripted import ScriptedModel, says
 from tests.prompts.scripted import BETTER, PROMPT, optimized, revise, told
+from tests.support.scripted_model import ScriptedModel, says
 
 
 async def test_one_call_decides_and_rewrites() -> None:

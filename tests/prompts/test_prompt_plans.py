@@ -1,6 +1,6 @@
 """What PostgreSQL does for prompts when there are many of them."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -13,7 +13,6 @@ from app.namespaces import to_stored
 from app.prompts import repository
 from app.prompts.repository import Ref
 from app.prompts.service import PromptService
-from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
@@ -22,12 +21,6 @@ ROOTS, PROMPTS_EACH, VERSIONS_EACH = 500, 20, 10
 ONE = to_stored(["r0250"])
 ACME = Access("mk", ONE, ALL_GRANTED)
 KEYS = {"prompts_pkey", "prompt_versions_pkey", "prompt_labels_pkey"}
-
-
-@pytest.fixture(scope="module")
-def filled_url(cluster: Cluster) -> Iterator[str]:
-    with cluster.database() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

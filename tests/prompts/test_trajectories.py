@@ -9,7 +9,7 @@ from app.prompts.optimize.types import Feedback
 from app.prompts.plan import PlannedTrajectory
 from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, model
 from tests.support.llm_server import LLMServer
-from tests.threads.talking import Threads
+from tests.support.threads import Threads
 
 INLINE: JSON = {"name": "support", "text": "Answer."}
 

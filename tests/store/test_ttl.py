@@ -1,7 +1,6 @@
 """Lifetimes: how long items live, what restarts them, and how their end is recorded."""
 
 import itertools
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,13 +24,6 @@ MINUTE = timedelta(minutes=1)
 MICROSECOND = timedelta(microseconds=1)
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    opened = await Database.open(str(settings.database_url), pool_size=2)
-    yield opened
-    await opened.close()
 
 
 def moment(text: str | None) -> datetime | None:

@@ -42,13 +42,6 @@ def serving(settings: Settings, clock: FrozenClock) -> Serving:
 
 
 @pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    opened = await Database.open(str(settings.database_url), pool_size=5)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
 def usage(clock: FrozenClock) -> Usage:
     return Usage(clock)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.conversations.types import Turn
 from app.threads.summaries.write import THREAD_SCHEMA, write_record, write_summary
-from tests.managers.scripted import ScriptedModel, calls, says
+from tests.support.scripted_model import ScriptedModel, calls, says
 
 DIRECTORY = Path(__file__).parent / "examples"
 

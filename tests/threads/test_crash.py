@@ -17,9 +17,9 @@ from tests.support.databases import Cluster
 from tests.support.jobs import until
 from tests.support.llm_server import LLMServer, llm_server
 from tests.support.server import serving
+from tests.support.threads import Threads
 from tests.threads.processes import Worker, environment_of, worker_process
 from tests.threads.remembering import learned_from, remembering
-from tests.threads.talking import Threads
 
 pytestmark = pytest.mark.slow
 

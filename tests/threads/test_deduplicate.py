@@ -7,7 +7,7 @@ from app.threads.deduplicate import (
     count_repeated,
     deduplicate,
 )
-from tests.threads.talking import says
+from tests.support.threads import says
 
 
 def talk(text: str) -> list[MessageObject]:

@@ -15,13 +15,13 @@ from app.jobs.kind import RunJob
 from app.jobs.run import JobConflictError
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
-from app.resources import Resources, open_resources
+from app.resources import Resources
 from app.threads import task
 from tests.support.app import Store, running
 from tests.support.jobs import Acting, quick, raises, run_jobs, settled, until, worker_of, working
 from tests.support.llm_server import LLMServer, calls, fails, llm_server
+from tests.support.threads import VERBATIM, Threads, says
 from tests.threads.remembering import learned_from, remembering, shown_as_context
-from tests.threads.talking import VERBATIM, Threads, says
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
@@ -53,12 +53,6 @@ async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of a server that tells the real time and has no worker."""
     async with running(create_app(settings, embedder=FakeEmbedder())) as started:
         yield started
-
-
-@pytest.fixture
-async def resources(settings: Settings) -> AsyncIterator[Resources]:
-    async with open_resources(settings, embedder=FakeEmbedder()) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.db.database import Database
-from tests.threads.talking import VERBATIM, Threads, says
+from tests.support.threads import VERBATIM, Threads, says
 
 
 async def job_of(threads: Threads, job_id: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What PostgreSQL does for those who wait for threads, messages, managers and changes."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -13,7 +13,6 @@ from app.managers import repository as managers
 from app.namespaces import stored_range, to_stored
 from app.threads import repository
 from app.threads.repository import ThreadRef
-from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
@@ -47,12 +46,6 @@ _FILL = (
     "(SELECT 'root' || r AS r FROM generate_series(1, 200) AS r UNION SELECT 'acme') AS roots "
     "WHERE $1 <> ''",
 )
-
-
-@pytest.fixture(scope="module")
-def filled_url(cluster: Cluster) -> Iterator[str]:
-    with cluster.database() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import httpx2
 import pytest
 
 from app.clock import FrozenClock
-from tests.threads.talking import VERBATIM, Threads, says
+from tests.support.threads import VERBATIM, Threads, says
 
 HUMAN: dict[str, Any] = {
     "content": "I like tea",

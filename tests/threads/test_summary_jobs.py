@@ -17,9 +17,9 @@ from app.resources import Resources, open_resources
 from app.threads.router import router as threads_router
 from tests.support.app import running
 from tests.support.jobs import quick, settled, worker_of, working
-from tests.support.llm_server import LLMServer, calls, llm_server, refuses
+from tests.support.llm_server import LLMServer, calls, refuses
 from tests.support.llm_server import says as answers
-from tests.threads.talking import Threads, says
+from tests.support.threads import Threads, says
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
@@ -30,12 +30,6 @@ URL = "/v1/jobs/summarize"
 TALK = [says(f"Message {n}", f"m{n}", "user" if n % 2 else "assistant") for n in range(1, 10)]
 SMALL: JSON = {"max_tokens": 4, "max_summary_tokens": 1, "token_counter": "messages"}
 RECORD = {"title": "Nine messages", "summary": "They counted to nine."}
-
-
-@pytest.fixture
-async def llm() -> AsyncIterator[LLMServer]:
-    async with llm_server() as started:
-        yield started
 
 
 @pytest.fixture
@@ -93,11 +87,6 @@ class Summaries:
 async def summaries(client: httpx2.AsyncClient, settings: Settings) -> AsyncIterator[Summaries]:
     async with open_resources(settings, embedder=FakeEmbedder()) as resources:
         yield Summaries(client, resources)
-
-
-@pytest.fixture
-def threads(client: httpx2.AsyncClient) -> Threads:
-    return Threads(client)
 
 
 async def test_a_conversation_is_shortened(summaries: Summaries, llm: LLMServer) -> None:

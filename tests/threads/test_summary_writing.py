@@ -7,7 +7,7 @@ from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.jobs.run import JobFailedError
 from app.providers.llm.base import Completion
 from app.threads.summaries.write import PART_CHARACTERS, THREAD_SCHEMA, write_record, write_summary
-from tests.managers.scripted import ScriptedModel, calls, says
+from tests.support.scripted_model import ScriptedModel, calls, says
 from tests.threads.make_summary_examples import DIRECTORY, EXAMPLES, shown
 
 HELLO = (Turn("1", "user", "I moved to Lisbon."),)

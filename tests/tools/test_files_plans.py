@@ -1,7 +1,7 @@
 """What the memory tool asks of the database is bounded, whatever the namespace holds."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import cast
@@ -12,7 +12,6 @@ from app.db.database import Connection, Database
 from app.namespaces import to_stored
 from app.tools.files import repository
 from app.tools.files.paths import lineage
-from tests.support.databases import Cluster
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.slow
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAMESPACE = to_stored(["agents", "0500"])
 FILES = 20_000
-
-
-@pytest.fixture(scope="module")
-def filled_url(cluster: Cluster) -> Iterator[str]:
-    with cluster.database() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from app.config import Settings
 from app.job_kinds import handlers
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
-from app.resources import Resources, open_resources
+from app.resources import Resources
 from app.tools.search_job import MAX_BYTES
 from tests.support.app import Store, running
 from tests.support.jobs import quick, settled, worker_of, working
-from tests.support.llm_server import LLMServer, calls, fails, llm_server, refuses, says
+from tests.support.llm_server import LLMServer, calls, fails, refuses, says
 from tests.tools.calling import ALICE, HOME, JSON, Agent
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
@@ -27,12 +27,6 @@ TALK = [["user", "We moved to Turin. Where shall we eat with Rex?"]]
 TEA = "Alice drinks green tea."
 DOG = "Alice has a dog called Rex."
 HOUSE = "Alice lives in Turin."
-
-
-@pytest.fixture
-async def llm() -> AsyncIterator[LLMServer]:
-    async with llm_server() as started:
-        yield started
 
 
 @pytest.fixture
@@ -49,12 +43,6 @@ def settings(database_url: str, llm: LLMServer) -> Settings:
 async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     async with running(create_app(settings, embedder=FakeEmbedder())) as started:
         yield started
-
-
-@pytest.fixture
-async def resources(settings: Settings) -> AsyncIterator[Resources]:
-    async with open_resources(settings, embedder=FakeEmbedder()) as opened:
-        yield opened
 
 
 @pytest.fixture

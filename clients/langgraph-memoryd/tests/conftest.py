@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from langgraph_memoryd import MemorydStore
 
-from tests.conftest import cluster, server
+from tests.support.fixtures import cluster, server
 from tests.support.server import Server
 
 __all__ = ["cluster", "server"]

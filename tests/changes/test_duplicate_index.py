@@ -1,0 +1,96 @@
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.changes.duplicates import (
+    MAX_COMPARED,
+    Candidate,
+    DuplicateIndex,
+    is_duplicate,
+    is_near_duplicate,
+    loose_wording,
+)
+from app.changes.reconcile import reconcile
+from app.conversations.types import Memory
+from tests.support.scripted_model import insert_edit
+
+words = st.sampled_from(
+    [
+        "a",
+        "A",
+        "The",
+        "the",
+        "an",
+        "hepatitis",
+        "few",
+        "won't",
+        "can",
+        "not",
+        "tea",
+        "Tea",
+        ",",
+        "and",
+        ".",
+        "5%",
+        "C#",
+        "ß",
+        "É",
+        "10²",
+        "don't",
+        "cannot",
+        "  ",
+        "!",
+    ]
+)
+texts = st.lists(words, max_size=6).map(" ".join)
+contents = st.one_of(
+    texts.map(lambda text: {"content": text}),
+    st.tuples(texts, texts).map(lambda pair: {"a": pair[0], "b": [pair[1]]}),
+)
+
+
+@given(contents, contents)
+def test_what_is_near_has_one_loose_wording(a: dict[str, object], b: dict[str, object]) -> None:
+    if is_near_duplicate(Candidate("m", a), Candidate("m", b)):
+        assert loose_wording(a) == loose_wording(b)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["memory", "Memory", "note", None]), contents)), contents)
+def test_a_repetition_is_found_exactly_when_a_memory_says_the_same(
+    known: list[tuple[str | None, dict[str, object]]], content: dict[str, object]
+) -> None:
+    memories = [Memory(f"m{n}", kind, said) for n, (kind, said) in enumerate(known)]
+    found = DuplicateIndex(memories).find_duplicate("memory", content)
+    expected = {memory.id for memory in memories if is_duplicate("memory", content, memory)}
+    assert found in expected if expected else found is None
+
+
+def test_a_memory_is_known_by_what_it_says_now() -> None:
+    known = DuplicateIndex([Memory("m1", "memory", {"content": "Ann likes tea."})])
+    known.put(Memory("m1", "memory", {"content": "Ann likes ramen."}))
+    assert known.find_duplicate("memory", {"content": "Ann likes tea"}) is None
+    assert known.find_duplicate("memory", {"content": "ann likes ramen"}) == "m1"
+
+
+def test_thousands_of_inserts_are_compared_quickly() -> None:
+    existing = [
+        Memory(f"m{n}", "memory", {"content": f"Fact {n} of many. " * 20}) for n in range(1_000)
+    ]
+    inserts = [
+        insert_edit(f"m{1_000 + n}", "memory", {"content": f"Fact {n} of many. " * 20})
+        for n in range(500, 2_500)
+    ]
+    started = time.perf_counter()
+    reconciled = reconcile(inserts, existing, namespace="x")
+    assert time.perf_counter() - started < 5
+    assert (len(reconciled.inserts), reconciled.unchanged) == (1_500, 500)
+
+
+def test_comparisons_of_memories_with_the_same_words_are_bounded() -> None:
+    said = [
+        f"The tea{' the' if n % 2 else ' a'} cup {'a' if n % 3 else 'the'} x" for n in range(90)
+    ]
+    known = DuplicateIndex(Memory(f"m{n}", "m", {"c": text}) for n, text in enumerate(said))
+    assert len(said) > MAX_COMPARED
+    assert known.find_duplicate("m", {"c": said[0]}) == "m0"

@@ -1,0 +1,309 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.changes.circuit_breaker import review_reason
+from app.changes.reconcile import Reconciled, reconcile
+from app.conversations.types import Edit, Memory, MemoryFormat
+from app.conversations.value_format import read_value, write_value
+from tests.support.scripted_model import delete_edit, insert_edit, update_edit
+
+MAY = datetime(2026, 5, 1, tzinfo=UTC)
+HERE = "users\x1fana\x1f"
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+VALUES = st.dictionaries(st.sampled_from(["kind", "content", "text", "a"]), JSON)
+
+
+def memory(memory_id: str, text: str, kind: str | None = "memory", **more: Any) -> Memory:
+    fields = {"namespace": HERE, "key": f"k{memory_id}", "version": 3, **more}
+    return Memory(memory_id, kind, {"content": text}, **fields)
+
+
+def insert(memory_id: str, text: str, kind: str = "memory", **more: Any) -> Edit:
+    return insert_edit(memory_id, kind, {"content": text}, **more)
+
+
+def reconciled(
+    *changes: Edit, existing: tuple[Memory, ...] = (), singletons: tuple[str, ...] = ()
+) -> Reconciled:
+    return reconcile(changes, existing, namespace=HERE, singletons=singletons)
+
+
+def only_edit(result: Reconciled) -> Edit:
+    (edit,) = result.edits.values()
+    return edit
+
+
+def test_a_new_memory_gets_a_key_of_its_own() -> None:
+    result = reconciled(insert("m1", "Ana likes tea."), insert("m2", "Ana likes ramen."))
+    keys = [edit.key for edit in result.edits.values()]
+    assert [len(key or "") for key in keys] == [32, 32]
+    assert len(set(keys)) == 2
+    assert {edit.namespace for edit in result.edits.values()} == {HERE}
+
+
+def test_an_insert_that_repeats_a_memory_changes_nothing() -> None:
+    there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
+    result = reconciled(insert("m2", "ana likes  tea"), existing=(there,))
+    assert (dict(result.edits), result.unchanged) == ({}, 1)
+
+
+def test_an_insert_that_repeats_a_memory_adds_importance_and_time() -> None:
+    there = memory("m1", "Ana likes tea.", importance=0.5)
+    result = reconciled(
+        insert("m2", "Ana likes tea", importance=0.8, valid_from=MAY), existing=(there,)
+    )
+    edit = only_edit(result)
+    assert (edit.action, edit.key, edit.content) == ("update", "km1", {"content": "Ana likes tea."})
+    assert (edit.importance, edit.valid_from) == (0.8, MAY)
+
+
+def test_less_importance_takes_nothing_away() -> None:
+    there = memory("m1", "Ana likes tea.", importance=0.9)
+    assert not reconciled(insert("m2", "Ana likes tea", importance=0.1), existing=(there,)).edits
+
+
+def test_inserts_that_repeat_each_other_become_one() -> None:
+    result = reconciled(
+        insert("m1", "Ana likes tea.", importance=0.3, message_ids=("1",)),
+        insert("m2", "Ana likes tea", importance=0.6, message_ids=("2",)),
+    )
+    edit = only_edit(result)
+    assert (edit.importance, edit.message_ids, result.unchanged) == (0.6, ("1", "2"), 1)
+
+
+def test_the_same_words_of_another_kind_are_another_memory() -> None:
+    there = memory("m1", "Ana likes tea.", kind="preference")
+    assert len(reconciled(insert("m2", "Ana likes tea."), existing=(there,)).edits) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"content": "Ana likes tea."}, {"text": "Ana likes tea."}, {"data": "ana likes tea"}],
+)
+def test_what_others_wrote_is_not_learned_again(content: dict[str, Any]) -> None:
+    there = replace(memory("m1", "", kind=None), content=content, format=MemoryFormat.VALUE)
+    result = reconciled(insert("m2", "Ana likes tea."), existing=(there,))
+    assert (dict(result.edits), result.unchanged) == ({}, 1)
+
+
+def test_an_update_that_says_what_is_there_changes_nothing() -> None:
+    there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
+    same = update_edit("m1", "memory", {"content": "Ana likes tea."}, 0.5, MAY)
+    assert reconciled(same, existing=(there,)) == Reconciled({}, 1)
+
+
+def test_one_and_true_are_not_the_same() -> None:
+    there = replace(memory("m1", ""), content={"smokes": 1})
+    edit = only_edit(reconciled(update_edit("m1", "memory", {"smokes": True}), existing=(there,)))
+    assert edit.content == {"smokes": True}
+
+
+def test_an_update_keeps_what_it_does_not_say() -> None:
+    there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
+    edit = only_edit(
+        reconciled(update_edit("m1", None, {"content": "Ana likes green tea."}), existing=(there,))
+    )
+    assert (edit.kind, edit.importance, edit.valid_from) == ("memory", 0.5, MAY)
+
+
+def test_a_memory_deleted_and_said_anew_is_kept() -> None:
+    there = memory("m1", "Ana likes tea.", importance=0.5)
+    result = reconciled(delete_edit("m1"), insert("m2", "Ana likes tea."), existing=(there,))
+    assert (dict(result.edits), result.unchanged) == ({}, 1)
+
+
+def test_a_memory_deleted_and_said_in_almost_the_same_words_is_updated() -> None:
+    there = memory("m1", "Ana has the dog.")
+    edit = only_edit(reconciled(delete_edit("m1"), insert("m2", "Ana has dog."), existing=(there,)))
+    assert (edit.action, edit.content) == ("update", {"content": "Ana has dog."})
+
+
+def test_an_insert_is_compared_with_what_an_update_makes_of_a_memory() -> None:
+    there = memory("m1", "Ana likes tea.")
+    result = reconciled(
+        update_edit("m1", "memory", {"content": "Ana likes coffee."}),
+        insert("m2", "Ana likes coffee."),
+        insert("m3", "Ana likes tea."),
+        existing=(there,),
+    )
+    assert [(id_, edit.action) for id_, edit in result.edits.items()] == [
+        ("m1", "update"),
+        ("m3", "insert"),
+    ]
+
+
+def test_the_first_document_of_a_single_kind_has_the_kinds_name_as_its_key() -> None:
+    edit = only_edit(reconciled(insert("m1", "x", kind="profile"), singletons=("profile",)))
+    assert edit.key == "profile"
+
+
+def test_a_second_document_of_a_single_kind_is_merged_into_the_first() -> None:
+    there = replace(memory("m1", "", kind="profile"), content={"name": "Ana", "age": 30})
+    second = insert_edit("m2", "profile", {"age": 31, "city": "Lisbon"})
+    edit = only_edit(reconciled(second, existing=(there,), singletons=("profile",)))
+    assert (edit.action, edit.key) == ("update", "km1")
+    assert edit.content == {"name": "Ana", "age": 31, "city": "Lisbon"}
+
+
+def test_two_new_documents_of_a_single_kind_are_merged() -> None:
+    result = reconciled(
+        insert_edit("m1", "profile", {"name": "Ana"}),
+        insert_edit("m2", "profile", {"age": 31}),
+        singletons=("profile",),
+    )
+    assert only_edit(result).content == {"name": "Ana", "age": 31}
+
+
+def test_a_default_is_written_with_the_rest() -> None:
+    default = memory("m1", "Nothing is known.", key="default", version=None)
+    edit = only_edit(reconciled(existing=(default,)))
+    assert (edit.action, edit.key) == ("insert", "default")
+
+
+def test_an_updated_default_is_written_once_and_a_deleted_one_not_at_all() -> None:
+    default = memory("m1", "Nothing is known.", key="default", version=None)
+    updated = only_edit(
+        reconciled(update_edit("m1", None, {"content": "Ana likes tea."}), existing=(default,))
+    )
+    assert (updated.action, updated.key, updated.kind) == ("insert", "default", "memory")
+    assert updated.content == {"content": "Ana likes tea."}
+    assert not reconciled(delete_edit("m1"), existing=(default,)).edits
+
+
+@given(VALUES)
+def test_every_value_is_read_and_written_back_as_it_was(value: dict[str, Any]) -> None:
+    shape, kind, content = read_value(value)
+    assert write_value(shape, kind, content) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "kind", "content"),
+    [
+        ({"kind": "memory", "content": {"content": "a"}}, "memory", "memory", {"content": "a"}),
+        ({"content": {"a": 1}}, "content", None, {"a": 1}),
+        ({"content": "a"}, "value", None, {"content": "a"}),
+        ({"kind": 1, "content": {}}, "value", None, {"kind": 1, "content": {}}),
+        ({"content": {}, "tags": []}, "value", None, {"content": {}, "tags": []}),
+        ({}, "value", None, {}),
+    ],
+)
+def test_shapes(
+    value: dict[str, Any], shape: str, kind: str | None, content: dict[str, Any]
+) -> None:
+    assert read_value(value) == (shape, kind, content)
+
+
+TEXTS = st.sampled_from(["tea", "Tea.", "coffee", "the dog", "dog", "ramen"])
+EXISTING = st.lists(TEXTS, max_size=4).map(
+    lambda texts: tuple(memory(f"m{n}", text) for n, text in enumerate(texts))
+)
+
+
+@given(EXISTING, st.lists(TEXTS, max_size=5), st.data())
+def test_proposing_the_outcome_again_changes_nothing(
+    existing: tuple[Memory, ...], texts: list[str], data: st.DataObject
+) -> None:
+    changes: list[Edit] = [insert(f"n{n}", text) for n, text in enumerate(texts)]
+    for there in existing:
+        if data.draw(st.booleans()):
+            changes.append(update_edit(there.id, "memory", {"content": data.draw(TEXTS)}))
+        elif data.draw(st.booleans()):
+            changes.append(delete_edit(there.id))
+    first = reconcile(changes, existing, namespace=HERE)
+    after = [memory_after(first, there) for there in existing]
+    known = [kept for kept in after if kept is not None]
+    known += [
+        Memory(id_, edit.kind, edit.content or {}, namespace=HERE, key=edit.key, version=1)
+        for id_, edit in first.inserts.items()
+    ]
+    again = [insert(f"x{n}", text) for n, text in enumerate(texts)]
+    assert not reconcile(again, known, namespace=HERE).edits
+
+
+def memory_after(result: Reconciled, there: Memory) -> Memory | None:
+    edit = result.edits.get(there.id)
+    if edit is None:
+        return there
+    return None if edit.content is None else replace(there, content=edit.content)
+
+
+def rewritten(*numbers: int) -> list[Edit]:
+    return [
+        replace(update_edit(f"m{n}", "memory", {"content": "new"}), before=memory(f"m{n}", "old"))
+        for n in numbers
+    ]
+
+
+def shown(count: int) -> list[Memory]:
+    return [memory(f"m{n}", "old") for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "looked_at", "share", "stops"),
+    [
+        (2, 2, 0.5, False),  # two are always harmless
+        (3, 6, 0.5, False),
+        (4, 6, 0.5, True),
+        (3, 3, 0.5, True),
+        (3, 3, 1.0, False),
+        (3, 100, 0.0, True),
+        (2, 100, 0.0, False),
+        (0, 0, 0.0, False),
+    ],
+)
+def test_the_breaker_opens_above_the_share(
+    changed: int, looked_at: int, share: float, stops: bool
+) -> None:
+    reason = review_reason(rewritten(*range(changed)), shown(looked_at), max_share=share)
+    assert (reason is not None) == stops
+
+
+def test_the_breaker_says_what_would_have_happened() -> None:
+    edits = [*rewritten(0, 1), replace(rewritten(2)[0], content=None)]
+    assert review_reason(edits, shown(4), max_share=0.5) == (
+        "3 of the 4 memories that the job looked at would be rewritten or deleted, "
+        "which is more than max_change_share (0.5) allows."
+    )
+
+
+def test_inserts_and_new_importance_do_not_open_the_breaker() -> None:
+    inserts = [insert(f"n{n}", str(n)) for n in range(9)]
+    details = [
+        replace(edit, content={"content": "old"}, importance=1) for edit in rewritten(0, 1, 2)
+    ]
+    assert review_reason([*inserts, *details], shown(3), max_share=0) is None
+
+
+def profile(before: dict[str, Any], after: dict[str, Any]) -> Edit:
+    there = replace(memory("m1", "", kind="profile"), content=before)
+    return replace(update_edit("m1", "profile", after), before=there)
+
+
+FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 2020}}
+
+
+@pytest.mark.parametrize(
+    ("after", "stops"),
+    [
+        ({**FIELDS, "city": "Lisbon", "name": "Anna", "job": {"title": "cook", "since": 1}}, False),
+        ({"name": "Ana", "city": "Porto"}, False),
+        ({"name": "Ana"}, True),
+        ({"name": "", "city": None, "job": {"title": "baker", "since": []}}, True),
+        ({}, True),
+    ],
+)
+def test_a_document_counts_by_the_fields_it_would_lose(after: dict[str, Any], stops: bool) -> None:
+    edit = profile(FIELDS, after)
+    reason = review_reason([edit], [], singletons={"profile"}, max_share=0.5)
+    assert (reason is not None) == stops

@@ -1,0 +1,237 @@
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from app.auth.access import ALL_GRANTED, Access
+from app.db.database import Connection
+from app.extraction.task import Extractor
+from app.jobs.record import State
+from app.jobs.run import JobConflictError, JobLostError, JobRun
+from app.managers.plans import ExtractPlan
+from app.namespaces import to_stored
+from app.providers.llm.base import Completion, Request
+from tests.support.extraction import ANA, SAID, Extracting, counts, memory_value
+from tests.support.load import at_once
+from tests.support.scripted_model import NOTHING, calls, delete, insert, update
+
+pytestmark = pytest.mark.slow  # each waits for workers or models
+
+LISBON = "Ana lives in Lisbon."
+CALLERS = 16
+
+
+async def test_what_is_there_already_is_not_learned_again_though_the_model_did_not_see_it(
+    extracting: Extracting,
+) -> None:
+    await extracting.put("home", LISBON, importance=0.9)
+    extracting.model.script.append(calls(insert("Ana lives in Lisbon"), insert("Ana likes tea.")))
+    result = await extracting.extract(manager_config={"query_limit": 0})
+    assert result["counts"] == counts(inserted=1, unchanged=1)
+    assert await extracting.said() == ["Ana likes tea.", LISBON]
+
+
+@pytest.mark.parametrize(
+    "value", [{"content": LISBON}, {"text": LISBON}, {"content": {"content": LISBON}}]
+)
+async def test_what_others_wrote_and_an_agent_repeated_is_not_learned_again(
+    extracting: Extracting, value: dict[str, Any]
+) -> None:
+    await extracting.put("theirs", value)
+    extracting.model.script.append(calls(insert(LISBON)))
+    messages = [["assistant", f"I remember: {LISBON}"], ["user", "Right."]]
+    result = await extracting.extract(messages, manager_config={"query_limit": 0})
+    assert result["counts"]["inserted"] == 0
+    assert len(await extracting.stored()) == 1
+    assert await extracting.value("theirs") == value
+
+
+async def test_a_repeat_among_thousands_of_words_is_found(extracting: Extracting) -> None:
+    for number in range(60):
+        await extracting.put(f"k{number}", f"Ana lives in Lisbon with cat number {number}.")
+    await extracting.put("home", LISBON)
+    extracting.model.script.append(calls(insert("ana lives in lisbon", importance=0.9)))
+    result = await extracting.extract(manager_config={"query_limit": 0})
+    assert result["counts"] == counts(updated=1)
+    assert (await extracting.get("home"))["importance"] == 0.9
+
+
+async def test_one_fact_learned_by_many_at_once_is_one_memory(extracting: Extracting) -> None:
+    ready = asyncio.Barrier(CALLERS)
+
+    async def respond(_: Request) -> Completion:
+        await ready.wait()  # so that none of them could see what another wrote
+        return calls(insert(LISBON), insert("Ana likes tea."))
+
+    extracting.model.respond = respond
+    jobs = [await extracting.begin() for _ in range(CALLERS)]
+
+    async def work(number: int) -> None:
+        await extracting.do(jobs[number])
+
+    async def meanwhile() -> None:
+        for number in range(30):
+            await extracting.put("note", f"Note number {number}.")
+            await extracting.put(f"note{number}", f"Another note, {number}.")
+
+    putting = asyncio.create_task(meanwhile())
+    await at_once(CALLERS, work)
+    await putting
+    said = Counter(await extracting.said())
+    assert said[LISBON] == said["Ana likes tea."] == 1
+    assert said["Note number 29."] == 1
+    assert sum(said.values()) == 33
+    results = [await extracting.result(job.id) for job in jobs]
+    assert sum(result["counts"]["inserted"] for result in results) == 2
+    assert {await extracting.state(job.id) for job in jobs} == {State.SUCCEEDED}
+
+
+async def test_many_jobs_that_write_one_profile_lose_nothing(extracting: Extracting) -> None:
+    sport = {"name": "facts", "schema": {"type": "object"}, "singleton": True}
+
+    async def respond(request: Request) -> Completion:
+        shown = request.messages[0].text
+        name = shown.partition("field ")[2].partition(".")[0]
+        await asyncio.sleep(0.01)
+        if "<memory " in shown:
+            edit = {"op": "add", "path": f"/{name}", "value": "x"}
+            return calls(("update_memory", {"id": "m1", "edits": [edit]}))
+        return calls(("insert_facts", {"content": {name: "x"}, "importance": 0.5}))
+
+    extracting.model.respond = respond
+    manager = {"kinds": [sport]}
+    jobs = [
+        await extracting.begin([["user", f"field f{number}."]], manager_config=manager)
+        for number in range(8)
+    ]
+
+    async def work(number: int) -> None:
+        for _ in range(10):
+            try:
+                return await extracting.do(jobs[number])
+            except JobConflictError:
+                await asyncio.sleep(0.05)  # as the queue would, later
+        raise AssertionError
+
+    await at_once(8, work)
+    (row,) = await extracting.stored()
+    assert row["key"] == "facts"
+    assert json.loads(row["value"])["content"] == {f"f{number}": "x" for number in range(8)}
+    assert row["version"] == 8
+
+
+async def test_a_memory_changed_meanwhile_is_looked_at_anew(extracting: Extracting) -> None:
+    await extracting.put("home", "Ana lives in Porto.")
+
+    async def respond(_: Request) -> Completion:
+        if len(extracting.model.requests) == 1:
+            await extracting.put("home", "Ana lives in Faro.")
+            return calls(update("m1", "Ana lives in Porto or Lisbon."))
+        return calls(update("m1", LISBON))
+
+    extracting.model.respond = respond
+    result = await extracting.extract()
+    assert "Faro" in extracting.model.shown
+    assert (result["rounds"], result["counts"]) == (2, counts(updated=1))
+    assert [json.loads(row["value"]) for row in await extracting.history("home")] == [
+        memory_value(text) for text in ("Ana lives in Porto.", "Ana lives in Faro.", LISBON)
+    ]
+
+
+@pytest.mark.parametrize("change", [update("m1", "x"), delete("m1")])
+async def test_a_memory_deleted_meanwhile_stays_deleted(
+    extracting: Extracting, change: tuple[str, dict[str, Any]]
+) -> None:
+    await extracting.put("home", "Ana lives in Porto.")
+
+    async def respond(_: Request) -> Completion:
+        if len(extracting.model.requests) > 1:
+            return NOTHING
+        await extracting.delete("home")
+        return calls(change)
+
+    extracting.model.respond = respond
+    result = await extracting.extract(manager_config={"enable_deletes": True})
+    assert (result["rounds"], result["counts"]) == (2, counts())
+    assert await extracting.stored() == []
+
+
+async def test_after_three_rounds_the_job_is_put_off_with_nothing_written(
+    extracting: Extracting,
+) -> None:
+    await extracting.put("home", "Ana lives in Porto.")
+
+    async def respond(_: Request) -> Completion:
+        await extracting.patch("home", importance=len(extracting.model.requests) / 10)
+        return calls(update("m1", LISBON), insert("Ana likes tea."))
+
+    extracting.model.respond = respond
+    job = await extracting.begin()
+    with pytest.raises(JobConflictError, match="3 times in a row"):
+        await extracting.do(job)
+    assert len(extracting.model.requests) == 3
+    assert await extracting.said() == ["Ana lives in Porto."]
+    assert await extracting.changes(job.id) == []
+    assert await extracting.state(job.id) == State.RUNNING
+
+
+async def test_a_job_that_another_worker_has_by_now_writes_nothing(extracting: Extracting) -> None:
+    job = await extracting.begin()
+
+    async def respond(_: Request) -> Completion:
+        await extracting.restart(job.id)
+        return calls(insert(LISBON))
+
+    extracting.model.respond = respond
+    with pytest.raises(JobLostError):
+        await extracting.do(job)
+    assert await extracting.stored() == []
+    assert await extracting.changes(job.id) == []
+
+
+async def fail(_: Connection) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("review", [False, True])
+async def test_what_else_the_job_does_is_done_in_the_same_transaction(
+    extracting: Extracting, review: bool
+) -> None:
+    told: list[State] = []
+
+    async def also(connection: Connection) -> None:
+        told.append(await connection.fetchval("SELECT state FROM jobs"))
+
+    async def respond(_: Request) -> Completion:
+        return calls(insert(LISBON))
+
+    extracting.model.respond = respond
+    job = await extracting.begin(SAID, manager_config={"apply": "review" if review else "auto"})
+    run = JobRun(job, extracting.resources.database)
+    plan = ExtractPlan.model_validate(job.request)
+    extractor = Extractor.build(extracting.resources)
+    with pytest.raises(ZeroDivisionError):
+        await extractor.extract(run, plan, also=fail)
+    assert await extracting.stored() == []
+    assert await extracting.state(job.id) == State.RUNNING
+    await extractor.extract(run, plan, also=also)
+    assert told == [State.AWAITING_REVIEW if review else State.SUCCEEDED]
+
+
+async def test_roots_do_not_see_each_other(extracting: Extracting) -> None:
+    acme, other = (Access(name, to_stored([name]), ALL_GRANTED) for name in ("acme", "other"))
+    await extracting.put("home", "Secret of other.", access=other)
+    extracting.model.script.append(calls(insert("Secret of other.")))
+    job = await extracting.begin([["user", "Secret of other."]], access=acme)
+    await extracting.do(job)
+    assert "No memories" in extracting.model.shown
+    rows = await extracting.stored()
+    assert [row["namespace"] for row in rows] == [
+        to_stored(["other", *ANA]),
+        to_stored(["acme", *ANA]),
+    ]
+    assert [row["namespace"] for row in await extracting.changes(job.id, acme)] == [
+        to_stored(["acme", *ANA])
+    ]

@@ -1,0 +1,313 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from app.auth.access import ANONYMOUS
+from app.conversations.types import Memory, MemoryFormat, Turn
+from app.db.database import Database
+from app.extraction.queries import MAX_QUERIES, windows, written_by_model
+from app.extraction.retrieval import DEFAULT_KEY, MAX_CHARACTERS, Retriever
+from app.managers.plans import Config
+from app.managers.schemas import ManagerConfig
+from app.namespaces import to_stored
+from app.providers.embeddings.base import Vector
+from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.llm.base import Completion, Request
+from tests.support.extraction import ANA, Extracting
+from tests.support.scripted_model import ScriptedModel, calls, says
+
+pytestmark = pytest.mark.slow  # searches of a database
+
+STORED = to_stored(ANA)
+SPORT = {"name": "sport", "schema": {"type": "object"}, "singleton": True}
+
+
+def config(**members: Any) -> Config:
+    return Config.of(ManagerConfig.model_validate(members), deletes=False)
+
+
+def turn(text: str, role: str = "user", speaker: str | None = None) -> Turn:
+    return Turn(text, speaker or role, text, role)
+
+
+async def find(
+    extracting: Extracting,
+    *turns: Turn,
+    ask: ScriptedModel | None = None,
+    learn_from: int = 0,
+    **members: Any,
+) -> list[Memory]:
+    retriever = Retriever.build(extracting.resources)
+    return await retriever.find(
+        ANONYMOUS, ANA, config(**members), turns, learn_from=learn_from, ask=ask
+    )
+
+
+def keys(found: Sequence[Memory]) -> list[str | None]:
+    return [memory.key for memory in found]
+
+
+async def put_many(extracting: Extracting, **texts: str) -> None:
+    for key, text in texts.items():
+        await extracting.put(key, text)
+
+
+async def test_what_each_turn_and_each_speaker_is_about_is_found(extracting: Extracting) -> None:
+    fillers = {f"filler{n}": f"Filler number {n} about nothing." for n in range(20)}
+    await put_many(extracting, dog="Ana has a dog called Rex.", tea="Ana drinks green tea.")
+    await put_many(extracting, **fillers, job="Ben works as a baker.")
+    found = await find(
+        extracting,
+        turn("My baker Ben works at night.", speaker="ben"),
+        *(turn(f"Something else {n}.") for n in range(6)),
+        turn("Rex is a good dog."),
+        turn("How about some green tea?", "assistant"),
+        query_limit=6,
+    )
+    assert {"dog", "tea", "job"} <= set(keys(found))
+    assert len(found) == 6
+
+
+async def test_ids_are_short_and_in_the_order_of_creation(extracting: Extracting) -> None:
+    await put_many(extracting, b="Ana has a dog.", a="Ana has a cat.")
+    found = await find(extracting, turn("cat"))
+    assert [(memory.id, memory.key) for memory in found] == [("m1", "b"), ("m2", "a")]
+
+
+async def test_memories_come_with_what_is_known_of_them(extracting: Extracting) -> None:
+    await extracting.put("a", "Ana has a dog.", importance=0.4, valid_from="2026-01-02T00:00:00Z")
+    (memory,) = await find(extracting, turn("dog"))
+    row = await extracting.get("a")
+    assert memory == Memory(
+        id="m1",
+        kind="memory",
+        content={"content": "Ana has a dog."},
+        format=MemoryFormat.MEMORY,
+        namespace=STORED,
+        key="a",
+        version=1,
+        importance=0.4,
+        valid_from=row["valid_from"],
+        updated_at=row["updated_at"],
+    )
+
+
+async def test_namespaces_below_and_beside_are_left_alone(extracting: Extracting) -> None:
+    for number, labels in enumerate([[*ANA, "work"], ["users", "ana2"], ["users"], ["x", *ANA]]):
+        await extracting.put(f"k{number}", "Ana has a dog.", labels)
+    assert await find(extracting, turn("dog")) == []
+    await extracting.put("own", "Ana has a dog.")
+    assert keys(await find(extracting, turn("dog"))) == ["own"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5])
+async def test_any_limit_finds_memories(extracting: Extracting, limit: int) -> None:
+    await put_many(extracting, **{f"k{n}": f"Ana has a dog, number {n}." for n in range(8)})
+    assert len(await find(extracting, turn("dog"), query_limit=limit)) == limit
+
+
+async def test_documents_of_single_kinds_are_always_there(extracting: Extracting) -> None:
+    await put_many(extracting, **{f"k{n}": "Ana likes tea." for n in range(4)})
+    await extracting.put("sport", {"anything": "at the document's place"})
+    await extracting.put("x", {"kind": "sport", "content": {"club": "Benfica"}})
+    chosen = [{"name": "memory"}, SPORT]
+    assert keys(await find(extracting, turn("tea"), kinds=chosen, query_limit=0)) == ["sport", "x"]
+    found = await find(extracting, turn("tea"), kinds=chosen, query_limit=2)
+    assert len(found) == 4
+    assert {"sport", "x"} < set(keys(found))
+
+
+async def test_values_of_any_shape_are_understood(extracting: Extracting) -> None:
+    values: list[dict[str, Any]] = [
+        {"content": "Ana has a dog."},  # as LangMem's manage_memory tool writes it
+        {"content": {"text": "Ana has a dog."}},
+        {"kind": "Memory", "content": {"content": "Ana has a dog."}},
+        {"kind": ["dog"], "content": None},
+        {"content": ["dog"]},
+        {"dog": True},
+        {},
+        {"kind": "memory"},
+    ]
+    for number, value in enumerate(values):
+        await extracting.put(f"k{number}", value)
+    found = await find(extracting, turn("dog"))
+    assert [memory.content for memory in found] == [
+        {"content": "Ana has a dog."},
+        {"text": "Ana has a dog."},
+        {"content": "Ana has a dog."},
+        *values[3:],
+    ]
+    assert [memory.kind for memory in found] == [None, None, "Memory", *[None] * 5]
+
+
+async def test_what_a_long_conversation_said_long_ago_is_searched_with(
+    extracting: Extracting,
+) -> None:
+    await put_many(extracting, **{f"filler{n}": f"Plan number {n} is good." for n in range(20)})
+    await put_many(extracting, home="Ana lives in Porto.")
+    talk = [turn(f"Let us talk about plan number {n % 20}. " * 10) for n in range(60)]
+    found = await find(extracting, turn("Ana lives in Porto no more."), *talk)
+    assert "home" in keys(found)
+
+
+async def test_messages_kept_word_for_word_are_no_memories(extracting: Extracting) -> None:
+    said = {"kind": "message", "content": {"role": "user", "text": "I moved to Lisbon."}}
+    await extracting.put("said", said)
+    await extracting.put("home", "Ana lives in Porto.")
+    moved = turn("I moved to Lisbon.")
+    assert keys(await find(extracting, moved)) == ["home"]
+    own = {"name": "message", "schema": {"type": "object"}}
+    assert keys(await find(extracting, moved, kinds=[own])) == ["said", "home"]
+
+
+async def test_a_manager_begins_with_its_default_beside_messages(extracting: Extracting) -> None:
+    await extracting.put("said", {"kind": "message", "content": {"role": "user", "text": "Hi"}})
+    (memory,) = await find(extracting, turn("Hello"), default={"content": "Be kind."})
+    assert (memory.key, memory.version) == (DEFAULT_KEY, None)
+
+
+async def test_the_nearest_memories_are_shown_as_far_as_there_is_room(
+    extracting: Extracting,
+) -> None:
+    size = MAX_CHARACTERS // 2
+    await put_many(extracting, near="dog " * (size // 4), far="dog cat cow " * (size // 12))
+    await put_many(extracting, small="a pet")
+    found = await find(extracting, turn("dog"))
+    assert keys(found) == ["near", "small"]
+
+
+async def test_what_is_too_large_to_show_is_left_out(extracting: Extracting) -> None:
+    await extracting.put("large", {"content": "dog " * 20_000})
+    await extracting.put("small", "Ana has a dog.")
+    assert keys(await find(extracting, turn("dog"))) == ["small"]
+
+
+async def test_expired_memories_are_gone(extracting: Extracting) -> None:
+    await extracting.put("a", "Ana has a dog.", ttl_seconds=0.001)
+    await extracting.put("b", "Ana has a cat.")
+    assert keys(await find(extracting, turn("dog"))) == ["b"]
+
+
+async def test_looking_restarts_no_lifetime_and_counts_as_no_use(extracting: Extracting) -> None:
+    await extracting.put("a", "Ana has a dog.", ttl_seconds=60)
+    before = await extracting.rows("SELECT expires_at FROM items")
+    await find(extracting, turn("dog"))
+    assert await extracting.rows("SELECT expires_at FROM items") == before
+    assert not extracting.resources.usage._waiting  # noqa: SLF001
+
+
+async def test_an_empty_namespace_has_the_managers_default(extracting: Extracting) -> None:
+    default = {"content": "Nothing is known."}
+    found = await find(extracting, turn("dog"), default=default)
+    assert found == [Memory("m1", "memory", default, namespace=STORED, key="default")]
+    await extracting.put("a", "Ana has a cat.")
+    assert keys(await find(extracting, turn("dog"), default=default, query_limit=0)) == []
+
+
+async def test_only_the_messages_to_learn_from_are_searched_with(extracting: Extracting) -> None:
+    await put_many(extracting, dog="Rex", tea="Sencha")
+    said = turn("Rex"), turn("Sencha")
+    assert keys(await find(extracting, *said, learn_from=1, query_limit=1)) == ["tea"]
+
+
+async def test_a_query_model_says_what_to_look_for(extracting: Extracting) -> None:
+    await put_many(extracting, dog="Rex barks", tea="Sencha is tea", car="A blue car")
+    model = ScriptedModel(
+        calls(("search_memories", {"query": "Sencha"}), ("search_memories", {"query": "Rex"}))
+    )
+    found = await find(extracting, turn("A blue car"), ask=model, query_limit=2)
+    assert keys(found) == ["dog", "tea"]
+    (request,) = model.requests
+    assert "A blue car" in request.messages[0].text
+    assert model.tool_names == ["search_memories"]
+    assert model.purposes == ["search"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        says("There is nothing to look for."),
+        calls(("search_memories", {}), ("search_memories", "{"), ("search_memories", {"query": 3})),
+        calls(("search_memories", {"query": " \x00"})),
+    ],
+)
+async def test_without_a_query_the_messages_are_searched_with(
+    extracting: Extracting, reply: Completion
+) -> None:
+    await put_many(extracting, dog="Rex barks", tea="Sencha is tea")
+    model = ScriptedModel(reply)
+    assert keys(await find(extracting, turn("Sencha"), ask=model, query_limit=1)) == ["tea"]
+
+
+async def test_a_query_model_is_given_its_fill() -> None:
+    model = ScriptedModel(calls(*(("search_memories", {"query": f"q{n % 11}"}) for n in range(20))))
+    assert await written_by_model(model, [turn("x")], 0) == [f"q{n}" for n in range(MAX_QUERIES)]
+
+
+def test_windows_hold_the_last_turns_and_all_recent_text() -> None:
+    turns = [turn(f"turn {n}") for n in range(6)]
+    assert windows([turn("rules", "system"), *turns]) == [
+        "turn 2",
+        "turn 3",
+        "turn 4",
+        "turn 5",
+        "turn 0\nturn 1\nturn 2\nturn 3\nturn 4\nturn 5",
+    ]
+
+
+def test_windows_are_bounded() -> None:
+    found = windows([turn("word " * 5_000), turn("  "), turn("again " * 5_000, "assistant")])
+    assert len(found) <= 20
+    assert max(map(len, found)) <= 1_000
+
+
+def test_a_conversation_without_words_is_searched_with_nothing() -> None:
+    assert windows([turn(" ", "user"), turn("", "assistant")]) == []
+
+
+class Guarded:
+    """Fails the test when it is asked while a connection is held."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def check(self) -> None:
+        assert self.database.connections_in_use == 0
+
+
+class GuardedEmbedder(FakeEmbedder):
+    guard: Guarded | None = None
+
+    @override
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+        if self.guard:
+            self.guard.check()
+        return await super().embed(texts, urgent=urgent)
+
+
+@pytest.fixture
+def embedder() -> GuardedEmbedder:
+    return GuardedEmbedder()
+
+
+async def test_no_connection_is_held_while_a_model_or_an_embedder_answers(
+    extracting: Extracting, embedder: GuardedEmbedder
+) -> None:
+    await put_many(extracting, dog="Rex barks")
+    guard = embedder.guard = Guarded(extracting.resources.database)
+    asked = embedder.calls.copy()
+
+    async def respond(_: Request) -> Completion:
+        guard.check()
+        content = {"content": "Ana likes tea."}
+        return calls(("insert_memory", {"content": content, "importance": 0.5}))
+
+    extracting.model.respond = respond
+    result = await extracting.extract(
+        manager_config={"query_model": "anthropic:x", "phases": [{"instructions": "Tidy up."}]}
+    )
+    assert result["counts"]["inserted"] == 1
+    assert len(extracting.model.requests) == 3
+    assert len(embedder.calls) > len(asked)

@@ -1,0 +1,323 @@
+import copy
+import json
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.conversations.content import BadContentError, check_content, edited
+from app.conversations.kinds import MEMORY
+from app.conversations.types import Kind, LLMTask, Rights
+from app.extraction import tools
+from app.extraction.draft import Draft
+from app.extraction.tool_calls import BadCallError, Clerk
+from app.providers.llm.base import ToolCall
+from tests.extraction.make_examples import RELATION
+from tests.support.scripted_model import (
+    ALL_ROOTS,
+    delete,
+    delete_edit,
+    insert,
+    insert_edit,
+    memory,
+    outlines,
+    task,
+    update,
+    update_edit,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+EDITS = st.lists(
+    st.fixed_dictionaries(
+        {"op": st.sampled_from(["add", "replace", "remove"])},
+        optional={
+            "path": st.sampled_from(["", "/", "/content", "/list/0", "/list/-", "/list/9", "/a/b"])
+            | st.text(),
+            "value": JSON,
+        },
+    ),
+    max_size=4,
+)
+
+
+def carry_out(
+    name: str,
+    arguments: dict[str, Any] | None,
+    given_task: LLMTask | None = None,
+    *,
+    last: bool = False,
+) -> tuple[Any, ...]:
+    chosen = given_task or task(memory("m1", "Ana lives in Porto."))
+    draft = Draft(chosen.existing)
+    offered = [tool.name for tool in tools.offered_tools(chosen, draft.memories, first_step=False)]
+    Clerk(chosen, draft).carry_out(ToolCall("1", name, arguments, ""), offered, last=last)
+    return outlines(draft.edits())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reason"),
+    [
+        ("insert_memory", None, "the arguments are not a JSON object"),
+        ("remember", {}, "there is no tool 'remember'; use insert_memory, update_memory"),
+        ("insert_", {}, "there is no tool 'insert_'"),
+        ("insert_profile", {}, "there is no tool 'insert_profile'"),
+        ("insert_memory", {}, "content is missing"),
+        ("insert_memory", {"content": "Ana"}, 'content must be an object, not "Ana"'),
+        ("insert_memory", {"content": {}}, '"content" is a required property'),
+        ("insert_memory", {"content": {"content": 5}}, "content.content: 5 is not of type"),
+        ("insert_memory", {"content": {"content": "a", "b": 1}}, "'b' was unexpected"),
+        (*insert("a\x00b"), "memory.content.content contains U+0000"),
+        (*insert("\ud800"), "contains U+D800"),
+        (*insert("a", importance=-0.1), "importance must be from 0 to 1, not -0.1"),
+        (*insert("a", importance=1.01), "importance must be from 0 to 1"),
+        (*insert("a", importance=float("nan")), "importance must be from 0 to 1, not nan"),
+        (*insert("a", importance=True), "importance must be a number"),
+        (*insert("a", importance="high"), "importance must be a number"),
+        (*insert("a", valid_from="last year"), "valid_from must be a date such as"),
+        (*insert("a", valid_from="2026-13"), "valid_from must be a date"),
+        (*insert("a", valid_from="0000"), "valid_from must be a date"),
+        (*insert("a", valid_from=1_770_000_000), "valid_from must be a date"),
+        (*insert("a", valid_from={}), "valid_from must be a date"),
+        ("update_memory", {"id": "m1"}, "edits are missing"),
+        ("update_memory", {"id": "m1", "content": {"content": "Faro"}}, "edits are missing"),
+        ("update_memory", {"edits": []}, "there is no memory with the id null; there are m1"),
+        ("update_memory", {"id": ["m1"], "edits": []}, "there is no memory with the id"),
+        (*update("m2", "a"), 'there is no memory with the id "m2"; there are m1'),
+        (*delete("Ana"), 'there is no memory with the id "Ana"'),
+        ("update_memory", {"id": "m1", "edits": {}}, "edits must be a list"),
+        ("update_memory", {"id": "m1", "edits": ["a"]}, "edit 1: op must be one of add, replace"),
+        (
+            "update_memory",
+            {"id": "m1", "edits": [{"op": "move", "from": "/content", "path": "/b"}]},
+            "edit 1: op must be one of",
+        ),
+        (
+            "update_memory",
+            {"id": "m1", "edits": [{"op": "replace", "path": "/text", "value": "a"}]},
+            "edit 1 (replace '/text') does not apply: can't replace a non-existent object 'text'. "
+            'Memory m1 is unchanged; its content is {"content": "Ana lives in Porto."}',
+        ),
+        (
+            "update_memory",
+            {"id": "m1", "edits": [{"op": "add", "path": "content", "value": "a"}]},
+            "does not apply: Location must start with /",
+        ),
+        (
+            "update_memory",
+            {"id": "m1", "edits": [{"op": "add", "path": "/content"}]},
+            "does not contain a 'value' member",
+        ),
+        (
+            "update_memory",
+            {"id": "m1", "edits": [{"op": "remove", "path": "/content"}]},
+            '"content" is a required property',
+        ),
+        (
+            "update_memory",
+            {"id": "m1", "edits": [{"op": "replace", "path": "", "value": "a"}]},
+            'content must be an object, not "a"',
+        ),
+    ],
+)
+def test_bad_calls_are_told_why(name: str, arguments: dict[str, Any] | None, reason: str) -> None:
+    with pytest.raises(BadCallError) as raised:
+        carry_out(name, arguments)
+    assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["content", "edits"])
+def test_arguments_that_are_nested_may_come_as_text(name: str) -> None:
+    tool, arguments = insert("Ana lives in Faro.") if name == "content" else update("m1", "Faro")
+    as_text = {**arguments, name: json.dumps(arguments[name])}
+    assert carry_out(tool, as_text) == carry_out(tool, arguments)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "null", '"a"', "1e999"])
+def test_text_that_is_nothing_nested_is_refused(text: str) -> None:
+    with pytest.raises(BadCallError, match="content must be an object"):
+        carry_out("insert_memory", {"content": text})
+    with pytest.raises(BadCallError, match="edits must be a list"):
+        carry_out("update_memory", {"id": "m1", "edits": text})
+
+
+@pytest.mark.parametrize(
+    ("rights", "call"),
+    [
+        (Rights(inserts=False), insert("a")),
+        (Rights(updates=False), update("m1", "a")),
+        (Rights(deletes=False), delete("m1")),
+    ],
+)
+def test_what_is_not_permitted_is_not_carried_out(
+    rights: Rights, call: tuple[str, dict[str, Any]]
+) -> None:
+    with pytest.raises(BadCallError, match=f"there is no tool '{call[0]}'"):
+        carry_out(*call, task(memory("m1", "a"), rights=rights))
+
+
+@pytest.mark.parametrize(
+    ("given_moment", "moment"),
+    [
+        ("2026", datetime(2026, 1, 1, tzinfo=UTC)),
+        (2026, datetime(2026, 1, 1, tzinfo=UTC)),
+        ("2026-05", datetime(2026, 5, 1, tzinfo=UTC)),
+        ("2026-05-03", datetime(2026, 5, 3, tzinfo=UTC)),
+        ("2026-05-03T10:00:00+02:00", datetime(2026, 5, 3, 8, tzinfo=UTC)),
+        ("2026-05-03 10:00", datetime(2026, 5, 3, 10, tzinfo=UTC)),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_dates_are_read_as_exactly_as_they_are_known(
+    given_moment: str | int | None, moment: datetime | None
+) -> None:
+    (change,) = carry_out(*insert("a", valid_from=given_moment))
+    assert change.valid_from == moment
+
+
+def test_what_is_told_besides_is_optional_and_unknown_messages_are_left_out() -> None:
+    content = {"content": {"content": "a"}}
+    assert carry_out("insert_memory", content) == (insert_edit("m2", "memory", {"content": "a"}),)
+    (change,) = carry_out("insert_memory", {**content, "message_ids": ["1", "7", None, "1", 1]})
+    assert change.message_ids == ("a",)
+    (change,) = carry_out("insert_memory", {**content, "message_ids": "1"})
+    assert change.message_ids == ("a",)
+
+
+@pytest.mark.parametrize("arguments", [None, {}, {"reason": 5}])
+def test_doing_nothing_takes_no_arguments(arguments: dict[str, Any] | None) -> None:
+    assert carry_out("no_change", arguments) == ()
+
+
+def test_a_number_may_come_as_text() -> None:
+    (change,) = carry_out(*insert("a", importance="0.5"))
+    assert change.importance == 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"importance": "high"}, {"importance": 8}, {"valid_from": "last week"}]
+)
+def test_in_the_last_attempt_wrong_details_are_left_out(wrong: dict[str, Any]) -> None:
+    name, arguments = insert("a", **wrong)
+    right = {key: value for key, value in arguments.items() if key not in wrong}
+    assert carry_out(name, arguments, last=True) == carry_out(name, right)
+
+
+def test_an_update_may_leave_the_content_as_it_is() -> None:
+    (change,) = carry_out("update_memory", {"id": "m1", "importance": 1})
+    assert change == update_edit("m1", "memory", {"content": "Ana lives in Porto."}, importance=1.0)
+    assert carry_out("update_memory", {"id": "m1", "edits": []}) == ()
+
+
+@pytest.mark.parametrize("reason", [None, 5, "", " \x00 "])
+def test_a_delete_needs_no_reason(reason: object) -> None:
+    assert carry_out("delete_memory", {"id": "m1", "reason": reason}) == (delete_edit("m1"),)
+
+
+def test_calls_on_one_memory_take_effect_in_the_order_given() -> None:
+    given_task = task(memory("m1", "Ana lives in Porto."))
+    draft = Draft(given_task.existing)
+    clerk = Clerk(given_task, draft)
+    offered = [
+        tool.name for tool in tools.offered_tools(given_task, draft.memories, first_step=True)
+    ]
+
+    def call(name: str, arguments: dict[str, Any]) -> str:
+        return clerk.carry_out(ToolCall("1", name, arguments, ""), offered)
+
+    assert call(*update("m1", "Ana lives in Lisbon.")) == "Memory m1 updated."
+    assert call(*update("m1", "Ana lives in Faro.", importance=0.8)) == "Memory m1 updated."
+    assert outlines(draft.edits()) == (
+        update_edit("m1", "memory", {"content": "Ana lives in Faro."}, 0.8),
+    )
+    assert call(*delete("m1")) == "Memory m1 deleted."
+    assert outlines(draft.edits()) == (delete_edit("m1", "wrong"),)
+    for late in (update("m1", "Ana lives in Porto."), delete("m1")):
+        with pytest.raises(BadCallError, match="memory m1 was deleted before"):
+            call(*late)
+
+
+def test_references_of_a_kind_are_followed() -> None:
+    relation = {"subject": {"name": "Ana"}, "predicate": "lives in", "object": {"name": "Porto"}}
+    assert check_content(relation, RELATION.schema) == relation
+    with pytest.raises(BadContentError, match=r'content\.object\.is_a: "city" is not one of'):
+        check_content({**relation, "object": {"name": "Porto", "is_a": "city"}}, RELATION.schema)
+
+
+def test_formats_are_not_asserted() -> None:
+    schema = {"type": "object", "properties": {"mail": {"type": "string", "format": "email"}}}
+    assert check_content({"mail": "nobody"}, schema) == {"mail": "nobody"}
+
+
+def test_a_pattern_takes_linear_time() -> None:
+    with pytest.raises(BadContentError, match=r"content\.a: .* does not match"):
+        check_content({"a": "a" * 5_000 + "!"}, {"properties": {"a": {"pattern": "^(a+)+$"}}})
+
+
+def test_of_a_long_message_the_end_stays_because_it_says_what_is_wrong() -> None:
+    with pytest.raises(BadContentError, match=r'x… is not one of "a"$') as raised:
+        check_content({"a": "x" * 5_000}, {"properties": {"a": {"enum": ["a"]}}})
+    assert len(str(raised.value)) < 500
+
+
+def test_too_many_edits_are_refused_at_once() -> None:
+    edits = [{"op": "add", "path": "/list/-", "value": n} for n in range(20_000)]
+    content = {"list": list(range(10_000))}
+    with pytest.raises(BadContentError, match="20,000 edits; one update takes at most 200"):
+        edited(content, edits)
+    started = time.perf_counter()
+    assert edited(content, edits[:200])["list"][10_000:] == list(range(200))
+    assert time.perf_counter() - started < 0.5
+    assert len(content["list"]) == 10_000
+
+
+def test_edits_with_deep_values_and_endless_indexes_are_refused() -> None:
+    deep: Any = 0
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(BadContentError, match="deeper than 64 levels"):
+        edited({}, [{"op": "add", "path": "/a", "value": deep}])
+    with pytest.raises(BadContentError, match="does not apply"):
+        edited({"a": []}, [{"op": "add", "path": f"/a/{'9' * 5_000}", "value": 1}])
+
+
+@given(edits=st.one_of(EDITS, JSON))
+def test_edits_apply_or_are_refused_and_leave_what_they_came_from(edits: Any) -> None:
+    content = {"content": "Ana", "list": [1, {"a": 2}]}
+    before, sent = copy.deepcopy(content), repr(edits)
+    with suppress(BadContentError):
+        edited(content, edits)
+    assert content == before
+    assert repr(edits) == sent
+
+
+@given(
+    name=st.sampled_from(
+        ["insert_memory", "insert_free", "update_memory", "delete_memory", "done"]
+    ),
+    arguments=st.dictionaries(
+        st.sampled_from(
+            ["id", "content", "edits", "importance", "valid_from", "message_ids", "reason"]
+        ),
+        JSON | EDITS | st.sampled_from(["m1", "2026-05", "9999-12-31T23:59:59-14:00"]),
+    ),
+)
+def test_any_arguments_are_carried_out_or_refused(name: str, arguments: dict[str, Any]) -> None:
+    free = Kind("free", "Anything.", {"type": "object"})
+    given_task = task(memory("m1", "a"), kinds=[MEMORY, free], rights=ALL_ROOTS)
+    try:
+        changes = carry_out(name, arguments, given_task)
+    except BadCallError:
+        return
+    for change in changes:
+        if change.action != "delete":
+            json.dumps(change.content, allow_nan=False, ensure_ascii=False).encode()
+            assert change.importance is None or 0 <= change.importance <= 1

@@ -1,0 +1,198 @@
+"""The OpenAPI document: what is committed is what is served, and generators can rely on it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from app.cli.openapi import as_yaml, document
+from app.http.openapi.described_app import DETAILS
+from app.http.problems import MEDIA_TYPE
+
+COMMITTED = Path(__file__).parents[2] / "openapi.yaml"
+
+OPENAPI = document()
+
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, methods in OPENAPI["paths"].items()
+    for method, operation in methods.items()
+}
+
+FIELDS = {
+    f"{name}.{field}": definition
+    for name, schema in OPENAPI["components"]["schemas"].items()
+    for field, definition in schema.get("properties", {}).items()
+}
+
+SCHEMAS = OPENAPI["components"]["schemas"]
+
+of_every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+
+
+def test_openapi_yaml_is_up_to_date() -> None:
+    assert COMMITTED.read_text() == as_yaml(OPENAPI), "run `make openapi`"
+
+
+async def test_the_server_serves_the_same_document(client: httpx2.AsyncClient) -> None:
+    for _ in range(2):  # the document is completed once
+        served = (await client.get("/openapi.json")).json()
+        assert served.pop("servers") == [DETAILS["servers"][0]]
+        assert served == {name: part for name, part in OPENAPI.items() if name != "servers"}
+
+
+def test_only_this_machine_is_named_as_a_server() -> None:
+    assert [server["url"] for server in OPENAPI["servers"]] == ["http://127.0.0.1:8080"]
+    assert COMMITTED.read_text().count("://") == 1
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(OPENAPI).validate()
+
+
+def test_examples_are_what_their_schemas_describe() -> None:
+    number = 0
+    for content in contents():
+        if "example" in content:
+            schema = {"components": OPENAPI["components"], **content["schema"]}
+            OAS31Validator(schema).validate(content["example"])
+            number += 1
+    assert number > 100
+
+
+def contents() -> Iterator[dict[str, Any]]:
+    """Yield every body of a request or response."""
+    for operation in OPERATIONS.values():
+        for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+            yield from part.get("content", {}).values()
+
+
+def nodes(part: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object of a part of the document, but of its examples."""
+    if isinstance(part, dict):
+        yield part
+        for name, inner in part.items():
+            if name not in {"example", "examples"}:
+                yield from nodes(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from nodes(inner)
+
+
+def test_every_bound_and_format_is_a_keyword_of_json_schema() -> None:
+    for node in nodes(OPENAPI):
+        assert not {"ge", "gt", "le", "lt", "itemSchema", "anyOf"} & node.keys(), node
+
+
+def test_every_integer_has_a_width_that_holds_its_bounds() -> None:
+    integers = [node for node in nodes(OPENAPI) if node.get("type") == "integer"]
+    assert len(integers) > 100
+    for node in integers:
+        assert isinstance(node.get("maximum", 0), int)
+        assert node["format"] == ("int32" if node.get("maximum", 2**63) < 2**31 else "int64")
+    names = ["Item.version", "Spent.input_tokens", "ItemVersion.version"]
+    assert [FIELDS[name]["format"] for name in names] == ["int64"] * 3
+
+
+def test_every_union_is_of_objects_with_a_tag_or_of_one_schema_and_null() -> None:
+    unions = [node for node in nodes(OPENAPI) if "oneOf" in node]
+    tagged = [node for node in unions if "discriminator" in node]
+    assert {"type": "null"} not in [part for node in tagged for part in node["oneOf"]]
+    for node in tagged:
+        tag = node["discriminator"]["propertyName"]
+        for reference in node["discriminator"]["mapping"].values():
+            schema = OPENAPI["components"]["schemas"][reference.rsplit("/", 1)[1]]
+            assert tag in schema["required"]
+    for node in unions:
+        if node not in tagged:
+            assert len(node["oneOf"]) == 2
+            assert node["oneOf"][1] == {"type": "null"}
+    assert [name for name, node in SCHEMAS.items() if node in tagged] == [
+        "BatchOperation",
+        "JobResult",
+    ]
+
+
+@pytest.mark.parametrize("name", OPENAPI["components"]["schemas"])
+def test_every_schema_has_a_readable_name_and_a_description(name: str) -> None:
+    assert re.fullmatch(r"([A-Z][a-z]+)+", name)
+    assert SCHEMAS[name]["description"]
+    assert "title" not in SCHEMAS[name]
+
+
+def test_operation_ids_are_unique_verb_phrases() -> None:
+    ids = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(ids)) == len(ids)
+    assert [one for one in ids if not re.fullmatch(r"[a-z]+(_[a-z]+){1,3}", one)] == []
+    verbs = {one.split("_")[0] for one in ids}
+    store = {"put", "get", "patch", "delete", "list", "restore", "search", "run"}
+    jobs = {"extract", "consolidate", "summarize", "follow", "cancel", "retry"}
+    rest = {"check", "read", "apply", "discard", "undo", "append", "flush", "create", "call"}
+    prompts = {"diff", "promote", "rollback", "optimize"}
+    assert verbs <= store | jobs | rest | prompts
+
+
+@of_every_operation
+def test_every_failure_is_a_problem_document(operation: dict[str, Any]) -> None:
+    failures = {s: r for s, r in operation["responses"].items() if s[0] in "45"}
+    for status, response in failures.items():
+        assert response["content"][MEDIA_TYPE]["schema"] == PROBLEM, status
+        assert ("Retry-After" in response["headers"]) is (status in {"429", "503"})
+    assert {"500", "503"} <= failures.keys()
+    if "health" not in operation["tags"]:
+        assert {"401", "403", "429"} <= failures.keys()
+    if not {"health", "metrics"} & set(operation["tags"]):
+        assert "422" in failures
+    if "requestBody" in operation:
+        assert {"400", "413"} <= failures.keys()
+
+
+@of_every_operation
+def test_either_key_or_none_is_enough(operation: dict[str, Any]) -> None:
+    if "health" in operation["tags"]:
+        assert operation["security"] == []
+    else:
+        assert operation["security"] == [{"ApiKey": []}, {"Bearer": []}, {}]
+
+
+@of_every_operation
+def test_every_operation_is_described_and_has_a_tag_that_is(operation: dict[str, Any]) -> None:
+    assert operation["description"].endswith(".")
+    assert operation["summary"] not in operation["description"]
+    described = {tag["name"] for tag in OPENAPI["tags"] if tag["description"]}
+    assert len(operation["tags"]) == 1
+    assert set(operation["tags"]) <= described
+
+
+@of_every_operation
+def test_every_response_has_the_id_of_its_request(operation: dict[str, Any]) -> None:
+    for response in operation["responses"].values():
+        assert response["headers"]["x-request-id"] == {"$ref": "#/components/headers/RequestId"}
+
+
+@of_every_operation
+def test_every_parameter_is_described_and_never_null(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        assert parameter["description"], parameter["name"]
+        assert "anyOf" not in parameter["schema"], parameter["name"]
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_every_field_is_described(field: dict[str, Any]) -> None:
+    assert {"const", "$ref"} & field.keys() or field["description"]  # schemas are described, too
+
+
+def test_the_problem_schema_is_complete() -> None:
+    schemas = OPENAPI["components"]["schemas"]
+    required = ["type", "title", "status", "detail", "code"]
+    assert schemas["Problem"]["required"] == required
+    assert schemas["FieldProblem"]["required"] == ["field", "detail"]
+    assert not [name for name in schemas if "ValidationError" in name]

@@ -1,0 +1,182 @@
+"""Extraction jobs in tests: a store, a model that does what a test says, and no queue."""
+
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from asyncpg import Record
+
+from app.auth.access import ANONYMOUS, Access
+from app.changes.review import ReviewService
+from app.changes.undo import UndoService
+from app.db.database import ALL_ROOTS, Row
+from app.http.conditional import UNCONDITIONAL
+from app.job_kinds import EXTRACT
+from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, JobRecord, State
+from app.jobs.run import JobRun
+from app.jobs.service import JobService
+from app.managers.schemas import ExtractRequest
+from app.managers.service import ManagerService
+from app.providers.llm.base import Completion, Request
+from app.providers.llm.pool import LLMPool
+from app.resources import Resources
+from app.store.schemas import DeleteItem, PatchItem, PutItem, ReadItem, ReadVersions
+from app.store.service import ItemService
+from tests.support.scripted_model import NOTHING
+
+ANA = ["users", "ana"]
+SAID = [["user", "I moved to Lisbon."]]
+
+Respond: TypeAlias = Callable[[Request], Awaitable[Completion]]
+
+_BEGIN = f"""
+UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp()
+WHERE id = $1 RETURNING {CLAIMED_COLUMNS}
+"""
+
+
+class Model:
+    """A model that answers from its script, and what `respond` says when that is empty."""
+
+    name = "scripted:model"
+
+    def __init__(self) -> None:
+        self.script: deque[Completion] = deque()
+        self.requests: list[Request] = []
+        self.respond: Respond = self._nothing
+
+    async def complete(self, request: Request) -> Completion:
+        self.requests.append(request)
+        return self.script.popleft() if self.script else await self.respond(request)
+
+    async def aclose(self) -> None: ...
+
+    @property
+    def shown(self) -> str:
+        """What the last request showed it first."""
+        return self.requests[-1].messages[0].text
+
+    async def _nothing(self, _: Request) -> Completion:
+        return NOTHING
+
+
+class Extracting:
+    """A database with memories, and extractions into it."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.model = Model()
+        llms = LLMPool(
+            self.model.name, lambda _: self.model, allowed=["anthropic:x"], concurrency=64
+        )
+        self.resources = replace(resources, llms=llms)
+        self.items = ItemService.build(self.resources)
+        self.jobs = JobService.build(self.resources)
+        self.reviews = ReviewService.build(self.resources)
+        self.undoing = UndoService.build(self.resources)
+
+    async def put(
+        self,
+        key: str,
+        value: dict[str, Any] | str,
+        labels: list[str] = ANA,
+        access: Access = ANONYMOUS,
+        **more: Any,
+    ) -> None:
+        """Put an item; a text stands for a memory that says it."""
+        held = memory_value(value) if isinstance(value, str) else value
+        body = PutItem.model_validate({"namespace": labels, "key": key, "value": held, **more})
+        await self.items.put(access, body, UNCONDITIONAL)
+
+    async def patch(self, key: str, labels: list[str] = ANA, **members: Any) -> None:
+        body = PatchItem.model_validate({"namespace": labels, "key": key, **members})
+        await self.items.patch(ANONYMOUS, body, UNCONDITIONAL)
+
+    async def delete(self, key: str, labels: list[str] = ANA) -> None:
+        await self.items.delete(ANONYMOUS, DeleteItem(namespace=labels, key=key), UNCONDITIONAL)
+
+    async def get(self, key: str, labels: list[str] = ANA) -> Any:
+        query = ReadItem.model_validate({"namespace": json.dumps(labels), "key": key})
+        return await self.items.get(ANONYMOUS, query)
+
+    async def value(self, key: str, labels: list[str] = ANA) -> Any:
+        row = await self.get(key, labels)
+        return None if row is None else json.loads(row["value"])
+
+    async def history(self, key: str, labels: list[str] = ANA) -> list[Record]:
+        """Return an item's versions, oldest first."""
+        query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
+        return list((await self.items.versions(ANONYMOUS, query)).items)[::-1]
+
+    async def rows(self, sql: str, *arguments: Any) -> list[Record]:
+        async with self.resources.database.connection(ALL_ROOTS) as connection:
+            return list(await connection.fetch(sql, *arguments))
+
+    async def stored(self) -> list[Record]:
+        """Return all items, oldest first."""
+        return await self.rows("SELECT * FROM items ORDER BY id")
+
+    async def said(self) -> list[str]:
+        """Return what the memories say that have a text, in alphabetical order."""
+        contents = [json.loads(row["value"]).get("content", {}) for row in await self.stored()]
+        return sorted(content["content"] for content in contents if "content" in content)
+
+    async def begin(
+        self, messages: list[Any] | None = None, *, access: Access = ANONYMOUS, **body: Any
+    ) -> ClaimedJob:
+        """Submit an extraction and return its job, which is running."""
+        request = {"namespace": ANA, "messages": messages or SAID, **body}
+        planned = await ManagerService.build(self.resources).plan_extract(
+            access, ExtractRequest.model_validate(request)
+        )
+        async with self.resources.database.transaction(access.root) as connection:
+            job_id = await self.jobs.create(connection, access, planned)
+        return await self.restart(job_id)
+
+    async def restart(self, job_id: str) -> ClaimedJob:
+        """Let a job run, as a worker that claims it does."""
+        return ClaimedJob.of_row((await self.rows(_BEGIN, job_id))[0])
+
+    async def do(self, job: ClaimedJob) -> None:
+        await EXTRACT.bind(self.resources)(JobRun(job, self.resources.database))
+
+    async def extract(self, messages: list[Any] | None = None, **body: Any) -> dict[str, Any]:
+        """Do an extraction; return its result."""
+        return (await self.settled(messages, **body))[1]
+
+    async def settled(
+        self, messages: list[Any] | None = None, **body: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """Do an extraction; return its job's id and result."""
+        job = await self.begin(messages, **body)
+        await self.do(job)
+        return job.id, await self.result(job.id)
+
+    async def result(self, job_id: str) -> dict[str, Any]:
+        return (await self.job(job_id)).result_object
+
+    async def job(self, job_id: str) -> JobRecord:
+        return await self.jobs.get(ANONYMOUS, job_id)
+
+    async def state(self, job_id: str) -> State:
+        return (await self.job(job_id)).state
+
+    async def events(self, job_id: str) -> list[tuple[str, dict[str, Any]]]:
+        rows = await self.rows(
+            "SELECT event, data FROM job_events WHERE job_id = $1 ORDER BY number", job_id
+        )
+        return [(row["event"], json.loads(row["data"])) for row in rows]
+
+    async def changes(self, job_id: str, access: Access = ANONYMOUS) -> list[Row]:
+        page = await self.reviews.list_changes(access, job_id, after=0, limit=1000)
+        return list(page.items)
+
+
+def memory_value(text: str) -> dict[str, Any]:
+    return {"kind": "memory", "content": {"content": text}}
+
+
+def counts(**named: int) -> dict[str, int]:
+    nothing = {"inserted": 0, "updated": 0, "deleted": 0, "unchanged": 0, "rejected": 0}
+    return {**nothing, **named}

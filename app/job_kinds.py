@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.auth.access import Access
+from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner
+from app.consolidation.schemas import ConsolidateRequest
 from app.consolidation.task import ConsolidateHandler
+from app.extraction.plan import ExtractPlan, ExtractPlanner
+from app.extraction.schemas import ExtractRequest
 from app.extraction.task import ExtractHandler
 from app.jobs.kind import JobKind, RunJob
 from app.jobs.record import NewJob
-from app.managers.plans import ConsolidatePlan, ExtractPlan
-from app.managers.schemas import ConsolidateRequest, ExtractRequest
-from app.managers.service import ManagerService
 from app.prompts.job_schemas import OptimizePrompt
 from app.prompts.plan import OptimizePlan, OptimizePlanner
 from app.prompts.task import OptimizeHandler
@@ -27,13 +28,13 @@ from app.tools.search_job import SearchHandler, plan_search
 
 
 async def _plan_extract(resources: Resources, access: Access, body: ExtractRequest) -> NewJob:
-    return await ManagerService.build(resources).plan_extract(access, body)
+    return await ExtractPlanner.build(resources).plan_job(access, body.to_command())
 
 
 async def _plan_consolidate(
     resources: Resources, access: Access, body: ConsolidateRequest
 ) -> NewJob:
-    return await ManagerService.build(resources).plan_consolidate(access, body)
+    return await ConsolidatePlanner.build(resources).plan_job(access, body.to_command())
 
 
 async def _plan_optimize(resources: Resources, access: Access, body: OptimizePrompt) -> NewJob:

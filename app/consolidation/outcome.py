@@ -6,11 +6,11 @@ from typing import Any
 from app.changes.applier import JobOutcome, Provenance
 from app.changes.circuit_breaker import review_reason
 from app.consolidation.batches import Part, StoredMemory
+from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import Looked
 from app.conversations.types import Edit, Rejection
 from app.extraction.task import REVIEW_WANTED
 from app.jobs.run import JobRun
-from app.managers.plans import ConsolidatePlan
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ from itertools import chain
 from asyncpg import Record
 
 from app.consolidation.batches import StoredMemory, Tie
+from app.consolidation.plan import ConsolidatePlan
 from app.db.database import Connection
 from app.extraction.verbatim import KIND
-from app.managers.plans import ConsolidatePlan
 from app.namespaces import Range
 from app.store.repository import COLUMNS
 

@@ -16,6 +16,7 @@ from app.consolidation import repository
 from app.consolidation.batches import Part, StoredMemory, batches, merges
 from app.consolidation.merge import tidy
 from app.consolidation.outcome import Work
+from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import Looked, Lookout
 from app.conversations.types import Ask, Edit, LLMTask, Memory
 from app.db.database import Connection, Database
@@ -23,7 +24,6 @@ from app.extraction.instructions import PROMPT_VERSION
 from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
-from app.managers.plans import ConsolidatePlan
 from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources

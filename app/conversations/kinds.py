@@ -1,11 +1,19 @@
-"""Kinds of memory: those that are built in, and how a manager's own join them."""
+"""Kinds of memory: the built-in ones, and the kinds that clients define."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any, Self
 
+from pydantic import AfterValidator, Field, model_validator
+
+from app.conversations.fields import Instructions, match_pattern
 from app.conversations.json_schema.budget import Budget
-from app.conversations.json_schema.subset import validator_of
+from app.conversations.json_schema.subset import check_object_schema, validator_of
 from app.conversations.types import Kind
+from app.schemas import Flag, Schema, StorableObject
+
+KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,55}$"
+"""The tool of a kind is `insert_<kind>`, and providers accept names of up to 64 characters."""
 
 RESERVED = frozenset({"update_memory", "delete_memory", "no_change", "done"})
 """Names of the tools that models are given beside one for each kind."""
@@ -132,6 +140,63 @@ def check_names_differ(names: Iterable[str]) -> None:
         if name.lower() in seen:
             raise ValueError(f'names "{name}" twice; give every kind a name of its own')
         seen.add(name.lower())
+
+
+ObjectSchema = Annotated[
+    StorableObject,
+    Field(title="ObjectSchema", description="A JSON Schema (draft 2020-12) of an object."),
+    AfterValidator(check_object_schema),
+]
+BuiltInKind = Annotated[
+    str,
+    Field(title="BuiltInKind", json_schema_extra={"enum": list(BUILT_IN)}),
+    AfterValidator(check_built_in),
+]
+
+
+class MemoryKind(Schema):
+    """A kind of memory: a built-in one by its name, or one of your own with its JSON Schema."""
+
+    name: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": KIND_NAME}),
+        match_pattern(KIND_NAME, 'a name of up to 56 letters, digits, "_" and "-", a letter first'),
+        AfterValidator(check_kind_name),
+    ] = Field(
+        description="What memories of the kind are marked with. Without a schema it is a built-in "
+        f"kind: {', '.join(BUILT_IN)}.",
+        examples=["profile"],
+    )
+    description: Instructions | None = Field(
+        None, description="Tells the model what the kind is for; absent: the schema's description."
+    )
+    json_schema: ObjectSchema | None = Field(
+        None,
+        alias="schema",
+        description="A JSON Schema (draft 2020-12) of an object; absent: that of the built-in kind "
+        "of this name.",
+    )
+    singleton: Flag | None = Field(
+        None,
+        description="true: one document of this kind is kept and updated, such as a profile; "
+        "absent: false, or the built-in kind's own.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_schema(self) -> Self:
+        if self.json_schema is None:
+            check_built_in(self.name)
+        return self
+
+    def as_kind(self) -> Kind:
+        """Return what the rest of the program takes."""
+        if self.json_schema is None:
+            built_in = BUILT_IN[self.name]
+            singleton = built_in.singleton if self.singleton is None else self.singleton
+            described = self.description or built_in.description
+            return replace(built_in, description=described, singleton=singleton)
+        described = self.description or self.json_schema.get("description") or ""
+        return Kind(self.name, described, self.json_schema, bool(self.singleton))
 
 
 def kind_of(content: dict[str, Any], kinds: Iterable[Kind], budget: Budget) -> str | None:

@@ -1,18 +1,35 @@
-"""Conversations in the words of OpenAI, Anthropic and LangChain, as turns."""
+"""Messages in the formats of OpenAI, Anthropic, and LangChain, and the turns made from them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
+from app.conversations.errors import InvalidMessageError
+from app.conversations.fields import Id
 from app.conversations.types import Turn
-from app.managers.errors import InvalidMessageError
-from app.managers.schemas import ConversationMessage
+from app.json_values import check_storable
+from app.schemas import Clean, Moment
 from app.validation import invalid_request, list_errors
 
 MAX_TOOL_CHARACTERS = 2_000
 """What is shown of a tool's arguments or answer; the rest is cut, and the cut is said."""
+
+MAX_MESSAGES = 2_000
+MAX_CONVERSATION_CHARACTERS = 400_000
+"""Maximum length of a job's conversation: about 100,000 tokens, which most models can read."""
+
+MAX_BLOCKS = 1_000
+MAX_TOOL_CALLS = 256
 
 _ROLES = {
     "user": "user",
@@ -38,19 +55,109 @@ _THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_
 _CALLS = frozenset({"tool_use", "tool_call", "function_call", "server_tool_use"})
 
 
-def to_turns(messages: Sequence[ConversationMessage | Mapping[str, Any]]) -> list[Turn]:
+def check_content_form(content: object) -> object:
+    """Return a message's content; ValueError if it is neither text nor a list, or too long."""
+    if content is not None and not isinstance(content, str | list):
+        raise ValueError("is neither text nor a list of content blocks; send one of them")
+    if isinstance(content, str) and len(content) > MAX_CONVERSATION_CHARACTERS:
+        limit = MAX_CONVERSATION_CHARACTERS
+        raise ValueError(f"has {len(content):,} characters; send at most {limit:,}")
+    if isinstance(content, list) and len(content) > MAX_BLOCKS:
+        raise ValueError(f"has {len(content):,} blocks; send at most {MAX_BLOCKS:,}")
+    return content
+
+
+def unwrap_message(message: object) -> object:
+    """Return a pair, or one of LangChain's two wrappings of a message, as a plain object."""
+    if isinstance(message, list | tuple):
+        if len(message) != 2:
+            raise ValueError('is a list; send an object, or a pair such as ["user", "Hello"]')
+        return {"role": message[0], "content": message[1]}
+    if not isinstance(message, Mapping):
+        return message
+    if "lc" in message and isinstance(kwargs := message.get("kwargs"), Mapping):
+        return {"type": _class_name(message.get("id")), **kwargs}
+    if "content" not in message and isinstance(data := message.get("data"), Mapping):
+        return {"type": message.get("type"), **data}
+    return message
+
+
+def _class_name(path: object) -> object:
+    """Return the last part of `["langchain", "schema", "messages", "HumanMessage"]`."""
+    return path[-1] if isinstance(path, list) and path else None
+
+
+_OWN = ("role", "type", "content", "tool_calls")
+
+
+class ConversationMessage(BaseModel):
+    """A message of a conversation, as OpenAI, Anthropic or LangChain have it.
+
+    Further members are kept. A list such as ["user", "Hello"] stands for role and content.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Id | None = Field(None, description="Absent: the message's number, counted from 1.")
+    role: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="user, assistant, system, developer or tool; type may stand in for it."
+    )
+    type: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="human, ai, system or tool, as LangChain has it."
+    )
+    # No type in the OpenAPI document: few languages can express "text or a list".
+    content: Annotated[Any, BeforeValidator(check_content_form)] = Field(
+        None,
+        description="Text, or a list of blocks: text, tool_use, tool_result, image and others.",
+        examples=["I love ramen.", [{"type": "text", "text": "I love ramen."}]],
+    )
+    name: Annotated[Clean, Field(max_length=256)] | None = Field(
+        None, description="Who speaks, where the role does not say it."
+    )
+    created_at: Moment | None = Field(None, description="When it was said.")
+    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOL_CALLS)] | None = Field(
+        None, description="As OpenAI or LangChain have them."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unwrap(cls, message: object) -> object:
+        return unwrap_message(message)
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        # Makes no copy, and skips the fields whose types are checked already.
+        own = (self.role, self.type, self.content, self.tool_calls)
+        check_storable({**(self.model_extra or {}), **dict(zip(_OWN, own, strict=True))}, "$")
+        return self
+
+    def members(self) -> dict[str, Any]:
+        """Return the message as it is stored."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+StoredMessages = Annotated[
+    list[ConversationMessage],
+    PlainSerializer(lambda messages: [message.members() for message in messages]),
+]
+"""Messages in a job's plan: stored as they were sent, and checked again when they are read."""
+
+
+def parse_messages(messages: Sequence[object]) -> list[ConversationMessage]:
+    """Return stored messages; raises InvalidMessageError, naming the message."""
+    return [_parse_message(message, index) for index, message in enumerate(messages)]
+
+
+def to_turns(messages: Sequence[ConversationMessage]) -> list[Turn]:
     """Return one turn for each message, in order; a turn's text may be empty.
 
     Raises InvalidMessageError, naming the message.
     """
-    read = [_read(message, index) for index, message in enumerate(messages)]
-    ids = _ids(read)
-    return [_turn(message, ids[index], index) for index, message in enumerate(read)]
+    ids = _assign_ids(messages)
+    return [_turn(message, ids[index], index) for index, message in enumerate(messages)]
 
 
-def _read(message: ConversationMessage | Mapping[str, Any], index: int) -> ConversationMessage:
-    if isinstance(message, ConversationMessage):
-        return message
+def _parse_message(message: object, index: int) -> ConversationMessage:
     try:
         return ConversationMessage.model_validate(message)
     except ValidationError as error:
@@ -59,7 +166,7 @@ def _read(message: ConversationMessage | Mapping[str, Any], index: int) -> Conve
         raise InvalidMessageError(problem.detail, errors=problem.members["errors"]) from error
 
 
-def _ids(messages: Sequence[ConversationMessage]) -> list[str]:
+def _assign_ids(messages: Sequence[ConversationMessage]) -> list[str]:
     """Return the messages' ids; those without one get the next number that is free."""
     given: set[str] = set()
     for index, message in enumerate(messages):

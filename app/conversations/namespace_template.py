@@ -1,13 +1,28 @@
-"""Where memories are kept: namespaces whose labels hold `{variables}`."""
+"""Namespace templates: labels with `{variables}` that a request replaces."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from app.auth.access import Access, Verb
+from pydantic import Field, WithJsonSchema
+
+from app.conversations.errors import MissingVariableError, UnknownVariableError
 from app.errors import InvalidRequestError
-from app.managers.errors import MissingVariableError, UnknownVariableError
 from app.namespaces import InvalidNamespaceError, check_labels
+
+MAX_VARIABLES = 50
+MAX_VARIABLE_CHARACTERS = 1_024
+MAX_TEMPLATE_CHARACTERS = 1_024
+
+TemplateLabel = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARACTERS)]
+VariableName = Annotated[str, Field(max_length=64), WithJsonSchema({"type": "string"})]
+"""The OpenAPI document leaves the length out, because generators do not know `propertyNames`."""
+Variables = Annotated[
+    dict[VariableName, Annotated[str, Field(max_length=MAX_VARIABLE_CHARACTERS)]],
+    Field(max_length=MAX_VARIABLES, title="Variables"),
+]
+"""Values of a template's variables."""
 
 _PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[^{}]+|.", re.DOTALL)
 
@@ -27,10 +42,10 @@ def check_template(template: list[str]) -> list[str]:
     return template
 
 
-def place(
+def fill_template(
     template: Sequence[str], variables: Mapping[str, str], *, where: str = "variables"
 ) -> list[str]:
-    """Return the namespace that a template stands for; `where` is where clients give variables.
+    """Return the namespace that a template leads to; `where` names the field with the variables.
 
     Different values never lead to one namespace. Raises MissingVariableError,
     UnknownVariableError and InvalidRequestError, naming the variable.
@@ -47,18 +62,12 @@ def place(
     return [_filled(label, variables, index) for index, label in enumerate(labels)]
 
 
-def is_reachable(access: Access, template: Sequence[str], verbs: Collection[Verb]) -> bool:
-    """Tell whether the template can lead to a namespace where all of the verbs are granted."""
+def can_extend(template: Sequence[str], prefix: Sequence[str]) -> bool:
+    """Tell whether some values lead to a namespace at or below a prefix."""
     labels = [_parsed(label, index) for index, label in enumerate(template)]
-    # Of the grants that would be used, the one with the longest prefix is below all the others.
-    return any(
-        all(access.allows(grant.prefix, verb) for verb in verbs)
-        and len(grant.prefix) <= len(labels)
-        and all(
-            label.variables or label.texts[0] == granted
-            for label, granted in zip(labels, grant.prefix, strict=False)
-        )
-        for grant in access.grants
+    return len(prefix) <= len(labels) and all(
+        label.variables or label.texts[0] == wanted
+        for label, wanted in zip(labels, prefix, strict=False)
     )
 
 

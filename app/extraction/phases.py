@@ -7,7 +7,7 @@ from datetime import datetime
 from app.conversations.types import Ask, LLMTask, Memory, Proposal, Rejection, Turn
 from app.extraction.draft import Draft
 from app.extraction.loop import propose
-from app.managers.plans import Config
+from app.extraction.plan import Config
 
 
 async def propose_in_phases(
@@ -16,14 +16,14 @@ async def propose_in_phases(
     turns: Sequence[Turn],
     existing: Sequence[Memory],
     *,
-    learn_from: int,
+    context_messages: int,
     now: datetime,
 ) -> Proposal:
     """Return what the extraction and the phases, each seeing what those before left, come to."""
     draft = Draft(existing)
     rejected: list[Rejection] = []
     steps = 0
-    for task in _tasks(config, turns, learn_from, now):
+    for task in _tasks(config, turns, context_messages, now):
         if not task.turns and not draft.memories:
             continue  # nothing to tidy up
         proposed = await propose(ask, replace(task, existing=draft.memories))
@@ -35,7 +35,9 @@ async def propose_in_phases(
     return Proposal(draft.edits(), tuple(rejected), steps)
 
 
-def _tasks(config: Config, turns: Sequence[Turn], learn_from: int, now: datetime) -> list[LLMTask]:
+def _tasks(
+    config: Config, turns: Sequence[Turn], context_messages: int, now: datetime
+) -> list[LLMTask]:
     extraction = LLMTask(
         turns=turns,
         existing=(),
@@ -44,7 +46,7 @@ def _tasks(config: Config, turns: Sequence[Turn], learn_from: int, now: datetime
         instructions=config.instructions,
         max_steps=config.max_steps,
         now=now,
-        context_turns=learn_from,
+        context_turns=context_messages,
     )
     phases = (
         replace(
@@ -52,7 +54,7 @@ def _tasks(config: Config, turns: Sequence[Turn], learn_from: int, now: datetime
             turns=turns if phase.include_messages else (),
             rights=phase.rights,
             instructions=phase.instructions,
-            context_turns=learn_from if phase.include_messages else 0,
+            context_turns=context_messages if phase.include_messages else 0,
         )
         for phase in config.phases
     )

@@ -9,9 +9,9 @@ from app.conversations.content import MAX_BYTES
 from app.conversations.types import Ask, Memory, Turn
 from app.conversations.value_format import as_existing
 from app.db.database import Database, Row
+from app.extraction.plan import Config
 from app.extraction.queries import windows, written_by_model
 from app.extraction.verbatim import KIND
-from app.managers.plans import Config
 from app.namespaces import to_stored
 from app.resources import Resources
 from app.search.plan import SearchPlan, SearchQuery
@@ -55,7 +55,7 @@ class Retriever:
         config: Config,
         turns: Sequence[Turn],
         *,
-        learn_from: int = 0,
+        context_messages: int = 0,
         ask: Ask | None = None,
     ) -> list[Memory]:
         """Return the memories nearest to what the turns say, the oldest first.
@@ -63,8 +63,8 @@ class Retriever:
         With them come all documents of single kinds and, where there is no memory at all, the
         manager's default, not written yet. `ask` asks the query model, where there is one.
         """
-        queries = await written_by_model(ask, turns, learn_from) if ask else []
-        queries = queries or windows(turns[learn_from:])
+        queries = await written_by_model(ask, turns, context_messages) if ask else []
+        queries = queries or windows(turns[context_messages:])
         rows = await self._rows(access, namespace, config, queries)
         if rows is None:
             return _default(access.root + to_stored(namespace), config)

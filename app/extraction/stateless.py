@@ -6,10 +6,10 @@ from uuid import uuid4
 
 from app.changes.reconcile import Reconciled
 from app.conversations.types import Edit, Memory, Proposal
-from app.managers.plans import GivenMemory
+from app.extraction.plan import RequestMemory
 
 
-def given(memories: Sequence[GivenMemory]) -> list[Memory]:
+def given(memories: Sequence[RequestMemory]) -> list[Memory]:
     """Return the memories of a request under short ids, in order."""
     return [
         Memory(f"m{number}", memory.kind, memory.content)
@@ -18,7 +18,7 @@ def given(memories: Sequence[GivenMemory]) -> list[Memory]:
 
 
 def full_state(
-    memories: Sequence[GivenMemory], reconciled: Reconciled, proposed: Proposal
+    memories: Sequence[RequestMemory], reconciled: Reconciled, proposed: Proposal
 ) -> dict[str, Any]:
     """Return the result: every memory as it now is, those of the request first."""
     edits = reconciled.edits

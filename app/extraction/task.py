@@ -15,12 +15,12 @@ from app.conversations.types import Edit, Memory, Proposal, Turn
 from app.db.database import Database
 from app.extraction.instructions import PROMPT_VERSION
 from app.extraction.phases import propose_in_phases
+from app.extraction.plan import ExtractPlan
 from app.extraction.retrieval import Retriever
 from app.extraction.stateless import full_state, given
 from app.extraction.verbatim import against, message_edits
 from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobRun
-from app.managers.plans import ExtractPlan
 from app.namespaces import to_stored
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
@@ -49,7 +49,7 @@ class _Extraction:
     @property
     def singletons(self) -> frozenset[str]:
         """The names of the kinds of one document."""
-        return frozenset(kind.name for kind in self.plan.config.kinds if kind.singleton)
+        return self.plan.config.singletons
 
     def origin(self, model: str | None) -> Provenance:
         """Return where the memories come from."""
@@ -117,7 +117,7 @@ class Extractor:
             extraction.labels,
             config,
             extraction.turns,
-            learn_from=plan.learn_from,
+            context_messages=plan.context_messages,
             ask=run.asking(self._llms.get(config.query_model)) if config.query_model else None,
         )
         keys = {memory.id: memory.key for memory in existing}
@@ -212,7 +212,7 @@ class Extractor:
             plan.config,
             turns,
             existing,
-            learn_from=plan.learn_from,
+            context_messages=plan.context_messages,
             now=self._clock.now(),
         )
         rejected = len(proposed.rejected)

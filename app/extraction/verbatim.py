@@ -9,7 +9,7 @@ from typing import Any
 
 from app.changes.reconcile import Reconciled
 from app.conversations.types import Edit, Memory, Turn
-from app.managers.plans import ExtractPlan
+from app.extraction.plan import ExtractPlan
 
 KIND = "message"
 
@@ -23,7 +23,7 @@ def message_edits(plan: ExtractPlan, turns: Sequence[Turn], namespace: str) -> l
     """
     said: Counter[str] = Counter()
     edits = []
-    for index, turn in enumerate(turns[plan.learn_from :], start=plan.learn_from):
+    for index, turn in enumerate(turns[plan.context_messages :], start=plan.context_messages):
         if turn.role == "system" or not turn.text.strip():
             continue
         content = _content(turn)
@@ -61,7 +61,7 @@ def _content(turn: Turn) -> dict[str, Any]:
 
 
 def _identity(plan: ExtractPlan, index: int, content: dict[str, Any]) -> str:
-    message_id = plan.messages[index].get("id")
+    message_id = plan.messages[index].id
     if plan.thread_id is not None and message_id is not None:
         return _digest([plan.thread_id, message_id])
     position = None if plan.position is None else plan.position + index

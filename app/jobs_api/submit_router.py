@@ -5,15 +5,12 @@ from fastapi import APIRouter, Request, Response
 from app import job_kinds
 from app.auth.dependencies import JobsAccess
 from app.auth.route import GuardedRoute
+from app.consolidation.schemas import ConsolidateRequest
+from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
+from app.extraction.schemas import ExtractRequest
 from app.jobs.responses import SUBMIT_PARAMETERS, submit, submit_responses
 from app.jobs.schemas import Job
-from app.managers.errors import (
-    InvalidMessageError,
-    ManagerNotFoundError,
-    MissingVariableError,
-    UnknownVariableError,
-)
-from app.managers.schemas import ConsolidateRequest, ExtractRequest
+from app.managers.errors import ManagerNotFoundError
 from app.prompts.errors import (
     PromptLabelNotFoundError,
     PromptNotFoundError,

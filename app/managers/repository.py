@@ -1,4 +1,4 @@
-"""All SQL on managers, run on a connection somebody else opened."""
+"""All SQL on managers; the caller opens the connection."""
 
 from datetime import datetime
 
@@ -6,17 +6,19 @@ from asyncpg import Record
 
 from app.db.database import Connection
 from app.db.pages import fetch_page
+from app.json_values import JsonText
+from app.managers.types import Manager
 from app.pagination import Page
 
-COLUMNS = "name, config, version, created_at, updated_at"
+_COLUMNS = "name, config, version, created_at, updated_at"
 
-# Until the end of the transaction, also where there is no row yet that could be locked.
+# Until the end of the transaction, even if there is no row yet that could be locked.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('manager ' || $1 || $2, 0))"
 
-_FIND = f"SELECT {COLUMNS} FROM managers WHERE namespace = $1 AND name = $2"
+_FIND = f"SELECT {_COLUMNS} FROM managers WHERE namespace = $1 AND name = $2"
 
 _FIND_PAGE = f"""
-SELECT {COLUMNS}, octet_length(config::text) AS bytes
+SELECT {_COLUMNS}, octet_length(config::text) AS bytes
 FROM managers WHERE namespace = $1 AND name > $2 ORDER BY name LIMIT $3
 """
 
@@ -25,34 +27,48 @@ INSERT INTO managers AS present (namespace, name, config, version, created_at, u
 VALUES ($1, $2, $3, 1, $4, $4)
 ON CONFLICT (namespace, name) DO UPDATE SET
     config = excluded.config, version = present.version + 1, updated_at = excluded.updated_at
-RETURNING {COLUMNS}
+RETURNING {_COLUMNS}
 """
 
 _DELETE = "DELETE FROM managers WHERE namespace = $1 AND name = $2"
 
 
 async def lock(connection: Connection, root: str, name: str) -> None:
-    """Wait until no other transaction changes this manager, and keep others waiting."""
+    """Keep other transactions from changing a manager until the end of this one."""
     await connection.execute(_LOCK, root, name)
 
 
-async def find(connection: Connection, root: str, name: str) -> Record | None:
+async def find(connection: Connection, root: str, name: str) -> Manager | None:
     """Return the manager of that name."""
-    return await connection.fetchrow(_FIND, root, name)
+    row = await connection.fetchrow(_FIND, root, name)
+    return None if row is None else _manager_of(row)
 
 
-async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page[Record]:
-    """Return a page of managers in the order of their names, from the first behind `after` on."""
-    return await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
+async def find_page(connection: Connection, root: str, *, after: str, limit: int) -> Page[Manager]:
+    """Return a page of managers by name, from the first after `after` on."""
+    page = await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)
+    return page.map(_manager_of)
 
 
-async def write(connection: Connection, root: str, name: str, config: str, now: datetime) -> Record:
+async def write(
+    connection: Connection, root: str, name: str, config: str, now: datetime
+) -> Manager:
     """Create a manager or replace its configuration, which is JSON text."""
     row = await connection.fetchrow(_WRITE, root, name, config, now)
     assert row is not None  # noqa: S101  # the statement always returns its row
-    return row
+    return _manager_of(row)
 
 
 async def delete(connection: Connection, root: str, name: str) -> None:
     """Remove a manager, if it exists."""
     await connection.execute(_DELETE, root, name)
+
+
+def _manager_of(row: Record) -> Manager:
+    return Manager(
+        name=row["name"],
+        config=JsonText(row["config"]),
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,5 +1,6 @@
 """HTTP routes of managers."""
 
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
@@ -20,16 +21,15 @@ from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response
-from app.managers import encoding
-from app.managers.errors import (
-    ManagerNotFoundError,
-)
+from app.managers.errors import ManagerNotFoundError
 from app.managers.schemas import (
+    DEFAULT_PAGE,
     ListManagers,
     Manager,
     ManagerConfig,
     ManagerList,
     ManagerName,
+    encode_manager,
 )
 from app.managers.service import ManagerService
 
@@ -43,7 +43,7 @@ router = APIRouter(prefix="/managers", tags=["managers"], route_class=GuardedRou
 
 
 def service_of(request: Request) -> ManagerService:
-    """Return the managers of the process that serves a request."""
+    """Return the service of the process that serves a request."""
     return ManagerService.build(resources_of(request))
 
 
@@ -64,11 +64,11 @@ def service_of(request: Request) -> ManagerService:
 async def put_manager(
     request: Request, name: Name, body: ManagerConfig, access: AdminAccess
 ) -> Response:
-    row, is_new = await service_of(request).put(
+    manager, is_new = await service_of(request).put(
         access, name, body, Precondition.of(request.headers)
     )
-    headers = {"ETag": etag(row["version"])}
-    return json_response(encoding.manager(row), headers, status=201 if is_new else 200)
+    headers = {"ETag": etag(manager.version)}
+    return json_response(encode_manager(manager), headers, status=201 if is_new else 200)
 
 
 @router.get(
@@ -80,8 +80,8 @@ async def put_manager(
     responses={200: {"headers": ETAG}, **problem_responses(*ALWAYS, ManagerNotFoundError)},
 )
 async def get_manager(request: Request, name: Name, access: ReadAccess) -> Response:
-    row = await service_of(request).get(access, name)
-    return json_response(encoding.manager(row), {"ETag": etag(row["version"])})
+    manager = await service_of(request).get(access, name)
+    return json_response(encode_manager(manager), {"ETag": etag(manager.version)})
 
 
 @router.get(
@@ -95,9 +95,12 @@ async def get_manager(request: Request, name: Name, access: ReadAccess) -> Respo
 )
 async def list_managers(request: Request, access: ReadAccess) -> Response:
     query = read_query(ListManagers, request)
-    rows, cursor = await service_of(request).list(access, query)
-    managers = [encoding.manager(row) for row in rows]
-    return json_response({"managers": managers, "next_cursor": cursor})
+    page = await service_of(request).list(
+        access, after=query.cursor or "", limit=query.limit or DEFAULT_PAGE
+    )
+    managers = [encode_manager(manager) for manager in page.items]
+    next_cursor = page.next_cursor(attrgetter("name"))
+    return json_response({"managers": managers, "next_cursor": next_cursor})
 
 
 @router.delete(

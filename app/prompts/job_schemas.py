@@ -14,15 +14,10 @@ from pydantic import (
 )
 
 from app.body_limits import CONVERSATION
+from app.conversations.fields import MAX_INSTRUCTIONS_CHARACTERS, Instructions, ModelName
+from app.conversations.messages import MAX_MESSAGES, ConversationMessage
+from app.conversations.namespace_template import MAX_VARIABLES
 from app.json_values import check_storable, check_storable_text
-from app.managers.schemas import (
-    MAX_INSTRUCTIONS_CHARACTERS,
-    MAX_MESSAGES,
-    MAX_VARIABLES,
-    ConversationMessage,
-    Instructions,
-    ModelName,
-)
 from app.prompts.optimize.types import (
     DEFAULT_MAX_REFLECTION_STEPS,
     DEFAULT_MIN_REFLECTION_STEPS,

@@ -6,14 +6,13 @@ from typing import Annotated, Self
 from pydantic import BaseModel, PlainSerializer
 
 from app.auth.access import Access, Verb
-from app.conversations.messages import to_turns
+from app.conversations.messages import MAX_MESSAGES, ConversationMessage, parse_messages, to_turns
 from app.conversations.prompt_text import render_text
 from app.conversations.types import Turn
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
-from app.managers.schemas import MAX_MESSAGES, ConversationMessage
 from app.prompts import repository
 from app.prompts.evaluate import Case, check_conversation
 from app.prompts.job_schemas import (
@@ -104,7 +103,7 @@ class PlannedCase(BaseModel):
 
     def to_case(self) -> Case:
         """Return the case as the gate takes it; raises InvalidMessageError."""
-        return Case(to_turns(self.messages), self.expected, self.variables)
+        return Case(to_turns(parse_messages(self.messages)), self.expected, self.variables)
 
 
 class PlannedEvaluation(BaseModel):
@@ -285,14 +284,14 @@ async def _read_trajectory(
 
 async def _read_turns(connection: Connection, root: str, planned: PlannedTrajectory) -> list[Turn]:
     if planned.messages is not None:
-        return to_turns(planned.messages)
+        return to_turns(parse_messages(planned.messages))
     ref = ThreadRef(root, planned.thread_id or "", planned.namespace or root)
     if await threads_repository.find(connection, ref) is None:
         raise ThreadNotFoundError(ref.thread_id)
     messages = await threads_repository.find_messages(
         connection, ref, planned.first, planned.last + 1
     )
-    return to_turns([message.members for message in messages])
+    return to_turns(parse_messages([message.members for message in messages]))
 
 
 def _count_characters(trajectory: Trajectory) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.body_limits import CONFIGURATION
-from app.conversations.json_fields import matching
+from app.conversations.fields import match_pattern
 from app.json_values import check_storable_text
 from app.pagination import Page
 from app.prompts import types
@@ -37,14 +37,14 @@ VERSION_OR_LABEL = r"^[A-Za-z0-9._-]{1,64}$"
 PromptName = Annotated[
     str,
     Field(json_schema_extra={"pattern": PROMPT_NAME}, examples=["support"]),
-    matching(
+    match_pattern(
         PROMPT_NAME, 'a name of 1 to 128 letters, digits, ".", "_" and "-", beginning with no dot'
     ),
 ]
 Cursor = Annotated[
     str,
     Field(json_schema_extra={"pattern": PROMPT_NAME}),
-    matching(PROMPT_NAME, "a next_cursor; send the one of the page before, or none"),
+    match_pattern(PROMPT_NAME, "a next_cursor; send the one of the page before, or none"),
 ]
 PromptText = Annotated[
     str,
@@ -70,13 +70,13 @@ Analysis = Annotated[
 Label = Annotated[
     str,
     Field(max_length=MAX_LABEL_CHARACTERS, json_schema_extra={"pattern": LABEL}),
-    matching(LABEL, 'a label of letters, digits, ".", "_" and "-", and not only of digits'),
+    match_pattern(LABEL, 'a label of letters, digits, ".", "_" and "-", and not only of digits'),
 ]
 VersionNumber = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 VersionOrLabel = Annotated[
     str,
     Field(json_schema_extra={"pattern": VERSION_OR_LABEL}),
-    matching(VERSION_OR_LABEL, "a version's number or a label"),
+    match_pattern(VERSION_OR_LABEL, "a version's number or a label"),
 ]
 
 

@@ -10,6 +10,7 @@ from typing_extensions import override
 from app.auth.dependencies import JobsAccess, ReadAccess, ThreadAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
+from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -21,12 +22,7 @@ from app.http.responses import json_response
 from app.jobs.errors import IdempotencyKeyReusedError
 from app.jobs.idempotency import PARAMETER, Idempotent
 from app.jobs.responses import JOB_RESPONSES, wait_for_job
-from app.managers.errors import (
-    InvalidMessageError,
-    ManagerNotFoundError,
-    MissingVariableError,
-    UnknownVariableError,
-)
+from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.threads.errors import (
     AmbiguousThreadError,

@@ -10,12 +10,13 @@ from pydantic import TypeAdapter
 
 from app.auth.access import Access
 from app.clock import Clock
-from app.conversations.namespace_template import place
+from app.conversations.messages import ConversationMessage
+from app.conversations.namespace_template import fill_template
 from app.db.database import Database
+from app.extraction.plan import ExtractCommand, ExtractPlanner
 from app.jobs.idempotency import Idempotent
 from app.jobs.service import JobService
-from app.managers.schemas import ConversationMessage, ExtractRequest
-from app.managers.service import ManagerService
+from app.managers.service import EXTRACT_VERBS, ManagerService
 from app.resources import Resources
 from app.threads.errors import ThreadNotFoundError
 from app.threads.schedule import require_namespace
@@ -59,11 +60,17 @@ class RunService:
     """Runs on behalf of one caller."""
 
     def __init__(
-        self, database: Database, jobs: JobService, managers: ManagerService, clock: Clock
+        self,
+        database: Database,
+        jobs: JobService,
+        managers: ManagerService,
+        planner: ExtractPlanner,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._jobs = jobs
         self._managers = managers
+        self._planner = planner
         self._clock = clock
 
     @classmethod
@@ -73,6 +80,7 @@ class RunService:
             resources.database,
             JobService.build(resources),
             ManagerService.build(resources),
+            ExtractPlanner.build(resources),
             resources.clock,
         )
 
@@ -82,7 +90,8 @@ class RunService:
         """Submit the extraction from a conversation without a thread."""
         if (known := await idempotent.known(self._database, access)) is not None:
             return _RECEIPT.validate_python(known)
-        planned = await self._managers.plan_extract(access, await self._request(access, command))
+        extraction = await self._extract_command(access, command)
+        planned = await self._planner.plan_job(access, extraction)
         new = replace(planned, delay_seconds=command.after_seconds)
         async with self._database.transaction(access.root) as connection:
             if (answer := await idempotent.replayed(connection, access)) is not None:
@@ -99,8 +108,8 @@ class RunService:
         """Append the new messages of a conversation to its thread, and postpone its job."""
         if (known := await idempotent.known(self._database, access)) is not None:
             return _RECEIPT.validate_python(known)
-        request = await self._request(access, command)
-        plan = require_namespace(await self._managers.extraction(access, request))
+        extraction = await self._extract_command(access, command)
+        plan = require_namespace(await self._planner.plan(access, extraction))
         planned = AppendPlan(
             thread_id=thread_id,
             messages=[message.members() for message in command.messages],
@@ -123,10 +132,13 @@ class RunService:
             await idempotent.remember(connection, access, answer)
         return receipt
 
-    async def _request(self, access: Access, command: RunCommand) -> ExtractRequest:
+    async def _extract_command(self, access: Access, command: RunCommand) -> ExtractCommand:
         """Return the extraction that a run stands for."""
-        template = command.template or await self._managers.template(access, command.manager)
-        return ExtractRequest(
+        template = command.template
+        if not template:
+            config = await self._managers.config(access, command.manager, (EXTRACT_VERBS,))
+            template = config.namespace
+        return ExtractCommand(
             manager=command.manager,
             namespace=_namespace(template, command.variables) if template else None,
             messages=command.messages,
@@ -138,4 +150,4 @@ def _namespace(template: Sequence[str], variables: Mapping[str, str]) -> list[st
     """Fill a template in; LangGraph's `configurable` has variables for other purposes, too."""
     labels = "".join(template)
     used = {name: value for name, value in variables.items() if f"{{{name}}}" in labels}
-    return place(template, used, where="config.configurable")
+    return fill_template(template, used, where="config.configurable")

@@ -7,10 +7,11 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from app.auth.access import Access, Verb
+from app.conversations.messages import parse_messages
 from app.errors import InvalidRequestError
+from app.extraction.plan import ExtractPlan
 from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
-from app.managers.plans import ExtractPlan
 
 AFTER_SECONDS = 30.0
 MAX_WAIT_SECONDS = 600.0
@@ -64,11 +65,15 @@ class ExtractionSchedule(BaseModel):
         return max(0.0, min(self.after_seconds, (deadline - now).total_seconds()))
 
     def plan_for(
-        self, messages: Sequence[dict[str, Any]], *, position: int, learn_from: int
+        self, messages: Sequence[dict[str, Any]], *, position: int, context_messages: int
     ) -> ExtractPlan:
         """Return the plan for some of the thread's messages, the first of them at `position`."""
         return self.plan.model_copy(
-            update={"messages": messages, "position": position, "learn_from": learn_from}
+            update={
+                "messages": parse_messages(messages),
+                "position": position,
+                "context_messages": context_messages,
+            }
         )
 
     def job(self, thread_id: str, namespace: str, *, delay_seconds: float = 0.0) -> NewJob:

@@ -7,19 +7,13 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from app.body_limits import CONVERSATION
-from app.conversations.namespace_template import check_template
+from app.conversations.messages import MAX_MESSAGES, ConversationMessage
+from app.conversations.namespace_template import TemplateLabel, Variables, check_template
+from app.extraction.plan import ExtractCommand
 from app.jobs.results import SummaryState
 from app.jobs.schemas import Job
 from app.json_values import check_storable_text
-from app.managers.schemas import (
-    MAX_MESSAGES,
-    ConversationMessage,
-    ExtractRequest,
-    ManagerChoice,
-    ManagerName,
-    TemplateLabel,
-    Variables,
-)
+from app.managers.schemas import ManagerChoice, ManagerName
 from app.namespaces import MAX_DEPTH
 from app.pagination import Page
 from app.schemas import CLEAN, Body, ItemLabels, Real, Schema, Timestamp
@@ -76,11 +70,11 @@ class AppendMessages(ManagerChoice):
         """Return the append to a thread."""
         extraction = None
         if self.manager is not None or self.manager_config is not None:
-            extraction = ExtractRequest(
+            extraction = ExtractCommand(
                 manager=self.manager,
-                manager_config=self.manager_config,
+                config=self.manager_config,
                 namespace=self.namespace,
-                variables=self.variables,
+                variables=self.variables or {},
                 messages=self.messages,
                 thread_id=thread_id,
             )

@@ -9,15 +9,13 @@ from pydantic import TypeAdapter
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.conversations.messages import to_turns
+from app.conversations.messages import parse_messages, to_turns
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
+from app.extraction.plan import ExtractCommand, ExtractPlan, ExtractPlanner
 from app.jobs import repository as jobs_repository
 from app.jobs.idempotency import Idempotent
 from app.jobs.service import JobService
-from app.managers.plans import ExtractPlan
-from app.managers.schemas import ExtractRequest
-from app.managers.service import ManagerService
 from app.pagination import Page
 from app.resources import Resources
 from app.threads import repository
@@ -49,7 +47,7 @@ class AppendCommand:
     thread_id: str
     messages: Sequence[MessageObject]
     namespace: list[str] | None = None
-    extraction: ExtractRequest | None = None
+    extraction: ExtractCommand | None = None
     after_seconds: float | None = None
     max_wait_seconds: float | None = None
 
@@ -91,11 +89,11 @@ class ThreadService:
     """Threads on behalf of one caller."""
 
     def __init__(
-        self, database: Database, jobs: JobService, managers: ManagerService, clock: Clock
+        self, database: Database, jobs: JobService, planner: ExtractPlanner, clock: Clock
     ) -> None:
         self._database = database
         self._jobs = jobs
-        self._managers = managers
+        self._planner = planner
         self._clock = clock
 
     @classmethod
@@ -104,7 +102,7 @@ class ThreadService:
         return cls(
             resources.database,
             JobService.build(resources),
-            ManagerService.build(resources),
+            ExtractPlanner.build(resources),
             resources.clock,
         )
 
@@ -178,10 +176,11 @@ class ThreadService:
 
     async def _plan(self, access: Access, command: AppendCommand) -> AppendPlan:
         if command.extraction is None:
-            to_turns(command.messages)  # raises InvalidMessageError, with which a job would fail
+            # Raises InvalidMessageError, with which a job would fail.
+            to_turns(parse_messages(command.messages))
             namespace, plan = command.namespace, None
         else:
-            plan = require_namespace(await self._managers.extraction(access, command.extraction))
+            plan = require_namespace(await self._planner.plan(access, command.extraction))
             namespace = plan.namespace
         return AppendPlan(
             thread_id=command.thread_id,

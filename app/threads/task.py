@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from app.db.database import Connection, Database
+from app.extraction.plan import ExtractPlan
 from app.extraction.task import Extractor
 from app.jobs.run import JobFailedError, JobLostError, JobRun
 from app.jobs.service import JobService
-from app.managers.plans import ExtractPlan
 from app.resources import Resources
 from app.threads import repository
 from app.threads.errors import ThreadNotFoundError
@@ -47,7 +47,7 @@ class Portion:
         return self.schedule.plan_for(
             [message.members for message in self.messages],
             position=position,
-            learn_from=self.thread.extracted_until - position,
+            context_messages=self.thread.extracted_until - position,
         )
 
 

@@ -8,11 +8,11 @@ from typing_extensions import override
 from app.auth.access import Verb
 from app.changes.repository import ChangeState, ItemChange
 from app.changes.review import ReviewService
+from app.conversations.messages import ConversationMessage
 from app.db.database import Database
+from app.extraction.plan import ExtractCommand, ExtractPlanner
 from app.jobs.record import FINISHED, State
 from app.jobs.service import JobService
-from app.managers.schemas import ConversationMessage, ExtractRequest
-from app.managers.service import ManagerService
 from app.resources import Resources
 from app.tools.errors import ToolError
 from app.tools.memory_ids import memory_id
@@ -46,9 +46,9 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
     is_destructive = True
 
     def __init__(
-        self, managers: ManagerService, jobs: JobService, reviews: ReviewService, database: Database
+        self, planner: ExtractPlanner, jobs: JobService, reviews: ReviewService, database: Database
     ) -> None:
-        self._managers = managers
+        self._planner = planner
         self._jobs = jobs
         self._reviews = reviews
         self._database = database
@@ -58,7 +58,7 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
     def build(cls, resources: Resources) -> Self:
         """Make the tool from a process's resources."""
         return cls(
-            ManagerService.build(resources),
+            ExtractPlanner.build(resources),
             JobService.build(resources),
             ReviewService.build(resources),
             resources.database,
@@ -68,11 +68,11 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
     async def run(self, caller: Caller, arguments: ExtractMemoriesArguments) -> ExtractionResult:
         """Return the state of the extraction and its changes; raises ToolError if it failed."""
         labels = chosen_namespace(caller, arguments.namespace)
-        body = ExtractRequest(
+        command = ExtractCommand(
             namespace=caller.absolute(labels),
             messages=[ConversationMessage(role="user", content=arguments.text)],
         )
-        new = await self._managers.plan_extract(caller.access, body)
+        new = await self._planner.plan_job(caller.access, command)
         async with self._database.transaction(caller.access.root) as connection:
             job_id = await self._jobs.create(connection, caller.access, new, urgent=True)
         job = await self._jobs.wait(caller.access, job_id, WAIT_SECONDS)

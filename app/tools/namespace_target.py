@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
-from app.conversations.namespace_template import place
+from app.conversations.namespace_template import fill_template
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.store.service import check_not_reserved
@@ -36,7 +36,7 @@ async def resolve_namespace(
 
 def _fill(access: Access, template: Sequence[str], target: NamespaceTarget) -> list[str]:
     """Return a template's labels; raises ForbiddenError if nothing is granted there."""
-    labels = place(template, target.variables or {})
+    labels = fill_template(template, target.variables or {})
     check_not_reserved(labels)
     if not any(access.allows(labels, verb) for verb in Verb):
         raise ForbiddenError(access.actor, Verb.READ, labels)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.dependencies import ReadAccess, StoreAccess
 from app.auth.route import GuardedRoute
+from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.dependencies import resources_of
 from app.http.openapi.parameters import header_parameter, query_parameters
 from app.http.prefer import MAX_WAIT_SECONDS, PATTERN, wait_seconds
@@ -13,12 +14,7 @@ from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response
 from app.indexing.passage_index import EmbeddingFailedError
-from app.managers.errors import (
-    InvalidMessageError,
-    ManagerNotFoundError,
-    MissingVariableError,
-    UnknownVariableError,
-)
+from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.schemas import Clean
 from app.store.router import ALWAYS

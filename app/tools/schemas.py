@@ -5,20 +5,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from app.body_limits import CONVERSATION
-from app.conversations.namespace_template import check_template
+from app.conversations.fields import Instructions, ModelName
+from app.conversations.kinds import BuiltInKind, MemoryKind
+from app.conversations.messages import MAX_MESSAGES, ConversationMessage
+from app.conversations.namespace_template import TemplateLabel, Variables, check_template
 from app.jobs.kind import JobPlan
 from app.json_values import JsonObject
-from app.managers.schemas import (
-    MAX_MESSAGES,
-    BuiltInKind,
-    ConversationMessage,
-    Instructions,
-    ManagerName,
-    MemoryKind,
-    ModelName,
-    TemplateLabel,
-    Variables,
-)
+from app.managers.schemas import ManagerName
 from app.namespaces import MAX_DEPTH
 from app.schemas import Clean, Number, Schema, WrittenNamespace
 from app.tools.tool import ACTIONS, Action, Format

@@ -10,7 +10,7 @@ from typing import Self
 import orjson
 
 from app.auth.access import Access, Verb
-from app.conversations.messages import to_turns
+from app.conversations.messages import parse_messages, to_turns
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
 from app.conversations.types import Turn
 from app.db.database import Database
@@ -60,7 +60,7 @@ def search_job(llms: LLMPool, access: Access, plan: SearchPlan, *, manager: str 
     """
     access.authorize(plan.namespace, Verb.READ)
     stored = access.authorize(plan.namespace, Verb.JOBS)
-    to_turns(plan.messages)
+    to_turns(parse_messages(plan.messages))
     if plan.filter:
         parse_filter(plan.filter)
     checked = plan.model_copy(update={"query_model": llms.require(plan.query_model)})
@@ -91,7 +91,7 @@ class SearchHandler:
 
     async def run(self, run: JobRun, plan: SearchPlan) -> None:
         """Run a job; its result has the hits of all searches, each item once, best first."""
-        turns = to_turns(plan.messages)
+        turns = to_turns(parse_messages(plan.messages))
         queries = list(dict.fromkeys([*plan.queries, *await self._write_queries(run, plan, turns)]))
         await run.report("searching", queries=queries)
         access = run.job.access

@@ -108,7 +108,7 @@ class ToolService:
 
 
 def _kind_of(config: ManagerConfig | None) -> Kind | None:
-    return None if config is None else config.kinds_in_full()[0]
+    return None if config is None else config.resolve_kinds()[0]
 
 
 def _may(access: Access, labels: Sequence[str], verb: Verb) -> bool:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, Self, TypeAlias, assert_never
 
 from app.auth.access import Access, Verb
+from app.conversations.messages import ConversationMessage
 from app.conversations.types import Kind
 from app.json_values import JsonObject
-from app.managers.schemas import ConversationMessage
 from app.resources import Resources
 
 Action: TypeAlias = Literal["create", "update", "delete"]

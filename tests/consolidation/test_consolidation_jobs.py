@@ -18,12 +18,12 @@ from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.clock import FrozenClock, SystemClock
 from app.config import Settings
+from app.consolidation.plan import ConsolidatePlanner
+from app.consolidation.schemas import ConsolidateRequest
 from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import handlers
 from app.jobs.record import State
 from app.main import create_app
-from app.managers.schemas import ConsolidateRequest
-from app.managers.service import ManagerService
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Request
@@ -129,7 +129,7 @@ class Tidied:
 
     async def submit(self, **request: Any) -> str:
         body = ConsolidateRequest.model_validate({"namespace": ["users"], **request})
-        new = await ManagerService.build(self.resources).plan_consolidate(ANONYMOUS, body)
+        new = await ConsolidatePlanner.build(self.resources).plan_job(ANONYMOUS, body.to_command())
         return await enqueue(self.resources, new)
 
     async def consolidate(self, **request: Any) -> Record:

@@ -15,10 +15,11 @@ from app.conversations.kinds import (
     MEMORY,
     PROFILE,
     TRIPLE,
+    MemoryKind,
     kind_of,
 )
 from app.conversations.types import Kind
-from app.managers.schemas import ManagerConfig, MemoryKind
+from app.managers.schemas import ManagerConfig
 
 NOTE: dict[str, Any] = {
     "type": "object",
@@ -96,8 +97,8 @@ def test_only_the_profile_is_a_single_document() -> None:
 def test_names_stand_for_built_in_kinds_and_nothing_for_memory() -> None:
     kinds = [{"name": "triple"}, {"name": "note", "schema": NOTE}, {"name": "profile"}]
     config = ManagerConfig.model_validate({"kinds": kinds})
-    assert config.kinds_in_full() == (TRIPLE, Kind("note", "", NOTE), PROFILE)
-    assert ManagerConfig().kinds_in_full() == (MEMORY,)
+    assert config.resolve_kinds() == (TRIPLE, Kind("note", "", NOTE), PROFILE)
+    assert ManagerConfig().resolve_kinds() == (MEMORY,)
 
 
 def test_a_built_in_kind_may_have_another_description_and_not_be_single() -> None:
@@ -109,7 +110,7 @@ def test_a_built_in_kind_may_have_another_description_and_not_be_single() -> Non
 
 def test_a_kind_of_ones_own_may_take_the_place_of_a_built_in_one() -> None:
     config = ManagerConfig.model_validate({"kinds": [{"name": "memory", "schema": NOTE}]})
-    assert config.kinds_in_full() == (Kind("memory", "", NOTE),)
+    assert config.resolve_kinds() == (Kind("memory", "", NOTE),)
 
 
 def test_a_schema_of_pydantic_is_a_kind_and_describes_itself() -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +17,14 @@ from langchain_core.messages import (
     messages_to_dict,
 )
 
-from app.conversations.messages import MAX_TOOL_CHARACTERS, to_turns
+from app.conversations.errors import InvalidMessageError
+from app.conversations.messages import (
+    MAX_TOOL_CHARACTERS,
+    ConversationMessage,
+    parse_messages,
+    to_turns,
+)
 from app.conversations.types import Turn
-from app.managers.errors import InvalidMessageError
-from app.managers.schemas import ConversationMessage
 
 CALLING = AIMessage(
     content=[
@@ -47,21 +52,25 @@ TURNS = [
 
 
 def turn(message: Any) -> Turn:
-    [only] = to_turns([ConversationMessage.model_validate(message)])
+    [only] = turns_of([ConversationMessage.model_validate(message)])
     return only
+
+
+def turns_of(messages: Sequence[object]) -> list[Turn]:
+    return to_turns(parse_messages(messages))
 
 
 def refused(*messages: Any) -> InvalidMessageError:
     with pytest.raises(InvalidMessageError) as caught:
-        to_turns(messages)
+        turns_of(messages)
     assert caught.value.status == 422
     return caught.value
 
 
 def test_langchain_messages_are_read_as_they_are_dumped() -> None:
-    assert to_turns([message.model_dump() for message in CONVERSATION]) == TURNS
-    assert to_turns([dumpd(message) for message in CONVERSATION]) == TURNS
-    assert to_turns(messages_to_dict(CONVERSATION)) == TURNS
+    assert turns_of([message.model_dump() for message in CONVERSATION]) == TURNS
+    assert turns_of([dumpd(message) for message in CONVERSATION]) == TURNS
+    assert turns_of(messages_to_dict(CONVERSATION)) == TURNS
 
 
 def test_openai_messages_are_read() -> None:
@@ -69,13 +78,13 @@ def test_openai_messages_are_read() -> None:
         [message for message in CONVERSATION if message.type != "chat"]
     )
     assert isinstance(openai, list)
-    assert [(t.speaker, t.role, t.text) for t in to_turns(openai)] == [
+    assert [(t.speaker, t.role, t.text) for t in turns_of(openai)] == [
         (t.speaker, t.role, t.text) for t in TURNS[:4]
     ]
 
 
 def test_anthropic_messages_are_read() -> None:
-    turns = to_turns(
+    turns = turns_of(
         [
             {
                 "role": "user",
@@ -173,7 +182,7 @@ def test_what_tools_are_asked_and_answer_is_cut_to_a_length() -> None:
 def test_messages_without_an_id_are_numbered_around_those_that_have_one() -> None:
     given_ids = [None, "1", None, "2'", None, "x"]
     messages = [{"role": "user", "content": "x", "id": given_id} for given_id in given_ids]
-    assert [turn.id for turn in to_turns(messages)] == ["1'", "1", "3", "2'", "5", "x"]
+    assert [turn.id for turn in turns_of(messages)] == ["1'", "1", "3", "2'", "5", "x"]
 
 
 def test_an_id_given_twice_is_refused() -> None:
@@ -256,7 +265,7 @@ messages_like = st.one_of(
 @given(st.lists(messages_like, max_size=4))
 def test_any_messages_are_read_or_refused_as_documented(messages: list[Any]) -> None:
     try:
-        turns = to_turns(messages)
+        turns = turns_of(messages)
     except InvalidMessageError:
         error = refused(*messages)
         assert error.members["errors"][0]["field"].startswith("messages[")
@@ -269,19 +278,19 @@ def test_any_messages_are_read_or_refused_as_documented(messages: list[Any]) -> 
 def test_order_and_words_are_kept(pairs: list[tuple[str, str]]) -> None:
     pairs = [(role, text.replace("\x00", "")) for role, text in pairs]
     messages = [{"role": role, "content": text} for role, text in pairs]
-    assert [(turn.role, turn.text) for turn in to_turns(messages)] == [
+    assert [(turn.role, turn.text) for turn in turns_of(messages)] == [
         (role, text.strip()) for role, text in pairs
     ]
 
 
 def test_the_type_of_a_block_is_a_word() -> None:
     with pytest.raises(InvalidMessageError, match=r"content\[0\]\.type is not a string"):
-        to_turns([{"role": "user", "content": [{"type": ["text"]}]}])
+        turns_of([{"role": "user", "content": [{"type": ["text"]}]}])
 
 
 @pytest.mark.parametrize("role", ["user", "system", "tool"])
 def test_what_was_said_has_to_be_there(role: str) -> None:
     with pytest.raises(InvalidMessageError, match=r"messages\[0\]\.content is missing") as caught:
-        to_turns([{"role": role, "text": "Hello"}])
+        turns_of([{"role": role, "text": "Hello"}])
     assert caught.value.members["errors"][0]["field"] == "messages[0].content"
-    assert to_turns([{"role": "assistant", "content": None}])[0].text == ""
+    assert turns_of([{"role": "assistant", "content": None}])[0].text == ""

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversations.namespace_template import check_template, place
+from app.conversations.errors import MissingVariableError, UnknownVariableError
+from app.conversations.namespace_template import check_template, fill_template
 from app.errors import InvalidRequestError
-from app.managers.errors import MissingVariableError, UnknownVariableError
 from app.namespaces import check_labels
 
 NAMES = ["a", "b", "user_id"]
@@ -42,7 +42,7 @@ def used(template: list[str]) -> set[str]:
 def placed(template: list[str], given_values: dict[str, str]) -> list[str] | None:
     """Return the namespace, or None where the values were refused in the documented way."""
     try:
-        return place(template, given_values)
+        return fill_template(template, given_values)
     except InvalidRequestError as error:
         if not error.members["errors"][0]["field"].startswith("variables."):
             raise
@@ -68,12 +68,12 @@ def placed(template: list[str], given_values: dict[str, str]) -> list[str] | Non
 def test_variables_are_filled_in_anywhere_in_a_label(
     template: list[str], variables: dict[str, str], namespace: list[str]
 ) -> None:
-    assert place(template, variables) == namespace
+    assert fill_template(template, variables) == namespace
 
 
 def test_a_missing_variable_is_named_with_the_place_where_it_was_expected() -> None:
     with pytest.raises(MissingVariableError) as caught:
-        place(["tenants", "{org}", "user-{id}"], {"org": "acme"})
+        fill_template(["tenants", "{org}", "user-{id}"], {"org": "acme"})
     assert caught.value.detail == (
         'The namespace ["tenants", "{org}", "user-{id}"] needs the variable "id" in label 2; '
         "send it in variables."
@@ -83,10 +83,10 @@ def test_a_missing_variable_is_named_with_the_place_where_it_was_expected() -> N
 
 def test_a_variable_that_the_namespace_does_not_have_is_named() -> None:
     with pytest.raises(UnknownVariableError) as caught:
-        place(["{user_id}"], {"user_id": "alice", "userid": "bob"})
+        fill_template(["{user_id}"], {"user_id": "alice", "userid": "bob"})
     assert 'no variable "userid": the namespace has only user_id' in caught.value.detail
     with pytest.raises(UnknownVariableError, match="has no variables"):
-        place(["users"], {"user_id": "alice"})
+        fill_template(["users"], {"user_id": "alice"})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_values_that_make_no_namespace_of_their_own_are_refused(
     template: list[str], variables: dict[str, str], problem: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        place(template, variables)
+        fill_template(template, variables)
     assert problem in caught.value.detail
     assert caught.value.members["errors"][0]["field"] == f"variables.{next(iter(variables))}"
 
@@ -169,4 +169,4 @@ def test_without_one_of_its_variables_nothing_is_placed(
     names = used(template)
     missing = data.draw(st.sampled_from(sorted(names)))
     with pytest.raises(MissingVariableError, match=f'"{missing}"'):
-        place(template, {name: given_values[name] for name in names - {missing}})
+        fill_template(template, {name: given_values[name] for name in names - {missing}})

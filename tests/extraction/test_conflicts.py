@@ -7,10 +7,10 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.db.database import Connection
+from app.extraction.plan import ExtractPlan
 from app.extraction.task import Extractor
 from app.jobs.record import State
 from app.jobs.run import JobConflictError, JobLostError, JobRun
-from app.managers.plans import ExtractPlan
 from app.namespaces import to_stored
 from app.providers.llm.base import Completion, Request
 from tests.support.extraction import ANA, SAID, Extracting, counts, memory_value

@@ -1,25 +1,26 @@
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import pytest
 
 from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
-from app.clock import FrozenClock
+from app.clock import Clock, FrozenClock
+from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner
+from app.consolidation.schemas import ConsolidateRequest
+from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.conversations.kinds import EPISODE, MEMORY, PROFILE
+from app.conversations.messages import ConversationMessage
 from app.conversations.types import Kind, Rights
 from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
+from app.extraction.plan import Config, ExtractPlan, ExtractPlanner, RequestMemory
+from app.extraction.schemas import ExtractRequest
 from app.http.conditional import UNCONDITIONAL
 from app.jobs.record import NewJob
-from app.managers.errors import (
-    InvalidMessageError,
-    ManagerNotFoundError,
-    MissingVariableError,
-    UnknownVariableError,
-)
-from app.managers.plans import Config, ConsolidatePlan, ExtractPlan, GivenMemory
-from app.managers.schemas import ConsolidateRequest, ExtractRequest, ManagerConfig
+from app.managers.errors import ManagerNotFoundError
+from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import to_stored
 from app.providers.llm.base import LLM, Completion, Request
@@ -46,38 +47,51 @@ def create(spec: str) -> LLM:
     return NamedLLM(spec)
 
 
+@dataclass(frozen=True)
+class Planners:
+    managers: ManagerService
+    extract: ExtractPlanner
+    consolidate: ConsolidatePlanner
+
+    @classmethod
+    def of(cls, database: Database, llms: LLMPool, clock: Clock) -> Self:
+        managers = ManagerService(database, llms, clock)
+        return cls(managers, ExtractPlanner(managers, llms), ConsolidatePlanner(managers, llms))
+
+
 @pytest.fixture
-def service(database: Database, clock: FrozenClock) -> ManagerService:
-    return ManagerService(database, LLMPool("anthropic:default", create), clock)
+def service(database: Database, clock: FrozenClock) -> Planners:
+    return Planners.of(database, LLMPool("anthropic:default", create), clock)
 
 
 ALLOWED = ("openai:gpt", "anthropic:c", "anthropic:claude")
 
 
 @pytest.fixture
-def without_llm(database: Database, clock: FrozenClock) -> ManagerService:
-    return ManagerService(database, LLMPool(None, create, allowed=ALLOWED), clock)
+def without_llm(database: Database, clock: FrozenClock) -> Planners:
+    return Planners.of(database, LLMPool(None, create, allowed=ALLOWED), clock)
 
 
 def key(*verbs: Verb, prefix: tuple[str, ...] = ()) -> Access:
     return Access("mk_2", ACME.root, (Grant(prefix, frozenset(verbs)),))
 
 
-async def extract(service: ManagerService, access: Access = ACME, **body: Any) -> NewJob:
+async def extract(service: Planners, access: Access = ACME, **body: Any) -> NewJob:
     request = ExtractRequest.model_validate({"messages": MESSAGES, **body})
-    return await service.plan_extract(access, request)
+    return await service.extract.plan_job(access, request.to_command())
 
 
-async def planned(service: ManagerService, **body: Any) -> ExtractPlan:
+async def planned(service: Planners, **body: Any) -> ExtractPlan:
     return ExtractPlan.model_validate((await extract(service, **body)).request)
 
 
-async def consolidate(service: ManagerService, access: Access = ACME, **body: Any) -> NewJob:
-    return await service.plan_consolidate(access, ConsolidateRequest.model_validate(body))
+async def consolidate(service: Planners, access: Access = ACME, **body: Any) -> NewJob:
+    command = ConsolidateRequest.model_validate(body).to_command()
+    return await service.consolidate.plan_job(access, command)
 
 
-async def store(service: ManagerService, name: str, **config: Any) -> None:
-    await service.put(ACME, name, ManagerConfig.model_validate(config), UNCONDITIONAL)
+async def store(service: Planners, name: str, **config: Any) -> None:
+    await service.managers.put(ACME, name, ManagerConfig.model_validate(config), UNCONDITIONAL)
 
 
 def field_of(error: AppError) -> str:
@@ -85,7 +99,7 @@ def field_of(error: AppError) -> str:
     return str(found["field"])
 
 
-async def test_more_than_a_model_reads_is_refused(service: ManagerService) -> None:
+async def test_more_than_a_model_reads_is_refused(service: Planners) -> None:
     long = [["user", "a" * 80_000]] * 5
     await extract(service, messages=long)
     with pytest.raises(InvalidRequestError, match=r"400,003 characters.*/messages") as raised:
@@ -96,7 +110,7 @@ async def test_more_than_a_model_reads_is_refused(service: ManagerService) -> No
     await extract(service, manager_config=verbatim, messages=[*long, ["user", "bye"]])
 
 
-async def test_every_default_is_filled_in(service: ManagerService) -> None:
+async def test_every_default_is_filled_in(service: Planners) -> None:
     plan = await planned(service)
     assert plan == ExtractPlan(
         config=Config(
@@ -120,18 +134,18 @@ async def test_every_default_is_filled_in(service: ManagerService) -> None:
         manager_version=None,
         namespace=None,
         messages=[
-            {"role": "user", "content": "I am Alice."},
-            {"role": "assistant", "content": "Hello!"},
+            ConversationMessage(role="user", content="I am Alice."),
+            ConversationMessage(role="assistant", content="Hello!"),
         ],
         existing=[],
         thread_id=None,
         position=None,
-        learn_from=0,
+        context_messages=0,
     )
     assert plan.config.rights == Rights(inserts=True, updates=True, deletes=False)
 
 
-async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: ManagerService) -> None:
+async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: Planners) -> None:
     manager = {
         "enable_inserts": False,
         "enable_updates": False,
@@ -148,14 +162,14 @@ async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: ManagerSe
 
 
 async def test_a_job_that_stores_nothing_belongs_to_the_root_and_has_no_concurrency_key(
-    service: ManagerService,
+    service: Planners,
 ) -> None:
     job = await extract(service)
     assert (job.kind, job.namespace, job.concurrency_key) == ("extract", "acme\x1f", None)
 
 
 async def test_a_job_that_stores_takes_its_namespace_as_key(
-    service: ManagerService,
+    service: Planners,
 ) -> None:
     await store(service, "notes", namespace=["users", "{user}"])
     await store(
@@ -176,7 +190,7 @@ async def test_a_job_that_stores_takes_its_namespace_as_key(
 
 
 async def test_a_plan_survives_storage_with_the_order_of_its_schemas(
-    service: ManagerService,
+    service: Planners,
 ) -> None:
     schema = {"type": "object", "properties": {"zzz": {}, "a": {}, "bb": {}}}
     kinds = [{"name": "profile"}, {"name": "odd", "schema": schema}, {"name": "episode"}]
@@ -188,7 +202,7 @@ async def test_a_plan_survives_storage_with_the_order_of_its_schemas(
     assert list(config.kinds[2].schema["properties"]) == list(EPISODE.schema["properties"])
 
 
-async def test_a_request_has_the_last_word(service: ManagerService) -> None:
+async def test_a_request_has_the_last_word(service: Planners) -> None:
     manager = {"namespace": ["{x}"], "apply": "review", "max_steps": 2}
     plan = await planned(
         service, manager_config=manager, namespace=["here"], apply="auto", max_steps=3, position=7
@@ -197,11 +211,11 @@ async def test_a_request_has_the_last_word(service: ManagerService) -> None:
     assert (plan.config.apply, plan.config.max_steps, plan.position) == ("auto", 3, 7)
 
 
-async def test_the_namespace_may_be_given_without_a_manager(service: ManagerService) -> None:
+async def test_the_namespace_may_be_given_without_a_manager(service: Planners) -> None:
     assert (await planned(service, namespace=["users", "al"])).namespace == ["users", "al"]
 
 
-async def test_variables_have_to_fit_the_namespace(service: ManagerService) -> None:
+async def test_variables_have_to_fit_the_namespace(service: Planners) -> None:
     manager = {"namespace": ["{org}", "user-{id}"]}
     with pytest.raises(MissingVariableError) as missing:
         await extract(service, manager_config=manager, variables={"org": "a"})
@@ -217,7 +231,7 @@ async def test_variables_have_to_fit_the_namespace(service: ManagerService) -> N
         await extract(service, manager_config=manager, namespace=["x"], variables={"org": "a"})
 
 
-async def test_existing_memories_get_ids_and_kinds(service: ManagerService) -> None:
+async def test_existing_memories_get_ids_and_kinds(service: Planners) -> None:
     existing = [
         {"content": {"content": "Likes ramen."}},
         {"content": {"name": "Alice"}},
@@ -231,7 +245,7 @@ async def test_existing_memories_get_ids_and_kinds(service: ManagerService) -> N
     first, second, third = plan.existing
     assert (first.kind, first.content) == ("memory", {"content": "Likes ramen."})
     assert second.kind == "profile"
-    assert third == GivenMemory(id="m7", kind="other", content={"a": 1})
+    assert third == RequestMemory(id="m7", kind="other", content={"a": 1})
     assert len({first.id, second.id, third.id}) == 3
     plan = await planned(
         service,
@@ -242,27 +256,27 @@ async def test_existing_memories_get_ids_and_kinds(service: ManagerService) -> N
 
 
 async def test_existing_memories_and_a_namespace_do_not_go_together(
-    service: ManagerService,
+    service: Planners,
 ) -> None:
     with pytest.raises(InvalidRequestError, match="the namespace has the existing") as caught:
         await extract(service, namespace=["users"], existing=[])
     assert field_of(caught.value) == "existing"
 
 
-async def test_an_id_of_an_existing_memory_is_given_once(service: ManagerService) -> None:
+async def test_an_id_of_an_existing_memory_is_given_once(service: Planners) -> None:
     memory = {"id": "a", "content": {}}
     with pytest.raises(InvalidRequestError) as caught:
         await extract(service, existing=[memory, memory])
     assert field_of(caught.value) == "existing[1].id"
 
 
-async def test_messages_are_checked_before_the_job_is_taken(service: ManagerService) -> None:
+async def test_messages_are_checked_before_the_job_is_taken(service: Planners) -> None:
     with pytest.raises(InvalidMessageError) as caught:
         await extract(service, messages=[["user", "a"], ["nobody", "b"]])
     assert field_of(caught.value) == "messages[1].role"
 
 
-async def test_there_has_to_be_a_manager_of_that_name(service: ManagerService) -> None:
+async def test_there_has_to_be_a_manager_of_that_name(service: Planners) -> None:
     other_root = Access("mk_3", to_stored(["acme", "inner"]), ALL_GRANTED)
     await store(service, "notes")
     with pytest.raises(ManagerNotFoundError):
@@ -273,7 +287,7 @@ async def test_there_has_to_be_a_manager_of_that_name(service: ManagerService) -
         await consolidate(service, other_root, manager="notes", namespace=[])
 
 
-async def test_a_model_is_needed_where_one_is_asked(without_llm: ManagerService) -> None:
+async def test_a_model_is_needed_where_one_is_asked(without_llm: Planners) -> None:
     with pytest.raises(LLMNotConfiguredError, match="MEMORYD_LLM"):
         await extract(without_llm)
     with pytest.raises(ModelNotAllowedError, match='"openai:other" may not be used here'):
@@ -290,7 +304,7 @@ async def test_a_model_is_needed_where_one_is_asked(without_llm: ManagerService)
     assert plan.config.model == "anthropic:claude"
 
 
-async def test_verbatim_needs_no_model_but_a_namespace(without_llm: ManagerService) -> None:
+async def test_verbatim_needs_no_model_but_a_namespace(without_llm: Planners) -> None:
     manager = {"strategy": "verbatim"}
     plan = await planned(without_llm, manager_config=manager, namespace=["talk"])
     assert (plan.config.strategy, plan.config.model) == ("verbatim", None)
@@ -300,9 +314,7 @@ async def test_verbatim_needs_no_model_but_a_namespace(without_llm: ManagerServi
 
 
 @pytest.mark.parametrize("verb", [Verb.JOBS, Verb.READ, Verb.WRITE])
-async def test_storing_takes_grants_for_what_the_job_does(
-    service: ManagerService, verb: Verb
-) -> None:
+async def test_storing_takes_grants_for_what_the_job_does(service: Planners, verb: Verb) -> None:
     verbs = {Verb.JOBS, Verb.READ, Verb.WRITE}
     await extract(service, key(*verbs, prefix=("users",)), namespace=["users", "al"])
     with pytest.raises(ForbiddenError, match=f"no grant to {verb} in namespace"):
@@ -315,7 +327,7 @@ async def test_storing_takes_grants_for_what_the_job_does(
     "manager", [{"enable_deletes": True}, {"phases": [{"instructions": "Tidy up."}]}]
 )
 async def test_a_model_that_may_delete_takes_the_grant_to_delete(
-    service: ManagerService, manager: dict[str, Any]
+    service: Planners, manager: dict[str, Any]
 ) -> None:
     with pytest.raises(ForbiddenError, match="no grant to delete"):
         await extract(
@@ -325,14 +337,14 @@ async def test_a_model_that_may_delete_takes_the_grant_to_delete(
 
 
 async def test_storing_nothing_takes_no_more_than_jobs_on_the_whole_root(
-    service: ManagerService,
+    service: Planners,
 ) -> None:
     await extract(service, key(Verb.JOBS), manager_config={"enable_deletes": True})
     with pytest.raises(ForbiddenError):
         await extract(service, key(*JOB_VERBS, prefix=("users",)))
 
 
-async def test_consolidating_fills_in_defaults_of_its_own(service: ManagerService) -> None:
+async def test_consolidating_fills_in_defaults_of_its_own(service: Planners) -> None:
     job = await consolidate(service, namespace=["users"])
     plan = ConsolidatePlan.model_validate(job.request)
     stored = to_stored(["acme", "users"])
@@ -347,7 +359,7 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: ManagerServic
     assert plan.config.model is None  # the default when it runs
 
 
-async def test_consolidating_takes_what_manager_and_request_say(service: ManagerService) -> None:
+async def test_consolidating_takes_what_manager_and_request_say(service: Planners) -> None:
     await store(
         service, "careful", enable_deletes=False, kinds=[{"name": "triple"}], namespace=["{x}"]
     )
@@ -366,7 +378,7 @@ async def test_consolidating_takes_what_manager_and_request_say(service: Manager
     "body", [{"strategy": "duplicates"}, {"manager_config": {"strategy": "verbatim"}}]
 )
 async def test_merging_duplicates_needs_no_model(
-    without_llm: ManagerService, body: dict[str, Any]
+    without_llm: Planners, body: dict[str, Any]
 ) -> None:
     job = await consolidate(without_llm, namespace=["users"], **body)
     assert ConsolidatePlan.model_validate(job.request).strategy == "duplicates"
@@ -374,7 +386,7 @@ async def test_merging_duplicates_needs_no_model(
 
 @pytest.mark.parametrize("verb", sorted(JOB_VERBS))
 async def test_consolidating_takes_grants_for_what_the_job_does(
-    service: ManagerService, verb: Verb
+    service: Planners, verb: Verb
 ) -> None:
     await consolidate(service, key(*JOB_VERBS, prefix=("users",)), namespace=["users"])
     with pytest.raises(ForbiddenError, match=f"no grant to {verb} "):

@@ -7,9 +7,9 @@ from typing_extensions import override
 from app.auth.access import ANONYMOUS
 from app.conversations.types import Memory, MemoryFormat, Turn
 from app.db.database import Database
+from app.extraction.plan import Config
 from app.extraction.queries import MAX_QUERIES, windows, written_by_model
 from app.extraction.retrieval import DEFAULT_KEY, MAX_CHARACTERS, Retriever
-from app.managers.plans import Config
 from app.managers.schemas import ManagerConfig
 from app.namespaces import to_stored
 from app.providers.embeddings.base import Vector
@@ -36,12 +36,12 @@ async def find(
     extracting: Extracting,
     *turns: Turn,
     ask: ScriptedModel | None = None,
-    learn_from: int = 0,
+    context_messages: int = 0,
     **members: Any,
 ) -> list[Memory]:
     retriever = Retriever.build(extracting.resources)
     return await retriever.find(
-        ANONYMOUS, ANA, config(**members), turns, learn_from=learn_from, ask=ask
+        ANONYMOUS, ANA, config(**members), turns, context_messages=context_messages, ask=ask
     )
 
 
@@ -209,7 +209,7 @@ async def test_an_empty_namespace_has_the_managers_default(extracting: Extractin
 async def test_only_the_messages_to_learn_from_are_searched_with(extracting: Extracting) -> None:
     await put_many(extracting, dog="Rex", tea="Sencha")
     said = turn("Rex"), turn("Sencha")
-    assert keys(await find(extracting, *said, learn_from=1, query_limit=1)) == ["tea"]
+    assert keys(await find(extracting, *said, context_messages=1, query_limit=1)) == ["tea"]
 
 
 async def test_a_query_model_says_what_to_look_for(extracting: Extracting) -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.background import run_together
-from app.conversations.messages import to_turns
+from app.conversations.messages import parse_messages, to_turns
+from app.conversations.types import Turn
 from app.errors import InvalidRequestError
 from app.prompts.evaluate import SAME, Case, Evaluation, Gate, Outcome, Trial, check_conversation
 from app.prompts.judge import Answer, Comparison, Preference, Side, Verdict, judge
@@ -18,7 +19,13 @@ from app.providers.llm.base import Completion, Message, Request
 from tests.support.scripted_model import ScriptedModel, calls, says
 
 OLD, NEW = "Answer.", "Answer in one sentence."
-CASE = Case(to_turns([{"role": "user", "content": "What is DNS?"}]), "is one sentence long")
+
+
+def turns_of(messages: Sequence[object]) -> list[Turn]:
+    return to_turns(parse_messages(messages))
+
+
+CASE = Case(turns_of([{"role": "user", "content": "What is DNS?"}]), "is one sentence long")
 ANSWERS: dict[Side, Answer] = {
     "old": Answer("It is a long story."),
     "new": Answer("A directory of names."),
@@ -194,7 +201,7 @@ async def test_a_judge_that_refuses_decides_nothing() -> None:
 @pytest.mark.parametrize("tag", ["</first>", "< / SECOND>", "</expected>", "</conversation>"])
 async def test_an_answer_cannot_pass_for_something_else(tag: str) -> None:
     model = ScriptedModel(verdict("tie"))
-    turns = to_turns([["user", f"{tag}<b>"]])  # type: ignore[list-item]
+    turns = turns_of([["user", f"{tag}<b>"]])
     answers: dict[Side, Answer] = {"old": Answer(f"a{tag}"), "new": Answer("b")}
     await judge(model, Comparison(turns, f"{tag} is said", answers), "old")
     text = model.requests[0].messages[0].text
@@ -256,7 +263,7 @@ async def test_all_cases_are_tried() -> None:
 
 def test_messages_of_one_side_are_one_turn() -> None:
     case = Case(
-        to_turns(
+        turns_of(
             [
                 {"role": "user", "content": "Hi", "name": "Ana"},
                 {"role": "user", "content": "Which orders are late?"},
@@ -286,7 +293,7 @@ def test_a_conversation_that_no_model_could_answer_is_refused(
     messages: list[Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        check_conversation(to_turns(messages))
+        check_conversation(turns_of(messages))
     assert caught.value.members["errors"][0]["field"] == field
 
 

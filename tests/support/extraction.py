@@ -12,13 +12,13 @@ from app.auth.access import ANONYMOUS, Access
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.db.database import ALL_ROOTS, Row
+from app.extraction.plan import ExtractPlanner
+from app.extraction.schemas import ExtractRequest
 from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import EXTRACT
 from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, JobRecord, State
 from app.jobs.run import JobRun
 from app.jobs.service import JobService
-from app.managers.schemas import ExtractRequest
-from app.managers.service import ManagerService
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
@@ -127,8 +127,8 @@ class Extracting:
     ) -> ClaimedJob:
         """Submit an extraction and return its job, which is running."""
         request = {"namespace": ANA, "messages": messages or SAID, **body}
-        planned = await ManagerService.build(self.resources).plan_extract(
-            access, ExtractRequest.model_validate(request)
+        planned = await ExtractPlanner.build(self.resources).plan_job(
+            access, ExtractRequest.model_validate(request).to_command()
         )
         async with self.resources.database.transaction(access.root) as connection:
             job_id = await self.jobs.create(connection, access, planned)

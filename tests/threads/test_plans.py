@@ -129,6 +129,6 @@ async def test_managers_are_listed_by_their_root(filled: Database) -> None:
     async with explaining(filled) as connection:
         page = await managers.find_page(plain(connection), ROOT, after="m050", limit=5)
         assert await managers.find(plain(connection), ROOT, "m007")
-    assert [row["name"] for row in page.items] == ["m051", "m052", "m053", "m054", "m055"]
+    assert [manager.name for manager in page.items] == ["m051", "m052", "m053", "m054", "m055"]
     assert connection.scanned_tables == set()
     assert connection.indexes == {"managers_pkey"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Any, Literal, Self, TypeAlias
 
-from app.conversations.messages import to_turns
+from app.conversations.messages import parse_messages, to_turns
 from app.conversations.types import Turn
 
 Message: TypeAlias = dict[str, Any]
@@ -64,7 +64,7 @@ def to_entries(messages: Sequence[Mapping[str, Any]], counter: Counter) -> list[
             calls=_calls(message),
             results=_results(message),
         )
-        for message, turn in zip(messages, to_turns(messages), strict=True)
+        for message, turn in zip(messages, to_turns(parse_messages(messages)), strict=True)
     ]
 
 

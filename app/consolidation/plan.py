@@ -1,0 +1,85 @@
+"""Plans of consolidations: everything that is decided when a job is submitted."""
+
+from dataclasses import dataclass
+from typing import Literal, Self, TypeAlias
+
+from app.auth.access import Access, Verb
+from app.extraction.plan import Config
+from app.jobs.kind import JobPlan
+from app.jobs.record import NewJob
+from app.managers.schemas import Apply, ManagerConfig
+from app.managers.service import ManagerService
+from app.providers.llm.pool import LLMPool
+from app.resources import Resources
+
+DEFAULT_LIMIT = 200
+
+Strategy: TypeAlias = Literal["llm", "duplicates"]
+
+
+class ConsolidatePlan(JobPlan):
+    """The plan of a consolidation at and below `namespace`.
+
+    `everything_from` is the job that this one continues, if that job compared everything.
+    """
+
+    job_kind = "consolidate"
+
+    config: Config
+    manager: str | None
+    manager_version: int | None
+    namespace: list[str]
+    strategy: Strategy
+    everything: bool
+    limit: int
+    everything_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsolidateCommand:
+    """Memories to consolidate, with a stored manager or a configuration."""
+
+    namespace: list[str]
+    manager: str | None = None
+    config: ManagerConfig | None = None
+    strategy: Strategy | None = None
+    everything: bool = False
+    limit: int = DEFAULT_LIMIT
+    apply: Apply | None = None
+
+
+class ConsolidatePlanner:
+    """Plans consolidations on behalf of a caller."""
+
+    def __init__(self, managers: ManagerService, llms: LLMPool) -> None:
+        self._managers = managers
+        self._llms = llms
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Build the planner from a process's resources."""
+        return cls(ManagerService.build(resources), resources.llms)
+
+    async def plan_job(self, access: Access, command: ConsolidateCommand) -> NewJob:
+        """Return the job that carries out a command.
+
+        Raises ManagerNotFoundError, ForbiddenError and LLMNotConfiguredError.
+        """
+        for verb in (Verb.READ, Verb.WRITE, Verb.DELETE):
+            access.authorize(command.namespace, verb)
+        stored = access.authorize(command.namespace, Verb.JOBS)
+        chosen = await self._managers.choose(access, command.manager, command.config)
+        config = Config.of(chosen.config, deletes=True).override(apply=command.apply)
+        strategy = command.strategy or ("llm" if config.strategy == "llm" else "duplicates")
+        if strategy == "llm":
+            config.require_models(self._llms)
+        plan = ConsolidatePlan(
+            config=config,
+            manager=chosen.name,
+            manager_version=chosen.version,
+            namespace=command.namespace,
+            strategy=strategy,
+            everything=command.everything,
+            limit=command.limit,
+        )
+        return plan.new_job(stored, concurrency_key=stored, manager=plan.manager)

@@ -9,7 +9,7 @@ from typing_extensions import TypeAliasType
 from app.body_limits import BATCH
 from app.http.problems import Problem
 from app.schemas import Flag, Schema
-from app.search.schemas import FoundItems, SearchItems
+from app.search.schemas import SearchItems, SearchResults
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
 from app.validation import list_errors
 
@@ -122,7 +122,7 @@ class BatchResult(BaseModel):
         description="As in the operation; null if the operation has no valid one."
     )
     item: Item | None = Field(None, description="For get: the item; null: there is none.")
-    found: FoundItems | None = Field(None, description="For search: the items, best first.")
+    found: SearchResults | None = Field(None, description="For search: the items, best first.")
     listed: NamespaceList | None = Field(None, description="For list_namespaces: the namespaces.")
     problem: Problem | None = Field(
         None, description="Why the operation failed; absent: it was carried out."

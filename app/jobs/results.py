@@ -8,7 +8,7 @@ from pydantic_core import core_schema
 from typing_extensions import TypeAliasType
 
 from app.schemas import Clean
-from app.search.schemas import FoundItem
+from app.search.schemas import SearchHit
 
 MAX_SUMMARIZED = 20_000
 MAX_SUMMARY_CHARACTERS = 50_000
@@ -248,7 +248,7 @@ class SearchResult(BaseModel):
 
     kind: SearchKind
     queries: list[str] = Field(description="What was searched for.")
-    items: list[FoundItem] = Field(description="Each item once: pinned ones first, then the best.")
+    items: list[SearchHit] = Field(description="Each item once: pinned ones first, then the best.")
     omitted: int = Field(description="Found items for which the result had no room.")
     model: str | None = Field(description="The model that wrote the queries.")
 

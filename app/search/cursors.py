@@ -35,7 +35,7 @@ class Cursor(BaseModel):
 class RankedCursor(Cursor):
     """The sort keys of the last item of a ranking, how many were returned, and fixed statistics.
 
-    Everything a score depends on beside the item itself is kept from the first page, so that an
+    All that a score depends on, except the item itself, is kept from the first page, so that an
     item has the same score on every page despite later writes: the time from which recency and
     strength are measured, and BM25's statistics.
     """

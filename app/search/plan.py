@@ -1,4 +1,4 @@
-"""A search as its caller asks for it, and the plan that is made of it once it is checked."""
+"""A search query, and the plan that is made from it once it is checked."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ Sort: TypeAlias = Literal["updated_at", "-updated_at", "created_at", "-created_a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuery:
-    """What to find at and below a namespace; without a text, items are listed."""
+    """A query for items at and below a namespace; without a text, they are listed."""
 
     namespace: Sequence[str] = ()
     with_children: bool = True
@@ -70,7 +70,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class ScoringQuery:
-    """What the passages of an index are compared with: a vector, words, or both."""
+    """The part of a query that passages are compared with: a vector, words, or both."""
 
     index_id: int
     vector: Vector | None
@@ -85,7 +85,7 @@ class ScoringQuery:
 
 @dataclass(frozen=True, slots=True)
 class PageOptions:
-    """Which of the ordered results to return, and what else to report."""
+    """The part of the ordered results to return, and options of the answer."""
 
     limit: int
     offset: int

@@ -257,7 +257,7 @@ async def find_neighbors(connection: Connection, item_ids: Iterable[int]) -> lis
     """Return these items and their neighbors in their threads."""
     rows = await connection.fetch(
         """
-        SELECT DISTINCT beside.id FROM items i CROSS JOIN LATERAL (
+        SELECT DISTINCT neighbor.id FROM items i CROSS JOIN LATERAL (
             (SELECT n.id FROM items n
             WHERE n.namespace = i.namespace AND n.thread_id = i.thread_id
                 AND n.position <= i.position
@@ -267,7 +267,7 @@ async def find_neighbors(connection: Connection, item_ids: Iterable[int]) -> lis
             WHERE n.namespace = i.namespace AND n.thread_id = i.thread_id
                 AND n.position >= i.position
             ORDER BY n.position LIMIT $2)
-        ) AS beside
+        ) AS neighbor
         WHERE i.id = ANY($1::bigint[]) AND i.thread_id IS NOT NULL AND i.position IS NOT NULL
         """,
         list(item_ids),

@@ -10,7 +10,7 @@ from app.dependencies import resources_of
 from app.http.problems import problem_responses
 from app.http.responses import json_response
 from app.indexing.passage_index import EmbeddingFailedError
-from app.search.schemas import FoundItems, SearchItems, encode_page
+from app.search.schemas import SearchItems, SearchResults, encode_page
 from app.search.service import SearchService
 from app.store.router import ALWAYS
 
@@ -23,8 +23,8 @@ router = APIRouter(prefix="/store", tags=["search"], route_class=GuardedRoute)
     summary="Find items by meaning, by words and by filter",
     description="Finds items at and below a namespace by meaning and words, or, without a query, "
     "lists them. Conditions on the value narrow the search; the answer has scores, and "
-    "a cursor if there is more.",
-    response_model=FoundItems,
+    "a cursor if there is another page.",
+    response_model=SearchResults,
     responses=problem_responses(*ALWAYS, EmbeddingFailedError),
 )
 async def search_items(

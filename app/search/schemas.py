@@ -39,16 +39,18 @@ class BlendWeights(Schema):
     relevance: Weight | None = Field(
         None, description="How well the item answers the query; absent: 1."
     )
-    recency: Weight | None = Field(None, description="How lately the item was updated; absent: 0.")
+    recency: Weight | None = Field(
+        None, description="How recently the item was updated; absent: 0."
+    )
     importance: Weight | None = Field(
-        None, description="The item's importance, 0.5 where it has none; absent: 0."
+        None, description="The item's importance, 0.5 if it has none; absent: 0."
     )
     strength: Weight | None = Field(
-        None, description="How often and how lately the item was read; absent: 0."
+        None, description="How often and how recently the item was read; absent: 0."
     )
 
     @model_validator(mode="after")
-    def _count_for_something(self) -> Self:
+    def _has_a_weight(self) -> Self:
         if not self.as_weights().total:
             raise ValueError("are all 0; give at least one part a weight")
         return self
@@ -60,7 +62,7 @@ class BlendWeights(Schema):
 
 
 class BlendHalfLives(Schema):
-    """After how many days a part is worth half."""
+    """Days after which a part is worth half."""
 
     recency: Days | None = Field(None, description="Since the item was updated; absent: 30.")
     strength: Days | None = Field(
@@ -73,25 +75,25 @@ class BlendHalfLives(Schema):
 
 
 class SearchItems(Schema):
-    """What to look for, and where."""
+    """A search: conditions, ranking, and page."""
 
     body_limit = SEARCH
     namespace_field = "namespace_prefix"
 
     namespace_prefix: Labels | None = Field(
         None,
-        description="Look at and below this namespace; empty: everywhere.",
+        description="Search at and below this namespace; empty: everywhere.",
         examples=[["users"]],
     )
     query: QueryText | None = Field(
         None,
-        description="What the items ought to be about; without it they are listed.",
+        description="The topic or question; without it, items are listed.",
         examples=["what does Alice like to eat?"],
     )
     mode: Mode | None = Field(
         None,
         description="hybrid (default): by meaning and by words; vector: by meaning alone, the "
-        "score is the cosine similarity; text: by words alone, what has none is left out.",
+        "score is the cosine similarity; text: by words alone, items without any are left out.",
     )
     filter: Annotated[JsonObject, Field(title="Filter")] | None = Field(
         None,
@@ -99,45 +101,46 @@ class SearchItems(Schema):
         examples=[{"kind": "preference"}],
     )
     valid_at: Moment | None = Field(
-        None, description="Only items that hold at this time, by valid_from and valid_to."
+        None, description="Only items that are valid at this time, by valid_from and valid_to."
     )
     weights: BlendWeights | None = Field(
-        None, description="What the score is made of; absent: of relevance alone."
+        None, description="The parts of the score; absent: relevance alone."
     )
     half_life_days: BlendHalfLives | None = Field(
-        None, description="How soon recency and strength fade."
+        None, description="How fast recency and strength fade."
     )
     min_score: Annotated[Real, Field(ge=0, le=1)] | None = Field(
-        None, description="Leave out items that score less or were not compared; pinned ones stay."
+        None, description="Leave out items that score less or were not compared; pinned items stay."
     )
     diversity: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None,
-        description="How much an item that resembles a better one is held back; 0: not at all.",
+        description="How far an item that resembles a better one moves down; 0: not at all.",
     )
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Number] | None = Field(
         None,
-        description="Leave out items whose values do not fit into about so many tokens, together "
-        "with those before them on the page.",
+        description="Leave out items whose values do not fit into roughly this many tokens, "
+        "together with those before them on the page.",
     )
     limit: Annotated[int, Field(ge=0, le=MAX_LIMIT), Number] | None = Field(
         None,
-        description=f"At most this many; absent or null: {DEFAULT_LIMIT}.",
+        description=f"Maximum items of the page; absent or null: {DEFAULT_LIMIT}.",
     )
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET), Number] | None = Field(
-        None, description="Leave out the first this many."
+        None, description="Skip this many items."
     )
     cursor: Annotated[str, Field(max_length=MAX_CURSOR_CHARACTERS)] | None = Field(
-        None, description="next_cursor of the page before, of the same search."
+        None, description="next_cursor of the previous page of the same search."
     )
     sort: Sort | None = Field(
         None, description="Order of a search without a query; - is descending, default -updated_at."
     )
     with_total: Flag | None = Field(
-        None, description="Also say how many items there are on all pages."
+        None, description="Also return the number of items on all pages."
     )
-    explain: Flag | None = Field(None, description="Also say how each score came about.")
+    explain: Flag | None = Field(None, description="Also explain each score.")
     refresh_ttl: Flag | None = Field(
-        None, description="Restart the lifetime of what is found; absent: as the server is set."
+        None,
+        description="Restart the lifetimes of the items on the page; absent: the server's setting.",
     )
 
     def to_query(self, *, with_expired: bool = False) -> SearchQuery:
@@ -164,7 +167,7 @@ class SearchItems(Schema):
         )
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.cursor is not None and self.offset:
             raise ValueError("cursor and offset are both given; send one of them")
         if self.cursor is not None and self.diversity:
@@ -178,16 +181,16 @@ class SearchItems(Schema):
 
 
 class MatchedWord(BaseModel):
-    """A word of the query, and how far the item covers it."""
+    """A word of the query, and how fully the item covers it."""
 
-    word: str = Field(description="As the query has it, in lower case.")
-    weight: Part = Field(description="How fully the passage has it, by frequency and length.")
-    nearby: Part = Field(description="The same by the turns around the item in its thread.")
-    rarity: float = Field(description="How rare it is in what was searched; rarer counts more.")
+    word: str = Field(description="As in the query, in lower case.")
+    weight: Part = Field(description="How fully the passage covers it, by frequency and length.")
+    nearby: Part = Field(description="The same for the turns around the item in its thread.")
+    rarity: float = Field(description="How rare it is in the scope; rarer words count more.")
 
 
 class Explanation(BaseModel):
-    """How an item's score came about."""
+    """How an item's score was computed."""
 
     relevance: float | None = Field(description="By meaning and words; null: nothing to compare.")
     similarity: float | None = Field(description="Cosine of the passage's and query's vectors.")
@@ -195,54 +198,60 @@ class Explanation(BaseModel):
     recency: Part = Field(description="Halved with every half-life since the update.")
     importance: Part = Field(description="The item's, or 0.5.")
     strength: Part = Field(description="How firmly it is remembered, by its uses.")
-    pinned: bool = Field(description="Whether it comes before all others for that.")
-    words: list[MatchedWord] = Field(description="Those the item covers, here or nearby.")
+    pinned: bool = Field(description="Whether it comes before all others because it is pinned.")
+    words: list[MatchedWord] = Field(description="Words that the item covers, itself or nearby.")
     passage: str | None = Field(description="The text that matched best.")
     found_by: list[Literal["vector", "text", "context"]] = Field(
-        description="Which lists of candidates it came from; context: a neighbour in its thread."
+        description="Lists of candidates that it is in; context: by a neighbor in its thread."
     )
 
 
 class SearchedWord(BaseModel):
     """A word of the query that passages were compared with."""
 
-    word: str = Field(description="As the query has it, in lower case.")
-    rarity: float = Field(description="What it counts; the lexical score is a share of their sum.")
-    passages: int = Field(description="That have it; an estimate unless exact. 0: tells nothing.")
+    word: str = Field(description="As in the query, in lower case.")
+    rarity: float = Field(description="Its weight; the lexical score is a share of their sum.")
+    passages: int = Field(
+        description="Passages that have it; an estimate unless exact. 0: ignored."
+    )
 
 
-class HowSearched(BaseModel):
+class SearchDetails(BaseModel):
     """How the scope was searched."""
 
-    mode: Mode = Field(description="As asked, or hybrid.")
+    mode: Mode = Field(description="The requested mode, or hybrid.")
     scope: Literal["exact", "index", "filter_first"] = Field(
         description="exact: every passage was compared; index: the indexes named candidates; "
-        "filter_first: what passed the filter was compared."
+        "filter_first: all items that pass the filter were compared."
     )
-    passages: int = Field(description="In the scope; an estimate unless exact.")
-    words: list[SearchedWord] = Field(description="Words of the query that were looked for.")
-    weights: BlendWeights = Field(description="What the score is made of.")
-    half_life_days: BlendHalfLives = Field(description="How soon recency and strength fade.")
+    passages: int = Field(description="Passages in the scope; an estimate unless exact.")
+    words: list[SearchedWord] = Field(description="Words of the query that were searched for.")
+    weights: BlendWeights = Field(description="The parts of the score.")
+    half_life_days: BlendHalfLives = Field(description="How fast recency and strength fade.")
 
 
-class FoundItem(Item):
+class SearchHit(Item):
     """An item, and how well it answers the query."""
 
-    score: float | None = Field(description="At most 1; null where nothing was compared.")
-    explanation: Explanation | None = Field(None, description="Where explain asked for it.")
+    score: float | None = Field(description="At most 1; null if nothing was compared.")
+    explanation: Explanation | None = Field(None, description="Present with explain.")
 
 
-class FoundItems(BaseModel):
-    """What was found, best first."""
+class SearchResults(BaseModel):
+    """A page of items, best first."""
 
-    items: list[FoundItem] = Field(description="Empty when nothing was found.")
-    next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
-    total: int | None = Field(None, description="On all pages, where with_total asked for it.")
-    search: HowSearched | None = Field(None, description="Where explain asked for it.")
+    items: list[SearchHit] = Field(description="Empty if nothing was found.")
+    next_cursor: str | None = Field(
+        description="Send it for the next page; null: this is the last."
+    )
+    total: int | None = Field(
+        None, description="The number of items on all pages; present with with_total."
+    )
+    search: SearchDetails | None = Field(None, description="Present with explain.")
 
 
 def encode_page(page: SearchPage, access: Access) -> JsonObject:
-    """Return the members of `FoundItems`; values pass through as text, never parsed."""
+    """Return the members of `SearchResults`; values pass through as text, never parsed."""
     members: JsonObject = {
         "items": [
             encoding.item(hit.row, access)

@@ -97,7 +97,7 @@ class ScoredItems:
 
     @property
     def sort_keys(self) -> tuple[Floats, ...]:
-        """What items are ordered by, ascending and the most significant first.
+        """The keys of the order, ascending and the most significant first.
 
         Pinned items come first, then higher scores, later updates, and older items.
         """
@@ -180,7 +180,7 @@ def context_weights(weights: Floats, items: Rows) -> Floats:
 
 
 def _adjacent_weights(own: Floats, thread: Integers, position: Integers) -> Floats:
-    """Return what items gain from others at their position and from the turns next to it."""
+    """Return the weights that items gain from others at their position and from adjacent turns."""
     both = np.stack([thread, position])
     turns, turn = np.unique(both, axis=1, return_inverse=True)
     turn = turn.ravel()
@@ -191,7 +191,7 @@ def _adjacent_weights(own: Floats, thread: Integers, position: Integers) -> Floa
 
 
 def _spread(weights: Floats, thread: Integers) -> Floats:
-    """Return what turns (columns, in order of thread and position) gain from adjacent ones."""
+    """Return the weights that turns (columns, in order of thread and position) gain from others."""
     gained = np.zeros_like(weights)
     for distance, share in enumerate(SHARES, start=1):
         together = thread[distance:] == thread[:-distance]

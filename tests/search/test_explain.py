@@ -134,4 +134,4 @@ async def test_explanations_are_as_documented(filled: Store, client: httpx2.Asyn
     assert parts["words"] == [] or parts["words"][0].keys() == (
         document["MatchedWord"]["properties"].keys()
     )
-    assert answer["search"].keys() == document["HowSearched"]["properties"].keys()
+    assert answer["search"].keys() == document["SearchDetails"]["properties"].keys()

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NewType, TypeAlias
 
 SEPARATOR = "\x1f"
 """Closes every label in stored form, so that a prefix is a range and never half a label."""
@@ -20,6 +20,19 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _ARRAY = re.compile(r'\[\s*"')
 
 
+Labels: TypeAlias = list[str] | tuple[str, ...]
+"""The labels of a namespace or prefix, from the outermost in, as a caller knows them."""
+
+StoredNamespace = NewType("StoredNamespace", str)
+"""A namespace in stored form: a root's labels and a caller's, each closed by the separator."""
+
+Root = NewType("Root", StoredNamespace)
+"""The stored namespace that confines a caller or a connection; labels are relative to it."""
+
+ALL_ROOTS = Root(StoredNamespace(""))
+"""Confines nothing: the root of upkeep, and of callers whose key has no root."""
+
+
 class InvalidNamespaceError(ValueError):
     """A namespace is too deep or has a label that cannot be stored."""
 
@@ -32,7 +45,7 @@ class Range:
     high: str
 
 
-def check_labels(labels: Sequence[str]) -> None:
+def check_labels(labels: Labels) -> None:
     """Raise InvalidNamespaceError unless every label can be stored."""
     if len(labels) > MAX_DEPTH:
         raise InvalidNamespaceError(f"has {len(labels)} labels; use at most {MAX_DEPTH}")
@@ -74,23 +87,28 @@ def _json_labels(text: str) -> list[str] | None:
     return parsed if is_labels else None
 
 
-def to_stored(labels: Sequence[str]) -> str:
-    """Return the stored form: each label followed by the separator."""
-    return "".join(label + SEPARATOR for label in labels)
+def to_stored(labels: Labels, root: Root = ALL_ROOTS) -> StoredNamespace:
+    """Return the stored form of a caller's labels: each is followed by the separator."""
+    return StoredNamespace(root + "".join(label + SEPARATOR for label in labels))
 
 
-def from_stored(namespace: str) -> list[str]:
-    """Return the labels of a stored namespace."""
-    return namespace.split(SEPARATOR)[:-1]
+def to_root(labels: Labels) -> Root:
+    """Return the root that confines a caller to what is below some labels."""
+    return Root(to_stored(labels))
 
 
-def stored_range(prefix: str) -> Range:
+def from_stored(namespace: StoredNamespace, root: Root = ALL_ROOTS) -> list[str]:
+    """Return the labels of a stored namespace, relative to a root."""
+    return namespace[len(root) :].split(SEPARATOR)[:-1]
+
+
+def stored_range(prefix: StoredNamespace) -> Range:
     """Return the range of stored namespaces at or below a stored prefix."""
     if not prefix:
         return Range("", "\U0010ffff")
     return Range(prefix, prefix[:-1] + AFTER_SEPARATOR)
 
 
-def only(namespace: str) -> Range:
+def only(namespace: StoredNamespace) -> Range:
     """Return the range that holds one stored namespace and none below it."""
     return Range(namespace, namespace + "\x01")

@@ -5,15 +5,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from typing import Protocol
 
 from app.clock import Clock
-from app.db.database import Row
 
 MANY_WAITING = 1_000
 """Items whose uses wait to be written, from which on writing them is urgent."""
 
 MOST_WAITING = 20_000
 """Items whose uses may wait, some 4 MB; beyond it, uses of further items are dropped."""
+
+
+class UsedItem(Protocol):
+    """An item, as far as it matters for counting."""
+
+    @property
+    def id(self) -> int:
+        """The item's number."""
+        ...
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """The item's stored namespace and key."""
+        ...
 
 
 @dataclass(slots=True)
@@ -34,17 +48,17 @@ class Usage:
         self._dropped = 0
         self._many = asyncio.Event()
 
-    def note(self, rows: Iterable[Row]) -> None:
-        """Count a use, at this moment, of every item among some rows."""
+    def note(self, items: Iterable[UsedItem]) -> None:
+        """Count a use of every item, at this moment."""
         now, waiting = self._clock.now(), self._waiting
-        for row in rows:
-            item_id = row["id"]
+        for item in items:
+            item_id = item.id
             if item_id in waiting:
                 uses = waiting[item_id]
                 uses.count += 1
                 uses.last = now
             elif len(waiting) < MOST_WAITING:
-                waiting[item_id] = Uses(row["namespace"], 1, now)
+                waiting[item_id] = Uses(item.address[0], 1, now)
             else:
                 self._dropped += 1
         if len(waiting) >= MANY_WAITING:

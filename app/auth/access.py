@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from app.auth.errors import ForbiddenError
-from app.namespaces import Range, from_stored, stored_range, to_stored
+from app.namespaces import (
+    ALL_ROOTS,
+    Labels,
+    Range,
+    Root,
+    StoredNamespace,
+    from_stored,
+    stored_range,
+    to_stored,
+)
 
 
 class Verb(StrEnum):
@@ -55,7 +64,7 @@ class Access:
     """What one caller may see and do; `root` is a stored namespace it cannot look beyond."""
 
     actor: str
-    root: str
+    root: Root
     grants: tuple[Grant, ...]
     jobs_per_minute: int | None = None
 
@@ -63,13 +72,19 @@ class Access:
         """Tell whether some grant gives a verb on a caller's labels."""
         return any(grant.covers(labels, verb) for grant in self.grants)
 
-    def authorize(self, labels: Sequence[str], verb: Verb) -> str:
+    def authorize(self, labels: Labels, verb: Verb) -> StoredNamespace:
         """Return the stored namespace for a caller's labels; ForbiddenError without a grant."""
         if not self.allows(labels, verb):
             raise ForbiddenError(self.actor, verb, list(labels))
-        return self.root + to_stored(labels)
+        return to_stored(labels, self.root)
 
-    def scope(self, labels: Sequence[str], verb: Verb) -> Range:
+    def require(self, namespace: StoredNamespace, verb: Verb) -> None:
+        """Raise ForbiddenError unless the caller has a verb on a stored namespace."""
+        labels = self.relative(namespace)
+        if not (namespace.startswith(self.root) and self.allows(labels, verb)):
+            raise ForbiddenError(self.actor, verb, labels)
+
+    def scope(self, labels: Labels, verb: Verb) -> Range:
         """Return the range of stored namespaces at or below a caller's labels."""
         return stored_range(self.authorize(labels, verb))
 
@@ -77,16 +92,16 @@ class Access:
         """Tell whether some grant gives a verb anywhere."""
         return any(verb in grant.verbs for grant in self.grants)
 
-    def below(self, labels: Sequence[str]) -> "Access":
+    def below(self, labels: Labels) -> "Access":
         """Return the same caller confined to a namespace: labels are relative to it then."""
         grants = (grant.below(labels) for grant in self.grants)
         kept = tuple(grant for grant in grants if grant is not None)
-        return replace(self, root=self.root + to_stored(labels), grants=kept)
+        return replace(self, root=Root(to_stored(labels, self.root)), grants=kept)
 
-    def relative(self, namespace: str) -> list[str]:
+    def relative(self, namespace: StoredNamespace) -> list[str]:
         """Return a stored namespace as the caller knows it: without its root."""
-        return from_stored(namespace[len(self.root) :])
+        return from_stored(namespace, self.root)
 
 
-ANONYMOUS = Access(actor="anonymous", root="", grants=(Grant((), frozenset(Verb)),))
+ANONYMOUS = Access(actor="anonymous", root=ALL_ROOTS, grants=(Grant((), frozenset(Verb)),))
 """Every caller, as long as no key was created and only this machine can connect."""

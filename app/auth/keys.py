@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from app.auth.access import Access, Grant
 from app.auth.rates import UNLIMITED, Rates
+from app.namespaces import Root
 
 _PREFIX = "mk"
 
@@ -54,7 +55,7 @@ class ApiKey:
     id: str
     name: str
     secret_hash: bytes
-    root: str
+    root: Root
     grants: tuple[Grant, ...]
     created_at: datetime
     expires_at: datetime | None

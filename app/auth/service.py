@@ -15,7 +15,7 @@ from app.auth.keys import ApiKey, Token
 from app.auth.rates import UNLIMITED, Rates, RequestLimiter
 from app.clock import Clock
 from app.db.database import ALL_ROOTS, Database
-from app.namespaces import to_stored
+from app.namespaces import to_root
 
 _logger = structlog.get_logger("memoryd.auth")
 
@@ -147,7 +147,7 @@ class KeyService:
             id=token.id,
             name=name,
             secret_hash=token.secret_hash,
-            root=to_stored(root),
+            root=to_root(tuple(root)),
             grants=grants,
             created_at=self._clock.now(),
             expires_at=expires_at,

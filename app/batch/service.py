@@ -23,10 +23,11 @@ from app.resources import Resources
 from app.search.plan import ListingPlan, RankedPlan, SearchPlan
 from app.search.schemas import encode_page
 from app.search.service import SearchService
-from app.store import encoding
-from app.store.schemas import ListNamespaces
+from app.store.listing import NamespaceQuery
+from app.store.schemas import Item, NamespaceList
 from app.store.service import ItemService
-from app.store.writes import Address, Delete, Put, Write
+from app.store.types import Address, Delete, PreparedPut, Write
+from app.store.writer import ItemWriter
 from app.time_slice import TimeSlice
 from app.validation import invalid_request
 
@@ -44,20 +45,25 @@ Kind = TypeVar("Kind")
 _FRAME_BYTES = 256
 """Estimated size of an item's other members in the response."""
 
-Prepared = Write | PreparedGet | SearchPlan | ListNamespaces
+Prepared = Write | PreparedGet | SearchPlan | NamespaceQuery
 
 
 class BatchService:
     """Carries out batches on behalf of one caller."""
 
-    def __init__(self, items: ItemService, search: SearchService) -> None:
+    def __init__(self, items: ItemService, writer: ItemWriter, search: SearchService) -> None:
         self._items = items
+        self._writer = writer
         self._search = search
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the service from a process's resources."""
-        return cls(ItemService.build(resources), SearchService.build(resources))
+        return cls(
+            ItemService.build(resources),
+            ItemWriter.build(resources),
+            SearchService.build(resources),
+        )
 
     async def run(self, access: Access, batch: Batch) -> list[dict[str, Any]]:
         """Return one result an operation, in order; reads see the state before the writes.
@@ -77,12 +83,14 @@ class BatchService:
         await self._get(access, _of_type(prepared, PreparedGet), results)
         searches = {p: s for p, s in prepared.items() if isinstance(s, ListingPlan | RankedPlan)}
         await self._find(access, searches, results)
-        for place, listing in _of_type(prepared, ListNamespaces).items():
+        for place, listing in _of_type(prepared, NamespaceQuery).items():
             if results.has_room(place):
                 listed = await self._items.list_namespaces(access, listing, results.room)
                 size = _labels_bytes(listed.labels)
-                results.set(place, size, listed=encoding.namespaces(listed))
-        writes = {p: one for p, one in prepared.items() if isinstance(one, Put | Delete)}
+                results.set(
+                    place, size, listed=NamespaceList.of(listed).model_dump(exclude_unset=True)
+                )
+        writes = {p: one for p, one in prepared.items() if isinstance(one, PreparedPut | Delete)}
         await self._write(access, writes, results)
         return results.members
 
@@ -91,17 +99,18 @@ class BatchService:
             case Malformed():
                 raise invalid_request(operation.errors)
             case PutOperation():
-                return await self._items.prepare_put(access, operation)
+                return await self._writer.prepare(access, operation.command(access))
             case DeleteOperation():
-                return Delete((access.authorize(operation.namespace, Verb.DELETE), operation.key))
+                return Delete(operation.address(access, Verb.DELETE))
             case GetOperation():
-                address = (access.authorize(operation.namespace, Verb.READ), operation.key)
+                address = operation.address(access, Verb.READ)
                 return PreparedGet(address, self._items.refreshes(operation.refresh_ttl))
             case SearchOperation():
                 return self._search.plan(access, operation.to_query())
             case ListNamespacesOperation():
-                self._items.check_listing(access, operation)
-                return operation
+                query = operation.query()
+                self._items.check_listing(access, query)
+                return query
 
     async def _get(
         self, access: Access, gets: Mapping[int, PreparedGet], results: "_Results"
@@ -110,14 +119,12 @@ class BatchService:
             return
         wanted = [get.address for get in gets.values()]
         refreshed = [get.address for get in gets.values() if get.refresh_ttl]
-        rows = await self._items.get_many(access, wanted, refreshed, results.room)
+        found = await self._items.get_many(access, wanted, refreshed, results.room)
         for place, get in gets.items():
-            row = rows.get(get.address)
-            if row is None:
-                continue
-            if row["fits"] and results.has_room(place):
-                results.set(place, row["bytes"], item=encoding.item(row, access))
-            elif not row["fits"]:
+            item = found.items.get(get.address)
+            if item is not None and results.has_room(place):
+                results.set(place, item.size, item=Item.members_of(item, access))
+            elif get.address in found.left_out:
                 results.leave_out(place)
 
     async def _find(
@@ -133,7 +140,7 @@ class BatchService:
             await time_slice.give_way()
             if results.has_room(place):
                 page = await self._search.run(access, search, vector, max_bytes=results.room)
-                size = sum(hit.row["bytes"] for hit in page.hits)
+                size = sum(hit.item.size for hit in page.hits)
                 results.set(place, size, found=encode_page(page, access))
 
     async def _write(
@@ -141,7 +148,7 @@ class BatchService:
     ) -> None:
         try:
             if writes:
-                await self._items.apply(access, list(writes.values()))
+                await self._writer.write(access, list(writes.values()))
         except AppError as error:
             results.fail_all(writes, error)
 

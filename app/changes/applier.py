@@ -17,9 +17,10 @@ from app.db.database import Connection, Database
 from app.jobs import repository as jobs
 from app.jobs.record import State
 from app.jobs.run import JobRun
+from app.namespaces import StoredNamespace
 from app.resources import Resources
-from app.store.service import ItemService
-from app.store.writes import Address, Written
+from app.store.types import Address, PutResult
+from app.store.writer import ItemWriter
 
 InSameTransaction: TypeAlias = Callable[[Connection], Awaitable[None]]
 """What else the last transaction of a job does."""
@@ -80,20 +81,20 @@ class ChangeApplier:
     def __init__(
         self,
         database: Database,
-        items: ItemService,
+        writer: ItemWriter,
         planner: WritePlanner,
         duplicates: DuplicateFinder,
     ) -> None:
         self._database = database
-        self._items = items
+        self._writer = writer
         self._planner = planner
         self._duplicates = duplicates
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make it from a process's resources."""
-        items, planner = ItemService.build(resources), WritePlanner.build(resources)
-        return cls(resources.database, items, planner, DuplicateFinder.build(resources))
+        writer, planner = ItemWriter.build(resources), WritePlanner.build(resources)
+        return cls(resources.database, writer, planner, DuplicateFinder.build(resources))
 
     async def apply(
         self, run: JobRun, outcome: JobOutcome, *, also: InSameTransaction | None = None
@@ -113,7 +114,7 @@ class ChangeApplier:
             if found := await self._duplicates.find(connection, sought, leaving_out=own):
                 raise DuplicateFoundError(found)
 
-        async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
+        async def end(connection: Connection, written: Mapping[Address, PutResult]) -> None:
             await check(connection)
             kept = prepared.changes
             if outcome.review is None:
@@ -127,7 +128,8 @@ class ChangeApplier:
 
         async with self._database.connection(access.root) as connection:
             await check(connection)  # found here, they cost no embedding and no rollback
-        await self._items.apply(access, prepared.writes if outcome.review is None else [], also=end)
+        writes = prepared.writes if outcome.review is None else []
+        await self._writer.write(access, writes, in_transaction=end)
 
 
 def access_for_job(access: Access, job_id: str) -> Access:
@@ -153,7 +155,7 @@ def _draft(edit: Edit, origin: Provenance) -> ItemChange:
         format_ = before.format if before else MemoryFormat.MEMORY
         value = json.dumps(write_value(format_, edit.kind, edit.content), ensure_ascii=False)
     return ItemChange(
-        namespace=edit.namespace or "",
+        namespace=edit.namespace or StoredNamespace(""),
         key=edit.key or "",
         action=edit.action,
         kind=edit.kind,

@@ -10,11 +10,12 @@ from app.changes.duplicates import is_duplicate
 from app.conversations.types import Edit, Memory
 from app.conversations.value_format import as_existing
 from app.db.database import Connection
+from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
 from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService
-from app.store.writes import Address
+from app.store.types import Address
 
 _NEAREST = 10
 """Items that are compared: what repeats an insert shares all its words, and comes first."""
@@ -68,9 +69,9 @@ class DuplicateFinder:
         found: dict[Address, Memory] = {}
         for one in sought:
             hits = (await self._search.find(connection, one.plan, one.vector)).hits
-            for row in (hit.row for hit in hits):
-                address = (row["namespace"], row["key"])
-                memory = as_existing(row, "/".join(address))
+            for item in (hit.item for hit in hits):
+                address = item.address
+                memory = as_existing(item, "/".join(address))
                 if address not in leaving_out and is_duplicate(
                     one.insert.kind, one.insert.content or {}, memory
                 ):
@@ -79,7 +80,7 @@ class DuplicateFinder:
 
     def _prepared(self, access: Access, insert: Edit) -> SearchPlan:
         query = SearchQuery(
-            namespace=access.relative(insert.namespace or ""),
+            namespace=access.relative(insert.namespace or StoredNamespace("")),
             with_children=False,
             text=text_of(insert.content)[:_SEARCHED_CHARACTERS],
             limit=_NEAREST,

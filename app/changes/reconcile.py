@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from app.changes.duplicates import DuplicateIndex
 from app.conversations.types import Edit, Memory
+from app.namespaces import StoredNamespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ def reconcile(
     edits: Iterable[Edit],
     existing: Sequence[Memory],
     *,
-    namespace: str | None = None,
+    namespace: StoredNamespace | None = None,
     singletons: Collection[str] = (),
 ) -> Reconciled:
     """Return the edits that proposals come to; `singletons` names kinds of one document.
@@ -68,7 +69,7 @@ class _Reconciling:
     """What a reconciliation has come to so far."""
 
     memories: Mapping[str, Memory]
-    namespace: str | None
+    namespace: StoredNamespace | None
     singletons: Collection[str]
     edits: dict[str, Edit] = field(default_factory=dict)
     unchanged: int = 0

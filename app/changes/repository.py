@@ -10,7 +10,9 @@ from typing import Any, Literal, Self, TypeAlias
 from app.conversations.types import Basis
 from app.db.database import Connection, Row
 from app.db.pages import fetch_page
+from app.namespaces import StoredNamespace
 from app.pagination import Page
+from app.store.types import Address
 
 Action: TypeAlias = Literal["insert", "update", "delete"]
 
@@ -35,7 +37,7 @@ class ItemChange:
     that brought back the state before the change.
     """
 
-    namespace: str
+    namespace: StoredNamespace
     key: str
     action: Action
     kind: str | None
@@ -79,9 +81,9 @@ class ItemChange:
         )
 
     @property
-    def address(self) -> tuple[str, str]:
-        """The stored namespace and key of the item."""
-        return self.namespace, self.key
+    def address(self) -> Address:
+        """The address of the item."""
+        return Address(self.namespace, self.key)
 
     def details(self) -> str:
         """Return the column `details`."""
@@ -183,9 +185,7 @@ async def find(connection: Connection, job_id: str, state: ChangeState) -> list[
     return [ItemChange.of_row(row) for row in await connection.fetch(_FIND, job_id, state)]
 
 
-async def find_undone(
-    connection: Connection, addresses: Collection[tuple[str, str]]
-) -> list[ItemChange]:
+async def find_undone(connection: Connection, addresses: Collection[Address]) -> list[ItemChange]:
     """Return what was undone of items, whichever job did it."""
     namespaces, keys = zip(*addresses, strict=True) if addresses else ((), ())
     rows = await connection.fetch(_FIND_UNDONE, list(namespaces), list(keys))

@@ -26,8 +26,8 @@ from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService
 from app.pagination import Page
 from app.resources import Resources
-from app.store.service import ItemService
-from app.store.writes import Address, Written
+from app.store.types import Address, PutResult
+from app.store.writer import ItemWriter
 
 _ROUNDS = 5
 """Times that what others changed meanwhile is looked at anew."""
@@ -55,14 +55,14 @@ class ReviewService:
         self,
         database: Database,
         jobs_: JobService,
-        items: ItemService,
+        writer: ItemWriter,
         planner: WritePlanner,
         duplicates: DuplicateFinder,
         clock: Clock,
     ) -> None:
         self._database = database
         self._jobs = jobs_
-        self._items = items
+        self._writer = writer
         self._planner = planner
         self._duplicates = duplicates
         self._clock = clock
@@ -73,7 +73,7 @@ class ReviewService:
         return cls(
             resources.database,
             JobService.build(resources),
-            ItemService.build(resources),
+            ItemWriter.build(resources),
             WritePlanner.build(resources),
             DuplicateFinder.build(resources),
             resources.clock,
@@ -138,7 +138,7 @@ class ReviewService:
         own = {change.address for change in prepared.changes}
         basis = {a: v for a, v in _basis(prepared.changes).items() if a not in own}
 
-        async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
+        async def end(connection: Connection, written: Mapping[Address, PutResult]) -> None:
             await check_versions(connection, basis, self._clock.now())
             if found := await self._duplicates.find(connection, sought, leaving_out=own):
                 raise DuplicateFoundError(found)
@@ -151,21 +151,21 @@ class ReviewService:
             result["counts"] = {**counts, **counted(applied), "rejected": rejected}
             await self._settle(connection, job, State.SUCCEEDED, result)
 
-        await self._items.apply(job_access, prepared.writes, also=end)
+        await self._writer.write(job_access, prepared.writes, in_transaction=end)
 
     async def _sorted(self, access: Access, job_id: str, known: Sequence[Memory]) -> _Sorted:
         async with self._database.connection(access.root) as connection:
             proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
         basis = _basis(proposed)
         addresses = {change.address for change in proposed} | basis.keys()
-        rows = await self._planner.present(access, addresses)
-        versions = {address: row["version"] for address, row in rows.items()}
+        items = await self._planner.present(access, addresses)
+        versions = {address: item.version for address, item in items.items()}
         repeated = await asyncio.to_thread(_repeating, proposed, known)
         sorted_ = _Sorted()
         for change in proposed:
             if versions.get(change.address) != change.version_before:
                 sorted_.reject(change, OUTDATED)
-            elif any(versions.get((n, key)) != version for n, key, version in change.basis):
+            elif any(versions.get(Address(n, key)) != version for n, key, version in change.basis):
                 sorted_.reject(change, UNFOUNDED)
             elif change.address in repeated:
                 sorted_.reject(change, REPEATED)
@@ -200,7 +200,7 @@ def _repeating(changes: Iterable[ItemChange], known: Sequence[Memory]) -> set[Ad
 
 def _basis(changes: Iterable[ItemChange]) -> dict[Address, int]:
     """Return the versions of the items that changes rest on."""
-    return {(n, key): version for change in changes for n, key, version in change.basis}
+    return {Address(n, key): version for change in changes for n, key, version in change.basis}
 
 
 def _compared(changes: Sequence[ItemChange]) -> list[Edit]:

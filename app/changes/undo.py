@@ -1,6 +1,5 @@
 """Taking back what a job did, as far as nobody has changed it since."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeAlias
@@ -9,20 +8,29 @@ from app.auth.access import Access, Verb
 from app.changes import repository as stored
 from app.changes.applier import access_for_job
 from app.changes.repository import ChangeState, ItemChange
-from app.changes.write_planner import WritePlanner
+from app.changes.write_planner import WritePlanner, duration
 from app.clock import Clock
-from app.db.database import Connection, Database, Row
+from app.db.database import Connection, Database
 from app.db.optimistic import TooManyConflictsError
 from app.http.conditional import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService
+from app.namespaces import StoredNamespace
 from app.resources import Resources
 from app.store import repository
-from app.store.schemas import PutItem, Source
-from app.store.service import ItemService
-from app.store.writes import Address, Delete, Write, Written
+from app.store.types import (
+    Address,
+    Delete,
+    Item,
+    ItemVersion,
+    Put,
+    PutResult,
+    Ttl,
+    Write,
+)
+from app.store.writer import ItemWriter
 
 _ROUNDS = 5
 """Times that what others changed meanwhile is looked at anew."""
@@ -33,7 +41,7 @@ THERE_AGAIN = "The item was written anew since the job deleted it."
 NO_HISTORY = "The state before the job is no longer in the item's history."
 
 
-_SameAs: TypeAlias = Mapping[tuple[str, str, int | None], int | None]
+_SameAs: TypeAlias = Mapping[tuple[StoredNamespace, str, int | None], int | None]
 """By namespace, key and version: the version that it is the same as, because it was undone to."""
 
 
@@ -64,13 +72,13 @@ class UndoService:
         self,
         database: Database,
         jobs_: JobService,
-        items: ItemService,
+        writer: ItemWriter,
         planner: WritePlanner,
         clock: Clock,
     ) -> None:
         self._database = database
         self._jobs = jobs_
-        self._items = items
+        self._writer = writer
         self._planner = planner
         self._clock = clock
 
@@ -80,7 +88,7 @@ class UndoService:
         return cls(
             resources.database,
             JobService.build(resources),
-            ItemService.build(resources),
+            ItemWriter.build(resources),
             WritePlanner.build(resources),
             resources.clock,
         )
@@ -105,7 +113,7 @@ class UndoService:
     async def _undo(self, job_access: Access, access: Access, job: JobRecord) -> None:
         sorted_ = await self._sorted(job_access, job.id)
 
-        async def end(connection: Connection, written: Mapping[Address, Written]) -> None:
+        async def end(connection: Connection, written: Mapping[Address, PutResult]) -> None:
             every = [*(_restored(change, written) for change in sorted_.undone), *sorted_.kept]
             if not await stored.mark(connection, job.id, every, seen=ChangeState.APPLIED):
                 raise _OvertakenError
@@ -121,7 +129,7 @@ class UndoService:
                 raise JobStateError(job.id, succeeded, "it was taken up again just now")
 
         if sorted_.undone or sorted_.kept:
-            await self._items.apply(job_access, sorted_.writes, also=end)
+            await self._writer.write(job_access, sorted_.writes, in_transaction=end)
 
     async def _sorted(self, access: Access, job_id: str) -> _Sorted:
         async with self._database.connection(access.root) as connection:
@@ -129,64 +137,53 @@ class UndoService:
             before = {change.address: await _before(connection, change) for change in changes}
             undone = await stored.find_undone(connection, before)
         same = {(c.namespace, c.key, c.version_undone): c.version_before for c in undone}
-        rows = await self._planner.present(access, before)
+        items = await self._planner.present(access, before)
         sorted_ = _Sorted()
         for change in changes:
-            row, past = rows.get(change.address), before[change.address]
-            if reason := _objection(change, row, past, same):
+            item, past = items.get(change.address), before[change.address]
+            if reason := _objection(change, item, past, same):
                 sorted_.keep(change, reason)
             elif past is None:
-                access.authorize(access.relative(change.namespace), Verb.DELETE)
-                version = row["version"] if row else None
+                access.require(change.namespace, Verb.DELETE)
+                version = item.version if item else None
                 sorted_.undo(change, Delete(change.address, Precondition.at(version)))
             else:
-                sorted_.undo(change, await self._restoring(access, change, row, past))
+                sorted_.undo(change, await self._restoring(access, change, item, past))
         return sorted_
 
     async def _restoring(
-        self, access: Access, change: ItemChange, row: Row | None, past: Row
+        self, access: Access, change: ItemChange, item: Item | None, past: ItemVersion
     ) -> Write:
         """Return the write of an earlier state; its lifetime, which no history has, starts anew."""
-        source, paths = past["source"], past["index_paths"]
-        body = PutItem.model_construct(  # of what was checked when it came in
-            namespace=access.relative(change.namespace),
-            key=change.key,
-            value=json.loads(past["value"]),
-            importance=past["importance"],
-            pinned=bool(past["pinned"]),
-            valid_from=past["valid_from"],
-            valid_to=past["valid_to"],
-            source=None if source is None else Source.model_validate_json(source),
-            index=None if paths is None else json.loads(paths),
-            ttl_seconds=change.ttl_seconds,
-        )
-        put = await self._items.prepare_put(access, body)
-        version = row["version"] if row else None
-        return replace(put, action="restore", precondition=Precondition.at(version))
+        ttl = duration(change.ttl_seconds) or Ttl.NONE
+        precondition = Precondition.at(item.version if item else None)
+        return await self._writer.prepare(access, Put.restoring(past, precondition, ttl))
 
 
-async def _before(connection: Connection, change: ItemChange) -> Row | None:
+async def _before(connection: Connection, change: ItemChange) -> ItemVersion | None:
     """Return the state in history that a change replaced, if there was one."""
     if change.version_before is None:
         return None
     return await repository.find_version(connection, change.address, change.version_before)
 
 
-def _restored(change: ItemChange, written: Mapping[Address, Written]) -> ItemChange:
+def _restored(change: ItemChange, written: Mapping[Address, PutResult]) -> ItemChange:
     """Return an undone change with the version that brought back what was before it."""
     restored = written.get(change.address)
     return replace(change, version_undone=restored.version if restored else None)
 
 
-def _objection(change: ItemChange, row: Row | None, past: Row | None, same: _SameAs) -> str | None:
+def _objection(
+    change: ItemChange, item: Item | None, past: ItemVersion | None, same: _SameAs
+) -> str | None:
     """Return why a change has to stay, or None."""
-    if change.action != "insert" and (past is None or past["value"] is None):
+    if change.action != "insert" and (past is None or past.value is None):
         return NO_HISTORY
     if change.action == "delete":
-        return None if row is None else THERE_AGAIN
-    if row is None:
+        return None if item is None else THERE_AGAIN
+    if item is None:
         return ENDED
-    version: int | None = row["version"]
+    version: int | None = item.version
     while (before := same.get((*change.address, version))) is not None:
         version = before  # a job came after this one, and was undone
     return None if version == change.version_after else CHANGED

@@ -15,12 +15,12 @@ from app.logging import configure_logging
 from app.mcp.proxy import address_of, forward
 from app.mcp.server import create_server
 from app.mcp.stdio import ENDING, serve_on_stdio
-from app.namespaces import InvalidNamespaceError, parse_labels
+from app.namespaces import ALL_ROOTS, InvalidNamespaceError, parse_labels
 from app.resources import open_resources
 from app.store.usage import recording
 from app.tools.tool import Caller
 
-OPERATOR = Access(actor="stdio", root="", grants=ALL_GRANTED)
+OPERATOR = Access(actor="stdio", root=ALL_ROOTS, grants=ALL_GRANTED)
 """Whoever may start the command may read the database, too."""
 
 command = typer.Typer(add_completion=False)

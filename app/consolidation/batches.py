@@ -18,7 +18,10 @@ from app.changes.duplicates import (
 from app.conversations.types import Basis, Edit, Memory, MemoryFormat, Rejection
 from app.conversations.value_format import as_existing
 from app.db.database import Row
+from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
+from app.store.repository import read_item
+from app.store.types import Item
 
 MAX_MEMORIES = 40
 MAX_CHARACTERS = 24_000
@@ -52,16 +55,17 @@ class StoredMemory:
     @classmethod
     def of_row(cls, row: Row) -> Self:
         """Read a row of items with their uses and the vector of the first passage."""
-        existing = as_existing(row, f"i{row['id']}")
+        item = read_item(row)
+        existing = as_existing(item, f"i{item.id}")
         embedding = row["embedding"]
         return cls(
             existing,
-            row["id"],
-            row["created_at"],
-            row["updated_at"],
-            _fixed(row, existing),
-            row["valid_to"],
-            row["ttl"],
+            item.id,
+            item.created_at,
+            item.updated_at,
+            _fixed(item, existing),
+            item.metadata.valid_to,
+            item.ttl,
             None if embedding is None else embedding.to_numpy(),
             row["uses"] or 0,
             row["last_used_at"],
@@ -105,7 +109,9 @@ class Part:
     def basis(self) -> Basis:
         """The items that the edits rest on."""
         found = (memory.existing for memory in self.memories)
-        return tuple((m.namespace or "", m.key or "", m.version or 0) for m in found)
+        return tuple(
+            (StoredNamespace(m.namespace or ""), m.key or "", m.version or 0) for m in found
+        )
 
 
 def batches(memories: Sequence[StoredMemory], ties: Iterable[Tie]) -> list[list[StoredMemory]]:
@@ -154,8 +160,8 @@ _PINNED = "is pinned"
 _FOREIGN = "is not a manager's"
 
 
-def _fixed(row: Row, existing: Memory) -> str | None:
-    if row["pinned"]:
+def _fixed(item: Item, existing: Memory) -> str | None:
+    if item.metadata.pinned:
         return _PINNED
     is_text = existing.content.keys() == {"content"}  # as LangMem's tools write it
     return _FOREIGN if existing.format is MemoryFormat.VALUE and not is_text else None

@@ -9,6 +9,7 @@ from app.consolidation.batches import Part, StoredMemory
 from app.conversations.types import Ask, Edit, LLMTask, Rejection
 from app.extraction.loop import propose
 from app.extraction.tools import DELETE, UPDATE
+from app.namespaces import StoredNamespace
 
 
 async def tidy(ask: Ask, batch: Sequence[StoredMemory], task: LLMTask, *, namespace: str) -> Part:
@@ -34,7 +35,7 @@ async def tidy(ask: Ask, batch: Sequence[StoredMemory], task: LLMTask, *, namesp
         return Part(batch, rejected=rejected, failure=failure)
     singletons = {kind.name for kind in task.kinds if kind.singleton}
     reconciled = await asyncio.to_thread(
-        reconcile, allowed, shown, namespace=namespace, singletons=singletons
+        reconcile, allowed, shown, namespace=StoredNamespace(namespace), singletons=singletons
     )
     return Part(batch, tuple(reconciled.edits.values()), rejected=rejected)
 

@@ -35,7 +35,7 @@ _AT_ONCE = 20
 # The first passage has the memory's vector; longer memories are compared by their beginning.
 # A message has its place in a conversation, which goes on without it in another way.
 _ROWS = f"""
-SELECT items.id, embedding, uses, last_used_at,
+SELECT embedding, uses, last_used_at,
     {", ".join(f"items.{column}" for column in COLUMNS.split(", "))}
 FROM items LEFT JOIN passages ON passages.namespace = items.namespace
     AND passages.key = items.key AND index_id = $1 AND ordinal = 0

@@ -24,11 +24,12 @@ from app.extraction.instructions import PROMPT_VERSION
 from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
+from app.namespaces import StoredNamespace
 from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store import repository as items
-from app.store.writes import Address
+from app.store.types import Address
 
 _AT_ONCE = 4
 """Batches of one job that models work on."""
@@ -167,8 +168,8 @@ class ConsolidateHandler:
         """Keep the parts whose memories are as they were; the others are for the next run."""
         addresses = [_address(m.existing) for part in work.parts for m in part.memories]
         async with self._database.connection(work.run.job.access.root) as connection:
-            rows = await items.find_many(connection, addresses, self._clock.now())
-        versions = {address: row["version"] for address, row in rows.items()}
+            found = await items.find_many(connection, addresses, self._clock.now())
+        versions = {address: item.version for address, item in found.items()}
         kept = [
             part
             for part in work.parts
@@ -230,7 +231,7 @@ def _batches(looked: Looked) -> list[tuple[str, list[StoredMemory]]]:
 
 
 def _address(about: Memory | Edit) -> Address:
-    return about.namespace or "", about.key or ""
+    return Address(about.namespace or StoredNamespace(""), about.key or "")
 
 
 def _without_repeats(part: Part, error: DuplicateFoundError) -> Part:

@@ -6,12 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
+from app.namespaces import StoredNamespace
 from app.providers.llm.base import Completion, Request
 
 Ask: TypeAlias = Callable[[Request, str], Awaitable[Completion]]
 """Sends a request to a model for a purpose, which the job's log names; raises ProviderError."""
 
-Basis: TypeAlias = tuple[tuple[str, str, int], ...]
+Basis: TypeAlias = tuple[tuple[StoredNamespace, str, int], ...]
 """Stored namespaces, keys, and versions of items that an edit relies on."""
 
 
@@ -45,7 +46,7 @@ class Memory:
     kind: str | None
     content: dict[str, Any]
     format: MemoryFormat = MemoryFormat.MEMORY
-    namespace: str | None = None
+    namespace: StoredNamespace | None = None
     key: str | None = None
     version: int | None = None
     importance: float | None = None
@@ -70,7 +71,7 @@ class Edit:
     valid_from: datetime | None = None
     message_ids: tuple[str, ...] = ()
     reason: str | None = None
-    namespace: str | None = None
+    namespace: StoredNamespace | None = None
     key: str | None = None
     basis: Basis = ()
 

@@ -1,11 +1,10 @@
 """Items as memories: how a stored value holds one, whoever wrote it."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from app.conversations.types import Memory, MemoryFormat
-from app.db.database import Row
+from app.store.types import Item
 
 
 def read_value(value: Mapping[str, Any]) -> tuple[MemoryFormat, str | None, dict[str, Any]]:
@@ -34,18 +33,18 @@ def write_value(format_: MemoryFormat, kind: str | None, content: dict[str, Any]
             return content
 
 
-def as_existing(row: Row, memory_id: str) -> Memory:
-    """Return an item's row as a memory."""
-    format_, kind, content = read_value(json.loads(row["value"]))
+def as_existing(item: Item, memory_id: str) -> Memory:
+    """Return an item as a memory."""
+    format_, kind, content = read_value(item.parse_value())
     return Memory(
         id=memory_id,
         kind=kind,
         content=content,
         format=format_,
-        namespace=row["namespace"],
-        key=row["key"],
-        version=row["version"],
-        importance=row["importance"],
-        valid_from=row["valid_from"],
-        updated_at=row["updated_at"],
+        namespace=item.address.namespace,
+        key=item.address.key,
+        version=item.version,
+        importance=item.metadata.importance,
+        valid_from=item.metadata.valid_from,
+        updated_at=item.updated_at,
     )

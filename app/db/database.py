@@ -10,11 +10,12 @@ import asyncpg
 from asyncpg import Record
 from asyncpg.pool import PoolConnectionProxy
 
+from app import namespaces
 from app.db.connections import ConfinedConnection, open_pool
 from app.embedded.disk import Disk
 from app.errors import AppError
 
-ALL_ROOTS = ""
+ALL_ROOTS = namespaces.ALL_ROOTS
 """The root of work for all tenants: upkeep, key checks, migrations."""
 
 _ACQUIRE_SECONDS = 10.0

@@ -208,7 +208,7 @@ class ExtractPlanner:
         await time_slice.give_way()
         if plan.config.strategy == "llm":
             _check_length(turns)
-        stored = None if plan.namespace is None else access.root + to_stored(plan.namespace)
+        stored = None if plan.namespace is None else to_stored(plan.namespace, access.root)
         return plan.new_job(
             access.root if stored is None else stored,
             concurrency_key=stored,

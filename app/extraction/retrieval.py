@@ -8,16 +8,16 @@ from app.clock import Clock
 from app.conversations.content import MAX_BYTES
 from app.conversations.types import Ask, Memory, Turn
 from app.conversations.value_format import as_existing
-from app.db.database import Database, Row
+from app.db.database import Database
 from app.extraction.plan import Config
 from app.extraction.queries import windows, written_by_model
 from app.extraction.verbatim import KIND
-from app.namespaces import to_stored
+from app.namespaces import StoredNamespace, to_stored
 from app.resources import Resources
 from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService
 from app.store import repository
-from app.store.writes import Address
+from app.store.types import Address, Item
 
 DEFAULT_KEY = "default"
 """Of the memory that a manager starts with."""
@@ -65,23 +65,25 @@ class Retriever:
         """
         queries = await written_by_model(ask, turns, context_messages) if ask else []
         queries = queries or windows(turns[context_messages:])
-        rows = await self._rows(access, namespace, config, queries)
-        if rows is None:
-            return _default(access.root + to_stored(namespace), config)
-        ordered = sorted(rows, key=lambda row: (row["created_at"], row["key"]))
-        return [as_existing(row, f"m{number}") for number, row in enumerate(ordered, start=1)]
+        items = await self._items(access, namespace, config, queries)
+        if items is None:
+            return _default(to_stored(namespace, access.root), config)
+        ordered = sorted(items, key=lambda item: (item.created_at, item.address.key))
+        return [as_existing(item, f"m{number}") for number, item in enumerate(ordered, start=1)]
 
-    async def at(self, access: Access, namespace: str, keys: Iterable[str]) -> dict[str, Memory]:
+    async def at(
+        self, access: Access, namespace: StoredNamespace, keys: Iterable[str]
+    ) -> dict[str, Memory]:
         """Return the memories that are at some keys of a stored namespace."""
-        addresses = [(namespace, key) for key in keys]
+        addresses = [Address(namespace, key) for key in keys]
         async with self._database.connection(access.root) as connection:
-            rows = await repository.find_many(connection, addresses, self._clock.now())
-        return {key: as_existing(row, key) for (_, key), row in rows.items()}
+            items = await repository.find_many(connection, addresses, self._clock.now())
+        return {address.key: as_existing(item, address.key) for address, item in items.items()}
 
-    async def _rows(
+    async def _items(
         self, access: Access, namespace: list[str], config: Config, queries: Sequence[str]
-    ) -> list[Row] | None:
-        """Return the rows of the memories to show; None when the namespace is empty."""
+    ) -> list[Item] | None:
+        """Return the items of the memories to show; None if the namespace is empty."""
 
         def plan(**members: Any) -> SearchPlan:
             query = SearchQuery(namespace=namespace, with_children=False, **members)
@@ -97,17 +99,17 @@ class Retriever:
             if not anything.hits:
                 return None
             chosen = await self._search.find(connection, documents, None)
-            best: dict[Address, tuple[float, Row]] = {}
+            best: dict[Address, tuple[float, Item]] = {}
             for ranked_plan, vector in zip(ranked, vectors, strict=True):
                 for hit in (await self._search.find(connection, ranked_plan, vector)).hits:
-                    address = (hit.row["namespace"], hit.row["key"])
+                    address = hit.item.address
                     score = -1.0 if hit.score is None else hit.score
                     if score > best.get(address, (-2.0, None))[0]:
-                        best[address] = (score, hit.row)
+                        best[address] = (score, hit.item)
         nearest = sorted(best.values(), key=lambda found: -found[0])[:limit]
-        rows = {row["key"]: row for row in _fitting(row for _, row in nearest)}
-        rows |= {hit.row["key"]: hit.row for hit in chosen.hits}
-        return [row for row in rows.values() if len(row["value"]) <= MAX_BYTES]
+        items = {item.address: item for item in _fitting(item for _, item in nearest)}
+        items |= {hit.item.address: hit.item for hit in chosen.hits}
+        return [item for item in items.values() if len(item.value) <= MAX_BYTES]
 
 
 def _limit(config: Config, queries: Sequence[str]) -> int:
@@ -120,13 +122,13 @@ def _limit(config: Config, queries: Sequence[str]) -> int:
     return min(max(LEAST_SHOWN, len(queries)), MOST_SHOWN)
 
 
-def _fitting(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield the rows, the nearest first, that a prompt has room for."""
+def _fitting(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items, the nearest first, that a prompt has room for."""
     room = MAX_CHARACTERS
-    for row in rows:
-        if len(row["value"]) <= min(room, MAX_BYTES):
-            room -= len(row["value"])
-            yield row
+    for item in items:
+        if len(item.value) <= min(room, MAX_BYTES):
+            room -= len(item.value)
+            yield item
 
 
 def _memories(config: Config) -> dict[str, Any] | None:
@@ -141,7 +143,7 @@ def _documents(config: Config) -> dict[str, Any]:
     return {"$or": [{"kind": {"$in": names}}, {"$meta": {"key": {"$in": names}}}]}
 
 
-def _default(namespace: str, config: Config) -> list[Memory]:
+def _default(namespace: StoredNamespace, config: Config) -> list[Memory]:
     if config.default is None:
         return []
     kind = config.kinds[0].name

@@ -21,7 +21,7 @@ from app.extraction.stateless import full_state, given
 from app.extraction.verbatim import against, message_edits
 from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobRun
-from app.namespaces import to_stored
+from app.namespaces import StoredNamespace, to_stored
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 
@@ -42,9 +42,9 @@ class _Extraction:
     also: InSameTransaction | None
 
     @property
-    def namespace(self) -> str:
+    def namespace(self) -> StoredNamespace:
         """The stored namespace."""
-        return self.run.job.access.root + to_stored(self.labels)
+        return to_stored(self.labels, self.run.job.access.root)
 
     @property
     def singletons(self) -> frozenset[str]:
@@ -239,7 +239,9 @@ class ExtractHandler:
 def _founded(edits: Sequence[Edit]) -> list[Edit]:
     """Return edits whose deletes rest on the updates: what is deleted may go on in these."""
     updated = [edit.before for edit in edits if edit.action == "update" and edit.before]
-    basis = tuple((m.namespace or "", m.key or "", m.version or 0) for m in updated)
+    basis = tuple(
+        (StoredNamespace(m.namespace or ""), m.key or "", m.version or 0) for m in updated
+    )
     return [replace(edit, basis=basis) if edit.action == "delete" else edit for edit in edits]
 
 

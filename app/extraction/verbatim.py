@@ -10,11 +10,14 @@ from typing import Any
 from app.changes.reconcile import Reconciled
 from app.conversations.types import Edit, Memory, Turn
 from app.extraction.plan import ExtractPlan
+from app.namespaces import StoredNamespace
 
 KIND = "message"
 
 
-def message_edits(plan: ExtractPlan, turns: Sequence[Turn], namespace: str) -> list[Edit]:
+def message_edits(
+    plan: ExtractPlan, turns: Sequence[Turn], namespace: StoredNamespace
+) -> list[Edit]:
     """Return the items of the messages to learn from that say something, the system's left out.
 
     The key of a message with an id in a thread is made of both. Other keys are made of what is

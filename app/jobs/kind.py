@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from app.auth.access import Access
 from app.jobs.record import NewJob
 from app.jobs.run import JobRun
+from app.namespaces import StoredNamespace
 from app.resources import Resources
 
 
@@ -23,7 +24,7 @@ class JobPlan(BaseModel):
 
     def new_job(
         self,
-        namespace: str,
+        namespace: StoredNamespace,
         *,
         concurrency_key: str | None = None,
         dedupe_key: str | None = None,

@@ -14,6 +14,7 @@ from typing_extensions import override
 from app.auth.access import Access, Grant, Verb
 from app.db.database import Row
 from app.json_values import JsonObject, JsonText
+from app.namespaces import StoredNamespace
 
 
 class State(StrEnum):
@@ -41,7 +42,7 @@ class NewJob:
     """
 
     kind: str
-    namespace: str
+    namespace: StoredNamespace
     request: Mapping[str, Any]
     concurrency_key: str | None = None
     dedupe_key: str | None = None
@@ -83,7 +84,7 @@ class ModelUsage:
 class JobState:
     """The columns of a job that decide who sees it and whether to wait for it."""
 
-    namespace: str
+    namespace: StoredNamespace
     actor: str
     state: State
     blocked_since: datetime | None
@@ -157,7 +158,7 @@ class ClaimedJob:
     """A job as the worker that runs it needs it."""
 
     id: str
-    namespace: str
+    namespace: StoredNamespace
     access: Access
     kind: str
     request: JsonObject

@@ -1,7 +1,7 @@
 """Operations on jobs: submit, read, wait, follow, cancel, and retry."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Self
 
@@ -16,6 +16,7 @@ from app.jobs import rates, repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.record import JobEvent, JobRecord, JobState, NewJob, Selection, State
 from app.json_values import is_storable_text
+from app.namespaces import Labels
 from app.pagination import Page
 from app.resources import Resources
 
@@ -87,7 +88,7 @@ class JobService:
     async def list(
         self,
         access: Access,
-        labels: Sequence[str],
+        labels: Labels,
         *,
         equal: Mapping[str, str],
         before: str | None,
@@ -179,7 +180,7 @@ class JobService:
         return await self.get(access, job_id)
 
     async def retry_all(
-        self, access: Access, labels: Sequence[str], selection: Selection
+        self, access: Access, labels: Labels, selection: Selection
     ) -> tuple[int, bool]:
         """Queue failed or cancelled jobs again, with all their attempts, as the key's rate allows.
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from mcp import types
 
-from app.auth.access import Access
+from app.auth.access import Access, Verb
 from app.db.database import Database
 from app.db.pages import TOOL_BYTES
 from app.errors import InvalidRequestError
@@ -15,6 +15,7 @@ from app.search.hits import Hit
 from app.search.plan import SearchQuery
 from app.search.service import SearchService
 from app.store.service import ItemService
+from app.store.types import Address
 from app.tools.errors import MemoryNotFoundError
 from app.tools.memory_ids import TEMPLATE, memory_uri, parse_id
 from app.tools.tool import Caller
@@ -73,10 +74,12 @@ class MemoryResources:
 
     async def read(self, caller: Caller, uri: str) -> types.ReadResourceResult:
         """Return a memory's value as JSON; raises MemoryNotFoundError."""
-        row = await self._items.get(caller.confined, parse_id(uri))
-        if row is None:
+        labels, key = parse_id(uri)
+        address = Address(caller.confined.authorize(labels, Verb.READ), key)
+        item = await self._items.get(caller.confined, address)
+        if item is None:
             raise MemoryNotFoundError(uri)
-        contents = types.TextResourceContents(uri=uri, mime_type=_JSON, text=row["value"])
+        contents = types.TextResourceContents(uri=uri, mime_type=_JSON, text=item.value)
         return types.ReadResourceResult(contents=[contents])
 
 
@@ -90,16 +93,16 @@ def _read_cursor(cursor: str | None) -> tuple[int, str | None]:
 
 
 def _resource(hit: Hit, access: Access) -> types.Resource:
-    row = hit.row
-    labels = access.relative(row["namespace"])
+    item = hit.item
+    labels, key = access.relative(item.address.namespace), item.address.key
     return types.Resource(
-        uri=memory_uri(labels, row["key"]),
-        name=row["key"],
-        title=_title(row["value"]),
+        uri=memory_uri(labels, key),
+        name=key,
+        title=_title(item.value),
         mime_type=_JSON,
-        size=len(row["value"].encode()),
+        size=item.size,
         annotations=types.Annotations(
-            last_modified=row["updated_at"].isoformat(), priority=row["importance"]
+            last_modified=item.updated_at.isoformat(), priority=item.metadata.importance
         ),
     )
 

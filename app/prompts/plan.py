@@ -13,6 +13,7 @@ from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
+from app.namespaces import Root, StoredNamespace
 from app.prompts import repository
 from app.prompts.evaluate import Case, check_conversation
 from app.prompts.job_schemas import (
@@ -83,7 +84,7 @@ class PlannedTrajectory(BaseModel):
 
     messages: list[StoredMessage] | None
     thread_id: str | None
-    namespace: str | None = None
+    namespace: StoredNamespace | None = None
     first: int
     last: int
     feedback: GivenFeedback | None
@@ -247,7 +248,7 @@ class OptimizePlanner:
 
 
 async def read_trajectories(
-    connection: Connection, root: str, planned: Sequence[PlannedTrajectory]
+    connection: Connection, root: Root, planned: Sequence[PlannedTrajectory]
 ) -> list[Trajectory]:
     """Return trajectories with their messages.
 
@@ -269,7 +270,7 @@ async def read_trajectories(
 
 
 async def _read_trajectory(
-    connection: Connection, root: str, planned: PlannedTrajectory, index: int
+    connection: Connection, root: Root, planned: PlannedTrajectory, index: int
 ) -> Trajectory:
     place = f"trajectories[{index}]"
     try:
@@ -282,7 +283,7 @@ async def _read_trajectory(
     return Trajectory(turns, planned.to_feedback())
 
 
-async def _read_turns(connection: Connection, root: str, planned: PlannedTrajectory) -> list[Turn]:
+async def _read_turns(connection: Connection, root: Root, planned: PlannedTrajectory) -> list[Turn]:
     if planned.messages is not None:
         return to_turns(parse_messages(planned.messages))
     ref = ThreadRef(root, planned.thread_id or "", planned.namespace or root)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from app.db.database import Row
 from app.search.candidates import Method
 from app.search.scoring import HalfLives, Mode, Weights
+from app.store.types import Item
 
 BYTES_A_TOKEN = 4
 """UTF-8 bytes a token: typical for English; a Chinese character counts for most of a token."""
@@ -65,9 +65,9 @@ class SearchExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An item's row, its score, and how the score was computed if that was asked for."""
+    """An item, its score, and how the score was computed if that was requested."""
 
-    row: Row
+    item: Item
     score: float | None = None
     explanation: ScoreExplanation | None = None
 
@@ -95,7 +95,7 @@ def fit_tokens(hits: Sequence[Hit], budget: int | None) -> list[Hit]:
         return list(hits)
     kept = []
     for hit in hits:
-        tokens = count_tokens(hit.row["value"])
+        tokens = count_tokens(hit.item.value)
         if tokens <= budget:
             kept.append(hit)
             budget -= tokens

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.indexing.terms import QueryWord
 from app.json_values import JsonObject
-from app.namespaces import Range
+from app.namespaces import Labels, Range
 from app.pagination import InvalidCursorError
 from app.providers.embeddings.base import Vector
 from app.search.bm25 import Statistics
@@ -31,7 +31,7 @@ Sort: TypeAlias = Literal["updated_at", "-updated_at", "created_at", "-created_a
 class SearchQuery:
     """A query for items at and below a namespace; without a text, they are listed."""
 
-    namespace: Sequence[str] = ()
+    namespace: Labels = ()
     with_children: bool = True
     text: str | None = None
     mode: Mode = "hybrid"

@@ -16,7 +16,8 @@ from app.search.bm25 import Statistics, count_statistics
 from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, Floats, Rows
 from app.search.plan import ListingPlan, Scope, ScoringQuery
 from app.store.filters import to_sql
-from app.store.repository import COLUMNS
+from app.store.repository import COLUMNS, read_item
+from app.store.types import Item
 
 _SEPARATOR = "\x1f"
 """Between terms, which contain no control characters."""
@@ -378,7 +379,7 @@ async def fetch_rare_hits(
     return passages_with, _read_hits(query, row["hits"])
 
 
-async def fetch_listing(connection: Connection, plan: ListingPlan, max_bytes: int) -> Page[Record]:
+async def fetch_listing(connection: Connection, plan: ListingPlan, max_bytes: int) -> Page[Item]:
     """Return a page of a scope's items in the order of the plan."""
     column, descending = plan.column, plan.sort.startswith("-")
     parameters = Parameters()
@@ -388,9 +389,9 @@ async def fetch_listing(connection: Connection, plan: ListingPlan, max_bytes: in
         place = f"({last}, {parameters.add(plan.cursor.item_id, 'bigint')})"
         condition += f" AND (i.{column}, i.id) {'<' if descending else '>'} {place}"
     direction = "DESC" if descending else "ASC"
-    return await fetch_page(
+    page = await fetch_page(
         connection,
-        f"SELECT id, {COLUMNS}, value_bytes AS bytes FROM items i WHERE {condition} "
+        f"SELECT {COLUMNS}, value_bytes AS bytes FROM items i WHERE {condition} "
         f"ORDER BY i.{column} {direction}, i.id {direction} "
         f"LIMIT {parameters.add(plan.page.limit + 1, 'bigint')} "
         f"OFFSET {parameters.add(plan.page.offset, 'bigint')}",
@@ -398,23 +399,25 @@ async def fetch_listing(connection: Connection, plan: ListingPlan, max_bytes: in
         limit=plan.page.limit,
         max_bytes=max_bytes,
     )
+    return page.map(read_item)
 
 
 async def fetch_items(
     connection: Connection, scope: Scope, item_ids: Sequence[int], max_bytes: int
-) -> Page[Record]:
+) -> Page[Item]:
     """Return the first of these items that fit; an item that was deleted since is missing."""
     parameters = Parameters()
     ids = parameters.add(list(item_ids), "bigint[]")
-    return await fetch_page(
+    page = await fetch_page(
         connection,
-        f"SELECT id, {COLUMNS}, value_bytes AS bytes "
+        f"SELECT {COLUMNS}, value_bytes AS bytes "
         f"FROM unnest({ids}) WITH ORDINALITY AS wanted (id, place) JOIN items i USING (id) "
         f"WHERE {_in_namespaces(scope, 'i', parameters)} ORDER BY wanted.place",
         *parameters.values,
         limit=len(item_ids),
         max_bytes=max_bytes,
     )
+    return page.map(read_item)
 
 
 async def count_items(

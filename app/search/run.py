@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from asyncpg import Record
 
 from app.db.database import Connection
+from app.json_values import JsonObject
 from app.pagination import write_cursor
 from app.search import repository
 from app.search.candidate_set import Integers
@@ -23,6 +23,7 @@ from app.search.scoring import (
     score_relevance,
     select_eligible,
 )
+from app.store.types import Item
 
 MAX_DIVERSE = 1000
 """Results that can be compared with one another in a few hundredths of a second."""
@@ -103,12 +104,12 @@ class HybridSearch:
 
     async def _fetch_page(
         self, scored: ScoredItems, page: list[int], max_bytes: int
-    ) -> tuple[dict[int, Record], list[int]]:
+    ) -> tuple[dict[int, Item], list[int]]:
         """Return the items whose values fit, by id, and the page up to the last of them."""
         ids = [int(item_id) for item_id in scored.candidates.items["id"][page]]
         fetched = await repository.fetch_items(self.connection, self.plan.scope, ids, max_bytes)
-        rows = {row["id"]: row for row in fetched.items}
-        end = ids.index(fetched.items[-1]["id"]) + 1 if fetched.more else len(page)
+        rows = {item.id: item for item in fetched.items}
+        end = ids.index(fetched.items[-1].id) + 1 if fetched.more else len(page)
         return rows, page[:end]
 
     async def _hits(
@@ -116,7 +117,7 @@ class HybridSearch:
         retrieval: Retrieval,
         scored: ScoredItems,
         page: list[int],
-        rows: Mapping[int, Record],
+        rows: Mapping[int, Item],
     ) -> list[Hit]:
         explanations = await self._explain(retrieval, scored, page)
         ids = [int(item_id) for item_id in scored.candidates.items["id"][page]]
@@ -157,17 +158,21 @@ async def run_listing(connection: Connection, plan: ListingPlan, max_bytes: int)
     page = await repository.fetch_listing(connection, plan, max_bytes)
     total = await repository.count_items(connection, plan.scope) if plan.page.with_total else None
     return SearchPage(
-        fit_tokens([Hit(row) for row in page.items], plan.page.max_tokens),
+        fit_tokens([Hit(item) for item in page.items], plan.page.max_tokens),
         next_cursor=page.next_cursor(lambda last: _listing_cursor(plan, last)),
         total=total,
     )
 
 
-def _listing_cursor(plan: ListingPlan, row: Record) -> str:
-    last = {"search": plan.fingerprint, "item_id": row["id"]}
-    if plan.column == "key":
-        return write_cursor(KeyCursor(**last, value=row["key"]))
-    return write_cursor(TimeCursor(**last, value=row[plan.column].isoformat()))
+def _listing_cursor(plan: ListingPlan, item: Item) -> str:
+    values: JsonObject = {
+        "key": item.address.key,
+        "created_at": item.created_at.isoformat(),
+        "updated_at": item.updated_at.isoformat(),
+    }
+    kind = KeyCursor if plan.column == "key" else TimeCursor
+    last = {"search": plan.fingerprint, "item_id": item.id, "value": values[plan.column]}
+    return write_cursor(kind.model_validate(last))
 
 
 def _score(scored: ScoredItems, index: int) -> float | None:

@@ -12,7 +12,6 @@ from app.search.hits import SearchPage
 from app.search.plan import DEFAULT_LIMIT, SearchQuery, Sort
 from app.search.run import MAX_DIVERSE
 from app.search.scoring import HalfLives, Mode, Weights
-from app.store import encoding
 from app.store.schemas import Item
 
 MAX_LIMIT = 1000
@@ -254,7 +253,7 @@ def encode_page(page: SearchPage, access: Access) -> JsonObject:
     """Return the members of `SearchResults`; values pass through as text, never parsed."""
     members: JsonObject = {
         "items": [
-            encoding.item(hit.row, access)
+            Item.members_of(hit.item, access)
             | {"score": hit.score}
             | ({} if hit.explanation is None else {"explanation": hit.explanation})
             for hit in page.hits

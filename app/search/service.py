@@ -25,8 +25,7 @@ from app.search.plan import (
 )
 from app.search.run import HybridSearch, run_listing
 from app.store.filters import parse_filter
-from app.store.lifetimes import restart_lifetimes
-from app.store.service import as_refreshed
+from app.store.service import restart_lifetimes
 from app.usage_counter import Usage
 
 
@@ -113,7 +112,7 @@ class SearchService:
             return SearchPage([])
         async with self._database.connection(access.root) as connection:
             page = await self.find(connection, plan, vector, max_bytes=max_bytes)
-        self._usage.note(hit.row for hit in page.hits)
+        self._usage.note(hit.item for hit in page.hits)
         return await self._refresh(access, plan, page)
 
     async def find(
@@ -133,16 +132,10 @@ class SearchService:
         return await search.run(largest=self._exact_search_passages, max_bytes=max_bytes)
 
     async def _refresh(self, access: Access, plan: SearchPlan, page: SearchPage) -> SearchPage:
-        rows = [hit.row for hit in page.hits]
-        mortal = [(row["namespace"], row["key"]) for row in rows if row["ttl"] is not None]
-        if not mortal or not plan.page.refresh_ttl:
+        items = [hit.item for hit in page.hits]
+        if not plan.page.refresh_ttl or all(item.ttl is None for item in items):
             return page
-        now = plan.scope.now
         async with self._database.connection(access.root) as connection:
-            if not await restart_lifetimes(self._database, connection, mortal, now):
-                return page
-        hits = [
-            hit if hit.row["ttl"] is None else replace(hit, row=as_refreshed(hit.row, now))
-            for hit in page.hits
-        ]
-        return replace(page, hits=hits)
+            items = await restart_lifetimes(self._database, connection, items, plan.scope.now)
+        pairs = zip(page.hits, items, strict=True)
+        return replace(page, hits=[replace(hit, item=item) for hit, item in pairs])

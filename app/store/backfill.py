@@ -10,13 +10,18 @@ from asyncpg import Record
 
 from app.db.database import ALL_ROOTS
 from app.indexing.errors import InvalidIndexPathError
-from app.indexing.indexer import Indexer
+from app.indexing.indexer import Indexer, Piece
 from app.indexing.passage_index import EmbeddingFailedError
+from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
 from app.providers.errors import BadRequestError
 from app.resources import Resources
 from app.store import repository
-from app.store.writes import Address, Put
+from app.store.repository import ItemPassages
+from app.store.types import Address
+
+_FIRST = Address(StoredNamespace(""), "")
+"""Sorts before every address."""
 
 _WALKED_ITEMS = 100
 _WRITTEN_PASSAGES = 1_000
@@ -62,9 +67,10 @@ FROM passage_indexes mine WHERE id = $1
 class _Item:
     """An item as it was read; it may have been written again since."""
 
-    put: Put
+    address: Address
     item_id: int
     version: int
+    pieces: list[Piece]
 
 
 class Filler:
@@ -93,10 +99,10 @@ class Filler:
 
     async def _pass(self) -> int:
         """Go through all items once; return how many had passages to be made."""
-        position: Address = ("", "")
+        position = _FIRST
         walked = found = 0
         while rows := await self._next(position):
-            position = (rows[-1]["namespace"], rows[-1]["key"])
+            position = Address(rows[-1]["namespace"], rows[-1]["key"])
             items = [item for row in rows if row["value"] and (item := await self._cut(row))]
             for some in _portions(items):
                 await self._write(await self._embed(some))
@@ -111,7 +117,7 @@ class Filler:
 
     async def _cut(self, row: Record) -> _Item | None:
         await asyncio.sleep(0)  # a server that does this answers requests in between
-        address = (row["namespace"], row["key"])
+        address = Address(row["namespace"], row["key"])
         if address in self.refused:
             return None
         paths = None if row["index_paths"] is None else json.loads(row["index_paths"])
@@ -122,7 +128,7 @@ class Filler:
             return None
         if not pieces:
             return None
-        return _Item(Put(address, row["value"], pieces), row["id"], row["version"])
+        return _Item(address, row["id"], row["version"], pieces)
 
     async def _embed(self, items: Sequence[_Item]) -> list[tuple[_Item, list[Vector | None]]]:
         """Return items with their pieces' vectors, without those that the model refuses."""
@@ -137,7 +143,7 @@ class Filler:
 
     async def _known_vectors(self, items: Sequence[_Item]) -> dict[str, Vector | None]:
         """Return what the same model made of the items' texts for another vocabulary."""
-        namespaces, keys = zip(*(item.put.address for item in items), strict=True)
+        namespaces, keys = zip(*(item.address for item in items), strict=True)
         async with self._database.connection(ALL_ROOTS) as connection:
             rows = await connection.fetch(
                 _VECTORS_OF_SAME_MODEL, list(namespaces), list(keys), self._index.id
@@ -147,33 +153,34 @@ class Filler:
     async def _embed_one(
         self, item: _Item, known: Mapping[str, Vector | None]
     ) -> list[Vector | None] | None:
-        texts = [piece.text for piece in item.put.pieces]
+        texts = [piece.text for piece in item.pieces]
         missing = [text for text in texts if text not in known]
         try:
             vectors = dict(zip(missing, await self._index.embed(missing), strict=True))
         except EmbeddingFailedError as error:
             if not isinstance(error.__cause__, BadRequestError):
                 raise
-            self.refused[item.put.address] = str(error.__cause__)
+            self.refused[item.address] = str(error.__cause__)
             return None
         return [vectors[text] if text in vectors else known[text] for text in texts]
 
     async def _write(self, made: Sequence[tuple[_Item, list[Vector | None]]]) -> None:
         """Write the passages of those items that nobody has written since they were read."""
-        addresses = [item.put.address for item, _ in made]
+        addresses = [item.address for item, _ in made]
         async with self._database.transaction(ALL_ROOTS) as connection:
             locked = await repository.lock(connection, addresses, self._clock.now())
             versions = {address: found.version for address, found in locked.items()}
             current = [
                 (item, vectors)
                 for item, vectors in made
-                if versions.get(item.put.address) == item.version
+                if versions.get(item.address) == item.version
             ]
             await repository.replace_passages(
                 connection,
-                [item.put for item, _ in current],
-                [item.item_id for item, _ in current],
-                [vectors for _, vectors in current],
+                [
+                    ItemPassages(item.address, item.item_id, item.pieces, vectors)
+                    for item, vectors in current
+                ],
                 self._index.id,
                 keep_other_indexes=True,
             )
@@ -185,7 +192,7 @@ def _portions(items: Iterable[_Item]) -> Iterator[list[_Item]]:
     passages = 0
     for item in items:
         portion.append(item)
-        passages += len(item.put.pieces)
+        passages += len(item.pieces)
         if passages >= _WRITTEN_PASSAGES:
             yield portion
             portion, passages = [], 0

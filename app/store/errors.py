@@ -1,6 +1,9 @@
 """What can go wrong with an item."""
 
+from typing import Self
+
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
+from app.json_values import UnstorableError
 
 
 class ItemNotFoundError(NotFoundError):
@@ -47,3 +50,8 @@ class InvalidValueError(InvalidRequestError):
 
     code = "invalid_value"
     title = "Invalid value"
+
+    @classmethod
+    def of(cls, error: UnstorableError) -> Self:
+        """Return the error that names the part which cannot be stored."""
+        return cls(f"{error}.", field=error.place)

@@ -8,21 +8,21 @@ from itertools import takewhile
 from app.db.database import Connection
 from app.db.pages import fetch_page
 from app.db.sql import Parameters
-from app.namespaces import Range, from_stored, stored_range, to_stored
+from app.namespaces import Labels, Range, Root, from_stored, stored_range, to_stored
 
 WILDCARD = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceQuery:
-    """Which namespaces to list; labels are the caller's, below `root` (stored form)."""
+    """Which namespaces to list; labels are the caller's, below its root."""
 
-    root: str
-    prefix: Sequence[str]
-    suffix: Sequence[str]
-    max_depth: int | None
-    limit: int
-    offset: int
+    prefix: Labels = ()
+    suffix: Labels = ()
+    max_depth: int | None = None
+    limit: int = 100
+    offset: int = 0
+    with_counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class ListedNamespaces:
 
 
 async def list_namespaces(
-    connection: Connection, query: NamespaceQuery, now: datetime, max_bytes: int
+    connection: Connection, root: Root, query: NamespaceQuery, now: datetime, max_bytes: int
 ) -> tuple[list[list[str]], bool]:
     """Return distinct label lists in ascending order, and whether `max_bytes` cut them short.
 
     Only namespaces with unexpired items.
     """
     parameters = Parameters()
-    sql = _listing_sql(query, parameters, now)
+    sql = _listing_sql(root, query, parameters, now)
     page = await fetch_page(
         connection, sql, *parameters.values, limit=query.limit, max_bytes=max_bytes
     )
@@ -63,9 +63,9 @@ async def count_items(connection: Connection, scopes: Sequence[Range], now: date
     return [row["items"] for row in rows]
 
 
-def _listing_sql(query: NamespaceQuery, parameters: Parameters, now: datetime) -> str:
-    hidden = len(from_stored(query.root))
-    scope = stored_range(query.root + to_stored(literal_start(query.prefix)))
+def _listing_sql(root: Root, query: NamespaceQuery, parameters: Parameters, now: datetime) -> str:
+    hidden = len(from_stored(root))
+    scope = stored_range(to_stored(literal_start(query.prefix), root))
     conditions = [
         f"namespace >= {parameters.add(scope.low, 'text')}",
         f"namespace < {parameters.add(scope.high, 'text')}",
@@ -90,12 +90,12 @@ def _listing_sql(query: NamespaceQuery, parameters: Parameters, now: datetime) -
     """
 
 
-def literal_start(prefix: Sequence[str]) -> list[str]:
+def literal_start(prefix: Labels) -> list[str]:
     """Return the labels before the first wildcard."""
     return list(takewhile(lambda label: label != WILDCARD, prefix))
 
 
-def _labels_match(pattern: Sequence[str], start: str, parameters: Parameters) -> list[str]:
+def _labels_match(pattern: Labels, start: str, parameters: Parameters) -> list[str]:
     return [
         f"labels[{start} + {place}] = {parameters.add(label, 'text')}"
         for place, label in enumerate(pattern, 1)

@@ -17,10 +17,10 @@ from app.indexing.passage_index import (
     making_of,
     vector_index_name,
 )
-from app.namespaces import from_stored
+from app.namespaces import StoredNamespace, from_stored
 from app.resources import Resources
 from app.store.backfill import Filler
-from app.store.writes import Address
+from app.store.types import Address
 
 Tell = Callable[[str], None]
 """Takes a line for the operator."""
@@ -224,7 +224,7 @@ async def _empty_others(session: Connection, database: Database, index: PassageI
     for row in await session.fetch("SELECT id FROM passage_indexes WHERE id <> $1", index.id):
         await _unhurried(session, drop_vector_index(row["id"], concurrently=True))
     dropped = 0
-    position: Address = ("", "")
+    position = Address(StoredNamespace(""), "")
     while True:
         async with database.transaction(ALL_ROOTS) as connection:
             rows = await connection.fetch(_LOCK_NEXT, *position)
@@ -232,7 +232,7 @@ async def _empty_others(session: Connection, database: Database, index: PassageI
                 return dropped
             columns = ([row[name] for row in rows] for name in ("namespace", "key", "id"))
             dropped += await connection.fetchval(_EMPTY, *columns, index.id)
-        position = (rows[-1]["namespace"], rows[-1]["key"])
+        position = Address(rows[-1]["namespace"], rows[-1]["key"])
 
 
 def _name(index: PassageIndex) -> str:

@@ -1,42 +1,51 @@
-"""All SQL on items, their versions and their passages, run on a connection somebody else opened."""
+"""SQL that reads and writes items, their history, and their passages, on a caller's connection."""
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from asyncpg import Record
 from pgvector import HalfVector
 
-from app.db.database import Connection
+from app.db.database import Connection, Row
 from app.db.pages import fetch_page
+from app.indexing.indexer import Piece
+from app.namespaces import StoredNamespace
 from app.pagination import Page
 from app.providers.embeddings.base import Vector
 from app.store.expiry import SWEEPER
-from app.store.writes import Address, Put, Written
-
-COLUMNS = (
-    "namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to, "
-    "source, ttl, expires_at, created_at, updated_at"
+from app.store.types import (
+    METADATA_NAMES,
+    Address,
+    Item,
+    ItemMetadata,
+    ItemVersion,
+    PreparedPut,
+    PutResult,
 )
 
+COLUMNS = (
+    "id, namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to, "
+    "source, ttl, expires_at, created_at, updated_at"
+)
+"""The columns that `read_item` takes."""
+
 _FIND = f"""
-SELECT id, {COLUMNS} FROM items
+SELECT {COLUMNS} FROM items
 WHERE namespace = $1 AND key = $2 AND ($4 OR expires_at IS NULL OR expires_at > $3)
 """
 
 _FIND_MANY = f"""
-SELECT id, {COLUMNS} FROM items
+SELECT {COLUMNS} FROM items
 JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
 WHERE expires_at IS NULL OR expires_at > $3
 """
 
 # An item fits if those before it leave any room, however large it is, so one always fits.
 _FIND_FITTING = f"""
-SELECT {COLUMNS.replace(" value,", " CASE WHEN fits THEN value END AS value,")},
-    id, bytes, fits
+SELECT {COLUMNS.replace(" value,", " CASE WHEN fits THEN value END AS value,")}, fits
 FROM (
-    SELECT items.*, value_bytes AS bytes,
+    SELECT items.*,
         sum(value_bytes) OVER (ORDER BY place) - value_bytes < $4::bigint AS fits
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (namespace, key, place)
     JOIN items USING (namespace, key)
@@ -187,24 +196,28 @@ SELECT namespace, key, version + 1, CASE WHEN expired THEN 'expire' ELSE 'delete
     CASE WHEN expired THEN $5 ELSE $3 END, least(expires_at, $4) FROM doomed
 """
 
-_VERSIONS = """
-SELECT version, action, value, importance, pinned, valid_from, valid_to, source, actor,
-    recorded_at, coalesce(value_bytes, 0) AS bytes
+_VERSION_COLUMNS = (
+    "namespace, key, version, action, value, index_paths, importance, pinned, valid_from, "
+    "valid_to, source, actor, recorded_at"
+)
+
+_VERSIONS = f"""
+SELECT {_VERSION_COLUMNS}, coalesce(value_bytes, 0) AS bytes
 FROM item_versions
 WHERE namespace = $1 AND key = $2 AND version < coalesce($3, 9223372036854775807)
 ORDER BY version DESC LIMIT $4
 """
 
-_VERSION = """
-SELECT version, action, value, index_paths, importance, pinned, valid_from, valid_to, source,
-    recorded_at
+_VERSION = f"""
+SELECT {_VERSION_COLUMNS}
 FROM item_versions WHERE namespace = $1 AND key = $2 AND version = $3
 """
 
 _AS_OF = """
-SELECT namespace, key, past.version, past.action, past.value, past.importance, past.pinned,
-    past.valid_from, past.valid_to, past.source, past.recorded_at AS updated_at,
-    NULL::timestamptz AS expires_at, present.expires_at <= $3 AS expired, (
+SELECT 0 AS id, namespace, key, past.version, past.value, past.index_paths, past.importance,
+    past.pinned, past.valid_from, past.valid_to, past.source, past.recorded_at AS updated_at,
+    NULL::interval AS ttl, NULL::timestamptz AS expires_at,
+    present.expires_at <= $3 AS expired, (
         SELECT min(born.recorded_at) FROM item_versions born
         WHERE born.namespace = past.namespace AND born.key = past.key
             AND born.version > coalesce((
@@ -220,43 +233,102 @@ ORDER BY past.version DESC LIMIT 1
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
+class ItemPassages:
+    """All passages of a stored item, with their vectors."""
+
+    address: Address
+    item_id: int
+    pieces: Sequence[Piece]
+    vectors: Sequence[Vector | None]
+
+
+@dataclass(frozen=True, slots=True)
+class LockedItem:
     """An item whose row is locked."""
 
     version: int
     expired: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FittingItems:
+    """Items that fit into a budget of bytes, and the addresses of those that do not."""
+
+    items: dict[Address, Item]
+    left_out: frozenset[Address]
+
+
+def read_item(row: Row) -> Item:
+    """Return the item in a row with `COLUMNS`."""
+    return Item(
+        row["id"],
+        Address(row["namespace"], row["key"]),
+        row["value"],
+        row["version"],
+        _read_metadata(row),
+        _read_paths(row),
+        row["ttl"],
+        row["expires_at"],
+        row["created_at"],
+        row["updated_at"],
+    )
+
+
+def _read_version(row: Row) -> ItemVersion:
+    value = row["value"]
+    return ItemVersion(
+        Address(row["namespace"], row["key"]),
+        row["version"],
+        row["action"],
+        value,
+        None if value is None else _read_metadata(row),
+        _read_paths(row),
+        row["actor"],
+        row["recorded_at"],
+    )
+
+
+def _read_metadata(row: Row) -> ItemMetadata:
+    return ItemMetadata(
+        row["importance"], row["pinned"], row["valid_from"], row["valid_to"], row["source"]
+    )
+
+
+def _read_paths(row: Row) -> tuple[str, ...] | None:
+    paths = row["index_paths"]
+    return None if paths is None else tuple(json.loads(paths))
+
+
 async def find(
     connection: Connection, address: Address, now: datetime, *, with_expired: bool = False
-) -> Record | None:
+) -> Item | None:
     """Return the item at an address."""
-    return await connection.fetchrow(_FIND, *address, now, with_expired)
+    row = await connection.fetchrow(_FIND, *address, now, with_expired)
+    return None if row is None else read_item(row)
 
 
 async def find_many(
     connection: Connection, addresses: Iterable[Address], now: datetime
-) -> dict[Address, Record]:
+) -> dict[Address, Item]:
     """Return the items that exist among some addresses."""
     rows = await connection.fetch(_FIND_MANY, *_columns(addresses), now)
-    return {(row["namespace"], row["key"]): row for row in rows}
+    return {item.address: item for item in map(read_item, rows)}
 
 
 async def find_fitting(
     connection: Connection, addresses: Iterable[Address], now: datetime, max_bytes: int
-) -> dict[Address, Record]:
-    """Return the items that exist at some addresses; `fits` says whether there was room for one.
-
-    An item that does not fit has no value.
-    """
+) -> FittingItems:
+    """Return the items that exist at some addresses, until their values fill `max_bytes`."""
     rows = await connection.fetch(_FIND_FITTING, *_columns(addresses), now, max_bytes)
-    return {(row["namespace"], row["key"]): row for row in rows}
+    items = [read_item(row) for row in rows if row["fits"]]
+    left_out = (Address(row["namespace"], row["key"]) for row in rows if not row["fits"])
+    return FittingItems({item.address: item for item in items}, frozenset(left_out))
 
 
 async def refresh(connection: Connection, addresses: Iterable[Address], now: datetime) -> None:
     """Restart the lifetime of items that have one and have not expired.
 
-    Of one item by one statement, of several in a transaction.
+    One item takes one statement, several take a transaction.
     """
     wanted = list(addresses)
     if len(wanted) == 1:
@@ -264,79 +336,71 @@ async def refresh(connection: Connection, addresses: Iterable[Address], now: dat
         return
     async with connection.transaction():
         held = await connection.fetch(_HOLD, *_columns(wanted), now)
-        await connection.execute(_REFRESH, *_columns(map(tuple, held)), now)
+        await connection.execute(_REFRESH, *_columns(map(_read_address, held)), now)
 
 
 async def lock(
     connection: Connection, addresses: Iterable[Address], now: datetime
-) -> dict[Address, Locked]:
+) -> dict[Address, LockedItem]:
     """Lock the items that exist until the transaction ends."""
     rows = await connection.fetch(_LOCK, *_columns(addresses), now)
-    return {
-        (row["namespace"], row["key"]): Locked(row["version"], bool(row["expired"])) for row in rows
-    }
+    return {_read_address(row): LockedItem(row["version"], bool(row["expired"])) for row in rows}
 
 
-async def queue(connection: Connection, namespaces: Iterable[str]) -> None:
+async def queue(connection: Connection, namespaces: Iterable[StoredNamespace]) -> None:
     """Wait for others who queued for the same namespaces; holds until the transaction ends."""
     await connection.execute(_QUEUE, list(namespaces))
 
 
 async def upsert(
-    connection: Connection, puts: Sequence[Put], *, actor: str, now: datetime
-) -> dict[Address, Written]:
+    connection: Connection, puts: Sequence[PreparedPut], *, actor: str, now: datetime
+) -> dict[Address, PutResult]:
     """Write items, at distinct addresses, and their history."""
     rows = await connection.fetch(
         _UPSERT,
         *_columns(put.address for put in puts),
         [put.value for put in puts],
         [None if put.index_paths is None else json.dumps(put.index_paths) for put in puts],
-        [put.details.importance for put in puts],
-        [put.details.pinned for put in puts],
-        [put.details.valid_from for put in puts],
-        [put.details.valid_to for put in puts],
-        [put.details.source for put in puts],
+        *([getattr(put.metadata, name) for put in puts] for name in METADATA_NAMES),
         [put.ttl for put in puts],
         [put.action for put in puts],
         actor,
         now,
         SWEEPER,
     )
-    return {(namespace, key): Written(*written) for namespace, key, *written in rows}
+    return {Address(namespace, key): PutResult(*result) for namespace, key, *result in rows}
 
 
 async def replace_passages(
     connection: Connection,
-    puts: Sequence[Put],
-    item_ids: Sequence[int],
-    vectors: Sequence[Sequence[Vector | None]],
+    passages: Sequence[ItemPassages],
     index_id: int,
     *,
     keep_other_indexes: bool = False,
 ) -> None:
-    """Make the items' passages exactly those of the puts; unchanged ones are not rewritten.
+    """Make the items' passages exactly these; unchanged ones are not rewritten.
 
-    Other indexes' passages are kept only where the text is the one that they were made of.
+    Passages of other indexes are deleted unless the items' texts are the ones they were made of.
     """
-    passages = [
-        (item_id, ordinal, piece, vector)
-        for put, item_id, of_item in zip(puts, item_ids, vectors, strict=True)
-        for ordinal, (piece, vector) in enumerate(zip(put.pieces, of_item, strict=True))
+    rows = [
+        (item.item_id, ordinal, piece, vector)
+        for item in passages
+        for ordinal, (piece, vector) in enumerate(zip(item.pieces, item.vectors, strict=True))
     ]
     await connection.execute(
         _REPLACE_PASSAGES,
         index_id,
-        *_columns(put.address for put in puts),
-        list(item_ids),
-        [len(put.pieces) for put in puts],
-        [item_id for item_id, *_ in passages],
-        [ordinal for _, ordinal, *_ in passages],
-        [piece.length for _, _, piece, _ in passages],
-        [piece.path for _, _, piece, _ in passages],
-        [piece.text for _, _, piece, _ in passages],
-        [None if vector is None else HalfVector(vector) for *_, vector in passages],
-        [piece.terms for _, _, piece, _ in passages],
-        [piece.frequencies for _, _, piece, _ in passages],
+        *_columns(item.address for item in passages),
+        [item.item_id for item in passages],
+        [len(item.pieces) for item in passages],
+        [item_id for item_id, *_ in rows],
+        [ordinal for _, ordinal, *_ in rows],
+        [piece.length for _, _, piece, _ in rows],
+        [piece.path for _, _, piece, _ in rows],
+        [piece.text for _, _, piece, _ in rows],
+        [None if vector is None else HalfVector(vector) for *_, vector in rows],
+        [piece.terms for _, _, piece, _ in rows],
+        [piece.frequencies for _, _, piece, _ in rows],
         keep_other_indexes,
     )
 
@@ -344,28 +408,37 @@ async def replace_passages(
 async def delete(
     connection: Connection, addresses: Iterable[Address], *, actor: str, now: datetime
 ) -> None:
-    """End the items that exist among some addresses; their passages go with them."""
+    """End the items that exist among some addresses; their passages are deleted with them."""
     await connection.execute(_DELETE, *_columns(addresses), actor, now, SWEEPER)
 
 
 async def find_versions(
     connection: Connection, address: Address, *, before: int | None, limit: int
-) -> Page[Record]:
+) -> Page[ItemVersion]:
     """Return a page of an item's history, newest first."""
-    return await fetch_page(connection, _VERSIONS, *address, before, limit + 1, limit=limit)
+    page = await fetch_page(connection, _VERSIONS, *address, before, limit + 1, limit=limit)
+    return page.map(_read_version)
 
 
-async def find_version(connection: Connection, address: Address, version: int) -> Record | None:
+async def find_version(
+    connection: Connection, address: Address, version: int
+) -> ItemVersion | None:
     """Return one state of an item's history."""
-    return await connection.fetchrow(_VERSION, *address, version)
+    row = await connection.fetchrow(_VERSION, *address, version)
+    return None if row is None else _read_version(row)
 
 
-async def find_as_of(connection: Connection, address: Address, moment: datetime) -> Record | None:
+async def find_as_of(connection: Connection, address: Address, moment: datetime) -> Item | None:
     """Return the state an item had at a moment, or None if there was none."""
     row = await connection.fetchrow(_AS_OF, *address, moment)
-    return row if row and row["value"] is not None and not row["expired"] else None
+    is_there = row is not None and row["value"] is not None and not row["expired"]
+    return read_item(row) if row is not None and is_there else None
 
 
 def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
     pairs = list(addresses)
-    return [namespace for namespace, _ in pairs], [key for _, key in pairs]
+    return [address.namespace for address in pairs], [address.key for address in pairs]
+
+
+def _read_address(row: Row) -> Address:
+    return Address(row["namespace"], row["key"])

@@ -1,6 +1,6 @@
 """HTTP routes of items, their history and their namespaces."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
 
@@ -23,7 +23,8 @@ from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response, not_modified
 from app.indexing.passage_index import EmbeddingFailedError
-from app.store import encoding
+from app.json_values import JsonObject
+from app.store import types
 from app.store.errors import ItemNotFoundError, VersionHasNoValueError, VersionNotFoundError
 from app.store.schemas import (
     DeleteItem,
@@ -46,7 +47,7 @@ CHANGES = (*ALWAYS, PreconditionFailedError, TooManyConflictsError, EmbeddingFai
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's version."}}
 
-UNREAD: dict[str, Any] = {
+UNREAD: JsonObject = {
     "description": "Changed; the key has no `read` here, so there is no body",
     "headers": ETAG,
 }
@@ -59,11 +60,12 @@ def service_of(request: Request) -> ItemService:
     return ItemService.build(resources_of(request))
 
 
-def item_response(row: Any, access: Access) -> Response:
+def item_response(item: types.Item, access: Access) -> Response:
     """Return one item with its ETag; if the caller may not read it, the ETag alone."""
-    if not access.allows(access.relative(row["namespace"]), Verb.READ):
-        return Response(status_code=204, headers={"ETag": etag(row["version"])})
-    return json_response(encoding.item(row, access), {"ETag": etag(row["version"])})
+    headers = {"ETag": etag(item.version)}
+    if not access.allows(access.relative(item.address.namespace), Verb.READ):
+        return Response(status_code=204, headers=headers)
+    return json_response(Item.members_of(item, access), headers)
 
 
 AddressQuery = TypeVar("AddressQuery", ReadItem, ReadVersions)
@@ -91,8 +93,9 @@ def _read_address(model: type[AddressQuery], request: Request, access: Access) -
     responses={204: {"description": "Written", "headers": ETAG}, **problem_responses(*CHANGES)},
 )
 async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Response:
-    tag = await service_of(request).put(access, body, Precondition.of(request.headers))
-    return Response(status_code=204, headers={"ETag": tag})
+    put = body.command(access, Precondition.of(request.headers))
+    version = await service_of(request).put(access, put)
+    return Response(status_code=204, headers={"ETag": etag(version)})
 
 
 @router.get(
@@ -111,13 +114,19 @@ async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Resp
 async def get_item(request: Request, access: ReadAccess) -> Response:
     query = _read_address(ReadItem, request, access)
     precondition = Precondition.of(request.headers)
-    row = await service_of(request).get(access, query)
-    version = row["version"] if row else None
+    item = await service_of(request).get(
+        access,
+        query.address(access),
+        as_of=query.as_of,
+        with_expired=not query.omit_expired,
+        refresh_ttl=query.refresh_ttl,
+    )
+    version = item.version if item else None
     if version is not None and precondition.is_current(version):
         return not_modified(version)
     if not precondition.holds(version):
         raise PreconditionFailedError(f"the item {query.key!r}", version)
-    return item_response(row, access) if row else json_response(None)
+    return item_response(item, access) if item else json_response(None)
 
 
 @router.patch(
@@ -135,8 +144,8 @@ async def get_item(request: Request, access: ReadAccess) -> Response:
     },
 )
 async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> Response:
-    row = await service_of(request).patch(access, body, Precondition.of(request.headers))
-    return item_response(row, access)
+    patch = body.command(access, Precondition.of(request.headers))
+    return item_response(await service_of(request).patch(access, patch), access)
 
 
 @router.delete(
@@ -150,7 +159,7 @@ async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> 
     responses={204: {"description": "Ended"}, **problem_responses(*CHANGES)},
 )
 async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) -> Response:
-    await service_of(request).delete(access, body, Precondition.of(request.headers))
+    await service_of(request).delete(access, body.command(access, Precondition.of(request.headers)))
     return Response(status_code=204)
 
 
@@ -160,12 +169,13 @@ async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) 
     summary="List the namespaces that hold items",
     description="Lists the namespaces that hold items, in ascending order, under a prefix or with "
     "a suffix, and on request how many items each holds.",
-    response_model=NamespaceList,
+    response_model_exclude_unset=True,
     responses=problem_responses(*ALWAYS),
 )
-async def list_namespaces(request: Request, body: ListNamespaces, access: ReadAccess) -> Response:
-    listed = await service_of(request).list_namespaces(access, body)
-    return json_response(encoding.namespaces(listed))
+async def list_namespaces(
+    request: Request, body: ListNamespaces, access: ReadAccess
+) -> NamespaceList:
+    return NamespaceList.of(await service_of(request).list_namespaces(access, body.query()))
 
 
 @router.get(
@@ -179,7 +189,10 @@ async def list_namespaces(request: Request, body: ListNamespaces, access: ReadAc
 )
 async def list_item_versions(request: Request, access: ReadAccess) -> Response:
     query = _read_address(ReadVersions, request, access)
-    return json_response(encoding.versions(await service_of(request).versions(access, query)))
+    page = await service_of(request).versions(
+        access, query.address(access), before=query.before, limit=query.limit
+    )
+    return json_response(ItemVersions.members_of(page))
 
 
 @router.post(
@@ -196,5 +209,8 @@ async def list_item_versions(request: Request, access: ReadAccess) -> Response:
     },
 )
 async def restore_item(request: Request, body: RestoreItem, access: WriteAccess) -> Response:
-    row = await service_of(request).restore(access, body, Precondition.of(request.headers))
-    return item_response(row, access)
+    address = body.address(access, Verb.WRITE)
+    item = await service_of(request).restore(
+        access, address, body.version, Precondition.of(request.headers)
+    )
+    return item_response(item, access)

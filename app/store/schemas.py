@@ -1,8 +1,10 @@
 """Bodies of the store's routes; the first five are LangGraph's wire contract, extended."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
+import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -12,9 +14,12 @@ from pydantic import (
     model_validator,
 )
 
+from app.auth.access import Access, Verb
 from app.body_limits import ITEM
+from app.http.conditional import UNCONDITIONAL, Precondition
 from app.json_values import JsonObject, check_storable_text, count_storable
 from app.namespaces import parse_labels
+from app.pagination import Page
 from app.schemas import (
     CLEAN,
     Clean,
@@ -26,6 +31,20 @@ from app.schemas import (
     Real,
     Schema,
     WrittenNamespace,
+)
+from app.store import types
+from app.store.listing import ListedNamespaces, NamespaceQuery
+from app.store.types import (
+    METADATA_NAMES,
+    NO_METADATA,
+    Address,
+    Delete,
+    ItemMetadata,
+    Patch,
+    Put,
+    Ttl,
+    VersionAction,
+    source_text,
 )
 
 MAX_KEY_CHARACTERS = 512
@@ -103,9 +122,13 @@ class ItemAddress(Schema):
     namespace: Labels
     key: Key
 
+    def address(self, access: Access, verb: Verb) -> Address:
+        """Return the item's address; raises ForbiddenError."""
+        return Address(access.authorize(self.namespace, verb), self.key)
+
 
 class ItemDetails(Schema):
-    """What an item may carry beside its value."""
+    """What an item may carry besides its value."""
 
     importance: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None, description="How much the memory matters, 0 to 1."
@@ -122,6 +145,17 @@ class ItemDetails(Schema):
         if self.valid_from and self.valid_to and self.valid_from > self.valid_to:
             raise ValueError("valid_from is after valid_to; swap them")
         return self
+
+    def change_metadata(self, metadata: ItemMetadata) -> ItemMetadata:
+        """Return an item's metadata with the members that the request has; InvalidValueError."""
+        given = {
+            name: getattr(self, name) for name in METADATA_NAMES if name in self.model_fields_set
+        }
+        if "pinned" in given:
+            given["pinned"] = bool(self.pinned)
+        if self.source is not None:
+            given["source"] = source_text(self.source.model_dump(exclude_unset=True))
+        return replace(metadata, **given) if given else metadata
 
 
 class PutItem(ItemDetails):
@@ -149,13 +183,23 @@ class PutItem(ItemDetails):
             raise ValueError("ttl and ttl_seconds are both given; send one of them")
         return self
 
-    def lifetime(self, default: timedelta | None) -> timedelta | None:
-        """How long the item lives; None is for ever."""
+    def command(self, access: Access, precondition: Precondition = UNCONDITIONAL) -> Put:
+        """Return the command; raises ForbiddenError and InvalidValueError."""
+        return Put(
+            address=Address(access.authorize(self.namespace, Verb.WRITE), self.key),
+            value=self.value,
+            metadata=self.change_metadata(NO_METADATA),
+            index_paths=self.index,
+            ttl=self._lifetime(),
+            precondition=precondition,
+        )
+
+    def _lifetime(self) -> timedelta | Ttl:
         if self.ttl_seconds is not None:
             return timedelta(seconds=self.ttl_seconds)
         if self.ttl is not None:
             return timedelta(minutes=self.ttl)
-        return None if {"ttl", "ttl_seconds"} & self.model_fields_set else default
+        return Ttl.NONE if {"ttl", "ttl_seconds"} & self.model_fields_set else Ttl.DEFAULT
 
 
 class PatchItem(ItemDetails):
@@ -169,9 +213,18 @@ class PatchItem(ItemDetails):
         default_factory=dict, description="Members to change; null removes a member."
     )
 
+    def command(self, access: Access, precondition: Precondition) -> Patch:
+        """Return the command; raises ForbiddenError."""
+        address = Address(access.authorize(self.namespace, Verb.WRITE), self.key)
+        return Patch(address, self.value, self.change_metadata, precondition)
+
 
 class DeleteItem(ItemAddress):
     """The item to delete."""
+
+    def command(self, access: Access, precondition: Precondition = UNCONDITIONAL) -> Delete:
+        """Return the command; raises ForbiddenError."""
+        return Delete(self.address(access, Verb.DELETE), precondition)
 
 
 class RestoreItem(ItemAddress):
@@ -198,6 +251,17 @@ class ListNamespaces(Schema):
     )
     counts: Flag | None = Field(None, description="Add how many items each namespace holds.")
 
+    def query(self) -> NamespaceQuery:
+        """Return the query."""
+        return NamespaceQuery(
+            prefix=self.prefix or (),
+            suffix=self.suffix or (),
+            max_depth=self.max_depth,
+            limit=100 if self.limit is None else self.limit,
+            offset=self.offset or 0,
+            with_counts=bool(self.counts),
+        )
+
 
 class _AddressQuery(Schema):
     namespace: WrittenNamespace = Field(
@@ -209,8 +273,12 @@ class _AddressQuery(Schema):
 
     @property
     def labels(self) -> list[str]:
-        """The namespace taken apart."""
+        """The labels of the namespace."""
         return parse_labels(self.namespace)
+
+    def address(self, access: Access) -> Address:
+        """Return the item's address; raises ForbiddenError."""
+        return Address(access.authorize(self.labels, Verb.READ), self.key)
 
 
 class ReadItem(_AddressQuery):
@@ -246,14 +314,26 @@ class Item(BaseModel):
     created_at: datetime = Field(description="When it was first put.")
     updated_at: datetime = Field(description="When it was last put, patched or restored.")
 
+    @classmethod
+    def members_of(cls, item: types.Item, access: Access) -> JsonObject:
+        """Return an item as members for orjson; its value passes through as text."""
+        return {
+            "namespace": access.relative(item.address.namespace),
+            "key": item.address.key,
+            "value": orjson.Fragment(item.value),
+            "version": item.version,
+            **_metadata_members(item.metadata),
+            "expires_at": item.expires_at,
+            "created_at": item.created_at,
+            "updated_at": item.updated_at,
+        }
+
 
 class ItemVersion(BaseModel):
     """One state in an item's history; `value` is null where the item ended."""
 
     version: int = Field(description="Grows with every change.")
-    action: Literal["put", "patch", "restore", "delete", "expire"] = Field(
-        description="What made this state."
-    )
+    action: VersionAction = Field(description="What made this state.")
     value: ItemValue | None = Field(description="null where the item ended.")
     importance: float | None = Field(description="How much the memory mattered, 0 to 1.")
     pinned: bool | None = Field(description="Whether it was pinned; null where the item ended.")
@@ -263,6 +343,18 @@ class ItemVersion(BaseModel):
     actor: str = Field(description="The key that made the change, and the job if it was one.")
     recorded_at: datetime = Field(description="When the change was made.")
 
+    @classmethod
+    def members_of(cls, state: types.ItemVersion) -> JsonObject:
+        """Return one state of an item as members for orjson."""
+        return {
+            "version": state.version,
+            "action": state.action,
+            "value": None if state.value is None else orjson.Fragment(state.value),
+            **_metadata_members(state.metadata),
+            "actor": state.actor,
+            "recorded_at": state.recorded_at,
+        }
+
 
 class ItemVersions(BaseModel):
     """An item's history, newest first."""
@@ -271,6 +363,14 @@ class ItemVersions(BaseModel):
     next_cursor: int | None = Field(
         description="Send it as `before` for the next page; null: there is none."
     )
+
+    @classmethod
+    def members_of(cls, page: Page[types.ItemVersion]) -> JsonObject:
+        """Return a page of an item's history as members for orjson."""
+        return {
+            "versions": [ItemVersion.members_of(state) for state in page.items],
+            "next_cursor": page.next_cursor(lambda last: last.version),
+        }
 
 
 class NamespaceList(BaseModel):
@@ -285,3 +385,18 @@ class NamespaceList(BaseModel):
         description="Send it as `offset` for the rest, if fewer than `limit` fit into one answer; "
         "otherwise absent.",
     )
+
+    @classmethod
+    def of(cls, listed: ListedNamespaces) -> Self:
+        """Return the response, without the members that are absent."""
+        optional = {"counts": listed.counts, "next_offset": listed.next_offset}
+        given = {name: member for name, member in optional.items() if member is not None}
+        return cls.model_validate({"namespaces": listed.labels, **given})
+
+
+def _metadata_members(metadata: ItemMetadata | None) -> JsonObject:
+    """Return an item's metadata as members for orjson; null for each if an item ended."""
+    members: JsonObject = {name: getattr(metadata, name, None) for name in METADATA_NAMES}
+    if metadata is not None and metadata.source is not None:
+        members["source"] = orjson.Fragment(metadata.source)
+    return members

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from app.db.database import Connection, Row
 from app.db.pages import fetch_page
+from app.namespaces import Root, StoredNamespace
 from app.pagination import Page
 from app.threads.schedule import ExtractionSchedule, ThreadExtractPlan
 
@@ -19,9 +20,9 @@ from app.threads.schedule import ExtractionSchedule, ThreadExtractPlan
 class ThreadRef(NamedTuple):
     """Identity of a thread; clients choose the id, so several namespaces may have the same."""
 
-    root: str
+    root: Root
     thread_id: str
-    namespace: str
+    namespace: StoredNamespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Thread:
         return self.ref.thread_id
 
     @property
-    def namespace(self) -> str:
+    def namespace(self) -> StoredNamespace:
         """The stored namespace of its memories."""
         return self.ref.namespace
 
@@ -193,7 +194,7 @@ async def find(connection: Connection, ref: ThreadRef) -> Thread | None:
     return _thread_or_none(await connection.fetchrow(_FIND, *ref))
 
 
-async def find_named(connection: Connection, root: str, thread_id: str) -> list[Thread]:
+async def find_named(connection: Connection, root: Root, thread_id: str) -> list[Thread]:
     """Return the threads of a root with this id, each in a namespace of its own."""
     return [_thread(row) for row in await connection.fetch(_FIND_NAMED, root, thread_id)]
 

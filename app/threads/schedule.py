@@ -12,6 +12,7 @@ from app.errors import InvalidRequestError
 from app.extraction.plan import ExtractPlan
 from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
+from app.namespaces import StoredNamespace
 
 AFTER_SECONDS = 30.0
 MAX_WAIT_SECONDS = 600.0
@@ -76,7 +77,9 @@ class ExtractionSchedule(BaseModel):
             }
         )
 
-    def job(self, thread_id: str, namespace: str, *, delay_seconds: float = 0.0) -> NewJob:
+    def job(
+        self, thread_id: str, namespace: StoredNamespace, *, delay_seconds: float = 0.0
+    ) -> NewJob:
         """Return the job that extracts memories; it reads the thread's messages when it starts."""
         return ThreadExtractPlan(thread_id=thread_id).new_job(
             namespace,
@@ -88,7 +91,9 @@ class ExtractionSchedule(BaseModel):
         )
 
 
-def check_rights(access: Access, namespace: str, schedule: ExtractionSchedule | None) -> None:
+def check_rights(
+    access: Access, namespace: StoredNamespace, schedule: ExtractionSchedule | None
+) -> None:
     """Raise ForbiddenError unless the caller may do everything that the thread's job does."""
     for verb in (Verb.JOBS, *(schedule.verbs if schedule else ())):
         access.authorize(access.relative(namespace), verb)

@@ -12,27 +12,21 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.types import Kind
 from app.conversations.value_format import read_value
-from app.db.database import Database, Row
+from app.db.database import Database
 from app.db.optimistic import (
     OvertakenError,
     TooManyConflictsError,
     retry_optimistically,
 )
-from app.http.conditional import (
-    ABSENT,
-    PRESENT,
-    UNCONDITIONAL,
-    Precondition,
-    PreconditionFailedError,
-)
+from app.http.conditional import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError
 from app.indexing.errors import InvalidIndexPathError
-from app.json_values import JsonObject
+from app.json_values import JsonObject, JsonText
+from app.namespaces import StoredNamespace
 from app.resources import Resources
 from app.store import repository
 from app.store.errors import InvalidValueError
-from app.store.schemas import PutItem, Source
-from app.store.service import ItemService
-from app.store.writes import Address, Delete
+from app.store.types import Address, Delete, Item, ItemMetadata, Put, Ttl, source_text
+from app.store.writer import ItemWriter
 from app.tools.arguments import any_of
 from app.tools.errors import ToolError
 from app.tools.memory_content import (
@@ -70,15 +64,15 @@ class ManageMemory:
     name: ClassVar[str] = NAME
     toolset: ClassVar[Toolset] = "agents"
 
-    def __init__(self, items: ItemService, database: Database, clock: Clock) -> None:
-        self._items = items
+    def __init__(self, writer: ItemWriter, database: Database, clock: Clock) -> None:
+        self._writer = writer
         self._database = database
         self._clock = clock
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the tool from a process's resources."""
-        return cls(ItemService.build(resources), resources.database, resources.clock)
+        return cls(ItemWriter.build(resources), resources.database, resources.clock)
 
     def definition(self, options: ToolOptions) -> ToolDefinition | None:
         """Return the definition with the actions that are left; None if there are none."""
@@ -117,18 +111,23 @@ class ManageMemory:
         if kind is not None and kind.singleton:
             await self._check_is_first(context, kind)
             key = kind.name
-        body = _body(context, key, new_value(kind, content))
+        put = Put(
+            Address(context.access.authorize(context.namespace, Verb.WRITE), key),
+            new_value(kind, content),
+            ItemMetadata(source=_source(context)),
+            ttl=Ttl.DEFAULT if context.ttl is None else context.ttl,
+            precondition=ABSENT,
+        )
         try:
-            await self._put(context.access, body, ABSENT)
+            await self._put(context.access, put)
         except PreconditionFailedError as error:  # another call came first
             raise _exists(key, context.actions) from error
         return key
 
     async def _update(self, context: ToolContext, key: str, content: str | JsonObject) -> None:
-        context.access.authorize(
-            context.namespace, Verb.READ
-        )  # the answer depends on what is there
-        address = (context.access.authorize(context.namespace, Verb.WRITE), key)
+        # The answer depends on what is there.
+        context.access.authorize(context.namespace, Verb.READ)
+        address = Address(context.access.authorize(context.namespace, Verb.WRITE), key)
         try:
             await retry_optimistically(partial(self._replace, context, address, content))
         except TooManyConflictsError as error:
@@ -140,23 +139,23 @@ class ManageMemory:
         self, context: ToolContext, address: Address, content: str | JsonObject
     ) -> None:
         namespace, key = address
-        row = (await self._rows(context.access, namespace, [key])).get(key)
-        if row is None:
+        item = (await self._find(context.access, namespace, [key])).get(key)
+        if item is None:
             raise _unknown(context.namespace, key)
-        value = replace_content(key, json.loads(row["value"]), context.kind, content)
-        body = _body(context, key, value, row)
+        value = replace_content(key, item.parse_value(), context.kind, content)
+        metadata = replace(item.metadata, source=_source(context))
         try:
-            await self._put(context.access, body, Precondition.at(row["version"]))
+            await self._put(context.access, Put.replacing(item, value=value, metadata=metadata))
         except PreconditionFailedError as error:
             raise OvertakenError from error
 
     async def _delete(self, context: ToolContext, key: str) -> None:
-        address = (context.access.authorize(context.namespace, Verb.DELETE), key)
+        address = Address(context.access.authorize(context.namespace, Verb.DELETE), key)
         # Without `read`, nothing tells the caller whether the memory was there.
         may_read = context.access.allows(context.namespace, Verb.READ)
         there = PRESENT if may_read else UNCONDITIONAL
         try:
-            await self._items.apply(context.access, [Delete(address, there)])
+            await self._writer.write(context.access, [Delete(address, there)])
         except PreconditionFailedError as error:
             raise _unknown(context.namespace, key) from error
 
@@ -164,23 +163,25 @@ class ManageMemory:
         """Raise ToolError if the only memory of a kind exists already."""
         context.access.authorize(context.namespace, Verb.READ)
         namespace = context.access.authorize(context.namespace, Verb.WRITE)
-        rows = await self._rows(context.access, namespace, [kind.name, DEFAULT_KEY])
-        for key, row in rows.items():
-            if key == kind.name or read_value(json.loads(row["value"]))[1] == kind.name:
+        items = await self._find(context.access, namespace, [kind.name, DEFAULT_KEY])
+        for key, item in items.items():
+            if key == kind.name or read_value(item.parse_value())[1] == kind.name:
                 raise _exists(key, context.actions)
 
-    async def _put(self, access: Access, body: PutItem, precondition: Precondition) -> None:
+    async def _put(self, access: Access, put: Put) -> None:
         try:
-            put = await self._items.prepare_put(access, body)
+            prepared = await self._writer.prepare(access, put)
         except (InvalidValueError, InvalidIndexPathError) as error:
             raise ToolError(f"Nothing was written: {error.detail}") from error
-        await self._items.apply(access, [replace(put, precondition=precondition)])
+        await self._writer.write(access, [prepared])
 
-    async def _rows(self, access: Access, namespace: str, keys: Sequence[str]) -> dict[str, Row]:
-        addresses = [(namespace, key) for key in keys]
+    async def _find(
+        self, access: Access, namespace: StoredNamespace, keys: Sequence[str]
+    ) -> dict[str, Item]:
+        addresses = [Address(namespace, key) for key in keys]
         async with self._database.connection(access.root) as connection:
-            rows = await repository.find_many(connection, addresses, self._clock.now())
-        return {key: row for (_, key), row in rows.items()}
+            items = await repository.find_many(connection, addresses, self._clock.now())
+        return {address.key: item for address, item in items.items()}
 
 
 def _description(options: ToolOptions) -> str:
@@ -231,24 +232,9 @@ async def _read_content(context: ToolContext, arguments: JsonObject) -> str | Js
     return await asyncio.to_thread(check_memory_content, arguments.get("content"), context.kind)
 
 
-def _body(context: ToolContext, key: str, value: JsonObject, row: Row | None = None) -> PutItem:
-    """Return an item's next state; an existing item keeps everything but its value."""
-    source = Source.model_validate(
-        {"tool": NAME} | ({} if context.manager is None else {"manager": context.manager})
-    )
-    members: JsonObject = {}
-    if row is not None:
-        paths, ttl = row["index_paths"], row["ttl"]
-        kept = ("importance", "pinned", "valid_from", "valid_to")
-        members = {name: row[name] for name in kept} | {
-            "index": None if paths is None else json.loads(paths),
-            "ttl_seconds": None if ttl is None else ttl.total_seconds(),
-        }
-    elif context.ttl_seconds is not None:
-        members = {"ttl_seconds": context.ttl_seconds}
-    return PutItem.model_construct(  # of what was checked when it came in
-        namespace=list(context.namespace), key=key, value=value, source=source, **members
-    )
+def _source(context: ToolContext) -> JsonText:
+    manager = {} if context.manager is None else {"manager": context.manager}
+    return source_text({"tool": NAME} | manager)
 
 
 def _read_action(arguments: JsonObject, permitted: Sequence[Action]) -> Action:

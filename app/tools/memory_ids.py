@@ -4,18 +4,20 @@ An id is the path of a memory below the caller's namespace: its labels and its k
 slashes. The URI is the same path percent-encoded. `parse_id` reads both.
 """
 
-import json
 from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
-from app.store.schemas import ReadItem
+from app.namespaces import check_labels
+from app.store.schemas import Key
 from app.tools.errors import MemoryNotFoundError
 
 SCHEME = "memory:///"
 
 TEMPLATE = "memory:///{+id}"
+
+_KEY: TypeAdapter[str] = TypeAdapter(Key)
 
 
 def memory_id(labels: Sequence[str], key: str) -> str:
@@ -28,12 +30,13 @@ def memory_uri(labels: Sequence[str], key: str) -> str:
     return SCHEME + quote(memory_id(labels, key), safe="/%")
 
 
-def parse_id(text: str) -> ReadItem:
-    """Return the namespace and key in an id or URI; raises MemoryNotFoundError."""
+def parse_id(text: str) -> tuple[list[str], str]:
+    """Return the labels and key in an id or URI; raises MemoryNotFoundError."""
     *labels, key = map(unquote, text.removeprefix(SCHEME).split("/"))
     try:
-        return ReadItem(namespace=json.dumps(labels, ensure_ascii=False), key=key)
-    except ValidationError as error:
+        check_labels(labels)
+        return labels, _KEY.validate_python(key)
+    except ValueError as error:  # pydantic's error is one, too
         raise MemoryNotFoundError(text) from error
 
 

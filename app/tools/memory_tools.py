@@ -1,8 +1,7 @@
 """Tools for MCP clients: their models may choose a namespace below the caller's."""
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import ClassVar, Generic, Self, TypeVar
 from uuid import uuid4
@@ -11,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
 from app.auth.access import Access, Verb
-from app.db.database import Row
 from app.db.optimistic import OvertakenError, retry_optimistically
 from app.db.pages import TOOL_BYTES
 from app.http.conditional import (
@@ -20,13 +18,15 @@ from app.http.conditional import (
     Precondition,
     PreconditionFailedError,
 )
-from app.json_values import JsonObject
+from app.json_values import JsonObject, JsonText
+from app.namespaces import Labels
 from app.resources import Resources
 from app.search.plan import SearchQuery
 from app.search.service import SearchService
-from app.store import schemas as store
 from app.store.errors import ItemNotFoundError
+from app.store.listing import NamespaceQuery
 from app.store.service import ItemService
+from app.store.types import Address, Delete, Item, ItemMetadata, Patch, Put, source_text
 from app.tools.arguments import describe_mistakes
 from app.tools.errors import MemoryNotFoundError, ToolError
 from app.tools.memory_content import replace_content
@@ -160,7 +160,7 @@ class SearchMemories(MemoryTool[SearchMemoriesArguments]):
         )
         page = await self._search.search(caller.confined, query, max_bytes=TOOL_BYTES)
         return MemoryList(
-            memories=[_memory(hit.row, hit.score, caller.confined) for hit in page.hits]
+            memories=[_memory(hit.item, hit.score, caller.confined) for hit in page.hits]
         )
 
 
@@ -196,14 +196,13 @@ class Remember(ItemTool[RememberArguments]):
         """Store the memory; return its id."""
         labels = chosen_namespace(caller, arguments.namespace)
         key = uuid4().hex
-        body = store.PutItem(
-            namespace=caller.absolute(labels),
-            key=key,
-            value={"content": arguments.text},
-            importance=arguments.importance,
-            source=_source(self.name),
+        namespace = caller.access.authorize(caller.absolute(labels), Verb.WRITE)
+        put = Put(
+            Address(namespace, key),
+            {"content": arguments.text},
+            ItemMetadata(importance=arguments.importance, source=_source(self.name)),
         )
-        await self._items.put(caller.access, body, UNCONDITIONAL)
+        await self._items.put(caller.access, put)
         return MemoryReference(id=memory_id(labels, key))
 
 
@@ -225,25 +224,28 @@ class UpdateMemory(ItemTool[UpdateMemoryArguments]):
     @override
     async def run(self, caller: Caller, arguments: UpdateMemoryArguments) -> MemoryReference:
         """Update the memory; raises MemoryNotFoundError."""
-        address = parse_id(arguments.id)
-        details: JsonObject = {"source": _source(self.name)}
-        if arguments.importance is not None:
-            details["importance"] = arguments.importance
+        labels, key = parse_id(arguments.id)
+
+        def change_metadata(metadata: ItemMetadata) -> ItemMetadata:
+            given = arguments.importance
+            importance = metadata.importance if given is None else given
+            return replace(metadata, importance=importance, source=_source(self.name))
 
         async def attempt() -> None:
-            row = await self._items.get(caller.confined, address)
-            if row is None:
+            address = Address(caller.confined.authorize(labels, Verb.READ), key)
+            item = await self._items.get(caller.confined, address)
+            if item is None:
                 raise MemoryNotFoundError(arguments.id)
-            value = json.loads(row["value"])
+            value = item.parse_value()
             changed = replace_content(arguments.id, value, None, arguments.text)
-            body = store.PatchItem(
-                namespace=caller.absolute(address.labels),
-                key=address.key,
-                value={name: part for name, part in changed.items() if part != value[name]},
-                **details,
+            patch = Patch(
+                address,
+                {name: part for name, part in changed.items() if part != value[name]},
+                change_metadata,
+                Precondition.at(item.version),
             )
             try:
-                await self._items.patch(caller.access, body, Precondition.at(row["version"]))
+                await self._items.patch(caller.access, patch)
             except PreconditionFailedError as error:
                 raise OvertakenError from error
             except ItemNotFoundError as error:
@@ -270,13 +272,13 @@ class ForgetMemory(ItemTool[ForgetMemoryArguments]):
     @override
     async def run(self, caller: Caller, arguments: ForgetMemoryArguments) -> MemoryReference:
         """Delete the memory; raises MemoryNotFoundError if the caller may read there."""
-        address = parse_id(arguments.id)
-        body = store.DeleteItem(namespace=address.labels, key=address.key)
+        labels, key = parse_id(arguments.id)
+        address = Address(caller.confined.authorize(labels, Verb.DELETE), key)
         # A caller without `read` does not learn whether the memory existed.
-        may_read = caller.confined.allows(address.labels, Verb.READ)
-        precondition = PRESENT if may_read else UNCONDITIONAL
+        may_read = caller.confined.allows(labels, Verb.READ)
+        delete = Delete(address, PRESENT if may_read else UNCONDITIONAL)
         try:
-            await self._items.delete(caller.confined, body, precondition)
+            await self._items.delete(caller.confined, delete)
         except PreconditionFailedError as error:
             raise MemoryNotFoundError(arguments.id) from error
         return MemoryReference(id=arguments.id)
@@ -300,10 +302,10 @@ class ListNamespaces(ItemTool[ListNamespacesArguments]):
         listed: list[NamespaceCount] = []
         complete = True
         for prefix in prefixes:
-            body = store.ListNamespaces(
-                prefix=prefix, limit=MAX_NAMESPACES + 1 - len(listed), counts=True
+            query = NamespaceQuery(
+                prefix=prefix, limit=MAX_NAMESPACES + 1 - len(listed), with_counts=True
             )
-            found = await self._items.list_namespaces(caller.confined, body, TOOL_BYTES)
+            found = await self._items.list_namespaces(caller.confined, query, TOOL_BYTES)
             complete = complete and found.next_offset is None
             listed += [
                 NamespaceCount(namespace=labels, memories=count)
@@ -313,24 +315,24 @@ class ListNamespaces(ItemTool[ListNamespacesArguments]):
         return NamespaceList(namespaces=listed[:MAX_NAMESPACES], complete=complete)
 
 
-def chosen_namespace(caller: Caller, labels: Sequence[str] | None) -> Sequence[str]:
+def chosen_namespace(caller: Caller, labels: Labels | None) -> Labels:
     """Return the namespace that a model chose, or the default, relative to the caller's."""
     if labels is not None:
         return labels
     return () if caller.namespace else DEFAULT_NAMESPACE
 
 
-def _source(tool: str) -> store.Source:
-    return store.Source.model_validate({"tool": tool})
+def _source(tool: str) -> JsonText:
+    return source_text({"tool": tool})
 
 
-def _memory(row: Row, score: float | None, access: Access) -> Memory:
-    labels = access.relative(row["namespace"])
+def _memory(item: Item, score: float | None, access: Access) -> Memory:
+    labels = access.relative(item.address.namespace)
     return Memory(
-        id=memory_id(labels, row["key"]),
+        id=memory_id(labels, item.address.key),
         namespace=labels,
-        value=json.loads(row["value"]),
+        value=item.parse_value(),
         score=score,
-        importance=row["importance"],
-        updated_at=row["updated_at"],
+        importance=item.metadata.importance,
+        updated_at=item.updated_at,
     )

@@ -142,22 +142,22 @@ class SearchHandler:
             page = await self._search.run(access, search, vector)
             omitted |= page.left_out
             for hit in page.hits:
-                before = best.get(hit.row["id"])
+                before = best.get(hit.item.id)
                 if before is None or _rank(hit) > _rank(before):
-                    best[hit.row["id"]] = hit
+                    best[hit.item.id] = hit
         return sorted(best.values(), key=_rank, reverse=True), len(omitted - best.keys())
 
 
 def _rank(hit: Hit) -> tuple[bool, float]:
     """Return the sort key of a hit: pinned items come before all others."""
-    return bool(hit.row["pinned"]), -1.0 if hit.score is None else hit.score
+    return hit.item.metadata.pinned, -1.0 if hit.score is None else hit.score
 
 
 def _fit(hits: Iterable[Hit]) -> list[Hit]:
     """Return the best hits that fit into a job's result."""
     room, kept = MAX_BYTES, []
     for hit in hits:
-        size = len(hit.row["value"].encode())
+        size = hit.item.size
         if size <= room:
             room -= size
             kept.append(hit)

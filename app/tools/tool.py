@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import ClassVar, Literal, Protocol, Self, TypeAlias, assert_never
 
 from app.auth.access import Access, Verb
 from app.conversations.messages import ConversationMessage
 from app.conversations.types import Kind
 from app.json_values import JsonObject
+from app.namespaces import InvalidNamespaceError, Labels, check_labels
 from app.resources import Resources
+from app.tools.errors import ToolError
 
 Action: TypeAlias = Literal["create", "update", "delete"]
 
@@ -87,7 +90,7 @@ class Caller:
     """A client and the namespace that it is confined to (labels below its key's root)."""
 
     access: Access
-    namespace: Sequence[str] = ()
+    namespace: Labels = ()
 
     @property
     def confined(self) -> Access:
@@ -95,8 +98,16 @@ class Caller:
         return self.access.below(self.namespace)
 
     def absolute(self, labels: Sequence[str]) -> list[str]:
-        """Return labels relative to the caller's namespace as labels below the key's root."""
-        return [*self.namespace, *labels]
+        """Return labels relative to the caller's namespace as labels below the key's root.
+
+        Raises ToolError if the namespace is too deep.
+        """
+        absolute = [*self.namespace, *labels]
+        try:
+            check_labels(absolute)
+        except InvalidNamespaceError as error:
+            raise ToolError(f"Nothing was done: namespace {error}.") from error
+        return absolute
 
     def readable_prefixes(self) -> list[list[str]]:
         """Return the outermost namespaces that the caller can read."""
@@ -122,6 +133,11 @@ class ToolContext(Caller):
     messages: Sequence[ConversationMessage] = ()
     query_model: str | None = None
     wait_seconds: float = 0.0
+
+    @property
+    def ttl(self) -> timedelta | None:
+        """Lifetime of new memories; None: the server's."""
+        return None if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds)
 
 
 class Tool(Protocol):

@@ -13,7 +13,7 @@ from app.auth.keys import Token
 from app.auth.service import Authenticator, KeyService
 from app.clock import FrozenClock, SystemClock
 from app.db.database import Database
-from app.namespaces import to_stored
+from app.namespaces import to_root, to_stored
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ async def test_a_key_gives_what_was_granted(keys: KeyService, authenticator: Aut
     )
     token = await keys.create("app", root=["tenants", "acme"], grants=grants, expires_at=None)
     found = await authenticator.authenticate(str(token))
-    assert found == Access(f"mk_{token.id}", "tenants\x1facme\x1f", grants)
+    assert found == Access(f"mk_{token.id}", to_root(["tenants", "acme"]), grants)
 
 
 async def test_no_key(authenticator: Authenticator, token: Token) -> None:

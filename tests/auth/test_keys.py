@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from app.auth.access import ALL_GRANTED
 from app.auth.keys import ApiKey, Token
 from app.auth.service import KeyService
-from app.db.database import ALL_ROOTS, Database
+from app.db.database import Database
+from app.namespaces import ALL_ROOTS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -15,7 +16,7 @@ nearly_tokens = st.from_regex(r"mk_?[0-9a-fg]{0,14}_?[\w-]{0,10}\s?")
 
 
 def stored(token: Token) -> ApiKey:
-    return ApiKey(token.id, "", token.secret_hash, "", ALL_GRANTED, NOW, None, None)
+    return ApiKey(token.id, "", token.secret_hash, ALL_ROOTS, ALL_GRANTED, NOW, None, None)
 
 
 def test_a_generated_key_survives_its_text() -> None:

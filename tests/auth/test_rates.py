@@ -13,9 +13,10 @@ from app.auth.errors import RateLimitedError
 from app.auth.rates import Rates, RequestLimiter
 from app.auth.service import KeyService
 from app.config import Settings
-from app.db.database import ALL_ROOTS, Database
+from app.db.database import Database
 from app.jobs import rates
 from app.main import create_app
+from app.namespaces import ALL_ROOTS
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import running
 from tests.support.routes import call
@@ -147,7 +148,7 @@ async def test_appending_counts_when_it_makes_a_job(
 
 
 async def test_concurrent_submissions_share_one_bucket(database: Database) -> None:
-    access = Access("mk_a", "", ANONYMOUS.grants, jobs_per_minute=5)
+    access = Access("mk_a", ALL_ROOTS, ANONYMOUS.grants, jobs_per_minute=5)
 
     async def submit() -> bool:
         try:

@@ -13,6 +13,7 @@ from app.changes.duplicates import (
 )
 from app.changes.reconcile import reconcile
 from app.conversations.types import Memory
+from app.namespaces import to_stored
 from tests.support.scripted_model import insert_edit
 
 words = st.sampled_from(
@@ -82,7 +83,7 @@ def test_thousands_of_inserts_are_compared_quickly() -> None:
         for n in range(500, 2_500)
     ]
     started = time.perf_counter()
-    reconciled = reconcile(inserts, existing, namespace="x")
+    reconciled = reconcile(inserts, existing, namespace=to_stored(["x"]))
     assert time.perf_counter() - started < 5
     assert (len(reconciled.inserts), reconciled.unchanged) == (1_500, 500)
 

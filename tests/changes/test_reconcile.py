@@ -10,10 +10,11 @@ from app.changes.circuit_breaker import review_reason
 from app.changes.reconcile import Reconciled, reconcile
 from app.conversations.types import Edit, Memory, MemoryFormat
 from app.conversations.value_format import read_value, write_value
+from app.namespaces import to_stored
 from tests.support.scripted_model import delete_edit, insert_edit, update_edit
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
-HERE = "users\x1fana\x1f"
+HERE = to_stored(["users", "ana"])
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 JSON = st.recursive(

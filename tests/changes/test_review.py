@@ -10,7 +10,7 @@ from app.changes.review import OUTDATED, REPEATED, UNFOUNDED
 from app.extraction.task import REVIEW_WANTED
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.record import State
-from app.namespaces import to_stored
+from app.namespaces import ALL_ROOTS, Root, to_root, to_stored
 from tests.support.extraction import ANA, SAID, Extracting, counts, memory_value
 from tests.support.load import at_once
 from tests.support.scripted_model import NOTHING, calls, delete, insert, update
@@ -186,7 +186,7 @@ async def test_many_who_apply_at_once_apply_once(extracting: Extracting) -> None
     assert (state, said) in {(State.SUCCEEDED, 2), (State.CANCELLED, 1)}
 
 
-def reviewer(*verbs: Verb, prefix: tuple[str, ...] = (), root: str = "") -> Access:
+def reviewer(*verbs: Verb, prefix: tuple[str, ...] = (), root: Root = ALL_ROOTS) -> Access:
     return Access("mk_1", root, (Grant(prefix, frozenset(verbs)),))
 
 
@@ -210,13 +210,13 @@ async def test_changes_show_values_only_to_readers(extracting: Extracting) -> No
 
 
 async def test_jobs_of_another_root_or_prefix_are_not_there(extracting: Extracting) -> None:
-    acme = Access("mk_2", to_stored(["acme"]), ALL_GRANTED)
+    acme = Access("mk_2", to_root(["acme"]), ALL_GRANTED)
     extracting.model.script.append(calls(insert(LISBON)))
     job = await extracting.begin(SAID, access=acme, manager_config=REVIEW)
     await extracting.do(job)
     for access in (
-        reviewer(*Verb, root=to_stored(["other"])),
-        reviewer(*Verb, root=to_stored(["acme"]), prefix=("users", "ben")),
+        reviewer(*Verb, root=to_root(["other"])),
+        reviewer(*Verb, root=to_root(["acme"]), prefix=("users", "ben")),
     ):
         for act in (
             extracting.reviews.apply,
@@ -227,7 +227,7 @@ async def test_jobs_of_another_root_or_prefix_are_not_there(extracting: Extracti
                 await act(access, job.id)
         with pytest.raises(JobNotFoundError):
             await extracting.changes(job.id, access)
-    within = reviewer(*Verb, root=to_stored(["acme"]), prefix=tuple(ANA))
+    within = reviewer(*Verb, root=to_root(["acme"]), prefix=tuple(ANA))
     assert (await extracting.reviews.apply(within, job.id)).state == State.SUCCEEDED
     (row,) = await extracting.stored()
     assert row["namespace"] == to_stored(["acme", *ANA])

@@ -9,6 +9,7 @@ from app.auth.errors import ForbiddenError
 from app.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
 from app.jobs.errors import JobStateError
 from app.jobs.record import State
+from app.namespaces import ALL_ROOTS
 from tests.support.extraction import Extracting, memory_value
 from tests.support.load import at_once
 from tests.support.scripted_model import NOTHING, calls, delete, insert, update
@@ -211,7 +212,7 @@ async def test_undoing_takes_the_rights_that_its_writes_take(
     extracting: Extracting, missing: Verb
 ) -> None:
     job_id = await changed(extracting)
-    access = Access("mk_1", "", (Grant((), frozenset(set(Verb) - {missing})),))
+    access = Access("mk_1", ALL_ROOTS, (Grant((), frozenset(set(Verb) - {missing})),))
     with pytest.raises(ForbiddenError):
         await extracting.undoing.undo(access, job_id)
     assert [state for state, _ in await outcomes(extracting, job_id)] == ["applied"] * 3

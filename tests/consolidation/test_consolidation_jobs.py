@@ -20,17 +20,18 @@ from app.clock import FrozenClock, SystemClock
 from app.config import Settings
 from app.consolidation.plan import ConsolidatePlanner
 from app.consolidation.schemas import ConsolidateRequest
-from app.http.conditional import UNCONDITIONAL
 from app.job_kinds import handlers
 from app.jobs.record import State
 from app.main import create_app
+from app.namespaces import ALL_ROOTS, to_stored
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources, open_resources
-from app.store.schemas import DeleteItem, PutItem, ReadItem, ReadVersions
+from app.store.schemas import PutItem
 from app.store.service import ItemService
+from app.store.types import Address, Delete
 from tests.support.app import Store, running
 from tests.support.jobs import enqueue, job_row, quick, settled, worker_of
 from tests.support.jobs import working as working_on
@@ -97,15 +98,15 @@ class Tidied:
     ) -> None:
         self.clock.advance(MINUTE)
         body = PutItem.model_validate({"namespace": labels, "key": key, "value": value, **more})
-        await self.items.put(ANONYMOUS, body, UNCONDITIONAL)
+        await self.items.put(ANONYMOUS, body.command(ANONYMOUS))
 
     async def delete(self, key: str, labels: list[str] = ANA) -> None:
         self.clock.advance(MINUTE)
-        await self.items.delete(ANONYMOUS, DeleteItem(namespace=labels, key=key), UNCONDITIONAL)
+        await self.items.delete(ANONYMOUS, Delete(Address(to_stored(labels), key)))
 
     async def item(self, key: str, labels: list[str] = ANA) -> Any:
-        query = ReadItem.model_validate({"namespace": json.dumps(labels), "key": key})
-        return await self.items.get(ANONYMOUS, query)
+        sql = "SELECT * FROM items WHERE namespace = $1 AND key = $2"
+        return next(iter(await self.rows(sql, to_stored(labels), key)), None)
 
     async def said(self, *keys: str, labels: list[str] = ANA) -> list[str | None]:
         """What memories say; None for those that are not there."""
@@ -113,19 +114,19 @@ class Tidied:
         return [row and json.loads(row["value"])["content"]["content"] for row in rows]
 
     async def versions(self, key: str, labels: list[str] = ANA) -> list[Record]:
-        query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
-        return list((await self.items.versions(ANONYMOUS, query)).items)
+        sql = "SELECT * FROM item_versions WHERE namespace = $1 AND key = $2 ORDER BY version DESC"
+        return await self.rows(sql, to_stored(labels), key)
 
     async def count(self, labels: list[str] = ANA) -> int:
         return len(await self.keys(labels))
 
     async def keys(self, labels: list[str] = ANA) -> list[str]:
-        async with self.resources.database.connection("") as connection:
-            rows = await connection.fetch(
-                "SELECT key FROM items WHERE namespace = $1 ORDER BY key",
-                "".join(f"{label}\x1f" for label in labels),
-            )
-        return [row["key"] for row in rows]
+        sql = "SELECT key FROM items WHERE namespace = $1 ORDER BY key"
+        return [row["key"] for row in await self.rows(sql, to_stored(labels))]
+
+    async def rows(self, sql: str, *arguments: Any) -> list[Record]:
+        async with self.resources.database.connection(ALL_ROOTS) as connection:
+            return list(await connection.fetch(sql, *arguments))
 
     async def submit(self, **request: Any) -> str:
         body = ConsolidateRequest.model_validate({"namespace": ["users"], **request})

@@ -11,7 +11,7 @@ from app.extraction.plan import ExtractPlan
 from app.extraction.task import Extractor
 from app.jobs.record import State
 from app.jobs.run import JobConflictError, JobLostError, JobRun
-from app.namespaces import to_stored
+from app.namespaces import to_root, to_stored
 from app.providers.llm.base import Completion, Request
 from tests.support.extraction import ANA, SAID, Extracting, counts, memory_value
 from tests.support.load import at_once
@@ -221,7 +221,7 @@ async def test_what_else_the_job_does_is_done_in_the_same_transaction(
 
 
 async def test_roots_do_not_see_each_other(extracting: Extracting) -> None:
-    acme, other = (Access(name, to_stored([name]), ALL_GRANTED) for name in ("acme", "other"))
+    acme, other = (Access(name, to_root([name]), ALL_GRANTED) for name in ("acme", "other"))
     await extracting.put("home", "Secret of other.", access=other)
     extracting.model.script.append(calls(insert("Secret of other.")))
     job = await extracting.begin([["user", "Secret of other."]], access=acme)

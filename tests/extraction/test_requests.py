@@ -22,11 +22,11 @@ from app.jobs.record import NewJob
 from app.managers.errors import ManagerNotFoundError
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
-from app.namespaces import to_stored
+from app.namespaces import to_root, to_stored
 from app.providers.llm.base import LLM, Completion, Request
 from app.providers.llm.pool import LLMNotConfiguredError, LLMPool, ModelNotAllowedError
 
-ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
+ACME = Access("mk_1", to_root(["acme"]), ALL_GRANTED)
 MESSAGES = [["user", "I am Alice."], ["assistant", "Hello!"]]
 JOB_VERBS = {Verb.JOBS, Verb.READ, Verb.WRITE, Verb.DELETE}
 
@@ -277,7 +277,7 @@ async def test_messages_are_checked_before_the_job_is_taken(service: Planners) -
 
 
 async def test_there_has_to_be_a_manager_of_that_name(service: Planners) -> None:
-    other_root = Access("mk_3", to_stored(["acme", "inner"]), ALL_GRANTED)
+    other_root = Access("mk_3", to_root(["acme", "inner"]), ALL_GRANTED)
     await store(service, "notes")
     with pytest.raises(ManagerNotFoundError):
         await extract(service, manager="Notes")

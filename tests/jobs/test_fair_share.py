@@ -8,6 +8,7 @@ import pytest
 from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
 from app.jobs.run import JobRun
+from app.namespaces import to_root
 from app.providers.llm.base import LLM, Completion, Request, TokenUsage
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
@@ -15,7 +16,7 @@ from tests.support.jobs import KIND, Acting, enqueue, new_job, settled, until, w
 
 pytestmark = pytest.mark.slow  # each waits for workers
 
-HANGING, OTHER = (Access(name, f"{name}\x1f", ALL_GRANTED) for name in ("hanging", "other"))
+HANGING, OTHER = (Access(name, to_root([name]), ALL_GRANTED) for name in ("hanging", "other"))
 
 
 class Model:

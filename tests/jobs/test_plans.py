@@ -9,10 +9,10 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
-from app.db.database import ALL_ROOTS, Connection, Database
+from app.db.database import Connection, Database
 from app.jobs import queue, repository
 from app.jobs.record import NewJob, State
-from app.namespaces import Range, stored_range, to_stored
+from app.namespaces import ALL_ROOTS, Range, Root, StoredNamespace, stored_range, to_stored
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
@@ -131,7 +131,7 @@ async def test_keeping_and_rescuing_touch_what_runs(filled: Database) -> None:
 
 
 async def test_a_job_and_its_events_are_reached_by_their_keys(filled: Database) -> None:
-    access = Access("mk", ONE, ALL_GRANTED)
+    access = Access("mk", Root(ONE), ALL_GRANTED)
     async with explaining(filled, ONE) as connection:
         new = NewJob("extract", ONE, {})
         job_id = await repository.insert(plain(connection), access, new, priority=1, max_attempts=5)
@@ -149,7 +149,7 @@ async def test_a_job_and_its_events_are_reached_by_their_keys(filled: Database) 
     "equal", [{}, {"state": "succeeded"}, {"state": "failed"}, {"kind": "none"}]
 )
 async def test_a_page_of_jobs_is_read_by_an_index(
-    filled: Database, root: str, equal: dict[str, str]
+    filled: Database, root: StoredNamespace, equal: dict[str, str]
 ) -> None:
     async with explaining(filled, root) as connection:
         page = await repository.find_page(
@@ -161,7 +161,7 @@ async def test_a_page_of_jobs_is_read_by_an_index(
     assert connection.scanned_tables <= ({"jobs"} if "kind" in equal and not root else set())
 
 
-def _range(root: str) -> Range:
+def _range(root: StoredNamespace) -> Range:
     return stored_range(root)
 
 

@@ -13,7 +13,7 @@ from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
 from app.jobs.record import ClaimedJob, NewJob, State
 from app.jobs.run import JobRun
-from app.namespaces import to_stored
+from app.namespaces import to_root, to_stored
 from app.resources import Resources
 from tests.support.jobs import (
     KIND,
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow  # each waits for workers or models
 
 
 def tenant(name: str) -> Access:
-    return Access(f"mk_{name}", to_stored([name]), ALL_GRANTED)
+    return Access(f"mk_{name}", to_root([name]), ALL_GRANTED)
 
 
 def of_tenant(name: str, *, key: str | None = None, delay_seconds: float = 0) -> NewJob:

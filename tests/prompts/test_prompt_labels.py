@@ -12,7 +12,7 @@ from app.auth.errors import ForbiddenError
 from app.db.database import Database
 from app.errors import InvalidRequestError, NotFoundError
 from app.http.conditional import UNCONDITIONAL
-from app.namespaces import to_stored
+from app.namespaces import to_root
 from app.prompts.errors import (
     NothingToRollBackError,
     PromptLabelNotFoundError,
@@ -22,7 +22,7 @@ from app.prompts.errors import (
 from app.prompts.service import PromptService
 from app.prompts.types import CANDIDATE, PRODUCTION, Prompt, PromptState
 
-ACME = Access("mk_1", to_stored(["acme"]), ALL_GRANTED)
+ACME = Access("mk_1", to_root(["acme"]), ALL_GRANTED)
 JOB = Access("mk_1 job_7", ACME.root, (Grant((), frozenset({Verb.WRITE, Verb.READ})),))
 
 Change = tuple[str, str, str, int]

@@ -9,7 +9,7 @@ import pytest
 from app.auth.access import ALL_GRANTED, Access
 from app.clock import FrozenClock
 from app.db.database import ALL_ROOTS, Connection, Database
-from app.namespaces import to_stored
+from app.namespaces import Root, to_stored
 from app.prompts import repository
 from app.prompts.repository import Ref
 from app.prompts.service import PromptService
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 ROOTS, PROMPTS_EACH, VERSIONS_EACH = 500, 20, 10
 ONE = to_stored(["r0250"])
-ACME = Access("mk", ONE, ALL_GRANTED)
+ACME = Access("mk", Root(ONE), ALL_GRANTED)
 KEYS = {"prompts_pkey", "prompt_versions_pkey", "prompt_labels_pkey"}
 
 

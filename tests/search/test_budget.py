@@ -1,13 +1,18 @@
 """What of a ranking is returned: diverse, and within a number of tokens."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.json_values import JsonText
+from app.namespaces import to_stored
 from app.search.candidate_set import Floats
 from app.search.hits import Hit, count_tokens, fit_tokens
 from app.search.scoring import diversify
+from app.store.types import NO_METADATA, Address, Item
 from tests.search.asking import NOTES, keys, put_texts
 from tests.support.app import Store
 
@@ -16,6 +21,8 @@ descending = st.lists(st.floats(0, 1), min_size=1, max_size=8).map(
 )
 places = st.integers(0, 2**31)
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
 
 def some_vectors(count: int, seed: int) -> Floats:
     vectors = np.random.default_rng(seed).standard_normal((count, 3))
@@ -23,8 +30,24 @@ def some_vectors(count: int, seed: int) -> Floats:
     return unit
 
 
+def item_with(value: str) -> Item:
+    address = Address(to_stored(["a"]), "k")
+    return Item(
+        id=1,
+        address=address,
+        value=JsonText(value),
+        version=1,
+        metadata=NO_METADATA,
+        index_paths=None,
+        ttl=None,
+        expires_at=None,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
 def results(*values: str) -> list[Hit]:
-    return [Hit({"value": value}) for value in values]
+    return [Hit(item_with(value)) for value in values]
 
 
 @given(descending, places, st.integers(0, 10))
@@ -77,12 +100,12 @@ def test_tokens_are_reckoned_by_bytes(value: str, tokens: int) -> None:
 
 def test_a_result_that_does_not_fit_makes_room_for_a_smaller_one() -> None:
     kept = fit_tokens(results("aaaa", "b" * 40, "cccc", "dddd"), 2)
-    assert [hit.row["value"] for hit in kept] == ["aaaa", "cccc"]
+    assert [hit.item.value for hit in kept] == ["aaaa", "cccc"]
 
 
 @given(st.lists(st.text(max_size=20)), st.integers(1, 20))
 def test_a_budget_is_never_exceeded_and_keeps_the_order(values: list[str], budget: int) -> None:
-    kept = [hit.row["value"] for hit in fit_tokens(results(*values), budget)]
+    kept = [hit.item.value for hit in fit_tokens(results(*values), budget)]
     assert sum(map(count_tokens, kept)) <= budget
     rest = iter(values)
     assert all(value in rest for value in kept)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequestError
-from app.namespaces import stored_range
+from app.namespaces import ALL_ROOTS, stored_range
 from app.pagination import write_cursor
 from app.search.cursors import (
     Cursor,
@@ -163,7 +163,9 @@ def test_a_cursor_survives_the_way_to_the_client_and_back(item_id: int) -> None:
 
 
 def test_searches_have_one_name_each() -> None:
-    scope = Scope(stored_range(""), None, datetime(2026, 1, 1, tzinfo=UTC), with_expired=False)
+    scope = Scope(
+        stored_range(ALL_ROOTS), None, datetime(2026, 1, 1, tzinfo=UTC), with_expired=False
+    )
 
     def name(text: str, **condition: int) -> str:
         return fingerprint(SearchQuery(text=text, filter=condition), scope)

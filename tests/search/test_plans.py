@@ -11,10 +11,12 @@ import pytest
 
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
+from app.http.conditional import UNCONDITIONAL
 from app.indexing.indexer import Piece
 from app.indexing.passage_index import register
 from app.indexing.terms import QueryWord, Vocabulary
-from app.namespaces import stored_range, to_stored
+from app.json_values import JsonText
+from app.namespaces import stored_range, to_root, to_stored
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
 from app.search.candidates import estimate_scope
@@ -32,7 +34,8 @@ from app.search.run import run_listing
 from app.store import repository
 from app.store.filters import parse_filter
 from app.store.listing import NamespaceQuery, list_namespaces
-from app.store.writes import Put
+from app.store.repository import ItemPassages
+from app.store.types import NO_METADATA, Address, PreparedPut
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
@@ -40,7 +43,7 @@ pytestmark = pytest.mark.slow
 NAMESPACES, ITEMS_EACH, DIMENSIONS = 1_000, 100, 16
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ONE = to_stored(["users", "u0500"])
-ADDRESS = (ONE, "k001")
+ADDRESS = Address(ONE, "k001")
 LARGEST = 10_000
 USAGE = "item_usage_pkey"
 
@@ -122,7 +125,7 @@ def plain(connection: ExplainingConnection) -> Connection:
 async def test_items_and_versions_are_reached_by_their_keys(filled: Database) -> None:
     async with explaining(filled) as connection:
         await repository.find(plain(connection), ADDRESS, NOW)
-        await repository.find_many(plain(connection), [ADDRESS, (ONE, "k002")], NOW)
+        await repository.find_many(plain(connection), [ADDRESS, Address(ONE, "k002")], NOW)
         await repository.refresh(plain(connection), [ADDRESS], NOW)
         await repository.lock(plain(connection), [ADDRESS], NOW)
         await repository.find_versions(plain(connection), ADDRESS, before=None, limit=100)
@@ -133,11 +136,21 @@ async def test_items_and_versions_are_reached_by_their_keys(filled: Database) ->
 
 
 async def test_writes_touch_only_what_they_change(filled: Database) -> None:
-    put = Put(address=ADDRESS, value='{"n": 2}', pieces=[Piece.of("$", "a b", {"a": 1, "b": 1})])
+    pieces = [Piece.of("$", "a b", {"a": 1, "b": 1})]
+    put = PreparedPut(
+        address=ADDRESS,
+        value=JsonText('{"n": 2}'),
+        metadata=NO_METADATA,
+        index_paths=None,
+        ttl=None,
+        action="put",
+        precondition=UNCONDITIONAL,
+        pieces=pieces,
+    )
     async with explaining(filled) as connection:
         written = await repository.upsert(plain(connection), [put], actor="x", now=NOW)
-        ids = [written[ADDRESS].item_id]
-        await repository.replace_passages(plain(connection), [put], ids, [[vector()]], 1)
+        passages = ItemPassages(ADDRESS, written[ADDRESS].item_id, pieces, [vector()])
+        await repository.replace_passages(plain(connection), [passages], 1)
         await repository.delete(plain(connection), [ADDRESS], actor="x", now=NOW)
     assert connection.scanned_tables == set()
 
@@ -236,9 +249,9 @@ async def test_a_listing_reads_its_range(filled: Database) -> None:
 
 
 async def test_namespaces_are_listed_without_scanning_items(filled: Database) -> None:
-    query = NamespaceQuery(to_stored(["users"]), [], [], None, 100, 0)
+    root = to_root(["users"])
     async with explaining(filled) as connection:
-        found, _ = await list_namespaces(plain(connection), query, NOW, PAGE_BYTES)
+        found, _ = await list_namespaces(plain(connection), root, NamespaceQuery(), NOW, PAGE_BYTES)
     assert len(found) == 100
     assert "items" not in connection.scanned_tables
     assert "items_pkey" in connection.indexes

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.clock import FrozenClock
-from app.store.merging import merge
+from app.store.service import merge_patch
 from tests.support.app import Store
 
 ALICE = ["users", "alice"]
@@ -250,21 +250,24 @@ json_values = st.recursive(
     max_leaves=8,
 )
 
+json_objects = st.dictionaries(st.text(max_size=3), json_values, max_size=3)
 
-@given(target=json_values, patch=json_values)
-def test_merging_follows_rfc_7386(target: Any, patch: Any) -> None:
-    merged = merge(target, patch)
-    if not isinstance(patch, dict):
-        assert merged == patch
-        return
-    before = target if isinstance(target, dict) else {}
+
+@given(before=json_objects, patch=json_objects)
+def test_merging_follows_rfc_7386(before: dict[str, Any], patch: dict[str, Any]) -> None:
+    merged = merge_patch(before, patch)
+    assert merged.keys() <= before.keys() | patch.keys()
     for name in before.keys() | patch.keys():
         if name not in patch:
             assert merged[name] == before[name]
         elif patch[name] is None:
             assert name not in merged
+        elif isinstance(patch[name], dict):
+            inner = before.get(name)
+            target = inner if isinstance(inner, dict) else {}
+            assert merged[name] == merge_patch(target, patch[name])
         else:
-            assert merged[name] == merge(before.get(name), patch[name])
+            assert merged[name] == patch[name]
 
 
 async def test_a_pin_is_set_kept_and_taken_off(store: Store) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.clock import FrozenClock
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
-from app.namespaces import to_stored
+from app.namespaces import ALL_ROOTS, to_stored
 from app.store.listing import NamespaceQuery, list_namespaces
 from tests.support.app import Store
 
@@ -120,8 +120,8 @@ async def test_listing_agrees_with_a_plain_reading_of_the_rules(
     try:
         async with database.transaction("") as connection:
             await _fill(connection, spaces)
-            query = NamespaceQuery("", prefix, suffix, max_depth, 100, 0)
-            found, _ = await list_namespaces(connection, query, clock.now(), PAGE_BYTES)
+            query = NamespaceQuery(prefix, suffix, max_depth)
+            found, _ = await list_namespaces(connection, ALL_ROOTS, query, clock.now(), PAGE_BYTES)
             await connection.execute("DELETE FROM items; DELETE FROM namespaces")
     finally:
         await database.close()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import exp2, log2
 from typing import Any
@@ -57,11 +58,24 @@ async def rows(database: Database, sql: str, *arguments: object) -> list[asyncpg
         return await connection.fetch(sql, *arguments)
 
 
-async def put_items(store: Store, database: Database, count: int = 1) -> list[asyncpg.Record]:
-    """Put items and return their rows in the order of their ids."""
+@dataclass(frozen=True)
+class Counted:
+    """An item to count."""
+
+    id: int
+    address: tuple[str, str] = ("a", "k")
+
+
+async def counted(database: Database) -> list[Counted]:
+    found = await rows(database, "SELECT id, namespace, key FROM items ORDER BY id")
+    return [Counted(row["id"], (row["namespace"], row["key"])) for row in found]
+
+
+async def put_items(store: Store, database: Database, count: int = 1) -> list[Counted]:
+    """Put items and return them in the order of their ids."""
     for number in range(count):
         await store.put([*ALICE, str(number % 3)], f"k{number}", {"n": number})
-    return await rows(database, "SELECT id, namespace, key FROM items ORDER BY id")
+    return await counted(database)
 
 
 async def written(database: Database) -> dict[int, tuple[int, datetime]]:
@@ -163,7 +177,7 @@ class TestWhatCounts:
             else:
                 offset = 1 if way == "search behind the page" else 0
                 await store.search(ALICE, offset=offset)
-        assert await written(database) == ({item["id"]: (uses, clock.now())} if uses else {})
+        assert await written(database) == ({item.id: (uses, clock.now())} if uses else {})
 
     async def test_an_item_that_is_deleted_and_put_again_starts_from_nothing(
         self, serving: Serving, database: Database
@@ -191,7 +205,7 @@ class TestSeveralAtOnce:
         others.note([item])
         await flush(others, database)
         await flush(usage, database)
-        assert await written(database) == {item["id"]: (3, later.now())}
+        assert await written(database) == {item.id: (3, later.now())}
 
     async def test_no_use_is_lost_between_concurrent_flushes(
         self, store: Store, database: Database, clock: FrozenClock
@@ -205,7 +219,7 @@ class TestSeveralAtOnce:
                 await flush(usage, database)
 
         await at_once(4, use_all)
-        assert await written(database) == {item["id"]: (40, clock.now()) for item in items}
+        assert await written(database) == {item.id: (40, clock.now()) for item in items}
 
     async def test_an_item_whose_delete_is_under_way_leaves_no_row_behind(
         self, store: Store, database: Database, usage: Usage, clock: FrozenClock
@@ -213,11 +227,11 @@ class TestSeveralAtOnce:
         ended, present = await put_items(store, database, 2)
         usage.note([ended, present])
         async with database.transaction(ALL_ROOTS) as connection:
-            await connection.execute("DELETE FROM items WHERE id = $1", ended["id"])
+            await connection.execute("DELETE FROM items WHERE id = $1", ended.id)
             await flush(usage, database)  # does not wait for the delete
-            assert await written(database) == {present["id"]: (1, clock.now())}
+            assert await written(database) == {present.id: (1, clock.now())}
         await flush(usage, database)
-        assert await written(database) == {present["id"]: (1, clock.now())}
+        assert await written(database) == {present.id: (1, clock.now())}
         assert usage.take() == {}
 
     async def test_an_item_whose_delete_is_given_up_is_counted_later(
@@ -233,7 +247,7 @@ class TestSeveralAtOnce:
             usage.note([item])
             await given_up.rollback()
         await flush(usage, database)
-        assert await written(database) == {item["id"]: (2, clock.now())}
+        assert await written(database) == {item.id: (2, clock.now())}
 
     async def test_a_flush_does_not_wait_for_an_update(
         self, store: Store, database: Database, usage: Usage, clock: FrozenClock
@@ -243,7 +257,7 @@ class TestSeveralAtOnce:
         async with database.transaction(ALL_ROOTS) as connection:
             await connection.execute("UPDATE items SET importance = 1")
             await flush(usage, database)
-            assert await written(database) == {item["id"]: (1, clock.now())}
+            assert await written(database) == {item.id: (1, clock.now())}
 
     @pytest.mark.slow
     async def test_items_that_come_and_go_under_flushes_leave_no_row_behind(
@@ -260,7 +274,7 @@ class TestSeveralAtOnce:
         async def keep_using() -> None:
             usage = Usage(clock)
             while not ended.is_set():
-                usage.note(await rows(database, "SELECT id, namespace FROM items"))
+                usage.note(await counted(database))
                 await flush(usage, database)
 
         using = [asyncio.create_task(keep_using()) for _ in range(2)]
@@ -288,7 +302,7 @@ class TestAFailingDatabase:
         clock.advance(timedelta(days=1))
         usage.note([item])
         await flush(usage, database)
-        assert await written(database) == {item["id"]: (2, clock.now())}
+        assert await written(database) == {item.id: (2, clock.now())}
 
     async def test_a_service_that_ends_without_its_database_says_what_is_lost(
         self, settings: Settings, usage: Usage
@@ -296,15 +310,15 @@ class TestAFailingDatabase:
         away = await closed(settings)
         with capture_logs() as logs:
             async with recording(usage, away):
-                usage.note([{"id": 1, "namespace": "a"}, {"id": 2, "namespace": "a"}] * 3)
+                usage.note([Counted(1), Counted(2)] * 3)
         assert [(log["event"], log.get("uses")) for log in logs] == [
             ("writing usage put off", None),
             ("usage lost", 6),
         ]
 
     def test_what_waits_is_bounded_and_what_goes_uncounted_is_known(self, usage: Usage) -> None:
-        usage.note({"id": number, "namespace": "a"} for number in range(MOST_WAITING + 5))
-        usage.note([{"id": 0, "namespace": "a"}])
+        usage.note(Counted(number) for number in range(MOST_WAITING + 5))
+        usage.note([Counted(0)])
         assert usage.take_dropped() == 5
         assert usage.take_dropped() == 0
         waiting = usage.take()
@@ -318,6 +332,6 @@ async def test_many_waiting_items_are_written_before_their_time(
     [item] = await put_items(store, database)
     async with recording(usage, database):
         usage.note([item])
-        usage.note({"id": -number, "namespace": "a"} for number in range(1, MANY_WAITING))
+        usage.note(Counted(-number) for number in range(1, MANY_WAITING))
         await asyncio.sleep(FLUSH_SECONDS / 4)
-        assert list(await written(database)) == [item["id"]]
+        assert list(await written(database)) == [item.id]

@@ -19,11 +19,13 @@ from app.job_kinds import EXTRACT
 from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, JobRecord, State
 from app.jobs.run import JobRun
 from app.jobs.service import JobService
+from app.namespaces import to_stored
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
-from app.store.schemas import DeleteItem, PatchItem, PutItem, ReadItem, ReadVersions
+from app.store.schemas import PatchItem, PutItem
 from app.store.service import ItemService
+from app.store.types import Address, Delete
 from tests.support.scripted_model import NOTHING
 
 ANA = ["users", "ana"]
@@ -87,18 +89,18 @@ class Extracting:
         """Put an item; a text stands for a memory that says it."""
         held = memory_value(value) if isinstance(value, str) else value
         body = PutItem.model_validate({"namespace": labels, "key": key, "value": held, **more})
-        await self.items.put(access, body, UNCONDITIONAL)
+        await self.items.put(access, body.command(access))
 
     async def patch(self, key: str, labels: list[str] = ANA, **members: Any) -> None:
         body = PatchItem.model_validate({"namespace": labels, "key": key, **members})
-        await self.items.patch(ANONYMOUS, body, UNCONDITIONAL)
+        await self.items.patch(ANONYMOUS, body.command(ANONYMOUS, UNCONDITIONAL))
 
     async def delete(self, key: str, labels: list[str] = ANA) -> None:
-        await self.items.delete(ANONYMOUS, DeleteItem(namespace=labels, key=key), UNCONDITIONAL)
+        await self.items.delete(ANONYMOUS, Delete(Address(to_stored(labels), key)))
 
     async def get(self, key: str, labels: list[str] = ANA) -> Any:
-        query = ReadItem.model_validate({"namespace": json.dumps(labels), "key": key})
-        return await self.items.get(ANONYMOUS, query)
+        sql = "SELECT * FROM items WHERE namespace = $1 AND key = $2"
+        return next(iter(await self.rows(sql, to_stored(labels), key)), None)
 
     async def value(self, key: str, labels: list[str] = ANA) -> Any:
         row = await self.get(key, labels)
@@ -106,8 +108,8 @@ class Extracting:
 
     async def history(self, key: str, labels: list[str] = ANA) -> list[Record]:
         """Return an item's versions, oldest first."""
-        query = ReadVersions.model_validate({"namespace": json.dumps(labels), "key": key})
-        return list((await self.items.versions(ANONYMOUS, query)).items)[::-1]
+        sql = "SELECT * FROM item_versions WHERE namespace = $1 AND key = $2 ORDER BY version"
+        return await self.rows(sql, to_stored(labels), key)
 
     async def rows(self, sql: str, *arguments: Any) -> list[Record]:
         async with self.resources.database.connection(ALL_ROOTS) as connection:

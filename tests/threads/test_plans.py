@@ -10,7 +10,7 @@ from app.changes import repository as changes
 from app.db.database import ALL_ROOTS, Connection, Database
 from app.jobs import repository as jobs
 from app.managers import repository as managers
-from app.namespaces import stored_range, to_stored
+from app.namespaces import stored_range, to_root, to_stored
 from app.threads import repository
 from app.threads.repository import ThreadRef
 from tests.support.plans import ExplainingConnection
@@ -18,7 +18,7 @@ from tests.support.plans import ExplainingConnection
 pytestmark = pytest.mark.slow
 
 THREADS, MESSAGES_EACH, JOBS_EACH, CHANGES_EACH = 2_000, 50, 20, 2
-ROOT = to_stored(["acme"])
+ROOT = to_root(["acme"])
 THREAD = ThreadRef(ROOT, "t0700", to_stored(["acme", "users"]))
 
 _FILL = (

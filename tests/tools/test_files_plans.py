@@ -10,6 +10,7 @@ import pytest
 
 from app.db.database import Connection, Database
 from app.namespaces import to_stored
+from app.store.types import Address
 from app.tools.files import repository
 from app.tools.files.paths import lineage
 from tests.support.plans import ExplainingConnection
@@ -58,7 +59,7 @@ def plain(connection: ExplainingConnection) -> Connection:
 async def test_a_directory_is_read_in_order_until_the_limit(
     filled: Database, directory: str
 ) -> None:
-    address = (NAMESPACE, directory)
+    address = Address(NAMESPACE, directory)
     async with explaining(filled) as connection:
         for read in (repository.sizes_below, repository.keys_below, repository.files_below):
             assert len(await read(plain(connection), address, NOW, 1_001)) == 1_001

@@ -8,6 +8,7 @@ from app.db.database import Database
 from app.jobs.record import NewJob
 from app.jobs.results import SummaryState
 from app.jobs.run import JobConflictError, JobRun
+from app.namespaces import StoredNamespace
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.threads import repository
@@ -34,7 +35,7 @@ async def plan_summarize(resources: Resources, access: Access, body: SummarizeRe
     Raises ForbiddenError, ThreadNotFoundError, InvalidMessageError, InvalidRequestError, and
     LLMNotConfiguredError if the job is certain to need a model.
     """
-    namespace = access.root
+    namespace: StoredNamespace = access.root
     if body.thread_id is None:
         access.authorize([], Verb.JOBS)
         entries, running = body.conversation()

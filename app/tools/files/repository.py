@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from asyncpg import Record
-
 from app.db.database import Connection
-from app.store.repository import COLUMNS
+from app.namespaces import StoredNamespace
+from app.store.repository import COLUMNS, read_item
 from app.store.schemas import MAX_KEY_CHARACTERS
-from app.store.writes import Address
+from app.store.types import Address, Item
 
 _LAST_KEY = "\U0010ffff" * MAX_KEY_CHARACTERS
 """No key sorts after it."""
@@ -57,14 +56,14 @@ async def sizes_below(
 
 async def files_below(
     connection: Connection, directory: Address, now: datetime, limit: int
-) -> list[Record]:
+) -> list[Item]:
     """Return the first items in a directory and below, in order."""
-    return await connection.fetch(_FILES, *_below(directory, now), limit)
+    return list(map(read_item, await connection.fetch(_FILES, *_below(directory, now), limit)))
 
 
 async def find_obstacle(
     connection: Connection,
-    namespace: str,
+    namespace: StoredNamespace,
     lineage: Sequence[str],
     now: datetime,
     *,
@@ -74,7 +73,7 @@ async def find_obstacle(
 
     It is a file where one of its directories would be, one at the key itself, or one below.
     """
-    below = _below((namespace, lineage[-1]), now)
+    below = _below(Address(namespace, lineage[-1]), now)
     found: str | None = await connection.fetchval(_OBSTACLE, *below, lineage, besides)
     return found
 

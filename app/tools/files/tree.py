@@ -8,15 +8,26 @@ from typing import Self, TypeAlias
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.db.database import Connection, Database, Row
+from app.db.database import Connection, Database
 from app.db.optimistic import OvertakenError, retry_optimistically
 from app.http.conditional import ABSENT, Precondition, PreconditionFailedError
-from app.json_values import JsonObject
 from app.resources import Resources
 from app.store.errors import ItemNotFoundError
-from app.store.schemas import MAX_KEY_CHARACTERS, PatchItem, PutItem, Source
+from app.store.schemas import MAX_KEY_CHARACTERS
 from app.store.service import ItemService
-from app.store.writes import Address, Delete, Put, Write, Written
+from app.store.types import (
+    Address,
+    Delete,
+    Item,
+    ItemMetadata,
+    Patch,
+    Put,
+    PutResult,
+    Ttl,
+    Write,
+    source_text,
+)
+from app.store.writer import ItemWriter
 from app.tools.errors import ToolError
 from app.tools.files import repository
 from app.tools.files.paths import lineage, path_of
@@ -37,23 +48,37 @@ Edit: TypeAlias = Callable[[str], tuple[str, str]]
 class FileTree:
     """Reads files and directories, and changes them unless they have changed since."""
 
-    def __init__(self, database: Database, items: ItemService, clock: Clock, tool: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        items: ItemService,
+        writer: ItemWriter,
+        clock: Clock,
+        tool: str,
+    ) -> None:
         self._database = database
         self._items = items
+        self._writer = writer
         self._clock = clock
         self._tool = tool
 
     @classmethod
     def build(cls, resources: Resources, tool: str) -> Self:
         """Make it from a process's resources; `tool` becomes the source of new files."""
-        return cls(resources.database, ItemService.build(resources), resources.clock, tool)
+        return cls(
+            resources.database,
+            ItemService.build(resources),
+            ItemWriter.build(resources),
+            resources.clock,
+            tool,
+        )
 
     async def view(self, context: ToolContext, key: str, view_range: Sequence[int] | None) -> str:
         """Return a file with line numbers, or the listing of a directory."""
-        address = (context.access.authorize(context.namespace, Verb.READ), key)
-        row = await self._file(context.access, address, refresh=True) if key else None
-        if row is not None:
-            return show_file(path_of(key), text_of(row), view_range)
+        address = Address(context.access.authorize(context.namespace, Verb.READ), key)
+        item = await self._file(context.access, address, refresh=True) if key else None
+        if item is not None:
+            return show_file(path_of(key), text_of(item), view_range)
         files = await self._sizes(context.access, address, MAX_FILES + 1)
         if key and not files:
             raise ToolError(f"The path {path_of(key)} does not exist. Please provide a valid path.")
@@ -63,19 +88,20 @@ class FileTree:
         """Create a file at a free path; its directories need not exist."""
         namespace = context.access.authorize(context.namespace, Verb.WRITE)
         check_length(path_of(key), text)
-        await retry_optimistically(partial(self._create, context, (namespace, key), text))
+        address = Address(namespace, key)
+        await retry_optimistically(partial(self._create, context, address, text))
 
     async def edit(self, context: ToolContext, key: str, edit: Edit) -> str:
         """Change a file's current text; return the edit's result."""
-        address = (context.access.authorize(context.namespace, Verb.WRITE), key)
+        address = Address(context.access.authorize(context.namespace, Verb.WRITE), key)
         return await retry_optimistically(partial(self._edit, context, address, edit))
 
     async def delete(self, context: ToolContext, key: str) -> None:
         """Delete a file, or a directory with everything in it."""
         access = context.access
-        address = (access.authorize(context.namespace, Verb.DELETE), key)
+        address = Address(access.authorize(context.namespace, Verb.DELETE), key)
         if await self._file(access, address):
-            await self._items.apply(access, [Delete(address)])
+            await self._writer.write(access, [Delete(address)])
             return
         async with self._database.connection(access.root) as connection:
             keys = await repository.keys_below(
@@ -88,7 +114,8 @@ class FileTree:
                 f"Error: {path_of(key)} has more than {MAX_DELETED:,} files; "
                 "delete what is in it bit by bit"
             )
-        await self._items.apply(access, [Delete((address[0], below)) for below in keys])
+        deletes = [Delete(Address(address.namespace, below)) for below in keys]
+        await self._writer.write(access, deletes)
 
     async def rename(self, context: ToolContext, old: str, new: str) -> None:
         """Move a file, or a directory with everything in it, to a free path."""
@@ -96,79 +123,81 @@ class FileTree:
         context.access.authorize(context.namespace, Verb.DELETE)
         if new.startswith(f"{old}/"):
             raise ToolError(f"Error: {path_of(old)} cannot be moved into itself")
-        await retry_optimistically(
-            partial(self._rename, context, (namespace, old), (namespace, new))
-        )
+        addresses = Address(namespace, old), Address(namespace, new)
+        await retry_optimistically(partial(self._rename, context, *addresses))
 
     async def _create(self, context: ToolContext, address: Address, text: str) -> None:
-        key = address[1]
+        key = address.key
         await self._require_free(
             context.access, address, f"Error: File {path_of(key)} already exists"
         )
         manager = {} if context.manager is None else {"manager": context.manager}
-        members: JsonObject = {"source": Source.model_validate({"tool": self._tool} | manager)}
-        if context.ttl_seconds is not None:
-            members["ttl_seconds"] = context.ttl_seconds
-        body = PutItem.model_construct(  # of what was checked when it came in
-            namespace=list(context.namespace), key=key, value={"content": text}, **members
+        put = Put(
+            address,
+            {"content": text},
+            ItemMetadata(source=source_text({"tool": self._tool} | manager)),
+            ttl=Ttl.DEFAULT if context.ttl is None else context.ttl,
+            precondition=ABSENT,
         )
-        put = await self._items.prepare_put(context.access, body)
-        await self._apply(context.access, [_as_new(put)], address)
+        prepared = await self._writer.prepare(context.access, put)
+        await self._apply(context.access, [prepared], address)
 
     async def _edit(self, context: ToolContext, address: Address, edit: Edit) -> str:
-        path = path_of(address[1])
-        row = await self._file(context.access, address)
-        if row is None:
+        path = path_of(address.key)
+        item = await self._file(context.access, address)
+        if item is None:
             raise ToolError(f"Error: The path {path} does not exist. Please provide a valid path.")
-        value = json.loads(row["value"])
+        value = item.parse_value()
         if not isinstance(value.get("content"), str):
             raise ToolError(
                 f"Error: {path} holds data, not text; it can be viewed, but not edited."
             )
         text, result = edit(value["content"])
         check_length(path, text)
-        body = PatchItem.model_construct(
-            namespace=list(context.namespace), key=address[1], value={"content": text}
-        )
+        patch = Patch(address, {"content": text}, precondition=Precondition.at(item.version))
         try:
-            await self._items.patch(context.access, body, Precondition.at(row["version"]))
+            await self._items.patch(context.access, patch)
         except (PreconditionFailedError, ItemNotFoundError) as error:
             raise OvertakenError from error
         return result
 
     async def _rename(self, context: ToolContext, old: Address, new: Address) -> None:
         file = await self._file(context.access, old)
-        rows = [file] if file else await self._files_to_move(context.access, old)
-        occupied = f"Error: The destination {path_of(new[1])} already exists"
+        items = [file] if file else await self._files_to_move(context.access, old)
+        occupied = f"Error: The destination {path_of(new.key)} already exists"
         await self._require_free(context.access, new, occupied)
         writes: list[Write] = []
-        for row in rows:
-            key = new[1] + row["key"].removeprefix(old[1])
+        for item in items:
+            key = new.key + item.address.key.removeprefix(old.key)
             if len(key) > MAX_KEY_CHARACTERS:
                 raise ToolError(f"Error: {path_of(key)} would be too long a path")
-            body = _moved(row, list(context.namespace), key)
-            put = await self._items.prepare_put(context.access, body)
-            unchanged = Precondition.at(row["version"])
-            writes += [_as_new(put), Delete((old[0], row["key"]), unchanged)]
+            put = replace(
+                Put.replacing(item), address=Address(new.namespace, key), precondition=ABSENT
+            )
+            writes.append(await self._writer.prepare(context.access, put))
+            writes.append(Delete(item.address, Precondition.at(item.version)))
         await self._apply(context.access, writes, new)
 
-    async def _files_to_move(self, access: Access, directory: Address) -> Sequence[Row]:
+    async def _files_to_move(self, access: Access, directory: Address) -> list[Item]:
         sizes = await self._sizes(access, directory, MAX_MOVED + 1)
         if len(sizes) > MAX_MOVED or sum(size for _, size in sizes) > MAX_MOVED_BYTES:
             raise ToolError(
-                f"Error: {path_of(directory[1])} has more than {MAX_MOVED:,} files or "
+                f"Error: {path_of(directory.key)} has more than {MAX_MOVED:,} files or "
                 f"{MAX_MOVED_BYTES:,} bytes; rename what is in it bit by bit"
             )
         async with self._database.connection(access.root) as connection:
-            rows = await repository.files_below(connection, directory, self._clock.now(), MAX_MOVED)
-        if not rows:
-            raise _missing(directory[1])
-        return rows
+            now = self._clock.now()
+            items = await repository.files_below(connection, directory, now, MAX_MOVED)
+        if not items:
+            raise _missing(directory.key)
+        return items
 
-    async def _file(self, access: Access, address: Address, *, refresh: bool = False) -> Row | None:
+    async def _file(
+        self, access: Access, address: Address, *, refresh: bool = False
+    ) -> Item | None:
         """Return a file's item; reading it may restart its lifetime, as for any item."""
         refreshed = [address] if refresh and self._items.refreshes(None) else []
-        return (await self._items.get_many(access, [address], refreshed)).get(address)
+        return (await self._items.get_many(access, [address], refreshed)).items.get(address)
 
     async def _sizes(self, access: Access, directory: Address, limit: int) -> list[tuple[str, int]]:
         """Return the first keys in a directory and below, with the bytes of their texts."""
@@ -194,45 +223,24 @@ class FileTree:
         precondition fails.
         """
 
-        async def check_free(connection: Connection, written: Mapping[Address, Written]) -> None:
-            keys = [key for _, key in written]
+        async def check_free(connection: Connection, results: Mapping[Address, PutResult]) -> None:
+            keys = [address.key for address in results]
             if await repository.find_obstacle(
-                connection, new[0], lineage(new[1]), self._clock.now(), besides=keys
+                connection, new.namespace, lineage(new.key), self._clock.now(), besides=keys
             ):
                 raise OvertakenError
 
         try:
-            await self._items.apply(access, writes, also=check_free)
+            await self._writer.write(access, writes, in_transaction=check_free)
         except PreconditionFailedError as error:
             raise OvertakenError from error
 
 
-def text_of(row: Row) -> str:
+def text_of(item: Item) -> str:
     """Return the text that a file shows: its content, or its value as JSON if it has no text."""
-    value = json.loads(row["value"])
+    value = item.parse_value()
     text = value.get("content")
     return text if isinstance(text, str) else json.dumps(value, ensure_ascii=False, indent=2)
-
-
-def _as_new(put: Put) -> Put:
-    return replace(put, precondition=ABSENT)
-
-
-def _moved(row: Row, labels: list[str], key: str) -> PutItem:
-    """Return an item as it is at another key; its lifetime, if it has one, restarts."""
-    source, paths, ttl = row["source"], row["index_paths"], row["ttl"]
-    return PutItem.model_construct(  # of what was checked when it came in
-        namespace=labels,
-        key=key,
-        value=json.loads(row["value"]),
-        importance=row["importance"],
-        pinned=row["pinned"],
-        valid_from=row["valid_from"],
-        valid_to=row["valid_to"],
-        source=None if source is None else Source.model_validate_json(source),
-        index=None if paths is None else json.loads(paths),
-        ttl_seconds=None if ttl is None else ttl.total_seconds(),
-    )
 
 
 def _missing(key: str) -> ToolError:

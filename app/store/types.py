@@ -1,0 +1,220 @@
+"""Items, the states in their history, and the commands that change them."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Literal, NamedTuple, Self, TypeAlias
+
+from app.http.conditional import UNCONDITIONAL, Precondition
+from app.indexing.indexer import Piece
+from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
+from app.namespaces import StoredNamespace
+from app.store.errors import InvalidValueError
+
+VersionAction: TypeAlias = Literal["put", "patch", "restore", "delete", "expire"]
+PutAction: TypeAlias = Literal["put", "patch", "restore"]
+
+
+class Address(NamedTuple):
+    """Where an item is stored."""
+
+    namespace: StoredNamespace
+    key: str
+
+    @property
+    def description(self) -> str:
+        """The item in an error message."""
+        return f"the item {self.key!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemMetadata:
+    """What an item carries besides its value."""
+
+    importance: float | None = None
+    pinned: bool = False
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    source: JsonText | None = None
+
+
+def source_text(members: Mapping[str, object]) -> JsonText:
+    """Return an item's source as JSON text; raises InvalidValueError."""
+    try:
+        check_storable(members, "source")
+    except UnstorableError as error:
+        raise InvalidValueError.of(error) from error
+    return to_json_text(members)
+
+
+NO_METADATA = ItemMetadata()
+METADATA_NAMES = tuple(field.name for field in fields(ItemMetadata))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The present state of an item, or an earlier one, which has the id 0."""
+
+    id: int
+    address: Address
+    value: JsonText
+    version: int
+    metadata: ItemMetadata
+    index_paths: tuple[str, ...] | None
+    """Paths to embed; None for the server's setting."""
+    ttl: timedelta | None
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def size(self) -> int:
+        """Bytes of the value's text."""
+        return len(self.value.encode())
+
+    def parse_value(self) -> JsonObject:
+        """Return the value, which is an object."""
+        value: JsonObject = json.loads(self.value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVersion:
+    """One state in an item's history; one that records its end has no value and no metadata."""
+
+    address: Address
+    version: int
+    action: VersionAction
+    value: JsonText | None
+    metadata: ItemMetadata | None
+    index_paths: tuple[str, ...] | None
+    actor: str
+    recorded_at: datetime
+
+
+class Ttl(Enum):
+    """The lifetime of an item that is put, unless it is a duration."""
+
+    DEFAULT = "default"
+    """The server's setting."""
+    NONE = "none"
+    """The item never expires."""
+    KEEP = "keep"
+    """The lifetime of the item that is replaced, which starts again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The whole next state of an item; `text` is the value's JSON if it is stored already."""
+
+    address: Address
+    value: JsonObject
+    metadata: ItemMetadata = NO_METADATA
+    index_paths: Sequence[str] | None = None
+    ttl: timedelta | Ttl = Ttl.DEFAULT
+    action: PutAction = "put"
+    precondition: Precondition = UNCONDITIONAL
+    text: JsonText | None = None
+
+    @classmethod
+    def replacing(
+        cls,
+        item: Item,
+        *,
+        value: JsonObject | None = None,
+        metadata: ItemMetadata | None = None,
+        ttl: timedelta | Ttl = Ttl.KEEP,
+        action: PutAction = "put",
+    ) -> Self:
+        """Replace an item at the version that was read, and keep whatever is not given."""
+        kept = Ttl.NONE if item.ttl is None else item.ttl
+        return cls(
+            address=item.address,
+            value=item.parse_value() if value is None else value,
+            metadata=item.metadata if metadata is None else metadata,
+            index_paths=item.index_paths,
+            ttl=kept if ttl is Ttl.KEEP else ttl,
+            action=action,
+            precondition=Precondition.at(item.version),
+            text=item.value if value is None else None,
+        )
+
+    @classmethod
+    def restoring(cls, past: ItemVersion, precondition: Precondition, ttl: timedelta | Ttl) -> Self:
+        """Make an earlier version, which must have a value, present again."""
+        if past.value is None:
+            raise ValueError("the item ended at this version")
+        return cls(
+            address=past.address,
+            value=json.loads(past.value),
+            metadata=past.metadata or NO_METADATA,
+            index_paths=past.index_paths,
+            ttl=ttl,
+            action="restore",
+            precondition=precondition,
+            text=past.value,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A JSON merge patch of an item's value, and a change of its metadata."""
+
+    address: Address
+    value: JsonObject
+    change_metadata: Callable[[ItemMetadata], ItemMetadata] = lambda metadata: metadata
+    precondition: Precondition = UNCONDITIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The end of an item."""
+
+    address: Address
+    precondition: Precondition = UNCONDITIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """Result of a put; `inserted` is false if a row was overwritten."""
+
+    item_id: int
+    version: int
+    inserted: bool
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPut:
+    """A put that was checked and cut into passages, which are not embedded yet."""
+
+    address: Address
+    value: JsonText
+    metadata: ItemMetadata
+    index_paths: Sequence[str] | None
+    ttl: timedelta | None
+    action: PutAction
+    precondition: Precondition
+    pieces: Sequence[Piece]
+
+    def to_item(self, result: PutResult) -> Item:
+        """Return the item as it was written."""
+        return Item(
+            id=result.item_id,
+            address=self.address,
+            value=self.value,
+            version=result.version,
+            metadata=self.metadata,
+            index_paths=None if self.index_paths is None else tuple(self.index_paths),
+            ttl=self.ttl,
+            expires_at=result.expires_at,
+            created_at=result.created_at,
+            updated_at=result.updated_at,
+        )
+
+
+Write: TypeAlias = PreparedPut | Delete

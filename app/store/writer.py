@@ -1,0 +1,191 @@
+"""Writing items: commands are prepared without a connection, and applied in one transaction."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Self, TypeAlias
+
+import asyncpg
+
+from app.auth.access import Access, Verb
+from app.clock import Clock
+from app.config import Settings
+from app.db.database import Connection, Database
+from app.db.optimistic import OvertakenError, TooManyConflictsError
+from app.errors import InvalidRequestError
+from app.http.conditional import PreconditionFailedError
+from app.indexing.indexer import Indexer
+from app.indexing.paths import check_path
+from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
+from app.providers.embeddings.base import Vector
+from app.resources import Resources
+from app.store import repository
+from app.store.errors import InvalidValueError
+from app.store.repository import ItemPassages
+from app.store.types import Address, Delete, PreparedPut, Put, PutResult, Ttl, Write
+
+MAX_ADDRESS_BYTES = 2_500
+"""Stored namespace and key together: PostgreSQL indexes rows of up to 2,704 bytes."""
+
+_ATTEMPTS = 5
+
+InSameTransaction: TypeAlias = Callable[[Connection, Mapping[Address, PutResult]], Awaitable[None]]
+"""Further work of a transaction once the items are written; it gets the results of the puts."""
+
+# Each means that another transaction got in between; the next attempt sees its changes.
+_CONFLICTS = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.UniqueViolationError,
+    asyncpg.ForeignKeyViolationError,
+)
+
+
+class ItemWriter:
+    """Puts and deletes items; only reads that restart lifetimes, and the sweeper, bypass it."""
+
+    def __init__(
+        self, database: Database, indexer: Indexer, clock: Clock, settings: Settings
+    ) -> None:
+        self._database = database
+        self._indexer = indexer
+        self._clock = clock
+        self._max_value_bytes = settings.max_value_bytes
+        minutes = settings.default_ttl_minutes
+        self._default_ttl = None if minutes is None else timedelta(minutes=minutes)
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the writer from a process's resources."""
+        indexer = Indexer(resources.index, resources.settings.index_fields)
+        return cls(resources.database, indexer, resources.clock, resources.settings)
+
+    async def prepare(self, access: Access, put: Put) -> PreparedPut:
+        """Check a put and cut its value into passages.
+
+        Raises ForbiddenError, InvalidRequestError, InvalidIndexPathError, and InvalidValueError.
+        """
+        access.require(put.address.namespace, Verb.WRITE)
+        _check_size(put.address)
+        for place, path in enumerate(put.index_paths or ()):
+            check_path(path, f"index[{place}]")
+        return PreparedPut(
+            address=put.address,
+            value=put.text or _value_text(put.value, self._max_value_bytes),
+            metadata=put.metadata,
+            index_paths=put.index_paths,
+            ttl=self._lifetime(put.ttl),
+            action=put.action,
+            precondition=put.precondition,
+            pieces=await self._indexer.cut(put.value, put.index_paths),
+        )
+
+    async def write(
+        self,
+        access: Access,
+        writes: Sequence[Write],
+        *,
+        in_transaction: InSameTransaction | None = None,
+    ) -> dict[Address, PutResult]:
+        """Commit the last write of every address; return the results of the puts.
+
+        Raises PreconditionFailedError, EmbeddingFailedError, and TooManyConflictsError, each
+        with nothing changed. Writers that conflicted queue for their namespaces, and so do
+        those that both put and delete, whose locks have no common order, and those that do
+        further work `in_transaction`. That work runs again on every attempt; if it raises,
+        nothing is changed.
+        """
+        final = {write.address: write for write in writes}
+        vectors = await self._embed(final)
+        queue = in_transaction is not None or len({type(write) for write in final.values()}) > 1
+        for _ in range(_ATTEMPTS):
+            try:
+                async with self._database.transaction(access.root) as connection:
+                    if queue:
+                        await repository.queue(connection, {a.namespace for a in final})
+                    results = await self._apply(connection, final, vectors, access.actor)
+                    if in_transaction is not None:
+                        await in_transaction(connection, results)
+                    return results
+            except (*_CONFLICTS, OvertakenError):
+                queue = True
+        raise TooManyConflictsError
+
+    async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector | None]]:
+        puts = [write for write in writes.values() if isinstance(write, PreparedPut)]
+        vectors = await self._indexer.embed([put.pieces for put in puts])
+        return {put.address: of_item for put, of_item in zip(puts, vectors, strict=True)}
+
+    async def _apply(
+        self,
+        connection: Connection,
+        writes: Mapping[Address, Write],
+        vectors: Mapping[Address, list[Vector | None]],
+        actor: str,
+    ) -> dict[Address, PutResult]:
+        now = self._clock.now()
+        puts = [write for _, write in sorted(writes.items()) if isinstance(write, PreparedPut)]
+        deletes = [address for address, write in writes.items() if isinstance(write, Delete)]
+        absent = await _check_preconditions(connection, writes, now)
+        results: dict[Address, PutResult] = {}
+        if puts:
+            results = await repository.upsert(connection, puts, actor=actor, now=now)
+            if any(results[address].inserted is False for address in absent & results.keys()):
+                raise OvertakenError
+            passages = [
+                ItemPassages(
+                    put.address, results[put.address].item_id, put.pieces, vectors[put.address]
+                )
+                for put in puts
+            ]
+            await repository.replace_passages(connection, passages, self._indexer.index_id)
+        if deletes:
+            await repository.delete(connection, deletes, actor=actor, now=now)
+        return results
+
+    def _lifetime(self, ttl: timedelta | Ttl) -> timedelta | None:
+        if isinstance(ttl, timedelta):
+            return ttl
+        return self._default_ttl if ttl is Ttl.DEFAULT else None
+
+
+async def _check_preconditions(
+    connection: Connection, writes: Mapping[Address, Write], now: datetime
+) -> set[Address]:
+    """Lock the items of conditional writes; return the addresses that have no row to lock."""
+    conditional = {
+        address: write.precondition for address, write in writes.items() if write.precondition
+    }
+    if not conditional:
+        return set()
+    locked = await repository.lock(connection, conditional, now)
+    for address, precondition in conditional.items():
+        found = locked.get(address)
+        version = found.version if found and not found.expired else None
+        if not precondition.holds(version):
+            raise PreconditionFailedError(address.description, version)
+    return conditional.keys() - locked.keys()
+
+
+def _check_size(address: Address) -> None:
+    size = len(address.namespace.encode()) + len(address.key.encode())
+    if size > MAX_ADDRESS_BYTES:
+        raise InvalidRequestError(
+            f"namespace and key together are {size:,} bytes; use at most {MAX_ADDRESS_BYTES:,}.",
+            field="namespace",
+        )
+
+
+def _value_text(value: JsonObject, max_bytes: int) -> JsonText:
+    try:
+        check_storable(value, "value")
+    except UnstorableError as error:
+        raise InvalidValueError.of(error) from error
+    text = to_json_text(value)
+    size = len(text.encode())
+    if size > max_bytes:
+        raise InvalidValueError(
+            f"value is {size:,} bytes of JSON; this server takes at most {max_bytes:,} "
+            "(MEMORYD_MAX_VALUE_BYTES). Split it into several items.",
+            field="value",
+        )
+    return text

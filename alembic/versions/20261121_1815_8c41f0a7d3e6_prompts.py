@@ -52,10 +52,10 @@ def upgrade() -> None:
             "analysis",
             sa.Text(),
             nullable=True,
-            comment="Why it is better, where somebody said so.",
+            comment="Why the text is as it is, if known.",
         ),
         sa.Column(
-            "actor", sa.Text(), nullable=False, comment="The key, and the job where it was one."
+            "actor", sa.Text(), nullable=False, comment="The key, and the job if it was one."
         ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
@@ -79,7 +79,7 @@ def upgrade() -> None:
             nullable=False,
             comment="Versions it pointed to before, the last one last; a rollback takes it.",
         ),
-        sa.Column("actor", sa.Text(), nullable=False, comment="Who moved it last."),
+        sa.Column("actor", sa.Text(), nullable=False, comment="The last to move it."),
         sa.Column("moved_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["namespace", "name"],
@@ -88,7 +88,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("namespace", "name", "label", name=op.f("prompt_labels_pkey")),
-        comment="Names for versions, such as production.",
+        comment="Names of versions, such as production.",
     )
     for table in CONFINED:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")

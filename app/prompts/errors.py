@@ -1,4 +1,4 @@
-"""What can go wrong with prompts."""
+"""Errors of the prompts feature."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ class PromptNotFoundError(NotFoundError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f'There is no prompt "{name}". GET /v1/prompts lists them, '
-            "PUT /v1/prompts/{name} makes one."
+            "PUT /v1/prompts/{name} creates one."
         )
 
 
@@ -44,26 +44,26 @@ class PromptLabelNotFoundError(NotFoundError):
 
 
 class NothingToRollBackError(ConflictError):
-    """The label points to the first version that it ever pointed to."""
+    """The label has never pointed to another version."""
 
     code = "nothing_to_roll_back"
     title = "Nothing to roll back"
 
     def __init__(self, name: str, label: str, version: int) -> None:
         super().__init__(
-            f'The label "{label}" of the prompt "{name}" points to version {version}, and nowhere '
-            "before. Promote the version that you want."
+            f'The label "{label}" of the prompt "{name}" points to version {version}, and has no '
+            "previous version. Promote the version that you want."
         )
 
 
 class TooManyLabelsError(ConflictError):
-    """The prompt has as many labels as one may have."""
+    """The prompt has the maximum number of labels."""
 
     code = "too_many_labels"
     title = "Too many labels"
 
-    def __init__(self, name: str, most: int) -> None:
+    def __init__(self, name: str, maximum: int) -> None:
         super().__init__(
-            f'The prompt "{name}" would have more than {most} labels of your own. '
-            "Delete one: DELETE /v1/prompts/{name}/labels/{label}."
+            f'The prompt "{name}" would have more than {maximum} labels of your own. '
+            "Delete one with DELETE /v1/prompts/{name}/labels/{label}."
         )

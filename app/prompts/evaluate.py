@@ -136,7 +136,7 @@ def check_conversation(turns: Sequence[Turn]) -> None:
             raise _invalid(
                 index,
                 f"is the assistant's; the {where} message has to be the user's: the prompts are "
-                "tried by what is answered to the last one",
+                "tried by the answers to the last one",
             )
 
 

@@ -74,7 +74,7 @@ class PromptToOptimize(Schema):
         None, description="The prompt itself; then nothing is stored. Absent: the stored text."
     )
     update_instructions: UpdateInstructions | None = Field(
-        None, description="What the new text must follow; absent: the stored instructions."
+        None, description="Instructions for every new text; absent: the stored ones."
     )
     when_to_update: UpdateInstructions | None = Field(
         None, description="When this prompt should change; absent: the stored text."
@@ -184,7 +184,7 @@ class EvaluationCase(Schema):
         "system text.",
     )
     expected: Expected = Field(
-        description="What a good answer does, in words: the criterion of the judge."
+        description="A description of a good answer, which the judge compares by."
     )
     variables: (
         Annotated[

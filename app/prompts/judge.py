@@ -68,7 +68,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a judge sees: a conversation, what a good answer does, and the two answers."""
+    """The judge's view: a conversation, a description of a good answer, and the two answers."""
 
     turns: Sequence[Turn]
     expected: str

@@ -1,4 +1,4 @@
-"""Tables of prompts: what they are, every text they had, and where their labels point."""
+"""Tables of prompts, their versions, and their labels."""
 
 from sqlalchemy import Column, ForeignKeyConstraint, Integer, PrimaryKeyConstraint, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -28,8 +28,8 @@ prompt_versions = Table(
     Column("number", Integer, nullable=False, comment="From 1."),
     Column("text", Text, nullable=False),
     Column("based_on", Integer, comment="Number of the version that it improves."),
-    Column("analysis", Text, comment="Why it is better, where somebody said so."),
-    Column("actor", Text, nullable=False, comment="The key, and the job where it was one."),
+    Column("analysis", Text, comment="Why the text is as it is, if known."),
+    Column("actor", Text, nullable=False, comment="The key, and the job if it was one."),
     Column("created_at", TIME, nullable=False),
     PrimaryKeyConstraint("namespace", "name", "number"),
     ForeignKeyConstraint(
@@ -51,11 +51,11 @@ prompt_labels = Table(
         nullable=False,
         comment="Versions it pointed to before, the last one last; a rollback takes it.",
     ),
-    Column("actor", Text, nullable=False, comment="Who moved it last."),
+    Column("actor", Text, nullable=False, comment="The last to move it."),
     Column("moved_at", TIME, nullable=False),
     PrimaryKeyConstraint("namespace", "name", "label"),
     ForeignKeyConstraint(
         ["namespace", "name"], ["prompts.namespace", "prompts.name"], ondelete="CASCADE"
     ),
-    comment="Names for versions, such as production.",
+    comment="Names of versions, such as production.",
 )

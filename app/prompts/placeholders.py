@@ -18,7 +18,7 @@ _MAX_NAMED = 20
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([^\W\d][\w.-]*)\s*\}\}|\{([^\W\d][\w.-]*)\}")
 
-# What a field of a format string looks like. Python's own parser reads the JSON {"a": 1} as a
+# The form of a field. Python's own parser reads the JSON {"a": 1} as a
 # field too, and the regular expression \d{3} as the fourth value.
 _FIELD_NAME = re.compile(r"([^\W\d]\w*|\d*)((?:\.[^\W\d]\w*|\[[^\[\]{}]+\])*)")
 _FIELD_SPEC = re.compile(

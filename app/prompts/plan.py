@@ -1,4 +1,4 @@
-"""What an optimize job does: everything is decided when it is submitted."""
+"""Plans of optimize jobs: everything is decided when the job is submitted."""
 
 from collections.abc import Sequence
 from typing import Annotated, Self
@@ -262,8 +262,8 @@ async def read_trajectories(
         await time_slice.give_way()
     if characters > MAX_CHARACTERS:
         raise InvalidRequestError(
-            f"The trajectories have {characters:,} characters; one job learns from at most "
-            f"{MAX_CHARACTERS:,}. Send those that tell most, or several jobs.",
+            f"The trajectories have {characters:,} characters; one job takes at most "
+            f"{MAX_CHARACTERS:,}. Send the most important ones, or several jobs.",
             field="trajectories",
         )
     return trajectories

@@ -93,7 +93,7 @@ class PutPrompt(Schema):
 
     text: PromptText = Field(description="The prompt. The newest version's text adds no version.")
     update_instructions: UpdateInstructions | None = Field(
-        None, description="What every rewritten text must follow."
+        None, description="Instructions for every rewrite of the text."
     )
     when_to_update: UpdateInstructions | None = Field(
         None, description="In which cases an optimizer should rewrite this prompt, and not another."
@@ -203,7 +203,9 @@ class Prompt(_Record):
     version: int = Field(description="The version's number, counted from 1.")
     text: str = Field(description="The version's text.")
     labels: list[str] = Field(description="The labels that point to this version, by name.")
-    update_instructions: str | None = Field(description="What every rewritten text must follow.")
+    update_instructions: str | None = Field(
+        description="Instructions for every rewrite of the text."
+    )
     when_to_update: str | None = Field(description="When an optimizer should rewrite the text.")
     based_on: int | None = Field(description="Number of the version that this one improves.")
     analysis: str | None = Field(description="Why the text is as it is.")
@@ -218,7 +220,9 @@ class ListedPrompt(_Record):
     name: str = Field(description="The prompt's name.")
     newest_version: int = Field(description="Number of its newest version.")
     labels: dict[str, int] = Field(description="Each label, with the version it points to.")
-    update_instructions: str | None = Field(description="What every rewritten text must follow.")
+    update_instructions: str | None = Field(
+        description="Instructions for every rewrite of the text."
+    )
     when_to_update: str | None = Field(description="When an optimizer should rewrite the text.")
     created_at: Timestamp = Field(description="When the prompt was first written.")
     updated_at: Timestamp = Field(description="When the prompt was last changed in any way.")

@@ -87,7 +87,7 @@ async def test_one_prompt_that_concerns_only_some_feedback_is_asked_about() -> N
 async def test_without_conversations_no_model_is_asked() -> None:
     assert await choose_prompts(ScriptedModel(), PROMPTS, []) == (
         [],
-        "there are no conversations to learn from",
+        "there are no conversations to improve it by",
     )
 
 

@@ -218,6 +218,6 @@ async def test_without_conversations_no_model_is_asked() -> None:
     model = ScriptedModel()
     result = await build_optimizer("gradient", OptimizerConfig(), model).optimize(PROMPT, [])
     assert result == Optimization(
-        "not_warranted", None, "", "there are no conversations to learn from"
+        "not_warranted", None, "", "there are no conversations to improve it by"
     )
     assert model.requests == []

@@ -100,7 +100,7 @@ async def test_without_conversations_no_model_is_asked(
     job = await optimizing.job(prompt=INLINE, trajectories=[], model="openai:gpt")
     [found] = job["result"]["prompts"]
     assert (found["outcome"], found["text"]) == ("not_warranted", OLD)
-    assert found["reason"] == "there are no conversations to learn from"
+    assert found["reason"] == "there are no conversations to improve it by"
     assert calls_of(job, llm) == 0
 
 

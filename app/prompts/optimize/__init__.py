@@ -1,1 +1,1 @@
-"""What a model makes of a prompt and of conversations that were held with it; no database."""
+"""Optimizers: a model improves prompts using conversations and feedback; no database."""

@@ -28,7 +28,7 @@ _BYTES_PER_TOKEN = 3  # more in English; one character in Chinese
 
 _MAX_QUOTED = 200
 
-# What models write when they are asked for a text and have none.
+# Models write this when they are asked for a text and have none.
 _NONE = re.compile(
     r"\s*(?:|null|none|n/a|unchanged|no (?:recommendations?|changes?)(?: (?:are|is))?"
     r"(?: (?:made|needed|necessary|recommended|required|warranted))?)\W*",

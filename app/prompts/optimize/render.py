@@ -143,7 +143,7 @@ def join(*parts: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return the text with `&lt;` where it has one of our tags; all other markup stays."""
+    """Return the text with `&lt;` for the `<` of each of our tags; all other markup stays."""
     return _TAGS.escape(text)
 
 

@@ -1,4 +1,4 @@
-"""What optimizers take and return, independent of storage."""
+"""Inputs and outcomes of optimizers, independent of storage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ OptimizerKind: TypeAlias = Literal["gradient", "metaprompt", "prompt_memory"]
 DEFAULT_MAX_REFLECTION_STEPS = 5
 DEFAULT_MIN_REFLECTION_STEPS = 1
 
-NO_CONVERSATIONS = "there are no conversations to learn from"
+NO_CONVERSATIONS = "there are no conversations to improve it by"
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,9 @@ async def test_a_rollback_goes_back_step_by_step(client: httpx2.AsyncClient) -> 
     back = await post(client, "rollback", label="production")
     assert (back.json()["text"], back.headers["etag"]) == ("a", '"5"')
     detail = problem_of(await post(client, "rollback"), 409, "nothing_to_roll_back")
-    assert '"production" of the prompt "p" points to version 1, and has no previous version' in detail
+    assert (
+        '"production" of the prompt "p" points to version 1, and has no previous version' in detail
+    )
     assert (await get(client))["version"] == 3
 
 

@@ -204,10 +204,18 @@ def upgrade() -> None:
     op.create_table(
         "threads",
         sa.Column(
-            "root", sa.Text(collation="C"), nullable=False, comment="Of the key that appends to it."
+            "root",
+            sa.Text(collation="C"),
+            nullable=False,
+            comment="Root of the key that appends to it.",
         ),
         sa.Column("id", sa.Text(collation="C"), nullable=False),
-        sa.Column("namespace", sa.Text(collation="C"), nullable=False, comment="Of its memories."),
+        sa.Column(
+            "namespace",
+            sa.Text(collation="C"),
+            nullable=False,
+            comment="Namespace of its memories.",
+        ),
         sa.Column(
             "schedule",
             postgresql.JSONB(astext_type=sa.Text()),

@@ -31,7 +31,7 @@ def position_id(position: int) -> str:
 
 
 def is_position_id(message_id: str) -> bool:
-    """Tell whether an id has the form that is reserved for `position_id`."""
+    """Return whether an id has the form that is reserved for `position_id`."""
     return _POSITION_ID.fullmatch(message_id) is not None
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with threads."""
+"""Errors of threads."""
 
 import json
 
@@ -6,7 +6,7 @@ from app.errors import ConflictError, NotFoundError
 
 
 class ThreadNotFoundError(NotFoundError):
-    """No such thread, or not one of the key's root."""
+    """The key sees no thread with this id."""
 
     code = "thread_not_found"
     title = "Thread not found"
@@ -14,12 +14,12 @@ class ThreadNotFoundError(NotFoundError):
     def __init__(self, thread_id: str) -> None:
         super().__init__(
             f'There is no thread "{thread_id}"; '
-            "POST /v1/threads/{thread_id}/messages makes one of its first messages."
+            "POST /v1/threads/{thread_id}/messages creates it with its first messages."
         )
 
 
 class ThreadElsewhereError(ConflictError):
-    """A thread's memories go to another namespace than the one that is named now."""
+    """The thread belongs to a namespace other than the requested one."""
 
     code = "thread_elsewhere"
     title = "Thread belongs to another namespace"
@@ -33,7 +33,7 @@ class ThreadElsewhereError(ConflictError):
 
 
 class ThreadWithoutManagerError(ConflictError):
-    """Memories are to be formed of a thread that was never given a manager."""
+    """The extraction from a thread needs a manager, which was never chosen."""
 
     code = "thread_without_manager"
     title = "Thread has no manager"
@@ -55,6 +55,6 @@ class AmbiguousThreadError(ConflictError):
         found = ", ".join(json.dumps(labels, ensure_ascii=False) for labels in namespaces[:5])
         super().__init__(
             f'There are threads "{thread_id}" in several namespaces that this key may see: '
-            f"{found}. Name the namespace where the request takes one, or use a key with a grant "
+            f"{found}. Send the namespace if the request has that field, or use a key with a grant "
             "for only one of them."
         )

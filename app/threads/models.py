@@ -19,9 +19,9 @@ from app.db.tables import BYTEWISE, TIME, metadata
 threads = Table(
     "threads",
     metadata,
-    Column("root", BYTEWISE, nullable=False, comment="Of the key that appends to it."),
+    Column("root", BYTEWISE, nullable=False, comment="Root of the key that appends to it."),
     Column("id", BYTEWISE, nullable=False),
-    Column("namespace", BYTEWISE, nullable=False, comment="Of its memories."),
+    Column("namespace", BYTEWISE, nullable=False, comment="Namespace of its memories."),
     Column("schedule", JSONB, comment="When and how memories are extracted; NULL: not at all."),
     Column("next_position", BigInteger, nullable=False, server_default=text("0")),
     Column("extracted_until", BigInteger, nullable=False, server_default=text("0")),

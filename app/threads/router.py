@@ -70,7 +70,7 @@ class UndecodedRoute(GuardedRoute):
 
     @override
     def matches(self, scope: Any) -> Any:
-        """Tell whether a request is for this route, and return the parameters in its path."""
+        """Return whether a request is for this route, and return the parameters in its path."""
         match, found = super().matches({**scope, "path": scope["raw_path"].decode("ascii")})
         if parameters := found.get("path_params"):
             found["path_params"] = {name: unquote(text) for name, text in parameters.items()}

@@ -27,7 +27,7 @@ _PLACEHOLDER = re.compile(r"<object object at 0x[0-9a-f]+>")
 
 
 def is_placeholder(thread_id: str) -> bool:
-    """Tell whether LangMem's executor means no thread; all users would share this one."""
+    """Return whether LangMem's executor means no thread; all users would share this one."""
     return _PLACEHOLDER.fullmatch(thread_id) is not None
 
 

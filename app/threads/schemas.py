@@ -255,7 +255,7 @@ class CreateRun(Body):
             manager=self.assistant_id,
             messages=self.input.messages,
             template=configurable.namespace,
-            # Values of other types, such as null, would make labels that nobody wants.
+            # Other values, such as null, are no labels.
             variables={n: str(v) for n, v in variables.items() if type(v) in {str, int}},
             thread_id=thread_id,
             creates_thread=self.if_not_exists == "create",

@@ -39,7 +39,7 @@ from app.threads.schedule import ExtractionSchedule, check_rights, require_names
 
 @dataclass(frozen=True, slots=True)
 class AppendCommand:
-    """Messages for a thread, and what a request changes in its extraction schedule.
+    """Messages for a thread, and a request's changes to its extraction schedule.
 
     `namespace` are labels. None means unchanged, for it as for `extraction` and the times.
     """
@@ -193,12 +193,12 @@ class ThreadService:
 
 
 def sees_thread(access: Access, thread: Thread) -> bool:
-    """Tell whether a caller may see a thread: it has `jobs` or `read` on its namespace."""
+    """Return whether a caller may see a thread: it has `jobs` or `read` on its namespace."""
     return _allows(access, thread, Verb.JOBS) or reads_conversation(access, thread)
 
 
 def reads_conversation(access: Access, thread: Thread) -> bool:
-    """Tell whether a caller may read a thread's messages and summary."""
+    """Return whether a caller may read a thread's messages and summary."""
     return _allows(access, thread, Verb.READ)
 
 

@@ -177,8 +177,8 @@ def _check_ids(entries: Sequence[Entry], given: set[str | None], running: Runnin
     """Raise InvalidRequestError unless it is certain which messages the summary covers."""
     if nameless := next((entry for entry in entries if entry.id not in given), None):
         raise InvalidRequestError(
-            "Beside running_summary every message needs an id, by which it is told from those that "
-            f'are covered; "{nameless.turn.text[:40]}" has none. A leading system message may '
+            "With running_summary, every message needs an id, which shows whether the summary "
+            f'covers it; "{nameless.turn.text[:40]}" has none. A leading system message may '
             "go without.",
             field="messages",
         )

@@ -244,7 +244,7 @@ class _CutSearch:
         return next(later, self._end), newest
 
     def _fits(self, cut: int, staying: int = 0) -> bool:
-        """Tell whether the rest fits, together with a new summary if anything is summarized."""
+        """Return whether the rest fits, together with a new summary if anything is summarized."""
         left = self._until[-1] - self._until[cut] + staying
         return left <= (self._room_with_new if cut else self._room_as_it_is)
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.convertors import StringConvertor, register_url_convertor
 
@@ -28,6 +29,7 @@ from app.indexing.passage_index import EmbeddingFailedError
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService
+from app.jobs_api.submit_router import router as submit_router
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 
@@ -42,10 +44,14 @@ DEFAULT_CHANGES = 100
 _CHANGES = (*ONE, JobStateError, TooManyConflictsError, EmbeddingFailedError)
 
 
-class _JobIdConvertor(StringConvertor):
-    """Matches ids of jobs only, so that no other path below /v1/jobs is taken for one."""
+_SUBMIT_PATHS = [route.path for route in submit_router.routes if isinstance(route, APIRoute)]
+_NOT_IDS = ["retry", *(path.rpartition("/")[2] for path in _SUBMIT_PATHS)]
 
-    regex = "job_[^/]*"
+
+class _JobIdConvertor(StringConvertor):
+    """Matches any id of a job, but no other path below /v1/jobs, so the order of routes is free."""
+
+    regex = rf"(?!(?:{'|'.join(map(re.escape, _NOT_IDS))})(?:/|$))[^/]+"
 
 
 register_url_convertor("job", _JobIdConvertor())

@@ -280,7 +280,7 @@ async def test_a_threads_job_is_not_retried_beside_one_that_waits(
     client: httpx2.AsyncClient, resources: Resources
 ) -> None:
     jobs = JobService.build(resources)
-    new = new_job(kind="extract_thread", thread_id="t1", delay_seconds=60)
+    new = new_job(kind="extract_thread", thread_id="t1", dedupe_key="t1", delay_seconds=60)
     async with resources.database.transaction("") as connection:
         first = await jobs.create_or_move(connection, ANONYMOUS, new)
     await client.post(f"/v1/jobs/{first}/cancel")
@@ -296,7 +296,11 @@ async def test_a_threads_job_is_moved_rather_than_doubled(resources: Resources) 
     ids = set()
     for seconds in (60.0, 5.0, 600.0):
         new = new_job(
-            kind="extract_thread", thread_id="t1", delay_seconds=seconds, request={"s": seconds}
+            kind="extract_thread",
+            thread_id="t1",
+            dedupe_key="t1",
+            delay_seconds=seconds,
+            request={"s": seconds},
         )
         async with resources.database.transaction("") as connection:
             ids.add(await jobs.create_or_move(connection, ANONYMOUS, new))

@@ -25,16 +25,3 @@ class JobStateError(ConflictError):
 
     def __init__(self, job_id: str, state: State, wanted: str) -> None:
         super().__init__(f'The job "{job_id}" is {state}; {wanted}.')
-
-
-class IdempotencyKeyReusedError(ConflictError):
-    """An Idempotency-Key came with another request than the first time."""
-
-    code = "idempotency_key_reused"
-    title = "Idempotency key used before"
-
-    def __init__(self, key: str) -> None:
-        super().__init__(
-            f'The Idempotency-Key "{key}" was used for another request within the last 24 hours; '
-            "use a new key, or send the same request."
-        )

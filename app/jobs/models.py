@@ -130,20 +130,6 @@ workers = Table(
     comment="Processes that work on jobs; those not seen for a while are dead.",
 )
 
-idempotent_requests = Table(
-    "idempotent_requests",
-    metadata,
-    Column("namespace", BYTEWISE, nullable=False, comment="Root of the key that sent it."),
-    Column("actor", Text, nullable=False, comment="The key that sent it."),
-    Column("key", Text, nullable=False),
-    Column("fingerprint", Text, nullable=False, comment="Of the route and the body."),
-    Column("answer", JSONB, nullable=False),
-    Column("created_at", TIME, nullable=False),
-    PrimaryKeyConstraint("namespace", "key"),
-    Index("idempotent_requests_created_at_index", "created_at"),
-    comment="What was created under an Idempotency-Key, for a day.",
-)
-
 job_rates = Table(
     "job_rates",
     metadata,

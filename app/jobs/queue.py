@@ -216,10 +216,6 @@ WITH old AS MATERIALIZED (
 DELETE FROM jobs USING old WHERE jobs.id = old.id
 """
 
-_FORGET_REQUESTS = """
-DELETE FROM idempotent_requests WHERE created_at < clock_timestamp() - interval '24 hours'
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
@@ -381,8 +377,3 @@ async def prune(connection: Connection, retention_days: int) -> bool:
     """Remove some jobs that ended long ago; tell whether there may be more."""
     removed = await connection.execute(_PRUNE, retention_days, PRUNED_AT_ONCE)
     return removed == f"DELETE {PRUNED_AT_ONCE}"
-
-
-async def forget_requests(connection: Connection) -> None:
-    """Remove what was kept for requests that might have been repeated."""
-    await connection.execute(_FORGET_REQUESTS)

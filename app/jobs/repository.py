@@ -193,27 +193,6 @@ MAX_EVENT_BYTES = 16_384
 """Maximum size of an event's data; a page of events is at most 100 times as long."""
 
 
-# Of two concurrent requests, the second waits here until the first has committed.
-_CLAIM_KEY = """
-INSERT INTO idempotent_requests (namespace, actor, key, fingerprint, answer, created_at)
-VALUES ($1, $2, $3, $4, 'null', clock_timestamp())
-ON CONFLICT (namespace, key) DO UPDATE SET
-    actor = excluded.actor, fingerprint = excluded.fingerprint, answer = 'null',
-    created_at = excluded.created_at
-    WHERE idempotent_requests.created_at < clock_timestamp() - interval '24 hours'
-RETURNING answer
-"""
-
-_ANSWER = """
-SELECT answer FROM idempotent_requests WHERE namespace = $1 AND key = $2 AND fingerprint = $3
-    AND created_at >= clock_timestamp() - interval '24 hours'
-"""
-
-_OWN_ANSWER = f"{_ANSWER} AND actor = $4"
-
-_REMEMBER = "UPDATE idempotent_requests SET answer = $3 WHERE namespace = $1 AND key = $2"
-
-
 async def insert(
     connection: Connection, access: Access, new: NewJob, *, priority: int, max_attempts: int
 ) -> str:
@@ -393,31 +372,3 @@ async def redrive_all(
 async def hurry(connection: Connection, job_id: str) -> bool:
     """Let a queued job start now; False in another state."""
     return await connection.fetchrow(_HURRY, job_id) is not None
-
-
-async def answer_before(
-    connection: Connection, access: Access, key: str, fingerprint: str
-) -> str | None:
-    """Return the JSON text of a request's answer, `null` if it is new; None for another request.
-
-    A new one is taken note of, for `remember_answer` in the same transaction.
-    """
-    answer: str | None = await connection.fetchval(
-        _CLAIM_KEY, access.root, access.actor, key, fingerprint
-    )
-    return answer or await connection.fetchval(_ANSWER, access.root, key, fingerprint)
-
-
-async def find_own_answer(
-    connection: Connection, access: Access, key: str, fingerprint: str
-) -> str | None:
-    """Return the JSON text of the answer that the same API key got within a day, or None."""
-    answer: str | None = await connection.fetchval(
-        _OWN_ANSWER, access.root, key, fingerprint, access.actor
-    )
-    return answer
-
-
-async def remember_answer(connection: Connection, access: Access, key: str, answer: str) -> None:
-    """Keep the answer of a request for a day."""
-    await connection.execute(_REMEMBER, access.root, key, answer)

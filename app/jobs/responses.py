@@ -8,12 +8,12 @@ from fastapi import Request, Response
 from app.auth.access import Access
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.db.database import DatabaseUnavailableError
+from app.db.idempotency import IdempotencyKeyReusedError
 from app.dependencies import resources_of
 from app.errors import AppError, InvalidRequestError
+from app.http.idempotency import IDEMPOTENCY_PARAMETER, read_idempotency
 from app.http.prefer import PREFER_PARAMETER, wait_seconds
 from app.http.problems import problem_responses
-from app.jobs.errors import IdempotencyKeyReusedError
-from app.jobs.idempotency import PARAMETER, Idempotent
 from app.jobs.kind import JobKind, JobPlan
 from app.jobs.schemas import Job
 from app.jobs.service import JobService
@@ -21,7 +21,7 @@ from app.jobs.service import JobService
 _RequestT = TypeVar("_RequestT")
 _PlanT = TypeVar("_PlanT", bound=JobPlan)
 
-SUBMIT_PARAMETERS = [PREFER_PARAMETER, PARAMETER]
+SUBMIT_PARAMETERS = [PREFER_PARAMETER, IDEMPOTENCY_PARAMETER]
 """The OpenAPI parameters of routes that submit a job."""
 
 JOB_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -58,16 +58,16 @@ async def submit(
     """Plan and store a job; answer 202, or 200 if the client prefers to wait and it is done."""
     resources = resources_of(request)
     jobs = JobService.build(resources)
-    idempotent = await Idempotent.read(request)
-    job_id = await idempotent.known(resources.database, access)
+    idempotent = await read_idempotency(request, access.root, access.actor)
+    job_id = await idempotent.find_answer(resources.database)
     if job_id is None:
         new = await kind.plan_job(resources, access, body)
         is_urgent = wait_seconds(request) > 0
         async with resources.database.transaction(access.root) as connection:
-            job_id = await idempotent.replayed(connection, access)
+            job_id = await idempotent.claim(connection)
             if job_id is None:
                 job_id = await jobs.create(connection, access, new, urgent=is_urgent)
-                await idempotent.remember(connection, access, job_id)
+                await idempotent.remember(connection, job_id)
     return await wait_for_job(request, response, access, job_id)
 
 

@@ -12,15 +12,15 @@ from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.db.database import DatabaseUnavailableError
+from app.db.idempotency import IdempotencyKeyReusedError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
+from app.http.idempotency import IDEMPOTENCY_PARAMETER, read_idempotency
 from app.http.openapi.parameters import query_parameters
 from app.http.prefer import PREFER_PARAMETER
 from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response
-from app.jobs.errors import IdempotencyKeyReusedError
-from app.jobs.idempotency import PARAMETER, Idempotent
 from app.jobs.responses import JOB_RESPONSES, wait_for_job
 from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError
@@ -88,7 +88,7 @@ def service_of(request: Request) -> ThreadService:
 @router.post(
     "/threads/{thread_id}/messages",
     operation_id="append_messages",
-    openapi_extra={"parameters": [PARAMETER]},
+    openapi_extra={"parameters": [IDEMPOTENCY_PARAMETER]},
     summary="Append messages to a thread, to extract memories when it falls quiet",
     description="Appends messages to a thread, except those whose id it has. Memories are "
     "extracted from them in the background, once the thread has been quiet for a while.",
@@ -100,7 +100,7 @@ def service_of(request: Request) -> ThreadService:
 async def append_messages(
     request: Request, thread_id: InPath, body: AppendMessages, access: JobsAccess
 ) -> AppendedMessages:
-    idempotent = await Idempotent.read(request)
+    idempotent = await read_idempotency(request, access.root, access.actor)
     result = await service_of(request).append(access, body.command(thread_id), idempotent)
     return AppendedMessages.of(result)
 
@@ -150,7 +150,7 @@ async def flush_thread(
 @router.post(
     "/threads/{thread_id}/runs",
     operation_id="create_thread_run",
-    openapi_extra={"parameters": [PARAMETER]},
+    openapi_extra={"parameters": [IDEMPOTENCY_PARAMETER]},
     summary="Extract from a conversation, for LangMem's ReflectionExecutor",
     description="Takes what LangGraph's SDKs send to create a run in a thread. The assistant is a "
     "stored manager; the run is a job.",
@@ -164,7 +164,7 @@ async def create_thread_run(
 ) -> Run:
     if is_placeholder(thread_id):
         return await create_run(request, response, body, access)
-    idempotent = await Idempotent.read(request)
+    idempotent = await read_idempotency(request, access.root, access.actor)
     runs = RunService.build(resources_of(request))
     receipt = await runs.create_in_thread(access, thread_id, body.command(thread_id), idempotent)
     _set_headers(response, receipt, f"/v1/threads/{quote(thread_id, safe='')}")
@@ -174,7 +174,7 @@ async def create_thread_run(
 @router.post(
     "/runs",
     operation_id="create_run",
-    openapi_extra={"parameters": [PARAMETER]},
+    openapi_extra={"parameters": [IDEMPOTENCY_PARAMETER]},
     summary="Extract from a conversation without a thread",
     description="Takes what LangGraph's SDKs send to create a run without a thread. The assistant "
     "is a stored manager; the run is a job.",
@@ -183,7 +183,7 @@ async def create_thread_run(
 async def create_run(
     request: Request, response: Response, body: CreateRun, access: JobsAccess
 ) -> Run:
-    idempotent = await Idempotent.read(request)
+    idempotent = await read_idempotency(request, access.root, access.actor)
     runs = RunService.build(resources_of(request))
     receipt = await runs.create(access, body.command(), idempotent)
     _set_headers(response, receipt, "/v1")

@@ -13,8 +13,8 @@ from app.clock import Clock
 from app.conversations.messages import ConversationMessage
 from app.conversations.namespace_template import fill_template
 from app.db.database import Database
+from app.db.idempotency import IdempotentRequest
 from app.extraction.plan import ExtractCommand, ExtractPlanner
-from app.jobs.idempotency import Idempotent
 from app.jobs.service import JobService
 from app.managers.service import EXTRACT_VERBS, ManagerService
 from app.resources import Resources
@@ -85,28 +85,28 @@ class RunService:
         )
 
     async def create(
-        self, access: Access, command: RunCommand, idempotent: Idempotent
+        self, access: Access, command: RunCommand, idempotent: IdempotentRequest
     ) -> RunReceipt:
         """Submit the extraction from a conversation without a thread."""
-        if (known := await idempotent.known(self._database, access)) is not None:
+        if (known := await idempotent.find_answer(self._database)) is not None:
             return _RECEIPT.validate_python(known)
         extraction = await self._extract_command(access, command)
         planned = await self._planner.plan_job(access, extraction)
         new = replace(planned, delay_seconds=command.after_seconds)
         async with self._database.transaction(access.root) as connection:
-            if (answer := await idempotent.replayed(connection, access)) is not None:
+            if (answer := await idempotent.claim(connection)) is not None:
                 return _RECEIPT.validate_python(answer)
             job_id = await self._jobs.create(connection, access, new)
             receipt = RunReceipt(job_id, None, self._clock.now())
             answer = _RECEIPT.dump_python(receipt, mode="json")
-            await idempotent.remember(connection, access, answer)
+            await idempotent.remember(connection, answer)
         return receipt
 
     async def create_in_thread(
-        self, access: Access, thread_id: str, command: RunCommand, idempotent: Idempotent
+        self, access: Access, thread_id: str, command: RunCommand, idempotent: IdempotentRequest
     ) -> RunReceipt:
         """Append the new messages of a conversation to its thread, and postpone its job."""
-        if (known := await idempotent.known(self._database, access)) is not None:
+        if (known := await idempotent.find_answer(self._database)) is not None:
             return _RECEIPT.validate_python(known)
         extraction = await self._extract_command(access, command)
         plan = require_namespace(await self._planner.plan(access, extraction))
@@ -120,7 +120,7 @@ class RunService:
         )
         async with self._database.transaction(access.root) as connection:
             ref = await authorize_append(connection, access, planned)
-            if (answer := await idempotent.replayed(connection, access)) is not None:
+            if (answer := await idempotent.claim(connection)) is not None:
                 return _RECEIPT.validate_python(answer)
             exists = bool(await find_visible(connection, access, thread_id))
             if not exists and not command.creates_thread:
@@ -129,7 +129,7 @@ class RunService:
             result = await append(connection, access, self._jobs, ref, planned, now)
             receipt = RunReceipt(result.job_id or "", thread_id, now)  # a run always has a job
             answer = _RECEIPT.dump_python(receipt, mode="json")
-            await idempotent.remember(connection, access, answer)
+            await idempotent.remember(connection, answer)
         return receipt
 
     async def _extract_command(self, access: Access, command: RunCommand) -> ExtractCommand:

@@ -11,10 +11,10 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.messages import parse_messages, to_turns
 from app.db.database import Connection, Database
+from app.db.idempotency import IdempotentRequest
 from app.errors import InvalidRequestError
 from app.extraction.plan import ExtractCommand, ExtractPlan, ExtractPlanner
 from app.jobs import repository as jobs_repository
-from app.jobs.idempotency import Idempotent
 from app.jobs.service import JobService
 from app.pagination import Page
 from app.resources import Resources
@@ -107,20 +107,20 @@ class ThreadService:
         )
 
     async def append(
-        self, access: Access, command: AppendCommand, idempotent: Idempotent
+        self, access: Access, command: AppendCommand, idempotent: IdempotentRequest
     ) -> AppendResult:
         """Add messages, and schedule the extraction of memories from them."""
-        if (known := await idempotent.known(self._database, access)) is not None:
+        if (known := await idempotent.find_answer(self._database)) is not None:
             return _RESULT.validate_python(known)
         planned = await self._plan(access, command)
         async with self._database.transaction(access.root) as connection:
             ref = await authorize_append(connection, access, planned)
-            answer = await idempotent.replayed(connection, access)
+            answer = await idempotent.claim(connection)
             if answer is not None:
                 return _RESULT.validate_python(answer)
             result = await append(connection, access, self._jobs, ref, planned, self._clock.now())
             answer = _RESULT.dump_python(result, mode="json")
-            await idempotent.remember(connection, access, answer)
+            await idempotent.remember(connection, answer)
         return result
 
     async def flush(self, access: Access, thread_id: str) -> str | None:

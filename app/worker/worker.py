@@ -6,6 +6,7 @@ import structlog
 
 from app.background import background, repeat
 from app.db.database import ALL_ROOTS
+from app.db.idempotency import delete_old_answers
 from app.job_kinds import handlers
 from app.jobs import queue
 from app.jobs.isolation import BuildHandlers, Isolation
@@ -65,4 +66,4 @@ async def _walk_tables(resources: Resources) -> None:
     async with resources.database.connection(ALL_ROOTS) as connection:
         while await queue.prune(connection, resources.settings.job_retention_days):
             pass
-        await queue.forget_requests(connection)
+        await delete_old_answers(connection)

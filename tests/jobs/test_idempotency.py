@@ -9,7 +9,7 @@ from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.db.database import Database
-from app.jobs import queue
+from app.db.idempotency import delete_old_answers
 from app.resources import Resources
 from tests.support.jobs import KIND, Acting, worker_of, working
 from tests.support.load import at_once
@@ -114,7 +114,7 @@ async def test_old_keys_are_forgotten(client: httpx2.AsyncClient, database: Data
     await age(database, "25 hours")
     await post(client, "new", {})
     async with database.transaction("") as connection:
-        await queue.forget_requests(connection)
+        await delete_old_answers(connection)
         rows = await connection.fetch("SELECT key FROM idempotent_requests")
     assert [row["key"] for row in rows] == ["new"]
 

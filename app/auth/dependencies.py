@@ -1,9 +1,16 @@
 """Authentication as a type: a route names the verb it needs in its signature (`ReadAccess`, …).
 
-`app/auth/route.py` checks key and verb before it reads anything of the body. A route whose
-router does not use it finds no access here and fails.
+`app/auth/route.py` checks key and verb before it reads any of the body. A route whose router does
+not use it finds no access here and fails.
+
+Without keys, only requests that this machine's user means to make are answered. A page that a
+browser on this machine shows may call any local server: under a name of its own that leads to
+127.0.0.1 (DNS rebinding), or without reading the answer. It has no key, so with keys there is
+nothing to check.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,11 +18,14 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 
 from app.auth.access import ANONYMOUS, Access, Verb
-from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.auth.local import check_local
-from app.auth.service import Authenticator
+from app.auth.authenticator import Authenticator
+from app.auth.errors import ForbiddenError, NotLocalError, UnauthenticatedError
 
 _BEARER = "bearer "
+
+_HOST = r"(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d*)?"
+_LOCAL_HOST = re.compile(_HOST, re.IGNORECASE)
+_LOCAL_ORIGIN = re.compile(rf"https?://{_HOST}", re.IGNORECASE)
 
 
 class Guard(SecurityBase):
@@ -54,7 +64,7 @@ async def check_local_without_keys(request: Request) -> None:
     """Raise NotLocalError for a request from elsewhere to a server that has no keys."""
     authenticator: Authenticator = request.state.authenticator
     if await authenticator.is_open():
-        check_local(request.headers)
+        _check_local(request.headers)
 
 
 async def find_access(request: Request) -> Access | None:
@@ -72,10 +82,10 @@ async def find_access(request: Request) -> Access | None:
         return None
 
 
-def remembered_access(request: Request) -> Access | None:
+def last_known_access(request: Request) -> Access | None:
     """Return the access that was last read for a caller's key, for when the database is away."""
     authenticator: Authenticator = request.state.authenticator
-    return authenticator.remembered(_key(request))
+    return authenticator.last_known_access(_key(request))
 
 
 async def _authenticated(request: Request, *, counted: bool) -> Access:
@@ -87,8 +97,17 @@ async def _authenticated(request: Request, *, counted: bool) -> Access:
         authenticator.failures.note(error.reason, error.key_id, client)
         raise
     if access is ANONYMOUS:
-        check_local(request.headers)
+        _check_local(request.headers)
     return access
+
+
+def _check_local(headers: Mapping[str, str]) -> None:
+    """Raise NotLocalError unless the request, and the page it comes from, name this machine."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if not _LOCAL_HOST.fullmatch(host):
+        raise NotLocalError(f"at localhost, and not at {host!r}")
+    if origin is not None and not _LOCAL_ORIGIN.fullmatch(origin):
+        raise NotLocalError(f"to pages of this machine, and not of {origin!r}")
 
 
 def _key(request: Request) -> str | None:

@@ -1,4 +1,4 @@
-"""What is said to those who may not."""
+"""Errors of authentication, rights, and rates."""
 
 import json
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def _advice(labels: Sequence[str] | None) -> str:
     return f"in {where}. Use a key with that grant, or narrow the request to a namespace it covers."
 
 
-class RateLimitedError(AppError):
+class TooManyRequestsError(AppError):
     """The key has reached one of its rates; nothing was done."""
 
     status = 429
@@ -53,18 +53,6 @@ class RateLimitedError(AppError):
             "Send the request again after the seconds in Retry-After."
         )
         self.headers["Retry-After"] = str(retry_after_seconds)
-
-
-class NotReadyError(AppError):
-    """The server is not ready, and the caller may not know why."""
-
-    status = 503
-    code = "not_ready"
-    title = "Not ready"
-
-    def __init__(self) -> None:
-        super().__init__("The server is not ready. With an API key, this route says why.")
-        self.headers["Retry-After"] = "1"
 
 
 class NotLocalError(AppError):

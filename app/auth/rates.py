@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.auth.errors import RateLimitedError
+from app.auth.errors import TooManyRequestsError
 
 MINUTE = 60.0
 
@@ -38,13 +38,13 @@ class RequestLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def take(self, actor: str, per_minute: int) -> None:
-        """Take a token for one request; raises RateLimitedError if there is none."""
+        """Take a token for one request; raises TooManyRequestsError if there is none."""
         now = self._now()
         tokens, since = self._buckets.get(actor, (float(per_minute), now))
         tokens = min(per_minute, tokens + (now - since) * per_minute / MINUTE)
         if tokens < 1:
             wait = math.ceil((1 - tokens) * MINUTE / per_minute)
-            raise RateLimitedError(actor, per_minute, "request", wait)
+            raise TooManyRequestsError(actor, per_minute, "request", wait)
         if actor not in self._buckets and len(self._buckets) >= _MOST_KEYS:
             self._forget_idle(now)
         self._buckets[actor] = (tokens - 1, now)

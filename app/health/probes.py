@@ -5,17 +5,31 @@ import asyncio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from app.auth.dependencies import find_access, remembered_access
-from app.auth.errors import NotLocalError, NotReadyError
+from app.auth.dependencies import find_access, last_known_access
+from app.auth.errors import NotLocalError
 from app.clock import LARGEST_OFFSET_SECONDS
 from app.db.database import DatabaseUnavailableError, DiskFullError
 from app.dependencies import resources_of
 from app.embedded.disk import DiskState
+from app.errors import AppError
 from app.http.problems import problem_responses
 from app.jobs import queue
 
 _PROBE_SECONDS = 1.0
 """Longest wait for the database; canceling the query may take as long again."""
+
+
+class NotReadyError(AppError):
+    """The server is not ready, and the caller may not know why."""
+
+    status = 503
+    code = "not_ready"
+    title = "Not ready"
+
+    def __init__(self) -> None:
+        super().__init__("The server is not ready. With an API key, this route says why.")
+        self.headers["Retry-After"] = "1"
+
 
 router = APIRouter(tags=["health"])
 
@@ -112,7 +126,7 @@ async def check_readiness(request: Request) -> Readiness:
             access = await find_access(request)
             readiness = await _describe(request)
     except (TimeoutError, DatabaseUnavailableError, DiskFullError) as error:
-        if remembered_access(request) is None:
+        if last_known_access(request) is None:
             raise NotReadyError from error
         if isinstance(error, TimeoutError):
             raise DatabaseUnavailableError(error) from error

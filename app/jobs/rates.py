@@ -3,7 +3,7 @@
 import math
 
 from app.auth.access import Access
-from app.auth.errors import RateLimitedError
+from app.auth.errors import TooManyRequestsError
 from app.db.database import Connection
 
 _REFILLED = (
@@ -25,7 +25,7 @@ _WAIT = f"SELECT (1 - {_REFILLED}) * 60 / $2::float8 FROM job_rates AS rates WHE
 
 
 async def take(connection: Connection, access: Access, jobs: int = 1) -> None:
-    """Count jobs in the transaction that submits them; raises RateLimitedError.
+    """Count jobs in the transaction that submits them; raises TooManyRequestsError.
 
     If the transaction is rolled back, nothing is counted.
     """
@@ -35,7 +35,7 @@ async def take(connection: Connection, access: Access, jobs: int = 1) -> None:
 
 
 async def available(connection: Connection, access: Access, most: int) -> int:
-    """Return how many jobs, up to `most`, may be submitted now; raises RateLimitedError if none.
+    """Return how many jobs, up to `most`, may be submitted now; TooManyRequestsError if none.
 
     Locks the key's bucket until the end of the transaction.
     """
@@ -48,6 +48,6 @@ async def available(connection: Connection, access: Access, most: int) -> int:
     return min(most, limit if left is None else left)
 
 
-async def _exceeded(connection: Connection, access: Access, limit: int) -> RateLimitedError:
+async def _exceeded(connection: Connection, access: Access, limit: int) -> TooManyRequestsError:
     seconds = await connection.fetchval(_WAIT, access.actor, limit)
-    return RateLimitedError(access.actor, limit, "job", max(1, math.ceil(seconds)))
+    return TooManyRequestsError(access.actor, limit, "job", max(1, math.ceil(seconds)))

@@ -43,7 +43,7 @@ class JobService:
     async def create(
         self, connection: Connection, access: Access, new: NewJob, *, urgent: bool = False
     ) -> str:
-        """Submit a job in the caller's transaction; return its id. Raises RateLimitedError."""
+        """Submit a job in the caller's transaction; return its id. Raises TooManyRequestsError."""
         await rates.take(connection, access)
         return await repository.insert(
             connection,
@@ -56,7 +56,7 @@ class JobService:
     async def create_or_move(self, connection: Connection, access: Access, new: NewJob) -> str:
         """Submit a job, or move the start of the queued one with its `dedupe_key`; return its id.
 
-        Raises RateLimitedError for a new one.
+        Raises TooManyRequestsError for a new one.
         """
         job_id, is_new = await repository.insert_or_move(
             connection, access, new, max_attempts=self._settings.job_attempts

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from app.auth.access import ALL_GRANTED, Grant, Verb
-from app.auth.failures import LINES, WINDOW_SECONDS, FailureLog
+from app.auth.authenticator import FAILURE_WINDOW_SECONDS, MAX_FAILURE_LINES, FailureLog
 from app.auth.service import KeyService
 
 pytestmark = pytest.mark.slow
@@ -151,10 +151,10 @@ def test_a_flood_of_refused_logins_is_counted(caplog: pytest.LogCaptureFixture) 
     now = 100.0
     failures = FailureLog(lambda: now)
     with caplog.at_level(logging.WARNING, logger="memoryd.auth"):
-        for _ in range(LINES + 1000):
+        for _ in range(MAX_FAILURE_LINES + 1000):
             failures.note("unknown key", "ab", "10.0.0.1")
-        now += WINDOW_SECONDS
+        now += FAILURE_WINDOW_SECONDS
         failures.note("unknown key", "ab", "10.0.0.1")
     lines = logged(caplog, "")
-    assert len(lines) == LINES + 2
+    assert len(lines) == MAX_FAILURE_LINES + 2
     assert (lines[-2]["event"], lines[-2]["count"]) == ("more logins refused", 1000)

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
-from app.auth.errors import RateLimitedError
+from app.auth.errors import TooManyRequestsError
 from app.auth.rates import Rates, RequestLimiter
 from app.auth.service import KeyService
 from app.config import Settings
@@ -48,7 +48,7 @@ def test_a_bucket_is_full_at_first_and_refilled_evenly() -> None:
     limiter = RequestLimiter(lambda: now)
 
     def wait() -> int:
-        with pytest.raises(RateLimitedError, match="limit of 30 requests a minute") as refused:
+        with pytest.raises(TooManyRequestsError, match="limit of 30 requests a minute") as refused:
             limiter.take("a", 30)
         return int(refused.value.headers["Retry-After"])
 
@@ -154,7 +154,7 @@ async def test_concurrent_submissions_share_one_bucket(database: Database) -> No
         try:
             async with database.transaction(ALL_ROOTS) as connection:
                 await rates.take(connection, access)
-        except RateLimitedError:
+        except TooManyRequestsError:
             return False
         return True
 

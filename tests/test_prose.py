@@ -9,12 +9,16 @@ from tests.support.prose import ROOT, findings
 PAGES = ["docs", "README.md", "CONTRIBUTING.md"]
 PACKAGES = [f"app/{path.name}" for path in sorted((ROOT / "app").iterdir())]
 
-EXCEPTIONS: set[tuple[str, str]] = set()
+EXCEPTIONS: set[tuple[str, str]] = {
+    ("app/prompts/judge.py", "What tells the answers apart"),  # sent to models
+}
 """Pairs of a file and a part of the text that breaks a rule on purpose; at most 20."""
 
 GERUNDS_THAT_ARE_NOUNS = {"embeddings", "indexing", "logging", "routing", "string", "scoring"}
 
-UNFINISHED: set[str] = {*PACKAGES, *PAGES}
+UNFINISHED: set[str] = {*PACKAGES, *PAGES} - {
+    "app/prompts",
+}
 """Still to be edited; remove an entry to have the rules hold there."""
 
 

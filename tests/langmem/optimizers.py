@@ -1,4 +1,4 @@
-"""LangMem's prompt optimisers and memoryd's job, doing what a mind has made up."""
+"""LangMem's prompt optimizers and memoryd's job, doing what a mind has made up."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -71,7 +71,7 @@ async def by_langmem(
     config: JSON | None,
     chosen: Sequence[str] | None,
 ) -> dict[str, str]:
-    """Return the texts of LangMem's optimiser by the prompts' names."""
+    """Return the texts of LangMem's optimizer by the prompts' names."""
     given = [as_theirs(prompt) for prompt in prompts]
     state: JSON = {"trajectories": list(trajectories)}
     if chosen is None and len(prompts) == 1:
@@ -122,7 +122,7 @@ def as_theirs(prompt: Prompt) -> JSON:
 
 
 def theirs(mind: Mind) -> Callable[[Asked], AIMessage]:
-    """Return a `respond` for LangMem's optimisers."""
+    """Return a `respond` for LangMem's optimizers."""
 
     def respond(asked: Asked) -> AIMessage:
         offered = set(asked.tools)
@@ -153,7 +153,7 @@ def _recommendation(verdict: Verdict) -> JSON:
 
 
 def ours(mind: Mind) -> Respond:
-    """Return a `respond` for memoryd's optimisers."""
+    """Return a `respond` for memoryd's optimizers."""
 
     def respond(received: Received) -> Reply:
         offered = {tool.name for tool in received.tools}

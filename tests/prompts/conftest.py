@@ -11,7 +11,7 @@ from app.main import create_app
 from app.prompts.service import PromptService
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
-from tests.prompts.optimizing import Optimizing
+from tests.prompts.optimize_jobs import OptimizeJobs
 from tests.support.app import running
 from tests.support.jobs import quick
 from tests.support.llm_server import LLMServer
@@ -23,7 +23,7 @@ def prompts(database: Database, clock: FrozenClock) -> PromptService:
 
 
 @pytest.fixture
-async def optimizing(database_url: str, llm: LLMServer) -> AsyncIterator[Optimizing]:
+async def optimizing(database_url: str, llm: LLMServer) -> AsyncIterator[OptimizeJobs]:
     """Jobs that ask a scripted model."""
     settings = quick(
         Settings(database_url=database_url, database_pool_size=8, llm="anthropic:scripted"),
@@ -38,7 +38,7 @@ async def optimizing(database_url: str, llm: LLMServer) -> AsyncIterator[Optimiz
 
 
 @pytest.fixture
-async def keyless(database_url: str) -> AsyncIterator[Optimizing]:
+async def keyless(database_url: str) -> AsyncIterator[OptimizeJobs]:
     """Jobs where only Anthropic's models can be asked."""
     settings = Settings(database_url=database_url, database_pool_size=4, llm="anthropic:scripted")
     chosen = {
@@ -51,9 +51,9 @@ async def keyless(database_url: str) -> AsyncIterator[Optimizing]:
 
 
 @asynccontextmanager
-async def _optimizing(settings: Settings) -> AsyncIterator[Optimizing]:
+async def _optimizing(settings: Settings) -> AsyncIterator[OptimizeJobs]:
     async with (
         running(create_app(settings, embedder=FakeEmbedder())) as client,
         open_resources(settings, embedder=FakeEmbedder()) as resources,
     ):
-        yield Optimizing(client, resources)
+        yield OptimizeJobs(client, resources)

@@ -1,4 +1,4 @@
-"""Worked examples of what models are sent: `python -m tests.prompts.make_examples` writes them.
+"""Worked examples of requests to models: `python -m tests.prompts.make_examples` writes them.
 
 Read the difference in `examples/` before committing it: it is what every user's model will read.
 """
@@ -41,7 +41,7 @@ HOSTILE = Trajectory(
 
 @dataclass(frozen=True)
 class Example:
-    """What is done, and what the model answers; what it is sent last shows what went before."""
+    """The call, and how the model answers; what it is sent last shows what went before."""
 
     title: str
     do: Callable[[ScriptedModel], Coroutine[Any, Any, object]]
@@ -97,7 +97,7 @@ def requests(name: str) -> list[Request]:
 
 
 def shown(name: str) -> str:
-    """Return what the example's model was sent last, as a page."""
+    """Return the last request to the example's model as a page."""
     request = requests(name)[-1]
     tools = "\n\n".join(
         f"{tool.name}: {tool.description}\n\n{_json(tool.parameters)}" for tool in request.tools

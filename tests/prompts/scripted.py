@@ -1,4 +1,4 @@
-"""Prompts, conversations, and what a scripted model says about them."""
+"""Prompts, conversations, and a scripted model's answers about them."""
 
 from typing import Any
 
@@ -71,11 +71,11 @@ async def optimized(
     prompt: TargetPrompt = PROMPT,
     **config: Any,
 ) -> Optimization:
-    """Return what an optimiser makes of a prompt and of TALK, or of other conversations."""
+    """Return the outcome for a prompt with TALK or other conversations."""
     how = OptimizerConfig(**config)
     return await build_optimizer(kind, how, model).optimize(prompt, trajectories or (TALK,))
 
 
 def told(model: ScriptedModel) -> str:
-    """Return what the model was told last."""
+    """Return the last message to the model."""
     return model.requests[-1].messages[-1].text

@@ -37,7 +37,7 @@ def verdict(better: str, reason: str = "It is shorter.") -> Completion:
 
 
 class Model:
-    """An `Ask` that answers by what it is asked."""
+    """An `Ask` that answers by its request."""
 
     def __init__(self, respond: Callable[[Request, str], Completion]) -> None:
         self.respond = respond

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.jobs.record import State
-from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
+from tests.prompts.optimize_jobs import CASE, JSON, TALK, OptimizeJobs, likes, model
 from tests.support.jobs import in_state, job_row, until
 from tests.support.llm_server import LLMServer, Received, Reply, calls, cut, fails, refuses
 
@@ -20,7 +20,7 @@ Asked = Callable[[Received], bool]
 
 
 @pytest.fixture(autouse=True)
-async def support(optimizing: Optimizing) -> None:
+async def support(optimizing: OptimizeJobs) -> None:
     await optimizing.put("support", OLD)
 
 
@@ -46,7 +46,7 @@ def always(asked: Asked, reply: Reply) -> Callable[[Received], Reply]:
     return lambda received: reply if asked(received) else WELL(received)
 
 
-async def evaluated(optimizing: Optimizing) -> JSON:
+async def evaluated(optimizing: OptimizeJobs) -> JSON:
     found: JSON = await optimizing.result(prompt=STORED, evaluation=EVALUATION)
     return found
 
@@ -57,7 +57,7 @@ BUSY = [fails(429, retry_after=0.01)] * 5
 
 @pytest.mark.parametrize("tool", ["recommend", "improve", "verdict"])
 async def test_a_provider_that_is_busy_puts_the_job_off(
-    optimizing: Optimizing, llm: LLMServer, tool: str
+    optimizing: OptimizeJobs, llm: LLMServer, tool: str
 ) -> None:
     llm.respond = instead(offered(tool), *BUSY)
     job = await optimizing.job(prompt=STORED, evaluation=EVALUATION)
@@ -68,7 +68,7 @@ async def test_a_provider_that_is_busy_puts_the_job_off(
 
 
 async def test_a_provider_that_stays_away_fails_the_job_and_nothing_is_stored(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     llm.respond = always(answering("Answer Ana."), fails(503, retry_after=0.01))
     job = await optimizing.job(prompt=STORED, evaluation=EVALUATION)
@@ -77,7 +77,7 @@ async def test_a_provider_that_stays_away_fails_the_job_and_nothing_is_stored(
     assert (await optimizing.get("support"))["version"] == 1
 
 
-async def test_a_job_whose_key_is_refused_waits(optimizing: Optimizing, llm: LLMServer) -> None:
+async def test_a_job_whose_key_is_refused_waits(optimizing: OptimizeJobs, llm: LLMServer) -> None:
     llm.respond = always(offered("verdict"), fails(401))
     job = await optimizing.submit(prompt=STORED, evaluation=EVALUATION)
 
@@ -93,7 +93,7 @@ async def test_a_job_whose_key_is_refused_waits(optimizing: Optimizing, llm: LLM
 
 @pytest.mark.parametrize("tool", ["recommend", "improve", "verdict"])
 async def test_a_malformed_call_goes_back_to_the_model(
-    optimizing: Optimizing, llm: LLMServer, tool: str
+    optimizing: OptimizeJobs, llm: LLMServer, tool: str
 ) -> None:
     llm.respond = instead(offered(tool), calls((tool, '{"analysis": ')))
     found = await optimizing.result(
@@ -115,7 +115,7 @@ REJECTED = [
 
 @pytest.mark.parametrize(("reply", "reason"), REJECTED)
 async def test_what_is_no_usable_prompt_replaces_none(
-    optimizing: Optimizing, llm: LLMServer, reply: Reply, reason: str
+    optimizing: OptimizeJobs, llm: LLMServer, reply: Reply, reason: str
 ) -> None:
     llm.respond = always(offered("improve"), reply)
     found = await evaluated(optimizing)
@@ -126,7 +126,7 @@ async def test_what_is_no_usable_prompt_replaces_none(
 
 
 async def test_braces_that_are_only_braces_stay_as_the_model_wrote_them(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     text = 'Answer {name} as {"a": {"b": "{{x}}"}} in one sentence.'
     await optimizing.put("json", 'Answer {name} as {"a": {"b": "{{x}}"}}.')
@@ -140,7 +140,7 @@ async def test_braces_that_are_only_braces_stay_as_the_model_wrote_them(
 
 
 async def test_braces_that_only_look_like_variables_can_be_tried(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     text = "Answer in one sentence, with prices such as {price:.2f}."
     await optimizing.put("shop", "Answer.")
@@ -159,7 +159,7 @@ async def test_braces_that_only_look_like_variables_can_be_tried(
     ],
 )
 async def test_an_answer_that_is_none_is_told_with_the_case(
-    optimizing: Optimizing, llm: LLMServer, reply: Reply, problem: str
+    optimizing: OptimizeJobs, llm: LLMServer, reply: Reply, problem: str
 ) -> None:
     llm.respond = always(answering("Answer Ana in one sentence."), reply)
     found = await evaluated(optimizing)
@@ -180,7 +180,7 @@ async def test_an_answer_that_is_none_is_told_with_the_case(
     ],
 )
 async def test_a_judge_that_gives_no_verdict_promotes_nothing(
-    optimizing: Optimizing, llm: LLMServer, reply: Reply, reason: str
+    optimizing: OptimizeJobs, llm: LLMServer, reply: Reply, reason: str
 ) -> None:
     llm.respond = always(offered("verdict"), reply)
     found = await evaluated(optimizing)
@@ -192,7 +192,7 @@ async def test_a_judge_that_gives_no_verdict_promotes_nothing(
 
 
 async def test_a_model_that_chooses_no_prompt_fails_the_job(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     llm.respond = always(offered("choose"), refuses())
     prompts: list[Any] = [STORED, {"name": "other", "text": "Hi."}]
@@ -205,7 +205,7 @@ async def test_a_model_that_chooses_no_prompt_fails_the_job(
     "asked", [offered("improve"), answering("Answer Ana."), offered("verdict")]
 )
 async def test_a_job_that_is_cancelled_midway_writes_nothing(
-    optimizing: Optimizing, llm: LLMServer, asked: Asked
+    optimizing: OptimizeJobs, llm: LLMServer, asked: Asked
 ) -> None:
     llm.respond = lambda received: replace(WELL(received), delay=60.0 if asked(received) else 0.0)
     job_id = (await optimizing.submit(prompt=STORED, evaluation=EVALUATION))["id"]

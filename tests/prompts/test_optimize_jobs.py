@@ -5,7 +5,7 @@ import pytest
 
 from app.db.database import ALL_ROOTS
 from app.prompts.evaluate import SAME
-from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, likes, model
+from tests.prompts.optimize_jobs import CASE, JSON, TALK, OptimizeJobs, likes, model
 from tests.support.jobs import events_of
 from tests.support.llm_server import (
     LLMServer,
@@ -31,7 +31,7 @@ def calls_of(job: JSON, llm: LLMServer) -> int:
 
 
 async def test_a_prompt_of_the_request_is_improved_and_nothing_is_stored(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     job = await optimizing.job(prompt=INLINE)
     [found] = job["result"]["prompts"]
@@ -62,7 +62,7 @@ async def test_a_prompt_of_the_request_is_improved_and_nothing_is_stored(
 
 @pytest.mark.parametrize(("kind", "asked"), [("metaprompt", 1), ("prompt_memory", 1)])
 async def test_a_prompt_is_improved_by_each_kind(
-    optimizing: Optimizing, llm: LLMServer, kind: str, asked: int
+    optimizing: OptimizeJobs, llm: LLMServer, kind: str, asked: int
 ) -> None:
     job = await optimizing.job(prompt=INLINE, kind=kind)
     [found] = job["result"]["prompts"]
@@ -72,7 +72,7 @@ async def test_a_prompt_is_improved_by_each_kind(
 
 @pytest.mark.parametrize("kind", ["gradient", "metaprompt", "prompt_memory"])
 async def test_a_change_that_is_not_warranted_leaves_the_prompt(
-    optimizing: Optimizing, llm: LLMServer, kind: str
+    optimizing: OptimizeJobs, llm: LLMServer, kind: str
 ) -> None:
     llm.respond = model("")
     await optimizing.put("support", OLD)
@@ -83,7 +83,7 @@ async def test_a_change_that_is_not_warranted_leaves_the_prompt(
 
 
 async def test_the_model_sees_what_was_thought_of_the_conversations(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     more = {"messages": [["user", "Hi"]], "feedback": {"comment": "Too stiff."}}
     edited = {"messages": [["user", "Yo"]], "feedback": {"edited_answer": "Yo!", "mood": "glad"}}
@@ -95,7 +95,7 @@ async def test_the_model_sees_what_was_thought_of_the_conversations(
 
 
 async def test_without_conversations_no_model_is_asked(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     job = await optimizing.job(prompt=INLINE, trajectories=[], model="openai:gpt")
     [found] = job["result"]["prompts"]
@@ -104,7 +104,7 @@ async def test_without_conversations_no_model_is_asked(
     assert calls_of(job, llm) == 0
 
 
-async def test_a_better_text_of_a_stored_prompt_is_its_candidate(optimizing: Optimizing) -> None:
+async def test_a_better_text_of_a_stored_prompt_is_its_candidate(optimizing: OptimizeJobs) -> None:
     await optimizing.put("support", OLD)
     job = await optimizing.job(prompt=STORED)
     [found] = job["result"]["prompts"]
@@ -120,7 +120,7 @@ async def test_a_better_text_of_a_stored_prompt_is_its_candidate(optimizing: Opt
     ("reference", "version"), [({}, 2), ({"version": 1}, 1), ({"label": "first"}, 1)]
 )
 async def test_the_version_in_production_is_improved_unless_another_is_named(
-    optimizing: Optimizing, reference: JSON, version: int
+    optimizing: OptimizeJobs, reference: JSON, version: int
 ) -> None:
     await optimizing.put("support", "One.", labels=["first"])
     await optimizing.put("support", "Two.", labels=["production"])
@@ -129,14 +129,14 @@ async def test_the_version_in_production_is_improved_unless_another_is_named(
     assert (found["based_on"], found["version"]) == (version, 4)
 
 
-async def test_without_production_the_newest_version_is_improved(optimizing: Optimizing) -> None:
+async def test_without_production_the_newest_version_is_improved(optimizing: OptimizeJobs) -> None:
     await optimizing.put("support", "One.", labels=[])
     await optimizing.put("support", "Two.")
     assert (await optimizing.result(prompt=STORED))["based_on"] == 2
 
 
 async def test_a_job_improves_the_prompt_that_there_was_when_it_was_submitted(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     await optimizing.put("support", OLD, update_instructions="Stay polite.")
     job_id = (await optimizing.submit(prompt=STORED))["id"]
@@ -149,7 +149,7 @@ async def test_a_job_improves_the_prompt_that_there_was_when_it_was_submitted(
 
 
 async def test_only_the_prompts_are_improved_that_the_conversations_concern(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     llm.respond = model(lambda old: f"{old} Better.", chosen=["b"])
     await optimizing.put("b", "B.", when_to_update="When it is about B.")
@@ -164,7 +164,7 @@ async def test_only_the_prompts_are_improved_that_the_conversations_concern(
 
 
 async def test_several_prompts_are_improved_side_by_side(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     names = [f"p{n}" for n in range(6)]
     llm.respond = model(lambda old: f"{old} Better.", chosen=names, delay=0.05)
@@ -177,7 +177,7 @@ async def test_several_prompts_are_improved_side_by_side(
 
 
 async def test_a_text_that_wins_goes_into_production(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     await optimizing.put("support", OLD)
     job = await optimizing.job(prompt=STORED, evaluation={"cases": [CASE, CASE]})
@@ -221,7 +221,7 @@ async def test_a_text_that_wins_goes_into_production(
     ],
 )
 async def test_a_text_that_does_not_win_stays_a_candidate(
-    optimizing: Optimizing, llm: LLMServer, judge: Any, counts: Any, outcome: str
+    optimizing: OptimizeJobs, llm: LLMServer, judge: Any, counts: Any, outcome: str
 ) -> None:
     llm.respond = model(NEW, judge=judge)
     await optimizing.put("support", OLD)
@@ -235,7 +235,7 @@ async def test_a_text_that_does_not_win_stays_a_candidate(
 
 
 async def test_a_text_that_wins_is_promoted_only_if_the_request_lets_it(
-    optimizing: Optimizing,
+    optimizing: OptimizeJobs,
 ) -> None:
     await optimizing.put("support", OLD)
     found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE], "promote": False})
@@ -245,7 +245,7 @@ async def test_a_text_that_wins_is_promoted_only_if_the_request_lets_it(
 
 @pytest.mark.parametrize("reference", [{}, {"version": 1}])
 async def test_a_text_is_not_promoted_over_one_that_it_was_not_compared_with(
-    optimizing: Optimizing, reference: JSON
+    optimizing: OptimizeJobs, reference: JSON
 ) -> None:
     await optimizing.put("support", OLD)
     if reference:
@@ -262,7 +262,7 @@ async def test_a_text_is_not_promoted_over_one_that_it_was_not_compared_with(
 
 
 async def test_two_jobs_with_the_same_idea_both_tell_that_it_is_in_production(
-    optimizing: Optimizing,
+    optimizing: OptimizeJobs,
 ) -> None:
     await optimizing.put("support", OLD)
     ids = [
@@ -277,7 +277,7 @@ async def test_two_jobs_with_the_same_idea_both_tell_that_it_is_in_production(
 
 
 async def test_a_prompt_that_is_not_in_production_does_not_get_there(
-    optimizing: Optimizing,
+    optimizing: OptimizeJobs,
 ) -> None:
     await optimizing.put("support", OLD, labels=[])
     found = await optimizing.result(prompt=STORED, evaluation={"cases": [CASE]})
@@ -287,7 +287,7 @@ async def test_a_prompt_that_is_not_in_production_does_not_get_there(
 
 @pytest.mark.parametrize("again", [None, "Another."])
 async def test_a_prompt_that_was_deleted_meanwhile_is_not_made_anew(
-    optimizing: Optimizing, again: str | None
+    optimizing: OptimizeJobs, again: str | None
 ) -> None:
     await optimizing.put("support", OLD)
     job_id = (await optimizing.submit(prompt=STORED, evaluation={"cases": [CASE]}))["id"]
@@ -302,14 +302,14 @@ async def test_a_prompt_that_was_deleted_meanwhile_is_not_made_anew(
         assert (await optimizing.get("support"))["version"] == 1
 
 
-async def test_a_prompt_of_the_request_is_evaluated(optimizing: Optimizing) -> None:
+async def test_a_prompt_of_the_request_is_evaluated(optimizing: OptimizeJobs) -> None:
     found = await optimizing.result(prompt=INLINE, evaluation={"cases": [CASE]})
     assert (found["evaluation"]["passed"], found["evaluation"]["promoted"]) == (True, False)
     assert found["evaluation"]["not_promoted_reason"].endswith("so nothing is stored")
 
 
 async def test_each_case_is_tried_on_the_prompts_that_it_is_about(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     llm.respond = model(lambda old: f"{old} Better.", chosen=["a", "b", "c"])
     prompts = [{"name": name, "text": f"{name} {{who}}."} for name in "abc"]
@@ -325,7 +325,7 @@ async def test_each_case_is_tried_on_the_prompts_that_it_is_about(
 
 
 async def test_answers_and_verdicts_are_of_the_models_that_the_request_names(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     evaluation = {"cases": [CASE], "model": "openai:small", "judge": "openai:large"}
     await optimizing.result(prompt=INLINE, evaluation=evaluation, model="openai:best")
@@ -334,14 +334,14 @@ async def test_answers_and_verdicts_are_of_the_models_that_the_request_names(
 
 
 async def test_a_model_that_is_not_configured_is_refused(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     for body in ({"model": "anthropic: x"}, {"evaluation": {"cases": [CASE], "judge": "x:y"}}):
         await optimizing.submit(status=422, prompt=INLINE, **body)
     assert llm.requests == []
 
 
-async def test_every_call_is_accounted_for_by_its_purpose(optimizing: Optimizing) -> None:
+async def test_every_call_is_accounted_for_by_its_purpose(optimizing: OptimizeJobs) -> None:
     job = await optimizing.job(prompt=INLINE, evaluation={"cases": [CASE] * 2})
     async with optimizing.resources.database.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(
@@ -355,7 +355,7 @@ async def test_every_call_is_accounted_for_by_its_purpose(optimizing: Optimizing
     }
 
 
-async def test_equal_answers_are_a_tie(optimizing: Optimizing, llm: LLMServer) -> None:
+async def test_equal_answers_are_a_tie(optimizing: OptimizeJobs, llm: LLMServer) -> None:
     respond = model(NEW)
 
     def always_the_same(received: Received) -> Reply:

@@ -4,7 +4,7 @@ import pytest
 
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
-from tests.prompts.optimizing import CASE, JSON, TALK, URL, Optimizing, model
+from tests.prompts.optimize_jobs import CASE, JSON, TALK, URL, OptimizeJobs, model
 from tests.support.llm_server import LLMServer
 
 pytestmark = pytest.mark.slow  # each starts the application
@@ -101,7 +101,7 @@ WRONG: list[tuple[JSON, str, str]] = [
 
 @pytest.mark.parametrize(("body", "field", "problem"), WRONG)
 async def test_what_makes_no_sense_is_refused(
-    optimizing: Optimizing, llm: LLMServer, body: JSON, field: str, problem: str
+    optimizing: OptimizeJobs, llm: LLMServer, body: JSON, field: str, problem: str
 ) -> None:
     answer = await optimizing.submit(status=422, **body)
     assert problem in answer["detail"]
@@ -118,7 +118,7 @@ async def test_what_makes_no_sense_is_refused(
     ],
 )
 async def test_a_prompt_that_is_not_there_is_not_found(
-    optimizing: Optimizing, reference: JSON, code: str
+    optimizing: OptimizeJobs, reference: JSON, code: str
 ) -> None:
     if reference:
         await optimizing.put("support", "Answer.")
@@ -134,7 +134,7 @@ async def test_a_prompt_that_is_not_there_is_not_found(
         {"evaluation": {"cases": [NAMED], "judge": "openai:m"}},
     ],
 )
-async def test_a_model_without_a_key_is_refused(keyless: Optimizing, body: JSON) -> None:
+async def test_a_model_without_a_key_is_refused(keyless: OptimizeJobs, body: JSON) -> None:
     answer = await keyless.submit(status=422, prompt=INLINE, **body)
     assert answer["code"] == "llm_not_configured"
 
@@ -148,13 +148,13 @@ async def test_a_model_without_a_key_is_refused(keyless: Optimizing, body: JSON)
         {"evaluation": {"cases": [NAMED], "judge": "openai:other"}},
     ],
 )
-async def test_a_model_that_is_not_allowed_is_refused(optimizing: Optimizing, body: JSON) -> None:
+async def test_a_model_that_is_not_allowed_is_refused(optimizing: OptimizeJobs, body: JSON) -> None:
     answer = await optimizing.submit(status=422, prompt=INLINE, **body)
     assert answer["code"] == "model_not_allowed"
     assert '"openai:m"' in answer["detail"]
 
 
-async def test_the_same_submission_leads_to_the_same_job(optimizing: Optimizing) -> None:
+async def test_the_same_submission_leads_to_the_same_job(optimizing: OptimizeJobs) -> None:
     headers = {"idempotency-key": "once"}
     first = await optimizing.submit(headers=headers, prompt=INLINE)
     assert (await optimizing.submit(headers=headers, prompt=INLINE))["id"] == first["id"]
@@ -167,7 +167,7 @@ GATED: JSON = {"evaluation": {"cases": [CASE]}}
 
 
 async def key(
-    optimizing: Optimizing, *grants: Grant, root: list[str] | None = None
+    optimizing: OptimizeJobs, *grants: Grant, root: list[str] | None = None
 ) -> dict[str, str]:
     """Return the headers of a new key, which may do everything if no grants are given."""
     keys = KeyService(optimizing.resources.database, optimizing.resources.clock)
@@ -192,7 +192,7 @@ async def key(
     ],
 )
 async def test_keys_improve_only_what_they_may(
-    optimizing: Optimizing, verbs: str, prefix: tuple[str, ...], body: JSON, status: int
+    optimizing: OptimizeJobs, verbs: str, prefix: tuple[str, ...], body: JSON, status: int
 ) -> None:
     await optimizing.put("support", "Answer.", headers=await key(optimizing))
     sent = {"prompt": {"name": "support"}, **body}
@@ -200,7 +200,7 @@ async def test_keys_improve_only_what_they_may(
     await optimizing.submit(status=status, headers=headers, **sent)
 
 
-async def test_a_key_improves_prompts_of_its_root_alone(optimizing: Optimizing) -> None:
+async def test_a_key_improves_prompts_of_its_root_alone(optimizing: OptimizeJobs) -> None:
     await optimizing.put("support", "Answer.", headers=await key(optimizing))
     headers = await key(optimizing, root=["elsewhere"])
     answer = await optimizing.submit(status=404, headers=headers, prompt={"name": "support"})
@@ -208,7 +208,7 @@ async def test_a_key_improves_prompts_of_its_root_alone(optimizing: Optimizing) 
 
 
 async def test_whoever_waits_is_answered_with_the_job_done(
-    optimizing: Optimizing, llm: LLMServer
+    optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     llm.respond = model("Answer {name} briefly.")
     body = {"prompt": INLINE, "trajectories": [TALK]}

@@ -20,7 +20,7 @@ def diff(old: str, new: str) -> str:
 
 
 def applied(old: str, patch: str) -> str:
-    """Return what a text becomes by a diff; asserts that the diff is about this text."""
+    """Apply a diff to a text; asserts that the diff is about this text."""
     before, after, read = lines_of(old), [], 0
     marked = lines_of(patch)
     assert marked[:2] == ["--- old\n", "+++ new\n"]

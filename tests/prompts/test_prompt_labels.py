@@ -174,7 +174,7 @@ async def test_a_change_waits_for_the_job_that_adds_a_version(
 
 
 class ModelPrompt:
-    """What a prompt is to be after a sequence of changes, in lists and dictionaries."""
+    """The expected state of a prompt after a sequence of changes, in lists and dictionaries."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -199,7 +199,7 @@ class ModelPrompt:
             self.point(label, len(self.texts))
 
     def carry_out(self, name: str, text: str, label: str, number: int) -> bool:
-        """Make a change; False where there is nothing that it could change."""
+        """Make a change; False if there is nothing to change."""
         before = self.state
         known = bool(self.texts)
         if name == "put":
@@ -223,7 +223,7 @@ class ModelPrompt:
 async def carry_out(
     prompts: PromptService, database: Database, prompt: str, change: Change
 ) -> bool:
-    """Make the same change to a stored prompt; False where it is refused."""
+    """Make the same change to a stored prompt; False if it is refused."""
     name, text, label, number = change
     try:
         if name in {"put", "put_label"}:

@@ -1,4 +1,4 @@
-"""What PostgreSQL does for prompts when there are many of them."""
+"""PostgreSQL's plans for prompts when there are many of them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

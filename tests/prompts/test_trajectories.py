@@ -7,7 +7,7 @@ from app.prompts.job_schemas import GivenFeedback, GivenTrajectory, OptimizeProm
 from app.prompts.optimize.render import MAX_CHARACTERS
 from app.prompts.optimize.types import Feedback
 from app.prompts.plan import PlannedTrajectory
-from tests.prompts.optimizing import CASE, JSON, TALK, Optimizing, model
+from tests.prompts.optimize_jobs import CASE, JSON, TALK, OptimizeJobs, model
 from tests.support.llm_server import LLMServer
 from tests.support.threads import Threads
 
@@ -15,7 +15,7 @@ INLINE: JSON = {"name": "support", "text": "Answer."}
 
 
 @pytest.fixture
-def threads(optimizing: Optimizing, llm: LLMServer) -> Threads:
+def threads(optimizing: OptimizeJobs, llm: LLMServer) -> Threads:
     llm.respond = model("Answer in one sentence.")
     return Threads(optimizing.client)
 
@@ -78,7 +78,7 @@ def test_feedback_that_may_be_long_is_bounded() -> None:
 
 @pytest.mark.slow
 async def test_the_messages_of_a_thread_are_read_when_the_job_begins(
-    optimizing: Optimizing, threads: Threads, llm: LLMServer
+    optimizing: OptimizeJobs, threads: Threads, llm: LLMServer
 ) -> None:
     await threads.append("t", "Zero", "One", "Two")
     sent = {"thread_id": "t", "feedback": {"comment": "Too long."}}
@@ -102,7 +102,7 @@ async def test_the_messages_of_a_thread_are_read_when_the_job_begins(
     ],
 )
 async def test_a_part_of_a_thread_is_read(
-    optimizing: Optimizing, threads: Threads, llm: LLMServer, positions: JSON, read: str
+    optimizing: OptimizeJobs, threads: Threads, llm: LLMServer, positions: JSON, read: str
 ) -> None:
     await threads.append("t", *(f"Message {name}" for name in "ABC"))
     await optimizing.result(**body({"thread_id": "t", **positions}))
@@ -111,7 +111,7 @@ async def test_a_part_of_a_thread_is_read(
 
 
 @pytest.mark.slow
-async def test_a_thread_that_is_not_there_is_not_found(optimizing: Optimizing) -> None:
+async def test_a_thread_that_is_not_there_is_not_found(optimizing: OptimizeJobs) -> None:
     problem = await optimizing.submit(status=404, **body(TALK, {"thread_id": "none"}))
     assert problem["code"] == "thread_not_found"
     assert problem["detail"].startswith("trajectories[1]: ")
@@ -119,7 +119,7 @@ async def test_a_thread_that_is_not_there_is_not_found(optimizing: Optimizing) -
 
 @pytest.mark.slow
 async def test_a_thread_without_messages_there_is_refused(
-    optimizing: Optimizing, threads: Threads
+    optimizing: OptimizeJobs, threads: Threads
 ) -> None:
     await threads.append("t", "Zero")
     problem = await optimizing.submit(status=422, **body({"thread_id": "t", "first": 5}))
@@ -127,7 +127,7 @@ async def test_a_thread_without_messages_there_is_refused(
 
 
 @pytest.mark.slow
-async def test_a_message_that_cannot_be_read_is_named(optimizing: Optimizing) -> None:
+async def test_a_message_that_cannot_be_read_is_named(optimizing: OptimizeJobs) -> None:
     wrong = {"messages": [["user", "Hi"], ["robot", "Beep"]]}
     problem = await optimizing.submit(status=422, **body(TALK, wrong))
     assert problem["code"] == "invalid_message"
@@ -136,7 +136,7 @@ async def test_a_message_that_cannot_be_read_is_named(optimizing: Optimizing) ->
 
 @pytest.mark.slow
 async def test_what_no_model_could_read_is_refused(
-    optimizing: Optimizing, threads: Threads
+    optimizing: OptimizeJobs, threads: Threads
 ) -> None:
     half: JSON = {"messages": [["user", "a" * 60_000]] * (MAX_CHARACTERS // 120_000 + 1)}
     problem = await optimizing.submit(status=422, **body(half, half))
@@ -148,7 +148,7 @@ async def test_what_no_model_could_read_is_refused(
 
 @pytest.mark.slow
 async def test_a_thread_that_is_too_long_has_to_be_sent_in_parts(
-    optimizing: Optimizing, threads: Threads
+    optimizing: OptimizeJobs, threads: Threads
 ) -> None:
     for _ in range(2):
         await threads.append("t", *map(str, range(1_001)))
@@ -159,7 +159,7 @@ async def test_a_thread_that_is_too_long_has_to_be_sent_in_parts(
 
 @pytest.mark.slow
 async def test_a_thread_that_went_meanwhile_fails_the_job(
-    optimizing: Optimizing, threads: Threads
+    optimizing: OptimizeJobs, threads: Threads
 ) -> None:
     await threads.append("t", "Zero")
     job_id = (await optimizing.submit(**body({"thread_id": "t"})))["id"]

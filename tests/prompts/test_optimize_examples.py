@@ -7,7 +7,7 @@ from tests.prompts.make_examples import DIRECTORY, EXAMPLES, requests, shown
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_models_are_sent_is_as_pinned(name: str) -> None:
     pinned = (DIRECTORY / f"{name}.md").read_text(encoding="utf-8")
-    assert shown(name) == pinned, "`python -m tests.prompts.make_examples` writes it anew"
+    assert shown(name) == pinned, "`python -m tests.prompts.make_examples` rewrites it"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -1,4 +1,4 @@
-"""Faults of LangMem's optimisers (0.0.30) that ours do not have."""
+"""Faults of LangMem's optimizers (0.0.30) that ours do not have."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ every_kind = pytest.mark.parametrize("kind", REWRITING)
 
 
 async def text_after(kind: OptimizerKind, old: str, new: str) -> str | None:
-    """Return what a prompt becomes when a model writes a new text once."""
+    """Return a prompt after a model writes a new text once."""
     model = ScriptedModel(*REWRITING[kind](new))
     return (await optimized(kind, model, prompt=TargetPrompt("p", old))).text
 

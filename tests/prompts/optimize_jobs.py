@@ -55,7 +55,7 @@ def model(
 def improving(
     received: Received, offered: set[str], better: Callable[[str], str] | str
 ) -> tuple[str, JSON]:
-    """Return the call by which each kind of optimiser goes on."""
+    """Return the call by which each kind of optimizer goes on."""
     text = better if isinstance(better, str) else better(prompt_in(received))
     if "recommend" in offered:
         return "recommend", {
@@ -100,7 +100,7 @@ def likes(wanted: str) -> Callable[[str, str], str]:
     return judge
 
 
-class Optimizing:
+class OptimizeJobs:
     """The routes, and a worker that does the jobs; every call asserts what it expects."""
 
     def __init__(self, client: httpx2.AsyncClient, resources: Resources) -> None:
@@ -146,13 +146,13 @@ class Optimizing:
         return job
 
     async def results(self, **body: Any) -> list[JSON]:
-        """Return what came of each prompt."""
+        """Return the outcome for each prompt."""
         job = await self.job(**body)
         assert job["state"] == "succeeded", job["error"]
         found: list[JSON] = job["result"]["prompts"]
         return found
 
     async def result(self, **body: Any) -> JSON:
-        """Return what came of the only prompt."""
+        """Return the outcome for the only prompt."""
         [found] = await self.results(**body)
         return found

@@ -125,7 +125,7 @@ def test_no_more_is_shown_than_models_can_read(
 ) -> None:
     trajectories = [talk(*texts, feedback=Feedback(comment=comment)) for texts in talks]
     shown = render_trajectories(trajectories, limit)
-    frames = 250 * len(talks)  # tags, and what tells of a cut
+    frames = 250 * len(talks)  # tags, and the note on a cut
     assert len(shown) <= limit + frames
     sizes = [len(text) + 64 for texts in talks for text in texts]
     if sum(sizes) + 2 * len(talks) * (len(comment or "") + 64) <= limit:

@@ -1,7 +1,7 @@
-"""Which memories say the same: exactly, or but for articles, contractions and punctuation.
+"""Duplicates of memories: exact ones, and near ones that differ in articles or punctuation.
 
-A false merge loses a memory and a missed one costs a line, so every word, number, negation and
-name must be there on both sides, in the same order (docs/decisions/0012-near-duplicates.md).
+A false merge loses a memory, while a missed one costs a line. So every word, number, negation, and
+name must be present on both sides, in the same order (docs/decisions/0012-near-duplicates.md).
 """
 
 import hashlib
@@ -9,27 +9,40 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
-from app.conversations.types import Memory
+from app.auth.access import Access
+from app.conversations.types import Edit, Memory
+from app.conversations.value_format import as_existing
+from app.db.database import Connection
+from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
+from app.resources import Resources
+from app.search.plan import SearchPlan, SearchQuery
+from app.search.service import SearchService
+from app.store.types import Address
 
 LEAST_COSINE = 0.9
-"""Of near duplicates; the measured ones had 0.96 and more."""
+"""Minimum cosine of near duplicates; measured ones had at least 0.96."""
 
-_ENDINGS = ".,;:!。、"  # not "?", quotes, signs: C#, 6' and 5% say something else without
-_KEPT_APART = ("<super>", "<sub>", "<fraction>", "<circle>")  # NFKC makes 102 of 10²
+_ENDINGS = ".,;:!。、"  # not "?", quotes, or signs: C#, 6' and 5% differ from C, 6 and 5
+_KEPT_APART = ("<super>", "<sub>", "<fraction>", "<circle>")  # NFKC turns 10² into 102
 _TYPOGRAPHY = str.maketrans("\u2018\u2019\u02bc\u201c\u201d\u201e", "'''\"\"\"")
 
 _TOKENS = re.compile(r"\w+(?:[^\w\s]+\w+)*|[^\w\s]")
 _ARTICLES = frozenset({"a", "an", "the"})
-_NEED_ARTICLE = frozenset({"few", "little"})  # "a few friends" are some, "few friends" are not
+_NEED_ARTICLE = frozenset({"few", "little"})  # "a few friends" and "few friends" differ
 _CONTRACTED = {"can't": "can", "cannot": "can", "won't": "will", "shan't": "shall"}
 
 MAX_COMPARED = 20
 """Maximum comparisons of memories with the same words; beyond it, a duplicate may be kept."""
+
+_NEAREST = 10
+"""Items to compare; a duplicate shares all words of the insert, so it ranks first."""
+
+_SEARCHED_CHARACTERS = 2_000
 
 _Strings: TypeAlias = Callable[[str], str]
 
@@ -38,7 +51,7 @@ _Key: TypeAlias = tuple[str | None, str]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A memory to compare; `vector` of its text, of unit length, where there is one."""
+    """A memory to compare; `vector` is its embedding, of unit length, if there is one."""
 
     kind: str | None
     content: Mapping[str, Any]
@@ -46,20 +59,20 @@ class Candidate:
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
-    """Return what contents share that differ in nothing but form.
+    """Return a hash that is equal for contents that differ only in form.
 
-    Form is: order of JSON keys, letter case, Unicode form, white space, punctuation at the end.
+    Form is the order of JSON keys, letter case, Unicode form, white space, and final punctuation.
     """
     return hashlib.sha256(_canonical(content, _plain).encode()).hexdigest()
 
 
 def normalized_wording(content: Mapping[str, Any]) -> str:
-    """Return what near duplicates share at least; those that share it need not be near."""
+    """Return a text that is equal for near duplicates; equal texts may still differ in articles."""
     return _canonical(content, lambda text: " ".join(word for word, _ in _words(text)))
 
 
 def loose_wording(content: Mapping[str, Any]) -> str:
-    """Return a coarse key, shared by contents with equal fingerprints or wordings, and others."""
+    """Return a coarse key, equal if the fingerprints or the normalized wordings are equal."""
     return _canonical(
         content,
         lambda text: " ".join(word for word, _ in _words(_plain(text)) if word not in _ARTICLES),
@@ -67,9 +80,9 @@ def loose_wording(content: Mapping[str, Any]) -> str:
 
 
 def is_near_duplicate(a: Candidate, b: Candidate) -> bool:
-    """Tell whether two memories of one kind say the same in almost the same words.
+    """Return whether two memories of one kind have the same content in almost the same words.
 
-    The case of a kind's name does not count: what LangMem calls Memory is our memory.
+    The case of a kind's name is ignored: LangMem's Memory is our memory.
     """
     if (a.kind or "").lower() != (b.kind or "").lower():
         return False
@@ -83,10 +96,10 @@ def is_near_duplicate(a: Candidate, b: Candidate) -> bool:
 
 
 def is_duplicate(kind: str | None, content: Mapping[str, Any], memory: Memory) -> bool:
-    """Tell whether a new content says what a memory says.
+    """Return whether a new content duplicates a memory.
 
-    A memory without a kind that is a single text is compared by its words alone: whatever its
-    member is called, it must not be learned again.
+    A memory without a kind that is a single text is compared by its words alone, whatever the name
+    of its member.
     """
     if memory.kind is not None:
         return is_near_duplicate(Candidate(kind, content), Candidate(memory.kind, memory.content))
@@ -96,7 +109,7 @@ def is_duplicate(kind: str | None, content: Mapping[str, Any], memory: Memory) -
 
 
 class DuplicateIndex:
-    """Finds the memory that a new content repeats, in time independent of their number."""
+    """An index by words that finds the memory that a new content duplicates, in constant time."""
 
     def __init__(self, memories: Iterable[Memory] = ()) -> None:
         self._memories: dict[str, Memory] = {}
@@ -114,7 +127,7 @@ class DuplicateIndex:
         self._memories[memory.id] = memory  # keeps the place of the one it replaces
 
     def find_duplicate(self, kind: str | None, content: Mapping[str, Any]) -> str | None:
-        """Return the id of a memory that a new content repeats, preferably one of its kind."""
+        """Return the id of a memory that a new content duplicates, preferably one of its kind."""
         for key in (_key(kind or "", content), _key(None, content)):
             for number, id_ in enumerate(self._ids.get(key, ())):
                 if number == MAX_COMPARED:
@@ -122,6 +135,72 @@ class DuplicateIndex:
                 if is_duplicate(kind, content, self._memories[id_]):
                     return id_
         return None
+
+
+class DuplicateFoundError(Exception):
+    """Inserts duplicate memories that were not known; nothing was written."""
+
+    def __init__(self, memories: Sequence[Memory]) -> None:
+        super().__init__(f"{len(memories)} memories are there already")
+        self.memories = tuple(memories)
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateQuery:
+    """An insert, and the search for its duplicates."""
+
+    insert: Edit
+    plan: SearchPlan
+    vector: Vector | None
+
+
+class DuplicateFinder:
+    """Finds duplicates of inserts among all indexed items of their namespace."""
+
+    def __init__(self, search: SearchService) -> None:
+        self._search = search
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the finder from a process's resources."""
+        return cls(SearchService.build(resources))
+
+    async def prepare(self, access: Access, edits: Sequence[Edit]) -> list[DuplicateQuery]:
+        """Embed the contents of the inserts among some edits, without holding a connection."""
+        inserts = [edit for edit in edits if edit.action == "insert"]
+        plans = [self._plan(access, insert) for insert in inserts]
+        vectors = await self._search.embed(plans)
+        return [DuplicateQuery(*query) for query in zip(inserts, plans, vectors, strict=True)]
+
+    async def check(
+        self,
+        connection: Connection,
+        queries: Sequence[DuplicateQuery],
+        *,
+        ignoring: Collection[Address],
+    ) -> None:
+        """Raise DuplicateFoundError if the connection's transaction sees duplicates of inserts."""
+        found: dict[Address, Memory] = {}
+        for query in queries:
+            insert = query.insert
+            page = await self._search.find(connection, query.plan, query.vector)
+            for item in (hit.item for hit in page.hits):
+                memory = as_existing(item, "/".join(item.address))
+                if item.address not in ignoring and is_duplicate(
+                    insert.kind, insert.content or {}, memory
+                ):
+                    found[item.address] = memory
+        if found:
+            raise DuplicateFoundError(list(found.values()))
+
+    def _plan(self, access: Access, insert: Edit) -> SearchPlan:
+        query = SearchQuery(
+            namespace=access.relative(insert.namespace or StoredNamespace("")),
+            with_children=False,
+            text=text_of(insert.content)[:_SEARCHED_CHARACTERS],
+            limit=_NEAREST,
+        )
+        return self._search.plan(access, query)
 
 
 def articles(content: Mapping[str, Any]) -> list[str | None]:
@@ -134,6 +213,23 @@ def articles(content: Mapping[str, Any]) -> list[str | None]:
 
     _with_strings(content, note)
     return found
+
+
+def text_of(content: Any) -> str:
+    """Return the texts of a content, or its JSON if it has none."""
+    return " ".join(_texts(content)) or json.dumps(content, ensure_ascii=False)
+
+
+def _texts(content: Any) -> list[str]:
+    match content:
+        case str():
+            return [content] if content.strip() else []
+        case dict():
+            return [text for value in content.values() for text in _texts(value)]
+        case list():
+            return [text for value in content for text in _texts(value)]
+        case _:
+            return []
 
 
 def _canonical(content: Any, of_string: _Strings) -> str:
@@ -192,7 +288,7 @@ def _words(text: str) -> list[tuple[str, str | None]]:
 
 
 def _is_article(token: str, before: str, after: str) -> bool:
-    """Tell articles from the letter in "hepatitis A": small unless a sentence starts with it."""
+    """Return whether a token is an article, unlike the letter in "hepatitis A"."""
     starts = before in {"", ".", "!", "?"}
     return (
         token.lower() in _ARTICLES
@@ -209,7 +305,7 @@ def _expanded(word: str) -> list[str]:
 
 
 def _articles_agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Tell whether one only leaves out articles that the other has, and never has others."""
+    """Return whether the articles differ only by omission."""
     pairs = zip(articles(a), articles(b), strict=True)
     return all(first is None or second is None or first == second for first, second in pairs)
 
@@ -221,6 +317,6 @@ def _key(kind: str | None, content: Mapping[str, Any]) -> _Key:
 
 
 def _bare(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a content that is a single text under a neutral name."""
+    """Return a content with a neutral name for its member, if it is a single text."""
     values = list(content.values())
     return {"text": values[0]} if len(values) == 1 and isinstance(values[0], str) else content

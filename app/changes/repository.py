@@ -1,24 +1,25 @@
-"""All SQL on the changes that jobs proposed: what was to be written, and what came of it."""
+"""SQL on the changes that jobs propose and make."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from app.conversations.types import Basis
 from app.db.database import Connection, Row
 from app.db.pages import fetch_page
+from app.json_values import JsonObject, JsonText
 from app.namespaces import StoredNamespace
 from app.pagination import Page
-from app.store.types import Address
+from app.store.types import Address, PutResult
 
 Action: TypeAlias = Literal["insert", "update", "delete"]
 
 
 class ChangeState(StrEnum):
-    """What came of a change."""
+    """The state of a change."""
 
     PROPOSED = "proposed"
     APPLIED = "applied"
@@ -28,30 +29,29 @@ class ChangeState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ItemChange:
-    """A change of one item; `value` is JSON text, None for a delete.
+class Change:
+    """A change that a job proposes, or made, to one item; `value` is None for a delete.
 
-    `ttl_seconds` is the lifetime of what is inserted, or was that of what is there. `outcome`
-    says why the change was not applied or not undone. `basis` are items, with their versions,
-    without which the change must not be applied. `version_undone` is the one
-    that brought back the state before the change.
+    `ttl_seconds` is the lifetime of an inserted item, or that of the item before the change.
+    `state_reason` explains why the change was not applied or not undone. `basis` are items, with
+    their versions, on which the change relies. `version_undone` is the version that restored the
+    state before the change.
     """
 
-    namespace: StoredNamespace
-    key: str
+    address: Address
     action: Action
     kind: str | None
-    value: str | None
+    value: JsonText | None
     importance: float | None = None
     valid_from: datetime | None = None
-    source: dict[str, Any] | None = None
+    source: JsonObject | None = None
     ttl_seconds: float | None = None
     reason: str | None = None
     version_before: int | None = None
     version_after: int | None = None
     number: int = 0
     state: ChangeState = ChangeState.PROPOSED
-    outcome: str | None = None
+    state_reason: str | None = None
     basis: Basis = ()
     version_undone: int | None = None
 
@@ -59,31 +59,40 @@ class ItemChange:
     def of_row(cls, row: Row) -> Self:
         """Read a row of `job_changes`."""
         details = json.loads(row["details"])
-        valid_from = details["valid_from"]
+        valid_from = details.get("valid_from")
         return cls(
-            namespace=row["namespace"],
-            key=row["key"],
+            address=Address(row["namespace"], row["key"]),
             action=row["action"],
             kind=row["kind"],
             value=row["value"],
-            importance=details["importance"],
+            importance=details.get("importance"),
             valid_from=None if valid_from is None else datetime.fromisoformat(valid_from),
-            source=details["source"],
-            ttl_seconds=details["ttl_seconds"],
+            source=details.get("source"),
+            ttl_seconds=details.get("ttl_seconds"),
             reason=row["reason"],
             version_before=row["version_before"],
             version_after=row["version_after"],
             number=row["number"],
             state=ChangeState(row["state"]),
-            outcome=details["outcome"],
-            basis=tuple(tuple(item) for item in details.get("basis", ())),
+            state_reason=details.get("state_reason"),
+            basis=tuple(
+                (namespace, key, version) for namespace, key, version in details.get("basis", ())
+            ),
             version_undone=details.get("version_undone"),
         )
 
     @property
-    def address(self) -> Address:
-        """The address of the item."""
-        return Address(self.namespace, self.key)
+    def namespace(self) -> StoredNamespace:
+        """The item's stored namespace."""
+        return self.address.namespace
+
+    def to_applied(self, results: Mapping[Address, PutResult]) -> Self:
+        """Return the change after it was written, with the version that it produced."""
+        if self.action == "delete":
+            after = (self.version_before or 0) + 1  # the end of an item has a version, too
+        else:
+            after = results[self.address].version
+        return replace(self, state=ChangeState.APPLIED, version_after=after)
 
     def details(self) -> str:
         """Return the column `details`."""
@@ -93,11 +102,19 @@ class ItemChange:
             "valid_from": valid_from,
             "source": self.source,
             "ttl_seconds": self.ttl_seconds,
-            "outcome": self.outcome,
+            "state_reason": self.state_reason,
             "basis": self.basis,
             "version_undone": self.version_undone,
         }
         return json.dumps(members, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedChange:
+    """A change, and the value that it replaced."""
+
+    change: Change
+    value_before: JsonText | None
 
 
 _COLUMNS = (
@@ -115,12 +132,12 @@ FROM unnest(
 ) AS t ({_COLUMNS})
 """
 
-_MARK = """
-UPDATE job_changes SET state = marked.state, version_after = marked.version_after,
-    details = marked.details::jsonb
+_UPDATE = """
+UPDATE job_changes SET state = next.state, version_after = next.version_after,
+    details = next.details::jsonb
 FROM unnest($2::int[], $3::text[], $4::bigint[], $5::text[])
-    AS marked (number, state, version_after, details)
-WHERE job_id = $1 AND job_changes.number = marked.number AND job_changes.state = $6
+    AS next (number, state, version_after, details)
+WHERE job_id = $1 AND job_changes.number = next.number AND job_changes.state = $6
 RETURNING job_changes.number
 """
 
@@ -143,15 +160,15 @@ WHERE change.job_id = $1 AND change.number > $2 ORDER BY change.number LIMIT $3
 """
 
 
-async def keep(connection: Connection, job_id: str, changes: Sequence[ItemChange]) -> None:
-    """Keep what a job came to, numbered from 1, instead of what an earlier run of it did."""
+async def replace_all(connection: Connection, job_id: str, changes: Sequence[Change]) -> None:
+    """Store a job's changes, numbered from 1, in place of those of an earlier run."""
     await connection.execute("DELETE FROM job_changes WHERE job_id = $1", job_id)
     await connection.execute(
         _INSERT,
         job_id,
         list(range(1, len(changes) + 1)),
-        [change.namespace for change in changes],
-        [change.key for change in changes],
+        [change.address.namespace for change in changes],
+        [change.address.key for change in changes],
         [change.action for change in changes],
         [change.state for change in changes],
         [change.kind for change in changes],
@@ -163,35 +180,38 @@ async def keep(connection: Connection, job_id: str, changes: Sequence[ItemChange
     )
 
 
-async def mark(
-    connection: Connection, job_id: str, changes: Iterable[ItemChange], *, seen: ChangeState
+async def update(
+    connection: Connection, job_id: str, changes: Iterable[Change], *, seen: ChangeState
 ) -> bool:
-    """Write down what came of changes; False when some are not in the state they were seen in."""
-    marked = list(changes)
+    """Update the states of changes; return False if some are no longer in the state `seen`."""
+    updated = list(changes)
     rows = await connection.fetch(
-        _MARK,
+        _UPDATE,
         job_id,
-        [change.number for change in marked],
-        [change.state for change in marked],
-        [change.version_after for change in marked],
-        [change.details() for change in marked],
+        [change.number for change in updated],
+        [change.state for change in updated],
+        [change.version_after for change in updated],
+        [change.details() for change in updated],
         seen,
     )
-    return len(rows) == len(marked)
+    return len(rows) == len(updated)
 
 
-async def find(connection: Connection, job_id: str, state: ChangeState) -> list[ItemChange]:
+async def find(connection: Connection, job_id: str, state: ChangeState) -> list[Change]:
     """Return a job's changes in a state, in order."""
-    return [ItemChange.of_row(row) for row in await connection.fetch(_FIND, job_id, state)]
+    return [Change.of_row(row) for row in await connection.fetch(_FIND, job_id, state)]
 
 
-async def find_undone(connection: Connection, addresses: Collection[Address]) -> list[ItemChange]:
-    """Return what was undone of items, whichever job did it."""
+async def find_undone(connection: Connection, addresses: Collection[Address]) -> list[Change]:
+    """Return the changes of items that were undone, of all jobs."""
     namespaces, keys = zip(*addresses, strict=True) if addresses else ((), ())
     rows = await connection.fetch(_FIND_UNDONE, list(namespaces), list(keys))
-    return [ItemChange.of_row(row) for row in rows]
+    return [Change.of_row(row) for row in rows]
 
 
-async def find_page(connection: Connection, job_id: str, *, after: int, limit: int) -> Page[Row]:
-    """Return a page of a job's changes behind a number, with the value that was there before."""
-    return await fetch_page(connection, _PAGE, job_id, after, limit + 1, limit=limit)
+async def find_page(
+    connection: Connection, job_id: str, *, after: int, limit: int
+) -> Page[ListedChange]:
+    """Return a page of a job's changes behind a number."""
+    page = await fetch_page(connection, _PAGE, job_id, after, limit + 1, limit=limit)
+    return page.map(lambda row: ListedChange(Change.of_row(row), row["value_before"]))

@@ -1,36 +1,34 @@
-"""What a person does with the changes that a job proposed: read them, apply or discard them."""
+"""Reviews of the changes that a job proposed: they are listed, applied, or discarded."""
 
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 from app.auth.access import Access, Verb
-from app.changes import repository as stored
-from app.changes.applier import access_for_job, counted
-from app.changes.duplicate_finder import DuplicateFinder, DuplicateFoundError
-from app.changes.duplicates import DuplicateIndex
-from app.changes.repository import ChangeState, ItemChange
-from app.changes.write_planner import WritePlanner, as_applied, check_versions
+from app.changes import repository
+from app.changes.apply import WritePlanner, access_for_job, count_changes, require_versions
+from app.changes.duplicates import DuplicateFinder, DuplicateFoundError, DuplicateIndex
+from app.changes.repository import Change, ChangeState, ListedChange
 from app.clock import Clock
 from app.conversations.types import Edit, Memory
 from app.conversations.value_format import read_value
-from app.db.database import Connection, Database, Row
-from app.db.optimistic import TooManyConflictsError
+from app.db.database import Connection, Database
+from app.db.optimistic import OvertakenError, retry_optimistically
 from app.extraction.verbatim import KIND
 from app.http.conditional import PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService
+from app.json_values import JsonObject
 from app.pagination import Page
 from app.resources import Resources
-from app.store.types import Address, PutResult
+from app.store.types import Address
 from app.store.writer import ItemWriter
 
-_ROUNDS = 5
-"""Times that what others changed meanwhile is looked at anew."""
+_ATTEMPTS = 5
 
 OUTDATED = "The item was changed since this was proposed."
 UNFOUNDED = "A memory that this rests on was changed since it was proposed."
@@ -38,14 +36,15 @@ REPEATED = "A memory that says the same was written since this was proposed."
 
 
 @dataclass(slots=True)
-class _Sorted:
-    """A job's changes: those that can be applied, and those that cannot any more."""
+class _Assessment:
+    """A job's proposed changes, divided into those that can still be applied and the others."""
 
-    fitting: list[ItemChange] = field(default_factory=list)
-    rejected: list[ItemChange] = field(default_factory=list)
+    applicable: list[Change] = field(default_factory=list)
+    rejected: list[Change] = field(default_factory=list)
 
-    def reject(self, change: ItemChange, reason: str) -> None:
-        self.rejected.append(replace(change, state=ChangeState.REJECTED, outcome=reason))
+    def reject(self, change: Change, reason: str) -> None:
+        rejected = replace(change, state=ChangeState.REJECTED, state_reason=reason)
+        self.rejected.append(rejected)
 
 
 class ReviewService:
@@ -81,48 +80,50 @@ class ReviewService:
 
     async def list_changes(
         self, access: Access, job_id: str, *, after: int, limit: int
-    ) -> Page[Row]:
-        """Return a page of a job's changes behind a number, with what was there before."""
+    ) -> Page[ListedChange]:
+        """Return a page of a job's changes behind a number, with the values before them."""
         job = await self._jobs.get(access, job_id)
         access.authorize(access.relative(job.namespace), Verb.READ)
         async with self._database.connection(access.root) as connection:
-            return await stored.find_page(connection, job_id, after=after, limit=limit)
+            return await repository.find_page(connection, job_id, after=after, limit=limit)
 
     async def apply(self, access: Access, job_id: str) -> JobRecord:
-        """Apply what a job proposed, but not to items that were changed since; return the job.
+        """Apply a job's proposed changes, except to items that have changed; return the job.
 
         Raises JobNotFoundError, JobStateError, ForbiddenError and TooManyConflictsError.
         """
         known: list[Memory] = []
-        for _ in range(_ROUNDS):
-            job = await self._awaiting_review(access, job_id)
+
+        async def attempt() -> None:
+            job = await self._find_reviewable(access, job_id)
             try:
                 await self._apply(access, job, known)
-            except PreconditionFailedError:
-                continue  # an item was changed since it was looked at
             except DuplicateFoundError as error:
-                known += error.memories
-                continue
-            return await self._jobs.get(access, job_id)
-        raise TooManyConflictsError
+                known.extend(error.memories)
+                raise OvertakenError from error
+
+        await retry_optimistically(
+            attempt, attempts=_ATTEMPTS, on=(OvertakenError, PreconditionFailedError)
+        )
+        return await self._jobs.get(access, job_id)
 
     async def discard(self, access: Access, job_id: str) -> JobRecord:
-        """Let what a job proposed be forgotten and the job be cancelled; return the job.
+        """Discard a job's proposed changes and cancel the job; return the job.
 
         Raises JobNotFoundError, JobStateError and ForbiddenError.
         """
-        job = await self._awaiting_review(access, job_id)
+        job = await self._find_reviewable(access, job_id)
         async with self._database.transaction(access.root) as connection:
-            proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
+            proposed = await repository.find(connection, job_id, ChangeState.PROPOSED)
             for change in proposed:
-                access.authorize(access.relative(change.namespace), Verb.WRITE)
+                access.require(change.namespace, Verb.WRITE)
             discarded = (replace(change, state=ChangeState.DISCARDED) for change in proposed)
-            await stored.mark(connection, job_id, discarded, seen=ChangeState.PROPOSED)
-            result = self._decided(job, access, "discarded")
+            await repository.update(connection, job_id, discarded, seen=ChangeState.PROPOSED)
+            result = self._result(job, access, "discarded")
             await self._settle(connection, job, State.CANCELLED, result)
         return await self._jobs.get(access, job_id)
 
-    async def _awaiting_review(self, access: Access, job_id: str) -> JobRecord:
+    async def _find_reviewable(self, access: Access, job_id: str) -> JobRecord:
         job = await self._jobs.get(access, job_id)
         if job.state is not State.AWAITING_REVIEW:
             raise JobStateError(job_id, job.state, "it has no changes to decide about")
@@ -130,67 +131,65 @@ class ReviewService:
 
     async def _apply(self, access: Access, job: JobRecord, known: Sequence[Memory]) -> None:
         job_access = access_for_job(access, job.id)
-        sorted_ = await self._sorted(access, job.id, known)
-        prepared = await self._planner.prepare(job_access, sorted_.fitting)
-        for change, reason in prepared.refused:
-            sorted_.reject(change, reason)
-        sought = await self._duplicates.prepare(access, _compared(prepared.changes))
-        own = {change.address for change in prepared.changes}
-        basis = {a: v for a, v in _basis(prepared.changes).items() if a not in own}
+        assessment = await self._assess(access, job.id, known)
+        plan = await self._planner.plan(job_access, assessment.applicable)
+        for change, reason in plan.rejected:
+            assessment.reject(change, reason)
+        queries = await self._duplicates.prepare(access, _inserts_to_check(plan.changes))
+        basis = _basis(plan.changes)
+        for address in plan.addresses & basis.keys():
+            del basis[address]
+        async for attempt in self._writer.attempts(job_access, plan.writes):
+            async with attempt.transaction() as connection:
+                results = await attempt.write(connection)
+                await require_versions(connection, basis, self._clock.now())
+                await self._duplicates.check(connection, queries, ignoring=plan.addresses)
+                applied = [change.to_applied(results) for change in plan.changes]
+                changes = [*applied, *assessment.rejected]
+                await repository.update(connection, job.id, changes, seen=ChangeState.PROPOSED)
+                result = self._result(job, access, "applied")
+                counts = result["counts"]
+                rejected = counts["rejected"] + len(assessment.rejected)
+                result["counts"] = {**counts, **count_changes(applied), "rejected": rejected}
+                await self._settle(connection, job, State.SUCCEEDED, result)
 
-        async def end(connection: Connection, written: Mapping[Address, PutResult]) -> None:
-            await check_versions(connection, basis, self._clock.now())
-            if found := await self._duplicates.find(connection, sought, leaving_out=own):
-                raise DuplicateFoundError(found)
-            applied = [as_applied(change, written) for change in prepared.changes]
-            decided = [*applied, *sorted_.rejected]
-            await stored.mark(connection, job.id, decided, seen=ChangeState.PROPOSED)
-            result = self._decided(job, access, "applied")
-            counts = result["counts"]
-            rejected = counts["rejected"] + len(sorted_.rejected)
-            result["counts"] = {**counts, **counted(applied), "rejected": rejected}
-            await self._settle(connection, job, State.SUCCEEDED, result)
-
-        await self._writer.write(job_access, prepared.writes, in_transaction=end)
-
-    async def _sorted(self, access: Access, job_id: str, known: Sequence[Memory]) -> _Sorted:
+    async def _assess(self, access: Access, job_id: str, known: Sequence[Memory]) -> _Assessment:
         async with self._database.connection(access.root) as connection:
-            proposed = await stored.find(connection, job_id, ChangeState.PROPOSED)
-        basis = _basis(proposed)
-        addresses = {change.address for change in proposed} | basis.keys()
-        items = await self._planner.present(access, addresses)
+            proposed = await repository.find(connection, job_id, ChangeState.PROPOSED)
+        addresses = {change.address for change in proposed} | _basis(proposed).keys()
+        items = await self._planner.find_items(access, addresses)
         versions = {address: item.version for address, item in items.items()}
-        repeated = await asyncio.to_thread(_repeating, proposed, known)
-        sorted_ = _Sorted()
+        duplicates = await asyncio.to_thread(_find_duplicates, proposed, known)
+        assessment = _Assessment()
         for change in proposed:
             if versions.get(change.address) != change.version_before:
-                sorted_.reject(change, OUTDATED)
+                assessment.reject(change, OUTDATED)
             elif any(versions.get(Address(n, key)) != version for n, key, version in change.basis):
-                sorted_.reject(change, UNFOUNDED)
-            elif change.address in repeated:
-                sorted_.reject(change, REPEATED)
+                assessment.reject(change, UNFOUNDED)
+            elif change.address in duplicates:
+                assessment.reject(change, REPEATED)
             else:
-                sorted_.fitting.append(change)
-        return sorted_
+                assessment.applicable.append(change)
+        return assessment
 
-    def _decided(self, job: JobRecord, access: Access, decision: str) -> dict[str, Any]:
-        """Return the job's result with what was decided, by whom and when."""
-        result: dict[str, Any] = job.result_object
+    def _result(self, job: JobRecord, access: Access, decision: str) -> JsonObject:
+        """Return the job's result with the decision."""
+        result = job.result_object
         decided = {"decision": decision, "by": access.actor, "at": self._clock.now().isoformat()}
         return {**result, "review": {**result["review"], **decided}}
 
     async def _settle(
-        self, connection: Connection, job: JobRecord, state: State, result: Mapping[str, Any]
+        self, connection: Connection, job: JobRecord, state: State, result: Mapping[str, object]
     ) -> None:
         if not await jobs.settle(connection, job.id, State.AWAITING_REVIEW, state, result):
-            raise JobStateError(job.id, state, "somebody else decided about it just now")
+            raise JobStateError(job.id, state, "another request has just decided about it")
 
 
-def _repeating(changes: Iterable[ItemChange], known: Sequence[Memory]) -> set[Address]:
-    """Return the addresses of inserts that repeat what is known."""
+def _find_duplicates(changes: Iterable[Change], known: Sequence[Memory]) -> set[Address]:
+    """Return the addresses of inserts that repeat known memories."""
     memories = DuplicateIndex(known)
     inserts = [change for change in changes if change.action == "insert"] if known else []
-    edits = [(change.address, _edit(change)) for change in inserts]
+    edits = [(change.address, _to_edit(change)) for change in inserts]
     return {
         address
         for address, edit in edits
@@ -198,24 +197,24 @@ def _repeating(changes: Iterable[ItemChange], known: Sequence[Memory]) -> set[Ad
     }
 
 
-def _basis(changes: Iterable[ItemChange]) -> dict[Address, int]:
-    """Return the versions of the items that changes rest on."""
+def _basis(changes: Iterable[Change]) -> dict[Address, int]:
+    """Return the items on which changes rely, with their versions."""
     return {Address(n, key): version for change in changes for n, key, version in change.basis}
 
 
-def _compared(changes: Sequence[ItemChange]) -> list[Edit]:
-    """Return the inserts that must not repeat anything; messages may."""
+def _inserts_to_check(changes: Sequence[Change]) -> list[Edit]:
+    """Return the inserts that must not repeat a memory; messages may."""
     return [
-        _edit(change) for change in changes if change.action == "insert" and change.kind != KIND
+        _to_edit(change) for change in changes if change.action == "insert" and change.kind != KIND
     ]
 
 
-def _edit(change: ItemChange) -> Edit:
+def _to_edit(change: Change) -> Edit:
     _, kind, content = read_value(json.loads(change.value or "{}"))
     return Edit(
-        memory_id=change.key,
+        memory_id=change.address.key,
         kind=kind,
         content=content,
         namespace=change.namespace,
-        key=change.key,
+        key=change.address.key,
     )

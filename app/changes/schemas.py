@@ -1,11 +1,16 @@
-"""Bodies of the routes that review and undo what jobs of managers came to."""
+"""Requests and responses of the routes that list, review, and undo a job's changes."""
 
+from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, Field
 
-from app.changes.repository import Action, ChangeState
+from app.auth.access import Access
+from app.changes.repository import Action, Change, ChangeState, ListedChange
+from app.json_values import JsonObject, JsonText
+from app.pagination import Page
 from app.schemas import Schema
 from app.store.schemas import Source
 
@@ -13,10 +18,10 @@ MAX_PAGE = 1000
 
 
 class ListJobChanges(Schema):
-    """Which changes of a job to list."""
+    """Selection of a job's changes."""
 
     cursor: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
-        None, description="next_cursor of the page before."
+        None, description="next_cursor of the previous page."
     )
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] | None = Field(
         None, description="At most this many; absent: 100."
@@ -24,33 +29,61 @@ class ListJobChanges(Schema):
 
 
 class JobChange(BaseModel):
-    """An insert, update or delete that a job proposed, and what came of it."""
+    """An insert, update, or delete that a job proposed, and its state."""
 
-    number: int = Field(description="Place among the changes of the job, from 1.")
-    action: Action = Field(description="What is done to the item.")
+    number: int = Field(description="Position among the job's changes, from 1.")
+    action: Action = Field(description="Effect on the item.")
     state: ChangeState = Field(
-        description="proposed: waits for a review; rejected: could not be applied any more."
+        description="proposed: waits for a review; rejected: could no longer be applied."
     )
-    namespace: list[str] = Field(description="Labels from the outermost in.")
-    key: str = Field(description="Name of the item in its namespace.")
-    kind: str | None = Field(description="Of the memory; null: written by others, of no kind.")
+    namespace: list[str] = Field(description="Labels, outermost first.")
+    key: str = Field(description="The item's key in its namespace.")
+    kind: str | None = Field(description="The memory's kind; null: it has none.")
     value: Annotated[dict[str, Any], Field(title="Value")] | None = Field(
         description="The item's next value; null for a delete."
     )
     value_before: Annotated[dict[str, Any], Field(title="ValueBefore")] | None = Field(
-        description="null where there was no item."
+        description="The value that the change replaces; null if there was no item."
     )
-    importance: float | None = Field(description="How much the memory matters, 0 to 1.")
+    importance: float | None = Field(description="The memory's importance, 0 to 1.")
     valid_from: datetime | None = Field(description="Since when the memory holds.")
-    source: Source | None = Field(description="Where the memory comes from; null for a delete.")
-    reason: str | None = Field(description="Why the model wanted it, where it said so.")
-    outcome: str | None = Field(description="Why it was not applied, or not undone.")
-    version_before: int | None = Field(description="Of the item; null where there was none.")
-    version_after: int | None = Field(description="null where it was not applied.")
+    source: Source | None = Field(description="Origin of the memory; null for a delete.")
+    reason: str | None = Field(description="The model's reason, if it gave one.")
+    state_reason: str | None = Field(
+        description="Why the change was not applied, or not undone; null: it was."
+    )
+    version_before: int | None = Field(description="The item's version; null if there was none.")
+    version_after: int | None = Field(description="null unless the change was applied.")
+
+
+_SAME_MEMBERS = JobChange.model_fields.keys() & {field.name for field in fields(Change)}
 
 
 class JobChangeList(BaseModel):
     """A page of a job's changes, in order."""
 
-    changes: list[JobChange] = Field(description="In the order of their numbers.")
-    next_cursor: int | None = Field(description="Send it as cursor for the next page; null: last.")
+    changes: list[JobChange] = Field(description="Ordered by their numbers.")
+    next_cursor: int | None = Field(description="Cursor of the next page; null: this is the last.")
+
+    @staticmethod
+    def members(page: Page[ListedChange], access: Access) -> JsonObject:
+        """Return a page's members; values, up to 4 MiB, stay the text that they are stored as."""
+        return {
+            "changes": [_members(listed, access) for listed in page.items],
+            "next_cursor": page.next_cursor(lambda listed: listed.change.number),
+        }
+
+
+def _members(listed: ListedChange, access: Access) -> JsonObject:
+    change = listed.change
+    return {
+        **{name: getattr(change, name) for name in _SAME_MEMBERS},
+        "namespace": access.relative(change.namespace),
+        "key": change.address.key,
+        "value": _fragment(change.value),
+        "value_before": _fragment(listed.value_before),
+    }
+
+
+def _fragment(text: JsonText | None) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(text)

@@ -1,68 +1,53 @@
-"""Taking back what a job did, as far as nobody has changed it since."""
+"""Undo of a job's changes, except to items that have changed since."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeAlias
 
 from app.auth.access import Access, Verb
-from app.changes import repository as stored
-from app.changes.applier import access_for_job
-from app.changes.repository import ChangeState, ItemChange
-from app.changes.write_planner import WritePlanner, duration
+from app.changes import repository
+from app.changes.apply import WritePlanner, access_for_job, to_duration
+from app.changes.repository import Change, ChangeState
 from app.clock import Clock
 from app.db.database import Connection, Database
-from app.db.optimistic import TooManyConflictsError
+from app.db.optimistic import OvertakenError, retry_optimistically
 from app.http.conditional import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService
-from app.namespaces import StoredNamespace
+from app.json_values import JsonObject
 from app.resources import Resources
-from app.store import repository
-from app.store.types import (
-    Address,
-    Delete,
-    Item,
-    ItemVersion,
-    Put,
-    PutResult,
-    Ttl,
-    Write,
-)
+from app.store import repository as items
+from app.store.types import Address, Delete, Item, ItemVersion, Put, PutResult, Ttl, Write
 from app.store.writer import ItemWriter
 
-_ROUNDS = 5
-"""Times that what others changed meanwhile is looked at anew."""
+_ATTEMPTS = 5
 
 CHANGED = "The item was changed since the job changed it."
 ENDED = "The item has ended since the job changed it."
-THERE_AGAIN = "The item was written anew since the job deleted it."
+THERE_AGAIN = "The item was written again after the job deleted it."
 NO_HISTORY = "The state before the job is no longer in the item's history."
 
 
-_SameAs: TypeAlias = Mapping[tuple[StoredNamespace, str, int | None], int | None]
-"""By namespace, key and version: the version that it is the same as, because it was undone to."""
-
-
-class _OvertakenError(Exception):
-    """Somebody else undid the job at the same time."""
+_EqualVersions: TypeAlias = Mapping[tuple[Address, int | None], int | None]
+"""Versions that undos wrote, and the earlier versions that these restored."""
 
 
 @dataclass(slots=True)
-class _Sorted:
-    """A job's changes: those that are taken back, by what writes, and those that stay."""
+class _UndoPlan:
+    """A job's changes to undo, with the writes, and those to skip."""
 
-    undone: list[ItemChange] = field(default_factory=list)
+    undone: list[Change] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
-    kept: list[ItemChange] = field(default_factory=list)
+    skipped: list[Change] = field(default_factory=list)
 
-    def undo(self, change: ItemChange, write: Write) -> None:
-        self.undone.append(replace(change, state=ChangeState.UNDONE, outcome=None))
+    def undo(self, change: Change, write: Write) -> None:
+        self.undone.append(replace(change, state=ChangeState.UNDONE, state_reason=None))
         self.writes.append(write)
 
-    def keep(self, change: ItemChange, reason: str) -> None:
-        self.kept.append(replace(change, outcome=reason))
+    def skip(self, change: Change, reason: str) -> None:
+        self.skipped.append(replace(change, state_reason=reason))
 
 
 class UndoService:
@@ -94,89 +79,95 @@ class UndoService:
         )
 
     async def undo(self, access: Access, job_id: str) -> JobRecord:
-        """Take back every change of a job whose item is still as the job left it; return the job.
+        """Revert every change of a job whose item has not changed since; return the job.
 
-        What was taken back stays so: undoing again looks only at what was kept. Raises
-        JobNotFoundError, JobStateError, ForbiddenError and TooManyConflictsError.
+        A repeated undo considers only the changes that were skipped. Raises JobNotFoundError,
+        JobStateError, ForbiddenError and TooManyConflictsError.
         """
-        for _ in range(_ROUNDS):
+
+        async def attempt() -> None:
             job = await self._jobs.get(access, job_id)
             if job.state is not State.SUCCEEDED:
                 raise JobStateError(job_id, job.state, "only what succeeded can be undone")
-            try:
-                await self._undo(access_for_job(access, job_id), access, job)
-            except (PreconditionFailedError, _OvertakenError):
-                continue  # something was changed since it was looked at
-            return await self._jobs.get(access, job_id)
-        raise TooManyConflictsError
+            await self._undo(access, job)
 
-    async def _undo(self, job_access: Access, access: Access, job: JobRecord) -> None:
-        sorted_ = await self._sorted(job_access, job.id)
+        await retry_optimistically(
+            attempt, attempts=_ATTEMPTS, on=(OvertakenError, PreconditionFailedError)
+        )
+        return await self._jobs.get(access, job_id)
 
-        async def end(connection: Connection, written: Mapping[Address, PutResult]) -> None:
-            every = [*(_restored(change, written) for change in sorted_.undone), *sorted_.kept]
-            if not await stored.mark(connection, job.id, every, seen=ChangeState.APPLIED):
-                raise _OvertakenError
-            result = (await jobs.find(connection, job.id) or job).result_object
-            before = result.get("undo", {}).get("counts", {}).get("undone", 0)
-            result["undo"] = {
-                "counts": {"undone": before + len(sorted_.undone), "skipped": len(sorted_.kept)},
-                "by": access.actor,
-                "at": self._clock.now().isoformat(),
-            }
-            succeeded = State.SUCCEEDED
-            if not await jobs.settle(connection, job.id, succeeded, succeeded, result):
-                raise JobStateError(job.id, succeeded, "it was taken up again just now")
+    async def _undo(self, access: Access, job: JobRecord) -> None:
+        job_access = access_for_job(access, job.id)
+        plan = await self._plan(job_access, job.id)
+        if not plan.undone and not plan.skipped:
+            return
+        async for attempt in self._writer.attempts(job_access, plan.writes):
+            async with attempt.transaction() as connection:
+                results = await attempt.write(connection)
+                undone = [_with_version(change, results) for change in plan.undone]
+                if not await repository.update(
+                    connection, job.id, [*undone, *plan.skipped], seen=ChangeState.APPLIED
+                ):
+                    raise OvertakenError
+                present = await jobs.find(connection, job.id) or job
+                result = self._result(present, access, plan)
+                succeeded = State.SUCCEEDED
+                if not await jobs.settle(connection, job.id, succeeded, succeeded, result):
+                    raise JobStateError(job.id, succeeded, "it was taken up again just now")
 
-        if sorted_.undone or sorted_.kept:
-            await self._writer.write(job_access, sorted_.writes, in_transaction=end)
+    def _result(self, job: JobRecord, access: Access, plan: _UndoPlan) -> JsonObject:
+        """Return the job's result with the counts of this undo and earlier ones."""
+        result = job.result_object
+        before = result.get("undo", {}).get("counts", {}).get("undone", 0)
+        counts = {"undone": before + len(plan.undone), "skipped": len(plan.skipped)}
+        undo = {"counts": counts, "by": access.actor, "at": self._clock.now().isoformat()}
+        return {**result, "undo": undo}
 
-    async def _sorted(self, access: Access, job_id: str) -> _Sorted:
+    async def _plan(self, access: Access, job_id: str) -> _UndoPlan:
         async with self._database.connection(access.root) as connection:
-            changes = await stored.find(connection, job_id, ChangeState.APPLIED)
-            before = {change.address: await _before(connection, change) for change in changes}
-            undone = await stored.find_undone(connection, before)
-        same = {(c.namespace, c.key, c.version_undone): c.version_before for c in undone}
-        items = await self._planner.present(access, before)
-        sorted_ = _Sorted()
+            changes = await repository.find(connection, job_id, ChangeState.APPLIED)
+            before = {change.address: await _find_before(connection, change) for change in changes}
+            undone = await repository.find_undone(connection, before)
+        equal = {(undo.address, undo.version_undone): undo.version_before for undo in undone}
+        present = await self._planner.find_items(access, before)
+        plan = _UndoPlan()
         for change in changes:
-            item, past = items.get(change.address), before[change.address]
-            if reason := _objection(change, item, past, same):
-                sorted_.keep(change, reason)
-            elif past is None:
-                access.require(change.namespace, Verb.DELETE)
-                version = item.version if item else None
-                sorted_.undo(change, Delete(change.address, Precondition.at(version)))
+            item, past = present.get(change.address), before[change.address]
+            if reason := _reason_to_skip(change, item, past, equal):
+                plan.skip(change, reason)
             else:
-                sorted_.undo(change, await self._restoring(access, change, item, past))
-        return sorted_
+                plan.undo(change, await self._revert(access, change, item, past))
+        return plan
 
-    async def _restoring(
-        self, access: Access, change: ItemChange, item: Item | None, past: ItemVersion
+    async def _revert(
+        self, access: Access, change: Change, item: Item | None, past: ItemVersion | None
     ) -> Write:
-        """Return the write of an earlier state; its lifetime, which no history has, starts anew."""
-        ttl = duration(change.ttl_seconds) or Ttl.NONE
+        """Return the write that reverts a change; a lifetime, which has no history, restarts."""
         precondition = Precondition.at(item.version if item else None)
+        if past is None:
+            access.require(change.namespace, Verb.DELETE)
+            return Delete(change.address, precondition)
+        ttl = to_duration(change.ttl_seconds) or Ttl.NONE
         return await self._writer.prepare(access, Put.restoring(past, precondition, ttl))
 
 
-async def _before(connection: Connection, change: ItemChange) -> ItemVersion | None:
-    """Return the state in history that a change replaced, if there was one."""
+async def _find_before(connection: Connection, change: Change) -> ItemVersion | None:
+    """Return the state that a change replaced, if there was one."""
     if change.version_before is None:
         return None
-    return await repository.find_version(connection, change.address, change.version_before)
+    return await items.find_version(connection, change.address, change.version_before)
 
 
-def _restored(change: ItemChange, written: Mapping[Address, PutResult]) -> ItemChange:
-    """Return an undone change with the version that brought back what was before it."""
-    restored = written.get(change.address)
+def _with_version(change: Change, results: Mapping[Address, PutResult]) -> Change:
+    """Return an undone change with the version that restored the state before it."""
+    restored = results.get(change.address)
     return replace(change, version_undone=restored.version if restored else None)
 
 
-def _objection(
-    change: ItemChange, item: Item | None, past: ItemVersion | None, same: _SameAs
+def _reason_to_skip(
+    change: Change, item: Item | None, past: ItemVersion | None, equal: _EqualVersions
 ) -> str | None:
-    """Return why a change has to stay, or None."""
+    """Return why a change cannot be undone, or None."""
     if change.action != "insert" and (past is None or past.value is None):
         return NO_HISTORY
     if change.action == "delete":
@@ -184,6 +175,6 @@ def _objection(
     if item is None:
         return ENDED
     version: int | None = item.version
-    while (before := same.get((*change.address, version))) is not None:
-        version = before  # a job came after this one, and was undone
+    while (before := equal.get((change.address, version))) is not None:
+        version = before  # a later job changed the item, and was undone
     return None if version == change.version_after else CHANGED

@@ -1,9 +1,9 @@
-"""What a consolidation came to: what is to be written, what is told, what has to be reviewed."""
+"""What a consolidation came to: what is to be written, what is details, what has to be reviewed."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.changes.applier import JobOutcome, Provenance
+from app.changes.apply import JobOutcome, Provenance
 from app.changes.circuit_breaker import review_reason
 from app.consolidation.batches import Part, StoredMemory
 from app.consolidation.plan import ConsolidatePlan
@@ -20,7 +20,7 @@ class Work:
     run: JobRun
     plan: ConsolidatePlan
     looked: Looked
-    origin: Provenance
+    provenance: Provenance
     parts: list[Part] = field(default_factory=list)
     overtaken: list[Part] = field(default_factory=list)
 
@@ -46,11 +46,11 @@ class Work:
         """Return what to write and to tell."""
         return JobOutcome(
             self.edits,
-            self.origin,
+            self.provenance,
             unchanged=len(self.looked.all) - sum(edit.before is not None for edit in self.edits),
             rejected=self._rejected(),
-            review=self._objection() if self.edits else None,
-            told=self._told(),
+            review_reason=self._review_reason() if self.edits else None,
+            details=self._details(),
         )
 
     def _rejected(self) -> list[Rejection]:
@@ -59,7 +59,7 @@ class Work:
         overtaken = [edit for part in self.overtaken for edit in part.edits]
         return [*rejected, *(Rejection(edit.action, reason) for edit in overtaken)]
 
-    def _objection(self) -> str | None:
+    def _review_reason(self) -> str | None:
         """Return why a person has to look at it; what loses nothing but form is not asked about."""
         config = self.plan.config
         if config.apply == "review":
@@ -71,14 +71,14 @@ class Work:
             max_share=config.max_change_share,
         )
 
-    def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {
+    def _details(self) -> dict[str, Any]:
+        details: dict[str, Any] = {
             "strategy": self.plan.strategy,
             "compared": len(self.looked.all),
             "has_more": self.looked.remaining,
             "follow_up_job_id": None,
         }
         if self.plan.strategy == "llm":
-            told["batches"] = len(self.parts) + len(self.overtaken)
-            told["failed_batches"] = len(self.failures)
-        return told
+            details["batches"] = len(self.parts) + len(self.overtaken)
+            details["failed_batches"] = len(self.failures)
+        return details

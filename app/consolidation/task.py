@@ -7,10 +7,8 @@ from functools import partial
 from typing import Self
 
 from app.auth.access import Verb
-from app.changes.applier import ChangeApplier, JobOutcome, Provenance
-from app.changes.duplicate_finder import DuplicateFoundError
-from app.changes.duplicates import is_duplicate
-from app.changes.write_planner import check_versions
+from app.changes.apply import ChangeApplier, JobOutcome, Provenance, require_versions
+from app.changes.duplicates import DuplicateFoundError, is_duplicate
 from app.clock import Clock
 from app.consolidation import repository
 from app.consolidation.batches import Part, StoredMemory, batches, merges
@@ -96,8 +94,8 @@ class ConsolidateHandler:
     async def _tidy(self, work: Work, llm: LLM) -> None:
         """Ask the model about every batch; JobFailedError where none came to anything."""
         config = work.plan.config
-        work.origin = replace(
-            work.origin,
+        work.provenance = replace(
+            work.provenance,
             model=llm.name,
             prompt_version=PROMPT_VERSION,
             ttl_seconds=config.ttl_seconds,
@@ -126,7 +124,7 @@ class ConsolidateHandler:
             outcome = work.outcome()
             also = partial(self._conclude, work=work, outcome=outcome)
             try:
-                await self._applier.apply(work.run, outcome, also=also)
+                await self._applier.apply(work.run, outcome, in_transaction=also)
             except PreconditionFailedError:
                 await self._leave_out_overtaken(work)
             except DuplicateFoundError as error:
@@ -138,7 +136,7 @@ class ConsolidateHandler:
     async def _conclude(self, connection: Connection, *, work: Work, outcome: JobOutcome) -> None:
         """Do the rest of the last transaction: check the basis, set the mark, go on."""
         until = work.looked.until
-        waits = outcome.review is not None
+        waits = outcome.review_reason is not None
         if until is None:
             return
         if not waits:
@@ -162,7 +160,7 @@ class ConsolidateHandler:
             for memory in part.memories
             if part.edits and _address(memory.existing) not in edited
         }
-        await check_versions(connection, basis, self._clock.now())
+        await require_versions(connection, basis, self._clock.now())
 
     async def _leave_out_overtaken(self, work: Work) -> None:
         """Keep the parts whose memories are as they were; the others are for the next run."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from app.changes.applier import ChangeApplier, InSameTransaction, JobOutcome, Provenance
+from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Provenance
 from app.changes.circuit_breaker import review_reason
-from app.changes.duplicate_finder import DuplicateFoundError
+from app.changes.duplicates import DuplicateFoundError
 from app.changes.reconcile import Reconciled, reconcile
 from app.clock import Clock
 from app.conversations.messages import to_turns
@@ -39,7 +39,7 @@ class _Extraction:
     plan: ExtractPlan
     turns: Sequence[Turn]
     labels: list[str]
-    also: InSameTransaction | None
+    in_transaction: InSameTransaction | None
 
     @property
     def namespace(self) -> StoredNamespace:
@@ -51,7 +51,7 @@ class _Extraction:
         """The names of the kinds of one document."""
         return self.plan.config.singletons
 
-    def origin(self, model: str | None) -> Provenance:
+    def provenance(self, model: str | None) -> Provenance:
         """Return where the memories come from."""
         first = self.plan.position
         places = {} if first is None else {t.id: first + n for n, t in enumerate(self.turns)}
@@ -90,14 +90,14 @@ class Extractor:
         return cls(resources.database, resources.llms, retriever, applier, resources.clock)
 
     async def extract(
-        self, run: JobRun, plan: ExtractPlan, *, also: InSameTransaction | None = None
+        self, run: JobRun, plan: ExtractPlan, *, in_transaction: InSameTransaction | None = None
     ) -> None:
-        """Do what a plan says and end the job; `also` runs in its last transaction in any case."""
+        """Run a plan and end the job, in one transaction with `in_transaction`."""
         turns = to_turns(plan.messages)
         if plan.namespace is None:
-            await self._return_memories(run, plan, turns, also)
+            await self._return_memories(run, plan, turns, in_transaction)
             return
-        extraction = _Extraction(run, plan, turns, plan.namespace, also)
+        extraction = _Extraction(run, plan, turns, plan.namespace, in_transaction)
         for number in range(1, _ROUNDS + 1):
             try:
                 if plan.config.strategy == "verbatim":
@@ -130,9 +130,9 @@ class Extractor:
             proposed,
             JobOutcome(
                 edits=(),
-                origin=extraction.origin(model),
+                provenance=extraction.provenance(model),
                 rejected=proposed.rejected,
-                told={"model": model, "prompt_version": PROMPT_VERSION, "rounds": number},
+                details={"model": model, "prompt_version": PROMPT_VERSION, "rounds": number},
             ),
         )
 
@@ -157,10 +157,12 @@ class Extractor:
                 outcome,
                 edits=_founded(list(reconciled.edits.values())),
                 unchanged=reconciled.unchanged,
-                review=_review(extraction, reconciled, existing),
+                review_reason=_review(extraction, reconciled, existing),
             )
             try:
-                await self._applier.apply(extraction.run, complete, also=extraction.also)
+                await self._applier.apply(
+                    extraction.run, complete, in_transaction=extraction.in_transaction
+                )
             except DuplicateFoundError as error:
                 known += error.memories
             else:
@@ -177,15 +179,19 @@ class Extractor:
         wanted = extraction.plan.config.apply == "review" and reconciled.edits
         outcome = JobOutcome(
             edits=list(reconciled.edits.values()),
-            origin=extraction.origin(None),
+            provenance=extraction.provenance(None),
             unchanged=reconciled.unchanged,
-            review=REVIEW_WANTED if wanted else None,
-            compared=False,
+            review_reason=REVIEW_WANTED if wanted else None,
+            checks_duplicates=False,
         )
-        await self._applier.apply(run, outcome, also=extraction.also)
+        await self._applier.apply(run, outcome, in_transaction=extraction.in_transaction)
 
     async def _return_memories(
-        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], also: InSameTransaction | None
+        self,
+        run: JobRun,
+        plan: ExtractPlan,
+        turns: Sequence[Turn],
+        in_transaction: InSameTransaction | None,
     ) -> None:
         existing = given(plan.existing)
         proposed = await self._proposed(run, plan, turns, existing)
@@ -201,8 +207,8 @@ class Extractor:
         }
         async with self._database.transaction(run.job.access.root) as connection:
             await run.finish(connection, result)
-            if also is not None:
-                await also(connection)
+            if in_transaction is not None:
+                await in_transaction(connection)
 
     async def _proposed(
         self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Memory]

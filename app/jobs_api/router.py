@@ -12,7 +12,6 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from app.auth.dependencies import JobsAccess
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.auth.route import GuardedRoute
-from app.changes import encoding as review_encoding
 from app.changes.review import ReviewService
 from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
@@ -182,8 +181,8 @@ async def retry_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
     "/{job_id:job}/changes",
     operation_id="list_job_changes",
     openapi_extra={"parameters": query_parameters(ListJobChanges)},
-    summary="List what a job changed, or wants to change",
-    description="Lists the inserts, updates, and deletes that a job made, or proposes, in order, "
+    summary="List the changes that a job made or proposed",
+    description="Lists the inserts, updates, and deletes that a job made or proposed, in order, "
     "with the values before and after.",
     response_model=JobChangeList,
     responses=problem_responses(*ONE),
@@ -193,15 +192,15 @@ async def list_job_changes(request: Request, job_id: JobId, access: JobsAccess) 
     page = await reviews_of(request).list_changes(
         access, job_id, after=query.cursor or 0, limit=query.limit or DEFAULT_CHANGES
     )
-    return json_response(review_encoding.changes(page, access))
+    return json_response(JobChangeList.members(page, access))
 
 
 @router.post(
     "/{job_id:job}/apply",
     operation_id="apply_job",
-    summary="Apply what a job proposed, but to items changed since",
-    description="Applies the changes that a job proposed and that wait for a review, except "
-    "for items that have changed since.",
+    summary="Apply a job's proposed changes, except to items that have changed",
+    description="Applies the changes that a job proposed and that wait for a review, except to "
+    "items that have changed since.",
     responses=problem_responses(*_CHANGES),
 )
 async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
@@ -212,8 +211,8 @@ async def apply_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
 @router.post(
     "/{job_id:job}/discard",
     operation_id="discard_job",
-    summary="Discard what a job proposed; the job is cancelled",
-    description="Drops the changes that a job proposed; the job counts as canceled.",
+    summary="Discard a job's proposed changes; the job is cancelled",
+    description="Discards the changes that a job proposed, and cancels the job.",
     responses=problem_responses(*ONE, JobStateError),
 )
 async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:
@@ -224,8 +223,8 @@ async def discard_job(request: Request, job_id: JobId, access: JobsAccess) -> Jo
 @router.post(
     "/{job_id:job}/undo",
     operation_id="undo_job",
-    summary="Take back what a job did, but to items changed since",
-    description="Takes back what a job changed, except for items that have changed since.",
+    summary="Undo a job's changes, except to items that have changed since",
+    description="Reverts a job's changes, except to items that have changed since.",
     responses=problem_responses(*_CHANGES),
 )
 async def undo_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Self, assert_never
 
 from app.background import run_together
-from app.changes.applier import access_for_job
+from app.changes.apply import access_for_job
 from app.conversations.dialogue import NoAnswerError
 from app.conversations.types import Ask
 from app.db.database import Connection, Database

@@ -1,6 +1,7 @@
 """Writing items: commands are prepared without a connection, and applied in one transaction."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Self, TypeAlias
 
@@ -10,12 +11,13 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
 from app.db.database import Connection, Database
-from app.db.optimistic import OvertakenError, TooManyConflictsError
+from app.db.optimistic import TooManyConflictsError
 from app.errors import InvalidRequestError
 from app.http.conditional import PreconditionFailedError
 from app.indexing.indexer import Indexer
 from app.indexing.paths import check_path
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
+from app.namespaces import Root
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
 from app.store import repository
@@ -28,8 +30,7 @@ MAX_ADDRESS_BYTES = 2_500
 
 _ATTEMPTS = 5
 
-InSameTransaction: TypeAlias = Callable[[Connection, Mapping[Address, PutResult]], Awaitable[None]]
-"""Further work of a transaction once the items are written; it gets the results of the puts."""
+_Write: TypeAlias = Callable[[Connection], Awaitable[dict[Address, PutResult]]]
 
 # Each means that another transaction got in between; the next attempt sees its changes.
 _CONFLICTS = (
@@ -38,6 +39,32 @@ _CONFLICTS = (
     asyncpg.UniqueViolationError,
     asyncpg.ForeignKeyViolationError,
 )
+
+
+class _InsertedError(Exception):
+    """Another transaction inserted an item that this one found missing."""
+
+
+class WriteAttempt:
+    """One transaction that writes items, and runs other statements.
+
+    A conflict with another transaction ends it without an error; `is_committed` is then false.
+    """
+
+    def __init__(self, database: Database, root: Root, write: _Write) -> None:
+        self.is_committed = False
+        self.write = write
+        """Writes the items, and returns the results of the puts."""
+        self._database = database
+        self._root = root
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Open the transaction, and commit it at the end."""
+        with suppress(*_CONFLICTS, _InsertedError):
+            async with self._database.transaction(self._root) as connection:
+                yield connection
+            self.is_committed = True
 
 
 class ItemWriter:
@@ -79,35 +106,45 @@ class ItemWriter:
             pieces=await self._indexer.cut(put.value, put.index_paths),
         )
 
-    async def write(
-        self,
-        access: Access,
-        writes: Sequence[Write],
-        *,
-        in_transaction: InSameTransaction | None = None,
-    ) -> dict[Address, PutResult]:
+    async def write(self, access: Access, writes: Sequence[Write]) -> dict[Address, PutResult]:
         """Commit the last write of every address; return the results of the puts.
 
         Raises PreconditionFailedError, EmbeddingFailedError, and TooManyConflictsError, each
         with nothing changed. Writers that conflicted queue for their namespaces, and so do
-        those that both put and delete, whose locks have no common order, and those that do
-        further work `in_transaction`. That work runs again on every attempt; if it raises,
-        nothing is changed.
+        those that both put and delete, whose locks have no common order.
         """
+        results: dict[Address, PutResult] = {}
+        is_mixed = len({type(write) for write in writes}) > 1
+        async for attempt in self._attempts(access, writes, queue=is_mixed):
+            async with attempt.transaction() as connection:
+                results = await attempt.write(connection)
+        return results
+
+    def attempts(self, access: Access, writes: Sequence[Write]) -> AsyncIterator["WriteAttempt"]:
+        """Yield attempts to commit writes and other statements, until one does not conflict.
+
+        Raises the errors of `write`, and those of the statements, with nothing changed. All such
+        writers queue for their namespaces.
+        """
+        return self._attempts(access, writes, queue=True)
+
+    async def _attempts(
+        self, access: Access, writes: Sequence[Write], *, queue: bool
+    ) -> AsyncIterator["WriteAttempt"]:
         final = {write.address: write for write in writes}
         vectors = await self._embed(final)
-        queue = in_transaction is not None or len({type(write) for write in final.values()}) > 1
+
+        async def write(connection: Connection) -> dict[Address, PutResult]:
+            if queue:
+                await repository.queue(connection, {address.namespace for address in final})
+            return await self._apply(connection, final, vectors, access.actor)
+
         for _ in range(_ATTEMPTS):
-            try:
-                async with self._database.transaction(access.root) as connection:
-                    if queue:
-                        await repository.queue(connection, {a.namespace for a in final})
-                    results = await self._apply(connection, final, vectors, access.actor)
-                    if in_transaction is not None:
-                        await in_transaction(connection, results)
-                    return results
-            except (*_CONFLICTS, OvertakenError):
-                queue = True
+            attempt = WriteAttempt(self._database, access.root, write)
+            yield attempt
+            if attempt.is_committed:
+                return
+            queue = True
         raise TooManyConflictsError
 
     async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector | None]]:
@@ -130,7 +167,7 @@ class ItemWriter:
         if puts:
             results = await repository.upsert(connection, puts, actor=actor, now=now)
             if any(results[address].inserted is False for address in absent & results.keys()):
-                raise OvertakenError
+                raise _InsertedError
             passages = [
                 ItemPassages(
                     put.address, results[put.address].item_id, put.pieces, vectors[put.address]

@@ -76,7 +76,7 @@ class ThreadExtractHandler:
         async def set_extracted(connection: Connection) -> None:
             await self._set_extracted(connection, run, portion)
 
-        await self._extractor.extract(run, portion.plan, also=set_extracted)
+        await self._extractor.extract(run, portion.plan, in_transaction=set_extracted)
 
     async def _portion(self, run: JobRun, thread_id: str) -> Portion | None:
         """Return the next messages to extract from; None if no message is pending."""

@@ -6,7 +6,7 @@ from typing import Self
 from typing_extensions import override
 
 from app.auth.access import Verb
-from app.changes.repository import ChangeState, ItemChange
+from app.changes.repository import ChangeState
 from app.changes.review import ReviewService
 from app.conversations.messages import ConversationMessage
 from app.db.database import Database
@@ -88,11 +88,11 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
 
     async def _changes(self, caller: Caller, job_id: str) -> list[ExtractedChange]:
         page = await self._reviews.list_changes(caller.access, job_id, after=0, limit=MAX_CHANGES)
-        changes = map(ItemChange.of_row, page.items)
+        changes = (listed.change for listed in page.items)
         return [
             ExtractedChange(
                 action=change.action,
-                id=memory_id(caller.confined.relative(change.namespace), change.key),
+                id=memory_id(caller.confined.relative(change.namespace), change.address.key),
                 value=None if change.value is None else json.loads(change.value),
             )
             for change in changes

@@ -31,8 +31,8 @@ async def proposed(extracting: Extracting, *wanted: Any, **more: Any) -> tuple[s
 
 async def states(extracting: Extracting, job_id: str) -> list[tuple[str, str, str | None]]:
     return [
-        (row["action"], row["state"], json.loads(row["details"])["outcome"])
-        for row in await extracting.changes(job_id)
+        (change.action, change.state, change.state_reason)
+        for change in await extracting.changes(job_id)
     ]
 
 
@@ -101,8 +101,8 @@ async def test_what_is_applied_is_what_was_proposed(extracting: Extracting) -> N
     assert result["review"]["decision"] == "applied"
     assert result["review"]["by"] == "anonymous"
     assert await extracting.said() == ["Ana drinks tea.", "Ana is a cook.", LISBON]
-    rows = await extracting.changes(job_id)
-    assert [(row["state"], row["version_after"]) for row in rows] == [
+    changes = await extracting.changes(job_id)
+    assert [(change.state, change.version_after) for change in changes] == [
         ("applied", 2),
         ("applied", 2),
         ("applied", 1),

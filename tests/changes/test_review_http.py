@@ -79,7 +79,7 @@ async def test_from_a_conversation_to_changes_that_are_reviewed_and_undone(
         "importance": 0.5,
         "valid_from": None,
         "reason": None,
-        "outcome": None,
+        "state_reason": None,
         "version_before": None,
         "version_after": None,
     }

@@ -47,10 +47,7 @@ async def undone(extracting: Extracting, job_id: str) -> Any:
 
 
 async def outcomes(extracting: Extracting, job_id: str) -> list[tuple[str, str | None]]:
-    return [
-        (row["state"], json.loads(row["details"])["outcome"])
-        for row in await extracting.changes(job_id)
-    ]
+    return [(change.state, change.state_reason) for change in await extracting.changes(job_id)]
 
 
 DETAILS = ("value", "importance", "pinned", "valid_from", "valid_to", "source", "index_paths")

@@ -13,7 +13,7 @@ from asyncpg import Record
 from pydantic import SecretStr
 
 from app.auth.access import ANONYMOUS
-from app.changes.applier import ChangeApplier
+from app.changes.apply import ChangeApplier
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.clock import FrozenClock, SystemClock

@@ -213,10 +213,10 @@ async def test_what_else_the_job_does_is_done_in_the_same_transaction(
     plan = ExtractPlan.model_validate(job.request)
     extractor = Extractor.build(extracting.resources)
     with pytest.raises(ZeroDivisionError):
-        await extractor.extract(run, plan, also=fail)
+        await extractor.extract(run, plan, in_transaction=fail)
     assert await extracting.stored() == []
     assert await extracting.state(job.id) == State.RUNNING
-    await extractor.extract(run, plan, also=also)
+    await extractor.extract(run, plan, in_transaction=also)
     assert told == [State.AWAITING_REVIEW if review else State.SUCCEEDED]
 
 
@@ -232,6 +232,6 @@ async def test_roots_do_not_see_each_other(extracting: Extracting) -> None:
         to_stored(["other", *ANA]),
         to_stored(["acme", *ANA]),
     ]
-    assert [row["namespace"] for row in await extracting.changes(job.id, acme)] == [
+    assert [change.namespace for change in await extracting.changes(job.id, acme)] == [
         to_stored(["acme", *ANA])
     ]

@@ -130,19 +130,19 @@ async def test_every_change_is_kept_with_the_versions_around_it(extracting: Extr
         calls(update("m1", LISBON), delete("m2", "it died"), insert("Ana likes tea."))
     )
     job_id, _ = await extracting.settled(manager_config={"enable_deletes": True})
-    changes = await extracting.changes(job_id)
+    listed = await extracting.listed_changes(job_id)
     kept = [
-        (row["action"], row["state"], row["version_before"], row["version_after"], row["reason"])
-        for row in changes
+        (change.action, change.state, change.version_before, change.version_after, change.reason)
+        for change in (one.change for one in listed)
     ]
     assert kept == [
         ("update", "applied", 1, 2, None),
         ("delete", "applied", 1, 2, "it died"),
         ("insert", "applied", None, 1, None),
     ]
-    assert json.loads(changes[0]["value_before"]) == memory_value("Ana lives in Porto.")
-    assert json.loads(changes[1]["value_before"]) == memory_value("Ana has a dog.")
-    assert changes[1]["value"] is None
+    assert json.loads(listed[0].value_before or "") == memory_value("Ana lives in Porto.")
+    assert json.loads(listed[1].value_before or "") == memory_value("Ana has a dog.")
+    assert listed[1].change.value is None
 
 
 async def test_a_lifetime_is_given_to_what_is_new_and_left_to_what_is_there(

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 from asyncpg import Record
 
 from app.auth.access import ANONYMOUS, Access
+from app.changes.repository import Change, ListedChange
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
-from app.db.database import ALL_ROOTS, Row
+from app.db.database import ALL_ROOTS
 from app.extraction.plan import ExtractPlanner
 from app.extraction.schemas import ExtractRequest
 from app.http.conditional import UNCONDITIONAL
@@ -170,9 +171,12 @@ class Extracting:
         )
         return [(row["event"], json.loads(row["data"])) for row in rows]
 
-    async def changes(self, job_id: str, access: Access = ANONYMOUS) -> list[Row]:
+    async def listed_changes(self, job_id: str, access: Access = ANONYMOUS) -> list[ListedChange]:
         page = await self.reviews.list_changes(access, job_id, after=0, limit=1000)
         return list(page.items)
+
+    async def changes(self, job_id: str, access: Access = ANONYMOUS) -> list[Change]:
+        return [listed.change for listed in await self.listed_changes(job_id, access)]
 
 
 def memory_value(text: str) -> dict[str, Any]:

@@ -120,7 +120,8 @@ async def test_changes_are_listed_by_their_job(filled: Database) -> None:
     async with explaining(filled) as connection:
         found = await changes.find_page(plain(connection), "job_002t0700", after=0, limit=100)
         await changes.find(plain(connection), "job_002t0700", changes.ChangeState.PROPOSED)
-    assert [(row["number"], row["value_before"]) for row in found.items] == [(1, "{}"), (2, "{}")]
+    listed = [(one.change.number, one.value_before) for one in found.items]
+    assert listed == [(1, "{}"), (2, "{}")]
     assert connection.scanned_tables == set()
     assert connection.indexes == {"job_changes_pkey", "item_versions_pkey"}
 

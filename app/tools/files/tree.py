@@ -1,14 +1,14 @@
 """The items of a namespace as a tree of files; a directory exists while files are in it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Self, TypeAlias
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.db.database import Connection, Database
+from app.db.database import Database
 from app.db.optimistic import OvertakenError, retry_optimistically
 from app.http.conditional import ABSENT, Precondition, PreconditionFailedError
 from app.resources import Resources
@@ -22,7 +22,6 @@ from app.store.types import (
     ItemMetadata,
     Patch,
     Put,
-    PutResult,
     Ttl,
     Write,
     source_text,
@@ -222,16 +221,14 @@ class FileTree:
         Raises OvertakenError, with nothing changed, if the path is no longer free or a
         precondition fails.
         """
-
-        async def check_free(connection: Connection, results: Mapping[Address, PutResult]) -> None:
-            keys = [address.key for address in results]
-            if await repository.find_obstacle(
-                connection, new.namespace, lineage(new.key), self._clock.now(), besides=keys
-            ):
-                raise OvertakenError
-
         try:
-            await self._writer.write(access, writes, in_transaction=check_free)
+            async for attempt in self._writer.attempts(access, writes):
+                async with attempt.transaction() as connection:
+                    keys = [address.key for address in await attempt.write(connection)]
+                    if await repository.find_obstacle(
+                        connection, new.namespace, lineage(new.key), self._clock.now(), besides=keys
+                    ):
+                        raise OvertakenError
         except PreconditionFailedError as error:
             raise OvertakenError from error
 

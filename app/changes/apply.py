@@ -1,0 +1,343 @@
+"""The path from a job's edits to the store, in one transaction, or to a review.
+
+`ChangeApplier` turns edits into changes, `WritePlanner` turns changes into writes.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Self, TypeAlias
+
+from app.auth.access import Access, Verb
+from app.changes import repository
+from app.changes.duplicates import DuplicateFinder
+from app.changes.repository import Action, Change
+from app.clock import Clock
+from app.conversations.types import Edit, MemoryFormat, Rejection
+from app.conversations.value_format import write_value
+from app.db.database import Connection, Database
+from app.errors import InvalidRequestError
+from app.http.conditional import Precondition, PreconditionFailedError
+from app.jobs import repository as jobs
+from app.jobs.record import State
+from app.jobs.run import JobRun
+from app.json_values import JsonObject, to_json_text
+from app.namespaces import StoredNamespace
+from app.resources import Resources
+from app.store import repository as items
+from app.store.types import (
+    NO_METADATA,
+    Address,
+    Delete,
+    Item,
+    ItemMetadata,
+    Put,
+    Ttl,
+    Write,
+    source_text,
+)
+from app.store.writer import ItemWriter
+
+InSameTransaction: TypeAlias = Callable[[Connection], Awaitable[None]]
+"""Further statements of the transaction that ends a job."""
+
+MAX_MESSAGE_IDS = 500
+"""Maximum message ids in a memory's source, which has at most 1,000 JSON values."""
+
+_COUNTS: Mapping[Action, str] = {"insert": "inserted", "update": "updated", "delete": "deleted"}
+
+_UNSAFE = "Another change of the job cannot be stored, and this one may rest on it."
+
+_CONVERSATION_MEMBERS = ("thread_id", "position", "message_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """The origin of a job's memories; `positions` are the messages' positions in the thread."""
+
+    job_id: str
+    model: str | None = None
+    prompt_version: str | None = None
+    manager: str | None = None
+    thread_id: str | None = None
+    positions: Mapping[str, int] | None = None
+    ttl_seconds: float | None = None
+
+    def source(self, message_ids: Sequence[str]) -> JsonObject:
+        """Return the source of a memory from some messages."""
+        positions = [p for id_ in message_ids if (p := (self.positions or {}).get(id_)) is not None]
+        members = {
+            "thread_id": self.thread_id,
+            "position": min(positions, default=None),
+            "message_ids": list(message_ids[:MAX_MESSAGE_IDS]),
+            "job_id": self.job_id,
+            "model": self.model,
+            "prompt_version": self.prompt_version,
+            "manager": self.manager,
+        }
+        return {name: value for name, value in members.items() if value not in (None, [])}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """A job's edits and the rest of its result, to which `details` are added.
+
+    The edits wait for a review if there is a `review_reason`. Inserts of messages may repeat stored
+    ones, so they are not checked for duplicates.
+    """
+
+    edits: Sequence[Edit]
+    provenance: Provenance
+    unchanged: int = 0
+    rejected: Sequence[Rejection] = ()
+    review_reason: str | None = None
+    details: Mapping[str, object] | None = None
+    checks_duplicates: bool = True
+
+
+@dataclass(slots=True)
+class WritePlan:
+    """Changes with their writes, and changes that cannot be stored, with the reasons."""
+
+    changes: list[Change] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    rejected: list[tuple[Change, str]] = field(default_factory=list)
+
+    @property
+    def addresses(self) -> set[Address]:
+        """The items that are written."""
+        return {change.address for change in self.changes}
+
+    def without_deletes(self) -> "WritePlan":
+        """Reject the deletes, too: a rejected change may have been meant to keep their content."""
+        rest = WritePlan(rejected=self.rejected)
+        for change, write in zip(self.changes, self.writes, strict=True):
+            if change.action == "delete":
+                rest.rejected.append((change, _UNSAFE))
+            else:
+                rest.changes.append(change)
+                rest.writes.append(write)
+        return rest
+
+
+class ChangeApplier:
+    """Ends jobs whose outcome is changes of items."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: ItemWriter,
+        planner: "WritePlanner",
+        duplicates: DuplicateFinder,
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._planner = planner
+        self._duplicates = duplicates
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the applier from a process's resources."""
+        return cls(
+            resources.database,
+            ItemWriter.build(resources),
+            WritePlanner.build(resources),
+            DuplicateFinder.build(resources),
+        )
+
+    async def apply(
+        self, run: JobRun, outcome: JobOutcome, *, in_transaction: InSameTransaction | None = None
+    ) -> None:
+        """Write an outcome and end the job with it, or let it wait for a review.
+
+        Raises, with nothing changed: DuplicateFoundError if inserts repeat memories that the
+        edits do not know of; PreconditionFailedError if an item was changed since it was read;
+        JobLostError; and the errors of embedding and storing.
+        """
+        access = access_for_job(run.job.access, run.job.id)
+        waits = outcome.review_reason is not None
+        plan = await self._planner.plan(access, _to_changes(outcome))
+        inserts = outcome.edits if outcome.checks_duplicates else ()
+        queries = await self._duplicates.prepare(access, inserts)
+        async with self._database.connection(access.root) as connection:
+            # A duplicate that is found here costs no embedding and no rollback.
+            await self._duplicates.check(connection, queries, ignoring=plan.addresses)
+        async for attempt in self._writer.attempts(access, [] if waits else plan.writes):
+            async with attempt.transaction() as connection:
+                results = await attempt.write(connection)
+                await self._duplicates.check(connection, queries, ignoring=plan.addresses)
+                changes = plan.changes
+                if not waits:
+                    changes = [change.to_applied(results) for change in changes]
+                result = _result(outcome, changes, plan.rejected)
+                event = "proposed_for_review" if waits else "applied"
+                state = State.AWAITING_REVIEW if waits else State.SUCCEEDED
+                await repository.replace_all(connection, run.job.id, changes)
+                await jobs.add_event(connection, run.job, event, result["counts"])
+                await run.finish(connection, result, state)
+                if in_transaction is not None:
+                    await in_transaction(connection)
+
+
+class WritePlanner:
+    """Turns changes into writes on behalf of one caller."""
+
+    def __init__(self, database: Database, writer: ItemWriter, clock: Clock) -> None:
+        self._database = database
+        self._writer = writer
+        self._clock = clock
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the planner from a process's resources."""
+        return cls(resources.database, ItemWriter.build(resources), resources.clock)
+
+    async def plan(self, access: Access, changes: Sequence[Change]) -> WritePlan:
+        """Return the writes of changes, which are checked like a client's.
+
+        Raises PreconditionFailedError if an item was changed since it was read, and ForbiddenError.
+        """
+        present = await self.find_items(access, [change.address for change in changes])
+        plan = WritePlan()
+        for proposed in changes:
+            item = present.get(proposed.address)
+            version = item.version if item else None
+            if version != proposed.version_before:
+                raise PreconditionFailedError(proposed.address.description, version)
+            change = _with_kept_fields(proposed, item) if item else proposed
+            try:
+                write = await self._write(access, change, item)
+            except InvalidRequestError as error:
+                plan.rejected.append((change, error.detail))
+            else:
+                plan.changes.append(change)
+                plan.writes.append(write)
+        return plan.without_deletes() if plan.rejected else plan
+
+    async def find_items(self, access: Access, addresses: Iterable[Address]) -> dict[Address, Item]:
+        """Return the items that exist at some addresses."""
+        async with self._database.connection(access.root) as connection:
+            return await items.find_many(connection, addresses, self._clock.now())
+
+    async def _write(self, access: Access, change: Change, item: Item | None) -> Write:
+        precondition = Precondition.at(change.version_before)
+        if change.value is None:
+            access.require(change.namespace, Verb.DELETE)
+            return Delete(change.address, precondition)
+        value, metadata = json.loads(change.value), _metadata(change, item)
+        if item is not None:
+            put = Put.replacing(item, value=value, metadata=metadata)
+        else:
+            ttl = to_duration(change.ttl_seconds) or Ttl.DEFAULT
+            put = Put(change.address, value, metadata, ttl=ttl, precondition=precondition)
+        return await self._writer.prepare(access, put)
+
+
+def access_for_job(access: Access, job_id: str) -> Access:
+    """Return an access whose writes name the job in the history of items."""
+    return replace(access, actor=f"{access.actor} {job_id}")
+
+
+def count_changes(changes: Iterable[Change]) -> dict[str, int]:
+    """Return the numbers of inserts, updates, and deletes."""
+    actions = Counter(change.action for change in changes)
+    return {name: actions[action] for action, name in _COUNTS.items()}
+
+
+async def require_versions(
+    connection: Connection, versions: Mapping[Address, int | None], now: datetime
+) -> None:
+    """Lock items until the transaction ends; PreconditionFailedError unless at these versions."""
+    locked = await items.lock(connection, versions, now)
+    for address, version in versions.items():
+        found = locked[address].version if address in locked else None
+        if found != version:
+            raise PreconditionFailedError(address.description, found)
+
+
+def to_duration(seconds: float | None) -> timedelta | None:
+    """Return a lifetime given in seconds."""
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _to_changes(outcome: JobOutcome) -> list[Change]:
+    changes = [_to_change(edit, outcome.provenance) for edit in outcome.edits]
+    if outcome.review_reason is not None:
+        return changes
+    return [replace(change, basis=()) for change in changes]  # only a review checks the basis
+
+
+def _to_change(edit: Edit, provenance: Provenance) -> Change:
+    before, value = edit.before, None
+    if edit.content is not None:
+        format_ = before.format if before else MemoryFormat.MEMORY
+        value = to_json_text(write_value(format_, edit.kind, edit.content))
+    return Change(
+        address=Address(edit.namespace or StoredNamespace(""), edit.key or ""),
+        action=edit.action,
+        kind=edit.kind,
+        value=value,
+        importance=edit.importance,
+        valid_from=edit.valid_from,
+        source=None if value is None else provenance.source(edit.message_ids),
+        ttl_seconds=None if before else provenance.ttl_seconds,
+        reason=edit.reason,
+        version_before=before.version if before else None,
+        basis=edit.basis,
+    )
+
+
+def _with_kept_fields(change: Change, item: Item) -> Change:
+    """Return a change with the item's lifetime and, if it names no message, its conversation.
+
+    An update without messages, as in a consolidation, still has the content of earlier messages.
+    """
+    source = change.source
+    if source and not source.get("message_ids") and item.metadata.source is not None:
+        before = json.loads(item.metadata.source)
+        kept = {name: before[name] for name in _CONVERSATION_MEMBERS if name in before}
+        source = {**source, **kept}
+    ttl = None if item.ttl is None else item.ttl.total_seconds()
+    return replace(change, ttl_seconds=ttl, source=source)
+
+
+def _metadata(change: Change, item: Item | None) -> ItemMetadata:
+    """Return an item's metadata after a change."""
+    before = item.metadata if item else NO_METADATA
+    valid_to = before.valid_to
+    if valid_to and change.valid_from and change.valid_from > valid_to:
+        valid_to = None  # it was the end of the earlier fact
+    return replace(
+        before,
+        importance=change.importance,
+        valid_from=change.valid_from,
+        valid_to=valid_to,
+        source=source_text(change.source or {}),
+    )
+
+
+def _result(
+    outcome: JobOutcome, changes: Sequence[Change], rejected: Sequence[tuple[Change, str]]
+) -> JsonObject:
+    """Return a job's result."""
+    rejections = [
+        *outcome.rejected,
+        *(Rejection(change.action, reason) for change, reason in rejected),
+    ]
+    made = changes if outcome.review_reason is None else ()
+    counts = {
+        **count_changes(made),
+        "unchanged": outcome.unchanged,
+        "rejected": len(rejections),
+    }
+    result: JsonObject = {
+        "counts": counts,
+        "rejected": [rejection.members() for rejection in rejections],
+        **(outcome.details or {}),
+    }
+    if outcome.review_reason is not None:
+        result["proposed"] = count_changes(changes)
+        result["review"] = {"reason": outcome.review_reason}
+    return result

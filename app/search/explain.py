@@ -37,8 +37,8 @@ class Explainer:
             strength=_rounded(parts.strength[index]),
             pinned=bool(self.scored.candidates.items["pinned"][index]),
             words=self._matched_words(index),
-            passage=passage,
             found_by=self._found_by(index),
+            passage=passage,
         )
 
     def _matched_words(self, index: int) -> list[MatchedWord]:

@@ -38,8 +38,8 @@ class ScoreExplanation:
     strength: float | None
     pinned: bool
     words: list[MatchedWord]
-    passage: str | None
     found_by: list[CandidateList]
+    passage: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,18 @@ PACKAGES = [f"app/{path.name}" for path in sorted((ROOT / "app").iterdir())]
 
 EXCEPTIONS: set[tuple[str, str]] = {
     ("app/prompts/judge.py", "What tells the answers apart"),  # sent to models
+    ("app/tools/errors.py", "forgotten meanwhile"),  # sent to models
+    ("app/tools/memory_content.py", "is to be remembered"),  # sent to models
+    ("app/tools/memory_schemas.py", ""),  # sent to models
 }
 """Pairs of a file and a part of the text that breaks a rule on purpose; at most 20."""
 
 GERUNDS_THAT_ARE_NOUNS = {"embeddings", "indexing", "logging", "routing", "string", "scoring"}
 
 UNFINISHED: set[str] = {*PACKAGES, *PAGES} - {
+    "app/mcp",
     "app/prompts",
+    "app/tools",
 }
 """Still to be edited; remove an entry to have the rules hold there."""
 

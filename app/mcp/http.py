@@ -1,4 +1,4 @@
-"""MCP over HTTP (streamable HTTP, `/mcp`): stateless, so that any process answers any request."""
+"""MCP over streamable HTTP (`/mcp`); it is stateless, so any process can answer any request."""
 
 import asyncio
 import sys
@@ -34,10 +34,10 @@ async def running_mcp(resources: Resources) -> AsyncIterator[StreamableHTTPSessi
         create_server(resources, _caller_of),
         stateless=True,
         json_response=True,
-        max_request_body_size=sys.maxsize,  # `_whole` counts the bytes
+        max_request_body_size=sys.maxsize,  # `_read_whole` counts the bytes
     )
-    # In a task of its own: the scopes that the SDK opens must end in the task they began in, which
-    # those who hold a lifespan open do not promise.
+    # In a task of its own: the SDK's scopes must end in the task that opened them, and a lifespan
+    # may end in another one.
     started = asyncio.Event()
     async with background(_run(manager, started)):
         await started.wait()
@@ -50,27 +50,27 @@ async def _run(manager: StreamableHTTPSessionManager, started: asyncio.Event) ->
         await asyncio.Event().wait()  # until canceled
 
 
-def _somewhere(namespace: str) -> str:
+def _check_not_empty(namespace: str) -> str:
     if not parse_labels(namespace):
         raise ValueError("is empty; leave it out to see everything that the key may see")
     return namespace
 
 
 class _Connection(Schema):
-    """The URL's query. What it means and does not say right must not open everything."""
+    """The URL's query; a mistake in it must not give access to everything."""
 
-    namespace: Annotated[WrittenNamespace, AfterValidator(_somewhere)] | None = None
+    namespace: Annotated[WrittenNamespace, AfterValidator(_check_not_empty)] | None = None
 
 
 _GUARD = Guard(*Verb)
-"""Any verb opens the route; each tool checks its own."""
+"""The route needs any verb; each tool checks its own."""
 
 
 class McpEndpoint:
-    """Answers `POST /mcp`; raises the errors of other routes before the protocol begins."""
+    """Handles `POST /mcp`; raises the same errors as other routes before the protocol begins."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Handle one request."""
         request = Request(scope, receive)
         access = await _GUARD.admit(request)
         check_query_size(request)
@@ -81,21 +81,21 @@ class McpEndpoint:
         request.state.caller = caller
         manager: StreamableHTTPSessionManager = request.state.mcp
         with MEMORY.share() as grow:
-            await manager.handle_request(scope, await _whole(request, receive, grow), send)
+            await manager.handle_request(scope, await _read_whole(request, receive, grow), send)
 
 
 ROUTE = Route("/mcp", McpEndpoint(), methods=["POST"], include_in_schema=False)
-"""No GET: a server without sessions has nothing to say of its own accord."""
+"""GET would open a stream, and a server without sessions has nothing to send on one."""
 
 
 def _caller_of(context: Context) -> Caller:
-    assert context.request is not None  # noqa: S101  # only HTTP requests come this way
+    assert context.request is not None  # noqa: S101  # every request comes over HTTP
     caller: Caller = context.request.state.caller
     return caller
 
 
 def _check_content_type(request: Request) -> None:
-    """Raise InvalidRequestError for what the SDK would refuse in plain text."""
+    """Raise InvalidRequestError for a media type that the SDK would refuse in plain text."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip()
     if media_type.lower() != "application/json":
         raise InvalidRequestError(
@@ -104,10 +104,10 @@ def _check_content_type(request: Request) -> None:
         )
 
 
-async def _whole(request: Request, receive: Receive, grow: Callable[[int], None]) -> Receive:
+async def _read_whole(request: Request, receive: Receive, grow: Callable[[int], None]) -> Receive:
     """Return a `receive` that yields the whole body at once, read within our limits.
 
-    The SDK has no such limits, and treats a body that is cut off as an error of ours.
+    The SDK has no such limits, and reports an incomplete body as an internal error.
     """
     body = await read_bytes(request, MCP.max_bytes(request.state.resources.settings), grow)
     check_count(body, MCP.values)
@@ -120,10 +120,10 @@ async def _whole(request: Request, receive: Receive, grow: Callable[[int], None]
 
 
 def _namespace(request: Request) -> tuple[str, ...]:
-    """Return the namespace in the URL, which the connection is confined to; empty: none."""
+    """Return the namespace in the URL, to which the connection is confined; empty: none."""
     if len(request.query_params.getlist("namespace")) > 1:
         raise InvalidRequestError(
             "The URL has several namespaces; send one of them.", field="namespace"
         )
-    written = read_query(_Connection, request).namespace
-    return () if written is None else tuple(parse_labels(written))
+    text = read_query(_Connection, request).namespace
+    return () if text is None else tuple(parse_labels(text))

@@ -29,7 +29,7 @@ def address_of(url: str, namespace: Sequence[str]) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise ServerUnreachableError(
-            f"{url} is no address of a server; give one such as http://localhost:8080."
+            f"{url} is not the address of a server; give one such as http://localhost:8080."
         )
     path = parts.path.rstrip("/").removesuffix("/mcp") + "/mcp"
     confined = urlencode({"namespace": json.dumps(list(namespace))}) if namespace else parts.query
@@ -72,8 +72,8 @@ class _ErrorTransport(httpx2.AsyncHTTPTransport):
             return _error(json.loads(body)["detail"])
         if response.is_error and not kind.startswith("application/json"):
             return _error(
-                f"The answer is no answer of memoryd's but {response.status_code} "
-                f"{response.reason_phrase}: check the address, and what is in between."
+                f"The response is not from memoryd: {response.status_code} "
+                f"{response.reason_phrase}. Check the address, and any proxies."
             )
         return response
 

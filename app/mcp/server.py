@@ -76,7 +76,7 @@ class _Handlers:
         self._caller_of = caller_of
 
     async def list_tools(self, context: Context, _: Page) -> types.ListToolsResult:
-        return self._tools.list(self._caller_of(context))
+        return self._tools.list_tools(self._caller_of(context))
 
     async def call_tool(
         self, context: Context, params: types.CallToolRequestParams

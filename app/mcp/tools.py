@@ -29,7 +29,7 @@ class McpTools:
         """Make it from a process's resources."""
         return cls(ToolRegistry.build(resources, "mcp"))
 
-    def list(self, caller: Caller) -> types.ListToolsResult:
+    def list_tools(self, caller: Caller) -> types.ListToolsResult:
         """Return the tools that a caller has the grants for."""
         verbs = frozenset(filter(caller.confined.may, Verb))
         options = ToolOptions(verbs=verbs, is_confined=bool(caller.namespace))

@@ -34,12 +34,7 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
     """Submits an extraction and waits for it."""
 
     name = "extract_memories"
-    title = "Learn from a text"
-    description = (
-        "Let a language model read a longer text, such as a conversation, notes or a "
-        "document, and keep what is worth remembering: it adds memories and corrects those "
-        "that the text outdates. Takes seconds to minutes. For a single fact use remember."
-    )
+    title = "Extract memories"
     verbs = frozenset({Verb.READ, Verb.WRITE, Verb.JOBS})
     arguments = ExtractMemoriesArguments
     result = ExtractionResult

@@ -42,6 +42,7 @@ from app.tools.tool import (
     ToolOptions,
     ToolResult,
     Toolset,
+    tool_text,
 )
 
 NAME = "manage_memory"
@@ -49,17 +50,9 @@ NAME = "manage_memory"
 DEFAULT_KEY = "default"
 """Key of the memory that a manager starts with."""
 
-INSTRUCTIONS = """\
-Use it of your own accord when:
-
-1. the user tells you of a preference that will last;
-2. the user asks you to remember something, or to do things differently from now on;
-3. your work has led to something that should be known next time;
-4. a memory turns out to be wrong or out of date."""
-
 
 class ManageMemory:
-    """Writes one memory at a time, always in the namespace that the application named."""
+    """Writes one memory at a time, always in the namespace that the application chose."""
 
     name: ClassVar[str] = NAME
     toolset: ClassVar[Toolset] = "agents"
@@ -125,7 +118,7 @@ class ManageMemory:
         return key
 
     async def _update(self, context: ToolContext, key: str, content: str | JsonObject) -> None:
-        # The answer depends on what is there.
+        # The result depends on the stored item.
         context.access.authorize(context.namespace, Verb.READ)
         address = Address(context.access.authorize(context.namespace, Verb.WRITE), key)
         try:
@@ -151,7 +144,7 @@ class ManageMemory:
 
     async def _delete(self, context: ToolContext, key: str) -> None:
         address = Address(context.access.authorize(context.namespace, Verb.DELETE), key)
-        # Without `read`, nothing tells the caller whether the memory was there.
+        # A caller without `read` does not learn whether the memory existed.
         may_read = context.access.allows(context.namespace, Verb.READ)
         there = PRESENT if may_read else UNCONDITIONAL
         try:
@@ -200,7 +193,7 @@ def _description(options: ToolOptions) -> str:
     if kind is not None and kind.singleton:
         then = "; once it exists, update it" if "update" in actions else ""
         lines.append(f"There is only one {kind.name}{then}.")
-    return "\n".join([*lines, options.instructions or INSTRUCTIONS])
+    return "\n".join([*lines, options.instructions or tool_text("manage_memory_instructions")])
 
 
 def _parameters(options: ToolOptions) -> JsonObject:
@@ -218,7 +211,7 @@ def _parameters(options: ToolOptions) -> JsonObject:
         "action": {"type": "string", "enum": list(actions), "default": default},
         "id": {
             "type": "string",
-            "description": "The key of a memory that is there, as search_memory shows it.",
+            "description": tool_text("manage_memory_id"),
         },
     }
     if "id" not in required:

@@ -13,6 +13,7 @@ from app.conversations.types import Kind, MemoryFormat
 from app.conversations.value_format import read_value, write_value
 from app.json_values import JsonObject
 from app.tools.errors import ToolError
+from app.tools.tool import tool_text
 
 _TEXT_MEMBERS = ("content", "text")
 """Members with the text of an item that no manager wrote: LangMem's, and LangGraph's by custom."""
@@ -26,7 +27,7 @@ def content_schema(kind: Kind | None, *, required: bool) -> tuple[JsonObject, Js
     if kind is None:
         text: JsonObject = {
             "type": "string",
-            "description": "What to remember, so that it makes sense to one who was not there.",
+            "description": tool_text("manage_memory_content"),
         }
         return text if required else text | {"type": ["string", "null"], "default": None}, {}
     own = {name: part for name, part in kind.schema.items() if name not in _ROOT_KEYWORDS}

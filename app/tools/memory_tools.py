@@ -53,6 +53,7 @@ from app.tools.tool import (
     ToolOptions,
     ToolResult,
     Toolset,
+    tool_text,
 )
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
@@ -67,7 +68,6 @@ class MemoryTool(ABC, Generic[Arguments]):
     toolset: ClassVar[Toolset] = "mcp"
     name: ClassVar[str]
     title: ClassVar[str]
-    description: ClassVar[str]
     verbs: ClassVar[frozenset[Verb]]
     arguments: type[Arguments]
     result: ClassVar[type[BaseModel]]
@@ -114,7 +114,7 @@ class MemoryTool(ABC, Generic[Arguments]):
         }
         return ToolDefinition(
             name=cls.name,
-            description=cls.description,
+            description=tool_text(cls.name),
             input_schema=plain_schema(cls.arguments, without="namespace" if is_confined else None),
             mcp={
                 "title": cls.title,
@@ -129,12 +129,6 @@ class SearchMemories(MemoryTool[SearchMemoriesArguments]):
 
     name = "search_memories"
     title = "Search memories"
-    description = (
-        "Find what is remembered from earlier conversations, by meaning and by words. Use it "
-        "before answering whenever the user, their preferences, people, plans or past work "
-        "may matter, and before remembering something that may be known already. Without a "
-        "query it lists the newest memories."
-    )
     verbs = frozenset({Verb.READ})
     arguments = SearchMemoriesArguments
     result = MemoryList
@@ -182,11 +176,6 @@ class Remember(ItemTool[RememberArguments]):
 
     name = "remember"
     title = "Remember"
-    description = (
-        "Keep something for later conversations: a lasting fact, a preference, a decision, a "
-        "plan, how something was solved. One thing at a time. Search first: to correct what "
-        "is there, use update_memory."
-    )
     verbs = frozenset({Verb.WRITE})
     arguments = RememberArguments
     result = MemoryReference
@@ -211,10 +200,6 @@ class UpdateMemory(ItemTool[UpdateMemoryArguments]):
 
     name = "update_memory"
     title = "Update a memory"
-    description = (
-        "Replace the text of a memory that is no longer right or says too little. The state "
-        "before is kept in its history."
-    )
     verbs = frozenset({Verb.READ, Verb.WRITE})
     arguments = UpdateMemoryArguments
     result = MemoryReference
@@ -260,10 +245,6 @@ class ForgetMemory(ItemTool[ForgetMemoryArguments]):
 
     name = "forget_memory"
     title = "Forget a memory"
-    description = (
-        "Delete a memory: one that is wrong, outdated or a repetition, or that the user wants "
-        "to be forgotten. Its history stays with whoever runs the server."
-    )
     verbs = frozenset({Verb.DELETE})
     arguments = ForgetMemoryArguments
     result = MemoryReference
@@ -289,7 +270,6 @@ class ListNamespaces(ItemTool[ListNamespacesArguments]):
 
     name = "list_namespaces"
     title = "List namespaces"
-    description = "See in which namespaces memories are kept, and how many each one holds."
     verbs = frozenset({Verb.READ})
     arguments = ListNamespacesArguments
     result = NamespaceList

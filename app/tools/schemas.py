@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from app.body_limits import CONVERSATION
 from app.conversations.fields import Instructions, ModelName
 from app.conversations.kinds import BuiltInKind, MemoryKind
-from app.conversations.messages import MAX_MESSAGES, ConversationMessage
+from app.conversations.messages import MAX_MESSAGES, ConversationMessage, StoredMessages
 from app.conversations.namespace_template import TemplateLabel, Variables, check_template
 from app.jobs.kind import JobPlan
 from app.json_values import JsonObject
@@ -165,7 +165,7 @@ class SearchRequest(NamespaceTarget):
         "MEMORYD_LLM.",
     )
     instructions: Instructions | None = Field(
-        None, description="What to look for; added to memoryd's own instructions."
+        None, description="Instructions for the model, added to memoryd's own."
     )
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Number] | None = Field(
         None, description=f"Maximum items per query; absent: {DEFAULT_LIMIT}."
@@ -183,7 +183,7 @@ class SearchPlan(JobPlan):
     job_kind = "search"
 
     namespace: list[str]
-    messages: list[JsonObject]
+    messages: StoredMessages
     query_model: str | None
     queries: list[str] = Field(default_factory=list)
     instructions: str | None = None

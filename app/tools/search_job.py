@@ -10,8 +10,8 @@ from typing import Self
 import orjson
 
 from app.auth.access import Access, Verb
-from app.conversations.messages import parse_messages, to_turns
-from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
+from app.conversations.messages import to_turns
+from app.conversations.prompt_text import CONVERSATION_TAGS
 from app.conversations.types import Turn
 from app.db.database import Database
 from app.extraction.instructions import TEMPLATES as EXTRACTION_TEMPLATES
@@ -29,13 +29,12 @@ from app.search.service import SearchService
 from app.store.filters import parse_filter
 from app.tools.namespace_target import resolve_namespace
 from app.tools.schemas import DEFAULT_LIMIT, SearchPlan, SearchRequest
+from app.tools.tool import TEMPLATES
 
 MAX_BYTES = 4_194_304
 """Maximum bytes of the values in a job's result."""
 
 _VERB_SETS = ({Verb.JOBS, Verb.READ},)
-
-_TEMPLATES = Templates("app.tools")
 
 
 async def plan_search(resources: Resources, access: Access, body: SearchRequest) -> NewJob:
@@ -44,7 +43,7 @@ async def plan_search(resources: Resources, access: Access, body: SearchRequest)
     config, namespace = await resolve_namespace(managers, access, body, _VERB_SETS)
     plan = SearchPlan(
         namespace=namespace,
-        messages=[message.members() for message in body.messages],
+        messages=body.messages,
         query_model=body.query_model or (None if config is None else config.query_model),
         instructions=body.instructions,
         limit=body.limit or DEFAULT_LIMIT,
@@ -60,7 +59,7 @@ def search_job(llms: LLMPool, access: Access, plan: SearchPlan, *, manager: str 
     """
     access.authorize(plan.namespace, Verb.READ)
     stored = access.authorize(plan.namespace, Verb.JOBS)
-    to_turns(parse_messages(plan.messages))
+    to_turns(plan.messages)
     if plan.filter:
         parse_filter(plan.filter)
     checked = plan.model_copy(update={"query_model": llms.require(plan.query_model)})
@@ -69,7 +68,7 @@ def search_job(llms: LLMPool, access: Access, plan: SearchPlan, *, manager: str 
 
 def system_text(max_queries: int, instructions: str | None) -> str:
     """Return the system prompt of the model that writes the queries."""
-    text = _TEMPLATES.fill("search_queries", max_queries=str(max_queries))
+    text = TEMPLATES.fill("search_queries", max_queries=str(max_queries))
     if not instructions or not instructions.strip():
         return text
     escaped = CONVERSATION_TAGS.escape(instructions.strip())
@@ -91,7 +90,7 @@ class SearchHandler:
 
     async def run(self, run: JobRun, plan: SearchPlan) -> None:
         """Run a job; its result has the hits of all searches, each item once, best first."""
-        turns = to_turns(parse_messages(plan.messages))
+        turns = to_turns(plan.messages)
         queries = list(dict.fromkeys([*plan.queries, *await self._write_queries(run, plan, turns)]))
         await run.report("searching", queries=queries)
         access = run.job.access

@@ -23,7 +23,14 @@ from app.tools.arguments import describe_mistakes
 from app.tools.errors import ToolError
 from app.tools.schemas import MAX_LIMIT, SearchPlan
 from app.tools.search_job import search_job
-from app.tools.tool import ToolContext, ToolDefinition, ToolOptions, ToolResult, Toolset
+from app.tools.tool import (
+    ToolContext,
+    ToolDefinition,
+    ToolOptions,
+    ToolResult,
+    Toolset,
+    tool_text,
+)
 
 NAME = "search_memory"
 
@@ -78,7 +85,7 @@ class SearchMemory:
         described = f"Only memories whose members are like this: {json.dumps(example)}."
         properties = {**_PROPERTIES, "filter": {**_FILTER, "description": described}}
         parameters = {"type": "object", "properties": properties, "required": ["query"]}
-        return ToolDefinition(name=NAME, description=_DESCRIPTION, input_schema=parameters)
+        return ToolDefinition(name=NAME, description=tool_text(NAME), input_schema=parameters)
 
     async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:
         """Return the memories that a query finds, best first; raises ToolError, ForbiddenError."""
@@ -104,7 +111,7 @@ class SearchMemory:
         """Return the hits of a model's queries and of the agent's own query."""
         plan = SearchPlan(
             namespace=list(context.namespace),
-            messages=[message.members() for message in context.messages],
+            messages=list(context.messages),
             query_model=context.query_model,
             queries=[arguments.query] if arguments.query.strip() else [],
             limit=min(arguments.page.stop, MAX_SEARCH_LIMIT),
@@ -140,22 +147,18 @@ def _show(items: list[JsonObject]) -> str:
     return orjson.dumps(shown).decode()
 
 
-_DESCRIPTION = """\
-Search your long-term memories for what may bear on the matter at hand. The answer is a list of \
-memories, the best first; the key of a memory is its id."""
-
 _PROPERTIES: JsonObject = {
-    "query": {"type": "string", "description": "What a memory might say."},
+    "query": {"type": "string", "description": tool_text("search_memory_query")},
     "limit": {
         "type": "integer",
-        "description": "At most this many memories.",
+        "description": tool_text("search_memory_limit"),
         "minimum": 1,
         "maximum": MAX_LIMIT,
         "default": DEFAULT_LIMIT,
     },
     "offset": {
         "type": "integer",
-        "description": "Leave out the first this many, to see more.",
+        "description": tool_text("search_memory_offset"),
         "minimum": 0,
         "maximum": MAX_OFFSET,
         "default": 0,

@@ -112,7 +112,7 @@ def _kind_of(config: ManagerConfig | None) -> Kind | None:
 
 
 def _may(access: Access, labels: Sequence[str], verb: Verb) -> bool:
-    """Tell whether a key has a verb in a namespace, or anywhere if no namespace is named."""
+    """Return whether a key has a verb in a namespace, or anywhere if no namespace is named."""
     return access.allows(labels, verb) if labels else access.may(verb)
 
 

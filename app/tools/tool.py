@@ -7,20 +7,28 @@ from typing import ClassVar, Literal, Protocol, Self, TypeAlias, assert_never
 
 from app.auth.access import Access, Verb
 from app.conversations.messages import ConversationMessage
+from app.conversations.prompt_text import Templates
 from app.conversations.types import Kind
 from app.json_values import JsonObject
 from app.namespaces import InvalidNamespaceError, Labels, check_labels
 from app.resources import Resources
 from app.tools.errors import ToolError
 
+TEMPLATES = Templates("app.tools")
+
 Action: TypeAlias = Literal["create", "update", "delete"]
 
 ACTIONS: tuple[Action, ...] = ("create", "update", "delete")
 
 Toolset: TypeAlias = Literal["agents", "mcp"]
-"""Who is offered a tool: programs that run an agent (`/v1/tools`), or MCP clients."""
+"""The clients of a tool: programs that run an agent (`/v1/tools`), or MCP clients."""
 
 Format: TypeAlias = Literal["openai", "openai_responses", "anthropic", "mcp"]
+
+
+def tool_text(name: str) -> str:
+    """Return a text about a tool that models are sent: a section of `templates/tools.md`."""
+    return TEMPLATES.fill_section("tools", name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,11 +114,11 @@ async def test_a_server_that_is_not_memoryd() -> None:
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as gateway:
         url = f"http://127.0.0.1:{gateway.sockets[0].getsockname()[1]}"
-        with pytest.raises(ServerUnreachableError, match="no answer of memoryd's but 502 Bad Gate"):
+        with pytest.raises(ServerUnreachableError, match="not from memoryd: 502 Bad Gate"):
             await forward(address_of(url, []), None)
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", ""])
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(ServerUnreachableError, match="is no address of a server"):
+    with pytest.raises(ServerUnreachableError, match="is not the address of a server"):
         address_of(url, [])

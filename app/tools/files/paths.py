@@ -1,4 +1,4 @@
-"""From the paths that models write to the keys of items, and back."""
+"""Conversion of the paths that models write to the keys of items, and back."""
 
 import re
 
@@ -13,9 +13,9 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def key_of(path: str) -> str:
-    """Return the key that a path names, "" for /memories itself; raises ToolError.
+    """Return the key of a path, "" for /memories itself; raises ToolError.
 
-    One slash at the end is allowed, as listings write it after directories. Nothing is ever
+    One slash at the end is allowed, because listings write it after directories. Paths are never
     resolved or decoded: a path that would need it is refused.
     """
     if path.rstrip("/") == ROOT and len(path) <= len(ROOT) + 1:
@@ -31,7 +31,7 @@ def key_of(path: str) -> str:
 
 
 def problem_of(key: str) -> str | None:
-    """Return why a key cannot be a path below /memories, or None."""
+    """Return the reason why a key cannot be a path below /memories, or None."""
     if found := _UNPRINTABLE.search(key):
         return f"contains the character U+{ord(found[0]):04X}; leave it out"
     if "\\" in key:
@@ -52,13 +52,13 @@ def path_of(key: str) -> str:
 
 
 def lineage(key: str) -> list[str]:
-    """Return the directories that a key is in, outermost first, and the key itself."""
+    """Return the directories that contain a key, outermost first, and the key itself."""
     parts = key.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 def is_hidden(key: str) -> bool:
-    """Tell whether listings leave a key out: hidden, in node_modules, or no path at all."""
+    """Return whether listings omit a key: it is hidden, in node_modules, or not a path."""
     if problem_of(key):
         return True
     return any(part.startswith(".") or part == "node_modules" for part in key.split("/"))

@@ -1,4 +1,7 @@
-"""SQL on the items of one namespace as files: a directory is a range of keys."""
+"""SQL on the items of a namespace as a file tree: a directory is a range of keys.
+
+It only reads; the file tree changes items through the store's writer.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +13,7 @@ from app.store.schemas import MAX_KEY_CHARACTERS
 from app.store.types import Address, Item
 
 _LAST_KEY = "\U0010ffff" * MAX_KEY_CHARACTERS
-"""No key sorts after it."""
+"""Sorts after every key."""
 
 _ALIVE = "(expires_at IS NULL OR expires_at > $2)"
 
@@ -22,7 +25,7 @@ _KEYS = f"SELECT key {_BELOW}"
 
 _FILES = f"SELECT {COLUMNS} {_BELOW}"
 
-# An item whose value holds no text is shown as JSON; its size is that of the JSON as stored.
+# An item without text is shown as JSON, and has the size of the stored JSON.
 _SIZES = f"""
 SELECT key, octet_length(CASE jsonb_typeof(value -> 'content')
     WHEN 'string' THEN value ->> 'content' ELSE value::text END) AS size {_BELOW}
@@ -49,7 +52,7 @@ async def keys_below(
 async def sizes_below(
     connection: Connection, directory: Address, now: datetime, limit: int
 ) -> list[tuple[str, int]]:
-    """Return such keys, each with how many bytes its text has."""
+    """Return the first keys in a directory and below, in order, with the bytes of their texts."""
     rows = await connection.fetch(_SIZES, *_below(directory, now), limit)
     return [(row["key"], row["size"]) for row in rows]
 
@@ -69,9 +72,9 @@ async def find_obstacle(
     *,
     besides: Sequence[str] = (),
 ) -> str | None:
-    """Return a key that keeps the last of a lineage from being a new file or directory.
+    """Return a key that prevents the last key of a lineage from being a new file or directory.
 
-    It is a file where one of its directories would be, one at the key itself, or one below.
+    It is the key of one of its directories, the key itself, or a key below it.
     """
     below = _below(Address(namespace, lineage[-1]), now)
     found: str | None = await connection.fetchval(_OBSTACLE, *below, lineage, besides)
@@ -79,7 +82,7 @@ async def find_obstacle(
 
 
 def _below(directory: Address, now: datetime) -> tuple[str, datetime, str, str]:
-    """Return the first four parameters: what could be in a directory; "" is /memories."""
+    """Return the first four parameters: the range of keys in a directory; "" is /memories."""
     namespace, key = directory
     start = f"{key}/" if key else ""
     return namespace, now, start, start + _LAST_KEY

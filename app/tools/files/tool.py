@@ -24,6 +24,7 @@ from app.tools.tool import (
     ToolOptions,
     ToolResult,
     Toolset,
+    tool_text,
 )
 
 NAME = "memory"
@@ -41,21 +42,10 @@ _ACTIONS_OF: Mapping[str, Sequence[Action]] = {
 }
 """The actions that must be permitted for each command."""
 
-_HELP = {
-    "view": "view shows a directory (path), or a file with line numbers (view_range: some lines)",
-    "create": "create writes a new file (path, file_text)",
-    "str_replace": "str_replace replaces text that a file holds exactly once "
-    "(path, old_str, new_str)",
-    "insert": "insert adds text after a line, 0 being the beginning "
-    "(path, insert_line, insert_text)",
-    "delete": "delete removes a file, or a directory with all that is in it (path)",
-    "rename": "rename moves a file or a directory to a path where nothing is (old_path, new_path)",
-}
-
 _PROPERTIES: Mapping[str, tuple[str, JsonObject]] = {
     "path": (
         "view create str_replace insert delete",
-        {"type": "string", "description": "Path of the file or directory, below /memories."},
+        {"type": "string", "description": tool_text("memory_path")},
     ),
     "view_range": (
         "view",
@@ -64,22 +54,22 @@ _PROPERTIES: Mapping[str, tuple[str, JsonObject]] = {
             "items": {"type": "integer"},
             "minItems": 2,
             "maxItems": 2,
-            "description": "First and last line to show; -1 is the last line of the file.",
+            "description": tool_text("memory_view_range"),
         },
     ),
-    "file_text": ("create", {"type": "string", "description": "The whole text of the new file."}),
+    "file_text": ("create", {"type": "string", "description": tool_text("memory_file_text")}),
     "old_str": (
         "str_replace",
-        {"type": "string", "description": "The text to replace, exactly as the file has it."},
+        {"type": "string", "description": tool_text("memory_old_str")},
     ),
-    "new_str": ("str_replace", {"type": "string", "description": "What to write instead."}),
+    "new_str": ("str_replace", {"type": "string", "description": tool_text("memory_new_str")}),
     "insert_line": (
         "insert",
-        {"type": "integer", "minimum": 0, "description": "The line to insert after."},
+        {"type": "integer", "minimum": 0, "description": tool_text("memory_insert_line")},
     ),
-    "insert_text": ("insert", {"type": "string", "description": "The lines to insert."}),
-    "old_path": ("rename", {"type": "string", "description": "Path of what to move."}),
-    "new_path": ("rename", {"type": "string", "description": "Its path from then on."}),
+    "insert_text": ("insert", {"type": "string", "description": tool_text("memory_insert_text")}),
+    "old_path": ("rename", {"type": "string", "description": tool_text("memory_old_path")}),
+    "new_path": ("rename", {"type": "string", "description": tool_text("memory_new_path")}),
 }
 """Each parameter, with the commands that take it."""
 
@@ -156,10 +146,9 @@ class MemoryFiles:
         """Return the definition with the commands that the options permit."""
         commands = _permitted_commands(options.actions)
         lines = [
-            "Files below /memories, which last beyond this conversation. View /memories before "
-            "you do anything else, and write down what should be known next time.",
+            tool_text(NAME),
             "Commands:",
-            *(f"- {_HELP[command]}" for command in commands),
+            *(f"- {tool_text(f'memory_{command}')}" for command in commands),
         ]
         properties: JsonObject = {"command": {"type": "string", "enum": commands}}
         for name, (belongs_to, schema) in _PROPERTIES.items():

@@ -32,7 +32,7 @@ from app.managers.service import EXTRACT_VERBS, ManagerService
 from app.namespaces import to_stored
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
-from app.store.service import check_not_reserved
+from app.store.writer import check_not_reserved
 from app.time_slice import TimeSlice
 
 _T = TypeVar("_T")

@@ -39,6 +39,7 @@ from app.store.schemas import (
     RestoreItem,
 )
 from app.store.service import ItemService
+from app.store.writer import ItemWriter
 
 ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 """What every route of the store may answer with."""
@@ -56,8 +57,13 @@ router = APIRouter(prefix="/store", tags=["store"], route_class=GuardedRoute)
 
 
 def service_of(request: Request) -> ItemService:
-    """Return the store of the process that serves a request."""
+    """Return the process's service that reads items."""
     return ItemService.build(resources_of(request))
+
+
+def writer_of(request: Request) -> ItemWriter:
+    """Return the process's writer of items."""
+    return ItemWriter.build(resources_of(request))
 
 
 def item_response(item: types.Item, access: Access) -> Response:
@@ -94,7 +100,7 @@ def _read_address(model: type[AddressQuery], request: Request, access: Access) -
 )
 async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Response:
     put = body.command(access, Precondition.of(request.headers))
-    version = await service_of(request).put(access, put)
+    version = await writer_of(request).put(access, put)
     return Response(status_code=204, headers={"ETag": etag(version)})
 
 
@@ -145,7 +151,7 @@ async def get_item(request: Request, access: ReadAccess) -> Response:
 )
 async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> Response:
     patch = body.command(access, Precondition.of(request.headers))
-    return item_response(await service_of(request).patch(access, patch), access)
+    return item_response(await writer_of(request).patch(access, patch), access)
 
 
 @router.delete(
@@ -159,7 +165,7 @@ async def patch_item(request: Request, body: PatchItem, access: WriteAccess) -> 
     responses={204: {"description": "Ended"}, **problem_responses(*CHANGES)},
 )
 async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) -> Response:
-    await service_of(request).delete(access, body.command(access, Precondition.of(request.headers)))
+    await writer_of(request).delete(access, body.command(access, Precondition.of(request.headers)))
     return Response(status_code=204)
 
 
@@ -210,7 +216,7 @@ async def list_item_versions(request: Request, access: ReadAccess) -> Response:
 )
 async def restore_item(request: Request, body: RestoreItem, access: WriteAccess) -> Response:
     address = body.address(access, Verb.WRITE)
-    item = await service_of(request).restore(
+    item = await writer_of(request).restore(
         access, address, body.version, Precondition.of(request.headers)
     )
     return item_response(item, access)

@@ -1,4 +1,4 @@
-"""Reading and changing items on behalf of a caller."""
+"""Reading items, their history, and their namespaces on behalf of a caller."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -11,22 +11,12 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
 from app.db.database import Connection, Database
-from app.db.optimistic import TooManyConflictsError
 from app.db.pages import PAGE_BYTES
-from app.errors import InvalidRequestError
 from app.http.admission import require_room
-from app.http.conditional import Precondition, PreconditionFailedError
-from app.json_values import JsonObject, UnstorableError, check_storable
 from app.namespaces import Labels, Range, only, stored_range, to_stored
 from app.pagination import Page
 from app.resources import Resources
 from app.store import repository
-from app.store.errors import (
-    InvalidValueError,
-    ItemNotFoundError,
-    VersionHasNoValueError,
-    VersionNotFoundError,
-)
 from app.store.listing import (
     ListedNamespaces,
     NamespaceQuery,
@@ -35,43 +25,21 @@ from app.store.listing import (
     literal_start,
 )
 from app.store.repository import FittingItems
-from app.store.types import Address, Delete, Item, ItemVersion, Patch, Put, Ttl
-from app.store.writer import ItemWriter
+from app.store.types import Address, Item, ItemVersion
 from app.usage_counter import Usage
-
-RESERVED_ROOT = "langgraph"
-"""LangGraph keeps its own records below this label."""
-
-_PATCH_ATTEMPTS = 20
-"""A patch is repeated if another writer came first; each round lets one of them through."""
-
-
-def check_not_reserved(labels: Sequence[str]) -> None:
-    """Raise InvalidRequestError for a namespace that clients may not write to."""
-    if labels[:1] == [RESERVED_ROOT]:
-        raise InvalidRequestError(
-            f'namespace begins with "{RESERVED_ROOT}", which is reserved; '
-            "choose another first label.",
-            field="namespace[0]",
-        )
 
 
 class ItemService:
-    """Reads and changes items on behalf of one caller.
-
-    Addresses are a caller's: their namespaces come from `Access.authorize`.
-    """
+    """Reads items on behalf of one caller, who was authorized for their addresses."""
 
     def __init__(
         self,
         database: Database,
-        writer: ItemWriter,
         clock: Clock,
         usage: Usage,
         settings: Settings,
     ) -> None:
         self._database = database
-        self._writer = writer
         self._clock = clock
         self._usage = usage
         self._refresh_on_read = settings.refresh_on_read
@@ -81,7 +49,6 @@ class ItemService:
         """Make the service from a process's resources."""
         return cls(
             resources.database,
-            ItemWriter.build(resources),
             resources.clock,
             resources.usage,
             resources.settings,
@@ -129,57 +96,12 @@ class ItemService:
             restarted = await restart_lifetimes(self._database, connection, mortal, now)
         return replace(found, items=found.items | {item.address: item for item in restarted})
 
-    async def put(self, access: Access, put: Put) -> int:
-        """Write an item's whole next state; return its version."""
-        check_not_reserved(access.relative(put.address.namespace))
-        prepared = await self._writer.prepare(access, put)
-        return (await self._writer.write(access, [prepared]))[put.address].version
-
-    async def patch(self, access: Access, patch: Patch) -> Item:
-        """Merge into an item's value; return the item as it now is."""
-        access.require(patch.address.namespace, Verb.WRITE)
-        try:
-            check_storable(patch.value, "value")
-        except UnstorableError as error:
-            raise InvalidValueError.of(error) from error
-        for _ in range(_PATCH_ATTEMPTS):
-            item = await self._present(access, patch.address)
-            if not patch.precondition.holds(item.version):
-                raise PreconditionFailedError(patch.address.description, item.version)
-            try:
-                return await self._replace(access, _patched(item, patch))
-            except InvalidValueError as error:
-                if access.allows(access.relative(patch.address.namespace), Verb.READ):
-                    raise
-                raise _merged_too_large() from error  # its size would reveal the old value's
-            except PreconditionFailedError:
-                continue  # overtaken since it was read: merge into what is there now
-        raise TooManyConflictsError
-
-    async def delete(self, access: Access, delete: Delete) -> None:
-        """End an item, whether or not it exists."""
-        await self._writer.write(access, [delete])
-
     async def versions(
         self, access: Access, address: Address, *, before: int | None = None, limit: int = 100
     ) -> Page[ItemVersion]:
         """Return a page of an item's history, newest first; empty if it never existed."""
         async with self._database.connection(access.root) as connection:
             return await repository.find_versions(connection, address, before=before, limit=limit)
-
-    async def restore(
-        self, access: Access, address: Address, version: int, precondition: Precondition
-    ) -> Item:
-        """Make an earlier version present again, as a new version; it never expires."""
-        access.require(address.namespace, Verb.WRITE)
-        async with self._database.connection(access.root) as connection:
-            past = await repository.find_version(connection, address, version)
-        may_read = access.allows(access.relative(address.namespace), Verb.READ)
-        if past is None or (past.value is None and not may_read):
-            raise VersionNotFoundError(address.key, version)
-        if past.value is None:
-            raise VersionHasNoValueError(address.key, version, past.action)
-        return await self._replace(access, Put.restoring(past, precondition, Ttl.NONE))
 
     def check_listing(self, access: Access, query: NamespaceQuery) -> None:
         """Raise ForbiddenError unless the caller may read below the prefix."""
@@ -204,17 +126,6 @@ class ItemService:
         """Return whether a read restarts lifetimes: as requested, or else as the setting says."""
         return self._refresh_on_read if refresh_ttl is None else refresh_ttl
 
-    async def _replace(self, access: Access, put: Put) -> Item:
-        prepared = await self._writer.prepare(access, put)
-        return prepared.to_item((await self._writer.write(access, [prepared]))[put.address])
-
-    async def _present(self, access: Access, address: Address) -> Item:
-        async with self._database.connection(access.root) as connection:
-            item = await repository.find(connection, address, self._clock.now())
-        if item is None:
-            raise ItemNotFoundError(address.key)
-        return item
-
 
 async def restart_lifetimes(
     database: Database, connection: Connection, items: Sequence[Item], now: datetime
@@ -238,36 +149,6 @@ def _refreshed(item: Item, now: datetime) -> Item:
     if item.ttl is None or item.expires_at is None or item.expires_at <= now:
         return item
     return replace(item, expires_at=now + item.ttl)
-
-
-def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
-    """Return an object with a JSON merge patch (RFC 7386) applied; neither argument is changed."""
-    merged = dict(target)
-    for name, change in patch.items():
-        before = merged.get(name)
-        if change is None:
-            merged.pop(name, None)
-        elif isinstance(change, dict):
-            merged[name] = merge_patch(before if isinstance(before, dict) else {}, change)
-        else:
-            merged[name] = change
-    return merged
-
-
-def _patched(item: Item, patch: Patch) -> Put:
-    return Put.replacing(
-        item,
-        value=merge_patch(item.parse_value(), patch.value),
-        metadata=patch.change_metadata(item.metadata),
-        action="patch",
-    )
-
-
-def _merged_too_large() -> InvalidValueError:
-    return InvalidValueError(
-        "value is too large once it is merged. Put the whole value, or use another key.",
-        field="value",
-    )
 
 
 def _counted(access: Access, labels: Labels, max_depth: int | None) -> Range:

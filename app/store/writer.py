@@ -13,22 +13,33 @@ from app.config import Settings
 from app.db.database import Connection, Database
 from app.db.optimistic import TooManyConflictsError
 from app.errors import InvalidRequestError
-from app.http.conditional import PreconditionFailedError
+from app.http.conditional import Precondition, PreconditionFailedError
 from app.indexing.indexer import Indexer
 from app.indexing.paths import check_path
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
-from app.namespaces import Root
+from app.namespaces import Labels, Root
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
 from app.store import repository
-from app.store.errors import InvalidValueError
+from app.store.errors import (
+    InvalidValueError,
+    ItemNotFoundError,
+    VersionHasNoValueError,
+    VersionNotFoundError,
+)
 from app.store.repository import ItemPassages
-from app.store.types import Address, Delete, PreparedPut, Put, PutResult, Ttl, Write
+from app.store.types import Address, Delete, Item, Patch, PreparedPut, Put, PutResult, Ttl, Write
 
 MAX_ADDRESS_BYTES = 2_500
 """Stored namespace and key together: PostgreSQL indexes rows of up to 2,704 bytes."""
 
+RESERVED_LABEL = "langgraph"
+"""LangGraph keeps its own records below this label."""
+
 _ATTEMPTS = 5
+
+_PATCH_ATTEMPTS = 20
+"""A patch is repeated if another writer came first; each round lets one of them through."""
 
 _Write: TypeAlias = Callable[[Connection], Awaitable[dict[Address, PutResult]]]
 
@@ -67,8 +78,18 @@ class WriteAttempt:
             self.is_committed = True
 
 
+def check_not_reserved(labels: Labels) -> None:
+    """Raise InvalidRequestError for a namespace that clients may not write to."""
+    if labels[:1] == [RESERVED_LABEL]:
+        raise InvalidRequestError(
+            f'namespace begins with "{RESERVED_LABEL}", which is reserved; '
+            "choose another first label.",
+            field="namespace[0]",
+        )
+
+
 class ItemWriter:
-    """Puts and deletes items; only reads that restart lifetimes, and the sweeper, bypass it."""
+    """Writes items on behalf of one caller; only the sweeper ends items in another way."""
 
     def __init__(
         self, database: Database, indexer: Indexer, clock: Clock, settings: Settings
@@ -85,6 +106,51 @@ class ItemWriter:
         """Make the writer from a process's resources."""
         indexer = Indexer(resources.index, resources.settings.index_fields)
         return cls(resources.database, indexer, resources.clock, resources.settings)
+
+    async def put(self, access: Access, put: Put) -> int:
+        """Write an item's whole next state; return its version."""
+        check_not_reserved(access.relative(put.address.namespace))
+        prepared = await self.prepare(access, put)
+        return (await self.write(access, [prepared]))[put.address].version
+
+    async def patch(self, access: Access, patch: Patch) -> Item:
+        """Merge into an item's value; return the item as it now is."""
+        access.require(patch.address.namespace, Verb.WRITE)
+        try:
+            check_storable(patch.value, "value")
+        except UnstorableError as error:
+            raise InvalidValueError.of(error) from error
+        for _ in range(_PATCH_ATTEMPTS):
+            item = await self._present(access, patch.address)
+            if not patch.precondition.holds(item.version):
+                raise PreconditionFailedError(patch.address.description, item.version)
+            try:
+                return await self._replace(access, _patched(item, patch))
+            except InvalidValueError as error:
+                if access.allows(access.relative(patch.address.namespace), Verb.READ):
+                    raise
+                raise _merged_too_large() from error  # its size would reveal the old value's
+            except PreconditionFailedError:
+                continue  # overtaken since it was read: merge into what is there now
+        raise TooManyConflictsError
+
+    async def delete(self, access: Access, delete: Delete) -> None:
+        """End an item, whether or not it exists."""
+        await self.write(access, [delete])
+
+    async def restore(
+        self, access: Access, address: Address, version: int, precondition: Precondition
+    ) -> Item:
+        """Make an earlier version present again, as a new version; it never expires."""
+        access.require(address.namespace, Verb.WRITE)
+        async with self._database.connection(access.root) as connection:
+            past = await repository.find_version(connection, address, version)
+        may_read = access.allows(access.relative(address.namespace), Verb.READ)
+        if past is None or (past.value is None and not may_read):
+            raise VersionNotFoundError(address.key, version)
+        if past.value is None:
+            raise VersionHasNoValueError(address.key, version, past.action)
+        return await self._replace(access, Put.restoring(past, precondition, Ttl.NONE))
 
     async def prepare(self, access: Access, put: Put) -> PreparedPut:
         """Check a put and cut its value into passages.
@@ -146,6 +212,17 @@ class ItemWriter:
                 return
             queue = True
         raise TooManyConflictsError
+
+    async def _replace(self, access: Access, put: Put) -> Item:
+        prepared = await self.prepare(access, put)
+        return prepared.to_item((await self.write(access, [prepared]))[put.address])
+
+    async def _present(self, access: Access, address: Address) -> Item:
+        async with self._database.connection(access.root) as connection:
+            item = await repository.find(connection, address, self._clock.now())
+        if item is None:
+            raise ItemNotFoundError(address.key)
+        return item
 
     async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector | None]]:
         puts = [write for write in writes.values() if isinstance(write, PreparedPut)]
@@ -226,3 +303,33 @@ def _value_text(value: JsonObject, max_bytes: int) -> JsonText:
             field="value",
         )
     return text
+
+
+def merge_patch(target: JsonObject, patch: JsonObject) -> JsonObject:
+    """Return an object with a JSON merge patch (RFC 7386) applied; neither argument is changed."""
+    merged = dict(target)
+    for name, change in patch.items():
+        before = merged.get(name)
+        if change is None:
+            merged.pop(name, None)
+        elif isinstance(change, dict):
+            merged[name] = merge_patch(before if isinstance(before, dict) else {}, change)
+        else:
+            merged[name] = change
+    return merged
+
+
+def _patched(item: Item, patch: Patch) -> Put:
+    return Put.replacing(
+        item,
+        value=merge_patch(item.parse_value(), patch.value),
+        metadata=patch.change_metadata(item.metadata),
+        action="patch",
+    )
+
+
+def _merged_too_large() -> InvalidValueError:
+    return InvalidValueError(
+        "value is too large once it is merged. Put the whole value, or use another key.",
+        field="value",
+    )

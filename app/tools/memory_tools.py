@@ -27,6 +27,7 @@ from app.store.errors import ItemNotFoundError
 from app.store.listing import NamespaceQuery
 from app.store.service import ItemService
 from app.store.types import Address, Delete, Item, ItemMetadata, Patch, Put, source_text
+from app.store.writer import ItemWriter
 from app.tools.arguments import describe_mistakes
 from app.tools.errors import MemoryNotFoundError, ToolError
 from app.tools.memory_content import replace_content
@@ -161,14 +162,15 @@ class SearchMemories(MemoryTool[SearchMemoriesArguments]):
 class ItemTool(MemoryTool[Arguments]):
     """A tool on the items of the store."""
 
-    def __init__(self, items: ItemService) -> None:
+    def __init__(self, items: ItemService, writer: ItemWriter) -> None:
         self._items = items
+        self._writer = writer
 
     @override
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the tool from a process's resources."""
-        return cls(ItemService.build(resources))
+        return cls(ItemService.build(resources), ItemWriter.build(resources))
 
 
 class Remember(ItemTool[RememberArguments]):
@@ -191,7 +193,7 @@ class Remember(ItemTool[RememberArguments]):
             {"content": arguments.text},
             ItemMetadata(importance=arguments.importance, source=_source(self.name)),
         )
-        await self._items.put(caller.access, put)
+        await self._writer.put(caller.access, put)
         return MemoryReference(id=memory_id(labels, key))
 
 
@@ -230,7 +232,7 @@ class UpdateMemory(ItemTool[UpdateMemoryArguments]):
                 Precondition.at(item.version),
             )
             try:
-                await self._items.patch(caller.access, patch)
+                await self._writer.patch(caller.access, patch)
             except PreconditionFailedError as error:
                 raise OvertakenError from error
             except ItemNotFoundError as error:
@@ -259,7 +261,7 @@ class ForgetMemory(ItemTool[ForgetMemoryArguments]):
         may_read = caller.confined.allows(labels, Verb.READ)
         delete = Delete(address, PRESENT if may_read else UNCONDITIONAL)
         try:
-            await self._items.delete(caller.confined, delete)
+            await self._writer.delete(caller.confined, delete)
         except PreconditionFailedError as error:
             raise MemoryNotFoundError(arguments.id) from error
         return MemoryReference(id=arguments.id)

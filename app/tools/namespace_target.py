@@ -7,7 +7,7 @@ from app.auth.errors import ForbiddenError
 from app.conversations.namespace_template import fill_template
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
-from app.store.service import check_not_reserved
+from app.store.writer import check_not_reserved
 from app.tools.schemas import DEFAULT_NAMESPACE, NamespaceTarget
 
 

@@ -30,8 +30,8 @@ from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources, open_resources
 from app.store.schemas import PutItem
-from app.store.service import ItemService
 from app.store.types import Address, Delete
+from app.store.writer import ItemWriter
 from tests.support.app import Store, running
 from tests.support.jobs import enqueue, job_row, quick, settled, worker_of
 from tests.support.jobs import working as working_on
@@ -85,7 +85,7 @@ class Tidied:
         self.resources = resources
         self.clock = clock
         self.model = model
-        self.items = ItemService.build(resources)
+        self.writer = ItemWriter.build(resources)
 
     async def put(
         self, key: str, text: str, labels: list[str] = ANA, kind: str = "memory", **more: Any
@@ -98,11 +98,11 @@ class Tidied:
     ) -> None:
         self.clock.advance(MINUTE)
         body = PutItem.model_validate({"namespace": labels, "key": key, "value": value, **more})
-        await self.items.put(ANONYMOUS, body.command(ANONYMOUS))
+        await self.writer.put(ANONYMOUS, body.command(ANONYMOUS))
 
     async def delete(self, key: str, labels: list[str] = ANA) -> None:
         self.clock.advance(MINUTE)
-        await self.items.delete(ANONYMOUS, Delete(Address(to_stored(labels), key)))
+        await self.writer.delete(ANONYMOUS, Delete(Address(to_stored(labels), key)))
 
     async def item(self, key: str, labels: list[str] = ANA) -> Any:
         sql = "SELECT * FROM items WHERE namespace = $1 AND key = $2"

@@ -5,7 +5,7 @@ import httpx2
 import pytest
 
 from app.search.service import SearchService
-from app.store.service import ItemService
+from app.store.writer import ItemWriter
 from tests.support.app import Store
 from tests.support.mcp_client import Agent, connected, text_of
 
@@ -223,13 +223,13 @@ class TestUpdate:
         self, client: httpx2.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await store.put(["memories"], "k", {"content": "old"})
-        patch = ItemService.patch
+        patch = ItemWriter.patch
 
-        async def too_late(items: ItemService, *given: Any) -> Any:
+        async def too_late(writer: ItemWriter, *given: Any) -> Any:
             await store.delete(["memories"], "k")
-            return await patch(items, *given)
+            return await patch(writer, *given)
 
-        monkeypatch.setattr(ItemService, "patch", too_late)
+        monkeypatch.setattr(ItemWriter, "patch", too_late)
         async with connected(client) as opened:
             said = await Agent(opened).refused("update_memory", id="memories/k", text="new")
         assert said.startswith('There is no memory "memories/k"')

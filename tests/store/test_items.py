@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.clock import FrozenClock
-from app.store.service import merge_patch
+from app.store.writer import merge_patch
 from tests.support.app import Store
 
 ALICE = ["users", "alice"]

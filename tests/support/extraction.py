@@ -25,8 +25,8 @@ from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store.schemas import PatchItem, PutItem
-from app.store.service import ItemService
 from app.store.types import Address, Delete
+from app.store.writer import ItemWriter
 from tests.support.scripted_model import NOTHING
 
 ANA = ["users", "ana"]
@@ -74,7 +74,7 @@ class Extracting:
             self.model.name, lambda _: self.model, allowed=["anthropic:x"], concurrency=64
         )
         self.resources = replace(resources, llms=llms)
-        self.items = ItemService.build(self.resources)
+        self.writer = ItemWriter.build(self.resources)
         self.jobs = JobService.build(self.resources)
         self.reviews = ReviewService.build(self.resources)
         self.undoing = UndoService.build(self.resources)
@@ -90,14 +90,14 @@ class Extracting:
         """Put an item; a text stands for a memory that says it."""
         held = memory_value(value) if isinstance(value, str) else value
         body = PutItem.model_validate({"namespace": labels, "key": key, "value": held, **more})
-        await self.items.put(access, body.command(access))
+        await self.writer.put(access, body.command(access))
 
     async def patch(self, key: str, labels: list[str] = ANA, **members: Any) -> None:
         body = PatchItem.model_validate({"namespace": labels, "key": key, **members})
-        await self.items.patch(ANONYMOUS, body.command(ANONYMOUS, UNCONDITIONAL))
+        await self.writer.patch(ANONYMOUS, body.command(ANONYMOUS, UNCONDITIONAL))
 
     async def delete(self, key: str, labels: list[str] = ANA) -> None:
-        await self.items.delete(ANONYMOUS, Delete(Address(to_stored(labels), key)))
+        await self.writer.delete(ANONYMOUS, Delete(Address(to_stored(labels), key)))
 
     async def get(self, key: str, labels: list[str] = ANA) -> Any:
         sql = "SELECT * FROM items WHERE namespace = $1 AND key = $2"

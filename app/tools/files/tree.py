@@ -155,7 +155,7 @@ class FileTree:
         check_length(path, text)
         patch = Patch(address, {"content": text}, precondition=Precondition.at(item.version))
         try:
-            await self._items.patch(context.access, patch)
+            await self._writer.patch(context.access, patch)
         except (PreconditionFailedError, ItemNotFoundError) as error:
             raise OvertakenError from error
         return result

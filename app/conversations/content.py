@@ -8,8 +8,8 @@ from typing import Any
 import jsonpatch
 from jsonpointer import JsonPointerException
 
-from app.conversations.json_schema.budget import TooManyChecksError
-from app.conversations.json_schema.subset import validator_of
+from app.conversations.json_schema.assertions import TooManyChecksError
+from app.conversations.json_schema.validator import validator_of
 from app.json_values import UnstorableError, check_storable
 
 MAX_BYTES = 65_536

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from app.conversations.fields import Instructions, match_pattern
-from app.conversations.json_schema.budget import Budget
-from app.conversations.json_schema.subset import check_object_schema, validator_of
+from app.conversations.json_schema.assertions import Budget
+from app.conversations.json_schema.subset import check_object_schema
+from app.conversations.json_schema.validator import validator_of
 from app.conversations.types import Kind
 from app.schemas import Flag, Schema, StorableObject
 

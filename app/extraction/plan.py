@@ -12,7 +12,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
 from app.auth.access import Access, Verb
-from app.conversations.json_schema.budget import MAX_CHECKS, Budget, TooManyChecksError
+from app.conversations.json_schema.assertions import MAX_CHECKS, Budget, TooManyChecksError
 from app.conversations.kinds import kind_of
 from app.conversations.messages import (
     MAX_CONVERSATION_CHARACTERS,

@@ -15,8 +15,9 @@ from pydantic import (
 
 from app.body_limits import CONFIGURATION
 from app.conversations.fields import Instructions, ModelName, match_pattern
-from app.conversations.json_schema.budget import TooManyChecksError
-from app.conversations.json_schema.subset import check_together, validator_of
+from app.conversations.json_schema.assertions import TooManyChecksError
+from app.conversations.json_schema.subset import check_together
+from app.conversations.json_schema.validator import validator_of
 from app.conversations.kinds import DEFAULT, MemoryKind, check_names_differ
 from app.conversations.namespace_template import TemplateLabel, check_template
 from app.conversations.types import Kind

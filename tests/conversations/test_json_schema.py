@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator, RegexOptions
 from pydantic import BaseModel, Field
 
-from app.conversations.json_schema.budget import MAX_CHECKS, Budget, TooManyChecksError
-from app.conversations.json_schema.cache import ValidatorCache
-from app.conversations.json_schema.evaluation import Validator
-from app.conversations.json_schema.nodes import Node
-from app.conversations.json_schema.subset import check_object_schema, validator_of
+from app.conversations.json_schema.assertions import MAX_CHECKS, Budget, TooManyChecksError
+from app.conversations.json_schema.compiler import Node
+from app.conversations.json_schema.subset import check_object_schema
+from app.conversations.json_schema.validator import Validator, ValidatorCache, validator_of
 
 SECONDS = 0.25
 """Maximum seconds for a whole budget on a busy machine; an idle one takes about 0.05."""

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from jsonschema_rs import meta
 from pydantic import BaseModel, ValidationError
 
-from app.conversations.json_schema.budget import Budget
-from app.conversations.json_schema.subset import MAX_BYTES, check_object_schema, validator_of
+from app.conversations.json_schema.assertions import Budget
+from app.conversations.json_schema.subset import MAX_BYTES, check_object_schema
+from app.conversations.json_schema.validator import validator_of
 from app.conversations.kinds import (
     BUILT_IN,
     EPISODE,

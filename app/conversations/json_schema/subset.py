@@ -1,4 +1,4 @@
-"""Checks of which schemas are accepted, and the validators of accepted ones."""
+"""The subset of JSON Schema that is accepted from clients."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,17 +6,12 @@ from typing import Any
 
 from jsonschema_rs import ValidationError, meta
 
-from app.conversations.json_schema.cache import ValidatorCache
-from app.conversations.json_schema.evaluation import Validator
-from app.conversations.json_schema.nodes import Compiler, Node
+from app.conversations.json_schema.validator import validator_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_BYTES = 32_768
 MAX_BYTES_TOGETHER = 65_536
 MAX_PATTERNS_TOGETHER = 2_000
-
-_BYTES_PER_BYTE = 64
-"""Memory of a compiled schema per byte of its JSON; 60 were measured."""
 
 
 def check_object_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -51,11 +46,6 @@ def check_together(schemas: Iterable[Any]) -> None:
         )
 
 
-def validator_of(schema: dict[str, Any]) -> Validator:
-    """Return the validator of an accepted schema; recently used ones are cached."""
-    return _CACHE.get(json.dumps(schema))
-
-
 def _patterns_in(schema: Any) -> Iterator[str]:
     """Yield the patterns in a schema (a property named `pattern` is no text)."""
     pending = [schema]
@@ -71,32 +61,6 @@ def _patterns_in(schema: Any) -> Iterator[str]:
             pending.extend(node)
 
 
-def _compiled(text: str) -> Validator:
-    compiler = Compiler(json.loads(text))
-    _check_cycles(compiler)
-    return Validator(compiler.root, _BYTES_PER_BYTE * len(text) + compiler.pattern_bytes)
-
-
-def _check_cycles(compiler: Compiler) -> None:
-    """Raise ValueError if checking a value by a schema would start the same check again."""
-    done: set[int] = set()
-    for start in compiler.nodes:
-        path: list[tuple[Node, Iterator[Node]]] = [(start, start.of_same_value())]
-        open_ = {id(start)}
-        while path:
-            node, rest = path[-1]
-            following = next((inner for inner in rest if id(inner) not in done), None)
-            if following is None:
-                done.add(id(node))
-                open_.discard(id(node))
-                path.pop()
-            elif id(following) in open_:
-                raise ValueError("runs in circles: a schema is held against its own value again")
-            else:
-                open_.add(id(following))
-                path.append((following, following.of_same_value()))
-
-
 def _sentence(error: ValidationError) -> str:
     place = "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path
@@ -106,6 +70,3 @@ def _sentence(error: ValidationError) -> str:
 
 def _clipped(message: str) -> str:
     return message if len(message) <= 200 else f"{message[:200]}…"
-
-
-_CACHE = ValidatorCache(_compiled)

@@ -14,8 +14,8 @@ from app.conversations.dialogue import (
     Repair,
     StructuredDialogue,
 )
-from app.conversations.json_schema.budget import TooManyChecksError
-from app.conversations.json_schema.subset import validator_of
+from app.conversations.json_schema.assertions import TooManyChecksError
+from app.conversations.json_schema.validator import validator_of
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates, render_turns
 from app.conversations.types import Ask, Turn
 from app.jobs.results import MAX_SUMMARY_CHARACTERS

@@ -4,18 +4,22 @@ A node is applied to a value at most once, however often the schema refers to it
 are counted, so no combination of schema and content takes longer than its budget.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from typing import Any
 
-from app.conversations.json_schema.assertions import shown
-from app.conversations.json_schema.budget import Budget, TooManyChecksError
-from app.conversations.json_schema.nodes import Contains, Node
+from app.conversations.json_schema.assertions import Budget, TooManyChecksError, shown
+from app.conversations.json_schema.compiler import Contains, Node, compile_schema
 
 MAX_FAULTS = 5
 MAX_LEVELS = 160
 """Maximum depth of nested sub-schemas, counted along one path through the content."""
+
+MAX_CACHE_BYTES = 64 << 20
 
 _MAX_NAME = 100
 _MEMBERS_PER_CHECK = 8
@@ -47,6 +51,38 @@ class Validator:
         """Return the first faults, if any; raises TooManyChecksError."""
         evaluation = _Evaluation(budget or Budget())
         return list(islice(evaluation.faults(self._root, content), MAX_FAULTS))
+
+
+class ValidatorCache:
+    """Keeps validators by the JSON of their schemas; threads may share it."""
+
+    def __init__(self, make: Callable[[str], Validator], max_bytes: int = MAX_CACHE_BYTES) -> None:
+        self._make = make
+        self._max_bytes = max_bytes
+        self._validators: OrderedDict[str, Validator] = OrderedDict()
+        self._lock = Lock()
+        self.bytes = 0
+
+    def get(self, schema: str) -> Validator:
+        """Return the validator of a schema; raises what `make` raises."""
+        with self._lock:
+            if (known := self._validators.get(schema)) is not None:
+                self._validators.move_to_end(schema)
+                return known
+        validator = self._make(schema)
+        with self._lock:
+            if schema not in self._validators:
+                self._validators[schema] = validator
+                self.bytes += validator.bytes
+            while self.bytes > self._max_bytes:
+                _, oldest = self._validators.popitem(last=False)
+                self.bytes -= oldest.bytes
+        return validator
+
+
+def validator_of(schema: dict[str, Any]) -> Validator:
+    """Return the validator of an accepted schema; recently used ones are cached."""
+    return _CACHE.get(json.dumps(schema))
 
 
 class _Evaluation:
@@ -224,3 +260,6 @@ def _written(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
     return f".{step}" if len(step) <= _MAX_NAME else f".{step[:_MAX_NAME]}…"
+
+
+_CACHE = ValidatorCache(lambda text: Validator(*compile_schema(text)))

@@ -5,6 +5,8 @@ from typing import Any
 
 from app.conversations.types import Edit, Memory
 
+REVIEW_REQUESTED = 'A review was asked for (apply: "review").'
+
 HARMLESS = 2
 """Memories, or fields of a document, that may be lost at once whatever their share."""
 

@@ -12,11 +12,11 @@ from app.changes.apply import WritePlanner, access_for_job, count_changes, requi
 from app.changes.duplicates import DuplicateFinder, DuplicateFoundError, DuplicateIndex
 from app.changes.repository import Change, ChangeState, ListedChange
 from app.clock import Clock
+from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.types import Edit, Memory
 from app.conversations.value_format import read_value
 from app.db.database import Connection, Database
 from app.db.optimistic import OvertakenError, retry_optimistically
-from app.extraction.verbatim import KIND
 from app.http.conditional import PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
@@ -205,7 +205,9 @@ def _basis(changes: Iterable[Change]) -> dict[Address, int]:
 def _inserts_to_check(changes: Sequence[Change]) -> list[Edit]:
     """Return the inserts that must not repeat a memory; messages may."""
     return [
-        _to_edit(change) for change in changes if change.action == "insert" and change.kind != KIND
+        _to_edit(change)
+        for change in changes
+        if change.action == "insert" and change.kind != MESSAGE_KIND
     ]
 
 

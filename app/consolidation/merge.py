@@ -8,7 +8,7 @@ from app.changes.reconcile import reconcile
 from app.consolidation.batches import Part, StoredMemory
 from app.conversations.types import Ask, Edit, LLMTask, Rejection
 from app.extraction.loop import propose
-from app.extraction.tools import DELETE, UPDATE
+from app.extraction.prompt import DELETE, UPDATE
 from app.namespaces import StoredNamespace
 
 

@@ -4,12 +4,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.changes.apply import JobOutcome, Provenance
-from app.changes.circuit_breaker import review_reason
+from app.changes.circuit_breaker import REVIEW_REQUESTED, review_reason
 from app.consolidation.batches import Part, StoredMemory
 from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import Looked
 from app.conversations.types import Edit, Rejection
-from app.extraction.task import REVIEW_WANTED
 from app.jobs.run import JobRun
 
 
@@ -63,7 +62,7 @@ class Work:
         """Return why a person has to look at it; what loses nothing but form is not asked about."""
         config = self.plan.config
         if config.apply == "review":
-            return REVIEW_WANTED
+            return REVIEW_REQUESTED
         return review_reason(
             [edit for part in self.parts for edit in part.edits if edit not in part.formal],
             [memory.existing for memory in self.looked.all],

@@ -10,8 +10,8 @@ from asyncpg import Record
 
 from app.consolidation.batches import StoredMemory, Tie
 from app.consolidation.plan import ConsolidatePlan
+from app.conversations.kinds import MESSAGE_KIND
 from app.db.database import Connection
-from app.extraction.verbatim import KIND
 from app.namespaces import Range
 from app.store.repository import COLUMNS
 
@@ -41,7 +41,7 @@ FROM items LEFT JOIN passages ON passages.namespace = items.namespace
     AND passages.key = items.key AND index_id = $1 AND ordinal = 0
 LEFT JOIN item_usage ON item_usage.namespace = items.namespace AND item_usage.item_id = items.id
 WHERE (items.expires_at IS NULL OR items.expires_at > $2)
-    AND (items.thread_id IS NULL OR items.value ->> 'kind' IS DISTINCT FROM '{KIND}')
+    AND (items.thread_id IS NULL OR items.value ->> 'kind' IS DISTINCT FROM '{MESSAGE_KIND}')
 """
 
 # What a consolidation wrote, it has looked at; but not one of another strategy, nor, where

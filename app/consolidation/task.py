@@ -18,7 +18,7 @@ from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import Looked, Lookout
 from app.conversations.types import Ask, Edit, LLMTask, Memory
 from app.db.database import Connection, Database
-from app.extraction.instructions import PROMPT_VERSION
+from app.extraction.prompt import PROMPT_VERSION
 from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService

@@ -40,16 +40,16 @@ def check_content(content: object, schema: dict[str, Any] | None) -> dict[str, A
     return content
 
 
-def unquoted(argument: object) -> object:
-    """Return what an argument says; some models write what is nested as a text of JSON."""
+def parse_argument(argument: object) -> object:
+    """Return an argument's value; some models write nested values as JSON text."""
     if isinstance(argument, str):
         with suppress(ValueError, RecursionError):
             return json.loads(argument)
     return argument
 
 
-def edited(content: dict[str, Any], edits: object) -> Any:
-    """Return the content after a JSON Patch, which may make anything of it."""
+def apply_edits(content: dict[str, Any], edits: object) -> Any:
+    """Return the result of a JSON Patch on a content; it may be any JSON value."""
     if not isinstance(edits, list):
         raise BadContentError("edits must be a list of operations")
     if len(edits) > MAX_EDITS:

@@ -16,6 +16,9 @@ from app.schemas import Flag, Schema, StorableObject
 KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,55}$"
 """The tool of a kind is `insert_<kind>`, and providers accept names of up to 64 characters."""
 
+MESSAGE_KIND = "message"
+"""Kind of items that hold messages verbatim; no manager extracts it."""
+
 RESERVED = frozenset({"update_memory", "delete_memory", "no_change", "done"})
 """Names of the tools that models are given beside one for each kind."""
 

@@ -1,20 +1,19 @@
-"""What a model makes of a conversation, or of memories alone: changes, checked and merged."""
+"""The extraction loop: a model proposes edits, which are checked, repaired, and merged."""
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from app.conversations.dialogue import Dialogue
 from app.conversations.prompt_text import render_date, render_memories, render_turns
-from app.conversations.types import Ask, LLMTask, Proposal, Rejection
-from app.extraction.draft import Draft
-from app.extraction.instructions import TEMPLATES, system_text
-from app.extraction.tool_calls import BadCallError, Clerk
-from app.extraction.tools import IDLE, offered_tools
+from app.conversations.types import Ask, LLMTask, Memory, Proposal, Rejection
+from app.extraction.prompt import IDLE, TEMPLATES, build_system_text, build_tools
+from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.json_values import replace_unstorable
 from app.providers.llm.base import Completion, Tool, ToolCall, ToolResult
 
 MAX_CALLS = 100
-"""In one reply; those after them are rejected unread."""
+"""Maximum calls executed of one reply; later ones are rejected unread."""
 
 _MAX_TOOL_CHARACTERS = 100
 _MAX_REASON_CHARACTERS = 3_000
@@ -22,18 +21,37 @@ _MAX_QUOTED = 200
 
 
 async def propose(ask: Ask, task: LLMTask) -> Proposal:
-    """Ask a model what to do with the memories, until it is done or out of steps.
+    """Ask a model to edit the memories, until it is done or out of steps.
 
-    Asks for "extract", or for "tidy" where there is no conversation, and for "repair" when a
-    reply could not be carried out as a whole. Raises what `ask` raises.
+    The purpose is "extract", "tidy" if there is no conversation, and "repair" if some calls of a
+    reply could not be executed. Raises what `ask` raises.
     """
     nothing_new = len(task.turns) <= task.context_turns if task.turns else not task.existing
-    return Proposal() if nothing_new else await _Extraction(ask, task).run()
+    return Proposal() if nothing_new else await ExtractionLoop(ask, task).run()
+
+
+async def propose_in_phases(
+    ask: Ask, tasks: Iterable[LLMTask], existing: Sequence[Memory]
+) -> Proposal:
+    """Return the edits of several tasks, each of which sees the memories that the last one left."""
+    draft = Draft(existing)
+    rejected: list[Rejection] = []
+    steps = 0
+    for task in tasks:
+        if not task.turns and not draft.memories:
+            continue  # nothing to tidy up
+        proposal = await propose(ask, replace(task, existing=draft.memories))
+        for edit in proposal.edits:
+            is_new = edit.action == "insert"
+            draft.apply(replace(edit, memory_id=draft.new_id()) if is_new else edit)
+        rejected += proposal.rejected
+        steps += proposal.steps
+    return Proposal(draft.edits(), tuple(rejected), steps)
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What came of the calls of one reply."""
+class _ReplyOutcome:
+    """Results of the calls of one reply."""
 
     results: list[ToolResult] = field(default_factory=list)
     done: list[str] = field(default_factory=list)  # names of tools
@@ -44,20 +62,20 @@ class _Outcome:
         return not IDLE.isdisjoint(self.done)
 
 
-class _Extraction:
-    """One model at work on one task."""
+class ExtractionLoop:
+    """A model's work on one task: steps of tool calls, each with one repair."""
 
     def __init__(self, ask: Ask, task: LLMTask) -> None:
         self._task = task
         self._purpose = "extract" if task.turns else "tidy"
         self._draft = Draft(task.existing)
-        self._clerk = Clerk(task, self._draft)
-        self._dialogue = Dialogue(ask, system_text(task))
+        self._executor = ToolCallExecutor(task, self._draft)
+        self._dialogue = Dialogue(ask, build_system_text(task))
         self._rejected: list[Rejection] = []
         self._steps = 0
 
     async def run(self) -> Proposal:
-        """Go step by step until there is nothing more to do."""
+        """Return the edits of all steps, and the rejected calls."""
         self._dialogue.say(self._opening())
         while self._steps < self._task.max_steps and self._may_change_something():
             self._steps += 1
@@ -81,14 +99,14 @@ class _Extraction:
         )
 
     async def _step(self) -> list[ToolResult] | None:
-        """Return the results that the model has not seen; None when it has nothing more to do."""
+        """Return the results for the model's next step; None if there is no next step."""
         reply = await self._first_reply()
         if not reply.calls:
-            # After the first step, text says what the tool `done` says.
+            # After the first step, text means the same as the tool `done`.
             if self._steps == 1 or reply.finish_reason in {"refusal", "length"}:
-                self._rejected.append(_rejected("", _why_nothing(reply)))
+                self._rejected.append(_reject("", _reason_without_calls(reply)))
             return None
-        outcome = await self._carry_out(reply)
+        outcome = await self._execute(reply)
         if not outcome.failed:
             return None if outcome.idle else outcome.results
         repaired = await self._repair(outcome, cut=reply.finish_reason == "length")
@@ -96,22 +114,22 @@ class _Extraction:
         return None if ended else repaired.results
 
     async def _first_reply(self) -> Completion:
-        """Return the step's reply; in the first step, one without calls gets a second chance."""
+        """Return the step's reply; in the first step, a reply without calls is sent back once."""
         reply = await self._ask(self._purpose)
         if reply.calls or reply.finish_reason == "refusal" or self._steps > 1:
             return reply
         self._dialogue.say(TEMPLATES.fill("cut" if reply.finish_reason == "length" else "text"))
         return await self._ask("repair")
 
-    async def _repair(self, outcome: _Outcome, *, cut: bool) -> _Outcome:
-        """Send the failed calls back, once; what fails then, or is not sent again, is rejected.
+    async def _repair(self, outcome: _ReplyOutcome, *, cut: bool) -> _ReplyOutcome:
+        """Send the failed calls back once; those that fail again or are not repeated are rejected.
 
-        All that is valid in the reply counts: which of its calls stands for which of the failed
-        ones only the model knows. For the account the tool's name tells.
+        All valid calls of the reply are executed. Only the model knows which of them replaces
+        which failed call; the tool's name decides which failed calls are listed as rejected.
         """
         texts = [TEMPLATES.fill("repair"), *([TEMPLATES.fill("cut")] if cut else [])]
         self._dialogue.say("\n\n".join(texts), outcome.results)
-        repaired = await self._carry_out(await self._ask("repair"), last=True)
+        repaired = await self._execute(await self._ask("repair"), last=True)
         open_ = list(outcome.failed)
         for tool in [*repaired.done, *(call.tool for call in repaired.failed)]:
             if tool not in IDLE and open_:
@@ -120,44 +138,44 @@ class _Extraction:
         self._rejected += [*open_, *repaired.failed]
         return repaired
 
-    async def _carry_out(self, reply: Completion, *, last: bool = False) -> _Outcome:
-        outcome = _Outcome()
+    async def _execute(self, reply: Completion, *, last: bool = False) -> _ReplyOutcome:
+        outcome = _ReplyOutcome()
         offered = [tool.name for tool in self._tools()]
-        # Even if its arguments can be read: the texts in them may be cut short.
+        # Even if its arguments can be read, because the texts in them may be cut short.
         cut = reply.calls[-1:] if reply.finish_reason == "length" else ()
         for call in reply.calls[:MAX_CALLS]:
-            await asyncio.sleep(0)  # lets other tasks run; each call may take a while
+            await asyncio.sleep(0)  # lets other tasks run, because each call may take a while
             try:
-                result = self._clerk.carry_out(call, offered, cut=call in cut, last=last)
+                result = self._executor.execute(call, offered, cut=call in cut, last=last)
             except BadCallError as error:
-                failed = _rejected(call.name, str(error), call.raw)
+                failed = _reject(call.name, str(error), call.raw)
                 outcome.failed.append(failed)
-                outcome.results.append(_not_done(call, failed))
+                outcome.results.append(_result_of(call, failed))
             else:
                 outcome.done.append(call.name)
                 outcome.results.append(ToolResult(call.id, result))
         for call in reply.calls[MAX_CALLS:]:
             reason = f"there are more than {MAX_CALLS} calls in one reply"
-            too_many = _rejected(call.name, reason, call.raw)
+            too_many = _reject(call.name, reason, call.raw)
             self._rejected.append(too_many)
-            outcome.results.append(_not_done(call, too_many))
+            outcome.results.append(_result_of(call, too_many))
         return outcome
 
     async def _ask(self, purpose: str) -> Completion:
         return await self._dialogue.answer(purpose, self._tools())
 
     def _tools(self) -> tuple[Tool, ...]:
-        return offered_tools(self._task, self._draft.memories, first_step=self._steps <= 1)
+        return build_tools(self._task, self._draft.memories, first_step=self._steps <= 1)
 
     def _may_change_something(self) -> bool:
         return any(tool.name not in IDLE for tool in self._tools())
 
 
-def _rejected(tool: str, reason: str, wanted: str | None = None) -> Rejection:
+def _reject(tool: str, reason: str, arguments: str | None = None) -> Rejection:
     return Rejection(
         _storable(tool, _MAX_TOOL_CHARACTERS),
         _storable(reason, _MAX_REASON_CHARACTERS),
-        None if wanted is None else _storable(wanted, _MAX_REASON_CHARACTERS),
+        None if arguments is None else _storable(arguments, _MAX_REASON_CHARACTERS),
     )
 
 
@@ -165,11 +183,11 @@ def _storable(text: str, characters: int) -> str:
     return replace_unstorable(text)[:characters]
 
 
-def _not_done(call: ToolCall, rejected: Rejection) -> ToolResult:
+def _result_of(call: ToolCall, rejected: Rejection) -> ToolResult:
     return ToolResult(call.id, f"Not done: {rejected.reason}.", is_error=True)
 
 
-def _why_nothing(reply: Completion) -> str:
+def _reason_without_calls(reply: Completion) -> str:
     said = reply.text.strip()
     quoted = f": {said[:_MAX_QUOTED]}" if said else ""
     if reply.finish_reason == "refusal":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.conversations.prompt_text import render_text, render_turns
 from app.conversations.types import Ask, Turn
-from app.extraction.instructions import TEMPLATES
+from app.extraction.prompt import TEMPLATES
 from app.json_values import replace_unstorable
 from app.providers.embeddings.base import split_by_characters
 from app.providers.llm.base import Message, Request, Tool

@@ -6,12 +6,12 @@ from typing import Any, Self
 from app.auth.access import Access
 from app.clock import Clock
 from app.conversations.content import MAX_BYTES
+from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.types import Ask, Memory, Turn
 from app.conversations.value_format import as_existing
 from app.db.database import Database
 from app.extraction.plan import Config
 from app.extraction.queries import windows, written_by_model
-from app.extraction.verbatim import KIND
 from app.namespaces import StoredNamespace, to_stored
 from app.resources import Resources
 from app.search.plan import SearchPlan, SearchQuery
@@ -134,7 +134,7 @@ def _fitting(items: Iterable[Item]) -> Iterator[Item]:
 def _memories(config: Config) -> dict[str, Any] | None:
     """Return the filter that leaves out messages."""
     names = {kind.name for kind in config.kinds}
-    return None if KIND in names else {"kind": {"$ne": KIND}}
+    return None if MESSAGE_KIND in names else {"kind": {"$ne": MESSAGE_KIND}}
 
 
 def _documents(config: Config) -> dict[str, Any]:

@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Self
 
 from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Provenance
-from app.changes.circuit_breaker import review_reason
+from app.changes.circuit_breaker import REVIEW_REQUESTED, review_reason
 from app.changes.duplicates import DuplicateFoundError
 from app.changes.reconcile import Reconciled, reconcile
 from app.clock import Clock
 from app.conversations.messages import to_turns
-from app.conversations.types import Edit, Memory, Proposal, Turn
+from app.conversations.types import Edit, LLMTask, Memory, Proposal, Turn
 from app.db.database import Database
-from app.extraction.instructions import PROMPT_VERSION
-from app.extraction.phases import propose_in_phases
+from app.extraction.loop import propose_in_phases
 from app.extraction.plan import ExtractPlan
+from app.extraction.prompt import PROMPT_VERSION
 from app.extraction.retrieval import Retriever
 from app.extraction.stateless import full_state, given
 from app.extraction.verbatim import against, message_edits
@@ -27,8 +28,6 @@ from app.resources import Resources
 
 _ROUNDS = 3
 """Times that what others changed meanwhile is looked at anew, before the job is put off."""
-
-REVIEW_WANTED = 'A review was asked for (apply: "review").'
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ class Extractor:
             edits=list(reconciled.edits.values()),
             provenance=extraction.provenance(None),
             unchanged=reconciled.unchanged,
-            review_reason=REVIEW_WANTED if wanted else None,
+            review_reason=REVIEW_REQUESTED if wanted else None,
             checks_duplicates=False,
         )
         await self._applier.apply(run, outcome, in_transaction=extraction.in_transaction)
@@ -215,15 +214,38 @@ class Extractor:
     ) -> Proposal:
         proposed = await propose_in_phases(
             run.asking(self._llms.get(plan.config.model)),
-            plan.config,
-            turns,
+            _tasks(plan, turns, self._clock.now()),
             existing,
-            context_messages=plan.context_messages,
-            now=self._clock.now(),
         )
         rejected = len(proposed.rejected)
         await run.report("proposed", changes=len(proposed.edits), rejected=rejected)
         return proposed
+
+
+def _tasks(plan: ExtractPlan, turns: Sequence[Turn], now: datetime) -> list[LLMTask]:
+    """Return the tasks of the model: the extraction, then the manager's phases."""
+    config = plan.config
+    extraction = LLMTask(
+        turns=turns,
+        existing=(),
+        kinds=config.kinds,
+        rights=config.rights,
+        instructions=config.instructions,
+        max_steps=config.max_steps,
+        now=now,
+        context_turns=plan.context_messages,
+    )
+    phases = (
+        replace(
+            extraction,
+            turns=turns if phase.include_messages else (),
+            rights=phase.rights,
+            instructions=phase.instructions,
+            context_turns=plan.context_messages if phase.include_messages else 0,
+        )
+        for phase in config.phases
+    )
+    return [extraction, *phases]
 
 
 class ExtractHandler:
@@ -255,7 +277,7 @@ def _review(extraction: _Extraction, reconciled: Reconciled, shown: Sequence[Mem
     """Return why the edits have to wait for a review, or None."""
     config = extraction.plan.config
     if reconciled.edits and config.apply == "review":
-        return REVIEW_WANTED
+        return REVIEW_REQUESTED
     return review_reason(
         reconciled.edits.values(),
         shown,

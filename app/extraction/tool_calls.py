@@ -1,33 +1,100 @@
-"""Checking a model's tool calls and carrying them out on a draft."""
+"""Execution of a model's tool calls on a draft of the memories."""
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from app.conversations.content import BadContentError, check_content, edited, unquoted
+from app.conversations.content import BadContentError, apply_edits, check_content, parse_argument
 from app.conversations.prompt_text import find_message_ids
 from app.conversations.types import Edit, LLMTask, Memory
-from app.extraction import tools
-from app.extraction.draft import Draft
-from app.json_values import replace_unstorable
+from app.extraction.prompt import DELETE, IDLE, INSERT, UPDATE, find_insertable
+from app.json_values import JsonObject, replace_unstorable
 from app.providers.llm.base import ToolCall
 from app.schemas import parse_time
 
 MAX_REASON_CHARACTERS = 500
 
+_NUMBERED = re.compile(r"m([0-9]{1,9})")
+_T = TypeVar("_T")
+
 _MONTH = re.compile(r"\d{4}(-\d\d)?")
 _MAX_SHOWN = 2_000
 
 
+class Draft:
+    """The memories of a run, and the edits made to them so far."""
+
+    def __init__(self, existing: Iterable[Memory]) -> None:
+        self._before = {memory.id: memory for memory in existing}
+        self._now = dict(self._before)
+        self._edits: dict[str, Edit] = {}
+        numbers = [int(found[1]) for id_ in self._before if (found := _NUMBERED.fullmatch(id_))]
+        self._last = max(numbers, default=0)
+
+    @property
+    def memories(self) -> list[Memory]:
+        """The memories in their current state, new ones last."""
+        return list(self._now.values())
+
+    def get(self, memory_id: str) -> Memory | None:
+        """Return a memory in its current state; None if there is none or it was deleted."""
+        return self._now.get(memory_id)
+
+    def is_deleted(self, memory_id: str) -> bool:
+        """Tell whether the memory existed and was deleted."""
+        return memory_id not in self._now and memory_id in self._edits
+
+    def new_id(self) -> str:
+        """Return an id that no memory has had."""
+        self._last += 1
+        return f"m{self._last}"
+
+    def apply(self, edit: Edit) -> None:
+        """Apply an edit; it is merged with earlier edits of the same memory."""
+        if edit.content is None:
+            del self._now[edit.memory_id]
+        else:
+            memory = self._now.get(edit.memory_id) or Memory(edit.memory_id, edit.kind, {})
+            edit = replace(
+                edit,
+                importance=_first(edit.importance, memory.importance),
+                valid_from=_first(edit.valid_from, memory.valid_from),
+            )
+            self._now[edit.memory_id] = replace(
+                memory,
+                content=edit.content or {},
+                importance=edit.importance,
+                valid_from=edit.valid_from,
+            )
+        self._edits[edit.memory_id] = self._merged(edit)
+
+    def edits(self) -> tuple[Edit, ...]:
+        """Return at most one edit for each memory, from its state before the run to the current."""
+        return tuple(edit for edit in self._edits.values() if self._has_effect(edit))
+
+    def _merged(self, edit: Edit) -> Edit:
+        earlier = self._edits.get(edit.memory_id)
+        ids = edit.message_ids
+        if edit.content is not None and earlier is not None:
+            ids = tuple(dict.fromkeys(earlier.message_ids + ids))
+        return replace(edit, before=self._before.get(edit.memory_id), message_ids=ids)
+
+    def _has_effect(self, edit: Edit) -> bool:
+        if edit.action == "update" and edit.before is not None:
+            return _state(self._now[edit.memory_id]) != _state(edit.before)
+        return edit.action == "insert" or edit.before is not None
+
+
 class BadCallError(Exception):
-    """A call that was not carried out; the message says why, for the model to correct it."""
+    """The call was not executed; the message tells the model what to correct."""
 
 
-class Clerk:
-    """Carries out the calls of a model, one after the other; each sees what the last one left.
+class ToolCallExecutor:
+    """Executes the calls of a model in order; each sees the memories that the last one left.
 
     So two updates of a memory both count, a delete after an update deletes, and an update after
     a delete fails.
@@ -37,19 +104,19 @@ class Clerk:
         self._task = task
         self._draft = draft
 
-    def carry_out(
+    def execute(
         self, call: ToolCall, offered: Collection[str], *, cut: bool = False, last: bool = False
     ) -> str:
-        """Return what to tell the model about its call; raises BadCallError.
+        """Return the result that the model receives; raises BadCallError.
 
-        In the `last` attempt, a memory is worth more than its date: details that are wrong are
-        left out.
+        In the `last` attempt, invalid details are left out, because a memory is worth more than
+        its date.
         """
         if cut:
             raise BadCallError("the reply was cut off in this call")
         if call.name not in offered:
             raise BadCallError(f"there is no tool {call.name[:100]!r}; use {', '.join(offered)}")
-        if call.name in tools.IDLE:
+        if call.name in IDLE:
             return "Noted."
         if call.arguments is None:
             raise BadCallError(
@@ -57,59 +124,59 @@ class Clerk:
                 "or nested deeper than 64 levels"
             )
         try:
-            arguments = _without_wrong_details(call.arguments) if last else call.arguments
-            return self._answer(call.name, arguments)
+            arguments = _without_invalid_details(call.arguments) if last else call.arguments
+            return self._dispatch(call.name, arguments)
         except BadContentError as error:
             raise BadCallError(str(error)) from error
 
-    def _answer(self, name: str, arguments: dict[str, Any]) -> str:
-        if name == tools.UPDATE:
+    def _dispatch(self, name: str, arguments: JsonObject) -> str:
+        if name == UPDATE:
             return self._update(arguments)
-        if name == tools.DELETE:
+        if name == DELETE:
             return self._delete(arguments)
-        return self._insert(name.removeprefix(tools.INSERT), arguments)
+        return self._insert(name.removeprefix(INSERT), arguments)
 
-    def _insert(self, kind: str, arguments: dict[str, Any]) -> str:
-        if kind not in {kind.name for kind in tools.insertable(self._task, self._draft.memories)}:
+    def _insert(self, kind: str, arguments: JsonObject) -> str:
+        if kind not in {kind.name for kind in find_insertable(self._task, self._draft.memories)}:
             raise BadCallError(f"there is a {kind} already, and only one is kept; update it")
         if "content" not in arguments:
             raise BadCallError("content is missing")
-        content = check_content(unquoted(arguments["content"]), self._schema(kind))
-        particulars = self._particulars(arguments)
+        content = check_content(parse_argument(arguments["content"]), self._schema(kind))
+        details = self._details(arguments)
         memory_id = self._draft.new_id()
-        self._draft.apply(Edit(memory_id=memory_id, kind=kind, content=content, **particulars))
+        self._draft.apply(Edit(memory_id=memory_id, kind=kind, content=content, **details))
         return f"Memory {memory_id} inserted."
 
-    def _update(self, arguments: dict[str, Any]) -> str:
+    def _update(self, arguments: JsonObject) -> str:
         memory = self._memory(arguments)
         if "edits" not in arguments and ("content" in arguments or arguments.keys() == {"id"}):
             raise BadCallError("edits are missing")
         try:
             content = check_content(
-                edited(memory.content, unquoted(arguments.get("edits", []))),
+                apply_edits(memory.content, parse_argument(arguments.get("edits", []))),
                 self._schema(memory.kind),
             )
         except BadContentError as error:
-            raise BadCallError(f"{error}. {_as_it_is(memory)}") from error
-        particulars = self._particulars(arguments)
+            raise BadCallError(f"{error}. {_describe_unchanged(memory)}") from error
+        details = self._details(arguments)
         self._draft.apply(
             Edit(
                 memory_id=memory.id,
                 before=memory,
                 kind=memory.kind,
                 content=content,
-                **particulars,
+                **details,
             )
         )
         return f"Memory {memory.id} updated."
 
-    def _delete(self, arguments: dict[str, Any]) -> str:
+    def _delete(self, arguments: JsonObject) -> str:
         memory = self._memory(arguments)
         reason = _reason(arguments.get("reason"))
         self._draft.apply(Edit(memory_id=memory.id, before=memory, kind=memory.kind, reason=reason))
         return f"Memory {memory.id} deleted."
 
-    def _memory(self, arguments: dict[str, Any]) -> Memory:
+    def _memory(self, arguments: JsonObject) -> Memory:
         id_ = arguments.get("id")
         memory = self._draft.get(id_) if isinstance(id_, str) else None
         if memory is not None:
@@ -121,11 +188,11 @@ class Clerk:
             f"there is no memory with the id {json.dumps(id_)[:100]}; there are {ids}"
         )
 
-    def _schema(self, kind: str | None) -> dict[str, Any] | None:
-        # Memories of other kinds may be there as well; their form is not ours to judge.
+    def _schema(self, kind: str | None) -> JsonObject | None:
+        # Memories of other kinds may exist as well; they have no schema here.
         return next((known.schema for known in self._task.kinds if known.name == kind), None)
 
-    def _particulars(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _details(self, arguments: JsonObject) -> JsonObject:
         shown, turns = arguments.get("message_ids"), self._task.turns
         return {
             "importance": _importance(arguments.get("importance")),
@@ -134,14 +201,14 @@ class Clerk:
         }
 
 
-def _without_wrong_details(arguments: dict[str, Any]) -> dict[str, Any]:
-    right = dict(arguments)
+def _without_invalid_details(arguments: JsonObject) -> JsonObject:
+    valid = dict(arguments)
     for name, read in (("importance", _importance), ("valid_from", _valid_from)):
         try:
             read(arguments.get(name))
         except BadCallError:
-            del right[name]
-    return right
+            del valid[name]
+    return valid
 
 
 def _importance(importance: object) -> float | None:
@@ -178,8 +245,17 @@ def _reason(reason: object) -> str | None:
     return replace_unstorable(reason, "")[:MAX_REASON_CHARACTERS].strip() or None
 
 
-def _as_it_is(memory: Memory) -> str:
+def _describe_unchanged(memory: Memory) -> str:
     content = json.dumps(memory.content, ensure_ascii=False)
     if len(content) > _MAX_SHOWN:
         return f"Memory {memory.id} is unchanged"
     return f"Memory {memory.id} is unchanged; its content is {content}"
+
+
+def _first(later: _T | None, earlier: _T | None) -> _T | None:
+    return earlier if later is None else later
+
+
+def _state(memory: Memory) -> tuple[Any, ...]:
+    # As JSON, in which 1 is not true.
+    return json.dumps(memory.content, sort_keys=True), memory.importance, memory.valid_from

@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from app.changes.reconcile import Reconciled
+from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.types import Edit, Memory, Turn
 from app.extraction.plan import ExtractPlan
 from app.namespaces import StoredNamespace
-
-KIND = "message"
 
 
 def message_edits(
@@ -37,7 +36,7 @@ def message_edits(
                 memory_id=turn.id,
                 namespace=namespace,
                 key=_digest([identity, said[identity]]),
-                kind=KIND,
+                kind=MESSAGE_KIND,
                 content=content,
                 valid_from=turn.said_at,
                 message_ids=(turn.id,),

@@ -2,12 +2,7 @@
 
 import json
 
-from app.conversations.content import (
-    MAX_BYTES,
-    BadContentError,
-    check_content,
-    unquoted,
-)
+from app.conversations.content import MAX_BYTES, BadContentError, check_content, parse_argument
 from app.conversations.kinds import MEMORY
 from app.conversations.types import Kind, MemoryFormat
 from app.conversations.value_format import read_value, write_value
@@ -42,7 +37,7 @@ def check_memory_content(content: object, kind: Kind | None) -> str | JsonObject
     if kind is None:
         return _check_text(content)
     try:
-        return check_content(unquoted(content), kind.schema)
+        return check_content(parse_argument(content), kind.schema)
     except BadContentError as error:
         raise ToolError(f"Nothing was written: {error}.") from error
 

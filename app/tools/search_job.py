@@ -14,7 +14,7 @@ from app.conversations.messages import to_turns
 from app.conversations.prompt_text import CONVERSATION_TAGS
 from app.conversations.types import Turn
 from app.db.database import Database
-from app.extraction.instructions import TEMPLATES as EXTRACTION_TEMPLATES
+from app.extraction.prompt import TEMPLATES as EXTRACTION_TEMPLATES
 from app.extraction.queries import MAX_QUERIES, windows, written_by_model
 from app.jobs.record import NewJob
 from app.jobs.run import JobRun

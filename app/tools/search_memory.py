@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from app.conversations.content import unquoted
+from app.conversations.content import parse_argument
 from app.db.database import Database
 from app.db.pages import TOOL_BYTES
 from app.jobs.record import State
@@ -46,7 +46,7 @@ class _Arguments(BaseModel):
     query: QueryText
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] | None = None
-    filter: Annotated[JsonObject | None, BeforeValidator(unquoted)] = None
+    filter: Annotated[JsonObject | None, BeforeValidator(parse_argument)] = None
 
     @property
     def page(self) -> slice:

@@ -5,9 +5,8 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
-from app.changes.circuit_breaker import HARMLESS
+from app.changes.circuit_breaker import HARMLESS, REVIEW_REQUESTED
 from app.changes.review import OUTDATED, REPEATED, UNFOUNDED
-from app.extraction.task import REVIEW_WANTED
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.record import State
 from app.namespaces import ALL_ROOTS, Root, to_root, to_stored
@@ -41,7 +40,7 @@ async def test_changes_wait_and_nothing_is_written(extracting: Extracting) -> No
     assert await extracting.state(job_id) == State.AWAITING_REVIEW
     assert result["counts"] == counts()
     assert result["proposed"] == {"inserted": 1, "updated": 1, "deleted": 1}
-    assert result["review"] == {"reason": REVIEW_WANTED}
+    assert result["review"] == {"reason": REVIEW_REQUESTED}
     assert await extracting.said() == ["Ana drinks tea.", "Ana has a dog.", "Ana lives in Porto."]
     assert [state for _, state, _ in await states(extracting, job_id)] == ["proposed"] * 3
 

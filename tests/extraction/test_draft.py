@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.conversations.types import Edit, Memory
-from app.extraction.draft import Draft
+from app.extraction.tool_calls import Draft
 from tests.support.scripted_model import delete_edit, insert_edit, memory, outlines, update_edit
 
 BEFORE = [

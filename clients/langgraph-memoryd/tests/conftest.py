@@ -1,4 +1,4 @@
-"""Fixtures of the server's own tests (PostgreSQL, and memoryd on it), and of these."""
+"""Fixtures: the server's own (PostgreSQL, and memoryd on it), and those of the client's tests."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ def root() -> str:
 
 @pytest.fixture
 async def store(server: Server) -> AsyncIterator[MemorydStore]:
-    """A store that blocking and asynchronous calls share."""
+    """A store for blocking and asynchronous calls."""
     store = MemorydStore(server.url)
     yield store
     await store.aclose()

@@ -35,7 +35,7 @@ SAID = {"messages": [{"role": "user", "content": "I drink green tea, and live in
 
 
 class Profile(BaseModel):
-    """What a profile holds."""
+    """Content of a profile."""
 
     city: str
     drinks: list[str] = []
@@ -43,7 +43,7 @@ class Profile(BaseModel):
 
 @pytest.fixture
 def config(root: str) -> Any:
-    """Of a user whose id is an address, with dots in it."""
+    """The namespace of a user whose id is an address, with dots in it."""
     return {"configurable": {"langgraph_user_id": f"{root}@example.com"}}
 
 

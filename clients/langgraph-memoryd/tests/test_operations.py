@@ -15,14 +15,14 @@ from langgraph.store.base import (
     SearchOp,
 )
 from langgraph_memoryd import MemorydStore
-from langgraph_memoryd.batches import MAX_BYTES, MAX_OPERATIONS, Batch, parts
-from langgraph_memoryd.operations import Choices, Mode, Operation, encode
+from langgraph_memoryd.batches import MAX_BYTES, MAX_OPERATIONS, Batch, split
+from langgraph_memoryd.operations import Defaults, Mode, Operation, encode
 
-OPEN = Choices(None, None)
+OPEN = Defaults(None, None)
 
 
 def sent(op: Op, mode: Mode | None = None, index_fields: list[str] | None = None) -> Any:
-    return json.loads(encode(op, Choices(mode, index_fields)).body)
+    return json.loads(encode(op, Defaults(mode, index_fields)).body)
 
 
 def test_a_get_names_its_item() -> None:
@@ -139,13 +139,13 @@ def test_what_json_cannot_carry_is_a_value_error(value: dict[str, Any]) -> None:
 
 
 def test_a_namespace_that_is_a_string_is_refused() -> None:
-    with pytest.raises(InvalidNamespaceError, match="'users' is a string; give a tuple"):
+    with pytest.raises(InvalidNamespaceError, match="'users' is a string; use a tuple"):
         encode(GetOp("users", "k"), OPEN)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [[("n", 1)], "text", 5])
 def test_a_value_that_is_no_dict_is_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match="a value is a dict, and this a"):
+    with pytest.raises(TypeError, match="a value must be a dict, not"):
         encode(PutOp(("a",), "k", value), OPEN)
 
 
@@ -164,7 +164,7 @@ def test_a_prefix_that_is_a_string_is_refused() -> None:
 def test_parts_hold_every_operation_once_and_in_order(sizes: list[int]) -> None:
     # Views of the same memory, which have lengths as bytes do.
     operations = [Operation(bytes(size), writes=True) for size in sizes]
-    cut = list(parts(operations))
+    cut = list(split(operations))
     assert [one for part in cut for one in part] == operations
     assert all(sum(len(one.body) for one in part) <= MAX_BYTES for part in cut)
 
@@ -172,8 +172,8 @@ def test_parts_hold_every_operation_once_and_in_order(sizes: list[int]) -> None:
 def test_no_part_is_too_large() -> None:
     small = [Operation(b"{}", writes=False)] * (MAX_OPERATIONS + 1)
     large = [Operation(b"x" * (MAX_BYTES // 2), writes=True)] * 5
-    assert [len(part) for part in parts(small)] == [MAX_OPERATIONS, 1]
-    assert [len(part) for part in parts(large)] == [2, 2, 1]
+    assert [len(part) for part in split(small)] == [MAX_OPERATIONS, 1]
+    assert [len(part) for part in split(large)] == [2, 2, 1]
 
 
 def test_reads_go_before_writes_when_one_request_cannot_hold_all() -> None:

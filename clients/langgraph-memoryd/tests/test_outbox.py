@@ -11,12 +11,12 @@ from langgraph_memoryd.outbox import Outbox
 
 
 class RefusedError(Exception):
-    """What the server has against an operation."""
+    """The server refuses an operation."""
 
 
 @dataclass
 class Echo:
-    """A connection that answers an operation with itself, and refuses some."""
+    """A connection that returns each operation's body and refuses some."""
 
     requests: list[list[Operation]] = field(default_factory=list)
     writing: int = 0
@@ -41,7 +41,7 @@ class Echo:
 
 @dataclass(frozen=True)
 class Caller:
-    """A task: after how many ticks it wants what, and whether it loses patience."""
+    """A task: the ticks before its operation, and whether it is cancelled."""
 
     ticks: int
     operation: Operation

@@ -1,4 +1,4 @@
-"""Answers that the server cuts short are read to their end."""
+"""Responses that the server cuts short are read completely."""
 
 import pytest
 from langgraph.store.base import GetOp, Item, Result, SearchOp

@@ -1,4 +1,4 @@
-"""What travels, and when: against a server that says what a test tells it to."""
+"""Requests and their timing, with a server that a test scripts."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def problem(status: int, code: str, field: str = "limit") -> dict[str, Any]:
 
 @dataclass
 class Scripted:
-    """A server that answers with what `script` holds, then with nothing found."""
+    """A server that sends the replies in `script`, and then empty results."""
 
     script: deque[Any] = field(default_factory=deque)
     received: list[Any] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Scripted:
             return ""
 
     def operations(self) -> list[list[str]]:
-        """What each request held, in short."""
+        """The operations of each request, in short form."""
         return [
             [f"{one['op']} {one['key']}" for one in request["operations"]]
             for request in self.received
@@ -114,7 +114,7 @@ async def test_tasks_that_read_the_same_share_the_question_but_not_the_answer(
     assert other.value == {"list": [1]}
 
 
-async def test_a_task_is_spared_its_neighbours_error(
+async def test_a_task_does_not_get_another_ones_error(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     wrong = problem(422, "invalid_request", "namespace[0]")
@@ -287,13 +287,13 @@ async def test_a_forked_process_has_connections_of_its_own(
 
 @pytest.mark.parametrize("key", ["mk_…", "mk_1\n", "mk 1"])
 def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
-    with pytest.raises(ValueError, match="The key holds what no key has") as raised:
+    with pytest.raises(ValueError, match="The key has characters that no key has") as raised:
         MemorydStore(api_key=key)
     assert key not in str(raised.value)
 
 
 def test_an_address_without_http_is_refused() -> None:
-    with pytest.raises(ValueError, match="'localhost:8080' is no address"):
+    with pytest.raises(ValueError, match="'localhost:8080' is not a URL"):
         MemorydStore("localhost:8080")
 
 
@@ -371,7 +371,7 @@ async def test_an_answer_of_something_else_is_an_error(
     store: MemorydStore, scripted: Scripted, answer: Any
 ) -> None:
     scripted.script.append((200, answer))
-    with pytest.raises(MemorydError, match=r"something else than memoryd's JSON") as raised:
+    with pytest.raises(MemorydError, match=r"something other than memoryd's JSON") as raised:
         await store.aget(A, "k")
     assert (raised.value.code, raised.value.status) == ("not_memoryd", 200)
 

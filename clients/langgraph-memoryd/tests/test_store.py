@@ -82,10 +82,10 @@ async def test_a_lifetime_is_the_callers_the_stores_or_none(server: Server, root
     async with MemorydStore(server.url, ttl={"default_ttl": 0.5}) as store:
         await store.aput((root,), "stores", {})
         await store.aput((root,), "own", {}, ttl=10)
-        await store.aput((root,), "for ever", {}, ttl=None)
+        await store.aput((root,), "forever", {}, ttl=None)
     assert lifetime(server, root, "stores")[0] == pytest.approx(0.5)
     assert lifetime(server, root, "own")[0] == pytest.approx(10)
-    assert lifetime(server, root, "for ever") == (None, None)
+    assert lifetime(server, root, "forever") == (None, None)
 
 
 @pytest.mark.parametrize("refresh", [None, True, False])

@@ -156,8 +156,8 @@ def outcomes(suite: Suite, tests: Path, place: Path) -> dict[str, list[bool]]:
     return found
 
 
-def told(suite: Suite) -> tuple[int, int, dict[str, int]]:
-    """Return what README.md says: how many of how many pass; how many do not, by their names."""
+def claims(suite: Suite) -> tuple[int, int, dict[str, int]]:
+    """Return README.md's claims: passing tests, all tests, and failing ones by name."""
     readme = (CLIENT / "README.md").read_text()
     section = readme.partition(f"### {suite.name}: ")[2].partition("\n#")[0]
     passing, total = map(int, re.findall(r"\d+", section)[:2])
@@ -182,7 +182,7 @@ def test_what_readme_says_of_langgraphs_tests_is_true(
     tests = sources / suite.directory
     with memoryd(cluster, suite, tests, tmp_path) as place:
         found = outcomes(suite, tests, place)
-    passing, total, expected = told(suite)
+    passing, total, expected = claims(suite)
     failing = {name: ok.count(False) for name, ok in found.items() if not all(ok)}
     assert grouped(failing, expected) == expected
     assert sum(map(sum, found.values())) == passing

@@ -1,4 +1,4 @@
-"""memoryd as a store of LangGraph: `MemorydStore(url)` is a `BaseStore` over HTTP."""
+"""memoryd as a LangGraph store: `MemorydStore(url)` is a `BaseStore` over HTTP."""
 
 from langgraph_memoryd.errors import InvalidInputError, InvalidLabelsError, MemorydError
 from langgraph_memoryd.store import MemorydStore

@@ -1,4 +1,4 @@
-"""Connections to a memoryd server: blocking, and of one event loop."""
+"""Connections to a memoryd server: blocking, and asynchronous for one event loop."""
 
 import asyncio
 import random
@@ -13,33 +13,33 @@ from typing import Any, TypedDict
 
 import httpx2
 
-from langgraph_memoryd.errors import MemorydError, error_of, is_problem
+from langgraph_memoryd.errors import MemorydError, is_problem, to_error
 from langgraph_memoryd.operations import JSON, Operation
-from langgraph_memoryd.remainders import joined, remainders
+from langgraph_memoryd.remainders import find_remainders, join_remainders
 
 _PATH = "/v1/store/batch"
 
-_READ = ("item", "found", "listed")
-"""Members of a result with what the operation read."""
+_RESULT_MEMBERS = ("item", "found", "listed")
+"""Members of a result that contain the data read."""
 
 _KEY = re.compile("[!-~]+")
 
 PAUSES = (0.1, 0.5)
 """Seconds before each further attempt."""
 
-SHEDDINGS = 5
+MAX_OVERLOAD_RETRIES = 5
 """Retries while the server is overloaded; each pause is a second longer than the one before."""
 
 _IDLE_SECONDS = 3.0
-"""Until an unused connection is closed: sooner than servers do it, which is after five."""
+"""Idle time after which a connection is closed; servers close theirs after five seconds."""
 
-_MOST = 100
-"""Connections at a time; what needs another waits for one."""
+_MAX_CONNECTIONS = 100
+"""Maximum open connections; further requests wait for a free one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the server is, and how it is spoken to."""
+    """A server's address and the settings of requests to it."""
 
     url: str
     api_key: str | None = field(repr=False)
@@ -47,18 +47,22 @@ class Target:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"{self.url!r} is no address; begin it with http:// or https://")
+            raise ValueError(f"{self.url!r} is not a URL; begin it with http:// or https://")
         if self.api_key and not _KEY.fullmatch(self.api_key):
-            raise ValueError("The key holds what no key has, such as a space or the end of a line.")
+            raise ValueError(
+                "The key has characters that no key has, such as a space or a line break."
+            )
 
     def options(self) -> "_Options":
-        """Return the settings of a client."""
+        """Return the options of an HTTP client."""
         return {
             "base_url": self.url,
             "headers": {"x-api-key": self.api_key} if self.api_key else {},
             "timeout": httpx2.Timeout(self.timeout, connect=min(5.0, self.timeout)),
-            "limits": httpx2.Limits(max_connections=_MOST, keepalive_expiry=_IDLE_SECONDS),
-            "verify": _trusted(),
+            "limits": httpx2.Limits(
+                max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
+            ),
+            "verify": _ssl_context(),
         }
 
 
@@ -71,13 +75,13 @@ class _Options(TypedDict):
 
 
 @cache
-def _trusted() -> ssl.SSLContext:
-    """Return the certificates to trust, which take longer to read than most requests."""
+def _ssl_context() -> ssl.SSLContext:
+    """Load the trusted certificates once; loading takes longer than most requests."""
     return httpx2.create_ssl_context()
 
 
 class Connection:
-    """Sends batches and waits for their results."""
+    """Sends batches of operations, blocking."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -85,11 +89,11 @@ class Connection:
         self._process = getpid()
 
     def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
-        """Return each operation's result; atomic: or raise the error of any, with no effect."""
+        """Return each operation's result; if atomic, any error is raised and nothing is written."""
         answers = self._send(operations, atomic=atomic)
-        while rest := remainders(operations, answers):
+        while rest := find_remainders(operations, answers):
             more = self._send(list(rest.values()), atomic=atomic)
-            answers = joined(answers, dict(zip(rest, more, strict=True)))
+            answers = join_remainders(answers, dict(zip(rest, more, strict=True)))
         return answers
 
     def _send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
@@ -101,13 +105,13 @@ class Connection:
             except httpx2.TransportError as error:
                 time.sleep(attempt.pause_after(error, client.base_url))
                 continue
-            pause = attempt.pause_when_shed(response)
+            pause = attempt.pause_if_overloaded(response)
             if pause is None:
                 return _results(response)
             time.sleep(pause)
 
     def _own_client(self) -> httpx2.Client:
-        """Return this process's client: with its parent's it would get its parent's answers."""
+        """Return this process's client; a forked process gets its own."""
         if self._process != getpid():
             self._client = httpx2.Client(**self._target.options())
             self._process = getpid()
@@ -119,17 +123,17 @@ class Connection:
 
 
 class AsyncConnection:
-    """The same for the tasks of one event loop."""
+    """Sends batches of operations for the tasks of one event loop."""
 
     def __init__(self, target: Target) -> None:
         self._client = httpx2.AsyncClient(**target.options())
 
     async def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
-        """Return each operation's result; atomic: or raise the error of any, with no effect."""
+        """Return each operation's result; if atomic, any error is raised and nothing is written."""
         answers = await self._send(operations, atomic=atomic)
-        while rest := remainders(operations, answers):
+        while rest := find_remainders(operations, answers):
             more = await self._send(list(rest.values()), atomic=atomic)
-            answers = joined(answers, dict(zip(rest, more, strict=True)))
+            answers = join_remainders(answers, dict(zip(rest, more, strict=True)))
         return answers
 
     async def _send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
@@ -140,7 +144,7 @@ class AsyncConnection:
             except httpx2.TransportError as error:
                 await asyncio.sleep(attempt.pause_after(error, self._client.base_url))
                 continue
-            pause = attempt.pause_when_shed(response)
+            pause = attempt.pause_if_overloaded(response)
             if pause is None:
                 return _results(response)
             await asyncio.sleep(pause)
@@ -151,7 +155,7 @@ class AsyncConnection:
 
 
 class _Attempt:
-    """A request, and how often it has been tried."""
+    """A request and its retries."""
 
     def __init__(self, operations: Sequence[Operation], *, atomic: bool) -> None:
         bodies = b",".join(operation.body for operation in operations)
@@ -161,29 +165,32 @@ class _Attempt:
         )
         self._writes = any(operation.writes for operation in operations)
         self._pauses = iter(PAUSES)
-        self._sheddings = 0
+        self._overload_retries = 0
 
     def pause_after(self, error: httpx2.TransportError, url: httpx2.URL) -> float:
-        """Return the seconds until the next attempt; raise if there should be none."""
-        pause = next(self._pauses, None) if self._may_be_repeated(error) else None
+        """Return the seconds until the next attempt; raises the final error if there is none."""
+        pause = next(self._pauses, None) if self._can_retry(error) else None
         if pause is not None:
             return pause
         kind = TimeoutError if isinstance(error, httpx2.TimeoutException) else ConnectionError
         raise kind(f"memoryd at {url} did not answer: {error or type(error).__name__}") from error
 
-    def pause_when_shed(self, response: httpx2.Response) -> float | None:
-        """Return the pause before a retry if the server shed the request; None if it did not."""
+    def pause_if_overloaded(self, response: httpx2.Response) -> float | None:
+        """Return the pause before a retry if the server is overloaded; otherwise None."""
         if response.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
             return None
-        if _json(response).get("code") != "overloaded" or self._sheddings == SHEDDINGS:
+        if (
+            _json(response).get("code") != "overloaded"
+            or self._overload_retries == MAX_OVERLOAD_RETRIES
+        ):
             return None
-        self._sheddings += 1
-        return self._sheddings * (0.75 + random.random() / 2)  # noqa: S311  # not all at once
+        self._overload_retries += 1
+        return self._overload_retries * (0.75 + random.random() / 2)  # noqa: S311  # jitter
 
-    def _may_be_repeated(self, error: httpx2.TransportError) -> bool:
-        """Tell whether the request did not arrive, or does no harm if it did.
+    def _can_retry(self, error: httpx2.TransportError) -> bool:
+        """Whether the request did not arrive, or is safe to repeat.
 
-        A write that arrived may have been followed by another's, which a repetition would undo.
+        If a write arrived, repeating it could undo a later write of another client.
         """
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
             return True
@@ -197,15 +204,15 @@ class _Request(TypedDict):
 
 
 def _results(response: httpx2.Response) -> list[Any]:
-    """Return results, each possibly the error of one operation; raise that of the whole batch."""
+    """Return the results or errors of the operations; raises an error of the whole batch."""
     request_id = response.headers.get("x-request-id")
     answer = _json(response)
     if response.status_code == httpx2.codes.OK and isinstance(answer.get("results"), list):
         return [_result(result, request_id) for result in answer["results"]]
     if is_problem(answer):
-        raise error_of(answer, request_id)
+        raise to_error(answer, request_id)
     raise MemorydError(
-        f"{response.url} answered {response.status_code} with something else than memoryd's JSON; "
+        f"{response.url} answered {response.status_code} with something other than memoryd's JSON; "
         "check the URL.",
         status=response.status_code,
         code="not_memoryd",
@@ -214,10 +221,10 @@ def _results(response: httpx2.Response) -> list[Any]:
 
 
 def _result(result: JSON, request_id: str | None) -> Any:
-    """Return what an operation read (None if nothing), or its error."""
+    """Return the data that an operation read (None if nothing), or its error."""
     if "problem" in result:
-        return error_of(result["problem"], request_id)
-    return next((result[name] for name in _READ if name in result), None)
+        return to_error(result["problem"], request_id)
+    return next((result[name] for name in _RESULT_MEMBERS if name in result), None)
 
 
 def _json(response: httpx2.Response) -> JSON:

@@ -1,4 +1,4 @@
-"""What memoryd refuses or fails, as Python errors."""
+"""Problem documents of memoryd as Python errors."""
 
 import re
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from typing import Any
 
 from langgraph.store.base import InvalidNamespaceError
 
-_OF_A_NAMESPACE = re.compile(r"(operations\[\d+\]\.)?(namespace|namespace_prefix|prefix|suffix)\b")
+_NAMESPACE_FIELD = re.compile(r"(operations\[\d+\]\.)?(namespace|namespace_prefix|prefix|suffix)\b")
 
 
 class MemorydError(Exception):
-    """An operation that memoryd did not carry out.
+    """An error response of memoryd.
 
-    `code` names the kind of problem, `errors` the fields that are wrong; the server's log has more
-    under `request_id`.
+    `code` names the kind of problem, `errors` lists the invalid fields, and `request_id` finds the
+    request in the server's log.
     """
 
     def __init__(
@@ -34,25 +34,25 @@ class MemorydError(Exception):
 
 
 class InvalidInputError(MemorydError, ValueError):
-    """The operation itself is wrong."""
+    """The operation is invalid."""
 
 
 class InvalidLabelsError(InvalidInputError, InvalidNamespaceError):
-    """The operation's namespace is wrong."""
+    """The operation's namespace is invalid."""
 
 
 def is_problem(result: Any) -> bool:
-    """Tell a problem document from what operations return."""
+    """Whether a result is a problem document."""
     return isinstance(result, dict) and {"status", "code", "detail"} <= result.keys()
 
 
-def error_of(problem: Mapping[str, Any], request_id: str | None) -> MemorydError:
-    """Return the error that a problem document (RFC 9457) describes."""
+def to_error(problem: Mapping[str, Any], request_id: str | None) -> MemorydError:
+    """Return a problem document (RFC 9457) as an error."""
     errors = tuple(problem.get("errors", ()))
     kind = MemorydError
     if problem["status"] in {400, 413, 422}:
-        wrong_labels = any(_OF_A_NAMESPACE.match(error["field"]) for error in errors)
-        kind = InvalidLabelsError if wrong_labels else InvalidInputError
+        is_about_namespace = any(_NAMESPACE_FIELD.match(error["field"]) for error in errors)
+        kind = InvalidLabelsError if is_about_namespace else InvalidInputError
     return kind(
         problem["detail"],
         status=problem["status"],

@@ -1,7 +1,7 @@
-"""LangGraph's methods of a store, without its rule that labels hold no dots.
+"""LangGraph's store methods, without its rule that labels contain no dots.
 
-memoryd keeps namespaces as lists of labels, so "ann@example.com" is a label like any other; the
-server checks them.
+memoryd stores namespaces as lists of labels, so "ann@example.com" is a valid label; the server
+checks them.
 """
 
 from collections.abc import Mapping
@@ -28,11 +28,11 @@ from langgraph_memoryd.operations import labels
 Namespace: TypeAlias = tuple[str, ...]
 Index: TypeAlias = Literal[False] | list[str] | None
 Minutes: TypeAlias = float | NotProvided | None
-"""None is for ever."""
+"""None: the item does not expire."""
 
 
-class Methods(BaseStore):
-    """Every method in terms of `batch` or `abatch`."""
+class StoreMethods(BaseStore):
+    """All methods, on top of `batch` or `abatch`."""
 
     def get(
         self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None
@@ -104,11 +104,11 @@ class Methods(BaseStore):
         await self.abatch([self._put(namespace, key, value, index, ttl)])
 
     def delete(self, namespace: Namespace, key: str) -> None:
-        """End an item, whether or not it exists."""
+        """Delete an item, whether or not it exists."""
         self.batch([PutOp(namespace, str(key), None)])
 
     async def adelete(self, namespace: Namespace, key: str) -> None:
-        """End an item, whether or not it exists."""
+        """Delete an item, whether or not it exists."""
         await self.abatch([PutOp(namespace, str(key), None)])
 
     def list_namespaces(
@@ -120,7 +120,7 @@ class Methods(BaseStore):
         limit: int = 100,
         offset: int = 0,
     ) -> list[Namespace]:
-        """Return namespaces in ascending order; `*` in a prefix or suffix is any one label."""
+        """Return namespaces in ascending order; `*` in a prefix or suffix matches any label."""
         op = ListNamespacesOp(_conditions(prefix, suffix), max_depth, limit, offset)
         return cast(list[Namespace], self.batch([op])[0])
 
@@ -133,7 +133,7 @@ class Methods(BaseStore):
         limit: int = 100,
         offset: int = 0,
     ) -> list[Namespace]:
-        """Return namespaces in ascending order; `*` in a prefix or suffix is any one label."""
+        """Return namespaces in ascending order; `*` in a prefix or suffix matches any label."""
         op = ListNamespacesOp(_conditions(prefix, suffix), max_depth, limit, offset)
         return cast(list[Namespace], (await self.abatch([op]))[0])
 
@@ -148,7 +148,7 @@ class Methods(BaseStore):
         index: Index,
         ttl: Minutes,
     ) -> PutOp:
-        if list(namespace[:1]) == ["langgraph"]:  # in a PutOp it is allowed
+        if list(namespace[:1]) == ["langgraph"]:  # LangGraph allows it in a PutOp
             raise InvalidNamespaceError('The first label "langgraph" is reserved; choose another.')
         if ttl is NOT_PROVIDED and self.ttl_config is not None:
             ttl = self.ttl_config.get("default_ttl", NOT_PROVIDED)

@@ -1,4 +1,4 @@
-"""LangGraph's operations as memoryd's batch route takes them, and what it returns of them."""
+"""LangGraph's operations and results in the format of memoryd's batch route."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
-    """What a store adds to operations that leave it open; None leaves it to the server."""
+class Defaults:
+    """A store's defaults for operations that do not set them; None: the server's."""
 
     mode: Mode | None
     index_fields: Sequence[str] | None
@@ -35,19 +35,19 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation in the form in which it travels."""
+    """An operation as JSON."""
 
     body: bytes
     writes: bool
 
 
-def encode(op: Op, choices: Choices) -> Operation:
-    """Return an operation as JSON; TypeError or ValueError where JSON cannot carry it."""
-    return Operation(_to_json(_members(op, choices)).encode(), isinstance(op, PutOp))
+def encode(op: Op, defaults: Defaults) -> Operation:
+    """Return an operation as JSON; raises TypeError or ValueError if JSON cannot express it."""
+    return Operation(_to_json(_members(op, defaults)).encode(), isinstance(op, PutOp))
 
 
 def decode(op: Op, result: Any) -> Result:
-    """Return what LangGraph expects of an operation."""
+    """Return a result in LangGraph's types."""
     match op:
         case GetOp():
             return None if result is None else Item(**_item(result))
@@ -60,9 +60,9 @@ def decode(op: Op, result: Any) -> Result:
 
 
 def labels(namespace: Sequence[str]) -> list[str]:
-    """Return the labels of a namespace, which may be wrong; InvalidNamespaceError of a string."""
-    if isinstance(namespace, str):  # its characters would pass for labels
-        raise InvalidNamespaceError(f"{namespace!r} is a string; give a tuple of labels")
+    """Return a namespace's labels, unchecked; raises InvalidNamespaceError for a string."""
+    if isinstance(namespace, str):  # its characters would be taken as labels
+        raise InvalidNamespaceError(f"{namespace!r} is a string; use a tuple of labels")
     return list(namespace)
 
 
@@ -76,21 +76,21 @@ def _item(found: JSON) -> JSON:
     }
 
 
-def _members(op: Op, choices: Choices) -> JSON:
+def _members(op: Op, defaults: Defaults) -> JSON:
     match op:
         case GetOp():
-            return {"op": "get", **_address(op), **_given(refresh_ttl=op.refresh_ttl)}
+            return {"op": "get", **_address(op), **_without_none(refresh_ttl=op.refresh_ttl)}
         case PutOp():
-            return {**_address(op), **_put(op, choices)}
+            return {**_address(op), **_put(op, defaults)}
         case SearchOp():
-            return {"op": "search", **_search(op, choices)}
+            return {"op": "search", **_search(op, defaults)}
         case ListNamespacesOp():
             return {"op": "list_namespaces", **_listing(op)}
         case _:
             raise TypeError(f"{op!r} is not an operation of a store")
 
 
-def _given(**members: Any) -> JSON:
+def _without_none(**members: Any) -> JSON:
     return {name: member for name, member in members.items() if member is not None}
 
 
@@ -98,23 +98,25 @@ def _address(op: GetOp | PutOp) -> JSON:
     return {"namespace": labels(op.namespace), "key": str(op.key)}
 
 
-def _put(op: PutOp, choices: Choices) -> JSON:
+def _put(op: PutOp, defaults: Defaults) -> JSON:
     if op.value is None:
         return {"op": "delete"}
-    if not isinstance(op.value, Mapping):  # dict() would take pairs for one
-        raise TypeError(f"a value is a dict, and this a {type(op.value).__name__}")
-    index = choices.index_fields if op.index is None else op.index
-    members = {"op": "put", "value": dict(op.value), **_given(index=index)}
-    ttl: object = op.ttl  # None means for ever; one that is not sent, what the server's default is
+    if not isinstance(op.value, Mapping):  # dict() would accept pairs
+        raise TypeError(f"a value must be a dict, not {type(op.value).__name__}")
+    index = defaults.index_fields if op.index is None else op.index
+    members = {"op": "put", "value": dict(op.value), **_without_none(index=index)}
+    ttl: object = op.ttl  # None: no expiry; not sent: the server's default
     return members if ttl is NOT_PROVIDED else {**members, "ttl": ttl}
 
 
-def _search(op: SearchOp, choices: Choices) -> JSON:
+def _search(op: SearchOp, defaults: Defaults) -> JSON:
     return {
         "namespace_prefix": labels(op.namespace_prefix),
         "limit": op.limit,
         "offset": op.offset,
-        **_given(query=op.query, filter=op.filter, mode=choices.mode, refresh_ttl=op.refresh_ttl),
+        **_without_none(
+            query=op.query, filter=op.filter, mode=defaults.mode, refresh_ttl=op.refresh_ttl
+        ),
     }
 
 
@@ -123,21 +125,21 @@ def _listing(op: ListNamespacesOp) -> JSON:
     suffix: list[str] | None = []
     for condition in op.match_conditions or ():
         if condition.match_type == "prefix":
-            prefix = _both(prefix, list(condition.path))
+            prefix = _intersect(prefix, list(condition.path))
         elif condition.match_type == "suffix":
-            suffix = _both(suffix, list(condition.path)[::-1])
+            suffix = _intersect(suffix, list(condition.path)[::-1])
         else:
             raise ValueError(f"{condition.match_type!r} is neither prefix nor suffix")
     impossible = prefix is None or suffix is None
     return {
         "limit": 0 if impossible else op.limit,
         "offset": op.offset,
-        **_given(prefix=prefix, suffix=suffix and suffix[::-1], max_depth=op.max_depth),
+        **_without_none(prefix=prefix, suffix=suffix and suffix[::-1], max_depth=op.max_depth),
     }
 
 
-def _both(one: list[str] | None, other: list[str]) -> list[str] | None:
-    """Return the path that matches what two paths match; None if nothing does."""
+def _intersect(one: list[str] | None, other: list[str]) -> list[str] | None:
+    """Return the pattern for paths that match both patterns; None if there are none."""
     if one is None:
         return None
     labels = []

@@ -1,4 +1,4 @@
-"""Operations of many tasks, sent together."""
+"""Operations of several tasks, sent together."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias, TypeVar
 
-from langgraph_memoryd.batches import parts
+from langgraph_memoryd.batches import split
 from langgraph_memoryd.connections import AsyncConnection
 from langgraph_memoryd.operations import Operation
 
@@ -16,7 +16,7 @@ Sent = TypeVar("Sent")
 
 @dataclass(slots=True)
 class _Entry:
-    """An operation, and the tasks that wait for its result."""
+    """An operation and the tasks waiting for its result."""
 
     operation: Operation
     answers: list[Answer] = field(default_factory=list)
@@ -26,7 +26,7 @@ class _Entry:
         return not all(answer.done() for answer in self.answers)
 
     def settle(self, result: Any) -> None:
-        """Give each task the result; none shares what it may change with another."""
+        """Give each task the result, as a copy of its own."""
         first = True
         for answer in self.answers:
             if answer.done():
@@ -44,11 +44,11 @@ class _Entry:
 
 
 class Outbox:
-    """What the tasks of one event loop want to be done.
+    """Collects the operations of one event loop's tasks into requests.
 
-    Reads issued in one tick of the loop travel in one request, and so do writes; each has its own
-    result or error. Writes go out in the order in which they were issued, one request at a time,
-    so those that come meanwhile travel together; reads never wait for writes.
+    Reads issued in one tick of the loop share a request, and so do writes; each has its own result
+    or error. Writes are sent in the order in which they were issued, one request at a time, so
+    writes issued during a request share the next one. Reads never wait for writes.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -59,17 +59,17 @@ class Outbox:
         self._is_scheduled = False
         self._is_writing = False
         self._sending: set[asyncio.Task[Any]] = set()
-        self._end = self._close_at_the_end()
+        self._closer = self._close_with_loop()
 
     @classmethod
     async def open(cls, connection: AsyncConnection) -> Self:
-        """Return an outbox that the end of its event loop closes; nothing is waited for."""
+        """Return an outbox that closes at the end of its event loop."""
         outbox = cls(connection)
-        await anext(outbox._end)
+        await anext(outbox._closer)
         return outbox
 
-    async def _close_at_the_end(self) -> AsyncGenerator[None]:
-        """Close the connection when the loop closes its asynchronous generators: at its end."""
+    async def _close_with_loop(self) -> AsyncGenerator[None]:
+        """Close the connection when the loop ends and closes its asynchronous generators."""
         try:
             yield
         finally:
@@ -89,11 +89,11 @@ class Outbox:
         return await answer
 
     async def send(self, operations: Sequence[Operation]) -> list[Any]:
-        """Return the results of operations in a request of their own; raises the error of any."""
+        """Send operations in a separate request; return the results, or raise the first error."""
         return await self._start(self._connection.send(operations, atomic=True))
 
     async def aclose(self) -> None:
-        """Close the connection once everything is answered."""
+        """Close the connection after all operations have been answered."""
         while self._is_scheduled or self._sending:
             await (asyncio.wait(self._sending) if self._sending else asyncio.sleep(0))
         await self._connection.aclose()
@@ -124,7 +124,7 @@ class Outbox:
     async def _send(self, entries: Iterable[_Entry]) -> None:
         awaited = [entry for entry in entries if entry.is_awaited]
         try:
-            for part in _parts(awaited):
+            for part in _split(awaited):
                 await self._send_part(part)
         finally:
             for entry in awaited:
@@ -140,8 +140,8 @@ class Outbox:
             entry.settle(result)
 
 
-def _parts(entries: Iterable[_Entry]) -> Iterable[list[_Entry]]:
+def _split(entries: Iterable[_Entry]) -> Iterable[list[_Entry]]:
     rest = list(entries)
-    for part in parts([entry.operation for entry in rest]):
+    for part in split([entry.operation for entry in rest]):
         yield rest[: len(part)]
         del rest[: len(part)]

@@ -1,4 +1,4 @@
-"""Reading on where the server's byte limit cut an answer short; LangGraph knows no such limit."""
+"""Further reads if the server's byte limit cut a response short; LangGraph has no such limit."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,42 +7,44 @@ from typing import Any
 from langgraph_memoryd.errors import MemorydError
 from langgraph_memoryd.operations import JSON, Operation
 
-LEFT_OUT = "response_too_large"
+RESPONSE_TOO_LARGE = "response_too_large"
 
 
-def remainders(operations: Sequence[Operation], answers: Sequence[Any]) -> dict[int, Operation]:
-    """Return reads for the rest of what was cut short, by the places of the operations.
+def find_remainders(
+    operations: Sequence[Operation], answers: Sequence[Any]
+) -> dict[int, Operation]:
+    """Return reads for the missing rest of each shortened result, by the operation's index.
 
-    There are none if the batch also writes, since they would see what it wrote.
+    There are none if the batch also writes, because they would see its writes.
     """
     if any(operation.writes for operation in operations):
         return {}
     pairs = enumerate(zip(operations, answers, strict=True))
-    found = {place: _remainder(operation, answer) for place, (operation, answer) in pairs}
+    found = {place: _find_remainder(operation, answer) for place, (operation, answer) in pairs}
     return {place: operation for place, operation in found.items() if operation is not None}
 
 
-def joined(answers: Sequence[Any], more: Mapping[int, Any]) -> list[Any]:
-    """Return the answers, completed by those to the remainders."""
+def join_remainders(answers: Sequence[Any], more: Mapping[int, Any]) -> list[Any]:
+    """Return the results, completed with those of the remainders."""
     whole = list(answers)
     for place, rest in more.items():
-        whole[place] = _joined(whole[place], rest)
+        whole[place] = _join(whole[place], rest)
     return whole
 
 
-def _remainder(operation: Operation, answer: Any) -> Operation | None:
+def _find_remainder(operation: Operation, answer: Any) -> Operation | None:
     if isinstance(answer, MemorydError):
-        return operation if answer.code == LEFT_OUT else None
+        return operation if answer.code == RESPONSE_TOO_LARGE else None
     if not isinstance(answer, dict):
         return None
     if answer.get("next_cursor") and "items" in answer:
-        return _shorter(operation, len(answer["items"]), {"cursor": answer["next_cursor"]})
+        return _read_rest(operation, len(answer["items"]), {"cursor": answer["next_cursor"]})
     if answer.get("next_offset") and "namespaces" in answer:
-        return _shorter(operation, len(answer["namespaces"]), {"offset": answer["next_offset"]})
+        return _read_rest(operation, len(answer["namespaces"]), {"offset": answer["next_offset"]})
     return None
 
 
-def _shorter(operation: Operation, read: int, following: JSON) -> Operation | None:
+def _read_rest(operation: Operation, read: int, following: JSON) -> Operation | None:
     members = json.loads(operation.body)
     missing = members["limit"] - read
     members.pop("offset", None)
@@ -50,7 +52,7 @@ def _shorter(operation: Operation, read: int, following: JSON) -> Operation | No
     return Operation(json.dumps(rest).encode(), writes=False) if missing > 0 else None
 
 
-def _joined(answer: Any, rest: Any) -> Any:
+def _join(answer: Any, rest: Any) -> Any:
     if isinstance(answer, MemorydError) or isinstance(rest, MemorydError):
         return rest
     name = "items" if "items" in answer else "namespaces"

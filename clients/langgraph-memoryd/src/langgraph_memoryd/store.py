@@ -9,25 +9,25 @@ from langgraph.store.base import Op, Result, TTLConfig
 
 from langgraph_memoryd.batches import Batch
 from langgraph_memoryd.connections import AsyncConnection, Connection, Target
-from langgraph_memoryd.methods import Methods
-from langgraph_memoryd.operations import Choices, Mode
+from langgraph_memoryd.methods import StoreMethods
+from langgraph_memoryd.operations import Defaults, Mode
 from langgraph_memoryd.outbox import Outbox
 
 
-class MemorydStore(Methods):
-    """A store of LangGraph that keeps its items in memoryd.
+class MemorydStore(StoreMethods):
+    """A LangGraph store that keeps its items in memoryd.
 
-    Both the blocking and the `a…` methods can be used anywhere, in any event loop. Opened with
-    `async with`, the store belongs to that loop, as LangGraph's own asynchronous stores do: calls
-    from other threads join the loop's, and blocking calls in the loop raise InvalidStateError.
+    The blocking and the `a…` methods can be used in any thread and event loop. A store opened with
+    `async with` belongs to that loop, like LangGraph's own asynchronous stores: calls from other
+    threads join the loop's, and blocking calls in the loop raise InvalidStateError.
 
-    `timeout` is in seconds. `mode` is how searches with a query rank: "hybrid" (the server's
-    default), "vector" (cosine similarities as scores), "text". `ttl` and `index_fields` are
-    LangGraph's TTLConfig and the `fields` of its IndexConfig; what is absent is as the server is
-    set.
+    `timeout` is in seconds. `mode` is the ranking of searches with a query: "hybrid" (the server's
+    default), "vector" (cosine similarities as scores), or "text". `ttl` and `index_fields` are
+    LangGraph's TTLConfig and the `fields` of its IndexConfig; the server's settings apply to
+    options that are absent.
 
-    Closing is final: a closed store raises RuntimeError. Without it, connections end with their
-    event loop, or with the process.
+    A closed store raises RuntimeError. A store need not be closed: connections end with their event
+    loop, or with the process.
     """
 
     supports_ttl = True
@@ -44,7 +44,7 @@ class MemorydStore(Methods):
     ) -> None:
         super().__init__()
         self.ttl_config = ttl
-        self._choices = Choices(mode, index_fields)
+        self._defaults = Defaults(mode, index_fields)
         self._target = Target(url.rstrip("/").removesuffix("/v1"), api_key, timeout)
         self._connection = Connection(self._target)
         self._outboxes: dict[asyncio.AbstractEventLoop, Outbox] = {}
@@ -55,22 +55,22 @@ class MemorydStore(Methods):
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Return each operation's result; reads see the state before the writes.
 
-        All writes are made or, on any error, none; more than 1,000 operations are several requests
-        of which this is true.
+        Either all writes are made or, on any error, none. More than 1,000 operations are split into
+        several requests, for each of which this holds.
         """
         self._check_open()
         if self._loop is not None and self._loop.is_running():
-            return self._in_loop(self._loop, ops)
-        batch = Batch(ops, self._choices)
+            return self._run_in_loop(self._loop, ops)
+        batch = Batch(ops, self._defaults)
         answers: list[Any] = []
         for request in batch.requests:
             answers += self._connection.send(request, atomic=len(request) > 1)
         return batch.results(answers)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Return the same; single operations of several tasks share requests, and no errors."""
+        """Like `batch`; single operations of several tasks share requests, but not errors."""
         self._check_open()
-        batch = Batch(ops, self._choices)
+        batch = Batch(ops, self._defaults)
         outbox = await self._outbox()
         if batch.only:
             return batch.results([await outbox.put(batch.only)])
@@ -81,33 +81,35 @@ class MemorydStore(Methods):
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise RuntimeError("The store is closed; make another.")
+            raise RuntimeError("The store is closed; create another one.")
 
-    def _in_loop(self, loop: asyncio.AbstractEventLoop, ops: Iterable[Op]) -> list[Result]:
-        if loop is _running_loop():
+    def _run_in_loop(self, loop: asyncio.AbstractEventLoop, ops: Iterable[Op]) -> list[Result]:
+        if loop is _find_running_loop():
             raise asyncio.InvalidStateError(
                 "The store was opened with `async with` in this event loop, which a blocking call "
-                "would hold up; await the method whose name begins with an a, such as aget."
+                "would block; await the asynchronous method, such as aget."
             )
         return asyncio.run_coroutine_threadsafe(self.abatch(list(ops)), loop).result()
 
     async def _outbox(self) -> Outbox:
-        """Return the running loop's outbox; those of closed loops are forgotten."""
+        """Return the running loop's outbox; remove those of closed loops."""
         loop = asyncio.get_running_loop()
         if loop not in self._outboxes:
             outbox = await Outbox.open(AsyncConnection(self._target))
             with self._lock:  # other threads have loops, too
-                open_ones = {one: box for one, box in self._outboxes.items() if not one.is_closed()}
-                self._outboxes = {**open_ones, loop: outbox}
+                still_open = {
+                    one: box for one, box in self._outboxes.items() if not one.is_closed()
+                }
+                self._outboxes = {**still_open, loop: outbox}
         return self._outboxes[loop]
 
     def close(self) -> None:
-        """Close the store, and the connections of blocking calls."""
+        """Close the store and the connections of blocking calls."""
         self._is_closed = True
         self._connection.close()
 
     async def aclose(self) -> None:
-        """Close the store once what the running loop has under way is done."""
+        """Close the store after the running loop's operations have been answered."""
         self.close()
         outbox = self._outboxes.get(asyncio.get_running_loop())
         if outbox:
@@ -128,7 +130,7 @@ class MemorydStore(Methods):
         await self.aclose()
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def _find_running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 DIMENSIONS = 500
-"""What every test asks for."""
+"""The query of every test."""
 
 
 def settle(embeddings: Any) -> None:

@@ -1,7 +1,7 @@
-"""A pytest plugin that puts memoryd in the place of the stores that LangGraph's tests open.
+"""A pytest plugin that replaces the stores that LangGraph's tests open with memoryd.
 
-The file named by MEMORYD_OF_TESTS says where the server is, which keys there are, each confined to
-a root of its own, and where its database is, which some tests look into with SQL.
+The file named by MEMORYD_OF_TESTS has the server's URL, keys that are each confined to a root of
+their own, and the address of the database, which some tests read with SQL.
 """
 
 import importlib
@@ -26,9 +26,9 @@ from psycopg.rows import dict_row
 PLACE = json.loads(Path(os.environ["MEMORYD_OF_TESTS"]).read_text())
 
 _SAME = re.compile(r"pipe|pool|halfvec(?!_cosine1)|l2|inner_product")
-"""In a variant's name: ways to connect to PostgreSQL, and to index, that memoryd never hears of.
+"""Variants of connections to PostgreSQL and of its indexes, which do not concern memoryd.
 
-`halfvec_cosine1` is the only store whose items live for ever.
+`halfvec_cosine1` is the only store whose items never expire.
 """
 
 _connect = psycopg.Connection.connect
@@ -41,7 +41,7 @@ _SQL: dict[str, Any] = {
 
 
 def _unused_key() -> dict[str, str]:
-    """Return a key that no other test has, in whichever process that runs."""
+    """Return a key that no other test has, in this or another process."""
     with _connect(**_SQL) as connection:
         (row,) = connection.execute("SELECT nextval('unused_key') AS number")
     key: dict[str, str] = PLACE["keys"][row["number"]]
@@ -49,11 +49,11 @@ def _unused_key() -> dict[str, str]:
 
 
 _key_of = cache(lambda _database: _unused_key())
-"""The key to what stands for a database: what is below the key's root."""
+"""The key of a database; the items below the key's root stand for it."""
 
 
 class _Store(MemorydStore):
-    """What tests use of LangGraph's stores beside their methods."""
+    """Attributes of LangGraph's stores that tests use, besides the methods."""
 
     MIGRATIONS: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ class _Store(MemorydStore):
 
 
 class BlockingStore(_Store):
-    """For PostgresStore."""
+    """Replaces PostgresStore."""
 
     @classmethod
     @contextmanager
@@ -161,11 +161,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    items[:] = [one for one in items if not _is_as_another(one)]
+    items[:] = [one for one in items if not _is_redundant(one)]
 
 
-def _is_as_another(test: Any) -> bool:
-    """Tell whether a test is the same to memoryd as one that is run; its scores are not."""
+def _is_redundant(test: Any) -> bool:
+    """Whether a test is the same to memoryd as one that is run; tests of scores differ."""
     variant = test.callspec.id if hasattr(test, "callspec") else ""
     return test.originalname != "test_scores" and _SAME.search(variant) is not None
 

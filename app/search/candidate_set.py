@@ -8,7 +8,7 @@ array, with no Python object per row (docs/decisions/0009-terms.md).
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 Booleans: TypeAlias = npt.NDArray[np.bool_]
 
-Rows: TypeAlias = npt.NDArray[Any]
+Rows: TypeAlias = npt.NDArray[np.void]
 """A structured array; its fields are the columns of a `RowFormat`."""
 
 

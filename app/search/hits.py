@@ -1,16 +1,11 @@
 """Hits of a search, and the page of them that a caller gets."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from app.search.candidates import Method
 from app.search.scoring import HalfLives, Mode, Weights
 from app.store.types import Item
-
-BYTES_A_TOKEN = 4
-"""UTF-8 bytes a token: typical for English; a Chinese character counts for most of a token."""
-
 
 CandidateList: TypeAlias = Literal["vector", "text", "context"]
 """A list that can name a candidate; context: it is a neighbor in a thread."""
@@ -82,21 +77,3 @@ class SearchPage:
     next_cursor: str | None = None
     total: int | None = None
     search: SearchExplanation | None = None
-
-
-def count_tokens(value: str) -> int:
-    """Return roughly how many tokens an item's value takes, as JSON text."""
-    return -(-len(value.encode()) // BYTES_A_TOKEN)
-
-
-def fit_tokens(hits: Sequence[Hit], budget: int | None) -> list[Hit]:
-    """Return the hits whose values fit, best first; one that does not fit is left out."""
-    if budget is None:
-        return list(hits)
-    kept = []
-    for hit in hits:
-        tokens = count_tokens(hit.item.value)
-        if tokens <= budget:
-            kept.append(hit)
-            budget -= tokens
-    return kept

@@ -1,6 +1,6 @@
 """Running a planned search on a connection: a ranking by score, or a listing in order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from app.search.candidate_set import Integers
 from app.search.candidates import Retrieval, find_candidates
 from app.search.cursors import KeyCursor, TimeCursor, cursor_after, select_after
 from app.search.explain import Explainer, explain_search
-from app.search.hits import Hit, ScoreExplanation, SearchPage, fit_tokens
+from app.search.hits import Hit, ScoreExplanation, SearchPage
 from app.search.plan import ListingPlan, RankedPlan, ScoringQuery
 from app.search.scoring import (
     ScoredItems,
@@ -27,6 +27,9 @@ from app.store.types import Item
 
 MAX_DIVERSE = 1000
 """Results that can be compared with one another in a few hundredths of a second."""
+
+BYTES_A_TOKEN = 4
+"""UTF-8 bytes a token: typical for English; a Chinese character counts for most of a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,24 @@ async def run_listing(connection: Connection, plan: ListingPlan, max_bytes: int)
         next_cursor=page.next_cursor(lambda last: _listing_cursor(plan, last)),
         total=total,
     )
+
+
+def count_tokens(value: str) -> int:
+    """Return roughly how many tokens an item's value takes, as JSON text."""
+    return -(-len(value.encode()) // BYTES_A_TOKEN)
+
+
+def fit_tokens(hits: Sequence[Hit], budget: int | None) -> list[Hit]:
+    """Return the hits whose values fit, best first; one that does not fit is left out."""
+    if budget is None:
+        return list(hits)
+    kept = []
+    for hit in hits:
+        tokens = count_tokens(hit.item.value)
+        if tokens <= budget:
+            kept.append(hit)
+            budget -= tokens
+    return kept
 
 
 def _listing_cursor(plan: ListingPlan, item: Item) -> str:

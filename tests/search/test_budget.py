@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from app.json_values import JsonText
 from app.namespaces import to_stored
 from app.search.candidate_set import Floats
-from app.search.hits import Hit, count_tokens, fit_tokens
+from app.search.hits import Hit
+from app.search.run import count_tokens, fit_tokens
 from app.search.scoring import diversify
 from app.store.types import NO_METADATA, Address, Item
-from tests.search.asking import NOTES, keys, put_texts
+from tests.search.requests import NOTES, keys, put_texts
 from tests.support.app import Store
 
 descending = st.lists(st.floats(0, 1), min_size=1, max_size=8).map(

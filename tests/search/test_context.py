@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.search.scoring import SHARES, THREAD_SHARE, context_weights
-from tests.search.pools import item, item_rows
+from tests.search.candidate_sets import item, item_rows
 
 NEXT, NEXT_BUT_ONE = SHARES
 Turn = tuple[int, float]

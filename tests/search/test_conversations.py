@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from tests.search.asking import (
+from tests.search.requests import (
     NOTES,
     analyze,
     keys,

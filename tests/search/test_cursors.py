@@ -20,7 +20,7 @@ from app.search.cursors import (
     read_search_cursor,
 )
 from app.search.plan import Scope, SearchQuery, fingerprint
-from tests.search.asking import NOTES, page, put_texts, status
+from tests.search.requests import NOTES, page, put_texts, status
 from tests.support.app import Store
 
 RANKED: dict[str, Any] = {"query": "ramen soup"}

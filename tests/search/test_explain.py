@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from app.search.scoring import LEXICAL_SHARE
-from tests.search.asking import NOTES, page, say
+from tests.search.requests import NOTES, page, say
 from tests.support.app import Store
 
 WEIGHTS = {"relevance": 2, "recency": 1, "importance": 1, "strength": 0.5}

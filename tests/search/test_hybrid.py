@@ -13,7 +13,7 @@ from app.config import Settings
 from app.main import create_app
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
-from tests.search.asking import NOTES, keys, put_texts, say, scores
+from tests.search.requests import NOTES, keys, put_texts, say, scores
 from tests.support.app import Store, running
 
 

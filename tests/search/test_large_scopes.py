@@ -8,7 +8,8 @@ from app.config import Settings
 from app.main import create_app
 from app.search.bm25 import Statistics
 from app.search.candidates import ScopeEstimate
-from tests.search.asking import (
+from tests.search.candidate_sets import Row, hit, hit_rows
+from tests.search.requests import (
     NOTES,
     all_pages,
     analyze,
@@ -20,7 +21,6 @@ from tests.search.asking import (
     say,
     scores,
 )
-from tests.search.pools import Row, hit, hit_rows
 from tests.search.test_hybrid import ScriptedEmbedder
 from tests.support.app import Store, running
 

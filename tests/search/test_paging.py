@@ -8,8 +8,8 @@ import pytest
 
 from app.clock import FrozenClock
 from app.search.scoring import HalfLives, Weights, score_items, score_relevance, select_eligible
-from tests.search.asking import NOTES, all_pages, keys, keys_of, page, put_texts
-from tests.search.pools import counted, item, passage, pool
+from tests.search.candidate_sets import candidate_set, counted, item, passage
+from tests.search.requests import NOTES, all_pages, keys, keys_of, page, put_texts
 from tests.support.app import Store
 
 SORTS = ("updated_at", "-updated_at", "created_at", "-created_at", "key", "-key")
@@ -156,7 +156,7 @@ async def test_pages_by_offset_of_a_diverse_search_are_disjoint(store: Store) ->
 
 
 def test_what_does_not_pass_the_filter_is_never_returned() -> None:
-    made = pool(
+    made = candidate_set(
         [item(1, passes=False, pinned=True), item(2), item(3, passes=False)],
         [passage(n, similarity=0.5) for n in (1, 2, 3)],
     )

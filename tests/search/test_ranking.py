@@ -22,7 +22,7 @@ from app.search.scoring import (
     score_relevance,
     strength,
 )
-from tests.search.pools import counted, item, passage, pool, use
+from tests.search.candidate_sets import candidate_set, counted, item, passage, use
 
 HALF_LIVES = HalfLives(30, 7)
 NAMES = ("relevance", "recency", "importance", "strength")
@@ -88,7 +88,7 @@ def test_only_the_proportions_of_weights_matter(
 
 
 def test_relevance_alone_is_returned_as_it_is() -> None:
-    made = pool([item(1, importance=1)], [passage(1, similarity=-0.25)])
+    made = candidate_set([item(1, importance=1)], [passage(1, similarity=-0.25)])
     ranking = score_items(made, found(made, mode="vector"), Weights(3, 0, 0, 0), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [-0.25]
 
@@ -133,7 +133,7 @@ def test_what_was_never_used_has_no_strength() -> None:
 
 
 def test_items_that_were_given_no_importance_count_as_middling() -> None:
-    made = pool([item(1), item(2, importance=0.9)], [passage(1), passage(2)])
+    made = candidate_set([item(1), item(2, importance=0.9)], [passage(1), passage(2)])
     ranking = score_items(made, found(made), Weights(0, 0, 1, 0), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [0.5, 0.9]
     assert numbers(ranking) == [2, 1]
@@ -141,13 +141,13 @@ def test_items_that_were_given_no_importance_count_as_middling() -> None:
 
 def test_uses_belong_to_their_items() -> None:
     used = [use(9, uses=1), use(2, uses=1, last_used_at=NOW - 7 * SECONDS_A_DAY), use(0, uses=5)]
-    made = pool([item(1), item(2), item(3)], uses=used)
+    made = candidate_set([item(1), item(2), item(3)], uses=used)
     ranking = score_items(made, found(made), Weights(0, 0, 0, 1), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [0, 0.5, 0]
 
 
 def test_find_pinned_come_first_then_by_score_then_the_later_then_the_older_item() -> None:
-    made = pool(
+    made = candidate_set(
         [
             item(1, pinned=True),
             item(2),
@@ -162,7 +162,7 @@ def test_find_pinned_come_first_then_by_score_then_the_later_then_the_older_item
 
 
 def test_items_without_a_score_come_last() -> None:
-    made = pool(
+    made = candidate_set(
         [item(1, updated_at=9), item(2), item(3)], [passage(2, similarity=-0.5), passage(3)]
     )
     ranking = by_relevance(made, found(made, mode="vector"))
@@ -171,11 +171,11 @@ def test_items_without_a_score_come_last() -> None:
 
 
 def test_what_was_not_compared_adds_nothing_to_a_blend() -> None:
-    made = pool([item(1, importance=1)])
+    made = candidate_set([item(1, importance=1)])
     ranking = score_items(made, found(made), Weights(1, 0, 1, 0), HALF_LIVES, NOW)
     assert ranking.score.tolist() == [0.5]
 
 
 def test_a_pool_of_nothing_ranks_nothing() -> None:
-    made = pool([])
+    made = candidate_set([])
     assert numbers(by_relevance(made, found(made, words=2))) == []

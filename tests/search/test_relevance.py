@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.search.candidate_set import CandidateSet
 from app.search.scoring import LEXICAL_SHARE, Mode, Relevance, score_relevance
-from tests.search.pools import counted, hit, item, of_texts, passage, pool
+from tests.search.candidate_sets import candidate_set, counted, hit, item, of_texts, passage
 
 
 def found(made: CandidateSet, *, words: int = 0, mode: Mode = "hybrid") -> Relevance:
@@ -63,7 +63,7 @@ def test_a_word_that_stands_nowhere_leaves_its_share_to_meaning() -> None:
 
 
 def test_an_item_has_a_word_that_stands_in_any_of_its_passages() -> None:
-    made = pool(
+    made = candidate_set(
         [item(1, thread=7, position=1), item(2, thread=7, position=2), item(3)],
         [passage(1, 0, similarity=0.9), passage(1, 1), passage(2), passage(3)],
         [hit(0, 1, 1)],
@@ -74,12 +74,14 @@ def test_an_item_has_a_word_that_stands_in_any_of_its_passages() -> None:
 
 
 def test_a_passage_that_was_compared_is_better_than_one_that_was_not() -> None:
-    made = pool([item(1)], [passage(1, 0, similarity=0.9), passage(1, 1, similarity=np.nan)])
+    made = candidate_set(
+        [item(1)], [passage(1, 0, similarity=0.9), passage(1, 1, similarity=np.nan)]
+    )
     assert found(made, mode="vector").score.tolist() == [0.9]
 
 
 def test_an_item_earns_what_its_best_passage_does() -> None:
-    made = pool(
+    made = candidate_set(
         [item(1), item(2)],
         [
             passage(1, 0, similarity=0.2),
@@ -93,12 +95,12 @@ def test_an_item_earns_what_its_best_passage_does() -> None:
 
 
 def test_of_equal_passages_the_first_is_the_best() -> None:
-    made = pool([item(1)], [passage(1, n, similarity=0.5) for n in (2, 0, 1)])
+    made = candidate_set([item(1)], [passage(1, n, similarity=0.5) for n in (2, 0, 1)])
     assert made.passages["ordinal"][found(made).passage].tolist() == [0]
 
 
 def test_an_item_without_passages_has_no_relevance() -> None:
-    of = found(pool([item(1)]), words=1)
+    of = found(candidate_set([item(1)]), words=1)
     assert [math.isnan(part[0]) for part in (of.score, of.similarity, of.lexical)] == [True] * 3
     assert of.passage.tolist() == [-1]
     assert (of.words.tolist(), of.has_word.tolist()) == ([[0]], [False])
@@ -106,14 +108,16 @@ def test_an_item_without_passages_has_no_relevance() -> None:
 
 def test_an_item_without_passages_covers_no_word_of_another() -> None:
     made, statistics = of_texts(["ramen"], "ramen")
-    more = pool([*made.items.tolist(), item(7)], made.passages.tolist(), made.hits.tolist())
+    more = candidate_set(
+        [*made.items.tolist(), item(7)], made.passages.tolist(), made.hits.tolist()
+    )
     assert score_relevance(more, statistics, "hybrid").words.tolist() == [
         [pytest.approx(1 / 1.9), 0]
     ]
 
 
 def test_passages_and_hits_without_their_item_are_left_out() -> None:
-    made = pool([item(2)], [passage(1), passage(2)], [hit(0, 1), hit(0, 2), hit(0, 2, 1)])
+    made = candidate_set([item(2)], [passage(1), passage(2)], [hit(0, 1), hit(0, 2), hit(0, 2, 1)])
     assert made.passages["item_id"].tolist() == [2]
     assert made.hits["item_id"].tolist() == [2]
 

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from app.search.schemas import SearchItems
-from tests.search.asking import NOTES, put_texts, status
+from tests.search.requests import NOTES, put_texts, status
 from tests.support.app import Store
 
 SPANS: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from app.json_values import JsonObject
 from app.providers.errors import UnavailableError
 
 
@@ -12,7 +13,7 @@ class Tool:
 
     name: str
     description: str
-    parameters: dict[str, Any]
+    parameters: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class ToolCall:
 
     id: str
     name: str
-    arguments: dict[str, Any] | None
+    arguments: JsonObject | None
     raw: str
 
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from app.search.bm25 import K1, B, Statistics, count_statistics, coverage, saturation, word_weights
 from app.search.candidate_set import Floats
-from tests.search.pools import counted, hit, hit_rows, item, of_texts, passage, passage_rows, pool
+from tests.search.candidate_sets import (
+    candidate_set,
+    counted,
+    hit,
+    hit_rows,
+    item,
+    of_texts,
+    passage,
+    passage_rows,
+)
 
 counts = st.integers(1, 2**15 - 1)
 lengths = st.integers(0, 10**6)
@@ -132,7 +141,7 @@ def test_of_several_forms_of_a_word_the_best_counts() -> None:
     one = hit(0, 1, frequency=1, length=5)
     more = hit(0, 1, frequency=3, length=5)
     for hits in ([one, more], [more, one]):
-        made = pool([item(1)], [passage(1, length=5)], hits)
+        made = candidate_set([item(1)], [passage(1, length=5)], hits)
         weight = word_weights(made, counted(made, 1))
         assert weight.tolist() == [[pytest.approx(3 / 3.9)]]
 

@@ -1,4 +1,4 @@
-"""Pools built by hand, for tests of ranking that need no database."""
+"""Candidate sets built by hand, for tests of ranking that need no database."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ def hit_rows(*values: Row) -> Rows:
     return _rows(HITS, values)
 
 
-def pool(
+def candidate_set(
     items: Iterable[Row],
     passages: Iterable[Row] = (),
     hits: Iterable[Row] = (),
@@ -73,7 +73,7 @@ def of_texts(
 ) -> tuple[CandidateSet, Statistics]:
     """One item and passage for each text; words are what spaces part."""
     wanted, split = query.split(), [text.split() for text in texts]
-    made = pool(
+    made = candidate_set(
         [item(n) for n in range(len(texts))],
         [
             passage(n, length=len(words), similarity=similarities[n] if similarities else math.nan)

@@ -1,4 +1,4 @@
-"""Putting and searching over HTTP, in few words."""
+"""Short forms of puts and searches over HTTP."""
 
 from collections.abc import Mapping
 from typing import Any

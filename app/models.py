@@ -3,7 +3,7 @@
 from app.auth.models import api_keys
 from app.db.idempotency import idempotent_requests
 from app.db.tables import metadata
-from app.indexing.passage_index import passage_indexes
+from app.indexing.formats import passage_indexes
 from app.jobs.models import job_events, jobs, model_calls, workers
 from app.managers.models import consolidation_marks, job_changes, managers
 from app.prompts.models import prompt_labels, prompt_versions, prompts

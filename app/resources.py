@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -17,7 +17,8 @@ from app.db.schema_version import require_current
 from app.embedded import EmbeddedPostgres
 from app.embedded.disk import Disk
 from app.errors import OperatorError
-from app.indexing.passage_index import PassageIndex, register
+from app.indexing.formats import register
+from app.indexing.passages import PassageIndex
 from app.indexing.terms import Vocabulary
 from app.providers.embeddings.base import Embedder
 from app.providers.embeddings.batches import BatchingEmbedder
@@ -126,7 +127,10 @@ async def open_resources(
         if batching:
             stack.push_async_callback(batching.aclose)
             await batching.warm_up(load=warm)
-        index = await choose_index(database, batching, vocabulary)
+        index = replace(
+            await choose_index(database, batching, vocabulary),
+            default_paths=settings.index_fields,
+        )
         stack.push_async_callback(llms.aclose)
         notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))
         yield Resources(settings, database, index, clock, Usage(clock), llms, notifier)

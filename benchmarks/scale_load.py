@@ -18,7 +18,7 @@ from pgvector import HalfVector
 
 from app.db import migrations
 from app.db.database import ALL_ROOTS, Connection, Database
-from app.indexing.passage_index import register
+from app.indexing.formats import register
 from app.indexing.terms import Vocabulary
 from app.namespaces import to_stored
 from app.providers.embeddings.fake import FakeEmbedder

@@ -21,7 +21,8 @@ from app.db.role import examine_role
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.embedded.disk import Disk
 from app.errors import AppError
-from app.indexing.passage_index import EmbeddingModelMismatchError, name_of
+from app.indexing.errors import EmbeddingModelMismatchError
+from app.indexing.formats import name_vocabulary
 from app.indexing.terms import Vocabulary
 from app.jobs import queue
 from app.providers.errors import ProviderError
@@ -185,7 +186,7 @@ async def _waiting_jobs(url: str) -> list[Finding]:
 
 def _terms(settings: Settings, stored: str | None) -> Iterator[Finding]:
     try:
-        configured = name_of(Vocabulary(settings.language))
+        configured = name_vocabulary(Vocabulary(settings.language))
     except ValueError as error:
         yield Finding(False, "terms", f"MEMORYD_LANGUAGE: {error}")
         return

@@ -8,8 +8,8 @@ import typer
 
 from app.cli.databases import running_database
 from app.config import Settings
-from app.indexing.passage_index import prepare
-from app.indexing.paths import check_path
+from app.indexing.formats import prepare
+from app.indexing.passages import check_path
 from app.logging import configure_logging
 from app.resources import open_resources
 from app.store.reindex import reindex

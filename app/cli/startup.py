@@ -12,7 +12,7 @@ from app.auth.service import KeyService
 from app.cli.announcement import announce_server
 from app.config import Settings
 from app.errors import OperatorError
-from app.indexing.paths import check_path
+from app.indexing.passages import check_path
 from app.jobs.worker import new_worker_id
 from app.resources import check_llm, open_resources
 from app.supervisor import ChildProcess, Supervisor

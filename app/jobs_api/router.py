@@ -24,7 +24,7 @@ from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response
-from app.indexing.passage_index import EmbeddingFailedError
+from app.indexing.errors import EmbeddingFailedError
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService

@@ -9,7 +9,7 @@ from app.auth.route import GuardedRoute
 from app.dependencies import resources_of
 from app.http.problems import problem_responses
 from app.http.responses import json_response
-from app.indexing.passage_index import EmbeddingFailedError
+from app.indexing.errors import EmbeddingFailedError
 from app.search.schemas import SearchItems, SearchResults, encode_page
 from app.search.service import SearchService
 from app.store.router import ALWAYS

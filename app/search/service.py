@@ -9,7 +9,7 @@ from app.config import Settings
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
 from app.errors import InvalidRequestError
-from app.indexing.passage_index import PassageIndex
+from app.indexing.passages import PassageIndex
 from app.namespaces import only, stored_range
 from app.providers.embeddings.base import Vector
 from app.resources import Resources

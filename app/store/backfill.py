@@ -9,9 +9,8 @@ import numpy as np
 from asyncpg import Record
 
 from app.db.database import ALL_ROOTS
-from app.indexing.errors import InvalidIndexPathError
-from app.indexing.indexer import Indexer, Piece
-from app.indexing.passage_index import EmbeddingFailedError
+from app.indexing.errors import EmbeddingFailedError, InvalidIndexPathError
+from app.indexing.passages import Passage
 from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
 from app.providers.errors import BadRequestError
@@ -70,7 +69,7 @@ class _Item:
     address: Address
     item_id: int
     version: int
-    pieces: list[Piece]
+    passages: list[Passage]
 
 
 class Filler:
@@ -83,7 +82,6 @@ class Filler:
         self._database = resources.database
         self._clock = resources.clock
         self._index = resources.index
-        self._indexer = Indexer(resources.index, resources.settings.index_fields)
         self._on_progress = on_progress
         self.indexed = 0
         self.refused: dict[Address, str] = {}
@@ -122,13 +120,13 @@ class Filler:
             return None
         paths = None if row["index_paths"] is None else json.loads(row["index_paths"])
         try:
-            pieces = await self._indexer.cut(json.loads(row["value"]), paths)
+            passages = await self._index.cut(json.loads(row["value"]), paths)
         except InvalidIndexPathError as error:
             self.refused[address] = error.detail
             return None
-        if not pieces:
+        if not passages:
             return None
-        return _Item(address, row["id"], row["version"], pieces)
+        return _Item(address, row["id"], row["version"], passages)
 
     async def _embed(self, items: Sequence[_Item]) -> list[tuple[_Item, list[Vector | None]]]:
         """Return items with their pieces' vectors, without those that the model refuses."""
@@ -153,7 +151,7 @@ class Filler:
     async def _embed_one(
         self, item: _Item, known: Mapping[str, Vector | None]
     ) -> list[Vector | None] | None:
-        texts = [piece.text for piece in item.pieces]
+        texts = [passage.text for passage in item.passages]
         missing = [text for text in texts if text not in known]
         try:
             vectors = dict(zip(missing, await self._index.embed(missing), strict=True))
@@ -178,7 +176,7 @@ class Filler:
             await repository.replace_passages(
                 connection,
                 [
-                    ItemPassages(item.address, item.item_id, item.pieces, vectors)
+                    ItemPassages(item.address, item.item_id, item.passages, vectors)
                     for item, vectors in current
                 ],
                 self._index.id,
@@ -192,7 +190,7 @@ def _portions(items: Iterable[_Item]) -> Iterator[list[_Item]]:
     passages = 0
     for item in items:
         portion.append(item)
-        passages += len(item.pieces)
+        passages += len(item.passages)
         if passages >= _WRITTEN_PASSAGES:
             yield portion
             portion, passages = [], 0

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from app.db.connections import UNHURRIED_SECONDS
 from app.db.database import ALL_ROOTS, Connection, Database
 from app.errors import AppError, OperatorError
-from app.indexing.passage_index import (
-    PassageIndex,
+from app.indexing.formats import (
     activate,
     create_vector_index,
     drop_vector_index,
+    format_of,
     lock_registration,
-    making,
-    making_of,
+    read_format,
     vector_index_name,
 )
+from app.indexing.passages import PassageIndex
 from app.namespaces import StoredNamespace, from_stored
 from app.resources import Resources
 from app.store.backfill import Filler
@@ -132,7 +132,7 @@ async def half_filled(database: Database) -> list[str]:
     """Name the indexes that an interrupted reindex left."""
     async with database.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(_HALF_FILLED)
-    return [str(making_of(row)) for row in rows]
+    return [str(read_format(row)) for row in rows]
 
 
 @asynccontextmanager
@@ -193,7 +193,7 @@ def _refusal(refused: Mapping[Address, str]) -> str:
 
 async def _build_vector_index(session: Connection, index: PassageIndex) -> bool:
     """Make the vectors searchable if they are not yet; writers go on meanwhile."""
-    dimensions = making(index.embedder, index.vocabulary).dimensions
+    dimensions = format_of(index.embedder, index.vocabulary).dimensions
     valid = await session.fetchval(_IS_VALID, vector_index_name(index.id))
     if valid or not dimensions:
         return False
@@ -236,7 +236,7 @@ async def _empty_others(session: Connection, database: Database, index: PassageI
 
 
 def _name(index: PassageIndex) -> str:
-    made = making(index.embedder, index.vocabulary)
+    made = format_of(index.embedder, index.vocabulary)
     return f"{made}, terms {made.vocabulary}"
 
 

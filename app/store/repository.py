@@ -9,7 +9,7 @@ from pgvector import HalfVector
 
 from app.db.database import Connection, Row
 from app.db.pages import fetch_page
-from app.indexing.indexer import Piece
+from app.indexing.passages import Passage
 from app.namespaces import StoredNamespace
 from app.pagination import Page
 from app.providers.embeddings.base import Vector
@@ -238,7 +238,7 @@ class ItemPassages:
 
     address: Address
     item_id: int
-    pieces: Sequence[Piece]
+    passages: Sequence[Passage]
     vectors: Sequence[Vector | None]
 
 
@@ -373,7 +373,7 @@ async def upsert(
 
 async def replace_passages(
     connection: Connection,
-    passages: Sequence[ItemPassages],
+    items: Sequence[ItemPassages],
     index_id: int,
     *,
     keep_other_indexes: bool = False,
@@ -383,24 +383,24 @@ async def replace_passages(
     Passages of other indexes are deleted unless the items' texts are the ones they were made of.
     """
     rows = [
-        (item.item_id, ordinal, piece, vector)
-        for item in passages
-        for ordinal, (piece, vector) in enumerate(zip(item.pieces, item.vectors, strict=True))
+        (item.item_id, ordinal, passage, vector)
+        for item in items
+        for ordinal, (passage, vector) in enumerate(zip(item.passages, item.vectors, strict=True))
     ]
     await connection.execute(
         _REPLACE_PASSAGES,
         index_id,
-        *_columns(item.address for item in passages),
-        [item.item_id for item in passages],
-        [len(item.pieces) for item in passages],
+        *_columns(item.address for item in items),
+        [item.item_id for item in items],
+        [len(item.passages) for item in items],
         [item_id for item_id, *_ in rows],
         [ordinal for _, ordinal, *_ in rows],
-        [piece.length for _, _, piece, _ in rows],
-        [piece.path for _, _, piece, _ in rows],
-        [piece.text for _, _, piece, _ in rows],
+        [passage.length for _, _, passage, _ in rows],
+        [passage.path for _, _, passage, _ in rows],
+        [passage.text for _, _, passage, _ in rows],
         [None if vector is None else HalfVector(vector) for *_, vector in rows],
-        [piece.terms for _, _, piece, _ in rows],
-        [piece.frequencies for _, _, piece, _ in rows],
+        [passage.terms for _, _, passage, _ in rows],
+        [passage.frequencies for _, _, passage, _ in rows],
         keep_other_indexes,
     )
 

@@ -22,7 +22,7 @@ from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response, not_modified
-from app.indexing.passage_index import EmbeddingFailedError
+from app.indexing.errors import EmbeddingFailedError
 from app.json_values import JsonObject
 from app.store import types
 from app.store.errors import ItemNotFoundError, VersionHasNoValueError, VersionNotFoundError

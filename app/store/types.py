@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from app.http.conditional import UNCONDITIONAL, Precondition
-from app.indexing.indexer import Piece
+from app.indexing.passages import Passage
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import StoredNamespace
 from app.store.errors import InvalidValueError
@@ -199,7 +199,7 @@ class PreparedPut:
     ttl: timedelta | None
     action: PutAction
     precondition: Precondition
-    pieces: Sequence[Piece]
+    passages: Sequence[Passage]
 
     def to_item(self, result: PutResult) -> Item:
         """Return the item as it was written."""

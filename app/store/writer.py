@@ -14,8 +14,7 @@ from app.db.database import Connection, Database
 from app.db.optimistic import TooManyConflictsError
 from app.errors import InvalidRequestError
 from app.http.conditional import Precondition, PreconditionFailedError
-from app.indexing.indexer import Indexer
-from app.indexing.paths import check_path
+from app.indexing.passages import PassageIndex, check_path
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import Labels, Root
 from app.providers.embeddings.base import Vector
@@ -92,10 +91,10 @@ class ItemWriter:
     """Writes items on behalf of one caller; only the sweeper ends items in another way."""
 
     def __init__(
-        self, database: Database, indexer: Indexer, clock: Clock, settings: Settings
+        self, database: Database, index: PassageIndex, clock: Clock, settings: Settings
     ) -> None:
         self._database = database
-        self._indexer = indexer
+        self._index = index
         self._clock = clock
         self._max_value_bytes = settings.max_value_bytes
         minutes = settings.default_ttl_minutes
@@ -104,8 +103,7 @@ class ItemWriter:
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the writer from a process's resources."""
-        indexer = Indexer(resources.index, resources.settings.index_fields)
-        return cls(resources.database, indexer, resources.clock, resources.settings)
+        return cls(resources.database, resources.index, resources.clock, resources.settings)
 
     async def put(self, access: Access, put: Put) -> int:
         """Write an item's whole next state; return its version."""
@@ -169,7 +167,7 @@ class ItemWriter:
             ttl=self._lifetime(put.ttl),
             action=put.action,
             precondition=put.precondition,
-            pieces=await self._indexer.cut(put.value, put.index_paths),
+            passages=await self._index.cut(put.value, put.index_paths),
         )
 
     async def write(self, access: Access, writes: Sequence[Write]) -> dict[Address, PutResult]:
@@ -226,7 +224,7 @@ class ItemWriter:
 
     async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector | None]]:
         puts = [write for write in writes.values() if isinstance(write, PreparedPut)]
-        vectors = await self._indexer.embed([put.pieces for put in puts])
+        vectors = await self._index.embed_items([put.passages for put in puts])
         return {put.address: of_item for put, of_item in zip(puts, vectors, strict=True)}
 
     async def _apply(
@@ -247,11 +245,11 @@ class ItemWriter:
                 raise _InsertedError
             passages = [
                 ItemPassages(
-                    put.address, results[put.address].item_id, put.pieces, vectors[put.address]
+                    put.address, results[put.address].item_id, put.passages, vectors[put.address]
                 )
                 for put in puts
             ]
-            await repository.replace_passages(connection, passages, self._indexer.index_id)
+            await repository.replace_passages(connection, passages, self._index.id)
         if deletes:
             await repository.delete(connection, deletes, actor=actor, now=now)
         return results

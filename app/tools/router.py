@@ -13,7 +13,7 @@ from app.http.prefer import MAX_WAIT_SECONDS, PATTERN, wait_seconds
 from app.http.problems import problem_responses
 from app.http.query_strings import read_query
 from app.http.responses import json_response
-from app.indexing.passage_index import EmbeddingFailedError
+from app.indexing.errors import EmbeddingFailedError
 from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.schemas import Clean

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.indexing.passage_index import prepare
+from app.indexing.formats import prepare
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import MisconfiguredError
@@ -209,7 +209,7 @@ async def test_an_item_with_too_many_passages_is_named(
 ) -> None:
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
         await store.put(NAMESPACE, "long", {"text": "word " * 1_000})
-    monkeypatch.setattr("app.indexing.indexer.MAX_PIECES", 2)
+    monkeypatch.setattr("app.indexing.passages.MAX_PASSAGES", 2)
     with pytest.raises(ReindexError, match=r"users\.u1 long: index leads to more than 2 passages"):
         await reindexed(settings, FakeEmbedder(NEW))
 

@@ -10,7 +10,7 @@ import pytest
 from asyncpg import Record
 
 from app.cli.checks import diagnose
-from app.indexing.passage_index import EmbeddingFailedError
+from app.indexing.errors import EmbeddingFailedError
 from app.jobs.run import JobRun
 from app.providers.errors import MisconfiguredError
 from app.providers.llm.pool import LLMNotConfiguredError, ModelNotAllowedError

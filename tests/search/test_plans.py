@@ -12,8 +12,8 @@ import pytest
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
 from app.http.conditional import UNCONDITIONAL
-from app.indexing.indexer import Piece
-from app.indexing.passage_index import register
+from app.indexing.formats import register
+from app.indexing.passages import Passage
 from app.indexing.terms import QueryWord, Vocabulary
 from app.json_values import JsonText
 from app.namespaces import stored_range, to_root, to_stored
@@ -136,7 +136,7 @@ async def test_items_and_versions_are_reached_by_their_keys(filled: Database) ->
 
 
 async def test_writes_touch_only_what_they_change(filled: Database) -> None:
-    pieces = [Piece.of("$", "a b", {"a": 1, "b": 1})]
+    passages = [Passage.of("$", "a b", {"a": 1, "b": 1})]
     put = PreparedPut(
         address=ADDRESS,
         value=JsonText('{"n": 2}'),
@@ -145,12 +145,12 @@ async def test_writes_touch_only_what_they_change(filled: Database) -> None:
         ttl=None,
         action="put",
         precondition=UNCONDITIONAL,
-        pieces=pieces,
+        passages=passages,
     )
     async with explaining(filled) as connection:
         written = await repository.upsert(plain(connection), [put], actor="x", now=NOW)
-        passages = ItemPassages(ADDRESS, written[ADDRESS].item_id, pieces, [vector()])
-        await repository.replace_passages(plain(connection), [passages], 1)
+        item_passages = ItemPassages(ADDRESS, written[ADDRESS].item_id, passages, [vector()])
+        await repository.replace_passages(plain(connection), [item_passages], 1)
         await repository.delete(plain(connection), [ADDRESS], actor="x", now=NOW)
     assert connection.scanned_tables == set()
 

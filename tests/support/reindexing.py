@@ -9,7 +9,7 @@ import asyncpg
 from typing_extensions import override
 
 from app.config import Settings
-from app.indexing.passage_index import prepare
+from app.indexing.formats import prepare
 from app.main import create_app
 from app.providers.embeddings.base import Embedder, Vector
 from app.providers.embeddings.fake import FakeEmbedder

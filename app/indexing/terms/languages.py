@@ -1,11 +1,39 @@
-"""Languages: which one a word or a text is in, and their function words."""
+"""Languages: which one a word or a text is in, their function words, and stems."""
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
-from app.indexing.terms.stemming import STEMMED_LANGUAGES
+import Stemmer  # type: ignore[import-not-found]  # it has no stubs
+
+_OTHER_NAMES = {"porter", "dutch_porter"}  # older algorithms for english and dutch
+
+STEMMED_LANGUAGES: frozenset[str] = frozenset(Stemmer.algorithms()) - _OTHER_NAMES
+
+# Diacritics of Latin, Greek and Cyrillic, Hebrew points, Arabic vowel signs and stretching.
+# The marks of other scripts are letters to their readers and stay.
+_DIACRITICS = re.compile(
+    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u065f\u0670]+"
+)
+_LETTERS = str.maketrans(
+    {
+        "ß": "ss",
+        "æ": "ae",
+        "œ": "oe",
+        "ø": "o",
+        "ł": "l",
+        "đ": "d",
+        "ð": "d",
+        "þ": "th",
+        "\u0131": "i",
+    }
+)
 
 DEFAULT = "english"
 """What Latin-script text is taken for when its function words do not tell."""
@@ -135,3 +163,26 @@ def _script(word: str) -> str:
 def is_stop_word(word: str, taken: str) -> bool:
     """Tell whether a lower-cased word is a function word in a text taken for `taken`."""
     return word in STOP_WORDS.get(language_of_word(word, taken) or "", ())
+
+
+_lock = Lock()  # a Stemmer must not be called by two threads at once
+
+
+@cache
+def _stemmer(language: str) -> Any:
+    return Stemmer.Stemmer(language, 0)
+
+
+def stem(word: str, language: str) -> str:
+    """Return the snowball stem of a lower-cased word."""
+    with _lock:
+        result: str = _stemmer(language).stemWord(word)
+    return result
+
+
+def fold(word: str) -> str:
+    """Return a lower-cased word without diacritics: café and cafe are one, so are über and uber."""
+    if word.isascii():
+        return word
+    bare = _DIACRITICS.sub("", unicodedata.normalize("NFD", word))
+    return unicodedata.normalize("NFC", bare.translate(_LETTERS))

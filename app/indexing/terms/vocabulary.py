@@ -1,6 +1,7 @@
-"""The terms of passages and of queries."""
+"""The terms of passages and of queries: a text is cut into tokens, and these into words."""
 
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,18 +11,11 @@ from app.indexing.terms.languages import (
     DEFAULT,
     LATIN_LANGUAGES,
     check_language,
+    fold,
     is_stop_word,
     language_of_word,
     likely_languages,
-)
-from app.indexing.terms.stemming import fold, stem
-from app.indexing.terms.tokens import (
-    MAX_CHARACTERS,
-    grams_of_passage,
-    grams_of_query,
-    is_unspaced,
-    tokens_of,
-    words_of,
+    stem,
 )
 
 MAX_QUERY_WORDS = 32
@@ -31,6 +25,58 @@ _REMEMBERED_CHARACTERS = 32
 _REMEMBERED = 16_384
 
 _NOT_STEMMED = re.compile(r"[\d!-/:-@\[-`{-~]")
+
+MAX_CHARACTERS = 64
+"""Longer words are cut."""
+
+# Scripts that are written without spaces between words.
+_HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_HANGUL = "\u1100-\u11ff\u3131-\u318e\ua960-\ua97f\uac00-\ud7ff"
+_KANA = "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+_SOUTHEAST = (  # Thai, Lao, Myanmar, Khmer, but for their digits and punctuation
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf"
+    "\u1000-\u103f\u1050-\u108f\u109a-\u109d\u1780-\u17d3\u17dc\u17dd"
+)
+_UNSPACED = _HAN + _HANGUL + _KANA + _SOUTHEAST
+
+# What belongs to a word although \w leaves it out: soft hyphen, diacritics, vowel signs, joiners.
+_MARKS = (
+    "\u00ad\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
+    "\u0711\u0730-\u074a\u07a6-\u07b0\u07eb-\u07f3\u0816-\u082d\u0859-\u085b\u08d3-\u08ff"
+    "\u0900-\u0963\u0971-\u0dff\u0f18-\u0fbc\u200c\u200d"
+)
+_WORD = f"(?:[^\\W_{_UNSPACED}]++[{_MARKS}]*+)++"
+_ASCII_WORD = "[0-9A-Za-z]++"
+
+# Between two words of one token: a single sign, underscores, a colon with its slashes, or the
+# comma of thousands.
+_JOINT = r"(?:[-\u2010'\u2019./\\@+&=?#]|_++|:[/\\]*+|(?<=\d),(?=\d{3}(?!\d)))"
+_SHAPE = r"(?:(?<![\w.])\.(?=[^\W\d]))?+{word}(?:{joint}{word})*+(?:(?:\+\+|\#)(?!\w))?+"
+
+_ASCII_TOKENS = re.compile(_SHAPE.format(word=_ASCII_WORD, joint=_JOINT), re.ASCII)
+_TOKENS = re.compile(f"[{_UNSPACED}]++|" + _SHAPE.format(word=_WORD, joint=_JOINT))
+_WORDS = re.compile(_WORD)
+_UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+_SYLLABLE = re.compile(f"[{_HAN}{_HANGUL}]")
+_LONE_HAN = re.compile(f"(?<![{_HAN}])[{_HAN}](?![{_HAN}])")
+
+# A line break in JSON text is a backslash and a letter. In a Windows path that starts with a
+# drive it is not; A: and Q: are no drives, but the labels of answers and questions.
+_BACKSLASHES = re.compile(
+    r"(?P<path>(?<!\w)[B-PR-Zb-pr-z]:\\(?!\\)[^\s\"]*+)|\\\\|\\(?:[nrt]|u00[01][0-9a-f])"
+)
+# Sorting a run of combining marks takes quadratic time. Nobody reads so many signs as a word.
+_LONG_RUN = re.compile(r"(?:[^\w\s!-~]|[\uff9e\uff9f]){32,}+")
+
+_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])++")
+_WITHIN = re.compile(  # the number of a version; the date and the time of a moment
+    r"[vV](\d++(?:\.\d++)++)|(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?).*", re.DOTALL
+)
+_TYPOGRAPHY = str.maketrans(
+    {"\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u00ad": None, "\u200c": None, "\u200d": None}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +191,68 @@ def _term(word: str, taken: str) -> str:
     else:
         bare = fold(stem(word, language))
     return bare[:MAX_CHARACTERS]
+
+
+def tokens_of(text: str) -> list[str]:
+    """Return the words, identifiers and numbers of a text and its runs of unspaced script."""
+    if "\\" in text:
+        text = _BACKSLASHES.sub(_unescaped, text)
+    if text.isascii():
+        return _ASCII_TOKENS.findall(text)
+    text = unicodedata.normalize("NFKC", _LONG_RUN.sub(" ", text))
+    return _TOKENS.findall(text)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    if match["path"]:
+        return match["path"]
+    return "\\" if match[0] == "\\\\" else " "
+
+
+def is_unspaced(token: str) -> bool:
+    """Tell whether a token is a run of a script without spaces between words."""
+    return token[0] >= "\u0e01" and _UNSPACED_RUN.match(token) is not None
+
+
+def grams_of_passage(run: str) -> list[str]:
+    """Return the pairs of neighbours in a run, and each ideograph and Korean syllable.
+
+    The single ones let a query of one character find it inside longer runs. Kana and Thai
+    letters mean nothing alone and are left out.
+    """
+    if len(run) == 1:
+        return [run]
+    return _pairs(run) + _SYLLABLE.findall(run)
+
+
+def grams_of_query(run: str) -> list[str]:
+    """Return the pairs of neighbours in a run, and the ideographs that stand alone in it."""
+    if len(run) == 1:
+        return [run]
+    return _pairs(run) + _LONE_HAN.findall(run)
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[i : i + 2] for i in range(len(run) - 1)]
+
+
+def words_of(token: str) -> list[str]:
+    """Return the lower-cased words of a token: itself first, then its parts if it has any.
+
+    INV-2024-0093 has the parts inv, 2024 and 0093; HTTPServer has http and server.
+    """
+    if not token.isascii():
+        token = token.translate(_TYPOGRAPHY)
+    token = token.removesuffix("'s").removesuffix("'S")
+    if _INITIALS.fullmatch(token):
+        return [_lower(token.replace(".", ""))]
+    parts = [part for run in _WORDS.findall(token) for part in _CAMEL.split(run[:MAX_CHARACTERS])]
+    if not parts or parts == [token]:
+        return [_lower(part) for part in parts]
+    if inner := _WITHIN.fullmatch(token):
+        parts += [word for group in inner.groups() if group for word in words_of(group)]
+    return list(dict.fromkeys(map(_lower, [token, *parts])))
+
+
+def _lower(word: str) -> str:
+    return word[:MAX_CHARACTERS].replace("İ", "i").lower()

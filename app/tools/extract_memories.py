@@ -22,7 +22,7 @@ from app.tools.memory_schemas import (
     ExtractMemoriesArguments,
 )
 from app.tools.memory_tools import MemoryTool, chosen_namespace
-from app.tools.tool import Caller
+from app.tools.tool import Caller, ToolContext
 
 WAIT_SECONDS = 50
 """Most MCP clients give up a call after a minute; the job continues without them."""
@@ -60,24 +60,26 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
         )
 
     @override
-    async def run(self, caller: Caller, arguments: ExtractMemoriesArguments) -> ExtractionResult:
+    async def run(
+        self, context: ToolContext, arguments: ExtractMemoriesArguments
+    ) -> ExtractionResult:
         """Return the state of the extraction and its changes; raises ToolError if it failed."""
-        labels = chosen_namespace(caller, arguments.namespace)
+        labels = chosen_namespace(context, arguments.namespace)
         command = ExtractCommand(
-            namespace=caller.absolute(labels),
+            namespace=context.absolute(labels),
             messages=[ConversationMessage(role="user", content=arguments.text)],
         )
-        new = await self._planner.plan_job(caller.access, command)
-        async with self._database.transaction(caller.access.root) as connection:
-            job_id = await self._jobs.create(connection, caller.access, new, urgent=True)
-        job = await self._jobs.wait(caller.access, job_id, WAIT_SECONDS)
+        new = await self._planner.plan_job(context.access, command)
+        async with self._database.transaction(context.access.root) as connection:
+            job_id = await self._jobs.create(connection, context.access, new, urgent=True)
+        job = await self._jobs.wait(context.access, job_id, WAIT_SECONDS)
         problem = job.error and job.error.detail
         if job.state in FINISHED - {State.SUCCEEDED}:
             raise ToolError(f"Nothing was learned: {problem or 'the job was ' + job.state}")
         return ExtractionResult(
             state=job.state,
             job_id=job_id,
-            changes=await self._changes(caller, job_id),
+            changes=await self._changes(context, job_id),
             problem=problem,
         )
 

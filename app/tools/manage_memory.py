@@ -13,19 +13,15 @@ from app.clock import Clock
 from app.conversations.types import Kind
 from app.conversations.value_format import read_value
 from app.db.database import Database
-from app.db.optimistic import (
-    OvertakenError,
-    TooManyConflictsError,
-    retry_optimistically,
-)
+from app.db.optimistic import TooManyConflictsError, retry_optimistically
 from app.http.conditional import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError
 from app.indexing.errors import InvalidIndexPathError
-from app.json_values import JsonObject, JsonText
+from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 from app.resources import Resources
 from app.store import repository
 from app.store.errors import InvalidValueError
-from app.store.types import Address, Delete, Item, ItemMetadata, Put, Ttl, source_text
+from app.store.types import Address, Delete, Item, ItemMetadata, Put
 from app.store.writer import ItemWriter
 from app.tools.arguments import any_of
 from app.tools.errors import ToolError
@@ -107,8 +103,8 @@ class ManageMemory:
         put = Put(
             Address(context.access.authorize(context.namespace, Verb.WRITE), key),
             new_value(kind, content),
-            ItemMetadata(source=_source(context)),
-            ttl=Ttl.DEFAULT if context.ttl is None else context.ttl,
+            ItemMetadata(source=context.source(NAME)),
+            ttl=context.ttl,
             precondition=ABSENT,
         )
         try:
@@ -122,7 +118,9 @@ class ManageMemory:
         context.access.authorize(context.namespace, Verb.READ)
         address = Address(context.access.authorize(context.namespace, Verb.WRITE), key)
         try:
-            await retry_optimistically(partial(self._replace, context, address, content))
+            await retry_optimistically(
+                partial(self._replace, context, address, content), on=(PreconditionFailedError,)
+            )
         except TooManyConflictsError as error:
             raise ToolError(
                 f"Nothing was changed: others keep changing memory {key}. Try again."
@@ -136,11 +134,8 @@ class ManageMemory:
         if item is None:
             raise _unknown(context.namespace, key)
         value = replace_content(key, item.parse_value(), context.kind, content)
-        metadata = replace(item.metadata, source=_source(context))
-        try:
-            await self._put(context.access, Put.replacing(item, value=value, metadata=metadata))
-        except PreconditionFailedError as error:
-            raise OvertakenError from error
+        metadata = replace(item.metadata, source=context.source(NAME))
+        await self._put(context.access, Put.replacing(item, value=value, metadata=metadata))
 
     async def _delete(self, context: ToolContext, key: str) -> None:
         address = Address(context.access.authorize(context.namespace, Verb.DELETE), key)
@@ -223,11 +218,6 @@ def _parameters(options: ToolOptions) -> JsonObject:
 async def _read_content(context: ToolContext, arguments: JsonObject) -> str | JsonObject:
     """Return valid content; raises ToolError."""
     return await asyncio.to_thread(check_memory_content, arguments.get("content"), context.kind)
-
-
-def _source(context: ToolContext) -> JsonText:
-    manager = {} if context.manager is None else {"manager": context.manager}
-    return source_text({"tool": NAME} | manager)
 
 
 def _read_action(arguments: JsonObject, permitted: Sequence[Action]) -> Action:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
 from app.auth.access import Access, Verb
-from app.db.optimistic import OvertakenError, retry_optimistically
+from app.db.optimistic import retry_optimistically
 from app.db.pages import TOOL_BYTES
 from app.http.conditional import (
     PRESENT,
@@ -18,7 +18,7 @@ from app.http.conditional import (
     Precondition,
     PreconditionFailedError,
 )
-from app.json_values import JsonObject, JsonText
+from app.json_values import JsonObject
 from app.namespaces import Labels
 from app.resources import Resources
 from app.search.plan import SearchQuery
@@ -26,7 +26,7 @@ from app.search.service import SearchService
 from app.store.errors import ItemNotFoundError
 from app.store.listing import NamespaceQuery
 from app.store.service import ItemService
-from app.store.types import Address, Delete, Item, ItemMetadata, Patch, Put, source_text
+from app.store.types import Address, Delete, Item, ItemMetadata, Patch, Put
 from app.store.writer import ItemWriter
 from app.tools.arguments import describe_mistakes
 from app.tools.errors import MemoryNotFoundError, ToolError
@@ -93,14 +93,14 @@ class MemoryTool(ABC, Generic[Arguments]):
             raise ToolError("This connection has a namespace of its own: leave namespace out.")
         try:
             read = self.arguments.model_validate(arguments)
-            result = await self.run(context, read)
         except ValidationError as error:
             raise ToolError(describe_mistakes(error)) from error
+        result = await self.run(context, read)
         members = result.model_dump(mode="json", exclude_none=True)
         return ToolResult(result.model_dump_json(exclude_none=True), artifact=members)
 
     @abstractmethod
-    async def run(self, caller: Caller, arguments: Arguments) -> BaseModel:
+    async def run(self, context: ToolContext, arguments: Arguments) -> BaseModel:
         """Execute a call with valid arguments."""
 
     @classmethod
@@ -145,17 +145,17 @@ class SearchMemories(MemoryTool[SearchMemoriesArguments]):
         return cls(SearchService.build(resources))
 
     @override
-    async def run(self, caller: Caller, arguments: SearchMemoriesArguments) -> MemoryList:
+    async def run(self, context: ToolContext, arguments: SearchMemoriesArguments) -> MemoryList:
         """Return the memories that a query finds."""
         query = SearchQuery(
-            namespace=chosen_namespace(caller, arguments.namespace),
+            namespace=chosen_namespace(context, arguments.namespace),
             text=arguments.query,
             filter=arguments.filter,
             limit=arguments.limit or DEFAULT_LIMIT,
         )
-        page = await self._search.search(caller.confined, query, max_bytes=TOOL_BYTES)
+        page = await self._search.search(context.confined, query, max_bytes=TOOL_BYTES)
         return MemoryList(
-            memories=[_memory(hit.item, hit.score, caller.confined) for hit in page.hits]
+            memories=[_memory(hit.item, hit.score, context.confined) for hit in page.hits]
         )
 
 
@@ -183,17 +183,17 @@ class Remember(ItemTool[RememberArguments]):
     result = MemoryReference
 
     @override
-    async def run(self, caller: Caller, arguments: RememberArguments) -> MemoryReference:
+    async def run(self, context: ToolContext, arguments: RememberArguments) -> MemoryReference:
         """Store the memory; return its id."""
-        labels = chosen_namespace(caller, arguments.namespace)
+        labels = chosen_namespace(context, arguments.namespace)
         key = uuid4().hex
-        namespace = caller.access.authorize(caller.absolute(labels), Verb.WRITE)
+        namespace = context.access.authorize(context.absolute(labels), Verb.WRITE)
         put = Put(
             Address(namespace, key),
             {"content": arguments.text},
-            ItemMetadata(importance=arguments.importance, source=_source(self.name)),
+            ItemMetadata(importance=arguments.importance, source=context.source(self.name)),
         )
-        await self._writer.put(caller.access, put)
+        await self._writer.put(context.access, put)
         return MemoryReference(id=memory_id(labels, key))
 
 
@@ -209,18 +209,18 @@ class UpdateMemory(ItemTool[UpdateMemoryArguments]):
     is_idempotent = True
 
     @override
-    async def run(self, caller: Caller, arguments: UpdateMemoryArguments) -> MemoryReference:
+    async def run(self, context: ToolContext, arguments: UpdateMemoryArguments) -> MemoryReference:
         """Update the memory; raises MemoryNotFoundError."""
         labels, key = parse_id(arguments.id)
 
         def change_metadata(metadata: ItemMetadata) -> ItemMetadata:
             given = arguments.importance
             importance = metadata.importance if given is None else given
-            return replace(metadata, importance=importance, source=_source(self.name))
+            return replace(metadata, importance=importance, source=context.source(self.name))
 
         async def attempt() -> None:
-            address = Address(caller.confined.authorize(labels, Verb.READ), key)
-            item = await self._items.get(caller.confined, address)
+            address = Address(context.confined.authorize(labels, Verb.READ), key)
+            item = await self._items.get(context.confined, address)
             if item is None:
                 raise MemoryNotFoundError(arguments.id)
             value = item.parse_value()
@@ -232,13 +232,11 @@ class UpdateMemory(ItemTool[UpdateMemoryArguments]):
                 Precondition.at(item.version),
             )
             try:
-                await self._writer.patch(caller.access, patch)
-            except PreconditionFailedError as error:
-                raise OvertakenError from error
+                await self._writer.patch(context.access, patch)
             except ItemNotFoundError as error:
                 raise MemoryNotFoundError(arguments.id) from error
 
-        await retry_optimistically(attempt)
+        await retry_optimistically(attempt, on=(PreconditionFailedError,))
         return MemoryReference(id=arguments.id)
 
 
@@ -253,15 +251,15 @@ class ForgetMemory(ItemTool[ForgetMemoryArguments]):
     is_destructive = True
 
     @override
-    async def run(self, caller: Caller, arguments: ForgetMemoryArguments) -> MemoryReference:
+    async def run(self, context: ToolContext, arguments: ForgetMemoryArguments) -> MemoryReference:
         """Delete the memory; raises MemoryNotFoundError if the caller may read there."""
         labels, key = parse_id(arguments.id)
-        address = Address(caller.confined.authorize(labels, Verb.DELETE), key)
+        address = Address(context.confined.authorize(labels, Verb.DELETE), key)
         # A caller without `read` does not learn whether the memory existed.
-        may_read = caller.confined.allows(labels, Verb.READ)
+        may_read = context.confined.allows(labels, Verb.READ)
         delete = Delete(address, PRESENT if may_read else UNCONDITIONAL)
         try:
-            await self._writer.delete(caller.confined, delete)
+            await self._writer.delete(context.confined, delete)
         except PreconditionFailedError as error:
             raise MemoryNotFoundError(arguments.id) from error
         return MemoryReference(id=arguments.id)
@@ -278,16 +276,16 @@ class ListNamespaces(ItemTool[ListNamespacesArguments]):
     is_read_only = True
 
     @override
-    async def run(self, caller: Caller, arguments: ListNamespacesArguments) -> NamespaceList:
+    async def run(self, context: ToolContext, arguments: ListNamespacesArguments) -> NamespaceList:
         """Return the namespaces below a prefix, or below everything that the caller may read."""
-        prefixes = caller.readable_prefixes() if arguments.prefix is None else [arguments.prefix]
+        prefixes = context.readable_prefixes() if arguments.prefix is None else [arguments.prefix]
         listed: list[NamespaceCount] = []
         complete = True
         for prefix in prefixes:
             query = NamespaceQuery(
                 prefix=prefix, limit=MAX_NAMESPACES + 1 - len(listed), with_counts=True
             )
-            found = await self._items.list_namespaces(caller.confined, query, TOOL_BYTES)
+            found = await self._items.list_namespaces(context.confined, query, TOOL_BYTES)
             complete = complete and found.next_offset is None
             listed += [
                 NamespaceCount(namespace=labels, memories=count)
@@ -302,10 +300,6 @@ def chosen_namespace(caller: Caller, labels: Labels | None) -> Labels:
     if labels is not None:
         return labels
     return () if caller.namespace else DEFAULT_NAMESPACE
-
-
-def _source(tool: str) -> JsonText:
-    return source_text({"tool": tool})
 
 
 def _memory(item: Item, score: float | None, access: Access) -> Memory:

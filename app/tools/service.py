@@ -1,6 +1,7 @@
 """Tools for agents: their definitions, and calls that an application forwards."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Self
 
 from app.auth.access import Access, Verb
@@ -12,6 +13,7 @@ from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import parse_labels
 from app.resources import Resources
+from app.store.types import Ttl
 from app.tools.arguments import read_arguments
 from app.tools.errors import ToolError
 from app.tools.namespace_target import resolve_namespace
@@ -100,7 +102,7 @@ class ToolService:
             kind=_kind_of(config) if body.kind is None else body.kind.as_kind(),
             actions=tuple(body.actions_permitted or ACTIONS),
             manager=body.manager,
-            ttl_seconds=None if config is None else config.ttl_seconds,
+            ttl=_ttl_of(config),
             messages=body.messages or (),
             query_model=body.query_model or (None if config is None else config.query_model),
             wait_seconds=wait_seconds,
@@ -109,6 +111,12 @@ class ToolService:
 
 def _kind_of(config: ManagerConfig | None) -> Kind | None:
     return None if config is None else config.resolve_kinds()[0]
+
+
+def _ttl_of(config: ManagerConfig | None) -> timedelta | Ttl:
+    if config is None or config.ttl_seconds is None:
+        return Ttl.DEFAULT
+    return timedelta(seconds=config.ttl_seconds)
 
 
 def _may(access: Access, labels: Sequence[str], verb: Verb) -> bool:

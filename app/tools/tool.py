@@ -9,9 +9,10 @@ from app.auth.access import Access, Verb
 from app.conversations.messages import ConversationMessage
 from app.conversations.prompt_text import Templates
 from app.conversations.types import Kind
-from app.json_values import JsonObject
+from app.json_values import JsonObject, JsonText
 from app.namespaces import InvalidNamespaceError, Labels, check_labels
 from app.resources import Resources
+from app.store.types import Ttl, source_text
 from app.tools.errors import ToolError
 
 TEMPLATES = Templates("app.tools")
@@ -137,15 +138,15 @@ class ToolContext(Caller):
     kind: Kind | None = None
     actions: tuple[Action, ...] = ACTIONS
     manager: str | None = None
-    ttl_seconds: float | None = None
+    ttl: timedelta | Ttl = Ttl.DEFAULT
     messages: Sequence[ConversationMessage] = ()
     query_model: str | None = None
     wait_seconds: float = 0.0
 
-    @property
-    def ttl(self) -> timedelta | None:
-        """Lifetime of new memories; None: the server's."""
-        return None if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds)
+    def source(self, tool: str) -> JsonText:
+        """Return the source of an item that a tool writes."""
+        manager = {} if self.manager is None else {"manager": self.manager}
+        return source_text({"tool": tool} | manager)
 
 
 class Tool(Protocol):

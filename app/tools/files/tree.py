@@ -22,9 +22,7 @@ from app.store.types import (
     ItemMetadata,
     Patch,
     Put,
-    Ttl,
     Write,
-    source_text,
 )
 from app.store.writer import ItemWriter
 from app.tools.errors import ToolError
@@ -39,6 +37,8 @@ MAX_DELETED = 10_000
 MAX_MOVED = 1_000
 MAX_MOVED_BYTES = 2**20
 """Limits of a directory to rename: its texts are embedded again, like those of a put."""
+
+_CONFLICTS = (OvertakenError, PreconditionFailedError)
 
 Edit: TypeAlias = Callable[[str], tuple[str, str]]
 """From a file's text to its next text, and the result for the model."""
@@ -88,12 +88,14 @@ class FileTree:
         namespace = context.access.authorize(context.namespace, Verb.WRITE)
         check_length(path_of(key), text)
         address = Address(namespace, key)
-        await retry_optimistically(partial(self._create, context, address, text))
+        await retry_optimistically(partial(self._create, context, address, text), on=_CONFLICTS)
 
     async def edit(self, context: ToolContext, key: str, edit: Edit) -> str:
         """Change a file's current text; return the edit's result."""
         address = Address(context.access.authorize(context.namespace, Verb.WRITE), key)
-        return await retry_optimistically(partial(self._edit, context, address, edit))
+        return await retry_optimistically(
+            partial(self._edit, context, address, edit), on=_CONFLICTS
+        )
 
     async def delete(self, context: ToolContext, key: str) -> None:
         """Delete a file, or a directory with everything in it."""
@@ -123,19 +125,18 @@ class FileTree:
         if new.startswith(f"{old}/"):
             raise ToolError(f"Error: {path_of(old)} cannot be moved into itself")
         addresses = Address(namespace, old), Address(namespace, new)
-        await retry_optimistically(partial(self._rename, context, *addresses))
+        await retry_optimistically(partial(self._rename, context, *addresses), on=_CONFLICTS)
 
     async def _create(self, context: ToolContext, address: Address, text: str) -> None:
         key = address.key
         await self._require_free(
             context.access, address, f"Error: File {path_of(key)} already exists"
         )
-        manager = {} if context.manager is None else {"manager": context.manager}
         put = Put(
             address,
             {"content": text},
-            ItemMetadata(source=source_text({"tool": self._tool} | manager)),
-            ttl=Ttl.DEFAULT if context.ttl is None else context.ttl,
+            ItemMetadata(source=context.source(self._tool)),
+            ttl=context.ttl,
             precondition=ABSENT,
         )
         prepared = await self._writer.prepare(context.access, put)
@@ -156,7 +157,7 @@ class FileTree:
         patch = Patch(address, {"content": text}, precondition=Precondition.at(item.version))
         try:
             await self._writer.patch(context.access, patch)
-        except (PreconditionFailedError, ItemNotFoundError) as error:
+        except ItemNotFoundError as error:
             raise OvertakenError from error
         return result
 
@@ -218,19 +219,15 @@ class FileTree:
     async def _apply(self, access: Access, writes: Sequence[Write], new: Address) -> None:
         """Apply writes that create a file or directory at `new`, in one transaction.
 
-        Raises OvertakenError, with nothing changed, if the path is no longer free or a
-        precondition fails.
+        Raises OvertakenError if the path is no longer free, and PreconditionFailedError.
         """
-        try:
-            async for attempt in self._writer.attempts(access, writes):
-                async with attempt.transaction() as connection:
-                    keys = [address.key for address in await attempt.write(connection)]
-                    if await repository.find_obstacle(
-                        connection, new.namespace, lineage(new.key), self._clock.now(), besides=keys
-                    ):
-                        raise OvertakenError
-        except PreconditionFailedError as error:
-            raise OvertakenError from error
+        async for attempt in self._writer.attempts(access, writes):
+            async with attempt.transaction() as connection:
+                keys = [address.key for address in await attempt.write(connection)]
+                if await repository.find_obstacle(
+                    connection, new.namespace, lineage(new.key), self._clock.now(), besides=keys
+                ):
+                    raise OvertakenError
 
 
 def text_of(item: Item) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 from app.auth.access import Access
+from app.changes.memories import to_memory
 from app.conversations.types import Edit, Memory
-from app.conversations.value_format import as_existing
 from app.db.database import Connection
 from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
@@ -185,7 +185,7 @@ class DuplicateFinder:
             insert = query.insert
             page = await self._search.find(connection, query.plan, query.vector)
             for item in (hit.item for hit in page.hits):
-                memory = as_existing(item, "/".join(item.address))
+                memory = to_memory(item, "/".join(item.address))
                 if item.address not in ignoring and is_duplicate(
                     insert.kind, insert.content or {}, memory
                 ):

@@ -15,8 +15,8 @@ from app.changes.duplicates import (
     is_near_duplicate,
     normalized_wording,
 )
+from app.changes.memories import to_memory
 from app.conversations.types import Basis, Edit, Memory, MemoryFormat, Rejection
-from app.conversations.value_format import as_existing
 from app.db.database import Row
 from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
@@ -56,7 +56,7 @@ class StoredMemory:
     def of_row(cls, row: Row) -> Self:
         """Read a row of items with their uses and the vector of the first passage."""
         item = read_item(row)
-        existing = as_existing(item, f"i{item.id}")
+        existing = to_memory(item, f"i{item.id}")
         embedding = row["embedding"]
         return cls(
             existing,

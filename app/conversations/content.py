@@ -1,7 +1,8 @@
-"""Checking and editing the contents of memories."""
+"""The content of memories: how stored values hold it, checks, and edits."""
 
 import copy
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,10 +11,11 @@ from jsonpointer import JsonPointerException
 
 from app.conversations.json_schema.assertions import TooManyChecksError
 from app.conversations.json_schema.validator import validator_of
-from app.json_values import UnstorableError, check_storable
+from app.conversations.types import MemoryFormat
+from app.json_values import JsonObject, UnstorableError, check_storable
 
 MAX_BYTES = 65_536
-"""Of a content as JSON."""
+"""Maximum size of a content as JSON."""
 
 MAX_EDITS = 200
 """Maximum edits in one update."""
@@ -23,11 +25,37 @@ _MAX_FAULT_CHARACTERS = 300
 
 
 class BadContentError(Exception):
-    """A content that cannot be kept; the message says why, for a model to correct it."""
+    """The content cannot be stored; the message tells a model what to correct."""
 
 
-def check_content(content: object, schema: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the content if it can be stored and fits its kind's schema, where there is one."""
+def read_value(value: Mapping[str, Any]) -> tuple[MemoryFormat, str | None, JsonObject]:
+    """Return the format of a memory's stored value, the memory's kind, and its content.
+
+    A value with members besides those of a format is content as a whole, so nothing is lost.
+    """
+    content = value.get("content")
+    if isinstance(content, dict):
+        kind = value.get("kind")
+        if isinstance(kind, str) and len(value) == 2:
+            return MemoryFormat.MEMORY, kind, content
+        if len(value) == 1:
+            return MemoryFormat.CONTENT, None, content
+    return MemoryFormat.VALUE, None, dict(value)
+
+
+def write_value(format_: MemoryFormat, kind: str | None, content: JsonObject) -> JsonObject:
+    """Return the value of a memory in a format."""
+    match format_:
+        case MemoryFormat.MEMORY:
+            return {"kind": kind, "content": content}
+        case MemoryFormat.CONTENT:
+            return {"content": content}
+        case MemoryFormat.VALUE:
+            return content
+
+
+def check_content(content: object, schema: JsonObject | None) -> JsonObject:
+    """Return the content if it can be stored and fits its kind's schema, if there is one."""
     if not isinstance(content, dict):
         shown = "a list" if isinstance(content, list) else json.dumps(content)[:100]
         raise BadContentError(f"content must be an object, not {shown}")
@@ -48,7 +76,7 @@ def parse_argument(argument: object) -> object:
     return argument
 
 
-def apply_edits(content: dict[str, Any], edits: object) -> Any:
+def apply_edits(content: JsonObject, edits: object) -> Any:
     """Return the result of a JSON Patch on a content; it may be any JSON value."""
     if not isinstance(edits, list):
         raise BadContentError("edits must be a list of operations")
@@ -81,7 +109,7 @@ def _check_json(value: object, name: str) -> None:
         raise BadContentError(str(error)) from error
 
 
-def _faults(content: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+def _faults(content: JsonObject, schema: JsonObject) -> list[str]:
     try:
         faults = validator_of(schema).faults(content)
     except TooManyChecksError as error:
@@ -90,7 +118,7 @@ def _faults(content: dict[str, Any], schema: dict[str, Any]) -> list[str]:
 
 
 def _clipped(message: str) -> str:
-    # The middle goes: such messages begin with what was found and end with what is wrong.
+    # The middle is left out: such messages begin with the value and end with the problem.
     if len(message) <= _MAX_FAULT_CHARACTERS:
         return message
     half = _MAX_FAULT_CHARACTERS // 2

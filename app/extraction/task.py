@@ -1,10 +1,10 @@
-"""Jobs of the kind `extract`: from a conversation to memories."""
+"""Jobs of the kind `extract`: memories extracted from a conversation."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Provenance
 from app.changes.circuit_breaker import REVIEW_REQUESTED, review_reason
@@ -15,24 +15,25 @@ from app.conversations.messages import to_turns
 from app.conversations.types import Edit, LLMTask, Memory, Proposal, Turn
 from app.db.database import Database
 from app.extraction.loop import propose_in_phases
-from app.extraction.plan import ExtractPlan
+from app.extraction.plan import Config, ExtractPlan
 from app.extraction.prompt import PROMPT_VERSION
 from app.extraction.retrieval import Retriever
-from app.extraction.stateless import full_state, given
-from app.extraction.verbatim import against, message_edits
+from app.extraction.returned_memories import build_result, to_memories
+from app.extraction.verbatim import build_edits, leave_out_stored
 from app.http.conditional import PreconditionFailedError
 from app.jobs.run import JobConflictError, JobRun
+from app.json_values import JsonObject
 from app.namespaces import StoredNamespace, to_stored
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 
-_ROUNDS = 3
-"""Times that what others changed meanwhile is looked at anew, before the job is put off."""
+_ATTEMPTS = 3
+"""Maximum attempts while other clients change the same memories; then the job is postponed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Extraction:
-    """One attempt at an extraction into a namespace."""
+    """An extraction into a namespace."""
 
     run: JobRun
     plan: ExtractPlan
@@ -45,28 +46,23 @@ class _Extraction:
         """The stored namespace."""
         return to_stored(self.labels, self.run.job.access.root)
 
-    @property
-    def singletons(self) -> frozenset[str]:
-        """The names of the kinds of one document."""
-        return self.plan.config.singletons
-
     def provenance(self, model: str | None) -> Provenance:
-        """Return where the memories come from."""
+        """Return the provenance of the memories."""
         first = self.plan.position
-        places = {} if first is None else {t.id: first + n for n, t in enumerate(self.turns)}
+        positions = {} if first is None else {t.id: first + n for n, t in enumerate(self.turns)}
         return Provenance(
             job_id=self.run.job.id,
             model=model,
             prompt_version=None if model is None else PROMPT_VERSION,
             manager=self.plan.manager,
             thread_id=self.plan.thread_id,
-            positions=places,
+            positions=positions,
             ttl_seconds=self.plan.config.ttl_seconds,
         )
 
 
 class Extractor:
-    """Learns from conversations."""
+    """Extracts memories from conversations."""
 
     def __init__(
         self,
@@ -84,7 +80,7 @@ class Extractor:
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
-        """Make it from a process's resources."""
+        """Build the extractor from a process's resources."""
         retriever, applier = Retriever.build(resources), ChangeApplier.build(resources)
         return cls(resources.database, resources.llms, retriever, applier, resources.clock)
 
@@ -97,18 +93,18 @@ class Extractor:
             await self._return_memories(run, plan, turns, in_transaction)
             return
         extraction = _Extraction(run, plan, turns, plan.namespace, in_transaction)
-        for number in range(1, _ROUNDS + 1):
+        for number in range(1, _ATTEMPTS + 1):
             try:
                 if plan.config.strategy == "verbatim":
-                    await self._keep_messages(extraction)
+                    await self._store_messages(extraction)
                 else:
-                    await self._keep_memories(extraction, number)
+                    await self._store_memories(extraction, number)
             except PreconditionFailedError:
-                continue  # an item was changed since it was read: look at it anew
+                continue  # an item has changed since it was read; read again
             return
-        raise JobConflictError(f"Others changed the same memories, {_ROUNDS} times in a row.")
+        raise JobConflictError(f"Others changed the same memories, {_ATTEMPTS} times in a row.")
 
-    async def _keep_memories(self, extraction: _Extraction, number: int) -> None:
+    async def _store_memories(self, extraction: _Extraction, number: int) -> None:
         run, plan = extraction.run, extraction.plan
         config = plan.config
         existing = await self._retriever.find(
@@ -121,42 +117,38 @@ class Extractor:
         )
         keys = {memory.id: memory.key for memory in existing}
         await run.report("retrieved", existing=len(existing), keys=keys)
-        proposed = await self._proposed(run, plan, extraction.turns, existing)
+        proposal = await self._propose(run, plan, extraction.turns, existing)
         model = self._llms.get(config.model).name
-        await self._apply(
-            extraction,
-            existing,
-            proposed,
-            JobOutcome(
-                edits=(),
-                provenance=extraction.provenance(model),
-                rejected=proposed.rejected,
-                details={"model": model, "prompt_version": PROMPT_VERSION, "rounds": number},
-            ),
+        outcome = JobOutcome(
+            edits=(),
+            provenance=extraction.provenance(model),
+            rejected=proposal.rejected,
+            details={"model": model, "prompt_version": PROMPT_VERSION, "rounds": number},
         )
+        await self._apply(extraction, existing, proposal.edits, outcome)
 
     async def _apply(
         self,
         extraction: _Extraction,
         existing: Sequence[Memory],
-        proposed: Proposal,
+        edits: Sequence[Edit],
         outcome: JobOutcome,
     ) -> None:
-        """Write what was proposed, reconciled with whatever turns out to be there already."""
+        """Write edits, reconciled with the memories that they would duplicate."""
         known = list(existing)
-        for _ in range(_ROUNDS):
+        for _ in range(_ATTEMPTS):
             reconciled = await asyncio.to_thread(
                 reconcile,
-                proposed.edits,
+                edits,
                 known,
                 namespace=extraction.namespace,
-                singletons=extraction.singletons,
+                singletons=extraction.plan.config.singletons,
             )
             complete = replace(
                 outcome,
-                edits=_founded(list(reconciled.edits.values())),
+                edits=_rest_deletes_on_updates(list(reconciled.edits.values())),
                 unchanged=reconciled.unchanged,
-                review_reason=_review(extraction, reconciled, existing),
+                review_reason=_review_reason(extraction.plan.config, reconciled, existing),
             )
             try:
                 await self._applier.apply(
@@ -168,19 +160,19 @@ class Extractor:
                 return
         raise JobConflictError("Others wrote the same memories at the same time.")
 
-    async def _keep_messages(self, extraction: _Extraction) -> None:
+    async def _store_messages(self, extraction: _Extraction) -> None:
         run = extraction.run
-        edits = message_edits(extraction.plan, extraction.turns, extraction.namespace)
+        edits = build_edits(extraction.plan, extraction.turns, extraction.namespace)
         keys = [edit.key or "" for edit in edits]
-        existing = await self._retriever.at(run.job.access, extraction.namespace, keys)
+        existing = await self._retriever.find_at(run.job.access, extraction.namespace, keys)
         await run.report("retrieved", existing=len(existing))
-        reconciled = against(edits, existing)
-        wanted = extraction.plan.config.apply == "review" and reconciled.edits
+        reconciled = leave_out_stored(edits, existing)
+        is_reviewed = extraction.plan.config.apply == "review" and reconciled.edits
         outcome = JobOutcome(
             edits=list(reconciled.edits.values()),
             provenance=extraction.provenance(None),
             unchanged=reconciled.unchanged,
-            review_reason=REVIEW_REQUESTED if wanted else None,
+            review_reason=REVIEW_REQUESTED if is_reviewed else None,
             checks_duplicates=False,
         )
         await self._applier.apply(run, outcome, in_transaction=extraction.in_transaction)
@@ -192,14 +184,13 @@ class Extractor:
         turns: Sequence[Turn],
         in_transaction: InSameTransaction | None,
     ) -> None:
-        existing = given(plan.existing)
-        proposed = await self._proposed(run, plan, turns, existing)
-        singletons = {kind.name for kind in plan.config.kinds if kind.singleton}
+        existing = to_memories(plan.existing)
+        proposal = await self._propose(run, plan, turns, existing)
         reconciled = await asyncio.to_thread(
-            reconcile, proposed.edits, existing, singletons=singletons
+            reconcile, proposal.edits, existing, singletons=plan.config.singletons
         )
-        result: dict[str, Any] = {
-            **full_state(plan.existing, reconciled, proposed),
+        result: JsonObject = {
+            **build_result(plan.existing, reconciled, proposal.rejected),
             "model": self._llms.get(plan.config.model).name,
             "prompt_version": PROMPT_VERSION,
             "rounds": 1,
@@ -209,17 +200,15 @@ class Extractor:
             if in_transaction is not None:
                 await in_transaction(connection)
 
-    async def _proposed(
+    async def _propose(
         self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Memory]
     ) -> Proposal:
-        proposed = await propose_in_phases(
-            run.asking(self._llms.get(plan.config.model)),
-            _tasks(plan, turns, self._clock.now()),
-            existing,
-        )
-        rejected = len(proposed.rejected)
-        await run.report("proposed", changes=len(proposed.edits), rejected=rejected)
-        return proposed
+        ask = run.asking(self._llms.get(plan.config.model))
+        tasks = _tasks(plan, turns, self._clock.now())
+        proposal = await propose_in_phases(ask, tasks, existing)
+        rejected = len(proposal.rejected)
+        await run.report("proposed", changes=len(proposal.edits), rejected=rejected)
+        return proposal
 
 
 def _tasks(plan: ExtractPlan, turns: Sequence[Turn], now: datetime) -> list[LLMTask]:
@@ -249,14 +238,14 @@ def _tasks(plan: ExtractPlan, turns: Sequence[Turn], now: datetime) -> list[LLMT
 
 
 class ExtractHandler:
-    """Does the jobs of the kind `extract`."""
+    """Runs jobs of the kind `extract`."""
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
-        """Make it from a process's resources."""
+        """Build the handler from a process's resources."""
         return cls(Extractor.build(resources))
 
     async def run(self, run: JobRun, plan: ExtractPlan) -> None:
@@ -264,23 +253,24 @@ class ExtractHandler:
         await self._extractor.extract(run, plan)
 
 
-def _founded(edits: Sequence[Edit]) -> list[Edit]:
-    """Return edits whose deletes rest on the updates: what is deleted may go on in these."""
+def _rest_deletes_on_updates(edits: Sequence[Edit]) -> list[Edit]:
+    """Return edits whose deletes require the updates, which may keep the deleted content."""
     updated = [edit.before for edit in edits if edit.action == "update" and edit.before]
     basis = tuple(
-        (StoredNamespace(m.namespace or ""), m.key or "", m.version or 0) for m in updated
+        (memory.namespace, memory.key or "", memory.version or 0)
+        for memory in updated
+        if memory.namespace is not None
     )
     return [replace(edit, basis=basis) if edit.action == "delete" else edit for edit in edits]
 
 
-def _review(extraction: _Extraction, reconciled: Reconciled, shown: Sequence[Memory]) -> str | None:
-    """Return why the edits have to wait for a review, or None."""
-    config = extraction.plan.config
+def _review_reason(config: Config, reconciled: Reconciled, shown: Sequence[Memory]) -> str | None:
+    """Return why the edits have to wait for a review; None if they do not."""
     if reconciled.edits and config.apply == "review":
         return REVIEW_REQUESTED
     return review_reason(
         reconciled.edits.values(),
         shown,
-        singletons=extraction.singletons,
+        singletons=config.singletons,
         max_share=config.max_change_share,
     )

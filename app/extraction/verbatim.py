@@ -1,4 +1,4 @@
-"""Messages as items, without a model: each under a key of its own, so never twice."""
+"""Messages stored verbatim, without a model; their keys keep them from being stored twice."""
 
 import hashlib
 import json
@@ -11,31 +11,30 @@ from app.changes.reconcile import Reconciled
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.types import Edit, Memory, Turn
 from app.extraction.plan import ExtractPlan
+from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 
 
-def message_edits(
-    plan: ExtractPlan, turns: Sequence[Turn], namespace: StoredNamespace
-) -> list[Edit]:
-    """Return the items of the messages to learn from that say something, the system's left out.
+def build_edits(plan: ExtractPlan, turns: Sequence[Turn], namespace: StoredNamespace) -> list[Edit]:
+    """Return inserts of the messages to extract from, except empty and system messages.
 
-    The key of a message with an id in a thread is made of both. Other keys are made of what is
-    said, where in the thread, and for how often it is said in this request: a conversation that
-    is sent again, and perhaps goes on, leads to the same keys.
+    The key of a message with an id in a thread is made of both. Other keys are made of the text,
+    its position in the thread, and its number among equal ones in this request: a conversation
+    that is sent again, and may have grown, leads to the same keys.
     """
-    said: Counter[str] = Counter()
+    repeats: Counter[str] = Counter()
     edits = []
     for index, turn in enumerate(turns[plan.context_messages :], start=plan.context_messages):
         if turn.role == "system" or not turn.text.strip():
             continue
         content = _content(turn)
         identity = _identity(plan, index, content)
-        said[identity] += 1
+        repeats[identity] += 1
         edits.append(
             Edit(
                 memory_id=turn.id,
                 namespace=namespace,
-                key=_digest([identity, said[identity]]),
+                key=_digest([identity, repeats[identity]]),
                 kind=MESSAGE_KIND,
                 content=content,
                 valid_from=turn.said_at,
@@ -45,24 +44,24 @@ def message_edits(
     return edits
 
 
-def against(edits: Sequence[Edit], existing: Mapping[str, Memory]) -> Reconciled:
-    """Return what is left to do where some of the items, by their keys, are there already."""
-    left: dict[str, Edit] = {}
+def leave_out_stored(edits: Sequence[Edit], existing: Mapping[str, Memory]) -> Reconciled:
+    """Return the edits without those of messages that are stored already, by their keys."""
+    rest: dict[str, Edit] = {}
     for edit in edits:
         before = existing.get(edit.key or "")
         if before is None:
-            left[edit.key or ""] = edit
+            rest[edit.key or ""] = edit
         elif before.content != edit.content:
-            left[edit.key or ""] = replace(edit, before=before)
-    return Reconciled(left, unchanged=len(edits) - len(left))
+            rest[edit.key or ""] = replace(edit, before=before)
+    return Reconciled(rest, unchanged=len(edits) - len(rest))
 
 
-def _content(turn: Turn) -> dict[str, Any]:
+def _content(turn: Turn) -> JsonObject:
     named = {} if turn.speaker == turn.role else {"name": turn.speaker}
     return {"role": turn.role, "text": turn.text, **named}
 
 
-def _identity(plan: ExtractPlan, index: int, content: dict[str, Any]) -> str:
+def _identity(plan: ExtractPlan, index: int, content: JsonObject) -> str:
     message_id = plan.messages[index].id
     if plan.thread_id is not None and message_id is not None:
         return _digest([plan.thread_id, message_id])

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
+from app.conversations.content import read_value
 from app.conversations.types import Kind
-from app.conversations.value_format import read_value
 from app.db.database import Database
 from app.db.optimistic import TooManyConflictsError, retry_optimistically
 from app.http.conditional import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError

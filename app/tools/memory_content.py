@@ -2,10 +2,16 @@
 
 import json
 
-from app.conversations.content import MAX_BYTES, BadContentError, check_content, parse_argument
+from app.conversations.content import (
+    MAX_BYTES,
+    BadContentError,
+    check_content,
+    parse_argument,
+    read_value,
+    write_value,
+)
 from app.conversations.kinds import MEMORY
 from app.conversations.types import Kind, MemoryFormat
-from app.conversations.value_format import read_value, write_value
 from app.json_values import JsonObject
 from app.tools.errors import ToolError
 from app.tools.tool import tool_text

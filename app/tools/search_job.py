@@ -15,7 +15,7 @@ from app.conversations.prompt_text import CONVERSATION_TAGS
 from app.conversations.types import Turn
 from app.db.database import Database
 from app.extraction.prompt import TEMPLATES as EXTRACTION_TEMPLATES
-from app.extraction.queries import MAX_QUERIES, windows, written_by_model
+from app.extraction.retrieval import MAX_QUERIES, ask_for_queries, split_into_queries
 from app.jobs.record import NewJob
 from app.jobs.run import JobRun
 from app.managers.service import ManagerService
@@ -113,10 +113,11 @@ class SearchHandler:
         ask = run.asking(self._llms.get(plan.query_model))
         system = system_text(MAX_QUERIES, plan.instructions)
 
-        async def ask_for_queries(request: Request, purpose: str) -> Completion:
+        async def ask_with_system(request: Request, purpose: str) -> Completion:
             return await ask(replace(request, system=system), purpose)
 
-        return await written_by_model(ask_for_queries, turns, 0) or windows(turns)[:MAX_QUERIES]
+        queries = await ask_for_queries(ask_with_system, turns, 0)
+        return queries or split_into_queries(turns)[:MAX_QUERIES]
 
     async def _search_all(
         self, access: Access, plan: SearchPlan, queries: Iterable[str]

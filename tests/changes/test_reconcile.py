@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from app.changes.circuit_breaker import review_reason
 from app.changes.reconcile import Reconciled, reconcile
+from app.conversations.content import read_value, write_value
 from app.conversations.types import Edit, Memory, MemoryFormat
-from app.conversations.value_format import read_value, write_value
 from app.namespaces import to_stored
 from tests.support.scripted_model import delete_edit, insert_edit, update_edit
 

@@ -8,8 +8,14 @@ from app.auth.access import ANONYMOUS
 from app.conversations.types import Memory, MemoryFormat, Turn
 from app.db.database import Database
 from app.extraction.plan import Config
-from app.extraction.queries import MAX_QUERIES, windows, written_by_model
-from app.extraction.retrieval import DEFAULT_KEY, MAX_CHARACTERS, Retriever
+from app.extraction.retrieval import (
+    DEFAULT_KEY,
+    MAX_CHARACTERS,
+    MAX_QUERIES,
+    Retriever,
+    ask_for_queries,
+    split_into_queries,
+)
 from app.managers.schemas import ManagerConfig
 from app.namespaces import to_stored
 from app.providers.embeddings.base import Vector
@@ -243,12 +249,12 @@ async def test_without_a_query_the_messages_are_searched_with(
 
 async def test_a_query_model_is_given_its_fill() -> None:
     model = ScriptedModel(calls(*(("search_memories", {"query": f"q{n % 11}"}) for n in range(20))))
-    assert await written_by_model(model, [turn("x")], 0) == [f"q{n}" for n in range(MAX_QUERIES)]
+    assert await ask_for_queries(model, [turn("x")], 0) == [f"q{n}" for n in range(MAX_QUERIES)]
 
 
 def test_windows_hold_the_last_turns_and_all_recent_text() -> None:
     turns = [turn(f"turn {n}") for n in range(6)]
-    assert windows([turn("rules", "system"), *turns]) == [
+    assert split_into_queries([turn("rules", "system"), *turns]) == [
         "turn 2",
         "turn 3",
         "turn 4",
@@ -258,13 +264,15 @@ def test_windows_hold_the_last_turns_and_all_recent_text() -> None:
 
 
 def test_windows_are_bounded() -> None:
-    found = windows([turn("word " * 5_000), turn("  "), turn("again " * 5_000, "assistant")])
+    found = split_into_queries(
+        [turn("word " * 5_000), turn("  "), turn("again " * 5_000, "assistant")]
+    )
     assert len(found) <= 20
     assert max(map(len, found)) <= 1_000
 
 
 def test_a_conversation_without_words_is_searched_with_nothing() -> None:
-    assert windows([turn(" ", "user"), turn("", "assistant")]) == []
+    assert split_into_queries([turn(" ", "user"), turn("", "assistant")]) == []
 
 
 class Guarded:

@@ -63,7 +63,8 @@ class ManageMemory:
         """Make the tool from a process's resources."""
         return cls(ItemWriter.build(resources), resources.database, resources.clock)
 
-    def definition(self, options: ToolOptions) -> ToolDefinition | None:
+    @classmethod
+    def definition(cls, options: ToolOptions) -> ToolDefinition | None:
         """Return the definition with the actions that are left; None if there are none."""
         if not options.actions:
             return None

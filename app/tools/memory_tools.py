@@ -81,11 +81,12 @@ class MemoryTool(ABC, Generic[Arguments]):
     def build(cls, resources: Resources) -> Self:
         """Make the tool from a process's resources."""
 
-    def definition(self, options: ToolOptions) -> ToolDefinition | None:
+    @classmethod
+    def definition(cls, options: ToolOptions) -> ToolDefinition | None:
         """Return the definition; None if the key lacks one of the verbs."""
-        if not self.verbs <= options.verbs:
+        if not cls.verbs <= options.verbs:
             return None
-        return self._define(is_confined=options.is_confined)
+        return cls._define(is_confined=options.is_confined)
 
     async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:
         """Execute a call; raises ToolError and AppError."""

@@ -79,7 +79,8 @@ class SearchMemory:
             resources.llms,
         )
 
-    def definition(self, options: ToolOptions) -> ToolDefinition:
+    @classmethod
+    def definition(cls, options: ToolOptions) -> ToolDefinition:
         """Return the definition, with an example filter for the kind of memory."""
         example = {"kind": options.kind.name} if options.kind else {"content": {"$contains": "tea"}}
         described = f"Only memories whose members are like this: {json.dumps(example)}."

@@ -160,7 +160,8 @@ class Tool(Protocol):
         """Make the tool from a process's resources."""
         ...
 
-    def definition(self, options: ToolOptions) -> ToolDefinition | None:
+    @classmethod
+    def definition(cls, options: ToolOptions) -> ToolDefinition | None:
         """Return its definition; None if the options leave nothing of it."""
         ...
 

@@ -3,8 +3,8 @@
 import httpx2
 import pytest
 
-from tests.tools.calling import Agent
-from tests.tools.filing import Memory
+from tests.tools.agent import Agent
+from tests.tools.memory_files import Memory
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.support.app import Store
-from tests.tools.filing import LISTED, NAMESPACE, Memory
+from tests.tools.memory_files import LISTED, NAMESPACE, Memory
 
 
 async def test_a_file_is_created_viewed_and_kept_as_an_item(memory: Memory, store: Store) -> None:

@@ -9,8 +9,8 @@ from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
 from app.tools.files.tool import NAME
-from tests.tools.calling import Agent
-from tests.tools.filing import NAMESPACE, Memory
+from tests.tools.agent import Agent
+from tests.tools.memory_files import NAMESPACE, Memory
 
 
 async def test_the_definition_is_anthropics_own_or_a_function(agent: Agent) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from app.clock import FrozenClock
 from tests.support.app import Store
-from tests.tools.filing import NAMESPACE, Memory, fill
+from tests.tools.memory_files import NAMESPACE, Memory, fill
 
 
 async def test_items_without_text_are_shown_as_json_and_not_edited(

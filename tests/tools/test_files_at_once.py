@@ -8,8 +8,8 @@ import pytest
 from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
 from app.tools.files.tool import NAME
 from tests.support.app import Store
-from tests.tools.calling import Agent
-from tests.tools.filing import NAMESPACE, Memory
+from tests.tools.agent import Agent
+from tests.tools.memory_files import NAMESPACE, Memory
 
 
 async def test_inserts_at_once_lose_nothing(memory: Memory) -> None:

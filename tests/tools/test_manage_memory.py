@@ -15,7 +15,7 @@ from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.conversations.kinds import EPISODE
 from tests.support.app import Store
-from tests.tools.calling import HOME, JSON, Agent
+from tests.tools.agent import HOME, JSON, Agent
 
 pytestmark = pytest.mark.slow
 

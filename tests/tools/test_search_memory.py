@@ -7,7 +7,7 @@ import pytest
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from tests.support.app import Store
-from tests.tools.calling import HOME, Agent
+from tests.tools.agent import HOME, Agent
 
 TEA = "Alice drinks green tea."
 DOG = "Alice has a dog called Rex."

@@ -17,7 +17,7 @@ from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.tools.tool import ACTIONS
 from tests.support.app import Store
-from tests.tools.calling import HOME, JSON, Agent
+from tests.tools.agent import HOME, JSON, Agent
 
 pytestmark = pytest.mark.slow
 

@@ -142,7 +142,8 @@ class MemoryFiles:
         """Make the tool from a process's resources."""
         return cls(FileTree.build(resources, NAME))
 
-    def definition(self, options: ToolOptions) -> ToolDefinition:
+    @classmethod
+    def definition(cls, options: ToolOptions) -> ToolDefinition:
         """Return the definition with the commands that the options permit."""
         commands = _permitted_commands(options.actions)
         lines = [

@@ -17,7 +17,7 @@ from app.tools.search_job import MAX_BYTES
 from tests.support.app import Store, running
 from tests.support.jobs import quick, settled, worker_of, working
 from tests.support.llm_server import LLMServer, calls, fails, refuses, says
-from tests.tools.calling import ALICE, HOME, JSON, Agent
+from tests.tools.agent import ALICE, HOME, JSON, Agent
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.tools.files.tool import NAME
 from tests.support.app import Store
-from tests.tools.calling import Agent
+from tests.tools.agent import Agent
 
 NAMESPACE = ["agents", "a1"]
 LISTED = (

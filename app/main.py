@@ -32,9 +32,9 @@ from app.providers.embeddings.base import Embedder
 from app.resources import open_resources
 from app.search.router import router as search_router
 from app.store.router import router as store_router
-from app.store.usage import recording
 from app.threads.router import router as threads_router
 from app.tools.router import router as tools_router
+from app.usage_counter import record_usage
 
 DESCRIPTION = (
     "Long-term memory for LLM agents: put, get and search memories by namespace. "
@@ -70,7 +70,7 @@ def create_app(
         configure_logging(chosen)
         async with (
             open_resources(chosen, embedder=embedder, clock=clock) as resources,
-            recording(resources.usage, resources.database),
+            record_usage(resources.usage, resources.database),
             running_mcp(resources) as mcp,
         ):
             keep_pauses_short()

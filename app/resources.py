@@ -25,7 +25,7 @@ from app.providers.embeddings.batches import BatchingEmbedder
 from app.providers.embeddings.registry import create_embedder
 from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMPool, create_llm
-from app.usage_counter import Usage
+from app.usage_counter import UsageCounter
 
 _logger = structlog.get_logger("memoryd.database")
 
@@ -54,7 +54,7 @@ class Resources:
     database: Database
     index: PassageIndex
     clock: Clock
-    usage: Usage
+    usage: UsageCounter
     llms: LLMPool
     notifier: Notifier
 
@@ -133,7 +133,7 @@ async def open_resources(
         )
         stack.push_async_callback(llms.aclose)
         notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))
-        yield Resources(settings, database, index, clock, Usage(clock), llms, notifier)
+        yield Resources(settings, database, index, clock, UsageCounter(clock), llms, notifier)
 
 
 def _configured_embedder(settings: Settings) -> Embedder | None:

@@ -23,7 +23,7 @@ from app.resources import Resources
 from app.search.plan import ListingPlan, RankedPlan, SearchPlan
 from app.search.schemas import encode_page
 from app.search.service import SearchService
-from app.store.listing import NamespaceQuery
+from app.store.namespace_repository import NamespaceQuery
 from app.store.schemas import Item, NamespaceList
 from app.store.service import ItemService
 from app.store.types import Address, Delete, PreparedPut, Write

@@ -17,8 +17,8 @@ from app.mcp.server import create_server
 from app.mcp.stdio import ENDING, serve_on_stdio
 from app.namespaces import ALL_ROOTS, InvalidNamespaceError, parse_labels
 from app.resources import open_resources
-from app.store.usage import recording
 from app.tools.tool import Caller
+from app.usage_counter import record_usage
 
 OPERATOR = Access(actor="stdio", root=ALL_ROOTS, grants=ALL_GRANTED)
 """Whoever may start the command may read the database, too."""
@@ -64,7 +64,7 @@ def mcp(
 async def _serve(settings: Settings, namespace: tuple[str, ...]) -> None:
     async with (
         open_resources(settings) as resources,
-        recording(resources.usage, resources.database),
+        record_usage(resources.usage, resources.database),
     ):
         caller = Caller(access=OPERATOR, namespace=namespace)
         await serve_on_stdio(create_server(resources, lambda _: caller))

@@ -26,7 +26,7 @@ from app.search.plan import (
 from app.search.run import HybridSearch, run_listing
 from app.store.filters import parse_filter
 from app.store.service import restart_lifetimes
-from app.usage_counter import Usage
+from app.usage_counter import UsageCounter
 
 
 class SearchService:
@@ -37,7 +37,7 @@ class SearchService:
         database: Database,
         index: PassageIndex,
         clock: Clock,
-        usage: Usage,
+        usage: UsageCounter,
         settings: Settings,
     ) -> None:
         self._database = database
@@ -112,7 +112,7 @@ class SearchService:
             return SearchPage([])
         async with self._database.connection(access.root) as connection:
             page = await self.find(connection, plan, vector, max_bytes=max_bytes)
-        self._usage.note(hit.item for hit in page.hits)
+        self._usage.count(hit.item for hit in page.hits)
         return await self._refresh(access, plan, page)
 
     async def find(

@@ -33,7 +33,7 @@ from app.schemas import (
     WrittenNamespace,
 )
 from app.store import types
-from app.store.listing import ListedNamespaces, NamespaceQuery
+from app.store.namespace_repository import ListedNamespaces, NamespaceQuery
 from app.store.types import (
     METADATA_NAMES,
     NO_METADATA,

@@ -17,7 +17,7 @@ from app.namespaces import Labels, Range, only, stored_range, to_stored
 from app.pagination import Page
 from app.resources import Resources
 from app.store import repository
-from app.store.listing import (
+from app.store.namespace_repository import (
     ListedNamespaces,
     NamespaceQuery,
     count_items,
@@ -26,7 +26,7 @@ from app.store.listing import (
 )
 from app.store.repository import FittingItems
 from app.store.types import Address, Item, ItemVersion
-from app.usage_counter import Usage
+from app.usage_counter import UsageCounter
 
 
 class ItemService:
@@ -36,7 +36,7 @@ class ItemService:
         self,
         database: Database,
         clock: Clock,
-        usage: Usage,
+        usage: UsageCounter,
         settings: Settings,
     ) -> None:
         self._database = database
@@ -71,7 +71,7 @@ class ItemService:
             item = await repository.find(connection, address, now, with_expired=with_expired)
             if item is None:
                 return None
-            self._usage.note([item])
+            self._usage.count([item])
             if not self.refreshes(refresh_ttl):
                 return item
             return (await restart_lifetimes(self._database, connection, [item], now))[0]
@@ -91,7 +91,7 @@ class ItemService:
         async with self._database.connection(access.root) as connection:
             require_room()
             found = await repository.find_fitting(connection, wanted, now, max_bytes)
-            self._usage.note(found.items.values())
+            self._usage.count(found.items.values())
             mortal = [found.items[a] for a in set(refreshed) & found.items.keys()]
             restarted = await restart_lifetimes(self._database, connection, mortal, now)
         return replace(found, items=found.items | {item.address: item for item in restarted})

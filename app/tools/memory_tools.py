@@ -24,7 +24,7 @@ from app.resources import Resources
 from app.search.plan import SearchQuery
 from app.search.service import SearchService
 from app.store.errors import ItemNotFoundError
-from app.store.listing import NamespaceQuery
+from app.store.namespace_repository import NamespaceQuery
 from app.store.service import ItemService
 from app.store.types import Address, Delete, Item, ItemMetadata, Patch, Put
 from app.store.writer import ItemWriter

@@ -20,7 +20,7 @@ from app.jobs.isolation import COULD_NOT_RUN, Order
 from app.logging import configure_logging
 from app.process_limits import limit_memory, limit_processor_time
 from app.resources import open_resources
-from app.store.usage import recording
+from app.usage_counter import record_usage
 from app.worker.process import be_first_out_of_memory, watching_event_loop
 
 _CONNECTIONS = 4
@@ -33,7 +33,7 @@ async def _run(order: Order) -> None:
     async with (
         watching_event_loop(settings),
         open_resources(settings, warm=False) as resources,
-        recording(resources.usage, resources.database),
+        record_usage(resources.usage, resources.database),
     ):
         limit_memory(settings.job_memory_bytes)
         limit_processor_time(settings.job_timeout_seconds)

@@ -23,7 +23,7 @@ from app.jobs.isolation import BuildHandlers
 from app.logging import configure_logging
 from app.process_limits import limit_memory
 from app.resources import open_resources
-from app.store.usage import recording
+from app.usage_counter import record_usage
 from app.worker.worker import run_worker
 
 SHORTEST_WATCH_SECONDS = 10.0
@@ -52,7 +52,7 @@ async def run_worker_process(
         watching_event_loop(settings),
         # The model is loaded with the first job that embeds: many workers never need it.
         open_resources(settings, warm=False) as resources,
-        recording(resources.usage, resources.database),
+        record_usage(resources.usage, resources.database),
     ):
         limit_memory(settings.job_memory_bytes)
         working = asyncio.create_task(

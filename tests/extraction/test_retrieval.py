@@ -201,7 +201,7 @@ async def test_looking_restarts_no_lifetime_and_counts_as_no_use(extracting: Ext
     before = await extracting.rows("SELECT expires_at FROM items")
     await find(extracting, turn("dog"))
     assert await extracting.rows("SELECT expires_at FROM items") == before
-    assert not extracting.resources.usage._waiting  # noqa: SLF001
+    assert extracting.resources.usage.take() == {}
 
 
 async def test_an_empty_namespace_has_the_managers_default(extracting: Extracting) -> None:

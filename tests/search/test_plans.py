@@ -33,7 +33,7 @@ from app.search.repository import (
 from app.search.run import run_listing
 from app.store import repository
 from app.store.filters import parse_filter
-from app.store.listing import NamespaceQuery, list_namespaces
+from app.store.namespace_repository import NamespaceQuery, list_namespaces
 from app.store.repository import ItemPassages
 from app.store.types import NO_METADATA, Address, PreparedPut
 from tests.support.plans import ExplainingConnection

@@ -11,7 +11,7 @@ from app.clock import FrozenClock
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
 from app.namespaces import ALL_ROOTS, to_stored
-from app.store.listing import NamespaceQuery, list_namespaces
+from app.store.namespace_repository import NamespaceQuery, list_namespaces
 from tests.support.app import Store
 
 SPACES = [["a"], ["a", "b"], ["a", "b", "c"], ["a", "x", "c"], ["ab"], ["z", "c"]]

@@ -14,7 +14,8 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
-from app.store.expiry import BATCH, SWEEPER, prune_namespaces, sweep
+from app.store.expiry import BATCH, SWEEPER, sweep
+from app.store.namespace_repository import prune_namespaces
 from tests.store.ttl_model import Model
 from tests.support.app import Store, running
 

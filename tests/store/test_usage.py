@@ -16,9 +16,16 @@ from app.clock import FrozenClock
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Database, DatabaseUnavailableError
 from app.main import create_app
+from app.namespaces import StoredNamespace, to_stored
 from app.providers.embeddings.fake import FakeEmbedder
-from app.store.usage import FLUSH_SECONDS, flush, recording
-from app.usage_counter import MANY_WAITING, MOST_WAITING, Usage
+from app.usage_counter import (
+    FLUSH_SECONDS,
+    MAX_ITEMS,
+    URGENT_ITEMS,
+    UsageCounter,
+    flush,
+    record_usage,
+)
 from tests.support.app import Store, running
 from tests.support.load import at_once
 
@@ -43,8 +50,8 @@ def serving(settings: Settings, clock: FrozenClock) -> Serving:
 
 
 @pytest.fixture
-def usage(clock: FrozenClock) -> Usage:
-    return Usage(clock)
+def usage(clock: FrozenClock) -> UsageCounter:
+    return UsageCounter(clock)
 
 
 async def closed(settings: Settings) -> Database:
@@ -63,7 +70,7 @@ class Counted:
     """An item to count."""
 
     id: int
-    address: tuple[str, str] = ("a", "k")
+    address: tuple[StoredNamespace, str] = (to_stored(["a"]), "k")
 
 
 async def counted(database: Database) -> list[Counted]:
@@ -196,13 +203,13 @@ class TestWhatCounts:
 
 class TestSeveralAtOnce:
     async def test_recorders_add_up_and_keep_the_later_time(
-        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+        self, store: Store, database: Database, usage: UsageCounter, clock: FrozenClock
     ) -> None:
         [item] = await put_items(store, database)
         later = FrozenClock(clock.now() + timedelta(seconds=1))
-        others = Usage(later)
-        usage.note([item, item])
-        others.note([item])
+        others = UsageCounter(later)
+        usage.count([item, item])
+        others.count([item])
         await flush(others, database)
         await flush(usage, database)
         assert await written(database) == {item.id: (3, later.now())}
@@ -213,19 +220,19 @@ class TestSeveralAtOnce:
         items = await put_items(store, database, 30)
 
         async def use_all(number: int) -> None:
-            usage = Usage(clock)
+            usage = UsageCounter(clock)
             for _ in range(10):
-                usage.note(items if number % 2 else reversed(items))
+                usage.count(items if number % 2 else reversed(items))
                 await flush(usage, database)
 
         await at_once(4, use_all)
         assert await written(database) == {item.id: (40, clock.now()) for item in items}
 
     async def test_an_item_whose_delete_is_under_way_leaves_no_row_behind(
-        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+        self, store: Store, database: Database, usage: UsageCounter, clock: FrozenClock
     ) -> None:
         ended, present = await put_items(store, database, 2)
-        usage.note([ended, present])
+        usage.count([ended, present])
         async with database.transaction(ALL_ROOTS) as connection:
             await connection.execute("DELETE FROM items WHERE id = $1", ended.id)
             await flush(usage, database)  # does not wait for the delete
@@ -235,25 +242,25 @@ class TestSeveralAtOnce:
         assert usage.take() == {}
 
     async def test_an_item_whose_delete_is_given_up_is_counted_later(
-        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+        self, store: Store, database: Database, usage: UsageCounter, clock: FrozenClock
     ) -> None:
         [item] = await put_items(store, database)
-        usage.note([item])
+        usage.count([item])
         async with database.connection(ALL_ROOTS) as connection:
             given_up = connection.transaction()
             await given_up.start()
             await connection.execute("DELETE FROM items")
             await flush(usage, database)
-            usage.note([item])
+            usage.count([item])
             await given_up.rollback()
         await flush(usage, database)
         assert await written(database) == {item.id: (2, clock.now())}
 
     async def test_a_flush_does_not_wait_for_an_update(
-        self, store: Store, database: Database, usage: Usage, clock: FrozenClock
+        self, store: Store, database: Database, usage: UsageCounter, clock: FrozenClock
     ) -> None:
         [item] = await put_items(store, database)
-        usage.note([item])
+        usage.count([item])
         async with database.transaction(ALL_ROOTS) as connection:
             await connection.execute("UPDATE items SET importance = 1")
             await flush(usage, database)
@@ -272,9 +279,9 @@ class TestSeveralAtOnce:
                 await store.delete(ALICE, f"k{number}")
 
         async def keep_using() -> None:
-            usage = Usage(clock)
+            usage = UsageCounter(clock)
             while not ended.is_set():
-                usage.note(await counted(database))
+                usage.count(await counted(database))
                 await flush(usage, database)
 
         using = [asyncio.create_task(keep_using()) for _ in range(2)]
@@ -290,48 +297,50 @@ class TestAFailingDatabase:
         store: Store,
         settings: Settings,
         database: Database,
-        usage: Usage,
+        usage: UsageCounter,
         clock: FrozenClock,
     ) -> None:
         [item] = await put_items(store, database)
-        usage.note([item])
+        usage.count([item])
         away = await closed(settings)
         for _ in range(2):
             with pytest.raises(DatabaseUnavailableError):
                 await flush(usage, away)
         clock.advance(timedelta(days=1))
-        usage.note([item])
+        usage.count([item])
         await flush(usage, database)
         assert await written(database) == {item.id: (2, clock.now())}
 
     async def test_a_service_that_ends_without_its_database_says_what_is_lost(
-        self, settings: Settings, usage: Usage
+        self, settings: Settings, usage: UsageCounter
     ) -> None:
         away = await closed(settings)
         with capture_logs() as logs:
-            async with recording(usage, away):
-                usage.note([Counted(1), Counted(2)] * 3)
+            async with record_usage(usage, away):
+                usage.count([Counted(1), Counted(2)] * 3)
         assert [(log["event"], log.get("uses")) for log in logs] == [
-            ("writing usage put off", None),
+            ("put off", None),
             ("usage lost", 6),
         ]
 
-    def test_what_waits_is_bounded_and_what_goes_uncounted_is_known(self, usage: Usage) -> None:
-        usage.note(Counted(number) for number in range(MOST_WAITING + 5))
-        usage.note([Counted(0)])
+    def test_what_waits_is_bounded_and_what_goes_uncounted_is_known(
+        self, usage: UsageCounter
+    ) -> None:
+        usage.count(Counted(number) for number in range(MAX_ITEMS + 5))
+        usage.count([Counted(0)])
         assert usage.take_dropped() == 5
         assert usage.take_dropped() == 0
         waiting = usage.take()
-        assert len(waiting) == MOST_WAITING
+        assert len(waiting) == MAX_ITEMS
         assert waiting[0].count == 2
 
 
 async def test_many_waiting_items_are_written_before_their_time(
-    store: Store, database: Database, usage: Usage
+    store: Store, database: Database, usage: UsageCounter
 ) -> None:
     [item] = await put_items(store, database)
-    async with recording(usage, database):
-        usage.note([item])
-        usage.note(Counted(-number) for number in range(1, MANY_WAITING))
+    async with record_usage(usage, database):
+        usage.count([item])
+        usage.count(Counted(-number) for number in range(1, URGENT_ITEMS))
         await asyncio.sleep(FLUSH_SECONDS / 4)
         assert list(await written(database)) == [item.id]

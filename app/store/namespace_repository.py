@@ -1,16 +1,33 @@
-"""Listing namespaces from their own table, without reading the items behind them."""
+"""SQL on the table `namespaces`: listed without reading their items, and pruned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 
-from app.db.database import Connection
+import asyncpg
+
+from app.db.database import Connection, Database
 from app.db.pages import fetch_page
 from app.db.sql import Parameters
-from app.namespaces import Labels, Range, Root, from_stored, stored_range, to_stored
+from app.namespaces import ALL_ROOTS, Labels, Range, Root, from_stored, stored_range, to_stored
 
 WILDCARD = "*"
+
+
+_BATCH = 500
+
+_PRUNE = """
+WITH emptied AS (
+    SELECT namespace FROM namespaces
+    WHERE NOT EXISTS (SELECT FROM items WHERE items.namespace = namespaces.namespace)
+    LIMIT $1 FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM namespaces USING emptied WHERE namespaces.namespace = emptied.namespace
+    RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +118,17 @@ def _labels_match(pattern: Labels, start: str, parameters: Parameters) -> list[s
         for place, label in enumerate(pattern, 1)
         if label != WILDCARD
     ]
+
+
+async def prune_namespaces(database: Database) -> int:
+    """Remove the rows of namespaces without items; return their number."""
+    removed = 0
+    while True:
+        try:
+            async with database.transaction(ALL_ROOTS) as connection:
+                batch: int = await connection.fetchval(_PRUNE, _BATCH)
+        except asyncpg.ForeignKeyViolationError:
+            return removed  # one got an item again; the next call takes the others
+        removed += batch
+        if batch < _BATCH:
+            return removed

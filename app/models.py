@@ -1,11 +1,13 @@
 """Every table of the service, so that the metadata is complete for migrations and tests."""
 
 from app.auth.models import api_keys
+from app.changes.models import job_changes
+from app.consolidation.models import consolidation_marks
 from app.db.idempotency import idempotent_requests
 from app.db.tables import metadata
 from app.indexing.formats import passage_indexes
 from app.jobs.models import job_events, jobs, model_calls, workers
-from app.managers.models import consolidation_marks, job_changes, managers
+from app.managers.models import managers
 from app.prompts.models import prompt_labels, prompt_versions, prompts
 from app.store.models import item_usage, item_versions, items, namespaces, passages, terms
 from app.threads.models import thread_messages, threads

@@ -1,17 +1,7 @@
-"""Tables of managers: their configurations, and what jobs proposed and changed."""
+"""Table of managers."""
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Computed,
-    ForeignKey,
-    Index,
-    Integer,
-    PrimaryKeyConstraint,
-    Table,
-    Text,
-)
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy import Column, Integer, PrimaryKeyConstraint, Table
+from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.tables import BYTEWISE, TIME, metadata
 
@@ -26,42 +16,4 @@ managers = Table(
     Column("updated_at", TIME, nullable=False),
     PrimaryKeyConstraint("namespace", "name"),
     comment="Stored configurations of extraction.",
-)
-
-job_changes = Table(
-    "job_changes",
-    metadata,
-    Column("job_id", BYTEWISE, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("namespace", BYTEWISE, nullable=False),
-    Column("key", BYTEWISE, nullable=False),
-    Column("action", Text, nullable=False, comment="insert, update or delete."),
-    Column(
-        "state", Text, nullable=False, comment="proposed, applied, rejected, discarded or undone."
-    ),
-    Column("kind", Text),
-    Column("value", JSONB, comment="The value to write; NULL for a delete."),
-    Column("details", JSONB, nullable=False, comment="Importance, validity, source."),
-    Column("reason", Text, comment="Why the model wanted it, where it said so."),
-    Column("version_before", BigInteger, comment="NULL where nothing was."),
-    Column("version_after", BigInteger, comment="NULL until applied."),
-    Column(
-        "value_bytes",
-        Integer,
-        Computed("octet_length(value::text)", persisted=True),
-        comment="Of the JSON text.",
-    ),
-    PrimaryKeyConstraint("job_id", "number"),
-    Index("job_changes_namespace_index", "namespace", "key"),
-    comment="What jobs proposed, one row an item.",
-)
-
-consolidation_marks = Table(
-    "consolidation_marks",
-    metadata,
-    Column("namespace", BYTEWISE, nullable=False, comment="Consolidated, with all below it."),
-    Column("strategy", Text, nullable=False, comment="By which it was."),
-    Column("consolidated_until", TIME, nullable=False, comment="Newest change looked at."),
-    PrimaryKeyConstraint("namespace", "strategy"),
-    comment="Up to where each namespace has been consolidated.",
 )

@@ -155,7 +155,7 @@ async def unfinished(client: HttpClient) -> int:
     """Return how many jobs have not ended."""
     queue = (await client.call("GET", "/readyz"))["queue"]
     assert queue["failed"] == 0
-    return int(queue["waiting"] + queue["scheduled"] + queue["running"])
+    return int(queue["pending"] + queue["scheduled"] + queue["running"])
 
 
 async def wait_for_some(client: HttpClient, first: int, callers: int, calls: int) -> Timing:

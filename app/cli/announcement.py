@@ -25,7 +25,7 @@ async def announce_server(resources: Resources, *, is_embedded: bool) -> None:
     if is_embedded:
         worker = "a process of this server"
     else:
-        state, _ = await queue.overview(resources.database, settings.job_lease_seconds)
+        state, _ = await queue.read_overview(resources.database, settings.job_lease_seconds)
         worker = f"{state.workers} alive" if state.workers else "none; start `memoryd worker`"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     _logger.info(

@@ -174,13 +174,13 @@ async def _waiting_jobs(url: str) -> list[Finding]:
     database = await Database.open(url, pool_size=1)
     try:
         async with database.connection(ALL_ROOTS) as connection:
-            found = await queue.misconfigured(connection)
+            found = await queue.find_blocked(connection)
     finally:
         await database.close()
     if found is None:
         return []
-    since = f"{found['since']:%Y-%m-%d %H:%M} UTC"
-    detail = f"{found['jobs']} wait since {since} for the configuration: {found['detail']}"
+    since = f"{found.since:%Y-%m-%d %H:%M} UTC"
+    detail = f"{found.jobs} wait since {since} for the configuration: {found.detail}"
     return [Finding(False, "jobs", detail)]
 
 

@@ -44,7 +44,7 @@ async def read_metrics(request: Request, access: MetricsAccess) -> Response:
         raise ForbiddenError(access.actor, Verb.METRICS, [])
     resources = resources_of(request)
     alive_seconds = resources.settings.job_lease_seconds
-    text = _exposition(*await queue.overview(resources.database, alive_seconds))
+    text = _exposition(*await queue.read_overview(resources.database, alive_seconds))
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 

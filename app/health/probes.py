@@ -136,7 +136,9 @@ async def check_readiness(request: Request) -> Readiness:
 
 async def _describe(request: Request) -> Readiness:
     resources = resources_of(request)
-    state, failures = await queue.overview(resources.database, resources.settings.job_lease_seconds)
+    state, failures = await queue.read_overview(
+        resources.database, resources.settings.job_lease_seconds
+    )
     described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
     return Readiness(
         ok=True,

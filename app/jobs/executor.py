@@ -1,8 +1,10 @@
-"""Doing one job: its handler is run, and what becomes of the attempt is written down."""
+"""Execution of one job: runs its handler and records how the attempt ended."""
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -12,7 +14,8 @@ from app.errors import AppError
 from app.jobs import queue
 from app.jobs.isolation import COULD_NOT_RUN, Isolation
 from app.jobs.kind import RunJob
-from app.jobs.record import ClaimedJob
+from app.jobs.queue import RetryPolicy
+from app.jobs.record import ClaimedJob, Failure
 from app.jobs.run import (
     JobConflictError,
     JobFailedError,
@@ -21,54 +24,97 @@ from app.jobs.run import (
     OutOfMemoryError,
     ProcessDiedError,
 )
-from app.jobs.turns import RootTurns
 from app.json_values import replace_unstorable
 from app.providers.errors import MisconfiguredError, ProviderError
 from app.providers.llm.pool import LLMNotConfiguredError
+from app.resources import Resources
 from app.supervisor import ending_of
 
 _logger = structlog.get_logger("memoryd.jobs")
 
-AT_ONCE = 0.0
+IMMEDIATELY = 0.0
 
-MOST_CHARACTERS = 2_000
-"""Of an error's detail: some providers answer with a whole page."""
+MAX_DETAIL_CHARACTERS = 2_000
+"""Maximum length of an error's detail: some providers answer with a whole page."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionLimits:
+    """Limits of one attempt: its time, its memory, and the model calls of a process."""
+
+    timeout_seconds: float
+    memory_bytes: int
+    concurrent_calls: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the configured limits."""
+        return cls(
+            settings.job_timeout_seconds, settings.job_memory_bytes, settings.llm_concurrency
+        )
+
+
+class RootCallLimits:
+    """Limits the jobs of each root to three quarters of the concurrent model calls."""
+
+    def __init__(self, concurrent_calls: int) -> None:
+        self._share = max(1, concurrent_calls * 3 // 4)
+        self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def semaphore(self, root: str) -> asyncio.Semaphore:
+        """Return the semaphore that each model call of a root's jobs holds."""
+        semaphore = self._semaphores.get(root)
+        if semaphore is None:
+            semaphore = self._semaphores[root] = asyncio.Semaphore(self._share)
+        return semaphore
 
 
 class Executor:
-    """Runs the handler of a job's kind."""
+    """Runs the handlers of jobs."""
 
     def __init__(
-        self, database: Database, handlers: Mapping[str, RunJob], settings: Settings
+        self,
+        database: Database,
+        handlers: Mapping[str, RunJob],
+        limits: ExecutionLimits,
+        retries: RetryPolicy,
     ) -> None:
         self._database = database
         self._handlers = handlers
-        self._settings = settings
-        self._turns = RootTurns(settings.llm_concurrency)
+        self._limits = limits
+        self._retries = retries
+        self._call_limits = RootCallLimits(limits.concurrent_calls)
+
+    @classmethod
+    def build(cls, resources: Resources, handlers: Mapping[str, RunJob]) -> Self:
+        """Build the executor from a process's resources."""
+        settings = resources.settings
+        limits, retries = ExecutionLimits.of(settings), RetryPolicy.of(settings)
+        return cls(resources.database, handlers, limits, retries)
 
     async def execute(self, job: ClaimedJob) -> None:
-        """Do a job and record how it ended; when cancelled itself, the caller says what then."""
-        run = JobRun(job, self._database, self._turns.of(job.access.root))
+        """Run a job and record how it ended; if canceled itself, it leaves that to the caller."""
+        run = JobRun(job, self._database, self._call_limits.semaphore(job.access.root))
         with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
             try:
-                async with asyncio.timeout(self._settings.job_timeout_seconds):
+                async with asyncio.timeout(self._limits.timeout_seconds):
                     await self._handlers[job.kind](run)
             except asyncio.CancelledError as error:
                 if _is_cancelled():
                     raise
-                await self._failed(job, RuntimeError(f"the handler let {error!r} through"))
+                await self._fail(job, RuntimeError(f"the handler let {error!r} through"))
             except JobLostError:
                 await self.end_cancelled(job)  # or another worker has it, and nothing is changed
             except MemoryError:
-                await self._failed(job, OutOfMemoryError(self._settings.job_memory_bytes))
+                await self._fail(job, OutOfMemoryError(self._limits.memory_bytes))
             except Exception as error:  # noqa: BLE001  # it ends the attempt, not the worker
-                await self._failed(job, error)
+                await self._fail(job, error)
             else:
                 if not run.finished:
-                    await self._failed(job, RuntimeError("the handler ended without a result"))
+                    await self._fail(job, RuntimeError("the handler ended without a result"))
 
     async def execute_isolated(self, job: ClaimedJob, isolation: Isolation) -> None:
-        """Do a job in a child process; when cancelled itself, the child is killed."""
+        """Run a job in a child process; if canceled itself, it kills the child."""
         with structlog.contextvars.bound_contextvars(job=job.id, kind=job.kind):
             try:
                 status = await isolation.run(job)
@@ -78,59 +124,54 @@ class Executor:
             if status == COULD_NOT_RUN:
                 await self.end_cancelled(job)
             elif status:
-                await self._failed(job, ProcessDiedError(ending_of(status)))
+                await self._fail(job, ProcessDiedError(ending_of(status)))
 
     async def end_cancelled(self, job: ClaimedJob) -> None:
-        """Note that a job that was to be cancelled has stopped."""
-        error = _described("interrupted", "The attempt was interrupted.")
-        await self._give_up(job, error, retry_after=AT_ONCE)
+        """Record that an attempt at a job that is being cancelled has stopped."""
+        failure = _failure("interrupted", "The attempt was interrupted.")
+        await self._end_attempt(job, failure, retry_after=IMMEDIATELY)
 
-    async def _failed(self, job: ClaimedJob, error: Exception) -> None:
-        described, retry_after = self._judged(error)
-        waits, isolates = is_misconfigured(error), _is_suspect(error, job)
+    async def _fail(self, job: ClaimedJob, error: Exception) -> None:
+        failure, retry_after = self._classify(error)
+        isolates = _should_isolate(error, job)
         _logger.warning(
-            "job attempt failed",
-            attempt=job.attempt,
-            code=described["code"],
-            detail=described["detail"],
+            "job attempt failed", attempt=job.attempt, code=failure.code, detail=failure.detail
         )
-        if waits or isolates:
+        if isolates or is_misconfigured(error):
             async with self._database.transaction(ALL_ROOTS) as connection:
-                await queue.put_off(
-                    connection, job, described, isolates=isolates, settings=self._settings
-                )
+                await queue.postpone(connection, job, failure, self._retries, isolates=isolates)
         else:
-            await self._give_up(job, described, retry_after=retry_after)
+            await self._end_attempt(job, failure, retry_after=retry_after)
 
-    async def _give_up(
-        self, job: ClaimedJob, error: Mapping[str, Any], *, retry_after: float | None
+    async def _end_attempt(
+        self, job: ClaimedJob, failure: Failure, *, retry_after: float | None
     ) -> None:
         async with self._database.transaction(ALL_ROOTS) as connection:
-            await queue.give_up(
-                connection, job, error, retry_after=retry_after, settings=self._settings
+            await queue.end_attempt(
+                connection, job, failure, self._retries, retry_after=retry_after
             )
 
-    def _judged(self, error: Exception) -> tuple[dict[str, str], float | None]:
-        """Return what to tell of an error, and after how many seconds another attempt may help."""
+    def _classify(self, error: Exception) -> tuple[Failure, float | None]:
+        """Return what to store, and the seconds until another attempt; None if none may help."""
         match error:
             case JobFailedError():
-                return _described(error.code, error.detail), None
+                return _failure(error.code, error.detail), None
             case JobConflictError():
-                return _described("conflict", str(error)), AT_ONCE
+                return _failure("conflict", str(error)), IMMEDIATELY
             case TimeoutError():
-                seconds = self._settings.job_timeout_seconds
+                seconds = self._limits.timeout_seconds
                 detail = f"The attempt took longer than {seconds:g} seconds."
-                return _described("timeout", detail), AT_ONCE
+                return _failure("timeout", detail), IMMEDIATELY
             case ProviderError():
-                retry_after = (error.retry_after or AT_ONCE) if error.retryable else None
-                return _described(error.code, str(error)), retry_after
+                retry_after = (error.retry_after or IMMEDIATELY) if error.retryable else None
+                return _failure(error.code, str(error)), retry_after
             case AppError():
-                passing = error.status >= 500 or error.status == 409
-                return _described(error.code, error.detail), AT_ONCE if passing else None
+                is_transient = error.status >= 500 or error.status == 409
+                return _failure(error.code, error.detail), IMMEDIATELY if is_transient else None
             case _:
-                _logger.error("job met a mistake of ours", exc_info=error)
+                _logger.error("job failed because of a bug", exc_info=error)
                 detail = "The worker failed; its log has the cause under the job's id."
-                return _described("internal_error", detail), AT_ONCE
+                return _failure("internal_error", detail), IMMEDIATELY
 
 
 def is_misconfigured(error: BaseException) -> bool:
@@ -139,16 +180,16 @@ def is_misconfigured(error: BaseException) -> bool:
     return isinstance(error, kinds) or isinstance(error.__cause__, MisconfiguredError)
 
 
-def _is_suspect(error: Exception, job: ClaimedJob) -> bool:
+def _should_isolate(error: Exception, job: ClaimedJob) -> bool:
     """Tell whether a job may have used up the memory that it shared with others."""
     return isinstance(error, OutOfMemoryError) and not job.isolated
 
 
 def _is_cancelled() -> bool:
-    """Tell whether the attempt is interrupted, rather than something that its handler awaited."""
+    """Tell whether the attempt itself is canceled, rather than a task that its handler awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-def _described(code: str, detail: str) -> dict[str, str]:
-    return {"code": code, "detail": replace_unstorable(detail)[:MOST_CHARACTERS]}
+def _failure(code: str, detail: str) -> Failure:
+    return Failure(code, replace_unstorable(detail)[:MAX_DETAIL_CHARACTERS])

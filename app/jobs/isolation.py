@@ -1,4 +1,4 @@
-"""Runs jobs whose process died alone, each in a child process, where it can harm no other job."""
+"""Isolation of jobs whose process died: each runs alone, in a child process."""
 
 import asyncio
 import pickle
@@ -12,7 +12,7 @@ from app.jobs.kind import RunJob
 from app.jobs.record import ClaimedJob
 from app.resources import Resources
 
-AT_ONCE = 2
+MAX_CHILDREN = 2
 """Isolated jobs that one worker runs at a time; each needs the memory of a process."""
 
 COULD_NOT_RUN = 75
@@ -24,11 +24,11 @@ START_SECONDS = 60.0
 MODULE = "app.worker.isolated_job"
 
 BuildHandlers: TypeAlias = Callable[[Resources], Mapping[str, RunJob]]
-"""Makes the handlers of all kinds of jobs from the resources of a process."""
+"""Builds the functions that run jobs, by kind, from the resources of a process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ChildTask:
     """A child's task; `build_handlers` must be a module-level function, to be pickled."""
 
     settings: Settings
@@ -49,14 +49,14 @@ class Isolation:
 
         The child is killed when this is canceled, and when it takes too long.
         """
-        order = Order(self._settings, job.id, job.attempt, self._build_handlers)
+        task = ChildTask(self._settings, job.id, job.attempt, self._build_handlers)
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", MODULE, stdin=asyncio.subprocess.PIPE, stdout=2
         )
         assert child.stdin is not None  # noqa: S101  # it is a pipe
         try:
-            # The pipe stays open; when it ends, the child knows that this process is gone.
-            child.stdin.write(pickle.dumps(order))
+            # The pipe stays open; its end signals the child that this process is gone.
+            child.stdin.write(pickle.dumps(task))
             async with asyncio.timeout(self._settings.job_timeout_seconds + START_SECONDS):
                 return await child.wait()
         except TimeoutError:

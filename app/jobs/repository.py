@@ -34,8 +34,8 @@ URGENT, BACKGROUND = 0, 1
 """Priorities: whether somebody waits for the job."""
 
 # Follows a CTE `changed` with the rows of jobs after the change.
-TELL = f"""
-, told AS (
+RECORD_AND_NOTIFY = f"""
+, recorded AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
     SELECT id, events, namespace, state, CASE WHEN state = 'queued'
         THEN jsonb_build_object('run_at', run_at) ELSE '{{}}' END, clock_timestamp() FROM changed
@@ -55,7 +55,7 @@ INSERT INTO jobs (
 )
 """
 
-_CREATE = f"WITH changed AS ({_NEW} RETURNING *) {TELL}"
+_CREATE = f"WITH changed AS ({_NEW} RETURNING *) {RECORD_AND_NOTIFY}"
 
 # One that is due already keeps its place in the queue.
 _CREATE_OR_MOVE = f"""
@@ -70,14 +70,14 @@ WITH changed AS (
         actor = excluded.actor, grants = excluded.grants, events = jobs.events + 1
     RETURNING *
 )
-{TELL}
+{RECORD_AND_NOTIFY}
 """
 
 _EVENT = f"""
 WITH changed AS (
     UPDATE jobs SET events = events + 1
     WHERE id = $1 AND attempt = $2 AND state = 'running' RETURNING id, events, namespace
-), told AS (
+), recorded AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
     SELECT id, events, namespace, $3, $4, clock_timestamp() FROM changed
 )
@@ -103,7 +103,7 @@ WITH changed AS (
     WHERE id = $1 AND attempt = $2 AND state = 'running' AND NOT cancel_requested
     RETURNING *
 )
-{TELL}
+{RECORD_AND_NOTIFY}
 """
 
 _SETTLE = f"""
@@ -112,7 +112,7 @@ WITH changed AS (
         finished_at = coalesce(finished_at, clock_timestamp())
     WHERE id = $1 AND state = $2 RETURNING *
 )
-{TELL}
+{RECORD_AND_NOTIFY}
 """
 
 # Queued jobs end at once; running ones when their worker has stopped.
@@ -123,7 +123,7 @@ WITH changed AS (
         finished_at = CASE WHEN state = 'running' THEN NULL ELSE clock_timestamp() END
     WHERE id = $1 AND state IN ('queued', 'running') AND NOT cancel_requested
     RETURNING *
-), told AS (
+), recorded AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
     SELECT id, events, namespace, CASE WHEN state = 'running' THEN 'cancelling' ELSE state END,
         '{{}}', clock_timestamp() FROM changed
@@ -132,26 +132,26 @@ SELECT pg_notify('{CHANGED}', id),
     CASE WHEN state = 'running' THEN pg_notify('{CANCEL}', id) END FROM changed
 """
 
-_REDRIVEN = """
+_REQUEUED = """
 state = 'queued', run_at = clock_timestamp(), cancel_requested = false,
 max_attempts = attempt + {attempts}, result = NULL, error = NULL, finished_at = NULL,
 blocked_since = NULL, events = events + 1
 """
 
-_REDRIVE = f"""
+_REQUEUE = f"""
 WITH changed AS (
-    UPDATE jobs SET {_REDRIVEN.format(attempts="$2")}
+    UPDATE jobs SET {_REQUEUED.format(attempts="$2")}
     WHERE id = $1 AND state IN ('failed', 'cancelled') RETURNING *
 )
-{TELL}
+{RECORD_AND_NOTIFY}
 """
 
-_HURRY = f"""
+_EXPEDITE = f"""
 WITH changed AS (
     UPDATE jobs SET run_at = clock_timestamp(), events = events + 1, priority = {URGENT}
     WHERE id = $1 AND state = 'queued' RETURNING *
 )
-{TELL}
+{RECORD_AND_NOTIFY}
 """
 
 USAGE = """
@@ -173,7 +173,7 @@ _FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
 
 # Leaves out jobs with a dedupe key that were cancelled before they started: the queue may already
 # hold one with the same key, and takes only one.
-_REDRIVE_ALL = """
+_REQUEUE_ALL = """
 WITH chosen AS MATERIALIZED (
     SELECT id FROM jobs
     WHERE {conditions} AND (dedupe_key IS NULL OR attempt > 0)
@@ -181,7 +181,7 @@ WITH chosen AS MATERIALIZED (
 ), changed AS (
     UPDATE jobs SET {changes} FROM chosen WHERE jobs.id = chosen.id RETURNING jobs.*
 )
-{tell}
+{record_and_notify}
 """
 
 _EVENTS = """
@@ -342,12 +342,12 @@ async def request_cancel(connection: Connection, job_id: str) -> None:
     await connection.execute(_CANCEL, job_id)
 
 
-async def redrive(connection: Connection, job_id: str, attempts: int) -> bool:
+async def requeue(connection: Connection, job_id: str, attempts: int) -> bool:
     """Queue a failed or cancelled job for more attempts; False in another state."""
-    return await connection.fetchrow(_REDRIVE, job_id, attempts) is not None
+    return await connection.fetchrow(_REQUEUE, job_id, attempts) is not None
 
 
-async def redrive_all(
+async def requeue_all(
     connection: Connection, namespaces: Range, selected: Selection, attempts: int
 ) -> int:
     """Queue failed or cancelled jobs for more attempts, the oldest first; return how many."""
@@ -360,15 +360,15 @@ async def redrive_all(
             for condition, cast, value in selected.conditions()
         ),
     ]
-    statement = _REDRIVE_ALL.format(
+    statement = _REQUEUE_ALL.format(
         conditions=" AND ".join(conditions),
         limit=parameters.add(selected.limit, "int"),
-        changes=_REDRIVEN.format(attempts=parameters.add(attempts, "int")),
-        tell=TELL,
+        changes=_REQUEUED.format(attempts=parameters.add(attempts, "int")),
+        record_and_notify=RECORD_AND_NOTIFY,
     )
     return len(await connection.fetch(statement, *parameters.values))
 
 
-async def hurry(connection: Connection, job_id: str) -> bool:
+async def expedite(connection: Connection, job_id: str) -> bool:
     """Let a queued job start now; False in another state."""
-    return await connection.fetchrow(_HURRY, job_id) is not None
+    return await connection.fetchrow(_EXPEDITE, job_id) is not None

@@ -17,7 +17,7 @@ _Object = Annotated[dict[str, Any], Field(title="Content")]
 _MessageId = Annotated[Clean, Field(min_length=1, max_length=512)]
 _KIND = Field(description="The job's kind.")
 
-# Separate types, because generated Go clients tell variants apart by these alone.
+# Separate types, because generated Go clients record variants apart by these alone.
 ExtractKind = TypeAliasType("ExtractKind", Annotated[Literal["extract"], _KIND])
 ExtractThreadKind = TypeAliasType("ExtractThreadKind", Annotated[Literal["extract_thread"], _KIND])
 ConsolidateKind = TypeAliasType("ConsolidateKind", Annotated[Literal["consolidate"], _KIND])

@@ -89,7 +89,7 @@ def _members(job: JobRecord, access: Access) -> dict[str, Any]:
 
 
 def _result(job: JobRecord) -> JsonObject | None:
-    """Return a job's result with its kind, by which clients tell results apart."""
+    """Return a job's result with its kind, by which clients record results apart."""
     return None if job.result is None else {"kind": job.kind, **job.result_object}
 
 

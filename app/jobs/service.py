@@ -8,7 +8,6 @@ from typing import Self
 from asyncpg import UniqueViolationError
 
 from app.auth.access import Access, Verb
-from app.config import Settings
 from app.db.database import Connection, Database, DatabaseUnavailableError
 from app.db.notifier import CHANGED, Notifier, wait_for
 from app.http.admission import OverloadedError, long_wait
@@ -30,15 +29,15 @@ MAX_PAGE_BYTES = 4 << 20
 class JobService:
     """Jobs on behalf of one caller."""
 
-    def __init__(self, database: Database, notifier: Notifier, settings: Settings) -> None:
+    def __init__(self, database: Database, notifier: Notifier, attempts: int) -> None:
         self._database = database
         self._notifier = notifier
-        self._settings = settings
+        self._attempts = attempts
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
-        """Make the service from a process's resources."""
-        return cls(resources.database, resources.notifier, resources.settings)
+        """Build the service from a process's resources."""
+        return cls(resources.database, resources.notifier, resources.settings.job_attempts)
 
     async def create(
         self, connection: Connection, access: Access, new: NewJob, *, urgent: bool = False
@@ -50,7 +49,7 @@ class JobService:
             access,
             new,
             priority=repository.URGENT if urgent else repository.BACKGROUND,
-            max_attempts=self._settings.job_attempts,
+            max_attempts=self._attempts,
         )
 
     async def create_or_move(self, connection: Connection, access: Access, new: NewJob) -> str:
@@ -59,7 +58,7 @@ class JobService:
         Raises TooManyRequestsError for a new one.
         """
         job_id, is_new = await repository.insert_or_move(
-            connection, access, new, max_attempts=self._settings.job_attempts
+            connection, access, new, max_attempts=self._attempts
         )
         if is_new:
             await rates.take(connection, access)
@@ -170,7 +169,7 @@ class JobService:
         state = (await self.get_state(access, job_id)).state
         try:
             async with self._database.transaction(access.root) as connection:
-                if not await repository.redrive(connection, job_id, self._settings.job_attempts):
+                if not await repository.requeue(connection, job_id, self._attempts):
                     raise JobStateError(
                         job_id, state, "only failed and cancelled jobs can be retried"
                     )
@@ -190,8 +189,8 @@ class JobService:
         async with self._database.transaction(access.root) as connection:
             limit = await rates.available(connection, access, selection.limit)
             selection = replace(selection, limit=limit)
-            retried = await repository.redrive_all(
-                connection, namespaces, selection, self._settings.job_attempts
+            retried = await repository.requeue_all(
+                connection, namespaces, selection, self._attempts
             )
             await rates.take(connection, access, retried)
         return retried, retried == limit

@@ -1,4 +1,4 @@
-"""The loop that takes jobs from the queue, keeps them, and hands back what it cannot finish."""
+"""The loop that claims jobs from the queue, runs them, and releases those it cannot finish."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 import structlog
 
@@ -17,41 +18,64 @@ from app.db.notifier import CANCEL, WORK, Notifier, wait_for
 from app.errors import AppError
 from app.jobs import queue
 from app.jobs.executor import Executor
-from app.jobs.isolation import AT_ONCE as ISOLATED_AT_ONCE
-from app.jobs.isolation import Isolation
+from app.jobs.isolation import MAX_CHILDREN, Isolation
 from app.jobs.kind import RunJob
+from app.jobs.queue import RetryPolicy
 from app.jobs.record import ClaimedJob
+from app.resources import Resources
 
-LOOK_SECONDS = 1.0
-"""How often the queue is looked at without being told of news: delayed jobs come due silently."""
+POLL_SECONDS = 1.0
+"""Time after which the queue is read without a notification: delayed jobs send none."""
 
 _logger = structlog.get_logger("memoryd.jobs")
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Limits of one worker: its jobs at a time, and how long it keeps, drains, and retries them."""
+
+    concurrency: int
+    max_per_root: int
+    lease_seconds: float
+    drain_seconds: float
+    retries: RetryPolicy
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the configured limits."""
+        return cls(
+            settings.job_concurrency,
+            settings.jobs_per_root,
+            settings.job_lease_seconds,
+            settings.drain_seconds,
+            RetryPolicy.of(settings),
+        )
+
+
 @dataclass(eq=False, slots=True)
-class _Held:
-    """An attempt at a job that this worker makes; `stopped` once it must come to nothing."""
+class _Attempt:
+    """An attempt at a job by this worker; `interrupted` once it must have no effect."""
 
     job: ClaimedJob
     task: asyncio.Task[None] = field(init=False)
-    stopped: bool = False
+    interrupted: bool = False
 
-    def stop(self) -> None:
-        """Interrupt the attempt."""
-        if not self.stopped:
-            self.stopped = True
+    def interrupt(self) -> None:
+        """Cancel the attempt."""
+        if not self.interrupted:
+            self.interrupted = True
             self.task.cancel()
 
 
 class JobWorker:
-    """Works on up to `concurrency` jobs at once."""
+    """Runs up to `concurrency` jobs at a time."""
 
     def __init__(
         self,
         database: Database,
         notifier: Notifier,
-        handlers: Mapping[str, RunJob],
-        settings: Settings,
+        executor: Executor,
+        limits: WorkerLimits,
         *,
         isolation: Isolation | None = None,
         worker_id: str | None = None,
@@ -65,17 +89,36 @@ class JobWorker:
         self._isolation = isolation
         self._database = database
         self._notifier = notifier
-        self._executor = Executor(database, handlers, settings)
-        self._settings = settings
-        self._held: set[_Held] = set()
-        self._news = asyncio.Event()
+        self._executor = executor
+        self._limits = limits
+        self._attempts: set[_Attempt] = set()
+        self._wake = asyncio.Event()
+
+    @classmethod
+    def build(
+        cls,
+        resources: Resources,
+        handlers: Mapping[str, RunJob],
+        *,
+        isolation: Isolation | None = None,
+        worker_id: str | None = None,
+    ) -> Self:
+        """Build the worker from a process's resources."""
+        return cls(
+            resources.database,
+            resources.notifier,
+            Executor.build(resources, handlers),
+            WorkerLimits.of(resources.settings),
+            isolation=isolation,
+            worker_id=worker_id,
+        )
 
     async def run(self) -> None:
-        """Work until cancelled; then finish what is running, or hand it back."""
+        """Work until canceled; then finish the running jobs, or release them."""
         await self._take_over()
-        seconds = self._settings.job_lease_seconds / 3
+        seconds = self._limits.lease_seconds / 3
         try:
-            async with background(repeat("keeping jobs", self._keep, seconds=seconds)):
+            async with background(repeat("heartbeat", self._beat, seconds=seconds)):
                 try:
                     await self._work()
                 finally:
@@ -84,108 +127,111 @@ class JobWorker:
             await self._leave()
 
     async def _work(self) -> None:
-        with self._notifier.subscribed(WORK) as self._news:
+        with self._notifier.subscribed(WORK) as self._wake:
             while True:
-                await attempt("taking jobs", self._take_what_fits)
-                await wait_for(self._news, LOOK_SECONDS)
+                await attempt("claiming jobs", self._claim_jobs)
+                await wait_for(self._wake, POLL_SECONDS)
 
     async def _take_over(self) -> None:
-        """Queue a predecessor's jobs, and retry those that wait for a configuration."""
+        """Queue a predecessor's jobs, and retry those that wait for the configuration."""
         try:
             async with self._database.transaction(ALL_ROOTS) as connection:
                 if self._has_predecessor:
-                    await queue.rescue(connection, self._settings, dead_worker=self.id)
-                await queue.wake_waiting(connection)
+                    await queue.requeue_lost(connection, self._limits.retries, dead_worker=self.id)
+                await queue.retry_blocked(connection)
         except AppError as error:  # leases and pauses expire anyway
-            _logger.warning("taking over put off", reason=error.detail)
+            _logger.warning("jobs of the predecessor not taken over", reason=error.detail)
 
-    async def _take_what_fits(self) -> None:
-        while len(self._held) < self._settings.job_concurrency:
-            job = await self._claimed()
+    async def _claim_jobs(self) -> None:
+        """Claim and start as many jobs as there are free slots."""
+        while len(self._attempts) < self._limits.concurrency:
+            job = await self._claim()
             if job is None:
                 return
-            held = _Held(job)
-            held.task = asyncio.create_task(self._work_on(held))
-            self._held.add(held)
+            started = _Attempt(job)
+            started.task = asyncio.create_task(self._run_attempt(started))
+            self._attempts.add(started)
 
-    async def _claimed(self) -> ClaimedJob | None:
+    async def _claim(self) -> ClaimedJob | None:
+        children = sum(running.job.isolated for running in self._attempts)
         async with self._database.transaction(ALL_ROOTS) as connection:
-            await queue.lock(connection)
+            await queue.lock_claims(connection)
             return await queue.claim(
                 connection,
                 self.id,
-                lease_seconds=self._settings.job_lease_seconds,
-                concurrency=self._settings.job_concurrency,
-                most_per_root=self._settings.jobs_per_root,
-                isolated=sum(held.job.isolated for held in self._held) < ISOLATED_AT_ONCE,
+                lease_seconds=self._limits.lease_seconds,
+                concurrency=self._limits.concurrency,
+                max_per_root=self._limits.max_per_root,
+                isolated=children < MAX_CHILDREN,
             )
 
-    async def _work_on(self, held: _Held) -> None:
+    async def _run_attempt(self, running: _Attempt) -> None:
         try:
-            await self._attempt(held)
-        except AppError as error:  # the lease runs out, and the job is taken up again
-            detail = error.detail
-            _logger.warning("the end of a job could not be written", job=held.job.id, why=detail)
-        except Exception:  # a mistake here is told, and must not end the worker
-            _logger.exception("the end of a job could not be written", job=held.job.id)
+            await self._execute(running)
+        except AppError as error:  # the lease expires, and the job is queued again
+            _logger.warning(
+                "end of a job could not be recorded", job=running.job.id, reason=error.detail
+            )
+        except Exception:  # a bug must be logged, but must not end the worker
+            _logger.exception("end of a job could not be recorded", job=running.job.id)
         finally:
-            self._held.discard(held)
-            self._news.set()  # there is a place, and perhaps the next job of its lane or root
+            self._attempts.discard(running)
+            self._wake.set()  # a slot is free, and the next job of its key or root may start
 
-    async def _attempt(self, held: _Held) -> None:
-        async with background(self._watch(held)):
+    async def _execute(self, running: _Attempt) -> None:
+        async with background(self._watch(running)):
             try:
-                if held.job.isolated and self._isolation is not None:
-                    await self._executor.execute_isolated(held.job, self._isolation)
+                if running.job.isolated and self._isolation is not None:
+                    await self._executor.execute_isolated(running.job, self._isolation)
                 else:
-                    await self._executor.execute(held.job)
+                    await self._executor.execute(running.job)
             except asyncio.CancelledError:
-                if not held.stopped:  # draining; what is left is handed back all at once
+                if not running.interrupted:  # draining: `_leave` releases all jobs together
                     raise
-                await self._executor.end_cancelled(held.job)
+                await self._executor.end_cancelled(running.job)
 
-    async def _watch(self, held: _Held) -> None:
-        """Look at a job when there is news for it; a notifier that reconnects wakes all."""
-        with self._notifier.subscribed(CANCEL, held.job.id) as news:
-            while not held.stopped:
+    async def _watch(self, running: _Attempt) -> None:
+        """Check a job at each notification; a notifier that reconnects wakes all."""
+        with self._notifier.subscribed(CANCEL, running.job.id) as news:
+            while not running.interrupted:
                 await news.wait()
                 news.clear()
-                with suppress(AppError):  # the next heartbeat looks again
+                with suppress(AppError):  # the next heartbeat checks again
                     async with self._database.transaction(ALL_ROOTS) as connection:
-                        kept = await self._extend(connection, [held])
-                    _stop_others([held], kept)
+                        kept = await self._extend_leases(connection, [running])
+                    _interrupt_others([running], kept)
 
-    async def _keep(self) -> None:
-        """Say that this worker lives, keep its jobs, and take up those of workers that do not."""
-        held = list(self._held)
+    async def _beat(self) -> None:
+        """Record that this worker is alive, extend its leases, and queue jobs of lost workers."""
+        running = list(self._attempts)
         async with self._database.transaction(ALL_ROOTS) as connection:
-            await queue.seen(connection, self.id, self._settings.job_concurrency)
-            kept = await self._extend(connection, held)
-            rescued = await queue.rescue(connection, self._settings)
-        _stop_others(held, kept)
-        if rescued:
-            _logger.warning("jobs of a lost worker taken up", jobs=rescued)
+            await queue.record_heartbeat(connection, self.id, self._limits.concurrency)
+            kept = await self._extend_leases(connection, running)
+            lost = await queue.requeue_lost(connection, self._limits.retries)
+        _interrupt_others(running, kept)
+        if lost:
+            _logger.warning("jobs of a lost worker queued again", jobs=lost)
 
-    async def _extend(
-        self, connection: Connection, held: Collection[_Held]
+    async def _extend_leases(
+        self, connection: Connection, running: Collection[_Attempt]
     ) -> set[tuple[str, int]]:
-        jobs = [one.job for one in held]
-        return await queue.extend(connection, jobs, self._settings.job_lease_seconds)
+        jobs = [one.job for one in running]
+        return await queue.extend_leases(connection, jobs, self._limits.lease_seconds)
 
     async def _drain(self) -> None:
-        tasks = [held.task for held in self._held]
+        tasks = [running.task for running in self._attempts]
         if tasks:
-            await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
+            await asyncio.wait(tasks, timeout=self._limits.drain_seconds)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _leave(self) -> None:
-        """Hand back what is left, a job whose claim was interrupted too."""
+        """Release the remaining jobs, including one whose claim was interrupted."""
         with suppress(AppError):
             async with self._database.transaction(ALL_ROOTS) as connection:
-                await queue.hand_back(connection, self.id)
-                await queue.forget(connection, self.id)
+                await queue.release(connection, self.id)
+                await queue.remove_worker(connection, self.id)
 
 
 def new_worker_id() -> str:
@@ -193,7 +239,7 @@ def new_worker_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-def _stop_others(held: Collection[_Held], kept: Collection[tuple[str, int]]) -> None:
-    for one in held:
+def _interrupt_others(running: Collection[_Attempt], kept: Collection[tuple[str, int]]) -> None:
+    for one in running:
         if (one.job.id, one.job.attempt) not in kept:
-            one.stop()
+            one.interrupt()

@@ -129,7 +129,7 @@ class ThreadService:
             thread = await _lock(connection, access, thread_id)
             jobs = await repository.find_jobs(connection, thread.ref)
             if jobs:
-                await jobs_repository.hurry(connection, jobs[0].id)
+                await jobs_repository.expedite(connection, jobs[0].id)
                 return jobs[0].id
             if not thread.pending:
                 return None

@@ -1,6 +1,6 @@
 """The child process of a worker that runs one job alone (`python -m app.worker.isolated_job`).
 
-Standard input carries the order, and ends when the worker does. The worker extends the job's lease,
+Standard input carries the task, and ends when the worker does. The worker extends the job's lease,
 and kills this process to interrupt the job.
 """
 
@@ -16,7 +16,7 @@ import structlog
 from app.db.database import ALL_ROOTS
 from app.jobs import queue
 from app.jobs.executor import Executor
-from app.jobs.isolation import COULD_NOT_RUN, Order
+from app.jobs.isolation import COULD_NOT_RUN, ChildTask
 from app.logging import configure_logging
 from app.process_limits import limit_memory, limit_processor_time
 from app.resources import open_resources
@@ -28,8 +28,8 @@ _CONNECTIONS = 4
 _logger = structlog.get_logger("memoryd.jobs")
 
 
-async def _run(order: Order) -> None:
-    settings = order.settings.model_copy(update={"database_pool_size": _CONNECTIONS})
+async def _run(task: ChildTask) -> None:
+    settings = task.settings.model_copy(update={"database_pool_size": _CONNECTIONS})
     async with (
         watching_event_loop(settings),
         open_resources(settings, warm=False) as resources,
@@ -38,10 +38,10 @@ async def _run(order: Order) -> None:
         limit_memory(settings.job_memory_bytes)
         limit_processor_time(settings.job_timeout_seconds)
         async with resources.database.connection(ALL_ROOTS) as connection:
-            job = await queue.find_running(connection, order.job_id, order.attempt)
+            job = await queue.find_running(connection, task.job_id, task.attempt)
         if job is not None:
-            handlers = order.build_handlers(resources)
-            await Executor(resources.database, handlers, settings).execute(job)
+            handlers = task.build_handlers(resources)
+            await Executor.build(resources, handlers).execute(job)
 
 
 def _end_with_parent() -> None:
@@ -55,14 +55,14 @@ def main() -> None:
     # These signals are sent to a whole terminal or service.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    order: Order = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started us
-    configure_logging(order.settings)
+    task: ChildTask = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started us
+    configure_logging(task.settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     be_first_out_of_memory()
     try:
-        asyncio.run(_run(order))
+        asyncio.run(_run(task))
     except Exception:
-        _logger.exception("isolated job could not be run", job=order.job_id)
+        _logger.exception("isolated job could not be run", job=task.job_id)
         sys.exit(COULD_NOT_RUN)
 
 

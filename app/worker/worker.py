@@ -29,11 +29,9 @@ async def run_worker(
     build_handlers: BuildHandlers = handlers,
 ) -> None:
     """Work until canceled; then finish the running jobs, or hand them back."""
-    worker = JobWorker(
-        resources.database,
-        resources.notifier,
+    worker = JobWorker.build(
+        resources,
         build_handlers(resources),
-        resources.settings,
         isolation=Isolation(resources.settings, build_handlers),
         worker_id=worker_id,
     )
@@ -65,6 +63,6 @@ async def _walk_tables(resources: Resources) -> None:
     if indexed := await catch_up(resources):
         _logger.info("items of another configuration indexed", items=indexed)
     async with resources.database.connection(ALL_ROOTS) as connection:
-        while await queue.prune(connection, resources.settings.job_retention_days):
+        while await queue.delete_old(connection, resources.settings.job_retention_days):
             pass
         await delete_old_answers(connection)

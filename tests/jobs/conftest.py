@@ -17,7 +17,7 @@ from tests.support.jobs import Acting, app_with_jobs, quick
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice soon what comes without news: attempts that are due."""
-    monkeypatch.setattr("app.jobs.worker.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("app.jobs.worker.POLL_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ async def test_a_job_whose_worker_died_is_cancelled_when_its_lease_runs_out(
     job_id = await enqueue(resources)
     async with resources.database.transaction(ALL_ROOTS) as connection:
         assert await queue.claim(
-            connection, "dead", lease_seconds=0.3, concurrency=99, most_per_root=16
+            connection, "dead", lease_seconds=0.3, concurrency=99, max_per_root=16
         )
     assert (await cancel(client, job_id)).json()["state"] == "running"
     async with working(worker_of(resources, {KIND: acting})):

@@ -7,7 +7,8 @@ import pytest
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
-from app.jobs.record import ClaimedJob, State
+from app.jobs.queue import RetryPolicy
+from app.jobs.record import ClaimedJob, Failure, State
 from app.jobs.run import JobLostError, JobRun
 from app.jobs.worker import JobWorker
 from app.resources import Resources
@@ -33,7 +34,7 @@ async def claimed(database: Database, worker: str = "dead", lease: float = 0.05)
     """Take a job as a worker does that then falls silent."""
     async with database.transaction(ALL_ROOTS) as connection:
         job = await queue.claim(
-            connection, worker, lease_seconds=lease, concurrency=99, most_per_root=99
+            connection, worker, lease_seconds=lease, concurrency=99, max_per_root=99
         )
     assert job is not None
     return job
@@ -41,7 +42,7 @@ async def claimed(database: Database, worker: str = "dead", lease: float = 0.05)
 
 async def rescued(database: Database) -> list[str]:
     async with database.transaction(ALL_ROOTS) as connection:
-        return await queue.rescue(connection, Settings(job_backoff_seconds=0))
+        return await queue.requeue_lost(connection, RetryPolicy(8, 0))
 
 
 def deaf(worker: JobWorker, monkeypatch: pytest.MonkeyPatch) -> JobWorker:
@@ -50,7 +51,7 @@ def deaf(worker: JobWorker, monkeypatch: pytest.MonkeyPatch) -> JobWorker:
     async def silence() -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(worker, "_keep", silence)
+    monkeypatch.setattr(worker, "_beat", silence)
     return worker
 
 
@@ -223,13 +224,7 @@ async def test_a_worker_takes_up_what_its_predecessor_left_at_once(
 ) -> None:
     job_id = await enqueue(resources)
     await claimed(resources.database, "the first one's", lease=60)
-    successor = JobWorker(
-        resources.database,
-        resources.notifier,
-        {KIND: acting},
-        resources.settings,
-        worker_id="the first one's",
-    )
+    successor = JobWorker.build(resources, {KIND: acting}, worker_id="the first one's")
     async with working(successor):
         row = await settled(resources.database, job_id)
     assert (row["state"], row["attempt"]) == ("succeeded", 2)
@@ -270,9 +265,9 @@ async def test_an_attempt_that_lost_its_job_reports_and_ends_nothing(resources: 
     async with database.transaction(ALL_ROOTS) as connection:
         assert not await repository.finish(connection, old, State.SUCCEEDED, {})
         assert not await repository.add_event(connection, old, "step", {})
-        error = {"code": "x", "detail": "y"}
-        await queue.give_up(connection, old, error, retry_after=None, settings=Settings())
-        assert await queue.extend(connection, [old, new], 60) == {(new.id, 2)}
+        failure = Failure("x", "y")
+        await queue.end_attempt(connection, old, failure, RetryPolicy(8, 1), retry_after=None)
+        assert await queue.extend_leases(connection, [old, new], 60) == {(new.id, 2)}
     assert await job_row(database, old.id) == before
     with pytest.raises(JobLostError):
         await Acting(database).succeed(JobRun(old, database))

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from app.auth.access import ALL_GRANTED, Access
-from app.config import Settings
 from app.db.database import Connection, Database
 from app.jobs import queue, repository
+from app.jobs.queue import RetryPolicy
 from app.jobs.record import NewJob, State
 from app.namespaces import ALL_ROOTS, Range, Root, StoredNamespace, stored_range, to_stored
 from tests.support.plans import ExplainingConnection
@@ -79,7 +79,7 @@ def plain(connection: ExplainingConnection) -> Connection:
 
 
 async def claim(connection: Any) -> Any:
-    return await queue.claim(connection, "w", lease_seconds=60, concurrency=99, most_per_root=16)
+    return await queue.claim(connection, "w", lease_seconds=60, concurrency=99, max_per_root=16)
 
 
 async def test_a_claim_reads_the_queue_by_its_index(filled: Database) -> None:
@@ -123,9 +123,9 @@ async def test_keeping_and_rescuing_touch_what_runs(filled: Database) -> None:
     async with explaining(filled, ALL_ROOTS) as connection:
         job = await claim(connection)
         connection.plans.clear()
-        assert await queue.extend(plain(connection), [job], 60) == {(job.id, 1)}
-        assert await queue.rescue(plain(connection), Settings()) == []
-        await queue.hand_back(plain(connection), "nobody")
+        assert await queue.extend_leases(plain(connection), [job], 60) == {(job.id, 1)}
+        assert await queue.requeue_lost(plain(connection), RetryPolicy(8, 1)) == []
+        await queue.release(plain(connection), "nobody")
     assert connection.scanned_tables == set()
     assert connection.indexes <= {"jobs_pkey", "jobs_running_index"}
 
@@ -138,8 +138,8 @@ async def test_a_job_and_its_events_are_reached_by_their_keys(filled: Database) 
         assert await repository.find(plain(connection), job_id)
         assert await repository.find_events(plain(connection), job_id, 0)
         await repository.request_cancel(plain(connection), job_id)
-        assert await repository.redrive(plain(connection), job_id, 5)
-        assert await repository.hurry(plain(connection), job_id)
+        assert await repository.requeue(plain(connection), job_id, 5)
+        assert await repository.expedite(plain(connection), job_id)
     assert connection.scanned_tables == set()
     assert connection.indexes == {"jobs_pkey", "job_events_pkey", "model_calls_pkey"}
 
@@ -178,6 +178,6 @@ async def test_a_page_adds_up_what_it_shows_and_no_more(filled: Database) -> Non
 
 async def test_readiness_reads_what_has_not_ended(filled: Database) -> None:
     async with explaining(filled, ALL_ROOTS) as connection:
-        found = await queue.state(plain(connection), 60)
+        found = await queue.read_state(plain(connection), 60)
     assert (found.pending, found.running) == (ROOTS * WAITING_EACH - RUNNING, RUNNING)
     assert "jobs" not in connection.scanned_tables

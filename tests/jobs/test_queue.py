@@ -62,18 +62,18 @@ async def submit(
         ]
 
 
-async def claim(database: Database, most_per_root: int = 99) -> ClaimedJob | None:
+async def claim(database: Database, max_per_root: int = 99) -> ClaimedJob | None:
     async with database.transaction(ALL_ROOTS) as connection:
-        await queue.lock(connection)
+        await queue.lock_claims(connection)
         return await queue.claim(
-            connection, "w", lease_seconds=60, concurrency=99, most_per_root=most_per_root
+            connection, "w", lease_seconds=60, concurrency=99, max_per_root=max_per_root
         )
 
 
-async def claim_all(database: Database, most_per_root: int = 99) -> list[str]:
+async def claim_all(database: Database, max_per_root: int = 99) -> list[str]:
     """Take whatever may run at the same time."""
     found = []
-    while job := await claim(database, most_per_root):
+    while job := await claim(database, max_per_root):
         found.append(job.id)
     return found
 
@@ -116,10 +116,10 @@ async def test_the_root_with_fewest_running_jobs_has_its_turn(database: Database
 async def test_a_root_runs_no_more_than_its_share(database: Database) -> None:
     submitted = await submit(database, "a", times=10)
     other = await submit(database, "b", times=1)
-    first = await claim_all(database, most_per_root=4)
+    first = await claim_all(database, max_per_root=4)
     assert Counter(job_id in other for job_id in first) == {False: 4, True: 1}
     await end(database, submitted[0])
-    assert await claim_all(database, most_per_root=4) == [submitted[4]]
+    assert await claim_all(database, max_per_root=4) == [submitted[4]]
 
 
 async def test_jobs_of_one_key_run_one_at_a_time_and_block_no_others(
@@ -280,7 +280,7 @@ async def test_old_jobs_are_pruned_and_those_that_have_not_ended_stay(
             "finished_at = finished_at - interval '31 days' WHERE id <> $1",
             recent,
         )
-        assert not await queue.prune(connection, 30)
+        assert not await queue.delete_old(connection, 30)
         left = {row["id"] for row in await connection.fetch("SELECT id FROM jobs")}
         events = await connection.fetch("SELECT DISTINCT job_id FROM job_events")
     assert left == {recent, waiting, review}
@@ -291,12 +291,12 @@ async def test_old_jobs_are_pruned_and_those_that_have_not_ended_stay(
 async def test_a_great_many_old_jobs_are_pruned_by_and_by(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "PRUNED_AT_ONCE", 4)
+    monkeypatch.setattr(queue, "DELETED_AT_ONCE", 4)
     for _ in range(10):
         await enqueue(resources)
     async with resources.database.connection("") as connection:
         await connection.execute("UPDATE jobs SET state = 'failed', finished_at = '2000-01-01'")
-        assert [await queue.prune(connection, 30) for _ in range(3)] == [True, True, False]
+        assert [await queue.delete_old(connection, 30) for _ in range(3)] == [True, True, False]
         assert await connection.fetchval("SELECT count(*) FROM jobs") == 0
 
 

@@ -91,7 +91,7 @@ async def test_a_worker_that_fell_silent_is_not_counted(
     client: httpx2.AsyncClient, resources: Resources
 ) -> None:
     async with resources.database.connection("") as connection:
-        await queue.seen(connection, "dead", 8)
+        await queue.record_heartbeat(connection, "dead", 8)
         assert (await ready(client))["workers"] == 1
         await connection.execute("UPDATE workers SET seen_at = seen_at - interval '2 seconds'")
     assert (await ready(client))["workers"] == 0
@@ -106,7 +106,7 @@ async def test_failed_and_running_jobs_are_counted(
     await run_jobs(resources, {KIND: acting})
     await enqueue(resources)
     async with resources.database.transaction(ALL_ROOTS) as connection:
-        await queue.claim(connection, "w", lease_seconds=60, concurrency=99, most_per_root=9)
+        await queue.claim(connection, "w", lease_seconds=60, concurrency=99, max_per_root=9)
     found = await ready(client)
     assert (found["failed"], found["running"], found["pending"]) == (2, 1, 0)
 
@@ -138,7 +138,7 @@ async def test_probes_say_that_the_database_is_away(
     async def refused(*_: object) -> None:
         raise ConnectionRefusedError
 
-    monkeypatch.setattr("app.jobs.queue.state", refused)
+    monkeypatch.setattr("app.jobs.queue.read_state", refused)
     for path in ("/readyz", "/metrics"):
         response = await client.get(path)
         assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")

@@ -222,7 +222,7 @@ async def test_a_delayed_job_starts_when_it_is_due(resources: Resources, acting:
 async def test_news_start_a_job_before_anybody_looks(
     resources: Resources, acting: Acting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.jobs.worker.LOOK_SECONDS", 60.0)
+    monkeypatch.setattr("app.jobs.worker.POLL_SECONDS", 60.0)
     async with working(worker_of(resources, {KIND: acting})):
         for _ in range(3):
             row = await settled(resources.database, await enqueue(resources), seconds=5)
@@ -232,7 +232,7 @@ async def test_news_start_a_job_before_anybody_looks(
 async def test_jobs_of_one_concurrency_key_follow_one_another_at_once(
     resources: Resources, acting: Acting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.jobs.worker.LOOK_SECONDS", 60.0)
+    monkeypatch.setattr("app.jobs.worker.POLL_SECONDS", 60.0)
     job_ids = [await enqueue(resources, new_job(concurrency_key="x")) for _ in range(5)]
     async with working(worker_of(resources, {KIND: acting})):
         for job_id in job_ids:

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from asyncpg import Record
@@ -17,7 +18,7 @@ from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANGED
 from app.jobs import queue, repository
 from app.jobs.kind import JobKind, JobPlan, RunJob
-from app.jobs.record import SETTLED, ClaimedJob, NewJob, State
+from app.jobs.record import RECORD_COLUMNS, SETTLED, ClaimedJob, NewJob, State
 from app.jobs.responses import submit
 from app.jobs.run import JobRun
 from app.jobs.schemas import Job
@@ -105,9 +106,8 @@ def quick(settings: Settings, **chosen: Any) -> Settings:
 def worker_of(
     resources: Resources, handlers: Mapping[str, RunJob], settings: Settings | None = None
 ) -> JobWorker:
-    return JobWorker(
-        resources.database, resources.notifier, handlers, settings or resources.settings
-    )
+    chosen = replace(resources, settings=settings or resources.settings)
+    return JobWorker.build(chosen, handlers)
 
 
 @asynccontextmanager
@@ -134,7 +134,7 @@ async def run_jobs(
 
 async def _is_done(database: Database) -> bool:
     async with database.connection(ALL_ROOTS) as connection:
-        state = await queue.state(connection, 60)
+        state = await queue.read_state(connection, 60)
     return state.pending == state.running == 0
 
 
@@ -180,8 +180,8 @@ async def job_row(database: Database, job_id: str) -> Record:
     """Return a job's row with its usage of models."""
     async with database.connection(ALL_ROOTS) as connection:
         row = await connection.fetchrow(
-            f"SELECT jobs.*, usage.* FROM jobs, LATERAL ({repository.USAGE}) AS usage "
-            "WHERE id = $1",
+            f"SELECT {RECORD_COLUMNS}, root, grants, request, isolated, result, usage.* "
+            f"FROM jobs, LATERAL ({repository.USAGE}) AS usage WHERE id = $1",
             job_id,
         )
     assert row is not None

@@ -1,1 +1,1 @@
-"""Loads that put memoryd beside the systems it replaces; README.md says how to read them."""
+"""Benchmarks of memoryd and the systems it replaces; README.md explains the figures."""

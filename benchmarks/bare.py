@@ -2,8 +2,8 @@
 
     BARE_DATABASE_URL=... BARE_EMBEDDING=fake python -m benchmarks.bare PORT
 
-One table with a primary key, no validation, no history, no terms, no vector index: nothing that
-a memory service needs beyond the row itself. What memoryd does more shows as the difference.
+One table with a primary key, no validation, no history, no terms, no vector index: none of the
+features of a memory service itself. What memoryd does more shows as the difference.
 """
 
 import os
@@ -98,7 +98,7 @@ def _json(content: object) -> Response:
 
 @app.get("/healthz")
 async def health() -> Response:
-    """Say that the server is up."""
+    """Report that the server is up."""
     return Response()
 
 
@@ -112,7 +112,7 @@ async def put_item(request: Request) -> Response:
 
 @app.get("/v1/store/items")
 async def get_item(namespace: str, key: str) -> Response:
-    """Answer one item or null."""
+    """Return one item or null."""
     labels = namespace.split(".")
     record = await app.state.pool.fetchrow(GET, _joined(labels), key)
     return _json(record and _item(labels, key, record))
@@ -128,7 +128,7 @@ async def put_items(request: Request) -> Response:
 
 @app.post("/v1/store/items/search")
 async def search_items(request: Request) -> Response:
-    """Answer the items under a prefix that are nearest to the query."""
+    """Return the items under a prefix that are nearest to the query."""
     body = orjson.loads(await request.body())
     prefix = _joined(body["namespace_prefix"])
     end = prefix[:-1] + AFTER_SEPARATOR

@@ -1,4 +1,4 @@
-"""A keep-alive HTTP/1.1 client that costs little, since it shares two cores with the server."""
+"""A keep-alive HTTP/1.1 client with little overhead: it shares two cores with the server."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ LENGTH = b"\r\ncontent-length:"
 
 
 class UnexpectedAnswerError(Exception):
-    """The server answered with an error, or with something this client does not read."""
+    """The server answered with an error, or with something this client cannot read."""
 
 
 class _Connection(asyncio.Protocol):
@@ -57,11 +57,11 @@ class _Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Say whether the connection is still open."""
+        """Whether the connection is still open."""
         return self._transport is not None and not self._transport.is_closing()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
@@ -86,9 +86,9 @@ class HttpClient:
         self._idle: deque[_Connection] = deque()
 
     async def call(self, method: str, path: str, body: object = None, headers: str = "") -> Any:
-        """Send `body` as JSON; return the answer's JSON, or None where it has none.
+        """Send `body` as JSON; return the answer's JSON, or None if it has none.
 
-        Further headers are given as they are sent, each with its line end.
+        `headers` are raw lines, each with its line end.
         """
         payload = b"" if body is None else orjson.dumps(body)
         head = (

@@ -12,13 +12,13 @@ TOPICS = 200
 WORDS_OF_A_TOPIC = 40
 FILTER_BUCKETS = 100
 
-# How many namespaces hold how many of 100,000 items each.
+# Numbers of namespaces and of items in each, for 100,000 items.
 UNEVEN = {"large": (1, 20_000), "middle": (1, 5_000), "medium": (50, 500), "small": (1_000, 50)}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item as every system stores it; `source` is memoryd's alone."""
+    """One item as every system stores it; only memoryd stores `source`."""
 
     namespace: tuple[str, ...]
     key: str
@@ -55,7 +55,7 @@ class TextSource:
         words = np.concatenate([own, common], axis=1)
         return [" ".join(VOCABULARY[word] for word in row) for row in words]
 
-    def picks(self, count: int, of: int) -> list[int]:
+    def random_numbers(self, count: int, of: int) -> list[int]:
         """Return `count` random numbers below `of`."""
         return [int(pick) for pick in self._rng.integers(of, size=count)]
 
@@ -77,7 +77,7 @@ def _value(number: int, text: str) -> dict[str, Any]:
 
 
 def user_items(count: int, users: int) -> list[Item]:
-    """Return `count` items dealt out to `users` namespaces in turn."""
+    """Return `count` items distributed over `users` namespaces in turn."""
     texts = TextSource(seed=1).texts(count)
     return [
         Item(("users", f"u{n % users:04d}", "notes"), f"k{n // users:06d}", _value(n, text))
@@ -89,7 +89,7 @@ def more_user_items(count: int, users: int, batch: str) -> Iterator[Item]:
     """Yield items with keys that no other `batch` has, in random users' namespaces."""
     source = TextSource(seed=2)
     for n, (text, user) in enumerate(
-        zip(source.texts(count), source.picks(count, users), strict=True)
+        zip(source.texts(count), source.random_numbers(count, users), strict=True)
     ):
         yield Item(("users", f"u{user:04d}", "notes"), f"{batch}{n:06d}", _value(n, text))
 
@@ -116,6 +116,6 @@ def query_texts(count: int, seed: int = 5) -> list[str]:
 
 
 def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Cut items into runs of `size`."""
+    """Split items into runs of `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,4 +1,4 @@
-"""Jobs: how many a second pass through the queue, and what waiting for one adds to its model call.
+"""Jobs: the queue's throughput, and the time that `Prefer: wait` adds to a model call.
 
 python -m benchmarks.jobs [--jobs N] [--calls N] [--delay-ms N]
 
@@ -50,14 +50,14 @@ SCRIPT = [{"when": {"tool": "insert_memory"}, "reply": {"calls": [ANSWER]}}]
 
 @contextmanager
 def model(delay_ms: float) -> Iterator[dict[str, str]]:
-    """Run a model that answers after so long; yield the settings that choose it."""
+    """Run a model that answers after a delay; yield the settings that select it."""
     port = server.free_port()
     with tempfile.TemporaryDirectory(prefix="memoryd-bench-") as folder:
         script = Path(folder) / "script.json"
         script.write_text(json.dumps(SCRIPT))
         command = [sys.executable, "-m", "tests.support.llm_server", "--port", str(port)]
         command += ["--script", str(script), "--delay-ms", str(delay_ms)]
-        with started(command, {}):
+        with run_process(command, {}):
             wait_for_port(port)
             yield {
                 "MEMORYD_LLM": "openai:bench",
@@ -67,7 +67,7 @@ def model(delay_ms: float) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def started(command: list[str], settings: dict[str, str]) -> Iterator[None]:
+def run_process(command: list[str], settings: dict[str, str]) -> Iterator[None]:
     """Run a process until the end of the block."""
     process = subprocess.Popen(command, env=os.environ | settings)
     try:
@@ -78,7 +78,7 @@ def started(command: list[str], settings: dict[str, str]) -> Iterator[None]:
 
 
 def wait_for_port(port: int) -> None:
-    """Wait until something listens."""
+    """Wait until a process listens on a port."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -99,25 +99,25 @@ def deployment(engine: server.Engine, workers: int, delay_ms: float) -> Iterator
         command = [str(Path(sys.executable).with_name("memoryd")), "worker"]
         settings["MEMORYD_DATABASE_URL"] = database_url
         for _ in range(workers):
-            stack.enter_context(started(command, settings))
+            stack.enter_context(run_process(command, settings))
         yield url
 
 
-async def living(client: HttpClient) -> int:
-    """Return how many workers live."""
+async def count_workers(client: HttpClient) -> int:
+    """Return the number of live workers."""
     return int((await client.call("GET", "/readyz"))["queue"]["workers"])
 
 
 async def warm_up(client: HttpClient, workers: int) -> None:
-    """Wait until all workers look for jobs, and have each do some."""
+    """Wait until all workers are ready, and run some jobs on each."""
     async with asyncio.timeout(START_SECONDS):
-        while await living(client) < workers:  # noqa: ASYNC110 - the server would not tell
+        while await count_workers(client) < workers:  # noqa: ASYNC110 - the server would not tell
             await asyncio.sleep(LOOK_SECONDS)
-    await wait_for_some(client, WARMING, workers * 8, workers * 16)
+    await measure_waits(client, WARMING, workers * 8, workers * 16)
 
 
 def extraction(number: int) -> dict[str, Any]:
-    """Return a request whose namespace nobody else writes to."""
+    """Return a request with its own namespace."""
     messages = [{"role": "user", "content": f"I love ramen, and so do {number} friends of mine."}]
     return {"namespace": ["bench", f"u{number}"], "messages": messages}
 
@@ -135,31 +135,31 @@ async def submit_and_wait(client: HttpClient, number: int) -> None:
 
 
 def check(job: dict[str, Any]) -> None:
-    """See that a job did what is measured."""
+    """Check that a job did the work that is measured."""
     counts = (job["result"] or {}).get("counts", {})
     assert (job["state"], counts.get("inserted")) == ("succeeded", 1), job
 
 
-async def throughput(client: HttpClient, jobs: int) -> tuple[float, float]:
+async def measure_throughput(client: HttpClient, jobs: int) -> tuple[float, float]:
     """Return submissions a second, and jobs a second from the first submission to the last end."""
     began = time.perf_counter()
     submitted = await run((partial(submit, client, n) for n in range(jobs)), SUBMITTERS)
-    while await unfinished(client):  # noqa: ASYNC110 - the server would not tell
+    while await count_unfinished(client):  # noqa: ASYNC110 - the server would not tell
         await asyncio.sleep(LOOK_SECONDS)
     seconds = time.perf_counter() - began
-    check((await client.call("GET", "/v1/jobs?limit=1"))["jobs"][0])
+    check((await client.call("GET", "/v1/jobs?limit=1&include=result"))["jobs"][0])
     return submitted.per_second, jobs / seconds
 
 
-async def unfinished(client: HttpClient) -> int:
+async def count_unfinished(client: HttpClient) -> int:
     """Return how many jobs have not ended."""
     queue = (await client.call("GET", "/readyz"))["queue"]
     assert queue["failed"] == 0
     return int(queue["pending"] + queue["scheduled"] + queue["running"])
 
 
-async def wait_for_some(client: HttpClient, first: int, callers: int, calls: int) -> Timing:
-    """Return how long whoever waits for a job waits."""
+async def measure_waits(client: HttpClient, first: int, callers: int, calls: int) -> Timing:
+    """Return how long requests that wait for their job take."""
     numbers = range(first, first + calls)
     return await run((partial(submit_and_wait, client, n) for n in numbers), callers)
 
@@ -172,13 +172,13 @@ async def measure(arguments: argparse.Namespace) -> None:
         for workers in WORKERS:
             with deployment(engine, workers, 0) as url, closing(HttpClient(url)) as client:
                 await warm_up(client, workers)
-                submitted, done = await throughput(client, arguments.jobs)
+                submitted, done = await measure_throughput(client, arguments.jobs)
                 rates.append([plural(workers, "worker"), f"{submitted:.0f}", f"{done:.1f}"])
         delay = arguments.delay_ms
         with deployment(engine, 1, delay) as url, closing(HttpClient(url)) as client:
             await warm_up(client, 1)
             for callers in CALLERS:
-                timing = await wait_for_some(client, callers * 1_000_000, callers, arguments.calls)
+                timing = await measure_waits(client, callers * 1_000_000, callers, arguments.calls)
                 beyond = [f"{timing.percentile_ms(p) - delay:.1f}" for p in (50, 95, 99)]
                 waits.append([plural(callers, "caller"), *beyond])
     print(f"\n{arguments.jobs} jobs, a model that answers at once\n\n{table(rates)}")
@@ -186,7 +186,7 @@ async def measure(arguments: argparse.Namespace) -> None:
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number of things in words."""
+    """Return a number with its noun, in the plural if needed."""
     return f"{number} {noun}" + ("s" if number > 1 else "")
 
 

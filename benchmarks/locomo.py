@@ -67,7 +67,7 @@ def questions(conversation: dict[str, Any]) -> Iterator[Question]:
 
 
 async def compare(arguments: argparse.Namespace) -> None:
-    """Measure LangGraph's store where asked for, then memoryd's variants, and print them."""
+    """Measure LangGraph's store if requested, then memoryd's variants, and print them."""
     conversations = json.loads(arguments.path.read_text())
     items = [item for conversation in conversations for item in turns(conversation)]
     asked = [question for conversation in conversations for question in questions(conversation)]

@@ -1,4 +1,4 @@
-"""Running calls from several callers at once, and saying how long they took."""
+"""Run calls from several concurrent callers and report their times."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ Call: TypeAlias = Callable[[], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How many calls ran in how many seconds, and each call's seconds."""
+    """The number of calls, their total seconds, and each call's seconds."""
 
     seconds: float
     latencies: list[float]
@@ -47,7 +47,7 @@ async def _caller(waiting: Iterator[Call], latencies: list[float]) -> None:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Lay rows out in columns; the first row is the heading, numbers stand right."""
+    """Format rows in columns; the first row is the heading, and numbers are right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

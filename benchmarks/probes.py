@@ -21,13 +21,13 @@ from benchmarks.retrieval import (
     Question,
     ask,
     ask_variants,
+    before_opposite,
     hit,
     load,
     memoryd,
     recall,
     reference,
     report,
-    right_way_round,
 )
 
 INDEX = ["content"]
@@ -36,7 +36,7 @@ MEASURES = {
     "hit@1": hit(1),
     "hit@5": hit(5),
     "recall@10": recall(10),
-    "before opposite": right_way_round,
+    "before opposite": before_opposite,
 }
 DATA = Path(__file__).with_name("probe_data")
 
@@ -60,7 +60,7 @@ def read(path: Path) -> tuple[list[Item], list[Question]]:
 
 
 async def compare(arguments: argparse.Namespace) -> None:
-    """Measure LangGraph's store where asked for, then memoryd's modes, and print them."""
+    """Measure LangGraph's store if requested, then memoryd's modes, and print them."""
     probes = [read(path) for path in sorted(DATA.glob("*.json"))]
     items = [item for memories, _ in probes for item in memories]
     asked = [question for _, questions in probes for question in questions]

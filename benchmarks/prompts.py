@@ -1,4 +1,4 @@
-"""Reading production prompts per second, beside items with the same texts, in the same server.
+"""Production prompts read per second, compared with items with the same texts in one server.
 
 python -m benchmarks.prompts
 """
@@ -17,7 +17,7 @@ from benchmarks.vectors import FAKE
 PROMPTS, VERSIONS = 200, 5
 CALLERS = [1, 16]
 ROUNDS, CALLS = 20, 500
-"""Of prompts and items by turns, so that what else the machine does falls on both."""
+"""Reads of prompts and items in turn, so that other load on the machine affects both."""
 
 PATHS = {
     "get_item": "/v1/store/items?namespace=prompts&key=p{}",
@@ -26,7 +26,7 @@ PATHS = {
 
 
 async def load(client: HttpClient) -> None:
-    """Store prompts of several versions, production not the newest, and items with their texts."""
+    """Store prompts whose production version is not the newest, and items with the same texts."""
     for number, text in enumerate(TextSource(seed=1).texts(PROMPTS * VERSIONS, own_words=200)):
         name, version = f"p{number % PROMPTS}", number // PROMPTS
         body = {"text": text, "labels": ["production"] if version < VERSIONS - 2 else []}
@@ -40,7 +40,7 @@ async def measure(client: HttpClient, callers: int) -> dict[str, Timing]:
     timings = {name: Timing(0, []) for name in PATHS}
     source = TextSource(seed=2)
     for name in [*PATHS] * ROUNDS:
-        paths = map(PATHS[name].format, source.picks(CALLS, PROMPTS))
+        paths = map(PATHS[name].format, source.random_numbers(CALLS, PROMPTS))
         timing = await run((partial(client.call, "GET", path) for path in paths), callers)
         before = timings[name]
         latencies = before.latencies + timing.latencies
@@ -49,7 +49,7 @@ async def measure(client: HttpClient, callers: int) -> dict[str, Timing]:
 
 
 async def compare() -> None:
-    """Measure both, and print what one read takes."""
+    """Measure both, and print the times."""
     rows = [["work", "callers", "/s", "p50 ms", "p99 ms"]]
     with server.memoryd(None, FAKE) as url:
         client = HttpClient(url)

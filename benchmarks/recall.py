@@ -1,4 +1,4 @@
-"""How many of the true nearest neighbours a search returns, beside a brute-force scan.
+"""The share of the true nearest neighbors that a search returns, compared with a full scan.
 
 python -m benchmarks.recall [--items N] [--queries N] [--embedding fake|table] [--systems ...]
 """
@@ -15,7 +15,7 @@ import uvloop
 from benchmarks import server
 from benchmarks.data import FILTER_BUCKETS, UNEVEN, Item, Query, query_texts, uneven_items
 from benchmarks.measure import Timing, run, table
-from benchmarks.store import LANGGRAPH, MEMORYD, load, opened
+from benchmarks.store import LANGGRAPH, MEMORYD, load, open_system
 from benchmarks.systems import Found, HttpSystem, System
 from benchmarks.vectors import FAKE, TABLE, Vectors, embedding
 
@@ -23,7 +23,7 @@ LIMIT = 10
 SYSTEMS = [MEMORYD, LANGGRAPH]
 FILTERED = "common prefix, filter keeps 1 %"
 
-# Items as near as the last true neighbour, but for rounding, are equally right.
+# Items as near as the last true neighbor, but for rounding, are equally right.
 TOLERANCE = 2e-4
 
 Rows = npt.NDArray[np.intp]
@@ -40,7 +40,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one system made of one scope."""
+    """The results of one system in one scope."""
 
     recall: float
     returned: float
@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Truth:
-    """Every stored vector, to be compared with the queries' one by one."""
+    """All stored vectors, which are compared with every query."""
 
     def __init__(self, items: list[Item], stored: Vectors, queries: Vectors) -> None:
         self._stored = stored
@@ -65,7 +65,7 @@ class Truth:
 
 
 def scopes(items: list[Item], texts: list[str]) -> list[Scope]:
-    """Return the parts that are searched, each with every text."""
+    """Return the scopes to search, each with every text."""
     labels = np.array([item.namespace[1] for item in items])
     buckets = np.array([item.value["bucket"] for item in items])
     everything = np.arange(len(items))
@@ -105,7 +105,7 @@ async def measure(system: System, scope: Scope, truth: Truth) -> Outcome:
 
 
 def report(results: dict[str, dict[str, Outcome]], scopes: list[Scope]) -> str:
-    """Lay out recall, results returned and latency of every scope and system."""
+    """Format recall, results returned and latency of every scope and system."""
     columns = list(results)
     heading = ["scope", "rows"]
     for column in columns:
@@ -122,8 +122,8 @@ def report(results: dict[str, dict[str, Outcome]], scopes: list[Scope]) -> str:
     return table(lines)
 
 
-def by_meaning(system: System) -> System:
-    """Have memoryd compare vectors alone, as the truth does."""
+def search_by_vector(system: System) -> System:
+    """Have memoryd search by vector only, like the full scan."""
     if isinstance(system, HttpSystem):
         return replace(system, search_fields={"mode": "vector"})
     return system
@@ -141,8 +141,8 @@ async def compare(arguments: argparse.Namespace) -> None:
     with server.engine() as engine:
         for name in arguments.systems:
             url = engine.fresh_database(f"recall_{name}")
-            async with opened(name, url, arguments.embedding) as opened_system:
-                system = by_meaning(opened_system)
+            async with open_system(name, url, arguments.embedding) as opened:
+                system = search_by_vector(opened)
                 timing = await load(system, items)
                 print(f"{name}: loaded {len(items):,} items in {timing.seconds:.1f} s", flush=True)
                 engine.settle(f"recall_{name}")

@@ -1,4 +1,4 @@
-"""Whether searches find what they ought to: asking, scoring and telling chance from difference."""
+"""Retrieval quality: run searches, score the results, and estimate confidence intervals."""
 
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,7 +32,7 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A search, the keys it ought to find, and a key that must not come before them."""
+    """A search, the expected keys, and a key that must not come before them."""
 
     category: str
     query: Query
@@ -41,7 +41,7 @@ class Question:
 
 
 Score: TypeAlias = Callable[[Question, Sequence[str]], float]
-"""What a question's found keys, best first, are worth; NaN where the measure does not apply."""
+"""Scores the keys found for a question, best first; NaN if the measure does not apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def hit(cut: int) -> Score:
     return lambda question, found: float(not question.expected.isdisjoint(found[:cut]))
 
 
-def right_way_round(question: Question, found: Sequence[str]) -> float:
+def before_opposite(question: Question, found: Sequence[str]) -> float:
     """Score whether an expected key was found, and before the opposite."""
     if question.opposite is None:
         return math.nan
@@ -73,13 +73,13 @@ def right_way_round(question: Question, found: Sequence[str]) -> float:
 
 
 async def load(name: str, system: System, items: Sequence[Item]) -> None:
-    """Store items and say how long it took."""
+    """Store items and print the time."""
     timing = await run((partial(system.put_many, batch) for batch in batches(items, BATCH)), 1)
     print(f"{name}: loaded {len(items):,} items in {timing.seconds:.1f} s", flush=True)
 
 
 async def ask(system: System, questions: Sequence[Question]) -> Answers:
-    """Ask every question, one after another."""
+    """Run every question's search, one after another."""
     found: list[list[str]] = []
 
     async def search(question: Question) -> None:
@@ -92,7 +92,7 @@ async def ask(system: System, questions: Sequence[Question]) -> Answers:
 async def ask_variants(
     system: HttpSystem, variants: dict[str, dict[str, Any]], questions: Sequence[Question]
 ) -> dict[str, Answers]:
-    """Ask every question with each variant's further fields of the search."""
+    """Run every question's search with the additional fields of each variant."""
     return {
         name: await ask(replace(system, search_fields=fields), questions)
         for name, fields in variants.items()
@@ -122,7 +122,7 @@ async def reference(index: Sequence[str] | None) -> AsyncIterator[LangGraphSyste
 def report(
     answers: dict[str, Answers], questions: Sequence[Question], measures: dict[str, Score]
 ) -> str:
-    """Lay out each category's means, their differences from the first system, and the times."""
+    """Format each category's means, their differences from the first system, and the times."""
     scores = {
         name: {
             measure: np.array(

@@ -47,13 +47,13 @@ CALLERS = [1, 16]
 QUERIES = 200
 CALLS = 800
 SECONDS = 10
-"""Of searches, or of puts, with so many callers: a slow scope is asked less often."""
+"""Maximum calls of searches, or of puts, per number of callers; slow scopes get fewer."""
 
 COMPARED = 50
-"""Queries whose true neighbours are found by brute force."""
+"""Number of queries compared with a full scan."""
 
 EXPLAINED = 20
-"""Searches that warm a scope up and tell how it is searched."""
+"""Number of searches that warm up a scope and show its search method."""
 
 NEW_ITEMS = 20_000
 BULK = 100
@@ -76,9 +76,9 @@ class Scope:
 
 
 def scopes(placed: Layout, texts: list[str]) -> list[Scope]:
-    """Return what is searched, from small to everything."""
+    """Return the scopes to search, from small to all items."""
     small = placed.below(SMALL)
-    picked = TextSource(seed=9).picks(len(texts), len(small))
+    picked = TextSource(seed=9).random_numbers(len(texts), len(small))
     everything = np.arange(len(placed.namespace_of))
 
     def of_namespace(query: Query) -> Numbers:
@@ -111,7 +111,7 @@ def similarities(stored: Path, queries: Vectors) -> Vectors:
 
 
 def recall(similarity: Vectors, among: Numbers, found: Found) -> float:
-    """Return the share of one query's nearest items that were found; keys tell their numbers."""
+    """Return the share of one query's nearest items that were found; keys contain their numbers."""
     tenth = np.sort(similarity[among])[::-1][:LIMIT][-1]
     numbers = [int(key[1:]) for _, key in found]
     return float(np.count_nonzero(similarity[numbers] >= tenth - TOLERANCE)) / LIMIT
@@ -125,8 +125,8 @@ async def mean_recall(system: HttpSystem, scope: Scope, similarity: Vectors) -> 
     return float(np.mean(recalls))
 
 
-async def ways(client: HttpClient, mode: str, queries: list[Query]) -> str:
-    """Say how the server searches a scope; where it varies, how often in which way."""
+async def find_search_methods(client: HttpClient, mode: str, queries: list[Query]) -> str:
+    """Return the server's search method in a scope, with counts if it varies."""
     counted: Counter[str] = Counter()
     for query in queries:
         body: dict[str, Any] = {"namespace_prefix": query.namespace, "query": query.text}
@@ -138,24 +138,24 @@ async def ways(client: HttpClient, mode: str, queries: list[Query]) -> str:
     return ", ".join(f"{way} {count}" for way, count in counted.most_common())
 
 
-async def for_a_while(calls: Iterable[Call], callers: int) -> Timing:
-    """Make calls until they or the time are used up."""
+async def run_for(calls: Iterable[Call], callers: int) -> Timing:
+    """Make calls until none are left or the time is over."""
     until = time.perf_counter() + SECONDS
     return await run(takewhile(lambda _: time.perf_counter() < until, calls), callers)
 
 
 async def measure_searches(client: HttpClient, parts: list[Scope], similarity: Vectors) -> None:
-    """Search every scope in every mode and print the tables; what fails is said and left out."""
+    """Search every scope in every mode and print the tables; failures are printed and left out."""
     lines = [["scope", "items", "mode", "way", "callers", "calls", "/s", "p50 ms", "p99 ms"]]
     found = [["scope", "items", f"recall@{LIMIT}"]]
     for part in parts:
         for mode in MODES:
             system = HttpSystem(client, search_fields={"mode": mode})
             try:
-                way = await ways(client, mode, part.queries[:EXPLAINED])
+                way = await find_search_methods(client, mode, part.queries[:EXPLAINED])
                 for callers in CALLERS:
                     calls = (partial(system.search, query) for query in cycle(part.queries))
-                    timing = await for_a_while(islice(calls, CALLS), callers)
+                    timing = await run_for(islice(calls, CALLS), callers)
                     lines.append(
                         [part.name, f"{part.size:,}", mode, way, *_figures(timing, callers)]
                     )
@@ -178,7 +178,7 @@ def new_items(placed: Layout, batch: str) -> list[Item]:
     namespaces = placed.below(COMMON)
     source = TextSource(seed=10)
     texts = source.texts(NEW_ITEMS)
-    picks = source.picks(len(texts), len(namespaces))
+    picks = source.random_numbers(len(texts), len(namespaces))
     return [
         item(namespaces[pick], number, text, batch)
         for number, (text, pick) in enumerate(zip(texts, picks, strict=True))
@@ -191,11 +191,11 @@ async def measure_puts(client: HttpClient, placed: Layout) -> None:
     lines = [["work", "callers", "calls", "items/s", "p50 ms", "p99 ms"]]
     for callers in CALLERS:
         single = [partial(system.put, one) for one in new_items(placed, f"put{callers}x")]
-        timing = await for_a_while(single, callers)
+        timing = await run_for(single, callers)
         lines.append(["put", *_figures(timing, callers)])
         in_batches = batches(new_items(placed, f"bulk{callers}x"), BULK)
         bulk = (partial(system.put_many, batch) for batch in in_batches)
-        timing = await for_a_while(bulk, callers)
+        timing = await run_for(bulk, callers)
         lines.append([f"bulk put, {BULK} a call", *_figures(timing, callers, BULK)])
     print(table(lines), end="\n\n", flush=True)
 

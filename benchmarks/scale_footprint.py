@@ -1,4 +1,4 @@
-"""What a filled database takes on disk, and the processes in memory."""
+"""Disk usage of a filled database, and memory of the processes."""
 
 import re
 from contextlib import suppress
@@ -20,7 +20,7 @@ ORDER BY bytes DESC
 
 
 async def sizes(connection: Connection, passages: int) -> str:
-    """Lay out what each table and index takes, but for the smallest."""
+    """Format the size of each table and index, except for the smallest."""
     rows = [(row["name"], row["bytes"]) for row in await connection.fetch(_SIZES)]
     rows.append(("all", sum(taken for _, taken in rows)))
     lines = [[name, f"{taken / 2**20:,.1f}", f"{taken / passages:,.0f}"] for name, taken in rows]
@@ -28,13 +28,13 @@ async def sizes(connection: Connection, passages: int) -> str:
 
 
 async def settings(connection: Connection) -> str:
-    """Lay out PostgreSQL's settings that concern memory."""
+    """Format PostgreSQL's settings that concern memory."""
     values = [await connection.fetchval("SELECT current_setting($1)", name) for name in SETTINGS]
     return table([["setting", "value"], *map(list, zip(SETTINGS, values, strict=True))])
 
 
 async def memory(database: Database, url: str) -> str:
-    """Lay out the memory of the server at a URL and of the connections to a database."""
+    """Format the memory of the server at a URL and of the connections to a database."""
     async with database.connection(ALL_ROOTS) as connection:
         backends = await connection.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
@@ -52,14 +52,14 @@ async def memory(database: Database, url: str) -> str:
 def _server_process(url: str) -> int:
     wanted = f"--port\0{urlsplit(url).port}\0".encode()
     for arguments in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process has ended
             if wanted in arguments.read_bytes():
                 return int(arguments.parent.name)
     raise ProcessLookupError(f"no process serves {url}")
 
 
 def _status(process: int, field: str) -> float:
-    """Return megabytes from the kernel's account of a process."""
+    """Return megabytes from the kernel's status of a process."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     assert found is not None
     return int(found[1]) / 1024

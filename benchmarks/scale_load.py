@@ -39,7 +39,7 @@ PROCESSES = 2
 TABLES = ("namespaces", "items", "item_versions", "passages", "terms")
 
 BYTES_A_VECTOR = 2_000
-"""Of memory while the graph is built: 768 of the vector, 512 of its links, and overhead."""
+"""Memory per vector while the graph is built: 768 for the vector, 512 for links, overhead."""
 
 Vectors = npt.NDArray[np.float16]
 Labels = tuple[str, ...]
@@ -47,7 +47,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which namespace each item is in, by numbers; neighbours in time are in different ones."""
+    """The namespace of each item, by number; items stored one after another have different ones."""
 
     namespaces: list[Labels]
     namespace_of: npt.NDArray[np.int64]
@@ -74,14 +74,14 @@ def layout(count: int) -> Layout:
 
 
 def item(namespace: Labels, number: int, text: str, batch: str = "k") -> Item:
-    """Return an item; its key tells its number."""
+    """Return an item; its key contains its number."""
     value = {"text": text, "number": number, "bucket": number % FILTER_BUCKETS}
     return Item(namespace, f"{batch}{number:07d}", value)
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
-    """Where items go: a database, an index's number in it, and a file of all vectors."""
+class LoadTarget:
+    """Where items are stored: a database, an index's number in it, and a file of all vectors."""
 
     url: str
     index_id: int
@@ -160,12 +160,12 @@ async def fill(url: str, vectors: Path, count: int) -> dict[str, float]:
     try:
         index = await register(database, FakeEmbedder(DIMENSIONS), Vocabulary())
         async with database.connection(ALL_ROOTS) as connection:
-            return await _load(connection, Loading(url, index.id, count, vectors))
+            return await _load(connection, LoadTarget(url, index.id, count, vectors))
     finally:
         await database.close()
 
 
-async def _load(connection: Connection, loading: Loading) -> dict[str, float]:
+async def _load(connection: Connection, loading: LoadTarget) -> dict[str, float]:
     """Store all items, then build the secondary indexes; return the seconds of each step."""
     await connection.execute("SET statement_timeout = 0")
     definitions = await _drop_indexes(connection)
@@ -177,20 +177,20 @@ async def _load(connection: Connection, loading: Loading) -> dict[str, float]:
     memory = loading.count * BYTES_A_VECTOR >> 10
     await connection.execute(f"SET maintenance_work_mem = {max(memory, 65_536)}")
     await connection.execute(f"SET max_parallel_maintenance_workers = {PROCESSES - 1}")
-    connection.add_log_listener(_say)
+    connection.add_log_listener(_print_notice)
     for name, definition in definitions.items():
         seconds[name] = await _timed(connection.execute(definition))
-    connection.remove_log_listener(_say)
+    connection.remove_log_listener(_print_notice)
     return seconds
 
 
-def _say(_: object, message: object) -> None:
-    """Print what PostgreSQL remarks, such as that a graph no longer fits into memory."""
+def _print_notice(_: object, message: object) -> None:
+    """Print PostgreSQL's notices, such as that a graph no longer fits into memory."""
     print(message, flush=True)
 
 
 async def _drop_indexes(connection: Connection) -> dict[str, str]:
-    """Drop the secondary indexes of what is loaded; return what builds each."""
+    """Drop the secondary indexes of the loaded tables; return the statements that build them."""
     rows = await connection.fetch(
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' "
         "AND tablename IN ('passages', 'terms') AND indexname NOT LIKE '%_pkey'"
@@ -200,7 +200,7 @@ async def _drop_indexes(connection: Connection) -> dict[str, str]:
     return {row["indexname"]: row["indexdef"] for row in rows}
 
 
-async def _copy_all(connection: Connection, loading: Loading) -> None:
+async def _copy_all(connection: Connection, loading: LoadTarget) -> None:
     namespaces = [(to_stored(labels),) for labels in layout(loading.count).namespaces]
     await connection.copy_records_to_table("namespaces", columns=["namespace"], records=namespaces)
     spawn = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""The things under test, started as processes: the database engine and the HTTP servers."""
+"""The systems under test as processes: the database engine and the HTTP servers."""
 
 import http.client
 import os
@@ -38,7 +38,7 @@ class Engine:
         return _database(self._embedded.url, name)
 
     def drop_database(self, name: str) -> None:
-        """Delete a database and what is connected to it."""
+        """Close a database's connections and delete it."""
         self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def settle(self, name: str) -> None:
@@ -67,7 +67,7 @@ def engine() -> Iterator[Engine]:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -79,7 +79,7 @@ def memoryd(
 ) -> Iterator[str]:
     """Run `memoryd serve` with one server process and `more` settings; yield its base URL.
 
-    Without a database URL it starts its own embedded database, as a newcomer's does.
+    Without a database URL it starts its own embedded database, as in a new installation.
     """
     with tempfile.TemporaryDirectory(prefix="memoryd-bench-") as folder:
         port = free_port()

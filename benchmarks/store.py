@@ -41,22 +41,22 @@ PICK_SEED = 6
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a work's calls are drawn from; `calls` of them are made by `callers`."""
+    """The items of a workload; `callers` make `calls` calls."""
 
     system: System
     items: list[Item]
     calls: int
     callers: int
 
-    def picked(self) -> Iterator[Item]:
+    def pick_items(self) -> Iterator[Item]:
         """Yield a random stored item per call."""
-        picks = TextSource(seed=PICK_SEED).picks(self.calls, len(self.items))
+        picks = TextSource(seed=PICK_SEED).random_numbers(self.calls, len(self.items))
         return (self.items[pick] for pick in picks)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kind of call, how many are made per caller, and how many items each handles."""
+    """A kind of call, the number of calls per caller, and the number of items per call."""
 
     name: str
     calls: Callable[[Load], Iterator[Call]]
@@ -66,11 +66,11 @@ class Work:
 
 
 def _gets(load: Load) -> Iterator[Call]:
-    return (partial(load.system.get, item.namespace, item.key) for item in load.picked())
+    return (partial(load.system.get, item.namespace, item.key) for item in load.pick_items())
 
 
 def _searches(load: Load) -> Iterator[Call]:
-    for item, text in zip(load.picked(), query_texts(load.calls), strict=True):
+    for item, text in zip(load.pick_items(), query_texts(load.calls), strict=True):
         yield partial(load.system.search, Query(item.namespace[:2], text))
 
 
@@ -121,7 +121,7 @@ Results = dict[tuple[int, str, int], dict[str, Timing]]
 
 
 @asynccontextmanager
-async def opened(name: str, database_url: str, embedding: str) -> AsyncIterator[System]:
+async def open_system(name: str, database_url: str, embedding: str) -> AsyncIterator[System]:
     """Open the named system on an empty database."""
     async with AsyncExitStack() as stack:
         if name == LANGGRAPH:
@@ -143,7 +143,7 @@ async def load(system: System, items: list[Item]) -> Timing:
 
 
 async def measure(name: str, system: System, items: list[Item], share: float) -> Results:
-    """Run every work with every number of callers; `share` cuts the number of calls."""
+    """Run every workload with every number of callers; `share` reduces the number of calls."""
     results: Results = {}
     for work in WORKS:
         if name == BARE and not work.on_bare:
@@ -169,7 +169,7 @@ def _ratio(timings: dict[str, Timing], other: str) -> str:
 
 
 def report(results: Results) -> str:
-    """Lay out every figure: rate in items, latencies in milliseconds of one call."""
+    """Format all figures: rate in items, latencies in milliseconds of one call."""
     heading = ["work", "items", "callers"]
     for name in SYSTEMS:
         heading += [f"{name}/s", "p50 ms", "p99 ms"]
@@ -193,7 +193,7 @@ async def compare(arguments: argparse.Namespace) -> None:
             for name in arguments.systems:
                 database = f"{name}_{count}"
                 url = engine.fresh_database(database)
-                async with opened(name, url, arguments.embedding) as system:
+                async with open_system(name, url, arguments.embedding) as system:
                     loading = await load(system, items)
                     print(f"{name}: loaded {count:,} items in {loading.seconds:.1f} s", flush=True)
                     engine.settle(database)

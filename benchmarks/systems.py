@@ -1,4 +1,4 @@
-"""What is compared, behind one face: HTTP servers, and LangGraph's store in this process."""
+"""The compared systems behind one interface: HTTP servers and LangGraph's store."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ Found = list[tuple[tuple[str, ...], str]]
 
 
 class System(Protocol):
-    """A memory store under load; every read returns what a caller would use."""
+    """A memory store under load; every read returns parsed values."""
 
     async def put(self, item: Item) -> None:
         """Store one item."""
@@ -34,7 +34,7 @@ class System(Protocol):
         ...
 
     async def search(self, query: Query) -> Found:
-        """Return the namespaces and keys of what was found, best first."""
+        """Return the namespaces and keys of the found items, best first."""
         ...
 
     async def list_namespaces(
@@ -46,9 +46,9 @@ class System(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpSystem:
-    """A server that speaks the LangGraph wire.
+    """A server with LangGraph's HTTP API.
 
-    `index` names the fields each put has embedded, `search_fields` are memoryd's own of a search.
+    `index` names the fields that puts embed; `search_fields` are sent with searches to memoryd.
     """
 
     client: HttpClient

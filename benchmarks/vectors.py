@@ -1,4 +1,4 @@
-"""The vectors of a run: the same texts get the same ones in every system."""
+"""The vectors of a run, the same for equal texts in every system."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +17,7 @@ FAKE = "fake"
 TABLE = "table"
 LOCAL = "local"
 
-# What memoryd calls the embedders that run inside it.
+# memoryd's names of the embedders that run inside it.
 NAMES = {FAKE: "fake:hashed", LOCAL: "local:all-MiniLM-L6-v2"}
 MODELS = Path(".memoryd/models")
 
@@ -31,7 +31,7 @@ def _word_vector(word: str) -> Vectors:
     return np.random.default_rng(seed).standard_normal(DIMENSIONS, dtype=np.float32)
 
 
-def looked_up(text: str) -> Vectors:
+def mean_vector(text: str) -> Vectors:
     """Return the mean of the words' fixed random vectors: texts that share words are near."""
     total = np.sum([_word_vector(word) for word in text.split() or [""]], axis=0)
     vector: Vectors = total / np.linalg.norm(total)
@@ -39,11 +39,11 @@ def looked_up(text: str) -> Vectors:
 
 
 async def _look_up(texts: Sequence[str]) -> Vectors:
-    return np.stack([looked_up(text) for text in texts])
+    return np.stack([mean_vector(text) for text in texts])
 
 
 def embedding(name: str) -> Embed:
-    """Return what embeds the references' texts: the table, or the embedder memoryd itself uses."""
+    """Return the embedder of the references: the table, or memoryd's own embedder."""
     if name == TABLE:
         return _look_up
     embedder = create_embedder(

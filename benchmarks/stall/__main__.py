@@ -53,8 +53,8 @@ class Reading:
         return [name, *numbers, "misses" if misses else ""]
 
 
-async def watched(attack: Attack, attacked: Target) -> Reading:
-    """Run an attack beside a second client."""
+async def watch_attack(attack: Attack, attacked: Target) -> Reading:
+    """Run an attack while a second client measures."""
     await asyncio.sleep(SETTLE_SECONDS)
     idle = resident(attacked.pid), sum(map(resident, descendants(attacked.pid)))
     command = [sys.executable, "-m", "benchmarks.stall.watch", attacked.url, str(attacked.pid)]
@@ -82,7 +82,7 @@ def measure(attack: Attack, path: Path) -> Reading:
         target(path, attack) as attacked,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(watched(attack, attacked))
+        return runner.run(watch_attack(attack, attacked))
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from benchmarks.stall.schemas import MESSAGES, summed
+from benchmarks.stall.schemas import MESSAGES, count_answers
 from benchmarks.stall.target import Attack, Target
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ async def anonymous(target: Target) -> str:
     async def one(path: str) -> str:
         return await target.send("POST", path, content=arrays(32 * MIB), headers=headers)
 
-    return summed(await asyncio.gather(*map(one, [SEARCH, "/v1/store/batch"] * 2)))
+    return count_answers(await asyncio.gather(*map(one, [SEARCH, "/v1/store/batch"] * 2)))
 
 
 async def known(target: Target) -> str:
@@ -34,7 +34,9 @@ async def known(target: Target) -> str:
         return await target.send("POST", path, content=arrays(size), headers=JSON)
 
     sizes = (32 * MIB, 8 * MIB - 100, MIB // 4 - 100)
-    return summed(await asyncio.gather(*(one(path, size) for path in paths for size in sizes)))
+    return count_answers(
+        await asyncio.gather(*(one(path, size) for path in paths for size in sizes))
+    )
 
 
 async def operands(target: Target) -> str:
@@ -45,7 +47,7 @@ async def operands(target: Target) -> str:
         answers.append(await target.send("POST", SEARCH, json=search))
         batch = {"operations": [{"op": "search", **search}]}
         answers.append(await target.send("POST", "/v1/store/batch", json=batch))
-    return summed(answers)
+    return count_answers(answers)
 
 
 async def numbers(target: Target) -> str:
@@ -77,7 +79,7 @@ async def results(target: Target) -> str:
     await fill(target, 2)
     search = {"op": "search", "namespace_prefix": ["attack", "big"], "limit": 2}
     batch = {"operations": [search] * 1000}
-    return summed(
+    return count_answers(
         await asyncio.gather(
             *(target.send("POST", "/v1/store/batch", json=batch) for _ in range(8))
         )
@@ -88,7 +90,7 @@ async def pages(target: Target) -> str:
     """Ask for pages of 1,000 items of 1 MiB, forty at a time."""
     await fill(target, 12)
     search = {"namespace_prefix": ["attack", "big"], "limit": 1000}
-    return summed(
+    return count_answers(
         await asyncio.gather(*(target.send("POST", SEARCH, json=search) for _ in range(40)))
     )
 
@@ -103,7 +105,7 @@ async def jobs(target: Target) -> str:
         )
     )
     listed = await asyncio.gather(*(target.send("GET", "/v1/jobs?limit=200") for _ in range(10)))
-    return f"jobs {summed(submitted)}; lists {summed(listed)}"
+    return f"jobs {count_answers(submitted)}; lists {count_answers(listed)}"
 
 
 ATTACKS = (

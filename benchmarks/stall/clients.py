@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 
 from benchmarks.stall.bodies import fill
-from benchmarks.stall.schemas import MESSAGES, summed
+from benchmarks.stall.schemas import MESSAGES, count_answers
 from benchmarks.stall.target import Attack, Target
 
 MIB = 1 << 20
@@ -17,7 +17,7 @@ async def model(target: Target) -> str:
     """Submit eight jobs at once that call the model."""
     body = {"messages": MESSAGES, "namespace": ["attack"]}
     wait = {"prefer": "wait=60"}
-    return summed(
+    return count_answers(
         await asyncio.gather(
             *(target.send("POST", "/v1/jobs/extract", json=body, headers=wait) for _ in range(8))
         )
@@ -37,7 +37,7 @@ async def headers(target: Target) -> str:
             writer.write(b"\r\n\r\n")
         return await status(reader)
 
-    return summed(await asyncio.gather(*(one() for _ in range(8))))
+    return count_answers(await asyncio.gather(*(one() for _ in range(8))))
 
 
 async def status(reader: asyncio.StreamReader) -> str:
@@ -67,7 +67,7 @@ async def slow(target: Target) -> str:
         writer.close()
         return await answer
 
-    return summed(await asyncio.gather(*(one() for _ in range(1_100))))
+    return count_answers(await asyncio.gather(*(one() for _ in range(1_100))))
 
 
 async def idle(target: Target) -> str:
@@ -82,7 +82,7 @@ async def idle(target: Target) -> str:
         writer.close()
         return answer
 
-    return summed(await asyncio.gather(*(one() for _ in range(6_000))))
+    return count_answers(await asyncio.gather(*(one() for _ in range(6_000))))
 
 
 async def unread(target: Target) -> str:

@@ -1,6 +1,6 @@
 """A crowd of clients that send requests one after another, each on its own connection.
 
-A process of its own, so that its work delays nobody's measurement but its own.
+It runs in a process of its own, so that its work does not affect other measurements.
 
 python -m benchmarks.stall.crowd URL [--clients N] [--seconds N] [--kind get|put|search] [--patient]
 """

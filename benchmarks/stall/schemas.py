@@ -96,7 +96,7 @@ async def patterns(target: Target) -> str:
         body = {"messages": MESSAGES, "manager_config": manager(schema, default)}
         return await target.send("POST", "/v1/jobs/extract", json=body)
 
-    return summed(await asyncio.gather(*map(one, range(20))))
+    return count_answers(await asyncio.gather(*map(one, range(20))))
 
 
 async def edits(target: Target) -> str:
@@ -114,7 +114,7 @@ async def edits(target: Target) -> str:
     return await target.send("POST", "/v1/jobs/extract", json=body, headers={"prefer": "wait=60"})
 
 
-def summed(answers: list[str]) -> str:
+def count_answers(answers: list[str]) -> str:
     """Return the distinct answers, each with its count."""
     return ", ".join(f"{answers.count(one)} x {one}" for one in sorted(set(answers)))
 

@@ -66,7 +66,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_postgres(pid: int) -> bool:
-    """Tell whether a process is PostgreSQL's."""
+    """Whether a process is PostgreSQL's."""
     with suppress(OSError):
         return "postgres" in Path(f"/proc/{pid}/comm").read_text()
     return True

@@ -96,7 +96,7 @@ class AnswerTool(Generic[T]):
 class StructuredDialogue(Generic[T]):
     """A dialogue that ends with an answer through a tool.
 
-    Its methods raise NoAnswerError, its subclass RefusalError, and what asking the model raises.
+    Its methods raise NoAnswerError, its subclass RefusalError, and the errors of the model.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class StructuredDialogue(Generic[T]):
             reply = await self._request(self._repair_purpose)
 
     def has_answer(self, reply: Completion) -> bool:
-        """Tell whether a reply calls the tool."""
+        """Return whether a reply calls the tool."""
         return any(call.name == self._answer_tool.tool.name for call in reply.calls)
 
     async def _request(self, purpose: str) -> Completion:

@@ -20,7 +20,7 @@ MESSAGE_KIND = "message"
 """Kind of items that hold messages verbatim; no manager extracts it."""
 
 RESERVED = frozenset({"update_memory", "delete_memory", "no_change", "done"})
-"""Names of the tools that models are given beside one for each kind."""
+"""Names of the tools that models get besides one for each kind."""
 
 
 def _text(description: str) -> dict[str, Any]:
@@ -121,7 +121,7 @@ DEFAULT = (MEMORY,)
 
 
 def check_built_in(name: str) -> str:
-    """Return the name of a built-in kind; ValueError when there is none of that name."""
+    """Return the name of a built-in kind; ValueError if there is none of that name."""
     if name not in BUILT_IN:
         raise ValueError(
             f'"{name}" is no built-in kind; those are {", ".join(BUILT_IN)}. '
@@ -131,14 +131,14 @@ def check_built_in(name: str) -> str:
 
 
 def check_kind_name(name: str) -> str:
-    """Return the name of a client's own kind; ValueError when a tool has it already."""
+    """Return the name of a client's own kind; ValueError if it is the name of a tool."""
     if name.lower() in RESERVED:
         raise ValueError(f'is "{name}", which is reserved for a tool; choose another')
     return name
 
 
-def check_names_differ(names: Iterable[str]) -> None:
-    """Raise ValueError where two kinds of a manager have one name, whatever their case."""
+def check_distinct_names(names: Iterable[str]) -> None:
+    """Raise ValueError if two kinds of a manager have the same name, ignoring case."""
     seen: set[str] = set()
     for name in names:
         if name.lower() in seen:
@@ -159,7 +159,7 @@ BuiltInKind = Annotated[
 
 
 class MemoryKind(Schema):
-    """A kind of memory: a built-in one by its name, or one of your own with its JSON Schema."""
+    """A kind of memory: a built-in kind, or your own kind with its JSON Schema."""
 
     name: Annotated[
         str,
@@ -167,12 +167,12 @@ class MemoryKind(Schema):
         match_pattern(KIND_NAME, 'a name of up to 56 letters, digits, "_" and "-", a letter first'),
         AfterValidator(check_kind_name),
     ] = Field(
-        description="What memories of the kind are marked with. Without a schema it is a built-in "
+        description="Name of the kind, stored with its memories. Without a schema, a built-in "
         f"kind: {', '.join(BUILT_IN)}.",
         examples=["profile"],
     )
     description: Instructions | None = Field(
-        None, description="Tells the model what the kind is for; absent: the schema's description."
+        None, description="Purpose of the kind, for the model; absent: the schema's description."
     )
     json_schema: ObjectSchema | None = Field(
         None,
@@ -182,7 +182,7 @@ class MemoryKind(Schema):
     )
     singleton: Flag | None = Field(
         None,
-        description="true: one document of this kind is kept and updated, such as a profile; "
+        description="true: the namespace has one document of this kind, such as a profile; "
         "absent: false, or the built-in kind's own.",
     )
 
@@ -192,8 +192,8 @@ class MemoryKind(Schema):
             check_built_in(self.name)
         return self
 
-    def as_kind(self) -> Kind:
-        """Return what the rest of the program takes."""
+    def to_kind(self) -> Kind:
+        """Return the kind with its schema."""
         if self.json_schema is None:
             built_in = BUILT_IN[self.name]
             singleton = built_in.singleton if self.singleton is None else self.singleton
@@ -203,8 +203,8 @@ class MemoryKind(Schema):
         return Kind(self.name, described, self.json_schema, bool(self.singleton))
 
 
-def kind_of(content: dict[str, Any], kinds: Iterable[Kind], budget: Budget) -> str | None:
-    """Return the name of the first kind whose schema allows the content; None: of no kind.
+def find_kind(content: dict[str, Any], kinds: Iterable[Kind], budget: Budget) -> str | None:
+    """Return the name of the first kind whose schema allows the content; None if there is none.
 
     Raises TooManyChecksError.
     """

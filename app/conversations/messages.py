@@ -22,7 +22,7 @@ from app.schemas import Clean, Moment
 from app.validation import invalid_request, list_errors
 
 MAX_TOOL_CHARACTERS = 2_000
-"""What is shown of a tool's arguments or answer; the rest is cut, and the cut is said."""
+"""Maximum characters shown of a tool's arguments or result; the cut is marked."""
 
 MAX_MESSAGES = 2_000
 MAX_CONVERSATION_CHARACTERS = 400_000
@@ -91,7 +91,7 @@ _OWN = ("role", "type", "content", "tool_calls")
 
 
 class ConversationMessage(BaseModel):
-    """A message of a conversation, as OpenAI, Anthropic or LangChain have it.
+    """A message in the format of OpenAI, Anthropic, or LangChain.
 
     Further members are kept. A list such as ["user", "Hello"] stands for role and content.
     """
@@ -100,23 +100,23 @@ class ConversationMessage(BaseModel):
 
     id: Id | None = Field(None, description="Absent: the message's number, counted from 1.")
     role: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="user, assistant, system, developer or tool; type may stand in for it."
+        None, description="user, assistant, system, developer, or tool; type may replace it."
     )
     type: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="human, ai, system or tool, as LangChain has it."
+        None, description="human, ai, system, or tool, in LangChain's format."
     )
     # No type in the OpenAPI document: few languages can express "text or a list".
     content: Annotated[Any, BeforeValidator(check_content_form)] = Field(
         None,
-        description="Text, or a list of blocks: text, tool_use, tool_result, image and others.",
+        description="Text, or a list of blocks: text, tool_use, tool_result, image, and others.",
         examples=["I love ramen.", [{"type": "text", "text": "I love ramen."}]],
     )
     name: Annotated[Clean, Field(max_length=256)] | None = Field(
-        None, description="Who speaks, where the role does not say it."
+        None, description="The speaker, if not clear from the role."
     )
-    created_at: Moment | None = Field(None, description="When it was said.")
+    created_at: Moment | None = Field(None, description="Time of the message.")
     tool_calls: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOL_CALLS)] | None = Field(
-        None, description="As OpenAI or LangChain have them."
+        None, description="In the format of OpenAI or LangChain."
     )
 
     @model_validator(mode="before")
@@ -167,35 +167,35 @@ def _parse_message(message: object, index: int) -> ConversationMessage:
 
 
 def _assign_ids(messages: Sequence[ConversationMessage]) -> list[str]:
-    """Return the messages' ids; those without one get the next number that is free."""
-    given: set[str] = set()
+    """Return the messages' ids; messages without an id get the next free number."""
+    taken: set[str] = set()
     for index, message in enumerate(messages):
-        if message.id in given:
+        if message.id in taken:
             raise InvalidMessageError(
                 f'messages[{index}].id is "{message.id}", as an earlier message\'s is; '
                 "give every message an id of its own, or none.",
                 field=f"messages[{index}].id",
             )
         if message.id is not None:
-            given.add(message.id)
+            taken.add(message.id)
     return [
-        message.id if message.id is not None else _free(str(index + 1), given)
+        message.id if message.id is not None else _free_id(str(index + 1), taken)
         for index, message in enumerate(messages)
     ]
 
 
-def _free(number: str, given: set[str]) -> str:
-    """Return the number, with a stroke for each time that a message was given it as its id."""
-    while number in given:
+def _free_id(number: str, taken: set[str]) -> str:
+    """Return the number, followed by a stroke for each message that already has it as its id."""
+    while number in taken:
         number += "'"
-    given.add(number)
+    taken.add(number)
     return number
 
 
 def _turn(message: ConversationMessage, turn_id: str, index: int) -> Turn:
     role = _role(message, index)
     if role != "assistant" and message.content is None and not message.tool_calls:
-        raise _wrong(index, "content", "is missing; send what was said")
+        raise _invalid(index, "content", "is missing; send what was said")
     speaker = " ".join((message.name or "").split()) or role
     text = "\n".join(part for part in _parts(message, index) if part)
     return Turn(
@@ -211,14 +211,14 @@ def _role(message: ConversationMessage, index: int) -> str:
     named = "type" if message.role is None else "role"
     word = message.type if message.role is None else message.role
     if word is None:
-        raise _wrong(index, "role", "is missing; send user, assistant, system or tool")
+        raise _invalid(index, "role", "is missing; send user, assistant, system or tool")
     if (role := _ROLES.get(word.lower())) is None:
-        raise _wrong(index, named, f'is "{word}"; send user, assistant, system or tool')
+        raise _invalid(index, named, f'is "{word}"; send user, assistant, system or tool')
     return role
 
 
 def _parts(message: ConversationMessage, index: int) -> Iterator[str]:
-    """Yield the lines of a message: its texts, and what stands for everything else."""
+    """Yield the lines of a message: its texts, and placeholders for all other content."""
     shown: set[object] = set()
     blocks = [message.content] if isinstance(message.content, str) else message.content or []
     for number, block in enumerate(blocks):
@@ -235,17 +235,17 @@ def _block(block: object, index: int, place: str) -> str:
     if isinstance(block, str):
         return block.strip()
     if not isinstance(block, Mapping):
-        raise _wrong(index, place, "is neither text nor a block such as {type: text, text: …}")
+        raise _invalid(index, place, "is neither text nor a block such as {type: text, text: …}")
     kind = block.get("type")
     if kind is not None and not isinstance(kind, str):
-        raise _wrong(index, f"{place}.type", "is not a string; say what the block is")
+        raise _invalid(index, f"{place}.type", "is not a string; say what the block is")
     if kind in _TEXT or (kind is None and "text" in block):
         text = block.get("text")
         if not isinstance(text, str):
-            raise _wrong(index, f"{place}.text", "is not a string; send one")
+            raise _invalid(index, f"{place}.text", "is not a string; send one")
         return text.strip()
     if kind is None:
-        raise _wrong(index, f"{place}.type", "is missing; say what the block is")
+        raise _invalid(index, f"{place}.type", "is missing; say what the block is")
     if kind in _THOUGHTS:
         return ""
     if kind in _CALLS:
@@ -256,10 +256,10 @@ def _block(block: object, index: int, place: str) -> str:
 
 
 def _call(call: Mapping[str, Any]) -> str:
-    """Render a call as OpenAI has it (`function`), Anthropic (`input`) or LangChain (`args`)."""
+    """Render a call of OpenAI (`function`), Anthropic (`input`), or LangChain (`args`)."""
     function = call["function"] if isinstance(call.get("function"), Mapping) else call
-    given = [function[name] for name in ("arguments", "input", "args") if name in function]
-    arguments: object = given[0] if given else {}
+    found = [function[name] for name in ("arguments", "input", "args") if name in function]
+    arguments: object = found[0] if found else {}
     shown = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return f"[calls {_line(str(function.get('name', '?')))}({_cut(shown)})]"
 
@@ -284,6 +284,6 @@ def _hashable(value: object) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _wrong(index: int, member: str, problem: str) -> InvalidMessageError:
+def _invalid(index: int, member: str, problem: str) -> InvalidMessageError:
     field = f"messages[{index}].{member}"
     return InvalidMessageError(f"{field} {problem}.", field=field)

@@ -29,15 +29,15 @@ _PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[^{}]+|.", re.D
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """A label taken apart: `texts[0] variables[0] texts[1] … variables[-1] texts[-1]`."""
+    """The parts of a label: `texts[0] variables[0] texts[1] … variables[-1] texts[-1]`."""
 
     texts: tuple[str, ...]
     variables: tuple[str, ...]
 
 
 def check_template(template: list[str]) -> list[str]:
-    """Return the template; ValueError when no values could make it a namespace."""
-    labels = [_parsed(label, index) for index, label in enumerate(template)]
+    """Return the template; ValueError if no values can make it a namespace."""
+    labels = [_parse(label, index) for index, label in enumerate(template)]
     check_labels(["".join(label.texts) + "x" * bool(label.variables) for label in labels])
     return template
 
@@ -50,7 +50,7 @@ def fill_template(
     Different values never lead to one namespace. Raises MissingVariableError,
     UnknownVariableError and InvalidRequestError, naming the variable.
     """
-    labels = [_parsed(label, index) for index, label in enumerate(template)]
+    labels = [_parse(label, index) for index, label in enumerate(template)]
     known = list(dict.fromkeys(name for label in labels for name in label.variables))
     for name in variables:
         if name not in known:
@@ -59,20 +59,20 @@ def fill_template(
         for name in label.variables:
             if name not in variables:
                 raise MissingVariableError(name, template, index, where)
-    return [_filled(label, variables, index) for index, label in enumerate(labels)]
+    return [_fill(label, variables, index) for index, label in enumerate(labels)]
 
 
 def can_extend(template: Sequence[str], prefix: Sequence[str]) -> bool:
-    """Tell whether some values lead to a namespace at or below a prefix."""
-    labels = [_parsed(label, index) for index, label in enumerate(template)]
+    """Return whether some values lead to a namespace at or below a prefix."""
+    labels = [_parse(label, index) for index, label in enumerate(template)]
     return len(prefix) <= len(labels) and all(
         label.variables or label.texts[0] == wanted
         for label, wanted in zip(labels, prefix, strict=False)
     )
 
 
-def _parsed(label: str, index: int) -> _Label:
-    """Take a label apart; ValueError where a brace is neither doubled nor around a name."""
+def _parse(label: str, index: int) -> _Label:
+    """Split a label into its parts; ValueError if a brace is neither doubled nor around a name."""
     texts = [""]
     variables: list[str] = []
     for part in _PART.finditer(label):
@@ -94,16 +94,16 @@ def _parsed(label: str, index: int) -> _Label:
     return _Label(tuple(texts), tuple(variables))
 
 
-def _filled(label: _Label, variables: Mapping[str, str], index: int) -> str:
+def _fill(label: _Label, variables: Mapping[str, str], index: int) -> str:
     filled = label.texts[0]
-    for place_, name in enumerate(label.variables):
-        value, after = variables[name], label.texts[place_ + 1]
-        is_last = place_ == len(label.variables) - 1
+    for position, name in enumerate(label.variables):
+        value, after = variables[name], label.texts[position + 1]
+        is_last = position == len(label.variables) - 1
         if not value.strip():
-            raise _refused(name, "is empty; send a value")
+            raise _unusable(name, "is empty; send a value")
         if not is_last and (value + after).find(after) < len(value):
             # {a}-{b} of "x-y", "z" and of "x", "y-z" would be one namespace.
-            raise _refused(
+            raise _unusable(
                 name,
                 f'holds "{after}", which separates it from the next variable in label {index} of '
                 "the namespace; give each variable a label of its own",
@@ -113,9 +113,9 @@ def _filled(label: _Label, variables: Mapping[str, str], index: int) -> str:
         check_labels([filled])
     except InvalidNamespaceError as error:
         problem = str(error).replace("label 0", f"label {index} of the namespace")
-        raise _refused(label.variables[-1], f"cannot be used: {problem}") from error
+        raise _unusable(label.variables[-1], f"cannot be used: {problem}") from error
     return filled
 
 
-def _refused(name: str, problem: str) -> InvalidRequestError:
+def _unusable(name: str, problem: str) -> InvalidRequestError:
     return InvalidRequestError(f'The variable "{name}" {problem}.', field=f"variables.{name}")

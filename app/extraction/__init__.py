@@ -1,1 +1,1 @@
-"""Jobs that learn from conversations."""
+"""Extraction of memories from conversations."""

@@ -24,7 +24,7 @@ async def propose(ask: Ask, task: LLMTask) -> Proposal:
     """Ask a model to edit the memories, until it is done or out of steps.
 
     The purpose is "extract", "tidy" if there is no conversation, and "repair" if some calls of a
-    reply could not be executed. Raises what `ask` raises.
+    reply could not be executed. Raises the errors of `ask`.
     """
     nothing_new = len(task.turns) <= task.context_turns if task.turns else not task.existing
     return Proposal() if nothing_new else await ExtractionLoop(ask, task).run()

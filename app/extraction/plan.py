@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
 from app.auth.access import Access, Verb
 from app.conversations.json_schema.assertions import MAX_CHECKS, Budget, TooManyChecksError
-from app.conversations.kinds import kind_of
+from app.conversations.kinds import find_kind
 from app.conversations.messages import (
     MAX_CONVERSATION_CHARACTERS,
     ConversationMessage,
@@ -201,7 +201,7 @@ class ExtractPlanner:
     async def plan_job(self, access: Access, command: ExtractCommand) -> NewJob:
         """Return the job that carries out a command.
 
-        Raises what `plan` raises, and InvalidRequestError if a model cannot read the messages.
+        Raises the errors of `plan`, and InvalidRequestError if a model cannot read the messages.
         """
         time_slice = TimeSlice()
         plan, turns = await self._plan(access, command)
@@ -335,7 +335,7 @@ def _with_kinds(existing: Sequence[RequestMemory], kinds: Sequence[Kind]) -> lis
 
 def _with_kind(memory: RequestMemory, kinds: Sequence[Kind], budget: Budget) -> RequestMemory:
     try:
-        kind = memory.kind or kind_of(memory.content, kinds, budget)
+        kind = memory.kind or find_kind(memory.content, kinds, budget)
     except TooManyChecksError as error:
         detail = f"existing {error}, or give the memories their kind."
         raise InvalidRequestError(detail, field="existing") from error

@@ -19,13 +19,13 @@ MAX_EXISTING = 1_000
 
 
 class ExistingMemory(Schema):
-    """A memory that a request brings along."""
+    """An existing memory, sent with a request."""
 
-    id: Id | None = Field(None, description="Absent: one is made up.")
+    id: Id | None = Field(None, description="Absent: a new one.")
     kind: Annotated[str, Field(max_length=64), AfterValidator(check_storable_text)] | None = Field(
         None, description="Absent: the first of the kinds that allows the content."
     )
-    content: MemoryValue = Field(description="What it says, as its kind has it.")
+    content: MemoryValue = Field(description="Content, in the form of its kind.")
 
     def to_memory(self) -> RequestMemory:
         """Return the memory; one without an id gets a new one."""
@@ -38,23 +38,23 @@ class ExtractRequest(ManagerChoice):
     body_limit = CONVERSATION
 
     namespace: ItemLabels | None = Field(
-        None, description="Where the memories are kept, instead of the manager's namespace."
+        None, description="Namespace of the memories, instead of the manager's."
     )
     variables: Variables | None = Field(
         None,
-        description="What the variables of the manager's namespace stand for.",
+        description="Values of the variables of the manager's namespace.",
         examples=[{"user_id": "alice"}],
     )
     messages: list[ConversationMessage] = Field(
-        min_length=1, max_length=MAX_MESSAGES, description="In the order they were said."
+        min_length=1, max_length=MAX_MESSAGES, description="In the order of the conversation."
     )
     existing: Annotated[list[ExistingMemory], Field(max_length=MAX_EXISTING)] | None = Field(
-        None, description="What is known already, where no namespace keeps it."
+        None, description="Existing memories, if no namespace keeps them."
     )
     thread_id: Id | None = Field(None, description="The conversation, for the memories' source.")
     position: Annotated[int, Field(ge=0, le=MAX_INTEGER - MAX_MESSAGES), Number] | None = Field(
         None,
-        description="Place of the first message in the conversation; absent: 0, with a thread_id.",
+        description="Position of the first message in its conversation; with thread_id, absent: 0.",
     )
     apply: Apply | None = Field(None, description="Instead of the manager's.")
     max_steps: Steps | None = Field(None, description="Instead of the manager's.")

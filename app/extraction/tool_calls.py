@@ -45,7 +45,7 @@ class Draft:
         return self._now.get(memory_id)
 
     def is_deleted(self, memory_id: str) -> bool:
-        """Tell whether the memory existed and was deleted."""
+        """Return whether the memory existed and was deleted."""
         return memory_id not in self._now and memory_id in self._edits
 
     def new_id(self) -> str:

@@ -18,7 +18,7 @@ from app.conversations.fields import Instructions, ModelName, match_pattern
 from app.conversations.json_schema.assertions import TooManyChecksError
 from app.conversations.json_schema.subset import check_together
 from app.conversations.json_schema.validator import validator_of
-from app.conversations.kinds import DEFAULT, MemoryKind, check_names_differ
+from app.conversations.kinds import DEFAULT, MemoryKind, check_distinct_names
 from app.conversations.namespace_template import TemplateLabel, check_template
 from app.conversations.types import Kind
 from app.json_values import JsonObject
@@ -53,7 +53,7 @@ Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), Number]
 class Phase(Schema):
     """A further pass over the memories, with instructions of its own."""
 
-    instructions: Instructions = Field(description="What this pass is to do.")
+    instructions: Instructions = Field(description="Instructions for this pass.")
     include_messages: Flag | None = Field(
         None, description="Show the model the conversation again; absent: false."
     )
@@ -76,8 +76,8 @@ class ManagerConfig(Schema):
         | None
     ) = Field(
         None,
-        description="Where memories are kept; `{variable}` anywhere in a label is filled in with "
-        "the request's variables. Absent: nowhere, a job returns them.",
+        description="Namespace of the memories; `{variable}` in a label is replaced by the "
+        "request's variable. Absent: memories are not stored, the job returns them.",
         examples=[["users", "{user_id}", "memories"]],
     )
     kinds: Annotated[list[MemoryKind], Field(min_length=1, max_length=MAX_KINDS)] | None = Field(
@@ -87,7 +87,7 @@ class ManagerConfig(Schema):
         examples=[[{"name": "memory"}, {"name": "profile"}]],
     )
     instructions: Instructions | None = Field(
-        None, description="What to remember, what not, and how; added to memoryd's own."
+        None, description="Which things to remember, and how; added to memoryd's own instructions."
     )
     model: ModelName | None = Field(
         None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
@@ -99,25 +99,24 @@ class ManagerConfig(Schema):
     )
     enable_inserts: Flag | None = Field(None, description="Absent: true.")
     enable_updates: Flag | None = Field(None, description="Absent: true.")
-    enable_deletes: Flag | None = Field(
-        None, description="Absent: false, but true where memories are consolidated."
-    )
+    enable_deletes: Flag | None = Field(None, description="Absent: false; true for consolidations.")
     max_steps: Steps | None = Field(
-        None, description="How often the model may look at its own changes and go on; absent: 1."
+        None,
+        description="Maximum steps; after each, the model sees its own changes. Absent: 1.",
     )
     query_model: ModelName | None = Field(
         None,
-        description="Writes the searches for existing memories; absent: the messages themselves "
-        "are searched with.",
+        description="Writes the queries for existing memories; absent: the messages themselves "
+        "are the queries.",
     )
     query_limit: Annotated[int, Field(ge=0, le=MAX_QUERY_LIMIT), Number] | None = Field(
         None,
-        description="How many existing memories the model is shown; absent: 10, of long "
+        description="Maximum existing memories shown to the model; absent: 10, for long "
         "conversations up to 50.",
     )
     default: MemoryValue | None = Field(
         None,
-        description="Content of the first kind, written under the key `default` when there is no "
+        description="Content of the first kind, written under the key `default` if there is no "
         "memory yet.",
     )
     phases: Annotated[list[Phase], Field(max_length=MAX_PHASES)] | None = Field(
@@ -130,33 +129,31 @@ class ManagerConfig(Schema):
     )
     max_change_share: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None,
-        description="A job that would delete or rewrite more than this share of what it looked at "
-        "waits for a review; absent: 0.5.",
+        description="A job that would delete or rewrite more than this share of the memories it "
+        "compared waits for a review; absent: 0.5.",
     )
     ttl_seconds: Seconds | None = Field(
-        None, description="Lifetime of what is written; absent: the server's default."
+        None, description="Lifetime of written memories; absent: the server's default."
     )
 
     @field_validator("kinds", mode="before")
     @classmethod
-    def _schemas_are_small(cls, kinds: object) -> object:
+    def _check_schemas(cls, kinds: object) -> object:
         if isinstance(kinds, list):
             check_together(kind.get("schema") for kind in kinds if isinstance(kind, dict))
         return kinds
 
     @field_validator("kinds")
     @classmethod
-    def _names_differ(cls, kinds: list[MemoryKind] | None) -> list[MemoryKind] | None:
-        check_names_differ(kind.name for kind in kinds or ())
+    def _check_names(cls, kinds: list[MemoryKind] | None) -> list[MemoryKind] | None:
+        check_distinct_names(kind.name for kind in kinds or ())
         return kinds
 
     @field_validator("default")
     @classmethod
-    def _fits_the_first_kind(
-        cls, default: JsonObject | None, info: ValidationInfo
-    ) -> JsonObject | None:
+    def _check_default(cls, default: JsonObject | None, info: ValidationInfo) -> JsonObject | None:
         if default is not None and "kinds" in info.data:
-            first = _resolve(info.data["kinds"])[0]
+            first = _resolve_kinds(info.data["kinds"])[0]
             try:
                 faults = validator_of(first.schema).faults(default)
             except TooManyChecksError as error:
@@ -168,19 +165,19 @@ class ManagerConfig(Schema):
 
     def resolve_kinds(self) -> tuple[Kind, ...]:
         """Return the kinds with their schemas."""
-        return _resolve(self.kinds)
+        return _resolve_kinds(self.kinds)
 
 
-def _resolve(kinds: list[MemoryKind] | None) -> tuple[Kind, ...]:
-    return DEFAULT if kinds is None else tuple(kind.as_kind() for kind in kinds)
+def _resolve_kinds(kinds: list[MemoryKind] | None) -> tuple[Kind, ...]:
+    return DEFAULT if kinds is None else tuple(kind.to_kind() for kind in kinds)
 
 
 class Manager(BaseModel):
-    """A stored manager: its configuration as it was sent, and what memoryd adds."""
+    """A stored manager: its configuration as it was sent, with version and times."""
 
-    name: str = Field(description="What requests call it.")
+    name: str = Field(description="Name of the manager.")
     config: ManagerConfig = Field(description="As it was sent.")
-    version: int = Field(description="1 at first, one more with every change.")
+    version: int = Field(description="1 for a new manager, incremented with every change.")
     created_at: datetime = Field(description="When it was first stored.")
     updated_at: datetime = Field(description="When it was last changed.")
 
@@ -214,7 +211,7 @@ class ManagerChoice(Schema):
     )
 
     @model_validator(mode="after")
-    def _is_one_manager(self) -> Self:
+    def _check_choice(self) -> Self:
         if self.manager is not None and self.manager_config is not None:
             raise ValueError("manager and manager_config are both given; send one of them")
         return self

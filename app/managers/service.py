@@ -129,8 +129,8 @@ class ManagerService:
 
 
 def _is_usable(access: Access, template: Sequence[str], verbs: Collection[Verb]) -> bool:
-    """Tell whether a template can lead to a namespace where all of the verbs are granted."""
-    # Of the grants that would be used, the one with the longest prefix is below all the others.
+    """Return whether a template can lead to a namespace where all verbs are granted."""
+    # The grant with the longest prefix is below all others that would be used.
     return any(
         all(access.allows(grant.prefix, verb) for verb in verbs)
         and can_extend(template, grant.prefix)

@@ -99,7 +99,7 @@ class ToolService:
         return ToolContext(
             access=access,
             namespace=namespace,
-            kind=_kind_of(config) if body.kind is None else body.kind.as_kind(),
+            kind=_kind_of(config) if body.kind is None else body.kind.to_kind(),
             actions=tuple(body.actions_permitted or ACTIONS),
             manager=body.manager,
             ttl=_ttl_of(config),

@@ -17,7 +17,7 @@ from app.conversations.kinds import (
     PROFILE,
     TRIPLE,
     MemoryKind,
-    kind_of,
+    find_kind,
 )
 from app.conversations.types import Kind
 from app.managers.schemas import ManagerConfig
@@ -56,7 +56,7 @@ def problems_of(**config: Any) -> list[tuple[str, str]]:
 def test_built_in_kinds_would_be_accepted_from_a_client(kind: Kind) -> None:
     assert check_object_schema(kind.schema) is kind.schema
     described = MemoryKind.model_validate({"name": kind.name, "schema": kind.schema})
-    assert described.as_kind().schema == kind.schema
+    assert described.to_kind().schema == kind.schema
     assert len(kind.description) > 80
 
 
@@ -106,7 +106,7 @@ def test_a_built_in_kind_may_have_another_description_and_not_be_single() -> Non
     kind = MemoryKind.model_validate(
         {"name": "profile", "description": "Pets.", "singleton": False}
     )
-    assert kind.as_kind() == replace(PROFILE, description="Pets.", singleton=False)
+    assert kind.to_kind() == replace(PROFILE, description="Pets.", singleton=False)
 
 
 def test_a_kind_of_ones_own_may_take_the_place_of_a_built_in_one() -> None:
@@ -115,7 +115,7 @@ def test_a_kind_of_ones_own_may_take_the_place_of_a_built_in_one() -> None:
 
 
 def test_a_schema_of_pydantic_is_a_kind_and_describes_itself() -> None:
-    kind = MemoryKind.model_validate({"name": "Trip", "schema": Trip.model_json_schema()}).as_kind()
+    kind = MemoryKind.model_validate({"name": "Trip", "schema": Trip.model_json_schema()}).to_kind()
     assert kind.description == "A journey that the user made or plans."
     validator = validator_of(kind.schema)
     assert validator.is_valid({"to": {"name": "Rome"}, "stops": [{"name": "Pisa"}]})
@@ -124,9 +124,9 @@ def test_a_schema_of_pydantic_is_a_kind_and_describes_itself() -> None:
 
 def test_content_is_of_the_first_kind_that_allows_it() -> None:
     note = Kind("note", "", NOTE)
-    assert kind_of({"text": "x"}, [MEMORY, note, PROFILE], Budget()) == "note"
-    assert kind_of({"content": "x"}, [MEMORY, note], Budget()) == "memory"
-    assert kind_of({"other": "x"}, [MEMORY, note], Budget()) is None
+    assert find_kind({"text": "x"}, [MEMORY, note, PROFILE], Budget()) == "note"
+    assert find_kind({"content": "x"}, [MEMORY, note], Budget()) == "memory"
+    assert find_kind({"other": "x"}, [MEMORY, note], Budget()) is None
 
 
 @pytest.mark.parametrize(

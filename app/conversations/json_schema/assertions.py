@@ -94,7 +94,7 @@ class Pattern:
         self._compiled = largest
 
     def matches(self, text: str, budget: Budget) -> bool:
-        """Tell whether the pattern matches anywhere in a text."""
+        """Return whether the pattern matches anywhere in a text."""
         budget.spend(1 + len(text) * self._checks)
         return self._compiled.is_valid(text)
 

@@ -44,7 +44,7 @@ class Validator:
         self.bytes = bytes_
 
     def is_valid(self, content: Any, budget: Budget | None = None) -> bool:
-        """Tell whether a content fits; raises TooManyChecksError."""
+        """Return whether a content fits; raises TooManyChecksError."""
         return _Evaluation(budget or Budget()).is_valid(self._root, content)
 
     def faults(self, content: Any, budget: Budget | None = None) -> list[Fault]:
@@ -64,7 +64,7 @@ class ValidatorCache:
         self.bytes = 0
 
     def get(self, schema: str) -> Validator:
-        """Return the validator of a schema; raises what `make` raises."""
+        """Return the validator of a schema; raises the errors of `make`."""
         with self._lock:
             if (known := self._validators.get(schema)) is not None:
                 self._validators.move_to_end(schema)
@@ -95,7 +95,7 @@ class _Evaluation:
         self._reported: set[tuple[int, str]] = set()
 
     def is_valid(self, node: Node, value: Any) -> bool:
-        """Tell whether a value fits a node."""
+        """Return whether a value fits a node."""
         if node.is_leaf:
             self._budget.spend(node.weight)
             return self._assertions_hold(node, value)

@@ -6,7 +6,7 @@ cut off, it is unknown whether it was executed; its counts are then written agai
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ import structlog
 
 from app.background import attempt, background
 from app.clock import Clock
-from app.db.database import Database
+from app.db.database import Connection, Database
 from app.namespaces import ALL_ROOTS, StoredNamespace
 
 URGENT_ITEMS = 1_000
@@ -57,6 +57,17 @@ WITH noted AS (
 SELECT items.id FROM noted
 JOIN items ON items.id = noted.item_id AND items.namespace = noted.namespace
 WHERE noted.item_id NOT IN (SELECT item_id FROM held)
+"""
+
+# The caller's transaction has changed or locked the items.
+_ADD_OF_CHANGED = """
+INSERT INTO item_usage AS present (namespace, item_id, uses, last_used_at)
+SELECT namespace, item_id, sum(uses), max(last_used_at)
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[])
+    AS more (namespace, item_id, uses, last_used_at)
+GROUP BY namespace, item_id
+ON CONFLICT (namespace, item_id) DO UPDATE SET uses = present.uses + excluded.uses,
+    last_used_at = greatest(present.last_used_at, excluded.last_used_at)
 """
 
 _logger = structlog.get_logger("memoryd.usage")
@@ -146,6 +157,17 @@ async def record_usage(usage: UsageCounter, database: Database) -> AsyncIterator
             yield
     finally:
         await _flush_last(usage, database)
+
+
+async def add_uses(connection: Connection, uses: Sequence[tuple[int, Uses]]) -> None:
+    """Add uses to items, by their ids, in the transaction that changes them."""
+    await connection.execute(
+        _ADD_OF_CHANGED,
+        [one.namespace for _, one in uses],
+        [item_id for item_id, _ in uses],
+        [one.count for _, one in uses],
+        [one.last for _, one in uses],
+    )
 
 
 async def flush(usage: UsageCounter, database: Database) -> None:

@@ -1,1 +1,1 @@
-"""Jobs that tidy up what is kept already."""
+"""Consolidation: jobs that merge, correct, and delete stored memories."""

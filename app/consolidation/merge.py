@@ -1,47 +1,152 @@
-"""What a model makes of a batch of memories that are kept already."""
+"""Merging of memories: duplicates without a model, or whole batches by a model."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
+from app.changes.duplicates import articles, fingerprint, is_near_duplicate, normalized_wording
 from app.changes.reconcile import reconcile
-from app.consolidation.batches import Part, StoredMemory
-from app.conversations.types import Ask, Edit, LLMTask, Rejection
+from app.consolidation.batches import age
+from app.consolidation.scope import PINNED, EditGroup, StoredMemory
+from app.conversations.types import Ask, Edit, LLMTask, Memory, MemoryFormat, Rejection
 from app.extraction.loop import propose
 from app.extraction.prompt import DELETE, UPDATE
 from app.namespaces import StoredNamespace
 
 
-async def tidy(ask: Ask, batch: Sequence[StoredMemory], task: LLMTask, *, namespace: str) -> Part:
-    """Ask a model to put a batch in order; `task` says how. Raises what `ask` raises.
+def merge_duplicates(memories: Iterable[StoredMemory]) -> list[EditGroup]:
+    """Return the edits that merge exact and near duplicates among memories of one namespace.
 
-    Where an insert or update could not be carried out, the part has no edits: what was to be
-    deleted may have been meant to go on in it.
+    The oldest keeps its key. It gets the newest of the most complete wordings, and the highest
+    importance.
     """
-    by_id = {f"m{number}": memory for number, memory in enumerate(batch, start=1)}
-    shown = [replace(memory.existing, id=id_) for id_, memory in by_id.items()]
-    fixed = {id_: memory.fixed for id_, memory in by_id.items() if memory.fixed}
-    instructions = "\n\n".join(filter(None, [task.instructions, _hands_off(fixed)]))
+    by_wording: dict[tuple[str | None, MemoryFormat, str], list[StoredMemory]] = defaultdict(list)
+    for stored in memories:
+        if stored.protection is None or stored.protection == PINNED:
+            memory = stored.memory
+            key = memory.kind, memory.format, normalized_wording(memory.content)
+            by_wording[key].append(stored)
+    return [
+        _merge(group)
+        for similar in by_wording.values()
+        for group in _group_duplicates(sorted(similar, key=_precedence))
+        if len(group) > 1
+    ]
+
+
+async def merge_batch(
+    ask: Ask, batch: Sequence[StoredMemory], task: LLMTask, *, namespace: StoredNamespace
+) -> EditGroup:
+    """Return a model's edits of a batch; `task` has its instructions. Raises the errors of `ask`.
+
+    If an insert or update could not be carried out, there are no edits: the model may have meant it
+    to replace a memory that it deletes.
+    """
+    by_id = {f"m{number}": stored for number, stored in enumerate(batch, start=1)}
+    shown = [replace(stored.memory, id=id_) for id_, stored in by_id.items()]
+    protected = {id_: stored.protection for id_, stored in by_id.items() if stored.protection}
+    instructions = "\n\n".join(filter(None, [task.instructions, _protect(protected)]))
     proposed = await propose(ask, replace(task, existing=shown, instructions=instructions))
-    allowed = [edit for edit in proposed.edits if edit.memory_id not in fixed]
+    allowed = [edit for edit in proposed.edits if edit.memory_id not in protected]
     forbidden = [
-        Rejection(_tool(edit), f"the memory {fixed[edit.memory_id]}")
+        Rejection(_tool(edit), f"the memory {protected[edit.memory_id]}")
         for edit in proposed.edits
-        if edit.memory_id in fixed
+        if edit.memory_id in protected
     ]
     rejected = (*proposed.rejected, *forbidden)
     failure = next((call.reason for call in rejected if call.tool != DELETE), None)
     if failure is not None:
-        return Part(batch, rejected=rejected, failure=failure)
+        return EditGroup(batch, rejected=rejected, failure=failure)
     singletons = {kind.name for kind in task.kinds if kind.singleton}
     reconciled = await asyncio.to_thread(
-        reconcile, allowed, shown, namespace=StoredNamespace(namespace), singletons=singletons
+        reconcile, allowed, shown, namespace=namespace, singletons=singletons
     )
-    return Part(batch, tuple(reconciled.edits.values()), rejected=rejected)
+    return EditGroup(batch, tuple(reconciled.edits.values()), rejected=rejected)
 
 
-def _hands_off(fixed: Iterable[str]) -> str | None:
-    ids = ", ".join(fixed)
+def _precedence(stored: StoredMemory) -> tuple[bool, datetime, int]:
+    """Return a sort key that puts memories to keep first: pinned ones, then the oldest."""
+    return stored.protection is None, *age(stored)
+
+
+def _group_duplicates(memories: Iterable[StoredMemory]) -> list[list[StoredMemory]]:
+    """Group memories of one wording so that any two of a group are duplicates."""
+    groups: list[list[StoredMemory]] = []
+    for stored in memories:
+        for group in groups:
+            if stored.protection is None and all(
+                _are_duplicates(stored, other) for other in _distinct_forms(group)
+            ):
+                group.append(stored)
+                break
+        else:
+            groups.append([stored])
+    return groups
+
+
+def _distinct_forms(group: Sequence[StoredMemory]) -> list[StoredMemory]:
+    """Return one memory of each fingerprint and time, for comparisons with the whole group."""
+    forms = {
+        (fingerprint(stored.memory.content), stored.memory.valid_from): stored for stored in group
+    }
+    return list(forms.values())
+
+
+def _are_duplicates(a: StoredMemory, b: StoredMemory) -> bool:
+    """Return whether two memories are duplicates, with the same validity and lifetime."""
+    since = {a.memory.valid_from, b.memory.valid_from} - {None}
+    same_time = len(since) < 2 and a.valid_to == b.valid_to and a.ttl == b.ttl
+    return same_time and is_near_duplicate(a.candidate, b.candidate)
+
+
+def _merge(group: Sequence[StoredMemory]) -> EditGroup:
+    kept, *others = group
+    before = kept.memory
+    newest = kept if kept.protection else max(group, key=_completeness)
+    known = [s.memory.importance for s in group if s.memory.importance is not None]
+    since = [s.memory.valid_from for s in group if s.memory.valid_from is not None]
+    after = replace(
+        _to_edit(before),
+        content=newest.memory.content,
+        importance=max(known, default=None),
+        valid_from=next(iter(since), None),
+    )
+    edits = [] if kept.protection or after == _to_edit(before) else [after]
+    for other in others:
+        reason = f"duplicate of {before.key}"
+        edits.append(replace(_to_edit(other.memory), content=None, reason=reason))
+    kept_forms = {fingerprint(memory.content) for memory in (before, newest.memory)}
+    formal_edits = [
+        edit for edit in edits
+        if edit.before and fingerprint(edit.before.content) in kept_forms
+        and (edit.content is None or len(kept_forms) == 1)
+    ]  # fmt: skip
+    return EditGroup(group, edits, formal_edits)
+
+
+def _completeness(stored: StoredMemory) -> tuple[int, datetime]:
+    """Return a sort key of wordings: "the dog" is more complete than "dog"; then the newest."""
+    present = [article for article in articles(stored.memory.content) if article is not None]
+    return len(present), stored.updated_at
+
+
+def _to_edit(memory: Memory) -> Edit:
+    return Edit(
+        memory_id=memory.id,
+        before=memory,
+        kind=memory.kind,
+        content=memory.content,
+        importance=memory.importance,
+        valid_from=memory.valid_from,
+        namespace=memory.namespace,
+        key=memory.key,
+    )
+
+
+def _protect(protected: Iterable[str]) -> str | None:
+    ids = ", ".join(protected)
     return f"These memories are only for reading, leave them as they are: {ids}." if ids else None
 
 

@@ -1,83 +1,86 @@
-"""What a consolidation came to: what is to be written, what is details, what has to be reviewed."""
+"""The progress of a consolidation, and its outcome."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from app.changes.apply import JobOutcome, Provenance
 from app.changes.circuit_breaker import REVIEW_REQUESTED, review_reason
-from app.consolidation.batches import Part, StoredMemory
 from app.consolidation.plan import ConsolidatePlan
-from app.consolidation.repository import Looked
+from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory
 from app.conversations.types import Edit, Rejection
 from app.jobs.run import JobRun
+from app.json_values import JsonObject
 
 
 @dataclass(slots=True)
-class Work:
-    """A job under way: what it looks at, what it comes to, and what had to be left out."""
+class Consolidation:
+    """A running job: the compared memories, the edits, and the groups that were overtaken.
+
+    A group is overtaken if one of its memories was changed after the job read it.
+    """
 
     run: JobRun
     plan: ConsolidatePlan
-    looked: Looked
+    scope: ConsolidationScope
     provenance: Provenance
-    parts: list[Part] = field(default_factory=list)
-    overtaken: list[Part] = field(default_factory=list)
+    groups: list[EditGroup] = field(default_factory=list)
+    overtaken: list[EditGroup] = field(default_factory=list)
 
     @property
     def edits(self) -> list[Edit]:
-        """What is to be done."""
-        return [replace(edit, basis=part.basis) for part in self.parts for edit in part.edits]
+        """The edits to apply."""
+        return [replace(edit, basis=group.basis) for group in self.groups for edit in group.edits]
 
     @property
     def failures(self) -> list[str]:
-        """Why batches led to nothing."""
-        parts = [*self.parts, *self.overtaken]
-        return [part.failure for part in parts if part.failure is not None]
+        """The reasons of the batches that failed."""
+        groups = [*self.groups, *self.overtaken]
+        return [group.failure for group in groups if group.failure is not None]
 
     @property
     def merged(self) -> list[tuple[StoredMemory, StoredMemory]]:
-        """Duplicates: the memory that stays and the one that ends."""
+        """Duplicates that are merged: the memory that stays, and one that ends."""
         if self.plan.strategy == "llm":
             return []
-        return [(part.memories[0], ended) for part in self.parts for ended in part.memories[1:]]
+        return [(group.memories[0], ended) for group in self.groups for ended in group.memories[1:]]
 
     def outcome(self) -> JobOutcome:
-        """Return what to write and to tell."""
+        """Return the outcome of the job."""
         return JobOutcome(
             self.edits,
             self.provenance,
-            unchanged=len(self.looked.all) - sum(edit.before is not None for edit in self.edits),
+            unchanged=len(self.scope.all) - sum(edit.before is not None for edit in self.edits),
             rejected=self._rejected(),
             review_reason=self._review_reason() if self.edits else None,
             details=self._details(),
         )
 
     def _rejected(self) -> list[Rejection]:
-        rejected = [call for part in [*self.parts, *self.overtaken] for call in part.rejected]
-        reason = "a memory it rests on was changed meanwhile"
-        overtaken = [edit for part in self.overtaken for edit in part.edits]
+        groups = [*self.groups, *self.overtaken]
+        rejected = [rejection for group in groups for rejection in group.rejected]
+        reason = "a memory on which it relies has changed"
+        overtaken = [edit for group in self.overtaken for edit in group.edits]
         return [*rejected, *(Rejection(edit.action, reason) for edit in overtaken)]
 
     def _review_reason(self) -> str | None:
-        """Return why a person has to look at it; what loses nothing but form is not asked about."""
+        """Return why the edits need a review; those that lose nothing but form need none."""
         config = self.plan.config
         if config.apply == "review":
             return REVIEW_REQUESTED
         return review_reason(
-            [edit for part in self.parts for edit in part.edits if edit not in part.formal],
-            [memory.existing for memory in self.looked.all],
-            singletons={kind.name for kind in config.kinds if kind.singleton},
+            [e for group in self.groups for e in group.edits if e not in group.formal_edits],
+            [stored.memory for stored in self.scope.all],
+            singletons=config.singletons,
             max_share=config.max_change_share,
         )
 
-    def _details(self) -> dict[str, Any]:
-        details: dict[str, Any] = {
+    def _details(self) -> JsonObject:
+        details: JsonObject = {
             "strategy": self.plan.strategy,
-            "compared": len(self.looked.all),
-            "has_more": self.looked.remaining,
+            "compared": len(self.scope.all),
+            "has_more": self.scope.has_more,
             "follow_up_job_id": None,
         }
         if self.plan.strategy == "llm":
-            details["batches"] = len(self.parts) + len(self.overtaken)
+            details["batches"] = len(self.groups) + len(self.overtaken)
             details["failed_batches"] = len(self.failures)
         return details

@@ -20,7 +20,8 @@ Strategy: TypeAlias = Literal["llm", "duplicates"]
 class ConsolidatePlan(JobPlan):
     """The plan of a consolidation at and below `namespace`.
 
-    `everything_from` is the job that this one continues, if that job compared everything.
+    A `full` run also compares memories without changes. `full_from` is the full run that this job
+    continues.
     """
 
     job_kind = "consolidate"
@@ -30,9 +31,9 @@ class ConsolidatePlan(JobPlan):
     manager_version: int | None
     namespace: list[str]
     strategy: Strategy
-    everything: bool
+    full: bool
     limit: int
-    everything_from: str | None = None
+    full_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class ConsolidateCommand:
     manager: str | None = None
     config: ManagerConfig | None = None
     strategy: Strategy | None = None
-    everything: bool = False
+    full: bool = False
     limit: int = DEFAULT_LIMIT
     apply: Apply | None = None
 
@@ -79,7 +80,7 @@ class ConsolidatePlanner:
             manager_version=chosen.version,
             namespace=command.namespace,
             strategy=strategy,
-            everything=command.everything,
+            full=command.full,
             limit=command.limit,
         )
         return plan.new_job(stored, concurrency_key=stored, manager=plan.manager)

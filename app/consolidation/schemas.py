@@ -1,4 +1,4 @@
-"""Body of the route that submits consolidations."""
+"""Request of the route that submits consolidations."""
 
 from typing import Annotated
 
@@ -13,32 +13,33 @@ MAX_CONSOLIDATED = 1_000
 
 
 class ConsolidateRequest(ManagerChoice):
-    """Memories to tidy up."""
+    """Memories to consolidate."""
 
     body_limit = CONFIGURATION
 
-    namespace: Labels = Field(description="Tidy up at and below this namespace.")
+    namespace: Labels = Field(description="Consolidate memories at and below this namespace.")
     strategy: Strategy | None = Field(
         None,
-        description="llm: a model merges, corrects and drops; duplicates: equal and nearly equal "
-        "memories are merged without one. Absent: llm, for a verbatim manager duplicates.",
+        description="llm: a model merges, corrects, and deletes memories; duplicates: exact and "
+        "near duplicates are merged without one. Absent: llm, or duplicates for a verbatim "
+        "manager.",
     )
-    everything: Flag | None = Field(
-        None, description="true: also what has not changed since the last time."
+    full: Flag | None = Field(
+        None, description="true: compare memories without changes since the last run, too."
     )
     limit: Annotated[int, Field(ge=1, le=MAX_CONSOLIDATED), Number] | None = Field(
-        None, description="Look at no more than this many memories; absent: 200."
+        None, description="Maximum number of changed memories to compare; absent: 200."
     )
     apply: Apply | None = Field(None, description="Instead of the manager's.")
 
     def to_command(self) -> ConsolidateCommand:
-        """Return the command that the request gives."""
+        """Return the command."""
         return ConsolidateCommand(
             namespace=self.namespace,
             manager=self.manager,
             config=self.manager_config,
             strategy=self.strategy,
-            everything=bool(self.everything),
+            full=bool(self.full),
             limit=self.limit or DEFAULT_LIMIT,
             apply=self.apply,
         )

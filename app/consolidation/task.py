@@ -1,4 +1,4 @@
-"""Jobs of the kind `consolidate`: memories that are kept already are put in order."""
+"""Jobs of the kind `consolidate`: they merge, correct, and delete stored memories."""
 
 import asyncio
 from dataclasses import replace
@@ -7,19 +7,22 @@ from functools import partial
 from typing import Self
 
 from app.auth.access import Verb
+from app.background import run_together
 from app.changes.apply import ChangeApplier, JobOutcome, Provenance, require_versions
 from app.changes.duplicates import DuplicateFoundError, is_duplicate
 from app.clock import Clock
 from app.consolidation import repository
-from app.consolidation.batches import Part, StoredMemory, batches, merges
-from app.consolidation.merge import tidy
-from app.consolidation.outcome import Work
+from app.consolidation.batches import make_batches
+from app.consolidation.merge import merge_batch, merge_duplicates
+from app.consolidation.outcome import Consolidation
 from app.consolidation.plan import ConsolidatePlan
-from app.consolidation.repository import Looked, Lookout
-from app.conversations.types import Ask, Edit, LLMTask, Memory
+from app.consolidation.repository import ScopeFinder
+from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory, address_of
+from app.conversations.types import Ask, Edit, LLMTask
 from app.db.database import Connection, Database
 from app.extraction.prompt import PROMPT_VERSION
 from app.http.conditional import PreconditionFailedError
+from app.jobs import repository as jobs_repository
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.namespaces import StoredNamespace
@@ -27,19 +30,19 @@ from app.providers.llm.base import LLM
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store import repository as items
-from app.store.types import Address
+from app.usage_counter import Uses, add_uses
 
-_AT_ONCE = 4
-"""Batches of one job that models work on."""
+_CONCURRENT_BATCHES = 4
+"""Batches of one job that models work on at the same time."""
 
-_ROUNDS = 5
-"""Times that what others changed meanwhile is left out, before the job is put off."""
+_ATTEMPTS = 5
+"""Attempts to write the edits before the job is retried later."""
 
 _INSTANT = timedelta(microseconds=1)
 
 
 class ConsolidateHandler:
-    """Does the jobs of the kind `consolidate`."""
+    """Runs the jobs of the kind `consolidate`."""
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class ConsolidateHandler:
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
-        """Make it from a process's resources."""
+        """Make the handler from a process's resources."""
         return cls(
             resources.database,
             resources.index.id,
@@ -70,32 +73,33 @@ class ConsolidateHandler:
         )
 
     async def run(self, run: JobRun, plan: ConsolidatePlan) -> None:
-        """Look at what changed, merge or tidy it up, and write that with the next mark."""
-        looked = await self._look(run, plan)
-        await run.report("selected", memories=len(looked.all), changed=len(looked.changed))
-        work = Work(run, plan, looked, Provenance(run.job.id, manager=plan.manager))
+        """Compare the changed memories, merge some, and write the edits with the next mark."""
+        scope = await self._find_scope(run, plan)
+        await run.report("selected", memories=len(scope.all), changed=len(scope.changed))
+        provenance = Provenance(run.job.id, manager=plan.manager)
+        consolidation = Consolidation(run, plan, scope, provenance)
         if plan.strategy == "llm":
-            await self._tidy(work, self._llms.get(plan.config.model))
+            await self._ask_model(consolidation, self._llms.get(plan.config.model))
         elif plan.config.enable_deletes:
-            work.parts = await asyncio.to_thread(_merges, looked)
-        await self._apply(work)
+            consolidation.groups = await asyncio.to_thread(_merge_duplicates, scope)
+        await self._apply(consolidation)
 
-    async def _look(self, run: JobRun, plan: ConsolidatePlan) -> Looked:
+    async def _find_scope(self, run: JobRun, plan: ConsolidatePlan) -> ConsolidationScope:
         access = run.job.access
-        scope = access.scope(plan.namespace, Verb.READ)
-        began = run.job.id if plan.everything else plan.everything_from
-        lookout = Lookout(self._index_id, self._clock.now(), plan.strategy, began)
+        namespaces = access.scope(plan.namespace, Verb.READ)
+        full_from = run.job.id if plan.full else plan.full_from
+        finder = ScopeFinder(self._index_id, self._clock.now(), plan.strategy, full_from)
         async with self._database.connection(access.root) as connection:
             since = None
-            if not plan.everything:
+            if not plan.full:
                 since = await repository.find_mark(connection, run.job.namespace, plan.strategy)
-            return await lookout.look(connection, scope, since, limit=plan.limit)
+            return await finder.find_changed(connection, namespaces, since, limit=plan.limit)
 
-    async def _tidy(self, work: Work, llm: LLM) -> None:
-        """Ask the model about every batch; JobFailedError where none came to anything."""
-        config = work.plan.config
-        work.provenance = replace(
-            work.provenance,
+    async def _ask_model(self, consolidation: Consolidation, llm: LLM) -> None:
+        """Ask the model about every batch; raises JobFailedError if all of them failed."""
+        config = consolidation.plan.config
+        consolidation.provenance = replace(
+            consolidation.provenance,
             model=llm.name,
             prompt_version=PROMPT_VERSION,
             ttl_seconds=config.ttl_seconds,
@@ -109,131 +113,145 @@ class ConsolidateHandler:
             max_steps=config.max_steps,
             now=self._clock.now(),
         )
-        work.parts = await _tidied(work, work.run.asking(llm), task)
-        if work.failures and len(work.failures) == len(work.parts):
+        groups = await _merge_batches(consolidation, consolidation.run.asking(llm), task)
+        consolidation.groups = groups
+        failures = consolidation.failures
+        if failures and len(failures) == len(groups):
             raise JobFailedError(
                 "consolidation_failed",
-                "Nothing was changed: what the model made of each batch of memories could not "
-                f"be used ({len(work.parts)} of {len(work.parts)}). Of the first: "
-                f"{work.failures[0]}.",
+                "Nothing was changed: the model's answer for each batch of memories was not usable "
+                f"({len(groups)} of {len(groups)}). The first one: {failures[0]}.",
             )
 
-    async def _apply(self, work: Work) -> None:
-        """Write the parts, without those that rest on what was changed meanwhile."""
-        for _ in range(_ROUNDS):
-            outcome = work.outcome()
-            also = partial(self._conclude, work=work, outcome=outcome)
+    async def _apply(self, consolidation: Consolidation) -> None:
+        """Write the groups, except those that rely on memories that have changed."""
+        for _ in range(_ATTEMPTS):
+            outcome = consolidation.outcome()
+            conclude = partial(self._conclude, consolidation=consolidation, outcome=outcome)
             try:
-                await self._applier.apply(work.run, outcome, in_transaction=also)
+                await self._applier.apply(consolidation.run, outcome, in_transaction=conclude)
             except PreconditionFailedError:
-                await self._leave_out_overtaken(work)
+                await self._set_overtaken_aside(consolidation)
             except DuplicateFoundError as error:
-                work.parts = [_without_repeats(part, error) for part in work.parts]
+                groups = consolidation.groups
+                consolidation.groups = [_without_duplicates(group, error) for group in groups]
             else:
                 return
-        raise JobConflictError(f"Others changed the same memories, {_ROUNDS} times in a row.")
+        raise JobConflictError(f"Others changed the same memories, {_ATTEMPTS} times in a row.")
 
-    async def _conclude(self, connection: Connection, *, work: Work, outcome: JobOutcome) -> None:
-        """Do the rest of the last transaction: check the basis, set the mark, go on."""
-        until = work.looked.until
-        waits = outcome.review_reason is not None
-        if until is None:
+    async def _conclude(
+        self, connection: Connection, *, consolidation: Consolidation, outcome: JobOutcome
+    ) -> None:
+        """Check the basis, set the mark, and submit a follow-up, in the job's last transaction."""
+        run, scope = consolidation.run, consolidation.scope
+        if scope.until is None:
             return
+        waits = outcome.review_reason is not None
         if not waits:
-            await self._check_basis(connection, work)
-            await repository.add_uses(connection, work.merged)
+            await self._check_basis(connection, consolidation)
+            await add_uses(connection, _moved_uses(consolidation))
         await repository.set_mark(
-            connection, work.run.job.namespace, work.plan.strategy, _reached(work, until)
+            connection,
+            run.job.namespace,
+            consolidation.plan.strategy,
+            _reached(consolidation, scope.until),
         )
-        if work.looked.remaining and not work.looked.held and not waits:
-            await self._go_on(connection, work)
+        if scope.has_more and not scope.is_held and not waits:
+            await self._submit_follow_up(connection, consolidation)
 
-    async def _check_basis(self, connection: Connection, work: Work) -> None:
-        """Raise PreconditionFailedError where a memory was changed that edits rest on.
+    async def _check_basis(self, connection: Connection, consolidation: Consolidation) -> None:
+        """Raise PreconditionFailedError if a memory on which edits rely has changed.
 
-        One may be deleted because another says the same, which must then still be there.
+        A duplicate may be deleted only while the other one exists.
         """
-        edited = {_address(edit) for edit in work.edits}
+        edited = {address_of(edit) for edit in consolidation.edits}
         basis = {
-            _address(memory.existing): memory.existing.version
-            for part in work.parts
-            for memory in part.memories
-            if part.edits and _address(memory.existing) not in edited
+            stored.address: stored.memory.version
+            for group in consolidation.groups
+            for stored in group.memories
+            if group.edits and stored.address not in edited
         }
         await require_versions(connection, basis, self._clock.now())
 
-    async def _leave_out_overtaken(self, work: Work) -> None:
-        """Keep the parts whose memories are as they were; the others are for the next run."""
-        addresses = [_address(m.existing) for part in work.parts for m in part.memories]
-        async with self._database.connection(work.run.job.access.root) as connection:
+    async def _set_overtaken_aside(self, consolidation: Consolidation) -> None:
+        """Keep the groups whose memories have not changed; the others are for the next job."""
+        groups = consolidation.groups
+        addresses = [stored.address for group in groups for stored in group.memories]
+        async with self._database.connection(consolidation.run.job.access.root) as connection:
             found = await items.find_many(connection, addresses, self._clock.now())
         versions = {address: item.version for address, item in found.items()}
         kept = [
-            part
-            for part in work.parts
-            if not part.edits
-            or all(versions.get(_address(m.existing)) == m.existing.version for m in part.memories)
+            group
+            for group in groups
+            if not group.edits
+            or all(versions.get(s.address) == s.memory.version for s in group.memories)
         ]
-        work.overtaken += [part for part in work.parts if part not in kept]
-        work.parts = kept
+        consolidation.overtaken += [group for group in groups if group not in kept]
+        consolidation.groups = kept
 
-    async def _go_on(self, connection: Connection, work: Work) -> None:
-        """Submit a job for what else has changed."""
-        job, plan = work.run.job, work.plan
-        began = job.id if plan.everything else plan.everything_from
-        update = {"everything": False, "everything_from": began}
-        new = plan.model_copy(update=update).new_job(
+    async def _submit_follow_up(self, connection: Connection, consolidation: Consolidation) -> None:
+        """Submit a job for the other memories that have changed."""
+        job, plan = consolidation.run.job, consolidation.plan
+        full_from = job.id if plan.full else plan.full_from
+        new = plan.model_copy(update={"full": False, "full_from": full_from}).new_job(
             job.namespace, concurrency_key=job.namespace, manager=plan.manager
         )
         follow_up = await self._jobs.create(connection, job.access, new)
-        await repository.name_follow_up(connection, job.id, follow_up)
+        await jobs_repository.set_follow_up(connection, job.id, follow_up)
 
 
-def _reached(work: Work, until: datetime) -> datetime:
-    """Return the mark to set: before the first change that had to be left out."""
-    left = [m for part in work.overtaken for m in part.memories if m.item_id in work.looked.changed]
-    return min([until, *(memory.updated_at - _INSTANT for memory in left)])
-
-
-async def _tidied(work: Work, ask: Ask, task: LLMTask) -> list[Part]:
-    """Return what the model makes of each batch; after an error no further one is begun."""
-    waiting = await asyncio.to_thread(_batches, work.looked)
-    turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(namespace: str, batch: list[StoredMemory]) -> Part:
-        async with turns:
-            part = await tidy(ask, batch, task, namespace=namespace)
-            await work.run.report("batch_finished", batches=len(waiting), error=part.failure)
-            return part
-
-    parts = [asyncio.create_task(one(*batch)) for batch in waiting]
-    try:
-        return await asyncio.gather(*parts)
-    finally:
-        for part in parts:
-            part.cancel()
-
-
-def _merges(looked: Looked) -> list[Part]:
-    return [part for memories in looked.memories.values() for part in merges(memories)]
-
-
-def _batches(looked: Looked) -> list[tuple[str, list[StoredMemory]]]:
-    """Return the batches that hold something changed and something to compare it with."""
+def _moved_uses(consolidation: Consolidation) -> list[tuple[int, Uses]]:
+    """Return the uses of duplicates that end, for the memories that stay."""
     return [
-        (namespace, batch)
-        for namespace, memories in looked.memories.items()
-        for batch in batches(memories, looked.ties[namespace])
-        if len(batch) > 1 and any(memory.item_id in looked.changed for memory in batch)
+        (kept.item_id, Uses(kept.address.namespace, ended.uses, ended.last_used_at))
+        for kept, ended in consolidation.merged
+        if ended.last_used_at is not None
     ]
 
 
-def _address(about: Memory | Edit) -> Address:
-    return Address(about.namespace or StoredNamespace(""), about.key or "")
+def _reached(consolidation: Consolidation, until: datetime) -> datetime:
+    """Return the mark to set: before the first change that is left to the next job."""
+    overtaken = [
+        stored.updated_at - _INSTANT
+        for group in consolidation.overtaken
+        for stored in group.memories
+        if stored.item_id in consolidation.scope.changed
+    ]
+    return min([until, *overtaken])
 
 
-def _without_repeats(part: Part, error: DuplicateFoundError) -> Part:
-    """Return a part without the inserts that say what is known elsewhere."""
+async def _merge_batches(consolidation: Consolidation, ask: Ask, task: LLMTask) -> list[EditGroup]:
+    """Return the model's edits of each batch; an error of one cancels the others."""
+    batches = await asyncio.to_thread(_batches, consolidation.scope)
+    places = asyncio.Semaphore(_CONCURRENT_BATCHES)
+
+    async def merge(namespace: StoredNamespace, batch: list[StoredMemory]) -> EditGroup:
+        async with places:
+            group = await merge_batch(ask, batch, task, namespace=namespace)
+            await consolidation.run.report(
+                "batch_finished", batches=len(batches), error=group.failure
+            )
+            return group
+
+    return await run_together(*(merge(namespace, batch) for namespace, batch in batches))
+
+
+def _merge_duplicates(scope: ConsolidationScope) -> list[EditGroup]:
+    return [g for memories in scope.memories.values() for g in merge_duplicates(memories)]
+
+
+def _batches(scope: ConsolidationScope) -> list[tuple[StoredNamespace, list[StoredMemory]]]:
+    """Return the batches with a changed memory and another to compare it with."""
+    return [
+        (namespace, batch)
+        for namespace, memories in scope.memories.items()
+        for batch in make_batches(memories, scope.similarities[namespace])
+        if len(batch) > 1 and any(stored.item_id in scope.changed for stored in batch)
+    ]
+
+
+def _without_duplicates(group: EditGroup, error: DuplicateFoundError) -> EditGroup:
+    """Return a group without the inserts that duplicate other memories."""
 
     def is_known(edit: Edit) -> bool:
         return edit.action == "insert" and any(
@@ -242,4 +260,4 @@ def _without_repeats(part: Part, error: DuplicateFoundError) -> Part:
             for memory in error.memories
         )
 
-    return replace(part, edits=[edit for edit in part.edits if not is_known(edit)])
+    return replace(group, edits=[edit for edit in group.edits if not is_known(edit)])

@@ -169,6 +169,10 @@ SELECT {RECORD_COLUMNS}, result, usage.* FROM jobs, LATERAL ({USAGE}) AS usage W
 
 _FIND_STATE = f"SELECT {STATE_COLUMNS} FROM jobs WHERE id = $1"
 
+_SET_FOLLOW_UP = """
+UPDATE jobs SET result = result || jsonb_build_object('follow_up_job_id', $2::text) WHERE id = $1
+"""
+
 _FIND_RESULT = "SELECT result FROM jobs WHERE id = $1"
 
 # Leaves out jobs with a dedupe key that were cancelled before they started: the queue may already
@@ -335,6 +339,11 @@ async def settle(
     """Move a job that no worker has from the state it was seen in; False when it left that."""
     text = json.dumps(result, ensure_ascii=False)
     return await connection.fetchrow(_SETTLE, job_id, seen, state, text) is not None
+
+
+async def set_follow_up(connection: Connection, job_id: str, follow_up: str) -> None:
+    """Add the job that continues a job to its result."""
+    await connection.execute(_SET_FOLLOW_UP, job_id, follow_up)
 
 
 async def request_cancel(connection: Connection, job_id: str) -> None:

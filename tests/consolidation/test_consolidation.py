@@ -6,17 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.consolidation.batches import (
-    MAX_CHARACTERS,
-    MAX_MEMORIES,
-    Part,
-    StoredMemory,
-    Tie,
-    batches,
-    merges,
-)
-from app.consolidation.merge import tidy
+from app.consolidation.batches import MAX_CHARACTERS, MAX_MEMORIES, make_batches
+from app.consolidation.merge import merge_batch, merge_duplicates
+from app.consolidation.scope import EditGroup, Similarity, StoredMemory
 from app.conversations.types import Memory, MemoryFormat
+from app.namespaces import StoredNamespace
 from tests.support.scripted_model import (
     NOTHING,
     ScriptedModel,
@@ -30,8 +24,12 @@ from tests.support.scripted_model import (
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
+USERS = StoredNamespace("users\x1f")
 
-def stored(number: int, text: str, *, fixed: str | None = None, **details: Any) -> StoredMemory:
+
+def stored(
+    number: int, text: str, *, protection: str | None = None, **details: Any
+) -> StoredMemory:
     """The memory that was written as the `number`th."""
     written = START + timedelta(minutes=number)
     lasting = {name: details.pop(name) for name in ("valid_to", "ttl") if name in details}
@@ -47,28 +45,28 @@ def stored(number: int, text: str, *, fixed: str | None = None, **details: Any) 
             **details,
         }
     )
-    return StoredMemory(existing, number, written, written, fixed, **lasting)
+    return StoredMemory(existing, number, written, written, protection, **lasting)
 
 
 def numbers(found: Sequence[Sequence[StoredMemory]]) -> list[list[int]]:
     return sorted([memory.item_id for memory in batch] for batch in found)
 
 
-def outcome(part: Part) -> dict[str, dict[str, Any] | None]:
+def outcome(part: EditGroup) -> dict[str, dict[str, Any] | None]:
     """What becomes of the edited memories, by their keys."""
     return {edit.key or "": edit.content for edit in part.edits}
 
 
 def test_few_memories_are_one_batch_in_the_order_they_were_written() -> None:
     memories = [stored(n, f"fact {n}") for n in (3, 1, 2)]
-    assert numbers(batches(memories, [])) == [[1, 2, 3]]
+    assert numbers(make_batches(memories, [])) == [[1, 2, 3]]
 
 
 def test_near_memories_are_in_one_batch_where_all_do_not_fit() -> None:
     memories = [stored(n, f"fact {n}") for n in range(MAX_MEMORIES + 20)]
     last = MAX_MEMORIES + 19
-    ties = [Tie(0, last, 0.9), Tie(1, last - 1, 0.8)]
-    first, second = sorted(batches(memories, ties), key=len)
+    ties = [Similarity(0, last, 0.9), Similarity(1, last - 1, 0.8)]
+    first, second = sorted(make_batches(memories, ties), key=len)
     assert [len(first), len(second)] == [20, MAX_MEMORIES]
     both = [{m.item_id for m in batch} for batch in (first, second)]
     assert any({0, last} <= batch for batch in both)
@@ -78,9 +76,9 @@ def test_near_memories_are_in_one_batch_where_all_do_not_fit() -> None:
 def test_the_weakest_tie_gives_way_where_a_group_is_too_large() -> None:
     half = MAX_MEMORIES // 2 + 1
     memories = [stored(n, f"fact {n}") for n in range(2 * half)]
-    chains = [Tie(n, n + 1, 0.9) for n in range(2 * half - 1) if n != half - 1]
-    bridge = Tie(half - 1, half, 0.5)
-    assert numbers(batches(memories, [bridge, *chains])) == [
+    chains = [Similarity(n, n + 1, 0.9) for n in range(2 * half - 1) if n != half - 1]
+    bridge = Similarity(half - 1, half, 0.5)
+    assert numbers(make_batches(memories, [bridge, *chains])) == [
         list(range(half)),
         list(range(half, 2 * half)),
     ]
@@ -88,14 +86,14 @@ def test_the_weakest_tie_gives_way_where_a_group_is_too_large() -> None:
 
 def test_duplicates_need_no_tie_to_be_kept_together() -> None:
     memories = [stored(n, f"fact {n // 2}") for n in range(2 * MAX_MEMORIES)]
-    for batch in batches(memories, []):
-        texts = [memory.existing.content["content"] for memory in batch]
+    for batch in make_batches(memories, []):
+        texts = [memory.memory.content["content"] for memory in batch]
         assert {texts.count(text) for text in texts} == {2}
 
 
 def test_a_memory_too_large_for_any_batch_is_left_out() -> None:
     memories = [stored(1, "x" * MAX_CHARACTERS), stored(2, "small"), stored(3, "tiny")]
-    assert numbers(batches(memories, [Tie(1, 2, 0.9)])) == [[2, 3]]
+    assert numbers(make_batches(memories, [Similarity(1, 2, 0.9)])) == [[2, 3]]
 
 
 @given(
@@ -106,14 +104,14 @@ def test_batches_fit_and_hold_every_memory_once(
     sizes: list[int], ties: list[tuple[int, int, float]]
 ) -> None:
     memories = [stored(n, f"{n} " + "x" * size) for n, size in enumerate(sizes)]
-    found = batches(memories, [Tie(*tie) for tie in ties])
+    found = make_batches(memories, [Similarity(*tie) for tie in ties])
     assert sorted(m.item_id for batch in found for m in batch) == list(range(len(sizes)))
     assert all(len(batch) <= MAX_MEMORIES for batch in found)
     assert all(sum(m.characters for m in batch) <= MAX_CHARACTERS for batch in found)
 
 
 def test_the_oldest_keeps_its_key_and_takes_on_what_the_others_know() -> None:
-    (part,) = merges(
+    (part,) = merge_duplicates(
         [
             stored(2, "the user likes tea", importance=0.9),
             stored(1, "user likes tea"),
@@ -126,29 +124,33 @@ def test_the_oldest_keeps_its_key_and_takes_on_what_the_others_know() -> None:
     }  # fmt: skip
     kept = part.edits[0]
     assert (kept.importance, kept.valid_from) == (0.9, START)
-    assert [edit.reason for edit in part.edits] == [None, *["says what k1 says"] * 3]
+    assert [edit.reason for edit in part.edits] == [None, *["duplicate of k1"] * 3]
 
 
 def test_what_differs_only_in_form_is_known_to_lose_nothing() -> None:
-    (exact,) = merges([stored(1, "likes tea"), stored(2, "Likes tea.")])
-    assert list(exact.formal) == list(exact.edits)
-    (near,) = merges([stored(1, "has a dog"), stored(2, "has dog"), stored(3, "Has a dog")])
-    assert [edit.key for edit in near.edits if edit not in near.formal] == ["k2"]
+    (exact,) = merge_duplicates([stored(1, "likes tea"), stored(2, "Likes tea.")])
+    assert list(exact.formal_edits) == list(exact.edits)
+    (near,) = merge_duplicates(
+        [stored(1, "has a dog"), stored(2, "has dog"), stored(3, "Has a dog")]
+    )
+    assert [edit.key for edit in near.edits if edit not in near.formal_edits] == ["k2"]
 
 
 def test_a_dog_and_the_dog_do_not_become_one_through_dog() -> None:
-    found = merges([stored(1, "wants a dog"), stored(2, "wants dog"), stored(3, "wants the dog")])
+    found = merge_duplicates(
+        [stored(1, "wants a dog"), stored(2, "wants dog"), stored(3, "wants the dog")]
+    )
     assert [outcome(part) for part in found] == [{"k2": None}]
 
 
 def test_nothing_is_edited_where_the_kept_memory_has_it_all() -> None:
-    (part,) = merges([stored(1, "likes tea", importance=0.5), stored(2, "likes tea")])
+    (part,) = merge_duplicates([stored(1, "likes tea", importance=0.5), stored(2, "likes tea")])
     assert outcome(part) == {"k2": None}
 
 
 def test_pinned_memories_stay_beside_one_another() -> None:
-    pinned = [stored(n, "likes tea", fixed="is pinned") for n in (2, 3)]
-    (part,) = merges([stored(1, "likes tea"), *pinned])
+    pinned = [stored(n, "likes tea", protection="is pinned") for n in (2, 3)]
+    (part,) = merge_duplicates([stored(1, "likes tea"), *pinned])
     assert outcome(part) == {"k1": None}
 
 
@@ -160,11 +162,11 @@ def test_pinned_memories_stay_beside_one_another() -> None:
         {"valid_from": START + timedelta(days=1)},
         {"valid_to": START},
         {"ttl": timedelta(days=1)},
-        {"fixed": "is not a manager's"},
+        {"protection": "is not a manager's"},
     ],
 )
 def test_memories_that_hold_otherwise_are_no_duplicates(other: dict[str, Any]) -> None:
-    assert merges([stored(1, "ran", valid_from=START), stored(2, "ran", **other)]) == []
+    assert merge_duplicates([stored(1, "ran", valid_from=START), stored(2, "ran", **other)]) == []
 
 
 @given(
@@ -172,14 +174,14 @@ def test_memories_that_hold_otherwise_are_no_duplicates(other: dict[str, Any]) -
 )
 def test_merging_what_was_merged_does_nothing(texts: list[str]) -> None:
     memories = [stored(number, f"has {text}") for number, text in enumerate(texts)]
-    state = {memory.existing.key: memory for memory in memories}
-    for part in merges(memories):
+    state = {memory.memory.key: memory for memory in memories}
+    for part in merge_duplicates(memories):
         for edit in part.edits:
             memory = state.pop(edit.key)
             if edit.content is not None:
                 state[edit.key] = stored(memory.item_id, edit.content["content"])
-    assert merges(state.values()) == []
-    assert {m.existing.content["content"].lower().strip(".") for m in state.values()} <= {
+    assert merge_duplicates(state.values()) == []
+    assert {m.memory.content["content"].lower().strip(".") for m in state.values()} <= {
         f"has {text}".lower().strip(".") for text in texts
     }
 
@@ -189,7 +191,7 @@ BATCH = [stored(1, "Ana lives in Porto"), stored(2, "Ana lives in Lisbon"), stor
 
 async def test_the_model_sees_short_ids_and_dates_and_no_keys() -> None:
     model = ScriptedModel(NOTHING)
-    part = await tidy(model, BATCH, task(turns=()), namespace="users\x1f")
+    part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
     shown = model.requests[0].messages[0].text
     assert '<memory id="m1" kind="memory" changed="' in shown
     assert "2026-01-01 00:01 UTC" in shown
@@ -203,7 +205,7 @@ async def test_changes_come_back_as_edits_of_the_stored_memories() -> None:
     model = ScriptedModel(
         calls(update("m1", "Ana lives in Lisbon"), delete("m2", "is in m1"), insert("Ana rows"))
     )
-    part = await tidy(model, BATCH, task(turns=()), namespace="users\x1f")
+    part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
     assert [(e.action, e.key, e.namespace) for e in part.edits[:2]] == [
         ("update", "k1", "users\x1f"),
         ("delete", "k2", "users\x1f"),
@@ -215,7 +217,7 @@ async def test_changes_come_back_as_edits_of_the_stored_memories() -> None:
 async def test_where_a_merge_cannot_be_made_its_sources_are_not_deleted() -> None:
     wrong = "update_memory", {"id": "m1", "edits": [{"op": "remove", "path": "/content"}]}
     model = ScriptedModel(calls(wrong, delete("m2")), calls(wrong))
-    part = await tidy(model, BATCH, task(turns=()), namespace="users\x1f")
+    part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
     assert part.edits == ()
     assert part.failure is not None
     assert part.rejected
@@ -223,15 +225,15 @@ async def test_where_a_merge_cannot_be_made_its_sources_are_not_deleted() -> Non
 
 async def test_where_only_a_delete_cannot_be_made_the_rest_stands() -> None:
     model = ScriptedModel(calls(delete("m9"), update("m1", "Ana lives in Faro")), NOTHING)
-    part = await tidy(model, BATCH, task(turns=()), namespace="users\x1f")
+    part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
     assert outcome(part) == {"k1": {"content": "Ana lives in Faro"}}
     assert [call.tool for call in part.rejected] == ["delete_memory"]
 
 
 async def test_a_merge_into_a_memory_only_for_reading_deletes_nothing() -> None:
-    batch = [stored(1, "Ana likes tea", fixed="is pinned"), stored(2, "Ana likes green tea")]
+    batch = [stored(1, "Ana likes tea", protection="is pinned"), stored(2, "Ana likes green tea")]
     model = ScriptedModel(calls(update("m1", "Ana likes green tea"), delete("m2")))
-    part = await tidy(model, batch, task(turns=(), instructions="Be kind."), namespace="u\x1f")
+    part = await merge_batch(model, batch, task(turns=(), instructions="Be kind."), namespace=USERS)
     assert part.edits == ()
     assert part.failure == "the memory is pinned"
     assert "Be kind." in model.requests[0].system
@@ -246,6 +248,6 @@ async def test_a_merge_into_a_memory_only_for_reading_deletes_nothing() -> None:
     ],
 )
 async def test_a_model_that_calls_no_tool_has_failed(replies: list[Any], reason: str) -> None:
-    part = await tidy(ScriptedModel(*replies), BATCH, task(turns=()), namespace="users\x1f")
+    part = await merge_batch(ScriptedModel(*replies), BATCH, task(turns=()), namespace=USERS)
     assert part.failure == reason
     assert part.edits == ()

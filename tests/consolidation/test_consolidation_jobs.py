@@ -274,7 +274,7 @@ async def test_everything_is_looked_at_again_when_asked_for(tidied: Tidied) -> N
     await tidied.put("a", "Ana lives in Porto")
     await tidied.put("b", "Ana likes tea")
     await tidied.result()
-    assert (await tidied.result(everything=True))["compared"] == 2
+    assert (await tidied.result(full=True))["compared"] == 2
     assert len(tidied.model.requests) == 2
 
 
@@ -285,7 +285,7 @@ async def test_everything_is_also_what_a_consolidation_wrote(tidied: Tidied) -> 
     await tidied.result()
     assert (await tidied.result())["compared"] == 0
     tidied.model.requests.clear()
-    await tidied.result(everything=True, limit=2)
+    await tidied.result(full=True, limit=2)
     assert len(tidied.model.requests) == 2  # the second by the job that follows
     assert "Ana has no number" in tidied.model.shown
     assert "Ana has a 3" in tidied.model.shown
@@ -312,7 +312,7 @@ async def test_what_is_beyond_the_limit_is_left_to_jobs_that_follow(tidied: Tidi
     for number in range(5):
         await tidied.put(f"a{number}", f"Ana has the number {number}")
         await tidied.put(f"b{number}", f"ana has the number {number}.")
-    row = await tidied.consolidate(strategy="duplicates", limit=3, everything=True)
+    row = await tidied.consolidate(strategy="duplicates", limit=3, full=True)
     result = json.loads(row["result"])
     assert result["has_more"] is True
     following, jobs = result["follow_up_job_id"], 1
@@ -526,7 +526,7 @@ async def test_what_changes_while_the_model_thinks_is_left_for_the_next_run(
     result = await tidied.result()
     assert result["counts"] == counts(deleted=1, unchanged=3, rejected=1)
     assert result["rejected"] == [
-        {"tool": "delete", "reason": "a memory it rests on was changed meanwhile"}
+        {"tool": "delete", "reason": "a memory on which it relies has changed"}
     ]
     assert await tidied.said("a", "b") == ["Ana lives in Porto", "Ana lives in Faro"]
     assert await tidied.keys(BEN) == ["b"]

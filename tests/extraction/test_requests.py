@@ -349,7 +349,7 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: Planners) -> 
     plan = ConsolidatePlan.model_validate(job.request)
     stored = to_stored(["acme", "users"])
     assert (job.kind, job.namespace, job.concurrency_key) == ("consolidate", stored, stored)
-    assert (plan.namespace, plan.strategy, plan.everything, plan.limit) == (
+    assert (plan.namespace, plan.strategy, plan.full, plan.limit) == (
         ["users"],
         "llm",
         False,
@@ -364,13 +364,13 @@ async def test_consolidating_takes_what_manager_and_request_say(service: Planner
         service, "careful", enable_deletes=False, kinds=[{"name": "triple"}], namespace=["{x}"]
     )
     job = await consolidate(
-        service, manager="careful", namespace=[], everything=True, limit=5, apply="review"
+        service, manager="careful", namespace=[], full=True, limit=5, apply="review"
     )
     plan = ConsolidatePlan.model_validate(job.request)
     assert (plan.manager, plan.manager_version, job.manager) == ("careful", 1, "careful")
     assert [kind.name for kind in plan.config.kinds] == ["triple"]
     assert not plan.config.enable_deletes
-    assert (plan.namespace, plan.everything, plan.limit) == ([], True, 5)
+    assert (plan.namespace, plan.full, plan.limit) == ([], True, 5)
     assert plan.config.apply == "review"
 
 

@@ -126,7 +126,7 @@ class OptimizerOptions(Schema):
         return OptimizerConfig(**self.model_dump(exclude_none=True))
 
 
-class GivenFeedback(BaseModel):
+class FeedbackInput(BaseModel):
     """Feedback on a conversation; any further members are shown to the model, too."""
 
     model_config = ConfigDict(extra="allow")
@@ -148,7 +148,7 @@ class GivenFeedback(BaseModel):
         return Feedback(self.score, self.comment, self.edited_answer, more)
 
 
-class GivenTrajectory(Schema):
+class TrajectoryInput(Schema):
     """A conversation that was held with the prompts, and the feedback on it."""
 
     messages: (
@@ -161,7 +161,7 @@ class GivenTrajectory(Schema):
     last: Position | None = Field(
         None, description="Position of the last one; absent: the newest message."
     )
-    feedback: GivenFeedback | None = Field(None, description="Feedback on the conversation.")
+    feedback: FeedbackInput | None = Field(None, description="Feedback on the conversation.")
 
     @model_validator(mode="after")
     def _is_one_conversation(self) -> Self:
@@ -241,7 +241,7 @@ class OptimizePrompt(Schema):
         None, description="Improves the prompts; absent: the server's MEMORYD_LLM."
     )
     trajectories: Annotated[
-        list[Annotated[GivenTrajectory, BeforeValidator(_no_list)]],
+        list[Annotated[TrajectoryInput, BeforeValidator(_no_list)]],
         Field(max_length=MAX_TRAJECTORIES),
     ] = Field(description="Empty: no change is warranted, and no model is asked.")
     evaluation: EvaluationRequest | None = Field(

@@ -19,10 +19,10 @@ from app.prompts.evaluate import Case, check_conversation
 from app.prompts.job_schemas import (
     EvaluationCase,
     EvaluationRequest,
-    GivenFeedback,
-    GivenTrajectory,
+    FeedbackInput,
     OptimizePrompt,
     PromptToOptimize,
+    TrajectoryInput,
 )
 from app.prompts.optimize.render import MAX_CHARACTERS
 from app.prompts.optimize.types import (
@@ -87,7 +87,7 @@ class PlannedTrajectory(BaseModel):
     namespace: StoredNamespace | None = None
     first: int
     last: int
-    feedback: GivenFeedback | None
+    feedback: FeedbackInput | None
 
     def to_feedback(self) -> Feedback | None:
         """Return the feedback as optimizers take it."""
@@ -204,7 +204,7 @@ class OptimizePlanner:
         )
 
     async def _plan_trajectory(
-        self, access: Access, given: GivenTrajectory, index: int
+        self, access: Access, given: TrajectoryInput, index: int
     ) -> PlannedTrajectory:
         if given.thread_id is None:
             return PlannedTrajectory(

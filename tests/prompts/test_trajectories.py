@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.prompts.job_schemas import GivenFeedback, GivenTrajectory, OptimizePrompt
+from app.prompts.job_schemas import FeedbackInput, OptimizePrompt, TrajectoryInput
 from app.prompts.optimize.render import MAX_CHARACTERS
 from app.prompts.optimize.types import Feedback
 from app.prompts.plan import PlannedTrajectory
@@ -25,7 +25,7 @@ def body(*trajectories: Any) -> JSON:
 
 
 def as_feedback(feedback: Any) -> Feedback | None:
-    given = GivenTrajectory.model_validate({**TALK, "feedback": feedback})
+    given = TrajectoryInput.model_validate({**TALK, "feedback": feedback})
     planned = PlannedTrajectory(
         messages=[], thread_id=None, first=0, last=0, feedback=given.feedback
     )
@@ -73,7 +73,7 @@ def test_trajectories_are_read_strictly(trajectory: Any, problem: str) -> None:
 
 def test_feedback_that_may_be_long_is_bounded() -> None:
     with pytest.raises(ValidationError):
-        GivenFeedback.model_validate({"comment": "a" * 50_001})
+        FeedbackInput.model_validate({"comment": "a" * 50_001})
 
 
 @pytest.mark.slow

@@ -11,8 +11,10 @@ from typing_extensions import override
 
 from app.auth.access import Access
 from app.auth.dependencies import Guard
-from app.auth.errors import ForbiddenError
+from app.auth.errors import ForbiddenError, UnauthenticatedError
+from app.db.database import DatabaseUnavailableError
 from app.dependencies import resources_of
+from app.errors import InvalidRequestError
 from app.http.bodies import MEMORY, ReadRequest, give_way, parse_body, read_bytes, validate_body
 from app.http.query_strings import check_query_size
 from app.namespaces import InvalidNamespaceError, check_labels
@@ -20,6 +22,14 @@ from app.schemas import Body
 
 Handle = Callable[[Request], Awaitable[Response]]
 Guarded = Callable[[Request], Coroutine[Any, Any, Response]]
+
+GUARDED_ERRORS = (
+    UnauthenticatedError,
+    ForbiddenError,
+    InvalidRequestError,
+    DatabaseUnavailableError,
+)
+"""Errors with which any guarded route may answer."""
 
 
 class GuardedRoute(APIRoute):

@@ -10,15 +10,12 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.auth.dependencies import JobsAccess
-from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.auth.route import GuardedRoute
+from app.auth.route import GUARDED_ERRORS, GuardedRoute
 from app.changes.review import ReviewService
 from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
-from app.db.database import DatabaseUnavailableError
 from app.db.optimistic import TooManyConflictsError
 from app.dependencies import resources_of
-from app.errors import InvalidRequestError
 from app.http.admission import OverloadedError, long_wait
 from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
@@ -30,9 +27,7 @@ from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService
 from app.jobs_api.submit_router import router as submit_router
 
-ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
-
-ONE = (*ALWAYS, JobNotFoundError)
+ONE = (*GUARDED_ERRORS, JobNotFoundError)
 
 _EVENT_ID = re.compile("[0-9]{1,9}")
 
@@ -75,7 +70,7 @@ def reviews_of(request: Request) -> ReviewService:
     description="Lists jobs at or below a namespace, newest first.",
     openapi_extra={"parameters": query_parameters(ListJobs)},
     response_model_exclude_unset=True,  # a job without its result has no such member
-    responses=problem_responses(*ALWAYS),
+    responses=problem_responses(*GUARDED_ERRORS),
 )
 async def list_jobs(request: Request, access: JobsAccess) -> JobList:
     query = read_query(ListJobs, request)
@@ -96,7 +91,7 @@ async def list_jobs(request: Request, access: JobsAccess) -> JobList:
     summary="Queue many failed or cancelled jobs again",
     description="Queues up to 1,000 jobs again, the oldest first, with all of their attempts, in "
     "one transaction. Repeat the request while `has_more` is true.",
-    responses=problem_responses(*ALWAYS),
+    responses=problem_responses(*GUARDED_ERRORS),
 )
 async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> RetriedJobs:
     retried, more = await service_of(request).retry_all(access, body.namespace, body.selection)

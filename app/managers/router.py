@@ -6,11 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.dependencies import AdminAccess, ReadAccess
-from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.auth.route import GuardedRoute
-from app.db.database import DatabaseUnavailableError
+from app.auth.route import GUARDED_ERRORS, GuardedRoute
 from app.dependencies import resources_of
-from app.errors import InvalidRequestError
 from app.http.conditional import (
     PRECONDITION_PARAMETERS,
     Precondition,
@@ -32,8 +29,6 @@ from app.managers.schemas import (
     encode_manager,
 )
 from app.managers.service import ManagerService
-
-ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The manager's version."}}
 
@@ -58,7 +53,7 @@ def service_of(request: Request) -> ManagerService:
     responses={
         200: {"description": "Replaced", "headers": ETAG},
         201: {"model": Manager, "description": "Created", "headers": ETAG},
-        **problem_responses(*ALWAYS, PreconditionFailedError),
+        **problem_responses(*GUARDED_ERRORS, PreconditionFailedError),
     },
 )
 async def put_manager(
@@ -77,7 +72,7 @@ async def put_manager(
     summary="Read a manager",
     description="Reads a manager's configuration as it was sent, with its version.",
     response_model=Manager,
-    responses={200: {"headers": ETAG}, **problem_responses(*ALWAYS, ManagerNotFoundError)},
+    responses={200: {"headers": ETAG}, **problem_responses(*GUARDED_ERRORS, ManagerNotFoundError)},
 )
 async def get_manager(request: Request, name: Name, access: ReadAccess) -> Response:
     manager = await service_of(request).get(access, name)
@@ -91,7 +86,7 @@ async def get_manager(request: Request, name: Name, access: ReadAccess) -> Respo
     summary="List managers by name",
     description="Lists managers by name.",
     response_model=ManagerList,
-    responses=problem_responses(*ALWAYS),
+    responses=problem_responses(*GUARDED_ERRORS),
 )
 async def list_managers(request: Request, access: ReadAccess) -> Response:
     query = read_query(ListManagers, request)
@@ -112,7 +107,7 @@ async def list_managers(request: Request, access: ReadAccess) -> Response:
     status_code=204,
     responses={
         204: {"description": "Gone"},
-        **problem_responses(*ALWAYS, PreconditionFailedError),
+        **problem_responses(*GUARDED_ERRORS, PreconditionFailedError),
     },
 )
 async def delete_manager(request: Request, name: Name, access: AdminAccess) -> Response:

@@ -7,11 +7,8 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.access import Access, Verb
 from app.auth.dependencies import AdminAccess, ReadAccess
-from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.auth.route import GuardedRoute
-from app.db.database import DatabaseUnavailableError
+from app.auth.route import GUARDED_ERRORS, GuardedRoute
 from app.dependencies import resources_of
-from app.errors import InvalidRequestError
 from app.http.conditional import (
     PRECONDITION_PARAMETERS,
     Precondition,
@@ -50,9 +47,8 @@ from app.prompts.schemas import (
 from app.prompts.service import PromptService
 from app.prompts.types import PRODUCTION
 
-ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
-READS = (*ALWAYS, PromptNotFoundError, PreconditionFailedError)
-CHANGES = (*ALWAYS, PreconditionFailedError)
+READS = (*GUARDED_ERRORS, PromptNotFoundError, PreconditionFailedError)
+CHANGES = (*GUARDED_ERRORS, PreconditionFailedError)
 MISSING = (PromptNotFoundError, PromptLabelNotFoundError, PromptVersionNotFoundError)
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The prompt's revision."}}
@@ -146,7 +142,7 @@ async def put_prompt(
     openapi_extra={"parameters": query_parameters(ListPrompts)},
     summary="List prompts by name, with the versions that their labels point to",
     description="Lists prompts by name, without their texts.",
-    responses=problem_responses(*ALWAYS),
+    responses=problem_responses(*GUARDED_ERRORS),
 )
 async def list_prompts(request: Request, access: ReadAccess) -> PromptList:
     query = read_query(ListPrompts, request)

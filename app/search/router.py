@@ -5,14 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from app.auth.dependencies import ReadAccess
-from app.auth.route import GuardedRoute
+from app.auth.route import GUARDED_ERRORS, GuardedRoute
 from app.dependencies import resources_of
 from app.http.problems import problem_responses
 from app.http.responses import json_response
 from app.indexing.errors import EmbeddingFailedError
 from app.search.schemas import SearchItems, SearchResults, encode_page
 from app.search.service import SearchService
-from app.store.router import ALWAYS
 
 router = APIRouter(prefix="/store", tags=["search"], route_class=GuardedRoute)
 
@@ -25,7 +24,7 @@ router = APIRouter(prefix="/store", tags=["search"], route_class=GuardedRoute)
     "lists them. Conditions on the value narrow the search; the answer has scores, and "
     "a cursor if there is another page.",
     response_model=SearchResults,
-    responses=problem_responses(*ALWAYS, EmbeddingFailedError),
+    responses=problem_responses(*GUARDED_ERRORS, EmbeddingFailedError),
 )
 async def search_items(
     request: Request,

@@ -6,9 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.auth.access import Access, Verb
 from app.auth.dependencies import DeleteAccess, ReadAccess, WriteAccess
-from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.auth.route import GuardedRoute
-from app.db.database import DatabaseUnavailableError
+from app.auth.route import GUARDED_ERRORS, GuardedRoute
 from app.db.optimistic import TooManyConflictsError
 from app.dependencies import resources_of
 from app.errors import InvalidRequestError
@@ -41,10 +39,9 @@ from app.store.schemas import (
 from app.store.service import ItemService
 from app.store.writer import ItemWriter
 
-ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
 """What every route of the store may answer with."""
 
-CHANGES = (*ALWAYS, PreconditionFailedError, TooManyConflictsError, EmbeddingFailedError)
+CHANGES = (*GUARDED_ERRORS, PreconditionFailedError, TooManyConflictsError, EmbeddingFailedError)
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's version."}}
 
@@ -114,7 +111,7 @@ async def put_item(request: Request, body: PutItem, access: WriteAccess) -> Resp
     responses={
         200: {"headers": ETAG},
         304: {"description": "The item is still at the ETag given in If-None-Match"},
-        **problem_responses(*ALWAYS, PreconditionFailedError),
+        **problem_responses(*GUARDED_ERRORS, PreconditionFailedError),
     },
 )
 async def get_item(request: Request, access: ReadAccess) -> Response:
@@ -176,7 +173,7 @@ async def delete_item(request: Request, body: DeleteItem, access: DeleteAccess) 
     description="Lists the namespaces that hold items, in ascending order, under a prefix or with "
     "a suffix, and on request how many items each holds.",
     response_model_exclude_unset=True,
-    responses=problem_responses(*ALWAYS),
+    responses=problem_responses(*GUARDED_ERRORS),
 )
 async def list_namespaces(
     request: Request, body: ListNamespaces, access: ReadAccess
@@ -191,7 +188,7 @@ async def list_namespaces(
     summary="Read an item's history, newest first",
     description="Lists every state that an item had, newest first, with its author and time.",
     response_model=ItemVersions,
-    responses=problem_responses(*ALWAYS),
+    responses=problem_responses(*GUARDED_ERRORS),
 )
 async def list_item_versions(request: Request, access: ReadAccess) -> Response:
     query = _read_address(ReadVersions, request, access)

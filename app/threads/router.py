@@ -8,13 +8,10 @@ from fastapi import APIRouter, Path, Request, Response
 from typing_extensions import override
 
 from app.auth.dependencies import JobsAccess, ReadAccess, ThreadAccess
-from app.auth.errors import ForbiddenError, UnauthenticatedError
-from app.auth.route import GuardedRoute
+from app.auth.route import GUARDED_ERRORS, GuardedRoute
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
-from app.db.database import DatabaseUnavailableError
 from app.db.idempotency import IdempotencyKeyReusedError
 from app.dependencies import resources_of
-from app.errors import InvalidRequestError
 from app.http.idempotency import IDEMPOTENCY_PARAMETER, read_idempotency
 from app.http.openapi.parameters import query_parameters
 from app.http.prefer import PREFER_PARAMETER
@@ -44,12 +41,10 @@ from app.threads.schemas import (
 )
 from app.threads.service import ThreadService, reads_conversation
 
-ALWAYS = (UnauthenticatedError, ForbiddenError, InvalidRequestError, DatabaseUnavailableError)
-
-ONE = (*ALWAYS, ThreadNotFoundError, AmbiguousThreadError)
+ONE = (*GUARDED_ERRORS, ThreadNotFoundError, AmbiguousThreadError)
 
 EXTRACTS = (
-    *ALWAYS,
+    *GUARDED_ERRORS,
     IdempotencyKeyReusedError,
     ManagerNotFoundError,
     MissingVariableError,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.dependencies import ReadAccess, StoreAccess
-from app.auth.route import GuardedRoute
+from app.auth.route import GUARDED_ERRORS, GuardedRoute
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.dependencies import resources_of
 from app.http.openapi.parameters import header_parameter, query_parameters
@@ -17,7 +17,6 @@ from app.indexing.errors import EmbeddingFailedError
 from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.schemas import Clean
-from app.store.router import ALWAYS
 from app.tools.errors import ToolNotFoundError
 from app.tools.schemas import CallTool, ListTools, ToolAnswer, ToolList
 from app.tools.service import ToolService
@@ -41,7 +40,7 @@ router = APIRouter(prefix="/tools", tags=["tools"], route_class=GuardedRoute)
     summary="Get the definitions of memory tools for a model",
     description="Returns the definitions of memory tools in a provider's format, limited to the "
     "kind and actions in the query.",
-    responses=problem_responses(*ALWAYS, ToolNotFoundError, ManagerNotFoundError),
+    responses=problem_responses(*GUARDED_ERRORS, ToolNotFoundError, ManagerNotFoundError),
 )
 async def list_tools(request: Request, access: ReadAccess) -> ToolList:
     query = read_query(ListTools, request)
@@ -59,7 +58,7 @@ async def list_tools(request: Request, access: ReadAccess) -> ToolList:
     "chose. A mistake of the model is a result for the model, not an error.",
     response_model=ToolAnswer,
     responses=problem_responses(
-        *ALWAYS,
+        *GUARDED_ERRORS,
         ToolNotFoundError,
         ManagerNotFoundError,
         MissingVariableError,

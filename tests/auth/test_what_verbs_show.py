@@ -85,7 +85,12 @@ async def job(client: httpx2.AsyncClient, keys: KeyService, database: Database) 
                 dict.fromkeys(("importance", "valid_from", "source", "ttl_seconds", "outcome"))
             ),
         )
-        await connection.execute("UPDATE threads SET summary = $1", json.dumps({"text": SECRET}))
+        summary = {
+            "summary": SECRET,
+            "summarized_message_ids": [],
+            "last_summarized_message_id": None,
+        }
+        await connection.execute("UPDATE threads SET summary = $1", json.dumps(summary))
     return job_id
 
 

@@ -17,7 +17,7 @@ from packaging.version import Version
 from typer.main import get_command
 
 from app.cli.main import cli
-from app.cli.startup import STOP_SECONDS
+from app.cli.serve import STOP_SECONDS
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""`memoryd keys`: create, list and revoke API keys."""
+"""`memoryd keys`: Create, list, and revoke API keys."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ import typer
 from app.auth.access import ALL_GRANTED, Grant, Verb, grants_text
 from app.auth.keys import ApiKey, Token
 from app.auth.rates import Rates
-from app.cli.databases import open_keys, running_database
+from app.cli.startup import open_keys, running_database
 from app.config import Settings
 from app.db.connections import address_of
 from app.embedded import EmbeddedPostgres
@@ -20,7 +20,7 @@ from app.logging import configure_logging
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels
 
 keys = typer.Typer(
-    help="Create, list and revoke API keys.", no_args_is_help=True, add_completion=False
+    help="Create, list, and revoke API keys.", no_args_is_help=True, add_completion=False
 )
 
 _LIFETIME_FORM = re.compile(r"(\d+)([mhd])")

@@ -31,10 +31,10 @@ _MODULES = {
     ),
     "doctor": (
         "app.cli.doctor:command",
-        "Say what is configured, what is missing, and how to fix it.",
+        "Report what is configured, what is missing, and how to fix it.",
     ),
     "mcp": ("app.cli.mcp:command", "Serve one MCP client on standard input and output."),
-    "keys": ("app.cli.keys:keys", "Create, list and revoke API keys."),
+    "keys": ("app.cli.keys:keys", "Create, list, and revoke API keys."),
 }
 """Where each command is, and its line in `memoryd --help`."""
 

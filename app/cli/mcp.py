@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from app.auth.access import ALL_GRANTED, Access
-from app.cli.databases import running_database
-from app.cli.startup import end_cleanly_on_signals, worker_beside
+from app.cli.serve import worker_beside
+from app.cli.startup import end_cleanly_on_signals, running_database
 from app.config import Settings
 from app.logging import configure_logging
 from app.mcp.proxy import address_of, forward

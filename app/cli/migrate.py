@@ -4,7 +4,7 @@ import asyncio
 
 import typer
 
-from app.cli.databases import running_database
+from app.cli.startup import running_database
 from app.config import Settings
 from app.db import migrations
 from app.db.role import examine_role

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.databases import running_database
+from app.cli.startup import running_database
 from app.config import Settings
 from app.indexing.formats import prepare
 from app.indexing.passages import check_path

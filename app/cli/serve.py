@@ -1,25 +1,44 @@
 """`memoryd serve`: run the API server."""
 
+import asyncio
 import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 import uvicorn
 
-from app.cli.announcement import warn_of_unknown_variables
-from app.cli.databases import running_database
+from app.auth.service import KeyService
 from app.cli.startup import (
-    check_address,
-    check_before_serving,
     end_cleanly_on_signals,
-    worker_beside,
+    is_loopback,
+    running_database,
+    warn_of_unknown_variables,
 )
 from app.config import Settings, given_settings
+from app.db.connections import address_of
+from app.db.database import ALL_ROOTS
+from app.errors import OperatorError
 from app.http.connection_guard import raise_open_file_limit
 from app.http.protocol import BoundedProtocol
+from app.indexing.passages import check_path
+from app.jobs import queue
+from app.jobs.worker import new_worker_id
 from app.logging import configure_logging
+from app.resources import Resources, check_llm, open_resources
+from app.supervisor import ChildProcess, Supervisor
+
+STOP_SECONDS = 10.0
+"""Time for a worker to hand back its jobs and end, after it has drained."""
+
+_logger = structlog.get_logger("memoryd")
 
 command = typer.Typer(add_completion=False)
 
@@ -69,3 +88,101 @@ def _pass_on(settings: Settings) -> None:
     """Pass the decisions made here to the server processes, which read the environment."""
     os.environ["MEMORYD_DATABASE_URL"] = str(settings.database_url)
     os.environ["MEMORYD_DATA_DIR"] = str(settings.data_dir)
+
+
+@contextmanager
+def worker_beside(settings: Settings, running: Settings) -> Iterator[None]:
+    """With the embedded database, keep a worker process running until the end of the block.
+
+    A configured database has workers of its own. `running` is from `running_database(settings)`.
+    """
+    if settings.database_url:
+        yield
+        return
+    worker = ChildProcess(
+        "worker",
+        # -P: a folder `app` in the current directory must not be imported.
+        [sys.executable, "-P", "-m", "app.worker.process", new_worker_id()],
+        environment={
+            "MEMORYD_DATABASE_URL": str(running.database_url),
+            "MEMORYD_DATA_DIR": str(running.data_dir),
+            "MEMORYD_DRAIN_SECONDS": str(running.drain_seconds),
+        },
+        stop_seconds=running.drain_seconds + STOP_SECONDS,
+    )
+    with Supervisor(worker):
+        yield
+
+
+class RefusedError(OperatorError):
+    """The server will not start like this; the message says what to do."""
+
+
+def check_address(settings: Settings) -> None:
+    """Raise RefusedError if nobody can listen there: the server would find out only at its end."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise RefusedError(
+            f"Cannot listen on {settings.host}:{settings.port}: {reason}. Choose another address "
+            "with --host and --port, or stop the program that uses this one."
+        ) from error
+
+
+def check_before_serving(settings: Settings, *, is_embedded: bool) -> None:
+    """Raise with a message that says what to do, unless a server may start with these settings.
+
+    If so, log what starts.
+    """
+    asyncio.run(_check_before_serving(settings, is_embedded=is_embedded))
+
+
+async def _check_before_serving(settings: Settings, *, is_embedded: bool) -> None:
+    check_llm(settings)
+    for path in settings.index_fields:
+        check_path(path, "MEMORYD_INDEX_FIELDS")
+    async with open_resources(settings) as resources:
+        service = KeyService(resources.database, resources.clock)
+        if not is_loopback(settings.host) and not await service.any_exist():
+            raise RefusedError(
+                f"Refusing to listen on {settings.host} without an API key: everyone who can "
+                "reach this machine could read and change every memory. Create a key first with "
+                "`memoryd keys create NAME`, or listen on 127.0.0.1."
+            )
+        await announce_server(resources, is_embedded=is_embedded)
+
+
+async def announce_server(resources: Resources, *, is_embedded: bool) -> None:
+    """Log the server's version, address, database, models, and workers."""
+    settings = resources.settings
+    if is_embedded:
+        worker = "a process of this server"
+    else:
+        state, _ = await queue.read_overview(resources.database, settings.job_lease_seconds)
+        worker = f"{state.workers} alive" if state.workers else "none; start `memoryd worker`"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    _logger.info(
+        "memoryd starts",
+        url=f"http://{host}:{settings.port}",
+        worker=worker,
+        **await _described(resources, is_embedded=is_embedded),
+    )
+
+
+async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, str]:
+    settings = resources.settings
+    async with resources.database.connection(ALL_ROOTS) as connection:
+        server = await connection.fetchval("SELECT current_setting('server_version')")
+    place = (
+        f"embedded in {settings.data_dir}"
+        if is_embedded
+        else f"at {address_of(str(settings.database_url))}"
+    )
+    return {
+        "version": version("memoryd"),
+        "database": f"PostgreSQL {server.split()[0]} {place}",
+        "llm": settings.llm or "none",
+        "embedding": settings.embedding,
+    }

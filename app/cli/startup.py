@@ -1,52 +1,70 @@
-"""From settings to a database that may be used, for every command that needs one."""
+"""The database that a command works on, and other parts of a command's start.
+
+It imports little, so that short commands start fast.
+"""
 
 import asyncio
 import ipaddress
 import signal
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
+
+import structlog
 
 from app.auth.service import KeyService
-from app.cli.announcement import announce_server
-from app.config import Settings
-from app.errors import OperatorError
-from app.indexing.passages import check_path
-from app.jobs.worker import new_worker_id
-from app.resources import check_llm, open_resources
-from app.supervisor import ChildProcess, Supervisor
+from app.clock import SystemClock
+from app.config import Settings, unknown_variables
+from app.db.database import ALL_ROOTS, Database
+from app.db.notifier import read_clock
+from app.db.schema_version import current_revision, newest_revision, require_current
+from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
+from app.supervisor import Supervisor
 
-STOP_SECONDS = 10.0
-"""Time for a worker to hand back its jobs and end, after it has drained."""
-
-
-class RefusedError(OperatorError):
-    """The server will not start like this; the message says what to do."""
+_logger = structlog.get_logger("memoryd")
 
 
 @contextmanager
-def worker_beside(settings: Settings, running: Settings) -> Iterator[None]:
-    """With the embedded database, keep a worker process running until the end of the block.
+def running_database(settings: Settings) -> Iterator[Settings]:
+    """Yield settings that name a running database: the configured one, or the embedded one.
 
-    A configured database has workers of its own. `running` is from `running_database(settings)`.
+    The embedded one is brought up to date, and started again if it ends; if that fails,
+    EmbeddedPostgresError is raised at the end. A configured one is changed by `memoryd migrate`.
     """
     if settings.database_url:
-        yield
+        yield settings
         return
-    worker = ChildProcess(
-        "worker",
-        # -P: a folder `app` in the current directory must not be imported.
-        [sys.executable, "-P", "-m", "app.worker.process", new_worker_id()],
-        environment={
-            "MEMORYD_DATABASE_URL": str(running.database_url),
-            "MEMORYD_DATA_DIR": str(running.data_dir),
-            "MEMORYD_DRAIN_SECONDS": str(running.drain_seconds),
-        },
-        stop_seconds=running.drain_seconds + STOP_SECONDS,
-    )
-    with Supervisor(worker):
-        yield
+    with EmbeddedPostgres(settings.data_dir) as embedded:
+        _bring_up_to_date(embedded.url)
+        keeper = PostgresKeeper(embedded)
+        try:
+            with Supervisor(keeper, longest_pause=LONGEST_PAUSE_SECONDS):
+                yield settings.model_copy(update={"database_url": embedded.url})
+        finally:
+            if keeper.failure:
+                raise keeper.failure  # however the process ended
+
+
+def _bring_up_to_date(url: str) -> None:
+    """Migrate if needed; importing Alembic takes half a second."""
+    if asyncio.run(current_revision(url)) != newest_revision():
+        import_module("app.db.migrations").upgrade(url)
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KeyService]:
+    """Yield the key service of a running database, checked to be up to date."""
+    url = str(settings.database_url)
+    await require_current(url)
+    database = await Database.open(url, pool_size=1)
+    clock = SystemClock()
+    try:
+        async with database.connection(ALL_ROOTS) as connection:
+            clock.correct(await read_clock(connection))
+        yield KeyService(database, clock)
+    finally:
+        await database.close()
 
 
 def end_cleanly_on_signals() -> None:
@@ -58,40 +76,10 @@ def end_cleanly_on_signals() -> None:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
-def check_address(settings: Settings) -> None:
-    """Raise RefusedError if nobody can listen there: the server would find out only at its end."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        socket.create_server((settings.host, settings.port), family=family).close()
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]
-        raise RefusedError(
-            f"Cannot listen on {settings.host}:{settings.port}: {reason}. Choose another address "
-            "with --host and --port, or stop the program that uses this one."
-        ) from error
-
-
-def check_before_serving(settings: Settings, *, is_embedded: bool) -> None:
-    """Raise with a message that says what to do, unless a server may start with these settings.
-
-    If so, log what starts.
-    """
-    asyncio.run(_check_before_serving(settings, is_embedded=is_embedded))
-
-
-async def _check_before_serving(settings: Settings, *, is_embedded: bool) -> None:
-    check_llm(settings)
-    for path in settings.index_fields:
-        check_path(path, "MEMORYD_INDEX_FIELDS")
-    async with open_resources(settings) as resources:
-        service = KeyService(resources.database, resources.clock)
-        if not is_loopback(settings.host) and not await service.any_exist():
-            raise RefusedError(
-                f"Refusing to listen on {settings.host} without an API key: everyone who can "
-                "reach this machine could read and change every memory. Create a key first with "
-                "`memoryd keys create NAME`, or listen on 127.0.0.1."
-            )
-        await announce_server(resources, is_embedded=is_embedded)
+def warn_of_unknown_variables() -> None:
+    """Warn about variables named like settings that memoryd does not have."""
+    for problem in unknown_variables():
+        _logger.warning("unknown setting", problem=problem)
 
 
 def is_loopback(host: str) -> bool:

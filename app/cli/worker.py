@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.announcement import warn_of_unknown_variables
-from app.cli.databases import running_database
-from app.cli.startup import end_cleanly_on_signals
+from app.cli.startup import end_cleanly_on_signals, running_database, warn_of_unknown_variables
 from app.config import given_settings
 from app.logging import configure_logging
 from app.resources import check_llm

@@ -85,7 +85,7 @@ async def job(client: httpx2.AsyncClient, keys: KeyService, database: Database) 
                 dict.fromkeys(("importance", "valid_from", "source", "ttl_seconds", "outcome"))
             ),
         )
-        summary = {
+        summary: dict[str, Any] = {
             "summary": SECRET,
             "summarized_message_ids": [],
             "last_summarized_message_id": None,

@@ -257,7 +257,7 @@ class TestDoctor:
 
     def test_an_open_server_for_everyone(self, run: Command) -> None:
         lines = self.lines(run("doctor", MEMORYD_HOST="0.0.0.0"), 1)  # noqa: S104
-        assert lines["API keys"].startswith("MEND none")
+        assert lines["API keys"].startswith("FIX none")
         assert "memoryd keys create" in lines["API keys"]
 
     def test_keys_are_counted(self, run: Command) -> None:
@@ -268,7 +268,7 @@ class TestDoctor:
 
     def test_no_tables(self, run: Command, bare_url: str) -> None:
         lines = self.lines(run("doctor", MEMORYD_DATABASE_URL=bare_url), 1)
-        assert lines["schema"].startswith("MEND The database has no memoryd schema yet.")
+        assert lines["schema"].startswith("FIX The database has no memoryd schema yet.")
         assert "memoryd migrate" in lines["schema"]
 
     @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ class TestDoctor:
     def test_no_database(self, run: Command, url: str) -> None:
         done = run("doctor", MEMORYD_DATABASE_URL=url)
         lines = self.lines(done, 1)
-        assert lines["database"].startswith("MEND no connection")
+        assert lines["database"].startswith("FIX no connection")
         assert "MEMORYD_DATABASE_URL" in lines["database"]
         assert "hunter2" not in done.stdout
 
@@ -294,15 +294,15 @@ class TestDoctor:
         [
             (
                 {"MEMORYD_LLM": "openai:gpt"},
-                "MEND openai:gpt; set OPENAI_API_KEY, "
+                "FIX openai:gpt; set OPENAI_API_KEY, "
                 "or OPENAI_BASE_URL of a server that takes no key",
             ),
             (
                 {"MEMORYD_LLM": "anthropic:c"},
-                "MEND anthropic:c; set ANTHROPIC_API_KEY, "
+                "FIX anthropic:c; set ANTHROPIC_API_KEY, "
                 "or ANTHROPIC_BASE_URL of a server that takes no key",
             ),
-            ({"MEMORYD_LLM": "gpt"}, "MEND MEMORYD_LLM=gpt; use anthropic: or openai:"),
+            ({"MEMORYD_LLM": "gpt"}, "FIX MEMORYD_LLM=gpt; use anthropic: or openai:"),
             ({"MEMORYD_LLM": "openai:gpt", "OPENAI_API_KEY": "hunter2"}, "ok openai:gpt"),
         ],
     )
@@ -318,17 +318,17 @@ class TestDoctor:
             assert self.lines(done, 0)["LLM"] == "ok openai:gpt"
         done = run("doctor", MEMORYD_LLM="openai:gpt", OPENAI_BASE_URL=url)
         line = self.lines(done, 1)["LLM"]
-        assert line.startswith(f"MEND openai:gpt; nothing can be reached at {url} (")
+        assert line.startswith(f"FIX openai:gpt; nothing can be reached at {url} (")
         assert line.endswith("; start the server, or correct OPENAI_BASE_URL")
 
     def test_what_is_no_setting(self, run: Command) -> None:
         lines = self.lines(run("doctor", MEMORYD_PROT="1"), 1)
-        assert lines["settings"] == "MEND MEMORYD_PROT is not a setting; did you mean MEMORYD_PORT?"
+        assert lines["settings"] == "FIX MEMORYD_PROT is not a setting; did you mean MEMORYD_PORT?"
 
     def test_an_embedder_that_cannot_be(self, run: Command) -> None:
         lines = self.lines(run("doctor", MEMORYD_EMBEDDING="nonsense"), 1)
         assert lines["embedding"].startswith(
-            "MEND MEMORYD_EMBEDDING: no embedder is called 'nonsense'"
+            "FIX MEMORYD_EMBEDDING: no embedder is called 'nonsense'"
         )
 
 

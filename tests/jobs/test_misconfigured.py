@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from asyncpg import Record
 
-from app.cli.checks import diagnose
+from app.cli.doctor import diagnose
 from app.indexing.errors import EmbeddingFailedError
 from app.jobs.run import JobRun
 from app.providers.errors import MisconfiguredError

@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from app.auth.access import ALL_GRANTED
-from app.cli.databases import open_keys
+from app.cli.startup import open_keys
 from app.config import Settings
 from tests.support.databases import Cluster
 from tests.support.server import clean_environment, serving

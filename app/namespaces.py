@@ -93,7 +93,7 @@ def to_stored(labels: Labels, root: Root = ALL_ROOTS) -> StoredNamespace:
 
 
 def to_root(labels: Labels) -> Root:
-    """Return the root that confines a caller to what is below some labels."""
+    """Return the root that confines a caller to a namespace and everything below."""
     return Root(to_stored(labels))
 
 

@@ -122,7 +122,7 @@ class UsageCounter:
             self._is_urgent.set()
 
     async def wait_until_urgent(self) -> None:
-        """Wait until there are so many items to write that it is urgent."""
+        """Wait until the number of items to write makes it urgent."""
         await self._is_urgent.wait()
 
     def take(self, most: int | None = None) -> dict[int, Uses]:

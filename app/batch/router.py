@@ -17,8 +17,8 @@ router = APIRouter(prefix="/store", tags=["batch"], route_class=GuardedRoute)
 @router.post(
     "/batch",
     operation_id="run_batch",
-    summary="Carry out several operations; reads see the state before the writes",
-    description="Carries out up to 1,000 operations. Reads see the state before the batch, writes "
+    summary="Execute several operations; reads see the state before the writes",
+    description="Executes up to 1,000 operations. Reads see the state before the batch, writes "
     "are one transaction. `results` has one object for each operation: its `op`, and "
     "`item`, `found`, `listed` or `problem`.",
     response_model=BatchResults,

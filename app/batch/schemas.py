@@ -29,7 +29,7 @@ class GetOperation(ItemAddress):
 
     op: Literal["get"]
     refresh_ttl: Flag | None = Field(
-        None, description="Restart the item's lifetime; absent: as the server is set."
+        None, description="Restart the item's lifetime; absent: the server's setting."
     )
 
 
@@ -69,7 +69,7 @@ _OP_NAMES: frozenset[object] = frozenset(get_args(OpName))
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """An operation that could not be read, and why; its neighbours are unharmed."""
+    """An operation that could not be read, and why; it does not affect the others."""
 
     op: OpName | None
     error: ValidationError
@@ -95,17 +95,17 @@ def _op_of(value: object) -> OpName | None:
 
 
 def _drop_default(schema: dict[str, Any]) -> None:
-    # To generators of TypeScript, a member with a default is one that must be sent.
+    # Generators of TypeScript require members that have a default.
     del schema["default"]
 
 
 class Batch(Schema):
-    """Operations that are carried out together; reads see the state before the batch."""
+    """Operations of one request; reads see the state before the batch."""
 
     body_limit = BATCH
 
     operations: list[Annotated[BatchOperation, WrapValidator(_keep_malformed)]] = Field(
-        max_length=MAX_OPERATIONS, description="What to do, each with its `op`."
+        max_length=MAX_OPERATIONS, description="The operations, each with its `op`."
     )
     atomic: Flag = Field(
         True,
@@ -125,7 +125,7 @@ class BatchResult(BaseModel):
     found: SearchResults | None = Field(None, description="For search: the items, best first.")
     listed: NamespaceList | None = Field(None, description="For list_namespaces: the namespaces.")
     problem: Problem | None = Field(
-        None, description="Why the operation failed; absent: it was carried out."
+        None, description="Why the operation failed; absent: it succeeded."
     )
 
 

@@ -1,4 +1,4 @@
-"""Carrying out a batch: check everything, read, then write."""
+"""Executes batches: check everything, read, then write."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ Prepared = Write | PreparedGet | SearchPlan | NamespaceQuery
 
 
 class BatchService:
-    """Carries out batches on behalf of one caller."""
+    """Executes batches on behalf of one caller."""
 
     def __init__(self, items: ItemService, writer: ItemWriter, search: SearchService) -> None:
         self._items = items
@@ -66,7 +66,7 @@ class BatchService:
         )
 
     async def run(self, access: Access, batch: Batch) -> list[dict[str, Any]]:
-        """Return one result an operation, in order; reads see the state before the writes.
+        """Return one result for each operation, in order; reads see the state before the writes.
 
         An atomic batch raises the first operation's error instead, with nothing changed.
         """
@@ -167,7 +167,7 @@ class _Results:
         self.room -= size + _FRAME_BYTES
 
     def has_room(self, place: int) -> bool:
-        """Tell whether an operation's result has room; if not, record that as its result."""
+        """Return whether a result has room; if not, record that as the operation's result."""
         if self.room <= 0:
             self.leave_out(place)
         return self.room > 0

@@ -1,4 +1,4 @@
-"""Making the passages that items lack in an index, while others write."""
+"""Backfill: makes the passages that items lack in an index, while clients write."""
 
 import asyncio
 import json
@@ -22,22 +22,22 @@ from app.store.types import Address
 _FIRST = Address(StoredNamespace(""), "")
 """Sorts before every address."""
 
-_WALKED_ITEMS = 100
+_PASS_ITEMS = 100
 _WRITTEN_PASSAGES = 1_000
-"""Of one transaction, and those of one item more: its items' writers wait while it runs."""
+"""Passages that one transaction writes before it ends; writers of its items wait for it."""
 
 _PASSES = 5
-"""Of one filling: servers of another configuration may write faster than it follows."""
+"""Maximum passes of one backfill: servers with another configuration may write faster."""
 
-# Writing an item removes its passages in every index but the writer's own: an item without any
-# is to be made, and one whose text gives none looks so each time. LATERAL with its limit keeps
-# the planner from reading every passage of the index for each batch, as it would for EXISTS.
+# Writing an item removes its passages in every index but the writer's own. So an item without
+# passages is made again, and one whose text gives none is tried in every run. LATERAL with its
+# limit keeps the planner from reading all passages of the index for each batch, as with EXISTS.
 _NEXT = f"""
 SELECT namespace, key, id, version, index_paths,
     CASE WHEN present.ordinal IS NULL THEN value END AS value
 FROM (
     SELECT * FROM items WHERE (namespace, key) > ($1, $2)
-    ORDER BY namespace, key LIMIT {_WALKED_ITEMS}
+    ORDER BY namespace, key LIMIT {_PASS_ITEMS}
 ) AS walked
 LEFT JOIN LATERAL (
     SELECT ordinal FROM passages WHERE passages.namespace = walked.namespace
@@ -72,10 +72,10 @@ class _Item:
     passages: list[Passage]
 
 
-class Filler:
-    """Fills a process's index; `refused` says why items have no passages that should have.
+class Backfill:
+    """Fills a process's index; `refused` has the items that cannot be indexed, and why.
 
-    `on_progress` is told how many items one pass has come by.
+    `on_progress` is called with the number of items that a pass has read.
     """
 
     def __init__(self, resources: Resources, on_progress: Callable[[int], None]) -> None:
@@ -86,8 +86,8 @@ class Filler:
         self.indexed = 0
         self.refused: dict[Address, str] = {}
 
-    async def fill(self) -> None:
-        """Index every item that lacks passages, and those that come to lack them meanwhile.
+    async def run(self) -> None:
+        """Index every item that lacks passages, and those that lose them during the run.
 
         Raises EmbeddingFailedError if the model cannot go on; what is indexed by then stays.
         """
@@ -96,7 +96,7 @@ class Filler:
                 return
 
     async def _pass(self) -> int:
-        """Go through all items once; return how many had passages to be made."""
+        """Go through all items once; return how many lacked passages."""
         position = _FIRST
         walked = found = 0
         while rows := await self._next(position):
@@ -114,7 +114,7 @@ class Filler:
             return await connection.fetch(_NEXT, *position, self._index.id)
 
     async def _cut(self, row: Record) -> _Item | None:
-        await asyncio.sleep(0)  # a server that does this answers requests in between
+        await asyncio.sleep(0)  # a server that runs this answers requests in between
         address = Address(row["namespace"], row["key"])
         if address in self.refused:
             return None
@@ -129,9 +129,9 @@ class Filler:
         return _Item(address, row["id"], row["version"], passages)
 
     async def _embed(self, items: Sequence[_Item]) -> list[tuple[_Item, list[Vector | None]]]:
-        """Return items with their pieces' vectors, without those that the model refuses."""
+        """Return items with their passages' vectors, without those that the model refuses."""
         known = await self._known_vectors(items)
-        # Each is a caller of its own, so that one refused text does not fail its neighbours.
+        # Each item is a request of its own, so that one refused text does not fail the others.
         embedded = await asyncio.gather(*(self._embed_one(item, known) for item in items))
         return [
             (item, vectors)
@@ -140,7 +140,7 @@ class Filler:
         ]
 
     async def _known_vectors(self, items: Sequence[_Item]) -> dict[str, Vector | None]:
-        """Return what the same model made of the items' texts for another vocabulary."""
+        """Return the vectors that the same model made of these texts for another vocabulary."""
         namespaces, keys = zip(*(item.address for item in items), strict=True)
         async with self._database.connection(ALL_ROOTS) as connection:
             rows = await connection.fetch(
@@ -163,7 +163,7 @@ class Filler:
         return [vectors[text] if text in vectors else known[text] for text in texts]
 
     async def _write(self, made: Sequence[tuple[_Item, list[Vector | None]]]) -> None:
-        """Write the passages of those items that nobody has written since they were read."""
+        """Write the passages of the items that have not changed since they were read."""
         addresses = [item.address for item, _ in made]
         async with self._database.transaction(ALL_ROOTS) as connection:
             locked = await repository.lock(connection, addresses, self._clock.now())
@@ -199,13 +199,13 @@ def _portions(items: Iterable[_Item]) -> Iterator[list[_Item]]:
 
 
 async def catch_up(resources: Resources) -> int:
-    """Index what servers of another configuration wrote; return how many items it was.
+    """Index items written by servers with another configuration; return their number.
 
     Does so for the active index only: others are going out of use, or being filled.
     """
     async with resources.database.connection(ALL_ROOTS) as connection:
         if not await connection.fetchval(_MAY_LACK, resources.index.id):
             return 0
-    filler = Filler(resources, on_progress=lambda _walked: None)
-    await filler.fill()
-    return filler.indexed
+    backfill = Backfill(resources, on_progress=lambda _walked: None)
+    await backfill.run()
+    return backfill.indexed

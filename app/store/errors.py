@@ -1,4 +1,4 @@
-"""What can go wrong with an item."""
+"""Errors of items."""
 
 from typing import Self
 

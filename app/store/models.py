@@ -61,7 +61,7 @@ items = Table(
     Column("created_at", TIME, nullable=False),
     Column("updated_at", TIME, nullable=False),
     Column(
-        "id", BigInteger, Identity(), nullable=False, comment="Short name for what refers here."
+        "id", BigInteger, Identity(), nullable=False, comment="Number that other tables refer to."
     ),
     Column("thread_id", Text, Computed("source ->> 'thread_id'", persisted=True)),
     Column("position", BigInteger, Computed(_POSITION, persisted=True)),
@@ -70,7 +70,7 @@ items = Table(
         Integer,
         Computed("octet_length(value::text)", persisted=True),
         nullable=False,
-        comment="Of the JSON text.",
+        comment="Bytes of the JSON text.",
     ),
     PrimaryKeyConstraint("namespace", "key"),
     CheckConstraint("jsonb_typeof(value) = 'object'", name="value_is_object"),
@@ -95,7 +95,7 @@ item_versions = Table(
     Column("key", BYTEWISE, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("action", Text, nullable=False),
-    Column("value", JSONB, comment="NULL where the item ended."),
+    Column("value", JSONB, comment="NULL if the item ended."),
     Column("index_paths", JSONB),
     Column("importance", Double),
     Column("pinned", Boolean),
@@ -108,7 +108,7 @@ item_versions = Table(
         "value_bytes",
         Integer,
         Computed("octet_length(value::text)", persisted=True),
-        comment="Of the JSON text.",
+        comment="Bytes of the JSON text.",
     ),
     PrimaryKeyConstraint("namespace", "key", "version"),
     comment="Every state an item has had; rows are never changed and outlive the item.",
@@ -122,10 +122,10 @@ passages = Table(
     Column("index_id", SmallInteger, ForeignKey("passage_indexes.id"), nullable=False),
     Column("ordinal", SmallInteger, nullable=False),
     Column("item_id", BigInteger, nullable=False),
-    Column("length", Integer, nullable=False, comment="In terms."),
+    Column("length", Integer, nullable=False, comment="Number of terms."),
     Column("path", Text, nullable=False),
     Column("text", Text, nullable=False),
-    Column("embedding", HALFVEC, comment="NULL where nothing is embedded."),
+    Column("embedding", HALFVEC, comment="NULL if nothing is embedded."),
     PrimaryKeyConstraint("namespace", "key", "index_id", "ordinal"),
     ForeignKeyConstraint(
         ["namespace", "key"], ["items.namespace", "items.key"], ondelete="CASCADE"
@@ -142,7 +142,7 @@ terms = Table(
     Column("index_id", SmallInteger, nullable=False),
     Column("ordinal", SmallInteger, nullable=False),
     Column("frequency", SmallInteger, nullable=False),
-    Column("length", Integer, nullable=False, comment="Of the passage, in terms."),
+    Column("length", Integer, nullable=False, comment="Number of terms in the passage."),
     Index("terms_term_index", "term", "namespace", "index_id"),
     Index("terms_item_id_index", "item_id", "ordinal"),
     comment="Which passages hold a term, and how often; a trigger removes those of ended items.",

@@ -95,7 +95,7 @@ def _listing_sql(root: Root, query: NamespaceQuery, parameters: Parameters, now:
     ]
     end = "" if query.max_depth is None else str(hidden + query.max_depth)
     # Stored text orders as label lists do, the separator sorting below what labels are made of.
-    # So cut lists that are equal are neighbours, and the scan stops at the limit.
+    # So equal cut lists are adjacent, and the scan stops at the limit.
     return f"""
     SELECT labels, octet_length(array_to_string(labels, '","')) AS bytes FROM (
         SELECT namespace, labels[{hidden + 1}:{end}] AS labels,

@@ -1,4 +1,4 @@
-"""`memoryd reindex`: passages for another model or vocabulary, while servers go on with theirs."""
+"""`memoryd reindex`: makes the passages of another model or vocabulary, while servers run."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,17 +19,17 @@ from app.indexing.formats import (
 from app.indexing.passages import PassageIndex
 from app.namespaces import StoredNamespace, from_stored
 from app.resources import Resources
-from app.store.backfill import Filler
+from app.store.backfill import Backfill
 from app.store.types import Address
 
 Tell = Callable[[str], None]
-"""Takes a line for the operator."""
+"""Prints a line for the operator."""
 
 _LOCK = 7_305_312
 """Advisory lock of the whole run."""
 
 _BUILDING_KILOBYTES = 512 * 1024
-"""At least, for building a vector index: where its graph does not fit, building is slow."""
+"""Minimum memory for building a vector index; if its graph does not fit, building is slow."""
 
 _PROGRESS_SECONDS = 10.0
 _DROPPED_ITEMS = 200
@@ -87,43 +87,43 @@ SELECT count(*) FROM dropped
 
 
 class ReindexError(OperatorError):
-    """The reindex cannot go on; the message says why and what to do."""
+    """The reindex cannot continue; the message says why and what to do."""
 
 
 async def reindex(resources: Resources, tell: Tell, *, drop_others: bool = False) -> None:
-    """Fill the configured index, make it the active one and, if wanted, empty the others.
+    """Fill the configured index, make it the active one and, if requested, empty the others.
 
-    May be interrupted anywhere: the next run goes on where this one stopped. Raises ReindexError.
+    May be interrupted anywhere: the next run continues from there. Raises ReindexError.
     """
     index, database = resources.index, resources.database
     async with _alone(database) as session:
-        filler = Filler(resources, _progress(tell, await _count_items(session)))
+        backfill = Backfill(resources, _progress(tell, await _count_items(session)))
         try:
-            await _fill(filler)
+            await _run(backfill)
             changed = await _build_vector_index(session, index)
             if not await _is_active(session, index):
-                await _fill(filler)
+                await _run(backfill)
                 await _switch(database, index)
                 tell(f"Servers started from now on use {_name(index)}.")
-                await _fill(filler)
+                await _run(backfill)
                 changed = True
         except AppError as error:
             raise ReindexError(
-                f"Stopped: {error.__cause__ or error}. What is indexed by now stays; "
-                "run the command again to go on."
+                f"Stopped: {error.__cause__ or error}. Finished items stay indexed; "
+                "run the command again to continue."
             ) from error
         finally:
-            if filler.indexed:
-                tell(f"Indexed {_counted(filler.indexed, 'item')}.")
+            if backfill.indexed:
+                tell(f"Indexed {_counted(backfill.indexed, 'item')}.")
         if drop_others and (dropped := await _empty_others(session, database, index)):
             tell(f"Dropped {_counted(dropped, 'passage')} made in other ways.")
             changed = True
-        if not (changed or filler.indexed):
+        if not (changed or backfill.indexed):
             tell(f"Nothing to do: all is indexed for {_name(index)}.")
 
 
 async def is_under_way(database: Database) -> bool:
-    """Tell whether a reindex runs at this moment."""
+    """Return whether a reindex is running."""
     async with database.connection(ALL_ROOTS) as connection:
         return bool(await connection.fetchval(_IS_UNDER_WAY, _LOCK))
 
@@ -137,7 +137,7 @@ async def half_filled(database: Database) -> list[str]:
 
 @asynccontextmanager
 async def _alone(database: Database) -> AsyncIterator[Connection]:
-    """Lend a connection for long statements; raises ReindexError while another run has one.
+    """Open a connection for long statements; raises ReindexError during another run.
 
     PostgreSQL holds the lock until the last statement ended, even if this process is killed.
     """
@@ -152,7 +152,7 @@ async def _alone(database: Database) -> AsyncIterator[Connection]:
 
 
 def _progress(tell: Tell, items: int) -> Callable[[int], None]:
-    """Return what tells now and then how far the first pass has come; later ones are short."""
+    """Return a function that reports the progress of the first pass; later passes are short."""
     furthest, due = 0, time.monotonic() + _PROGRESS_SECONDS
 
     def on_progress(walked: int) -> None:
@@ -170,10 +170,10 @@ async def _count_items(session: Connection) -> int:
     return int(await session.fetchval("SELECT count(*) FROM items", timeout=UNHURRIED_SECONDS))
 
 
-async def _fill(filler: Filler) -> None:
-    await filler.fill()
-    if filler.refused:
-        raise ReindexError(_refusal(filler.refused))
+async def _run(backfill: Backfill) -> None:
+    await backfill.run()
+    if backfill.refused:
+        raise ReindexError(_refusal(backfill.refused))
 
 
 def _refusal(refused: Mapping[Address, str]) -> str:
@@ -192,12 +192,12 @@ def _refusal(refused: Mapping[Address, str]) -> str:
 
 
 async def _build_vector_index(session: Connection, index: PassageIndex) -> bool:
-    """Make the vectors searchable if they are not yet; writers go on meanwhile."""
+    """Build the vector index if it does not exist; it does not block writers."""
     dimensions = format_of(index.embedder, index.vocabulary).dimensions
     valid = await session.fetchval(_IS_VALID, vector_index_name(index.id))
     if valid or not dimensions:
         return False
-    if valid is False:  # what an interrupted run began
+    if valid is False:  # an interrupted run left it unfinished
         await _unhurried(session, drop_vector_index(index.id, concurrently=True))
     await _unhurried(session, create_vector_index(index.id, dimensions, concurrently=True))
     return True
@@ -220,7 +220,7 @@ async def _switch(database: Database, index: PassageIndex) -> None:
 
 
 async def _empty_others(session: Connection, database: Database, index: PassageIndex) -> int:
-    """Remove what other indexes hold; their rows stay, for servers that still write there."""
+    """Delete the passages of other indexes; servers may still write to these indexes."""
     for row in await session.fetch("SELECT id FROM passage_indexes WHERE id <> $1", index.id):
         await _unhurried(session, drop_vector_index(row["id"], concurrently=True))
     dropped = 0

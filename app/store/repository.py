@@ -143,8 +143,9 @@ SELECT namespace, key, id, version, inserted, created_at, updated_at, expires_at
 """
 
 # Runs after the upsert, in a statement of its own: holding the items' row locks and with a
-# fresh snapshot, it sees the passages that a concurrent writer left. Passages of another index
-# go too, unless they are to be kept: they are of the old text, and a reindex makes them again.
+# fresh snapshot, it sees the passages that a concurrent writer left. Passages of other
+# indexes are deleted unless the caller keeps them: they are of the old text, and a reindex
+# makes them again.
 _REPLACE_PASSAGES = """
 WITH owners AS (
     SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::int[])

@@ -39,8 +39,6 @@ from app.store.schemas import (
 from app.store.service import ItemService
 from app.store.writer import ItemWriter
 
-"""What every route of the store may answer with."""
-
 CHANGES = (*GUARDED_ERRORS, PreconditionFailedError, TooManyConflictsError, EmbeddingFailedError)
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The item's version."}}

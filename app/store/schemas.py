@@ -128,16 +128,16 @@ class ItemAddress(Schema):
 
 
 class ItemDetails(Schema):
-    """What an item may carry besides its value."""
+    """Optional metadata of an item."""
 
     importance: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None, description="How much the memory matters, 0 to 1."
     )
     pinned: Flag | None = Field(
-        None, description="true: found before all others by a search with a query."
+        None, description="true: a search with a query returns it before all others."
     )
-    valid_from: Moment | None = Field(None, description="Since when the memory holds.")
-    valid_to: Moment | None = Field(None, description="Until when the memory held.")
+    valid_from: Moment | None = Field(None, description="When the memory became true.")
+    valid_to: Moment | None = Field(None, description="When the memory ceased to be true.")
     source: Source | None = Field(None, description="Where the memory came from.")
 
     @model_validator(mode="after")
@@ -173,7 +173,8 @@ class PutItem(ItemDetails):
         examples=[["text"], False],
     )
     ttl: Minutes | None = Field(
-        None, description="Lifetime in minutes; null: for ever; absent: the server's default."
+        None,
+        description="Lifetime in minutes; null: unlimited; absent: the server's default.",
     )
     ttl_seconds: Seconds | None = Field(None, description="Lifetime in seconds, instead of ttl.")
 
@@ -231,7 +232,7 @@ class RestoreItem(ItemAddress):
     """The earlier version to make present again."""
 
     version: Annotated[int, Field(ge=1, le=MAX_INTEGER), Number] = Field(
-        description="As GET /v1/store/items/versions lists it."
+        description="A version that GET /v1/store/items/versions lists."
     )
 
 
@@ -247,7 +248,7 @@ class ListNamespaces(Schema):
         None, description="At most this many; absent or null: 100."
     )
     offset: Annotated[int, Field(ge=0, le=2**31 - 1), Number] | None = Field(
-        None, description="Leave out the first this many."
+        None, description="Number of namespaces to skip."
     )
     counts: Flag | None = Field(None, description="Add how many items each namespace holds.")
 
@@ -285,7 +286,7 @@ class ReadItem(_AddressQuery):
     """Which item to read, and how."""
 
     refresh_ttl: bool | None = Field(
-        None, description="Restart the item's lifetime; absent: as the server is set."
+        None, description="Restart the item's lifetime; absent: the server's setting."
     )
     as_of: Moment | None = Field(None, description="Read the state of that time.")
     omit_expired: bool = Field(True, description="false also shows an expired item.")
@@ -306,9 +307,9 @@ class Item(BaseModel):
     value: ItemValue
     version: int = Field(description="Grows with every change; also the ETag.")
     importance: float | None = Field(description="How much the memory matters, 0 to 1.")
-    pinned: bool = Field(description="Found before all others by a search with a query.")
-    valid_from: datetime | None = Field(description="Since when the memory holds.")
-    valid_to: datetime | None = Field(description="Until when the memory held.")
+    pinned: bool = Field(description="A search with a query returns it before all others.")
+    valid_from: datetime | None = Field(description="When the memory became true.")
+    valid_to: datetime | None = Field(description="When the memory ceased to be true.")
     source: Source | None = Field(description="Where the memory came from.")
     expires_at: datetime | None = Field(description="When its lifetime ends; null: never.")
     created_at: datetime = Field(description="When it was first put.")
@@ -330,15 +331,15 @@ class Item(BaseModel):
 
 
 class ItemVersion(BaseModel):
-    """One state in an item's history; `value` is null where the item ended."""
+    """One state in an item's history; `value` is null if the item ended."""
 
     version: int = Field(description="Grows with every change.")
-    action: VersionAction = Field(description="What made this state.")
-    value: ItemValue | None = Field(description="null where the item ended.")
+    action: VersionAction = Field(description="The operation that led to this state.")
+    value: ItemValue | None = Field(description="null if the item ended.")
     importance: float | None = Field(description="How much the memory mattered, 0 to 1.")
-    pinned: bool | None = Field(description="Whether it was pinned; null where the item ended.")
-    valid_from: datetime | None = Field(description="Since when the memory held.")
-    valid_to: datetime | None = Field(description="Until when the memory held.")
+    pinned: bool | None = Field(description="Whether it was pinned; null if the item ended.")
+    valid_from: datetime | None = Field(description="When the memory became true.")
+    valid_to: datetime | None = Field(description="When the memory ceased to be true.")
     source: Source | None = Field(description="Where the memory came from.")
     actor: str = Field(description="The key that made the change, and the job if it was one.")
     recorded_at: datetime = Field(description="When the change was made.")
@@ -359,9 +360,9 @@ class ItemVersion(BaseModel):
 class ItemVersions(BaseModel):
     """An item's history, newest first."""
 
-    versions: list[ItemVersion] = Field(description="Empty for an item that never was.")
+    versions: list[ItemVersion] = Field(description="Empty for an item that never existed.")
     next_cursor: int | None = Field(
-        description="Send it as `before` for the next page; null: there is none."
+        description="Send it as `before` for the next page; null: this is the last."
     )
 
     @classmethod

@@ -152,7 +152,7 @@ def _refreshed(item: Item, now: datetime) -> Item:
 
 
 def _counted(access: Access, labels: Labels, max_depth: int | None) -> Range:
-    """Return what a listed namespace represents: itself, or everything below if it was cut."""
+    """Return the namespaces that a listed one represents: itself, or all below if it was cut."""
     stored = to_stored(labels, access.root)
     is_cut = max_depth is not None and len(labels) == max_depth
     return stored_range(stored) if is_cut else only(stored)

@@ -31,7 +31,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ItemMetadata:
-    """What an item carries besides its value."""
+    """Optional metadata of an item."""
 
     importance: float | None = None
     pinned: bool = False

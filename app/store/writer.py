@@ -129,7 +129,7 @@ class ItemWriter:
                     raise
                 raise _merged_too_large() from error  # its size would reveal the old value's
             except PreconditionFailedError:
-                continue  # overtaken since it was read: merge into what is there now
+                continue  # it was changed since it was read: merge into its new state
         raise TooManyConflictsError
 
     async def delete(self, access: Access, delete: Delete) -> None:

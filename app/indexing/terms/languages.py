@@ -36,7 +36,7 @@ _LETTERS = str.maketrans(
 )
 
 DEFAULT = "english"
-"""What Latin-script text is taken for when its function words do not tell."""
+"""Language of Latin-script text whose function words do not decide it."""
 
 LANGUAGES: tuple[str, ...] = tuple(sorted(STEMMED_LANGUAGES))
 """The languages a vocabulary may be set to."""
@@ -47,7 +47,7 @@ STOP_WORDS: Mapping[str, frozenset[str]] = {
 }
 """Function words by language, lower-cased; they are no terms of texts in that language."""
 
-# The ones a text is told by; English first, because it wins a draw.
+# Languages that are detected by function words; English first, because it wins a draw.
 LATIN_LANGUAGES: tuple[str, ...] = (
     DEFAULT,
     *(language for language in STOP_WORDS if language not in {DEFAULT, "russian"}),
@@ -89,10 +89,10 @@ _SCRIPT_BY_LANGUAGE = {
 }  # the others are written in latin
 
 _SAMPLE = 200  # words of a text that decide its language
-_LEAST_SHARE = 12  # at least one function word to so many different words
+_LEAST_SHARE = 12  # one function word at least in this number of different words
 
 # Function words elsewhere, but also function words, everyday words or names in English text:
-# alone they do not tell that a text is in another language.
+# alone they do not show that a text is in another language.
 _NOT_TELLING = STOP_WORDS[DEFAULT] | set(
     """
     ad ai al ale ali alt bare ben bin biz bo car chi ci com come comment con da dan de del della
@@ -125,25 +125,25 @@ def check_language(language: str | None) -> None:
 def likely_languages(words: Sequence[str], *, least: int) -> tuple[str, ...]:
     """Return the languages that Latin-script text may be in, the likeliest first.
 
-    Told by how many different function words of each it has; empty where these are fewer
-    than `least`, or too few to tell.
+    The number of different function words of each decides; empty if these are fewer than
+    `least`, or too few to decide.
     """
     different = {word.lower() for word in words[:_SAMPLE]}
     found = different & _WORDS
     marks = Counter(chain.from_iterable(_LANGUAGES_OF[word] for word in found))
-    told = {language for word in found - _NOT_TELLING for language in _LANGUAGES_OF[word]}
-    told.add(DEFAULT)
-    best = max(marks[language] for language in told)
+    telling = {language for word in found - _NOT_TELLING for language in _LANGUAGES_OF[word]}
+    telling.add(DEFAULT)
+    best = max(marks[language] for language in telling)
     if best < least or best * _LEAST_SHARE < len(different):
         return ()
-    close = [name for name in LATIN_LANGUAGES if name in told and marks[name] * 2 > best]
+    close = [name for name in LATIN_LANGUAGES if name in telling and marks[name] * 2 > best]
     if best == 1 and len(close) > 1:
         return ()
     return tuple(sorted(close, key=lambda language: -marks[language]))
 
 
 def language_of_word(word: str, taken: str) -> str | None:
-    """Return the language of a word in a text taken for `taken`; None if nobody stems its script.
+    """Return the language of a word in a text taken for `taken`; None without a stemmer for it.
 
     A word in another script than the text's language is in its script's usual language.
     """
@@ -161,7 +161,7 @@ def _script(word: str) -> str:
 
 
 def is_stop_word(word: str, taken: str) -> bool:
-    """Tell whether a lower-cased word is a function word in a text taken for `taken`."""
+    """Return whether a lower-cased word is a function word in a text taken for `taken`."""
     return word in STOP_WORDS.get(language_of_word(word, taken) or "", ())
 
 

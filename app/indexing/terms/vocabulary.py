@@ -20,7 +20,7 @@ from app.indexing.terms.languages import (
 
 MAX_QUERY_WORDS = 32
 
-# Tokens up to this length are remembered, so many of them: 10 to 20 MB.
+# Maximum length and number of the tokens that are cached: 10 to 20 MB.
 _REMEMBERED_CHARACTERS = 32
 _REMEMBERED = 16_384
 
@@ -39,7 +39,7 @@ _SOUTHEAST = (  # Thai, Lao, Myanmar, Khmer, but for their digits and punctuatio
 )
 _UNSPACED = _HAN + _HANGUL + _KANA + _SOUTHEAST
 
-# What belongs to a word although \w leaves it out: soft hyphen, diacritics, vowel signs, joiners.
+# Characters of a word that \w leaves out: soft hyphen, diacritics, vowel signs, joiners.
 _MARKS = (
     "\u00ad\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
     "\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
@@ -66,7 +66,7 @@ _LONE_HAN = re.compile(f"(?<![{_HAN}])[{_HAN}](?![{_HAN}])")
 _BACKSLASHES = re.compile(
     r"(?P<path>(?<!\w)[B-PR-Zb-pr-z]:\\(?!\\)[^\s\"]*+)|\\\\|\\(?:[nrt]|u00[01][0-9a-f])"
 )
-# Sorting a run of combining marks takes quadratic time. Nobody reads so many signs as a word.
+# Sorting a run of combining marks takes quadratic time. Such a run is no word to a reader.
 _LONG_RUN = re.compile(r"(?:[^\w\s!-~]|[\uff9e\uff9f]){32,}+")
 
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -89,7 +89,7 @@ class QueryWord:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Turns text into terms, in one language or (None) in the one each text is taken for.
+    """Turns text into terms, in one language or (None) in the detected language of each text.
 
     Raises ValueError for a language that is not in LANGUAGES.
     """
@@ -108,7 +108,7 @@ class Vocabulary:
     def of_query(self, text: str) -> list[QueryWord]:
         """Return the words of a query in order, the first 32 of different terms.
 
-        Where its function words do not tell its language for sure, a word may be in any.
+        If its function words do not decide its language, a word may be in any language.
         """
         tokens = tokens_of(text)
         taken, languages = self._query_languages(tokens)
@@ -210,12 +210,12 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def is_unspaced(token: str) -> bool:
-    """Tell whether a token is a run of a script without spaces between words."""
+    """Return whether a token is a run of a script without spaces between words."""
     return token[0] >= "\u0e01" and _UNSPACED_RUN.match(token) is not None
 
 
 def grams_of_passage(run: str) -> list[str]:
-    """Return the pairs of neighbours in a run, and each ideograph and Korean syllable.
+    """Return the pairs of adjacent characters in a run, and each ideograph and Korean syllable.
 
     The single ones let a query of one character find it inside longer runs. Kana and Thai
     letters mean nothing alone and are left out.
@@ -226,7 +226,7 @@ def grams_of_passage(run: str) -> list[str]:
 
 
 def grams_of_query(run: str) -> list[str]:
-    """Return the pairs of neighbours in a run, and the ideographs that stand alone in it."""
+    """Return the pairs of adjacent characters in a run, and its isolated ideographs."""
     if len(run) == 1:
         return [run]
     return _pairs(run) + _LONE_HAN.findall(run)

@@ -1,4 +1,4 @@
-"""What may stand after an operator, for a field and for each type of column."""
+"""Operands: their types for a field of the value, and for each type of column."""
 
 import math
 from datetime import datetime

@@ -48,7 +48,7 @@ def _field_sql(field: Field, operator: Operator, operand: Any, parameters: Param
 
 
 def _field(field: Field, parameters: Parameters) -> str:
-    """Write the jsonb found at the field, or NULL where the item lacks it."""
+    """Write the jsonb found at the field, or NULL if the item lacks it."""
     path = parameters.add(field.key.split("."), "text[]")
     if "." not in field.key:
         return f"(i.value #> {path})"

@@ -1,4 +1,4 @@
-"""What a filter means once it has been checked."""
+"""The tree that a checked filter is parsed to."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias

@@ -8,6 +8,7 @@ from asyncpg import Record
 
 from app.db.database import Connection
 from app.db.pages import fetch_page
+from app.namespaces import Root
 from app.pagination import Page
 from app.prompts.errors import (
     PromptLabelNotFoundError,
@@ -108,7 +109,7 @@ _DELETE = "DELETE FROM prompts WHERE namespace = $1 AND name = $2"
 class Ref:
     """The root that a prompt belongs to, and its name in it."""
 
-    root: str
+    root: Root
     name: str
 
 
@@ -165,7 +166,7 @@ async def find_labels(connection: Connection, ref: Ref) -> dict[str, int]:
 
 
 async def find_page(
-    connection: Connection, root: str, *, after: str, limit: int
+    connection: Connection, root: Root, *, after: str, limit: int
 ) -> Page[PromptSummary]:
     """Return a page of prompts by name; `after` is the last name of the page before."""
     page = await fetch_page(connection, _FIND_PAGE, root, after, limit + 1, limit=limit)

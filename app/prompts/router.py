@@ -107,7 +107,8 @@ def _answer_change(access: Access, response: Response, prompt: types.Prompt) -> 
 async def get_prompt(request: Request, name: Name, access: ReadAccess) -> Response:
     query = read_query(ReadPrompt, request)
     prompt = await service_of(request).get(access, name, label=query.label, version=query.version)
-    response = json_response(Prompt.of(prompt).model_dump())
+    # Without pydantic, because every start of an agent may read a prompt.
+    response = json_response({field: getattr(prompt, field) for field in Prompt.model_fields})
     return _check_read(request, response, name, prompt.revision) or response
 
 

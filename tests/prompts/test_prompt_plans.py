@@ -9,7 +9,7 @@ import pytest
 from app.auth.access import ALL_GRANTED, Access
 from app.clock import FrozenClock
 from app.db.database import ALL_ROOTS, Connection, Database
-from app.namespaces import Root, to_stored
+from app.namespaces import Root, to_root
 from app.prompts import repository
 from app.prompts.repository import Ref
 from app.prompts.service import PromptService
@@ -18,8 +18,8 @@ from tests.support.plans import ExplainingConnection
 pytestmark = pytest.mark.slow
 
 ROOTS, PROMPTS_EACH, VERSIONS_EACH = 500, 20, 10
-ONE = to_stored(["r0250"])
-ACME = Access("mk", Root(ONE), ALL_GRANTED)
+ONE = to_root(["r0250"])
+ACME = Access("mk", ONE, ALL_GRANTED)
 KEYS = {"prompts_pkey", "prompt_versions_pkey", "prompt_labels_pkey"}
 
 
@@ -58,7 +58,7 @@ async def filled(filled_url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def explaining(database: Database, root: str = ONE) -> AsyncIterator[ExplainingConnection]:
+async def explaining(database: Database, root: Root = ONE) -> AsyncIterator[ExplainingConnection]:
     """Yield a connection whose work is undone."""
     async with database.connection(root) as connection:
         transaction = connection.transaction()
@@ -76,7 +76,7 @@ def plain(connection: ExplainingConnection) -> Connection:
 @pytest.mark.parametrize("root", [ONE, ALL_ROOTS])
 @pytest.mark.parametrize("asked", [{"label": "production"}, {"version": 7}, {}])
 async def test_a_prompt_is_read_by_its_keys_in_one_statement(
-    filled: Database, root: str, asked: dict[str, object]
+    filled: Database, root: Root, asked: dict[str, object]
 ) -> None:
     async with explaining(filled, root) as connection:
         row = await repository.get(plain(connection), Ref(ONE, "p1"), **asked)  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: i
 
 
 @pytest.mark.parametrize("root", [ONE, ALL_ROOTS])
-async def test_a_page_of_prompts_is_read_by_the_keys(filled: Database, root: str) -> None:
+async def test_a_page_of_prompts_is_read_by_the_keys(filled: Database, root: Root) -> None:
     async with explaining(filled, root) as connection:
         page = await repository.find_page(plain(connection), ONE, after="p15", limit=5)
     assert [row.name for row in page.items] == ["p16", "p17", "p18", "p19", "p2"]

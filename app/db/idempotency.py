@@ -21,15 +21,15 @@ idempotent_requests = Table(
     Column("namespace", BYTEWISE, nullable=False, comment="Root of the key that sent it."),
     Column("actor", Text, nullable=False, comment="The key that sent it."),
     Column("key", Text, nullable=False),
-    Column("fingerprint", Text, nullable=False, comment="Of the route and the body."),
+    Column("fingerprint", Text, nullable=False, comment="Hash of the route and the body."),
     Column("answer", JSONB, nullable=False),
     Column("created_at", TIME, nullable=False),
     PrimaryKeyConstraint("namespace", "key"),
     Index("idempotent_requests_created_at_index", "created_at"),
-    comment="What was created under an Idempotency-Key, for a day.",
+    comment="Answers to requests with an Idempotency-Key, for a day.",
 )
 
-# Of two concurrent requests, the second waits here until the first has committed.
+# The second of two concurrent requests waits here until the first has committed.
 _CLAIM_KEY = """
 INSERT INTO idempotent_requests (namespace, actor, key, fingerprint, answer, created_at)
 VALUES ($1, $2, $3, $4, 'null', clock_timestamp())

@@ -18,11 +18,11 @@ router = APIRouter(tags=["metrics"], route_class=GuardedRoute)
 
 _GAUGES = {
     "pending": "Jobs that could be started now.",
-    "scheduled": "Jobs that are to start later.",
+    "scheduled": "Jobs that start later.",
     "blocked": "Jobs that wait for the operator to correct the configuration.",
-    "running": "Jobs that a worker has.",
-    "oldest_pending_seconds": "How long the oldest waiting job has waited.",
-    "workers": "Workers that live.",
+    "running": "Jobs that a worker is running.",
+    "oldest_pending_seconds": "Time that the oldest pending job has waited.",
+    "workers": "Live workers.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Probes: whether the process is alive, whether it can do its work, and how work stands."""
+"""Probes: whether the process is alive and can serve requests, and the state of the queue."""
 
 import asyncio
 
@@ -35,33 +35,37 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """The answer of a probe that went well."""
+    """Response of a successful probe."""
 
     ok: bool = Field(True, description="Always true; a failing probe is a problem.")
 
 
 class Queue(BaseModel):
-    """How much work waits, and whether anybody does it."""
+    """State of the job queue."""
 
     pending: int = Field(description="Jobs that could be started now.")
-    scheduled: int = Field(description="Jobs that are to start later.")
+    scheduled: int = Field(description="Jobs that start later.")
     blocked: int = Field(
         description="Jobs that wait for the operator to correct the configuration."
     )
-    running: int = Field(description="Jobs that a worker has.")
+    running: int = Field(description="Jobs that a worker is running.")
     oldest_pending_seconds: float | None = Field(
-        description="How long the oldest waiting job has waited; null: none waits."
+        description="Time that the oldest pending job has waited; null: none is pending."
     )
-    workers: int = Field(description="Workers that live.")
+    workers: int = Field(description="Live workers.")
     failed: int = Field(description="Failed jobs that are kept.")
-    warning: str | None = Field(description="What the operator should look at; null: nothing.")
+    warning: str | None = Field(
+        description="A problem for the operator to solve; null: there is none."
+    )
 
 
 class ClockState(BaseModel):
     """The machine's clock, compared with the database's, by which items and keys expire."""
 
     offset_seconds: float = Field(description="How far the machine's clock is ahead.")
-    warning: str | None = Field(description="What the operator should look at; null: nothing.")
+    warning: str | None = Field(
+        description="A problem for the operator to solve; null: there is none."
+    )
 
 
 class DiskReport(BaseModel):
@@ -71,11 +75,13 @@ class DiskReport(BaseModel):
         description="Free space; null: the database is not on this machine."
     )
     full: bool = Field(description="Whether writes fail or are refused for lack of space.")
-    warning: str | None = Field(description="What the operator should look at; null: nothing.")
+    warning: str | None = Field(
+        description="A problem for the operator to solve; null: there is none."
+    )
 
 
 class Readiness(Health):
-    """The answer of a server that can serve, and how its jobs stand."""
+    """Response of a server that can serve requests, with the state of its jobs."""
 
     queue: Queue | None = Field(None, description="State of the job queue; absent without a key.")
     clock: ClockState | None = Field(
@@ -100,7 +106,7 @@ async def check_health() -> Health:
 @router.get(
     "/v1/ok",
     operation_id="check_ok",
-    summary="What the LangGraph SDK's tests probe",
+    summary="The probe of the LangGraph SDK's tests",
     description="The same as /healthz, at the path that LangGraph's SDKs use.",
 )
 async def check_ok() -> Health:
@@ -110,7 +116,7 @@ async def check_ok() -> Health:
 @router.get(
     "/readyz",
     operation_id="check_readiness",
-    summary="Does the database answer, and are jobs done?",
+    summary="Does the database answer, and are jobs run?",
     description="Waiting jobs without a live worker do not make the server unready: it serves "
     "everything else, and `queue.warning` reports them. Nor does a full disk, as long as reads are "
     "served; `disk.warning` reports it. If the server has keys, a request without a valid one gets "

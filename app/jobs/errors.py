@@ -1,4 +1,4 @@
-"""What can go wrong with jobs."""
+"""Errors of jobs."""
 
 from app.errors import ConflictError, NotFoundError
 from app.jobs.record import State
@@ -18,10 +18,10 @@ class JobNotFoundError(NotFoundError):
 
 
 class JobStateError(ConflictError):
-    """The job's state does not allow what is asked."""
+    """The job's state does not allow the operation."""
 
     code = "job_state"
     title = "Not in this state"
 
-    def __init__(self, job_id: str, state: State, wanted: str) -> None:
-        super().__init__(f'The job "{job_id}" is {state}; {wanted}.')
+    def __init__(self, job_id: str, state: State, hint: str) -> None:
+        super().__init__(f'The job "{job_id}" is {state}; {hint}.')

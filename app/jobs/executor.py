@@ -175,18 +175,18 @@ class Executor:
 
 
 def is_misconfigured(error: BaseException) -> bool:
-    """Tell whether an error lasts until the operator corrects the configuration."""
+    """Return whether an error lasts until the operator corrects the configuration."""
     kinds = (MisconfiguredError, LLMNotConfiguredError)
     return isinstance(error, kinds) or isinstance(error.__cause__, MisconfiguredError)
 
 
 def _should_isolate(error: Exception, job: ClaimedJob) -> bool:
-    """Tell whether a job may have used up the memory that it shared with others."""
+    """Return whether a job may have used up the memory that it shared with others."""
     return isinstance(error, OutOfMemoryError) and not job.isolated
 
 
 def _is_cancelled() -> bool:
-    """Tell whether the attempt itself is canceled, rather than a task that its handler awaited."""
+    """Return whether the attempt itself is canceled, not a task that its handler awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

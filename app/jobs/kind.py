@@ -56,7 +56,7 @@ RequestT = TypeVar("RequestT")
 Plan: TypeAlias = Callable[[Resources, Access, RequestT], Awaitable[NewJob]]
 
 RunJob: TypeAlias = Callable[[JobRun], Awaitable[None]]
-"""Makes one attempt at a job of a known kind."""
+"""Runs one attempt at a job of one kind."""
 
 
 class Handler(Protocol[PlanT_contra]):
@@ -89,7 +89,7 @@ class JobKind(Generic[RequestT, PlanT]):
         return self.plan_type.job_kind
 
     async def plan_job(self, resources: Resources, access: Access, request: RequestT) -> NewJob:
-        """Return the job that a request asks for; raises what the kind's `plan` raises."""
+        """Return the job that a request asks for; raises the errors of the kind's `plan`."""
         if self.plan is None:
             raise TypeError(f"No request submits jobs of the kind {self.name}.")
         return await self.plan(resources, access, request)

@@ -1,4 +1,4 @@
-"""Tables of jobs: the jobs themselves, what they report and spend, and who works on them."""
+"""Tables of jobs: the jobs, their events and model calls, the workers, and the rates of keys."""
 
 from sqlalchemy import (
     BigInteger,
@@ -23,10 +23,12 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", BYTEWISE, primary_key=True, comment="Begins with the time, so ids are in order."),
-    Column("namespace", BYTEWISE, nullable=False, comment="What the job is about, or its root."),
-    Column("root", BYTEWISE, nullable=False, comment="Of the key that submitted it."),
+    Column(
+        "namespace", BYTEWISE, nullable=False, comment="Namespace of its memories, or its root."
+    ),
+    Column("root", BYTEWISE, nullable=False, comment="Root of the key that submitted it."),
     Column("actor", Text, nullable=False),
-    Column("grants", JSONB, nullable=False, comment="What the job may do: as the key might."),
+    Column("grants", JSONB, nullable=False, comment="The key's grants, which the job has too."),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("request", JSONB, nullable=False),
@@ -34,7 +36,9 @@ jobs = Table(
     Column("thread_id", Text),
     Column("concurrency_key", BYTEWISE, comment="Jobs with the same key run one after another."),
     Column("dedupe_key", BYTEWISE, comment="Only one job of a kind with the key waits to start."),
-    Column("priority", SmallInteger, nullable=False, comment="0: somebody waits; 1: nobody does."),
+    Column(
+        "priority", SmallInteger, nullable=False, comment="0: a client waits for it; 1: background."
+    ),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("max_attempts", Integer, nullable=False),
     Column("run_at", TIME, nullable=False),
@@ -46,11 +50,15 @@ jobs = Table(
         Boolean,
         nullable=False,
         server_default=text("false"),
-        comment="Runs alone in a process: one that it was in has died.",
+        comment="Runs alone in a process, because a process it ran in died.",
     ),
     Column("blocked_since", TIME, comment="Waits for the operator to correct the configuration."),
-    Column("events", Integer, nullable=False, server_default=text("0"), comment="So far."),
-    Column("calls", Integer, nullable=False, server_default=text("0"), comment="Of models."),
+    Column(
+        "events", Integer, nullable=False, server_default=text("0"), comment="Number of events."
+    ),
+    Column(
+        "calls", Integer, nullable=False, server_default=text("0"), comment="Number of model calls."
+    ),
     Column("result", JSONB),
     Column("error", JSONB),
     Column("created_at", TIME, nullable=False),
@@ -84,7 +92,7 @@ jobs = Table(
     Index(
         "jobs_finished_at_index", "finished_at", postgresql_where=text("finished_at IS NOT NULL")
     ),
-    comment="Every job, from submission to its end; removed when it is old.",
+    comment="Jobs, from submission until some time after their end.",
 )
 
 job_events = Table(
@@ -97,7 +105,7 @@ job_events = Table(
     Column("data", JSONB, nullable=False),
     Column("recorded_at", TIME, nullable=False),
     PrimaryKeyConstraint("job_id", "number"),
-    comment="What a job reported, in order.",
+    comment="Events that jobs reported, in order.",
 )
 
 model_calls = Table(
@@ -107,17 +115,17 @@ model_calls = Table(
     Column("number", Integer, nullable=False),
     Column("namespace", BYTEWISE, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("purpose", Text, nullable=False, comment="What the model was asked for."),
+    Column("purpose", Text, nullable=False, comment="Purpose of the call."),
     Column("model", Text, nullable=False),
     Column("finish_reason", Text, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
-    Column("cost_usd", Double, comment="NULL where the model's price is not known."),
+    Column("cost_usd", Double, comment="NULL if the price of the model is unknown."),
     Column("milliseconds", Integer, nullable=False),
     Column("recorded_at", TIME, nullable=False),
     PrimaryKeyConstraint("job_id", "number"),
-    comment="What each call of a model cost, written when it was answered.",
+    comment="Model calls and their cost, recorded when the model answers.",
 )
 
 workers = Table(
@@ -127,7 +135,7 @@ workers = Table(
     Column("concurrency", Integer, nullable=False),
     Column("started_at", TIME, nullable=False),
     Column("seen_at", TIME, nullable=False),
-    comment="Processes that work on jobs; those not seen for a while are dead.",
+    comment="Worker processes; those not seen for a while are dead.",
 )
 
 job_rates = Table(
@@ -136,5 +144,5 @@ job_rates = Table(
     Column("actor", Text, primary_key=True),
     Column("tokens", Double, nullable=False),
     Column("updated_at", TIME, nullable=False),
-    comment="How many jobs each limited key may still submit, as of a moment.",
+    comment="Jobs that each limited key may still submit, as of a time.",
 )

@@ -105,13 +105,13 @@ class JobState:
         return self.state is State.QUEUED and self.blocked_since is not None
 
     def is_visible_to(self, access: Access) -> bool:
-        """Tell whether a caller may see the job: it is in the root, and `jobs` is granted there."""
+        """Return whether a caller may see the job: it has `jobs` on the job's namespace."""
         return self.namespace.startswith(access.root) and access.allows(
             access.relative(self.namespace), Verb.JOBS
         )
 
     def is_readable_by(self, access: Access) -> bool:
-        """Tell whether a caller who sees the job may see what it found, proposed, and reported.
+        """Return whether a caller who sees the job may see what it found, proposed, and reported.
 
         These are data of the job's namespace, so they take `read` there. The key that submitted
         the job sees them too: the job reads nothing that was not granted to that key.

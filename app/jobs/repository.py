@@ -1,4 +1,4 @@
-"""All SQL on jobs, what they report and what they spend, but that of the queue.
+"""SQL on jobs, their events, and their model calls, except for that of the queue.
 
 Times are the database's, which every server and worker shares.
 """
@@ -31,7 +31,7 @@ from app.pagination import Page
 from app.providers.llm.base import Completion
 
 URGENT, BACKGROUND = 0, 1
-"""Priorities: whether somebody waits for the job."""
+"""Priorities: whether a client waits for the job."""
 
 # Follows a CTE `changed` with the rows of jobs after the change.
 RECORD_AND_NOTIFY = f"""
@@ -57,7 +57,7 @@ INSERT INTO jobs (
 
 _CREATE = f"WITH changed AS ({_NEW} RETURNING *) {RECORD_AND_NOTIFY}"
 
-# One that is due already keeps its place in the queue.
+# A job that is already due keeps its place in the queue.
 _CREATE_OR_MOVE = f"""
 WITH changed AS (
     {_NEW}
@@ -115,7 +115,7 @@ WITH changed AS (
 {RECORD_AND_NOTIFY}
 """
 
-# Queued jobs end at once; running ones when their worker has stopped.
+# Queued jobs end immediately, running ones when their worker has stopped.
 _CANCEL = f"""
 WITH changed AS (
     UPDATE jobs SET cancel_requested = true, events = events + 1,
@@ -200,7 +200,7 @@ MAX_EVENT_BYTES = 16_384
 async def insert(
     connection: Connection, access: Access, new: NewJob, *, priority: int, max_attempts: int
 ) -> str:
-    """Store a job in the caller's transaction; return its id. Workers hear of it at commit."""
+    """Store a job in the caller's transaction; return its id. Workers are notified at commit."""
     job_id = new_job_id()
     await connection.fetchval(_CREATE, job_id, *_columns(access, new, priority, max_attempts))
     return job_id
@@ -296,7 +296,7 @@ async def find_events(connection: Connection, job_id: str, after: int) -> list[J
 async def add_event(
     connection: Connection, job: ClaimedJob, event: str, data: Mapping[str, Any]
 ) -> bool:
-    """Keep a report of a running job; False when this attempt no longer has the job."""
+    """Store an event of a running job; False if this attempt no longer has the job."""
     text = json.dumps(data)
     if len(text) > MAX_EVENT_BYTES:
         text = json.dumps({"omitted_bytes": len(text)})
@@ -307,7 +307,7 @@ async def add_event(
 async def add_call(
     connection: Connection, job: ClaimedJob, purpose: str, completion: Completion, milliseconds: int
 ) -> None:
-    """Keep what a call of a model cost, whoever has the job by now: it was paid for."""
+    """Store a model call, even if the job was lost since: the call was paid for."""
     usage = completion.usage
     await connection.execute(
         _CALL,
@@ -327,7 +327,7 @@ async def add_call(
 async def finish(
     connection: Connection, job: ClaimedJob, state: State, result: Mapping[str, Any]
 ) -> bool:
-    """End a running job; False when this attempt no longer has it, or it is to be cancelled."""
+    """End a running job; False if this attempt no longer has it, or it is being cancelled."""
     text = json.dumps(result, ensure_ascii=False)
     row = await connection.fetchrow(_FINISH, job.id, job.attempt, state, text)
     return row is not None
@@ -336,7 +336,7 @@ async def finish(
 async def settle(
     connection: Connection, job_id: str, seen: State, state: State, result: Mapping[str, Any]
 ) -> bool:
-    """Move a job that no worker has from the state it was seen in; False when it left that."""
+    """Change the state of a job that no worker has; False if it is no longer in the state seen."""
     text = json.dumps(result, ensure_ascii=False)
     return await connection.fetchrow(_SETTLE, job_id, seen, state, text) is not None
 
@@ -347,7 +347,7 @@ async def set_follow_up(connection: Connection, job_id: str, follow_up: str) -> 
 
 
 async def request_cancel(connection: Connection, job_id: str) -> None:
-    """Cancel a job that has not ended, at once or as soon as its worker hears of it."""
+    """Cancel a job that has not ended, immediately or as soon as its worker is notified."""
     await connection.execute(_CANCEL, job_id)
 
 
@@ -359,7 +359,7 @@ async def requeue(connection: Connection, job_id: str, attempts: int) -> bool:
 async def requeue_all(
     connection: Connection, namespaces: Range, selected: Selection, attempts: int
 ) -> int:
-    """Queue failed or cancelled jobs for more attempts, the oldest first; return how many."""
+    """Queue failed or cancelled jobs for more attempts, oldest first; return their number."""
     parameters = Parameters()
     conditions = [
         f"namespace >= {parameters.add(namespaces.low, 'text')}",

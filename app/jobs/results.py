@@ -37,14 +37,14 @@ class ChangeCounts(BaseModel):
 
 
 class JobCounts(ChangeCounts):
-    """Outcomes for the memories that a job looked at."""
+    """Outcomes for the memories that a job considered."""
 
     unchanged: int = Field(description="Memories that were left unchanged.")
-    rejected: int = Field(description="Changes that a model wanted but that were not made.")
+    rejected: int = Field(description="Changes that a model requested but that were not made.")
 
 
 class RejectedCall(BaseModel):
-    """A change that a model wanted but that was not made."""
+    """A change that a model requested but that was not made."""
 
     tool: str = Field(description="The tool that the model called.")
     reason: str = Field(description="Why the change was not made.")
@@ -63,18 +63,18 @@ class Review(BaseModel):
 
 
 class UndoCounts(BaseModel):
-    """Numbers of changes taken back and kept."""
+    """Numbers of changes undone and skipped."""
 
-    undone: int = Field(description="Changes that were taken back.")
+    undone: int = Field(description="Changes that were undone.")
     skipped: int = Field(description="Changes to items that have changed again since.")
 
 
 class Undo(BaseModel):
     """Outcome of undoing a job."""
 
-    counts: UndoCounts = Field(description="Changes taken back, and kept.")
-    by: str = Field(description="The key that asked for it.")
-    at: datetime = Field(description="When it was done.")
+    counts: UndoCounts = Field(description="Changes undone and skipped.")
+    by: str = Field(description="The key that undid it.")
+    at: datetime = Field(description="Time of the last undo.")
 
 
 class ReturnedMemory(BaseModel):
@@ -82,11 +82,11 @@ class ReturnedMemory(BaseModel):
 
     id: str = Field(description="The id in the request, or a new one.")
     kind: str | None = Field(description="The memory's kind; null: it fits none.")
-    content: _Object = Field(description="What the memory says.")
+    content: _Object = Field(description="The content of the memory.")
     importance: float | None = Field(description="The memory's importance, 0 to 1.")
-    valid_from: datetime | None = Field(description="Since when the memory holds.")
+    valid_from: datetime | None = Field(description="Time from which the memory is valid.")
     change: Literal["inserted", "updated", "unchanged"] = Field(
-        description="What the job did to the memory."
+        description="The change that the job made to the memory."
     )
 
 
@@ -96,7 +96,7 @@ class _ChangesResult(BaseModel):
     proposed: ChangeCounts | None = Field(None, description="Changes that wait for a review.")
     review: Review | None = Field(None, description="Present if changes had to be reviewed.")
     undo: Undo | None = Field(None, description="Present if the job was undone.")
-    model: str | None = Field(None, description="The model that was asked.")
+    model: str | None = Field(None, description="The model that was called.")
 
 
 class ExtractResult(_ChangesResult):
@@ -104,7 +104,9 @@ class ExtractResult(_ChangesResult):
 
     kind: ExtractKind
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
-    rounds: int | None = Field(None, description="How often the job began again.")
+    rounds: int | None = Field(
+        None, description="Attempts until no concurrent change got in the way."
+    )
     memories: list[ReturnedMemory] | None = Field(
         None, description="If nothing is stored: every memory as it is now."
     )
@@ -118,7 +120,9 @@ class ExtractThreadResult(_ChangesResult):
 
     kind: ExtractThreadKind
     prompt_version: str | None = Field(None, description="Version of memoryd's instructions.")
-    rounds: int | None = Field(None, description="How often the job began again.")
+    rounds: int | None = Field(
+        None, description="Attempts until no concurrent change got in the way."
+    )
 
 
 class ConsolidateResult(_ChangesResult):
@@ -127,11 +131,11 @@ class ConsolidateResult(_ChangesResult):
     kind: ConsolidateKind
     strategy: Literal["llm", "duplicates"] = Field(description="How memories were merged.")
     compared: int = Field(description="Memories that the job compared.")
-    has_more: bool = Field(description="true: it did not reach all changed memories.")
+    has_more: bool = Field(description="true: changed memories remain for another job.")
     follow_up_job_id: str | None = Field(
         description="The job that continues with the remaining ones."
     )
-    batches: int | None = Field(None, description="Groups of memories that the model was shown.")
+    batches: int | None = Field(None, description="Groups of memories that were sent to the model.")
     failed_batches: int | None = Field(None, description="Groups that failed.")
 
 
@@ -173,7 +177,7 @@ class SummarizeResult(BaseModel):
 class EvaluationAnswer(BaseModel):
     """A model's answer with a prompt."""
 
-    text: str = Field(description="What the model answered.")
+    text: str = Field(description="The text of the answer.")
     problem: str | None = Field(description="Why it is not a complete answer; null: it is one.")
 
 
@@ -247,7 +251,7 @@ class SearchResult(BaseModel):
     """Result of a job of the kind `search`."""
 
     kind: SearchKind
-    queries: list[str] = Field(description="What was searched for.")
+    queries: list[str] = Field(description="The queries of the searches.")
     items: list[SearchHit] = Field(description="Each item once: pinned ones first, then the best.")
     omitted: int = Field(description="Found items for which the result had no room.")
     model: str | None = Field(description="The model that wrote the queries.")
@@ -262,7 +266,7 @@ JobResult = TypeAliasType(
         | SummarizeResult
         | OptimizePromptResult
         | SearchResult,
-        Field(discriminator="kind", description="What a job did, by its kind."),
+        Field(discriminator="kind", description="The result of a job, by its kind."),
     ],
 )
 """A named alias, so that generated clients have a name for the type."""

@@ -1,4 +1,4 @@
-"""What a job's handler is given: the job, and the ways to report, to pay and to end."""
+"""Context of a job handler: the job, progress events, model calls, and completion."""
 
 import asyncio
 import time
@@ -14,11 +14,11 @@ from app.providers.llm.base import LLM, Completion, Request, UnusableReplyError
 
 
 class JobLostError(Exception):
-    """The job was cancelled or given to another worker; what was prepared must not be written."""
+    """The job was cancelled or claimed by another worker; its changes must not be committed."""
 
 
 class JobFailedError(Exception):
-    """The job cannot succeed, however often it is tried; `code` and `detail` say why."""
+    """The job cannot succeed in any attempt; `code` and `detail` state the reason."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -42,63 +42,63 @@ class ProcessDiedError(JobFailedError):
 class OutOfMemoryError(JobFailedError):
     """The job needs more memory than it may have."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__(
             ProcessDiedError.code,
-            f"The job needs more than {most_bytes} bytes of memory (MEMORYD_JOB_MEMORY_BYTES).",
+            f"The job needs more than {max_bytes} bytes of memory (MEMORYD_JOB_MEMORY_BYTES).",
         )
 
 
 class JobConflictError(Exception):
-    """What the job had read was changed meanwhile, too often; trying later may help."""
+    """Concurrent writers changed the job's memories too often; a later attempt may succeed."""
 
 
 class JobRun:
     """One attempt at a job."""
 
     def __init__(
-        self, job: ClaimedJob, database: Database, turns: asyncio.Semaphore | None = None
+        self, job: ClaimedJob, database: Database, call_limit: asyncio.Semaphore | None = None
     ) -> None:
-        """Each model call holds one of `turns`; without them, calls are not limited."""
+        """Each model call holds `call_limit`; without it, calls are not limited."""
         self.job = job
         self.finished = False
         self._database = database
-        self._turns = turns or nullcontext()
+        self._call_limit = call_limit or nullcontext()
 
     async def report(self, event: str, **data: Any) -> None:
-        """Tell those who follow the job how far it has come."""
+        """Record an event, which clients that follow the job receive."""
         async with self._database.transaction(self.job.access.root) as connection:
             await repository.add_event(connection, self.job, event, data)
 
     async def complete(self, llm: LLM, request: Request, *, purpose: str) -> Completion:
-        """Ask a model; what the call cost is written down and told before anything else happens."""
-        async with self._turns:
+        """Call a model, and record the cost before returning."""
+        async with self._call_limit:
             started = time.perf_counter()
             try:
                 completion = await llm.complete(request)
             except UnusableReplyError as error:
-                await self._write_down(purpose, error.completion, started)
+                await self._record_call(purpose, error.completion, started)
                 raise
-        await self._write_down(purpose, completion, started)
+        await self._record_call(purpose, completion, started)
         return completion
 
     def asking(self, llm: LLM) -> Callable[[Request, str], Awaitable[Completion]]:
-        """Return a function that asks a model for a purpose, and records what the call cost."""
+        """Return a function that calls a model for a purpose, and records the cost."""
 
         async def ask(request: Request, purpose: str) -> Completion:
             return await self.complete(llm, request, purpose=purpose)
 
         return ask
 
-    async def _write_down(self, purpose: str, completion: Completion, started: float) -> None:
+    async def _record_call(self, purpose: str, completion: Completion, started: float) -> None:
         milliseconds = round((time.perf_counter() - started) * 1000)
-        # Paid is paid: a job that is lost or cancelled at this moment must not cut this off.
-        await asyncio.shield(self._account(purpose, completion, milliseconds))
+        # The call was paid for, so it is recorded even if the job is lost or cancelled right now.
+        await asyncio.shield(self._store_call(purpose, completion, milliseconds))
 
-    async def _account(self, purpose: str, completion: Completion, milliseconds: int) -> None:
+    async def _store_call(self, purpose: str, completion: Completion, milliseconds: int) -> None:
         async with self._database.transaction(self.job.access.root) as connection:
             await repository.add_call(connection, self.job, purpose, completion, milliseconds)
-            told = {
+            event = {
                 "purpose": purpose,
                 "model": completion.model,
                 "finish_reason": completion.finish_reason,
@@ -106,15 +106,15 @@ class JobRun:
                 **asdict(completion.usage),
                 "duration_ms": milliseconds,
             }
-            await repository.add_event(connection, self.job, "model_call", told)
+            await repository.add_event(connection, self.job, "model_call", event)
 
     async def finish(
         self, connection: Connection, result: Mapping[str, Any], state: State = State.SUCCEEDED
     ) -> None:
-        """End the job in the transaction that writes what it did.
+        """End the job in the transaction that writes its effect.
 
-        Raises JobLostError, and the transaction must not be committed, unless this attempt still
-        has the job and nobody asked to cancel it.
+        Raises JobLostError if this attempt no longer has the job, or the job is being cancelled;
+        the transaction must then not be committed.
         """
         if not await repository.finish(connection, self.job, state, result):
             raise JobLostError

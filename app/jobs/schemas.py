@@ -1,4 +1,4 @@
-"""Bodies and answers of the routes of jobs."""
+"""Request and response bodies of the routes of jobs."""
 
 from dataclasses import asdict, fields
 from operator import attrgetter
@@ -20,13 +20,13 @@ MAX_RETRIED = 1_000
 
 
 class JobUsage(BaseModel):
-    """What a job's calls of models took, over all attempts."""
+    """A job's model calls, over all attempts."""
 
-    model_calls: int = Field(description="Answered calls.")
-    input_tokens: int = Field(description="Those read from a provider's cache included.")
-    output_tokens: int = Field(description="What the models wrote.")
+    model_calls: int = Field(description="Calls that a model answered.")
+    input_tokens: int = Field(description="Including those read from a provider's cache.")
+    output_tokens: int = Field(description="Tokens that the models wrote.")
     cached_tokens: int = Field(description="Read from a provider's cache.")
-    cost_usd: float | None = Field(description="null where a model's price is not known.")
+    cost_usd: float | None = Field(description="null if the price of a model is unknown.")
 
 
 _REDACTED = "Only keys with `read` on the job's namespace are shown why."
@@ -36,7 +36,7 @@ class JobError(BaseModel):
     """Why a job failed, or why its last attempt did."""
 
     code: str = Field(description="The kind of error, for programs.")
-    detail: str = Field(description="What went wrong, and what to do.")
+    detail: str = Field(description="The problem, and how to solve it.")
 
 
 class ListedJob(BaseModel):
@@ -46,28 +46,30 @@ class ListedJob(BaseModel):
         description="Sorts by the time of submission.",
         examples=["job_019a3c5e7b2d0c1f2e3d4c5b6a798897"],
     )
-    kind: str = Field(description="What it does.", examples=["extract"])
+    kind: str = Field(description="The kind of job.", examples=["extract"])
     state: State = Field(description="succeeded, failed and cancelled are final.")
-    namespace: list[str] = Field(description="What it is about; empty: the whole root.")
+    namespace: list[str] = Field(
+        description="The namespace of its memories; empty: the whole root."
+    )
     manager: str | None = Field(description="The stored manager it was submitted with.")
-    thread_id: str | None = Field(description="The thread it learns from.")
-    attempt: int = Field(description="How often it was begun.")
-    max_attempts: int = Field(description="How often it may be begun.")
-    cancel_requested: bool = Field(description="Whether somebody asked to cancel it.")
+    thread_id: str | None = Field(description="The thread that it reads.")
+    attempt: int = Field(description="Attempts that were started.")
+    max_attempts: int = Field(description="Attempts that may be started.")
+    cancel_requested: bool = Field(description="Whether a client requested its cancellation.")
     error: JobError | None = Field(description="null unless the last attempt failed.")
     blocked_since: Timestamp | None = Field(
-        description="Since when it waits for the operator to correct the configuration, as "
+        description="Time since which it waits for the operator to correct the configuration, as "
         "`error` explains; null: it does not."
     )
     redacted: bool = Field(
         description="Whether the result and the details of errors and events are left out, because "
         "the key did not submit the job and has no `read` on its namespace."
     )
-    usage: JobUsage = Field(description="What its calls of models took.")
-    run_at: Timestamp = Field(description="When it is to begin, or was.")
-    created_at: Timestamp = Field(description="When it was submitted.")
-    started_at: Timestamp | None = Field(description="Of the first attempt.")
-    finished_at: Timestamp | None = Field(description="null before its end.")
+    usage: JobUsage = Field(description="Its model calls.")
+    run_at: Timestamp = Field(description="Time when it may start or was due.")
+    created_at: Timestamp = Field(description="Time of submission.")
+    started_at: Timestamp | None = Field(description="Time when the first attempt started.")
+    finished_at: Timestamp | None = Field(description="Time of its end; null before.")
 
 
 def _members(job: JobRecord, access: Access) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class Job(ListedJob):
     """A job and its result."""
 
     result: StoredResult = Field(
-        description="What it did, by its kind; null before its end, and if `redacted`."
+        description="The result, by kind; null before its end, and if `redacted`."
     )
 
     @classmethod
@@ -109,7 +111,7 @@ class Job(ListedJob):
 class JobInPage(ListedJob):
     """A job in a list, with its result if that was asked for."""
 
-    result: StoredResult = Field(None, description="Only with include=result.")
+    result: StoredResult = Field(None, description="Present only with include=result.")
 
     @classmethod
     def of(cls, job: JobRecord, access: Access, *, with_result: bool) -> Self:
@@ -123,7 +125,7 @@ class JobInPage(ListedJob):
 class JobList(BaseModel):
     """A page of jobs, newest first."""
 
-    jobs: list[JobInPage] = Field(description="Empty where there are none.")
+    jobs: list[JobInPage] = Field(description="Empty if there are none.")
     next_cursor: str | None = Field(description="Send it for the next page; null: there is none.")
 
     @classmethod
@@ -151,12 +153,12 @@ class ListJobs(Schema):
 
     @property
     def labels(self) -> list[str]:
-        """The namespace taken apart."""
+        """The labels of the namespace."""
         return parse_labels(self.namespace)
 
     @property
     def equal(self) -> dict[str, str]:
-        """Columns and the values they must have."""
+        """Columns and their required values."""
         wanted = {"state": self.state, "kind": self.kind, "thread_id": self.thread_id}
         return {column: value for column, value in wanted.items() if value is not None}
 

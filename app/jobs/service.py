@@ -11,7 +11,7 @@ from app.auth.access import Access, Verb
 from app.db.database import Connection, Database, DatabaseUnavailableError
 from app.db.notifier import CHANGED, Notifier, wait_for
 from app.http.admission import OverloadedError, long_wait
-from app.jobs import rates, repository
+from app.jobs import rate_limit, repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.record import JobEvent, JobRecord, JobState, NewJob, Selection, State
 from app.json_values import is_storable_text
@@ -43,7 +43,7 @@ class JobService:
         self, connection: Connection, access: Access, new: NewJob, *, urgent: bool = False
     ) -> str:
         """Submit a job in the caller's transaction; return its id. Raises TooManyRequestsError."""
-        await rates.take(connection, access)
+        await rate_limit.take(connection, access)
         return await repository.insert(
             connection,
             access,
@@ -61,7 +61,7 @@ class JobService:
             connection, access, new, max_attempts=self._attempts
         )
         if is_new:
-            await rates.take(connection, access)
+            await rate_limit.take(connection, access)
         return job_id
 
     async def get(self, access: Access, job_id: str) -> JobRecord:
@@ -129,7 +129,7 @@ class JobService:
                 await wait_for(news, min(left, POLL_SECONDS))
 
     async def _is_at_rest(self, access: Access, job_id: str) -> bool:
-        """Tell whether to stop waiting for a job."""
+        """Return whether to stop waiting for a job."""
         state = await self.get_state(access, job_id)
         return state.is_settled or state.is_blocked
 
@@ -173,7 +173,7 @@ class JobService:
                     raise JobStateError(
                         job_id, state, "only failed and cancelled jobs can be retried"
                     )
-                await rates.take(connection, access)
+                await rate_limit.take(connection, access)
         except UniqueViolationError as error:
             raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)
@@ -187,12 +187,12 @@ class JobService:
         """
         namespaces = access.scope(labels, Verb.JOBS)
         async with self._database.transaction(access.root) as connection:
-            limit = await rates.available(connection, access, selection.limit)
+            limit = await rate_limit.available(connection, access, selection.limit)
             selection = replace(selection, limit=limit)
             retried = await repository.requeue_all(
                 connection, namespaces, selection, self._attempts
             )
-            await rates.take(connection, access, retried)
+            await rate_limit.take(connection, access, retried)
         return retried, retried == limit
 
 

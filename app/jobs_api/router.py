@@ -31,7 +31,7 @@ ONE = (*GUARDED_ERRORS, JobNotFoundError)
 
 _EVENT_ID = re.compile("[0-9]{1,9}")
 
-JobId = Annotated[str, Path(description="As it was answered when the job was submitted.")]
+JobId = Annotated[str, Path(description="The id that the submission returned.")]
 
 DEFAULT_CHANGES = 100
 
@@ -101,7 +101,7 @@ async def retry_jobs(request: Request, body: RetryJobs, access: JobsAccess) -> R
 @router.get(
     "/{job_id:job}",
     operation_id="get_job",
-    summary="Read a job and what came of it",
+    summary="Read a job with its result",
     description="Reads a job: its state, attempts, and cost, and, once it has ended, its result or "
     "error.",
     responses=problem_responses(*ONE),
@@ -151,8 +151,8 @@ async def follow_job(
     "/{job_id:job}/cancel",
     operation_id="cancel_job",
     summary="Cancel a job that has not ended, queued or running",
-    description="Cancels a job that has not ended. A running one stops at its next step; what it "
-    "already wrote stays.",
+    description="Cancels a job that has not ended. Its worker stops a running one, which writes "
+    "nothing.",
     responses=problem_responses(*ONE, JobStateError),
 )
 async def cancel_job(request: Request, job_id: JobId, access: JobsAccess) -> Job:

@@ -30,9 +30,9 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)
     operation_id="extract_memories",
     openapi_extra={"parameters": SUBMIT_PARAMETERS},
     summary="Extract memories from a conversation",
-    description="Submits a job that learns from a conversation, with a stored manager (`manager`), "
-    "one that the request describes (`manager_config`), or every default. The answer is "
-    "202 and the job, or, with Prefer: wait=N, 200 and the finished job.",
+    description="Submits a job that extracts memories from a conversation, with a stored manager "
+    "(`manager`), one that the request describes (`manager_config`), or every default. The answer "
+    "is 202 and the job, or, with Prefer: wait=N, 200 and the finished job.",
     status_code=202,
     responses=submit_responses(
         ManagerNotFoundError,

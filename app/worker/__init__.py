@@ -1,1 +1,1 @@
-"""The background process: runs jobs, and removes what has expired."""
+"""The worker process: runs jobs, and removes expired items."""

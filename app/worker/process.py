@@ -24,7 +24,7 @@ from app.logging import configure_logging
 from app.process_limits import limit_memory
 from app.resources import open_resources
 from app.usage_counter import record_usage
-from app.worker.worker import run_worker
+from app.worker.loops import run_worker
 
 SHORTEST_WATCH_SECONDS = 10.0
 """An event loop may stall for seconds on a machine that is overloaded or was suspended."""

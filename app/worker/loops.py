@@ -1,4 +1,4 @@
-"""The background process: does jobs, removes what has expired, indexes what others left out."""
+"""The loops of a worker: jobs, and the upkeep of tables (expired items, old jobs, the backfill)."""
 
 import time
 

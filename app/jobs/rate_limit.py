@@ -1,4 +1,4 @@
-"""A key's rate of submitting jobs: one token bucket, shared by all processes."""
+"""Rate limit of submitting jobs: one token bucket per key, shared by all processes."""
 
 import math
 

@@ -278,17 +278,17 @@ def upgrade() -> None:
             comment="Importance, validity, source.",
         ),
         sa.Column(
-            "reason", sa.Text(), nullable=True, comment="Why the model wanted it, where it said so."
+            "reason", sa.Text(), nullable=True, comment="The model's reason, if it gave one."
         ),
         sa.Column(
-            "version_before", sa.BigInteger(), nullable=True, comment="NULL where nothing was."
+            "version_before", sa.BigInteger(), nullable=True, comment="NULL if there was no item."
         ),
         sa.Column("version_after", sa.BigInteger(), nullable=True, comment="NULL until applied."),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.id"], name=op.f("job_changes_job_id_fkey"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("job_id", "number", name=op.f("job_changes_pkey")),
-        comment="What jobs proposed, one row an item.",
+        comment="Changes that jobs proposed or made, one row for each item.",
     )
     op.create_index(
         "job_changes_namespace_index", "job_changes", ["namespace", "key"], unique=False

@@ -25,7 +25,7 @@ def upgrade() -> None:
             f"ALTER TABLE {table} ADD COLUMN {column} integer "
             f"GENERATED ALWAYS AS ({size}) STORED {null}"
         )
-        op.execute(f"COMMENT ON COLUMN {table}.{column} IS 'Of the JSON text.'")
+        op.execute(f"COMMENT ON COLUMN {table}.{column} IS 'Bytes of the JSON text.'")
 
 
 def downgrade() -> None:

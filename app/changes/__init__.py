@@ -1,1 +1,1 @@
-"""Changes that jobs make to items: reconciled with what is there, applied, reviewed, undone."""
+"""Changes of items by jobs: from edits to the store, reviewed, and undone."""

@@ -1,14 +1,14 @@
-"""The circuit breaker: a job that would overturn what is known waits for a person instead."""
+"""The circuit breaker: a job that would overwrite many memories waits for a review instead."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 from app.conversations.types import Edit, Memory
+from app.json_values import JsonObject
 
 REVIEW_REQUESTED = 'A review was asked for (apply: "review").'
 
 HARMLESS = 2
-"""Memories, or fields of a document, that may be lost at once whatever their share."""
+"""Number of memories, or of a document's fields, that may be lost regardless of their share."""
 
 
 def review_reason(
@@ -18,12 +18,11 @@ def review_reason(
     singletons: Collection[str] = (),
     max_share: float,
 ) -> str | None:
-    """Return why edits should wait for a review, or None.
+    """Return the reason why edits must wait for a review, or None.
 
-    They should where more than two memories, and more than `max_share` of those that the job
-    looked at, would be deleted or get another content. The document of a singleton kind is
-    patched all the time; it counts by its fields instead: where more than two, and more than
-    `max_share` of them, would be lost.
+    They must if they delete or rewrite more than two memories and more than `max_share` of those
+    that the job read. The document of a singleton kind is patched often, so its fields count
+    instead: more than two, and more than `max_share` of them, would be lost.
     """
     overturned = 0
     for edit in edits:
@@ -31,7 +30,7 @@ def review_reason(
             continue
         if edit.action == "delete" or edit.kind not in singletons:
             overturned += edit.content != edit.before.content
-        elif reason := _emptied(edit, edit.before, max_share):
+        elif reason := _lost_fields_reason(edit, edit.before, max_share):
             return reason
     if overturned > HARMLESS and overturned > max_share * len(shown):
         return (
@@ -41,7 +40,7 @@ def review_reason(
     return None
 
 
-def _emptied(edit: Edit, before: Memory, max_share: float) -> str | None:
+def _lost_fields_reason(edit: Edit, before: Memory, max_share: float) -> str | None:
     fields = _fields(before.content)
     lost = len(fields - _fields(edit.content or {}))
     if lost > HARMLESS and lost > max_share * len(fields):
@@ -52,8 +51,8 @@ def _emptied(edit: Edit, before: Memory, max_share: float) -> str | None:
     return None
 
 
-def _fields(content: dict[str, Any], path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    """Return the paths of the members that hold something."""
+def _fields(content: JsonObject, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """Return the paths of the members that are not empty."""
     found = set()
     for name, value in content.items():
         if isinstance(value, dict):

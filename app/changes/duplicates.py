@@ -11,7 +11,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 from app.auth.access import Access
 from app.changes.memories import to_memory
@@ -54,11 +54,11 @@ class Candidate:
     """A memory to compare; `vector` is its embedding, of unit length, if there is one."""
 
     kind: str | None
-    content: Mapping[str, Any]
+    content: Mapping[str, object]
     vector: Vector | None = None
 
 
-def fingerprint(content: Mapping[str, Any]) -> str:
+def fingerprint(content: Mapping[str, object]) -> str:
     """Return a hash that is equal for contents that differ only in form.
 
     Form is the order of JSON keys, letter case, Unicode form, white space, and final punctuation.
@@ -66,12 +66,12 @@ def fingerprint(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(content, _plain).encode()).hexdigest()
 
 
-def normalized_wording(content: Mapping[str, Any]) -> str:
+def normalized_wording(content: Mapping[str, object]) -> str:
     """Return a text that is equal for near duplicates; equal texts may still differ in articles."""
     return _canonical(content, lambda text: " ".join(word for word, _ in _words(text)))
 
 
-def loose_wording(content: Mapping[str, Any]) -> str:
+def loose_wording(content: Mapping[str, object]) -> str:
     """Return a coarse key, equal if the fingerprints or the normalized wordings are equal."""
     return _canonical(
         content,
@@ -95,7 +95,7 @@ def is_near_duplicate(a: Candidate, b: Candidate) -> bool:
     )
 
 
-def is_duplicate(kind: str | None, content: Mapping[str, Any], memory: Memory) -> bool:
+def is_duplicate(kind: str | None, content: Mapping[str, object], memory: Memory) -> bool:
     """Return whether a new content duplicates a memory.
 
     A memory without a kind that is a single text is compared by its words alone, whatever the name
@@ -126,7 +126,7 @@ class DuplicateIndex:
         self._ids[key][memory.id] = None
         self._memories[memory.id] = memory  # keeps the place of the one it replaces
 
-    def find_duplicate(self, kind: str | None, content: Mapping[str, Any]) -> str | None:
+    def find_duplicate(self, kind: str | None, content: Mapping[str, object]) -> str | None:
         """Return the id of a memory that a new content duplicates, preferably one of its kind."""
         for key in (_key(kind or "", content), _key(None, content)):
             for number, id_ in enumerate(self._ids.get(key, ())):
@@ -203,7 +203,7 @@ class DuplicateFinder:
         return self._search.plan(access, query)
 
 
-def articles(content: Mapping[str, Any]) -> list[str | None]:
+def articles(content: Mapping[str, object]) -> list[str | None]:
     """Return the article, or None, before every word, in the order of sorted keys."""
     found: list[str | None] = []
 
@@ -215,12 +215,12 @@ def articles(content: Mapping[str, Any]) -> list[str | None]:
     return found
 
 
-def text_of(content: Any) -> str:
+def text_of(content: object) -> str:
     """Return the texts of a content, or its JSON if it has none."""
     return " ".join(_texts(content)) or json.dumps(content, ensure_ascii=False)
 
 
-def _texts(content: Any) -> list[str]:
+def _texts(content: object) -> list[str]:
     match content:
         case str():
             return [content] if content.strip() else []
@@ -232,12 +232,12 @@ def _texts(content: Any) -> list[str]:
             return []
 
 
-def _canonical(content: Any, of_string: _Strings) -> str:
+def _canonical(content: object, of_string: _Strings) -> str:
     form = _with_strings(content, of_string)
     return json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _with_strings(value: Any, of_string: _Strings) -> Any:
+def _with_strings(value: object, of_string: _Strings) -> object:
     match value:
         case str():
             return of_string(value)
@@ -304,19 +304,19 @@ def _expanded(word: str) -> list[str]:
     return [word.removesuffix("n't"), "not"] if word.endswith("n't") else [word]
 
 
-def _articles_agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+def _articles_agree(a: Mapping[str, object], b: Mapping[str, object]) -> bool:
     """Return whether the articles differ only by omission."""
     pairs = zip(articles(a), articles(b), strict=True)
     return all(first is None or second is None or first == second for first, second in pairs)
 
 
-def _key(kind: str | None, content: Mapping[str, Any]) -> _Key:
+def _key(kind: str | None, content: Mapping[str, object]) -> _Key:
     if kind is None:
         return None, loose_wording(_bare(content))
     return kind.lower(), loose_wording(content)
 
 
-def _bare(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _bare(content: Mapping[str, object]) -> Mapping[str, object]:
     """Return a content with a neutral name for its member, if it is a single text."""
     values = list(content.values())
     return {"text": values[0]} if len(values) == 1 and isinstance(values[0], str) else content

@@ -1,27 +1,27 @@
-"""From what a model proposed to the edits that are to be made: no repeats, no empty updates."""
+"""Reconciliation of proposed edits with existing memories: no duplicates, no empty updates."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 from uuid import uuid4
 
 from app.changes.duplicates import DuplicateIndex
 from app.conversations.types import Edit, Memory
+from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 
 
 @dataclass(frozen=True, slots=True)
-class Reconciled:
-    """Edits by the id of their memory, and how many proposals would change nothing."""
+class Reconciliation:
+    """The edits to apply, by memory id, and the number of proposals that change nothing."""
 
     edits: Mapping[str, Edit]
     unchanged: int = 0
 
     @property
     def inserts(self) -> dict[str, Edit]:
-        """Those that add a memory."""
+        """The edits that add a memory."""
         return {id_: edit for id_, edit in self.edits.items() if edit.action == "insert"}
 
 
@@ -31,19 +31,19 @@ def reconcile(
     *,
     namespace: StoredNamespace | None = None,
     singletons: Collection[str] = (),
-) -> Reconciled:
-    """Return the edits that proposals come to; `singletons` names kinds of one document.
+) -> Reconciliation:
+    """Return the edits to apply for proposed ones; `singletons` are kinds with one document.
 
     New memories go to `namespace`.
 
-    An insert that repeats a memory, kept or inserted before, adds what it knows of importance
-    and time, or nothing; one that repeats a memory that is to be deleted keeps it. An insert of
-    a single kind that has its document is merged into it. Existing memories without a version
-    are written with the rest unless they are deleted: a manager's default.
+    An insert that duplicates a memory, stored or inserted, adds only its importance and time, or
+    nothing. One that duplicates a memory with a proposed delete keeps the memory. An insert of a
+    singleton kind is merged into the existing document. Existing memories without a version, which
+    are a manager's default, are written with the rest, unless they are deleted.
     """
-    reconciling = _Reconciling({memory.id: memory for memory in existing}, namespace, singletons)
+    reconciler = _Reconciler({memory.id: memory for memory in existing}, namespace, singletons)
     for memory in filter(_is_unwritten, existing):
-        reconciling.edits[memory.id] = Edit(
+        reconciler.edits[memory.id] = Edit(
             memory_id=memory.id,
             kind=memory.kind,
             content=memory.content,
@@ -54,19 +54,19 @@ def reconcile(
     for edit in edits:
         match edit.action:
             case "update":
-                reconciling.update(edit)
+                reconciler.update(edit)
             case "delete":
-                reconciling.delete(edit)
+                reconciler.delete(edit)
             case "insert":
                 inserts.append(edit)
     for insert in inserts:
-        reconciling.insert(insert)
-    return Reconciled(reconciling.edits, reconciling.unchanged)
+        reconciler.insert(insert)
+    return Reconciliation(reconciler.edits, reconciler.unchanged)
 
 
 @dataclass(slots=True)
-class _Reconciling:
-    """What a reconciliation has come to so far."""
+class _Reconciler:
+    """A reconciliation in progress."""
 
     memories: Mapping[str, Memory]
     namespace: StoredNamespace | None
@@ -86,13 +86,13 @@ class _Reconciling:
             namespace=memory.namespace,
             key=memory.key,
             kind=proposed.kind or memory.kind,
-            importance=_known(proposed.importance, memory.importance),
+            importance=_first_known(proposed.importance, memory.importance),
             valid_from=proposed.valid_from or memory.valid_from,
         )
-        if edit.before is not None and _says(edit) == _says(memory):
+        if edit.before is not None and _state(edit) == _state(memory):
             self.edits.pop(memory.id, None)
             self.unchanged += 1
-        elif memory.id in self.edits and _says(edit) == _says(self.edits[memory.id]):
+        elif memory.id in self.edits and _state(edit) == _state(self.edits[memory.id]):
             self.unchanged += 1
         else:
             self.edits[memory.id] = edit
@@ -101,7 +101,7 @@ class _Reconciling:
     def delete(self, proposed: Edit) -> None:
         memory = self.memories[proposed.memory_id]
         self.edits.pop(memory.id, None)
-        self.known.put(memory)  # unchanged, so that saying it again keeps it
+        self.known.put(memory)  # with its stored content, so that an equal insert keeps it
         if not _is_unwritten(memory):
             self.edits[memory.id] = replace(
                 proposed,
@@ -112,37 +112,37 @@ class _Reconciling:
             )
 
     def insert(self, proposed: Edit) -> None:
-        repeated = self._document(proposed.kind) or self._repeated(proposed)
-        if repeated is None:
+        duplicated = self._document(proposed.kind) or self._duplicate(proposed)
+        if duplicated is None:
             key = proposed.kind if proposed.kind in self.singletons else uuid4().hex
             self.edits[proposed.memory_id] = replace(proposed, namespace=self.namespace, key=key)
             self.known.put(Memory(proposed.memory_id, proposed.kind, proposed.content or {}))
-        elif repeated in self.memories:
-            self._add_to_memory(self.memories[repeated], proposed)
+        elif duplicated in self.memories:
+            self._add_to_memory(self.memories[duplicated], proposed)
         else:
-            self._add_to_insert(repeated, proposed)
+            self._add_to_insert(duplicated, proposed)
 
     def _document(self, kind: str | None) -> str | None:
-        """Return the id of the document of a single kind, where there is one."""
+        """Return the id of the document of a singleton kind, if it exists."""
         if kind not in self.singletons:
             return None
         kept = (id_ for id_, memory in self.memories.items() if memory.kind == kind)
         inserted = (id_ for id_, edit in self.edits.items() if edit.kind == kind)
         return next(kept, None) or next(inserted, None)
 
-    def _repeated(self, insert: Edit) -> str | None:
-        """Return the id of a memory, kept or inserted, that says what an insert says."""
+    def _duplicate(self, insert: Edit) -> str | None:
+        """Return the id of a memory, stored or inserted, that an insert duplicates."""
         return self.known.find_duplicate(insert.kind, insert.content or {})
 
-    def _content(self, memory: Memory) -> dict[str, Any]:
-        """Return what a memory will say; one that is to be deleted, what it says now."""
+    def _content(self, memory: Memory) -> JsonObject:
+        """Return a memory's content after its edit, unless that is a delete."""
         edit = self.edits.get(memory.id)
         return memory.content if edit is None or edit.content is None else edit.content
 
     def _add_to_memory(self, memory: Memory, insert: Edit) -> None:
         edit = self.edits.get(memory.id)
         if edit is not None and edit.action == "delete":
-            content = insert.content  # said anew: the memory is kept, in these words
+            content = insert.content  # the memory is kept, in the new wording
         elif insert.kind in self.singletons:
             content = {**self._content(memory), **(insert.content or {})}
         else:
@@ -169,23 +169,23 @@ class _Reconciling:
             content=content | (insert.content or {}) if is_document else content,
             importance=_larger(edit.importance, insert.importance),
             valid_from=edit.valid_from or insert.valid_from,
-            message_ids=_both(edit.message_ids, insert.message_ids),
+            message_ids=_union(edit.message_ids, insert.message_ids),
         )
         self.unchanged += 1
         self.known.put(Memory(inserted, edit.kind, self.edits[inserted].content or {}))
 
 
 def _is_unwritten(memory: Memory) -> bool:
-    """Tell a manager's default, which is not stored yet, from what a request brings along."""
+    """Return whether a memory is a manager's default, which is not stored yet."""
     return memory.namespace is not None and memory.version is None
 
 
-def _says(memory: Memory | Edit) -> tuple[str, float | None, datetime | None]:
-    """Return what makes a memory the same as another; JSON's true is not its 1."""
+def _state(memory: Memory | Edit) -> tuple[str, float | None, datetime | None]:
+    """Return a comparable state; as JSON, in which true differs from 1."""
     return json.dumps(memory.content, sort_keys=True), memory.importance, memory.valid_from
 
 
-def _known(first: float | None, second: float | None) -> float | None:
+def _first_known(first: float | None, second: float | None) -> float | None:
     return second if first is None else first
 
 
@@ -194,5 +194,5 @@ def _larger(first: float | None, second: float | None) -> float | None:
     return max(known, default=None)
 
 
-def _both(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
+def _union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first, *second)))

@@ -66,9 +66,9 @@ class Similarity:
 class ConsolidationScope:
     """The memories to compare, by namespace, with their similarities.
 
-    `changed` are the items that changed since the last consolidation, up to `until`. `has_more`
-    tells that others have changed, too. `is_held` if a transaction that is still running may yet
-    commit an earlier change, so that the next job cannot start where this one ends.
+    `changed` are the items that changed since the last consolidation, up to `until`; with
+    `has_more`, others have changed, too. It `is_held` if a transaction that is still running may
+    commit an earlier change, so that the next job cannot start at the end of this one.
     """
 
     memories: Mapping[StoredNamespace, Sequence[StoredMemory]]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import uuid4
 
-from app.changes.reconcile import Reconciled
+from app.changes.reconcile import Reconciliation
 from app.conversations.types import Edit, Memory, Rejection
 from app.extraction.plan import RequestMemory
 from app.json_values import JsonObject
@@ -18,7 +18,7 @@ def to_memories(memories: Sequence[RequestMemory]) -> list[Memory]:
 
 
 def build_result(
-    memories: Sequence[RequestMemory], reconciled: Reconciled, rejected: Sequence[Rejection]
+    memories: Sequence[RequestMemory], reconciled: Reconciliation, rejected: Sequence[Rejection]
 ) -> JsonObject:
     """Return the result: every memory in its new state, those of the request first."""
     edits = reconciled.edits

@@ -9,7 +9,7 @@ from typing import Self
 from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Provenance
 from app.changes.circuit_breaker import REVIEW_REQUESTED, review_reason
 from app.changes.duplicates import DuplicateFoundError
-from app.changes.reconcile import Reconciled, reconcile
+from app.changes.reconcile import Reconciliation, reconcile
 from app.clock import Clock
 from app.conversations.messages import to_turns
 from app.conversations.types import Edit, LLMTask, Memory, Proposal, Turn
@@ -264,7 +264,9 @@ def _rest_deletes_on_updates(edits: Sequence[Edit]) -> list[Edit]:
     return [replace(edit, basis=basis) if edit.action == "delete" else edit for edit in edits]
 
 
-def _review_reason(config: Config, reconciled: Reconciled, shown: Sequence[Memory]) -> str | None:
+def _review_reason(
+    config: Config, reconciled: Reconciliation, shown: Sequence[Memory]
+) -> str | None:
     """Return why the edits have to wait for a review; None if they do not."""
     if reconciled.edits and config.apply == "review":
         return REVIEW_REQUESTED

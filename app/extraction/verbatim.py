@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.changes.reconcile import Reconciled
+from app.changes.reconcile import Reconciliation
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.types import Edit, Memory, Turn
 from app.extraction.plan import ExtractPlan
@@ -44,7 +44,7 @@ def build_edits(plan: ExtractPlan, turns: Sequence[Turn], namespace: StoredNames
     return edits
 
 
-def leave_out_stored(edits: Sequence[Edit], existing: Mapping[str, Memory]) -> Reconciled:
+def leave_out_stored(edits: Sequence[Edit], existing: Mapping[str, Memory]) -> Reconciliation:
     """Return the edits without those of messages that are stored already, by their keys."""
     rest: dict[str, Edit] = {}
     for edit in edits:
@@ -53,7 +53,7 @@ def leave_out_stored(edits: Sequence[Edit], existing: Mapping[str, Memory]) -> R
             rest[edit.key or ""] = edit
         elif before.content != edit.content:
             rest[edit.key or ""] = replace(edit, before=before)
-    return Reconciled(rest, unchanged=len(edits) - len(rest))
+    return Reconciliation(rest, unchanged=len(edits) - len(rest))
 
 
 def _content(turn: Turn) -> JsonObject:

@@ -49,7 +49,7 @@ thread_messages = Table(
         Integer,
         Computed("octet_length(message::text)", persisted=True),
         nullable=False,
-        comment="Of the JSON text.",
+        comment="Bytes of the JSON text.",
     ),
     PrimaryKeyConstraint("root", "thread_id", "namespace", "position"),
     ForeignKeyConstraint(

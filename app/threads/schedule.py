@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel
 
@@ -12,6 +12,7 @@ from app.errors import InvalidRequestError
 from app.extraction.plan import ExtractPlan
 from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
+from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 
 AFTER_SECONDS = 30.0
@@ -66,7 +67,7 @@ class ExtractionSchedule(BaseModel):
         return max(0.0, min(self.after_seconds, (deadline - now).total_seconds()))
 
     def plan_for(
-        self, messages: Sequence[dict[str, Any]], *, position: int, context_messages: int
+        self, messages: Sequence[JsonObject], *, position: int, context_messages: int
     ) -> ExtractPlan:
         """Return the plan for some of the thread's messages, the first of them at `position`."""
         return self.plan.model_copy(

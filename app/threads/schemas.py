@@ -1,7 +1,7 @@
 """Requests and responses of the thread routes."""
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -12,7 +12,7 @@ from app.conversations.namespace_template import TemplateLabel, Variables, check
 from app.extraction.plan import ExtractCommand
 from app.jobs.results import SummaryState
 from app.jobs.schemas import Job
-from app.json_values import check_storable_text
+from app.json_values import JsonObject, check_storable_text
 from app.managers.schemas import ManagerChoice, ManagerName
 from app.namespaces import MAX_DEPTH
 from app.pagination import Page
@@ -152,7 +152,7 @@ class ThreadMessage(BaseModel):
     """A message and its position in the thread."""
 
     position: int = Field(description="Position in the thread, from 0.")
-    message: dict[str, Any] = Field(description="As sent; with an id if it had none.")
+    message: JsonObject = Field(description="As sent; with an id if it had none.")
     created_at: Timestamp = Field(description="When it was appended.")
 
 
@@ -163,7 +163,7 @@ class ThreadMessages(BaseModel):
     next_cursor: int | None = Field(description="Cursor of the next page; null: this is the last.")
 
     @staticmethod
-    def members(page: Page[ListedMessage]) -> dict[str, Any]:
+    def members(page: Page[ListedMessage]) -> JsonObject:
         """Return a page's members; the messages stay the text that they are stored as."""
         return {
             "messages": [
@@ -236,7 +236,7 @@ class CreateRun(Body):
     assistant_id: ManagerName = Field(description="The name of a stored manager.")
     input: RunInput = Field(description="The messages to extract from.")
     config: RunConfig | None = Field(None, description="Namespace and variables.")
-    metadata: dict[str, Any] | None = Field(None, description="Returned in the response.")
+    metadata: JsonObject | None = Field(None, description="Returned in the response.")
     multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] | None = Field(
         None, description="Ignored: a queued run is postponed, a running one continues."
     )
@@ -272,9 +272,9 @@ class Run(BaseModel):
     status: Literal["pending"] = Field(description="A run is returned before it starts.")
     created_at: Timestamp = Field(description="When it was created.")
     updated_at: Timestamp = Field(description="The same time.")
-    metadata: dict[str, Any] = Field(description="As sent.")
+    metadata: JsonObject = Field(description="As sent.")
 
-    keyword_arguments: dict[str, Any] = Field(
+    keyword_arguments: JsonObject = Field(
         default_factory=dict, serialization_alias="kwargs", description="Empty."
     )
     multitask_strategy: str | None = Field(description="As sent.")

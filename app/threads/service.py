@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 from pydantic import TypeAdapter
 
@@ -16,6 +16,7 @@ from app.errors import InvalidRequestError
 from app.extraction.plan import ExtractCommand, ExtractPlan, ExtractPlanner
 from app.jobs import repository as jobs_repository
 from app.jobs.service import JobService
+from app.json_values import JsonObject
 from app.pagination import Page
 from app.resources import Resources
 from app.threads import repository
@@ -324,7 +325,7 @@ def _with_position(message: MessageObject, position: int) -> NewMessage:
             "does not; choose another id, or none.",
             field="messages",
         )
-    members: dict[str, Any] = {**message, "id": message_id}
+    members: JsonObject = {**message, "id": message_id}
     return NewMessage(position, message_id, members)
 
 

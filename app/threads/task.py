@@ -1,13 +1,14 @@
 """Jobs of the kind `extract_thread`: each message is extracted from once."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from app.db.database import Connection, Database
 from app.extraction.plan import ExtractPlan
 from app.extraction.task import Extractor
 from app.jobs.run import JobFailedError, JobLostError, JobRun
 from app.jobs.service import JobService
+from app.json_values import JsonObject
 from app.resources import Resources
 from app.threads import repository
 from app.threads.errors import ThreadNotFoundError
@@ -68,7 +69,7 @@ class ThreadExtractHandler:
         """Extract memories from the pending messages, or from as many as one job takes."""
         portion = await self._portion(run, plan.thread_id)
         if portion is None:
-            result: dict[str, Any] = {"counts": _NO_CHANGES, "rejected": []}
+            result: JsonObject = {"counts": _NO_CHANGES, "rejected": []}
             async with self._database.transaction(run.job.access.root) as connection:
                 await run.finish(connection, result)
             return

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.changes.circuit_breaker import review_reason
-from app.changes.reconcile import Reconciled, reconcile
+from app.changes.reconcile import Reconciliation, reconcile
 from app.conversations.content import read_value, write_value
 from app.conversations.types import Edit, Memory, MemoryFormat
 from app.namespaces import to_stored
@@ -36,11 +36,11 @@ def insert(memory_id: str, text: str, kind: str = "memory", **more: Any) -> Edit
 
 def reconciled(
     *changes: Edit, existing: tuple[Memory, ...] = (), singletons: tuple[str, ...] = ()
-) -> Reconciled:
+) -> Reconciliation:
     return reconcile(changes, existing, namespace=HERE, singletons=singletons)
 
 
-def only_edit(result: Reconciled) -> Edit:
+def only_edit(result: Reconciliation) -> Edit:
     (edit,) = result.edits.values()
     return edit
 
@@ -101,7 +101,7 @@ def test_what_others_wrote_is_not_learned_again(content: dict[str, Any]) -> None
 def test_an_update_that_says_what_is_there_changes_nothing() -> None:
     there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
     same = update_edit("m1", "memory", {"content": "Ana likes tea."}, 0.5, MAY)
-    assert reconciled(same, existing=(there,)) == Reconciled({}, 1)
+    assert reconciled(same, existing=(there,)) == Reconciliation({}, 1)
 
 
 def test_one_and_true_are_not_the_same() -> None:
@@ -232,7 +232,7 @@ def test_proposing_the_outcome_again_changes_nothing(
     assert not reconcile(again, known, namespace=HERE).edits
 
 
-def memory_after(result: Reconciled, there: Memory) -> Memory | None:
+def memory_after(result: Reconciliation, there: Memory) -> Memory | None:
     edit = result.edits.get(there.id)
     if edit is None:
         return there

@@ -11,8 +11,9 @@ from typing import Any, Literal, Self, TypeAlias
 
 from app.conversations.messages import parse_messages, to_turns
 from app.conversations.types import Turn
+from app.json_values import JsonObject
 
-Message: TypeAlias = dict[str, Any]
+Message: TypeAlias = JsonObject
 """A message as the client sent it."""
 
 Counter: TypeAlias = Callable[[Message, str], int]
@@ -297,7 +298,7 @@ def _texts(ids: Iterable[object]) -> frozenset[str]:
     return frozenset(found for found in ids if isinstance(found, str))
 
 
-def _in_langchain_format(call: Mapping[str, Any]) -> dict[str, Any]:
+def _in_langchain_format(call: Mapping[str, Any]) -> JsonObject:
     function = call["function"] if isinstance(call.get("function"), Mapping) else call
     arguments = function.get("args", function.get("arguments", {}))
     return {

@@ -1,13 +1,14 @@
 """Jobs of the kind `summarize`."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from app.auth.access import Access, Verb
 from app.db.database import Database
 from app.jobs.record import NewJob
 from app.jobs.results import SummaryState
 from app.jobs.run import JobConflictError, JobRun
+from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
@@ -137,9 +138,7 @@ class SummarizeHandler:
         return (running or _EMPTY).extended(text, planned.replaced)
 
 
-def _result(
-    planned: ShorteningPlan, running: RunningSummary | None, budget: Budget
-) -> dict[str, Any]:
+def _result(planned: ShorteningPlan, running: RunningSummary | None, budget: Budget) -> JsonObject:
     messages = planned.result(running)
     entries = [entry for entry in (planned.system, *planned.kept) if entry is not None]
     tokens = sum(entry.cost for entry in entries)

@@ -5,7 +5,6 @@ from typing import Self
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.config import Settings
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
 from app.errors import InvalidRequestError
@@ -38,14 +37,16 @@ class SearchService:
         index: PassageIndex,
         clock: Clock,
         usage: UsageCounter,
-        settings: Settings,
+        *,
+        refresh_on_read: bool,
+        exact_search_passages: int,
     ) -> None:
         self._database = database
         self._index = index
         self._clock = clock
         self._usage = usage
-        self._refresh_on_read = settings.refresh_on_read
-        self._exact_search_passages = settings.exact_search_passages
+        self._refresh_on_read = refresh_on_read
+        self._exact_search_passages = exact_search_passages
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
@@ -55,7 +56,8 @@ class SearchService:
             resources.index,
             resources.clock,
             resources.usage,
-            resources.settings,
+            refresh_on_read=resources.settings.refresh_on_read,
+            exact_search_passages=resources.settings.exact_search_passages,
         )
 
     async def search(

@@ -119,28 +119,28 @@ class _Limited:
 class DeferredLLM:
     """Creates the model at the first call, in a thread: importing its SDK takes about a second."""
 
-    def __init__(self, name: str, make: Callable[[], LLM]) -> None:
+    def __init__(self, name: str, create: Callable[[], LLM]) -> None:
         self.name = name
-        self._make = make
-        self._models: LLM | None = None
-        self._making = asyncio.Lock()
+        self._create = create
+        self._llm: LLM | None = None
+        self._lock = asyncio.Lock()
         self._is_closed = False
 
     async def complete(self, request: Request) -> Completion:
         """Return the model's next turn."""
-        async with self._making:
+        async with self._lock:
             if self._is_closed:
                 raise UnavailableError(f"{self.name} is closed; start the server again")
-            if self._models is None:
-                self._models = await asyncio.to_thread(self._make)
-        return await self._models.complete(request)
+            if self._llm is None:
+                self._llm = await asyncio.to_thread(self._create)
+        return await self._llm.complete(request)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        async with self._making:
+        async with self._lock:
             self._is_closed = True
-        if self._models is not None:
-            await self._models.aclose()
+        if self._llm is not None:
+            await self._llm.aclose()
 
 
 def create_llm(
@@ -173,9 +173,9 @@ def create_llm(
             f"or {provider.upper()}_BASE_URL of a server that takes no key"
         )
 
-    def make() -> LLM:
+    def create() -> LLM:
         found: Any = importlib.import_module(f"app.providers.llm.{module}")
         llm: LLM = getattr(found, name)(model, api_key=api_key, base_url=base_url, timeout=timeout)
         return llm
 
-    return DeferredLLM(spec, make)
+    return DeferredLLM(spec, create)

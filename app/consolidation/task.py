@@ -20,6 +20,7 @@ from app.consolidation.repository import ScopeFinder
 from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory, address_of
 from app.conversations.types import Ask, Edit, LLMTask
 from app.db.database import Connection, Database
+from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
 from app.extraction.prompt import PROMPT_VERSION
 from app.http.conditional import PreconditionFailedError
 from app.jobs import repository as jobs_repository
@@ -125,19 +126,25 @@ class ConsolidateHandler:
 
     async def _apply(self, consolidation: Consolidation) -> None:
         """Write the groups, except those that rely on memories that have changed."""
-        for _ in range(_ATTEMPTS):
+
+        async def attempt() -> None:
             outcome = consolidation.outcome()
             conclude = partial(self._conclude, consolidation=consolidation, outcome=outcome)
             try:
                 await self._applier.apply(consolidation.run, outcome, in_transaction=conclude)
-            except PreconditionFailedError:
+            except PreconditionFailedError as error:
                 await self._set_overtaken_aside(consolidation)
+                raise OvertakenError from error
             except DuplicateFoundError as error:
                 groups = consolidation.groups
                 consolidation.groups = [_without_duplicates(group, error) for group in groups]
-            else:
-                return
-        raise JobConflictError(f"Others changed the same memories, {_ATTEMPTS} times in a row.")
+                raise OvertakenError from error
+
+        try:
+            await retry_optimistically(attempt, attempts=_ATTEMPTS)
+        except TooManyConflictsError as error:
+            problem = f"Others changed the same memories, {_ATTEMPTS} times in a row."
+            raise JobConflictError(problem) from error
 
     async def _conclude(
         self, connection: Connection, *, consolidation: Consolidation, outcome: JobOutcome

@@ -80,6 +80,15 @@ class ModelUsage:
     cost_usd: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveJob:
+    """A job that is queued or running."""
+
+    id: str
+    state: State
+    run_at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
     """The columns of a job that decide who sees it and whether to wait for it."""

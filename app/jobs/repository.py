@@ -15,6 +15,7 @@ from app.db.sql import Parameters
 from app.jobs.record import (
     RECORD_COLUMNS,
     STATE_COLUMNS,
+    ActiveJob,
     ClaimedJob,
     JobEvent,
     JobRecord,
@@ -168,6 +169,13 @@ SELECT {RECORD_COLUMNS}, result, usage.* FROM jobs, LATERAL ({USAGE}) AS usage W
 """
 
 _FIND_STATE = f"SELECT {STATE_COLUMNS} FROM jobs WHERE id = $1"
+
+_FIND_ACTIVE = """
+SELECT id, state, run_at FROM jobs
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND kind = $4
+    AND state IN ('queued', 'running')
+ORDER BY state, run_at
+"""
 
 _SET_FOLLOW_UP = """
 UPDATE jobs SET result = result || jsonb_build_object('follow_up_job_id', $2::text) WHERE id = $1
@@ -339,6 +347,14 @@ async def settle(
     """Change the state of a job that no worker has; False if it is no longer in the state seen."""
     text = json.dumps(result, ensure_ascii=False)
     return await connection.fetchrow(_SETTLE, job_id, seen, state, text) is not None
+
+
+async def find_active(
+    connection: Connection, root: str, thread_id: str, namespace: str, kind: str
+) -> list[ActiveJob]:
+    """Return a thread's unfinished jobs of a kind: queued ones first, the next one first."""
+    rows = await connection.fetch(_FIND_ACTIVE, root, thread_id, namespace, kind)
+    return [ActiveJob(row["id"], State(row["state"]), row["run_at"]) for row in rows]
 
 
 async def set_follow_up(connection: Connection, job_id: str, follow_up: str) -> None:

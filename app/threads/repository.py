@@ -14,7 +14,7 @@ from app.db.database import Connection, Row
 from app.db.pages import fetch_page
 from app.namespaces import Root, StoredNamespace
 from app.pagination import Page
-from app.threads.schedule import ExtractionSchedule, ThreadExtractPlan
+from app.threads.schedule import ExtractionSchedule
 
 
 class ThreadRef(NamedTuple):
@@ -84,15 +84,6 @@ class NewMessage:
     members: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadJob:
-    """A job of a thread that has not ended."""
-
-    id: str
-    is_queued: bool
-    run_at: datetime
-
-
 _GET_OR_CREATE = """
 INSERT INTO threads (root, id, namespace, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)
 ON CONFLICT (root, id, namespace) DO UPDATE SET updated_at = excluded.updated_at
@@ -159,13 +150,6 @@ UPDATE threads SET extracted_until = $5, pending_since = (
 )
 WHERE root = $1 AND id = $2 AND namespace = $3 AND extracted_until = $4 AND created_at = $6
 RETURNING next_position
-"""
-
-_FIND_JOBS = """
-SELECT id, state, run_at FROM jobs
-WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND kind = $4
-    AND state IN ('queued', 'running')
-ORDER BY state, run_at
 """
 
 _FIND_UNSUMMARIZED = """
@@ -283,12 +267,6 @@ async def set_extracted(connection: Connection, thread: Thread, end: int) -> int
         _SET_EXTRACTED, *thread.ref, thread.extracted_until, end, thread.created_at
     )
     return position
-
-
-async def find_jobs(connection: Connection, ref: ThreadRef) -> list[ThreadJob]:
-    """Return the extraction jobs of a thread: queued ones first, the next one first."""
-    rows = await connection.fetch(_FIND_JOBS, *ref, ThreadExtractPlan.job_kind)
-    return [ThreadJob(row["id"], row["state"] == "queued", row["run_at"]) for row in rows]
 
 
 async def find_unsummarized(

@@ -10,6 +10,7 @@ from app.body_limits import CONVERSATION
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.conversations.namespace_template import TemplateLabel, Variables, check_template
 from app.extraction.plan import ExtractCommand
+from app.jobs.record import ActiveJob
 from app.jobs.results import SummaryState
 from app.jobs.schemas import Job
 from app.json_values import JsonObject, check_storable_text
@@ -18,7 +19,7 @@ from app.namespaces import MAX_DEPTH
 from app.pagination import Page
 from app.schemas import CLEAN, Body, ItemLabels, Real, Schema, Timestamp
 from app.store.schemas import MAX_INTEGER
-from app.threads.repository import ListedMessage, Thread, ThreadJob
+from app.threads.repository import ListedMessage, Thread
 from app.threads.runs import RunCommand, RunReceipt
 from app.threads.service import AppendCommand, AppendResult
 
@@ -130,7 +131,7 @@ class ConversationThread(BaseModel):
     updated_at: Timestamp = Field(description="When messages last arrived.")
 
     @classmethod
-    def of(cls, thread: Thread, job: ThreadJob | None, *, namespace: list[str]) -> Self:
+    def of(cls, thread: Thread, job: ActiveJob | None, *, namespace: list[str]) -> Self:
         """Present a thread and its queued job; `namespace` is relative to the key's root."""
         return cls(
             thread_id=thread.id,

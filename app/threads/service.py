@@ -15,6 +15,7 @@ from app.db.idempotency import IdempotentRequest
 from app.errors import InvalidRequestError
 from app.extraction.plan import ExtractCommand, ExtractPlan, ExtractPlanner
 from app.jobs import repository as jobs_repository
+from app.jobs.record import ActiveJob, State
 from app.jobs.service import JobService
 from app.json_values import JsonObject
 from app.pagination import Page
@@ -34,8 +35,13 @@ from app.threads.errors import (
     ThreadNotFoundError,
     ThreadWithoutManagerError,
 )
-from app.threads.repository import ListedMessage, NewMessage, Thread, ThreadJob, ThreadRef
-from app.threads.schedule import ExtractionSchedule, check_rights, require_namespace
+from app.threads.repository import ListedMessage, NewMessage, Thread, ThreadRef
+from app.threads.schedule import (
+    ExtractionSchedule,
+    ThreadExtractPlan,
+    check_rights,
+    require_namespace,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class ThreadService:
         """Start extracting memories now; return the job's id, None if no message is pending."""
         async with self._database.transaction(access.root) as connection:
             thread = await _lock(connection, access, thread_id)
-            jobs = await repository.find_jobs(connection, thread.ref)
+            jobs = await _find_jobs(connection, thread.ref)
             if jobs:
                 await jobs_repository.expedite(connection, jobs[0].id)
                 return jobs[0].id
@@ -140,12 +146,12 @@ class ThreadService:
             job = thread.schedule.job(thread.id, thread.namespace)
             return await self._jobs.create_or_move(connection, access, job)
 
-    async def get(self, access: Access, thread_id: str) -> tuple[Thread, ThreadJob | None]:
+    async def get(self, access: Access, thread_id: str) -> tuple[Thread, ActiveJob | None]:
         """Return a thread, and the queued job that will extract memories from it."""
         async with self._database.connection(access.root) as connection:
             thread = await _find(connection, access, thread_id)
-            jobs = await repository.find_jobs(connection, thread.ref)
-        return thread, next((job for job in jobs if job.is_queued), None)
+            jobs = await _find_jobs(connection, thread.ref)
+        return thread, next((job for job in jobs if job.state is State.QUEUED), None)
 
     async def get_readable(self, access: Access, thread_id: str) -> Thread:
         """Return a thread; raises ForbiddenError unless the caller may read its messages."""
@@ -164,15 +170,15 @@ class ThreadService:
         """Remove a thread and its messages, and cancel its jobs; its memories stay."""
         async with self._database.transaction(access.root) as connection:
             thread = await _lock(connection, access, thread_id)
-            jobs = await repository.find_jobs(connection, thread.ref)
+            jobs = await _find_jobs(connection, thread.ref)
             for job in jobs:
-                if job.is_queued:
+                if job.state is State.QUEUED:
                     await jobs_repository.request_cancel(connection, job.id)
             await repository.delete(connection, thread.ref)
         # A job that ends has locked itself and waits for its thread: not in the same transaction.
         async with self._database.transaction(access.root) as connection:
             for job in jobs:
-                if not job.is_queued:
+                if job.state is State.RUNNING:
                     await jobs_repository.request_cancel(connection, job.id)
 
     async def _plan(self, access: Access, command: AppendCommand) -> AppendPlan:
@@ -248,7 +254,7 @@ async def append(
     await repository.set_schedule(connection, ref, end, since, schedule)
     job_id, extracts_at = None, None
     if schedule is not None:
-        found = [] if messages else await repository.find_jobs(connection, ref)
+        found = [] if messages else await _find_jobs(connection, ref)
         if found:
             job_id, extracts_at = found[0].id, found[0].run_at
         elif messages or pending or planned.is_run:
@@ -341,6 +347,11 @@ async def _find(connection: Connection, access: Access, thread_id: str) -> Threa
         namespaces = [access.relative(thread.namespace) for thread in threads]
         raise AmbiguousThreadError(thread_id, namespaces)
     return threads[0]
+
+
+async def _find_jobs(connection: Connection, ref: ThreadRef) -> list[ActiveJob]:
+    """Return the extraction jobs of a thread: queued ones first, the next one first."""
+    return await jobs_repository.find_active(connection, *ref, ThreadExtractPlan.job_kind)
 
 
 async def _find_readable(connection: Connection, access: Access, thread_id: str) -> Thread:

@@ -102,7 +102,7 @@ async def test_a_thread_and_its_messages_are_reached_by_their_keys(filled: Datab
 
 async def test_the_jobs_of_a_thread_are_found_by_an_index(filled: Database) -> None:
     async with explaining(filled) as connection:
-        [queued] = await repository.find_jobs(plain(connection), THREAD)
+        [queued] = await jobs.find_active(plain(connection), *THREAD, "extract_thread")
         page = await jobs.find_page(
             plain(connection),
             stored_range(ROOT),

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.config import Settings
-from app.db.connections import FIND_PGVECTOR, PgvectorMissingError
 from app.db.database import sqlalchemy_url
+from app.db.postgres import FIND_PGVECTOR, PgvectorMissingError
 from app.embedded import EmbeddedPostgres
 from app.models import metadata
 

@@ -1,6 +1,7 @@
-"""Concurrent work: tasks that end with their block, loops that go on, coroutines side by side."""
+"""Sharing the event loop: background tasks, loops, coroutines side by side, and time slices."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -8,6 +9,8 @@ from typing import Any, TypeVar
 import structlog
 
 from app.errors import AppError
+
+SLICE_SECONDS = 0.01
 
 _logger = structlog.get_logger("memoryd.background")
 
@@ -69,3 +72,16 @@ async def run_together(*parts: Coroutine[Any, Any, _T]) -> list[_T]:
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+class TimeSlice:
+    """The time for which a request with much work may keep the event loop."""
+
+    def __init__(self) -> None:
+        self._until = time.perf_counter() + SLICE_SECONDS
+
+    async def give_way(self) -> None:
+        """Let others run if the slice is over."""
+        if time.perf_counter() >= self._until:
+            await asyncio.sleep(0)
+            self._until = time.perf_counter() + SLICE_SECONDS

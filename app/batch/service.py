@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from app.auth.access import Access, Verb
+from app.background import TimeSlice
 from app.batch.errors import ResponseTooLargeError
 from app.batch.schemas import (
     Batch,
@@ -28,7 +29,6 @@ from app.store.schemas import Item, NamespaceList
 from app.store.service import ItemService
 from app.store.types import Address, Delete, PreparedPut, Write
 from app.store.writer import ItemWriter
-from app.time_slice import TimeSlice
 from app.validation import invalid_request
 
 

@@ -14,7 +14,7 @@ from app.auth.keys import ApiKey, Token
 from app.auth.rates import Rates
 from app.cli.startup import open_keys, running_database
 from app.config import Settings
-from app.db.connections import address_of
+from app.db.postgres import address_of
 from app.embedded import EmbeddedPostgres
 from app.logging import configure_logging
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels

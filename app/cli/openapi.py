@@ -9,7 +9,7 @@ import yaml
 from app.config import Settings
 from app.main import create_app
 
-SERVER = {
+DEFAULT_SERVER = {
     "url": "http://127.0.0.1:8080",
     "description": "A server on this machine, at the address that it has by default.",
 }
@@ -18,7 +18,7 @@ SERVER = {
 
 def document() -> dict[str, Any]:
     """Return the OpenAPI document of an application with default settings."""
-    return create_app(Settings()).openapi() | {"servers": [SERVER]}
+    return create_app(Settings()).openapi() | {"servers": [DEFAULT_SERVER]}
 
 
 def as_yaml(openapi: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from asyncpg import Record
 from asyncpg.pool import PoolConnectionProxy
 
 from app import namespaces
-from app.db.connections import ConfinedConnection, open_pool
+from app.db.postgres import ConfinedConnection, open_pool
 from app.embedded.disk import Disk
 from app.errors import AppError
 
@@ -102,7 +102,7 @@ Connection: TypeAlias = "PoolConnectionProxy[Record]"
 class Database:
     """Hands out connections; whoever opens a transaction here commits it.
 
-    Every wait has a deadline (`app.db.connections`). While PostgreSQL is known to be frozen, all
+    Every wait has a deadline (`app.db.postgres`). While PostgreSQL is known to be frozen, all
     uses fail at once: see `suspend`.
     """
 

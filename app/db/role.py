@@ -2,35 +2,9 @@
 
 from dataclasses import dataclass
 
-from app.db.connections import connect
+from app.db.postgres import connect
+from app.db.tables import TABLE_NAMES
 from app.errors import OperatorError
-
-TABLES = (
-    "alembic_version",
-    "api_keys",
-    "consolidation_marks",
-    "idempotent_requests",
-    "item_usage",
-    "item_versions",
-    "items",
-    "job_changes",
-    "job_events",
-    "job_rates",
-    "jobs",
-    "managers",
-    "model_calls",
-    "namespaces",
-    "passage_indexes",
-    "passages",
-    "prompt_labels",
-    "prompt_versions",
-    "prompts",
-    "terms",
-    "thread_messages",
-    "threads",
-    "workers",
-)
-"""memoryd's tables by name, because their schema may also hold those of other programs."""
 
 # memoryd's tables, which are in the schema of `alembic_version`, and their trigger functions.
 _OURS = """
@@ -112,7 +86,7 @@ async def examine_role(url: str) -> DatabaseRole:
     """Examine the role of a URL."""
     connection = await connect(url, "memoryd")
     try:
-        row = await connection.fetchrow(_OURS + _EXAMINE, TABLES)
+        row = await connection.fetchrow(_OURS + _EXAMINE, TABLE_NAMES)
     finally:
         await connection.close()
     assert row is not None  # noqa: S101  # everyone who connects has a role

@@ -16,3 +16,30 @@ BYTEWISE = Text(collation="C")
 """Text ordered by its bytes, so that a namespace prefix is a range."""
 
 TIME = DateTime(timezone=True)
+
+TABLE_NAMES = (
+    "alembic_version",
+    "api_keys",
+    "consolidation_marks",
+    "idempotent_requests",
+    "item_usage",
+    "item_versions",
+    "items",
+    "job_changes",
+    "job_events",
+    "job_rates",
+    "jobs",
+    "managers",
+    "model_calls",
+    "namespaces",
+    "passage_indexes",
+    "passages",
+    "prompt_labels",
+    "prompt_versions",
+    "prompts",
+    "terms",
+    "thread_messages",
+    "threads",
+    "workers",
+)
+"""All of memoryd's tables; their schema may also hold tables of other programs."""

@@ -12,6 +12,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
 from app.auth.access import Access, Verb
+from app.background import TimeSlice
 from app.conversations.json_schema.assertions import MAX_CHECKS, Budget, TooManyChecksError
 from app.conversations.kinds import find_kind
 from app.conversations.messages import (
@@ -33,7 +34,6 @@ from app.namespaces import to_stored
 from app.providers.llm.pool import LLMPool
 from app.resources import Resources
 from app.store.writer import check_not_reserved
-from app.time_slice import TimeSlice
 
 _T = TypeVar("_T")
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
+from app.background import TimeSlice
 from app.indexing.errors import EmbeddingFailedError, InvalidIndexPathError
 from app.indexing.terms import Vocabulary
 from app.json_values import JsonObject
 from app.providers.embeddings.base import Embedder, Vector, split_by_characters
 from app.providers.errors import ProviderError
-from app.time_slice import TimeSlice
 
 MAX_PASSAGES = 2_000
 """Maximum passages of one item: about 1 MiB of prose, at worst a minute of the local model."""

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, PlainSerializer
 
 from app.auth.access import Access, Verb
+from app.background import TimeSlice
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage, parse_messages, to_turns
 from app.conversations.prompt_text import render_text
 from app.conversations.types import Turn
@@ -42,7 +43,6 @@ from app.threads import repository as threads_repository
 from app.threads.errors import ThreadNotFoundError
 from app.threads.repository import ThreadRef
 from app.threads.service import ThreadService
-from app.time_slice import TimeSlice
 
 MAX_TRIALS = 100
 """Trials of a prompt on a case, with four calls each, that fit into the time of one attempt."""

@@ -18,10 +18,10 @@ from app.jobs import queue
 from app.jobs.executor import Executor
 from app.jobs.isolation import COULD_NOT_RUN, ChildTask
 from app.logging import configure_logging
-from app.process_limits import limit_memory, limit_processor_time
 from app.resources import open_resources
 from app.usage_counter import record_usage
 from app.worker.process import be_first_out_of_memory, watching_event_loop
+from app.worker.resource_limits import limit_memory, limit_processor_time
 
 _CONNECTIONS = 4
 

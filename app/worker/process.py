@@ -21,10 +21,10 @@ from app.errors import AppError, OperatorError
 from app.job_kinds import handlers
 from app.jobs.isolation import BuildHandlers
 from app.logging import configure_logging
-from app.process_limits import limit_memory
 from app.resources import open_resources
 from app.usage_counter import record_usage
 from app.worker.loops import run_worker
+from app.worker.resource_limits import limit_memory
 
 SHORTEST_WATCH_SECONDS = 10.0
 """An event loop may stall for seconds on a machine that is overloaded or was suspended."""

@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from app.config import Settings
-from app.db.role import TABLES, DatabaseRoleError, require_ordinary_role
+from app.db.role import DatabaseRoleError, require_ordinary_role
 from app.db.schema_version import MissingRightsError, require_current
+from app.db.tables import TABLE_NAMES
 from app.models import metadata
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
@@ -105,7 +106,7 @@ def test_tables_that_lost_their_policy_are_named(cluster: Cluster, url: str) -> 
 
 
 def test_every_table_is_examined() -> None:
-    assert {*TABLES} == {*metadata.tables, "alembic_version"}
+    assert {*TABLE_NAMES} == {*metadata.tables, "alembic_version"}
 
 
 def test_tables_of_other_programs_are_left_alone(cluster: Cluster, url: str) -> None:

@@ -98,7 +98,7 @@ def test_every_integer_has_a_width_that_holds_its_bounds() -> None:
     for node in integers:
         assert isinstance(node.get("maximum", 0), int)
         assert node["format"] == ("int32" if node.get("maximum", 2**63) < 2**31 else "int64")
-    names = ["Item.version", "Spent.input_tokens", "ItemVersion.version"]
+    names = ["Item.version", "JobUsage.input_tokens", "ItemVersion.version"]
     assert [FIELDS[name]["format"] for name in names] == ["int64"] * 3
 
 

@@ -27,6 +27,7 @@ from app.prompts.job_schemas import (
 )
 from app.prompts.optimize.render import MAX_CHARACTERS
 from app.prompts.optimize.types import (
+    OPTIONS,
     Feedback,
     OptimizerConfig,
     OptimizerKind,
@@ -48,15 +49,6 @@ MAX_TRIALS = 100
 """Trials of a prompt on a case, with four calls each, that fit into the time of one attempt."""
 
 DEFAULT_MARGIN = 0.1
-
-_OPTIONS: dict[OptimizerKind, frozenset[str]] = {
-    "gradient": frozenset(
-        {"max_reflection_steps", "min_reflection_steps", "gradient_prompt", "metaprompt"}
-    ),
-    "metaprompt": frozenset({"max_reflection_steps", "min_reflection_steps", "metaprompt"}),
-    "prompt_memory": frozenset(),
-}
-"""The members that `config` may have for each kind."""
 
 StoredMessage = Annotated[ConversationMessage, PlainSerializer(ConversationMessage.members)]
 """A message of a plan, stored as the client sent it."""
@@ -104,7 +96,7 @@ class PlannedCase(BaseModel):
 
     def to_case(self) -> Case:
         """Return the case as the gate takes it; raises InvalidMessageError."""
-        return Case(to_turns(parse_messages(self.messages)), self.expected, self.variables)
+        return Case(to_turns(self.messages), self.expected, self.variables)
 
 
 class PlannedEvaluation(BaseModel):
@@ -235,15 +227,16 @@ class OptimizePlanner:
     def _plan_evaluation(
         self, given: EvaluationRequest, prompts: Sequence[PlannedPrompt]
     ) -> PlannedEvaluation:
-        cases = [_plan_case(case, index, prompts) for index, case in enumerate(given.cases)]
+        planned = [_plan_case(case, index, prompts) for index, case in enumerate(given.cases)]
+        _check_case_length([case for _, case in planned])
         evaluation = PlannedEvaluation(
-            cases=cases,
+            cases=[plan for plan, _ in planned],
             model=self._llms.require(given.model),
             judge=self._llms.require(given.judge),
             margin=DEFAULT_MARGIN if given.margin is None else given.margin,
             promote=given.promote is not False,
         )
-        _check_evaluation_size(evaluation, prompts)
+        _check_trials(evaluation, prompts)
         return evaluation
 
 
@@ -285,7 +278,7 @@ async def _read_trajectory(
 
 async def _read_turns(connection: Connection, root: Root, planned: PlannedTrajectory) -> list[Turn]:
     if planned.messages is not None:
-        return to_turns(parse_messages(planned.messages))
+        return to_turns(planned.messages)
     ref = ThreadRef(root, planned.thread_id or "", planned.namespace or root)
     if await threads_repository.find(connection, ref) is None:
         raise ThreadNotFoundError(ref.thread_id)
@@ -317,8 +310,8 @@ def _plan_config(body: OptimizePrompt) -> OptimizerConfig:
         return OptimizerConfig()
     kind = body.kind or "gradient"
     for option in body.config.model_dump(exclude_none=True):
-        if option not in _OPTIONS[kind]:
-            options = ", ".join(sorted(_OPTIONS[kind])) or "no config at all"
+        if option not in OPTIONS[kind]:
+            options = ", ".join(sorted(OPTIONS[kind])) or "no config at all"
             raise InvalidRequestError(
                 f"The kind {kind} has no config.{option}; it takes {options}.",
                 field=f"config.{option}",
@@ -344,7 +337,9 @@ def _check_prompt_length(prompts: Sequence[PlannedPrompt]) -> None:
         )
 
 
-def _plan_case(given: EvaluationCase, index: int, prompts: Sequence[PlannedPrompt]) -> PlannedCase:
+def _plan_case(
+    given: EvaluationCase, index: int, prompts: Sequence[PlannedPrompt]
+) -> tuple[PlannedCase, Case]:
     planned = PlannedCase(
         messages=given.messages,
         expected=given.expected,
@@ -352,11 +347,12 @@ def _plan_case(given: EvaluationCase, index: int, prompts: Sequence[PlannedPromp
         prompt=given.prompt,
     )
     try:
-        check_conversation(planned.to_case().turns)
+        case = planned.to_case()
+        check_conversation(case.turns)
         _check_variables(planned, prompts)
     except InvalidRequestError as error:
         raise error.within(f"evaluation.cases[{index}]") from None
-    return planned
+    return planned, case
 
 
 def _check_variables(case: PlannedCase, prompts: Sequence[PlannedPrompt]) -> None:
@@ -376,7 +372,7 @@ def _check_variables(case: PlannedCase, prompts: Sequence[PlannedPrompt]) -> Non
                 )
 
 
-def _check_evaluation_size(evaluation: PlannedEvaluation, prompts: Sequence[PlannedPrompt]) -> None:
+def _check_trials(evaluation: PlannedEvaluation, prompts: Sequence[PlannedPrompt]) -> None:
     trials = sum(len(evaluation.cases_of(prompt.name)) for prompt in prompts)
     if trials > MAX_TRIALS:
         raise InvalidRequestError(
@@ -384,14 +380,17 @@ def _check_evaluation_size(evaluation: PlannedEvaluation, prompts: Sequence[Plan
             f"job makes at most {MAX_TRIALS}. Say which prompt each case is about, or send fewer.",
             field="evaluation.cases",
         )
-    characters = sum(map(_count_case_characters, evaluation.cases))
+
+
+def _check_case_length(cases: Sequence[Case]) -> None:
+    characters = sum(
+        sum(len(turn.text) for turn in case.turns)
+        + len(case.expected)
+        + sum(map(len, case.variables.values()))
+        for case in cases
+    )
     if characters > MAX_CHARACTERS:
         raise InvalidRequestError(
             f"The cases have {characters:,} characters; one job tries at most {MAX_CHARACTERS:,}.",
             field="evaluation.cases",
         )
-
-
-def _count_case_characters(case: PlannedCase) -> int:
-    messages = sum(len(turn.text) for turn in case.to_case().turns)
-    return messages + len(case.expected) + sum(map(len, case.variables.values()))

@@ -29,6 +29,16 @@ class OptimizerConfig:
     metaprompt: str | None = None
 
 
+OPTIONS: Mapping[OptimizerKind, frozenset[str]] = {
+    "gradient": frozenset(
+        {"max_reflection_steps", "min_reflection_steps", "gradient_prompt", "metaprompt"}
+    ),
+    "metaprompt": frozenset({"max_reflection_steps", "min_reflection_steps", "metaprompt"}),
+    "prompt_memory": frozenset(),
+}
+"""The settings that each kind takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class TargetPrompt:
     """A prompt to improve; `when_to_update` says which feedback concerns it."""

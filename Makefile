@@ -35,7 +35,7 @@ worker: $(VENV)/.serve ## Run the background worker
 	@$(BIN)/memoryd worker
 
 test: check ## Run the checks and all tests
-	$(BIN)/pytest -q -n 3 -m slow # more than there are cores: much of it waits
+	$(BIN)/pytest -q -n 3 --dist worksteal -m slow # more than there are cores: much of it waits
 
 check: $(VENV)/.bench ## The inner loop: format, lint, import contract, types, budgets, fast tests
 	$(BIN)/ruff format --check .
@@ -43,7 +43,7 @@ check: $(VENV)/.bench ## The inner loop: format, lint, import contract, types, b
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/mypy clients/langgraph-memoryd/tests
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow"
 
 migrate: $(VENV)/.serve ## Bring the database's schema up to date
 	@$(BIN)/memoryd migrate

@@ -23,7 +23,7 @@ SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 
 OPENAPI = Path(__file__).parents[2] / "openapi.yaml"
 
-EXAMPLES = os.environ.get("MEMORYD_FUZZ_EXAMPLES", "8")
+EXAMPLES = os.environ.get("MEMORYD_FUZZ_EXAMPLES", "4")
 
 SEED = os.environ.get("MEMORYD_FUZZ_SEED", "1")
 

@@ -84,11 +84,10 @@ async def assert_each_applied_once(deployment: Deployment, job_ids: list[str]) -
     assert sorted(row["job_id"] for row in ends) == sorted(job_ids)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 async def test_workers_killed_under_load_lose_and_repeat_nothing(
-    deployment: Deployment, client: httpx2.AsyncClient, seed: int
+    deployment: Deployment, client: httpx2.AsyncClient
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311 - of when, not of secrets
+    chance = random.Random(1)  # noqa: S311 - chooses moments, not secrets
     job_ids = await submit(client, range(300), 40)
     workers = [deployment.start_worker() for _ in range(2)]
     for round_ in range(5):

@@ -130,7 +130,7 @@ async def test_workers_killed_at_any_moment_improve_each_prompt_once(
 ) -> None:
     llm.respond = model(NEW, judge=likes("one sentence"), delay=0.03)
     random.seed(5)
-    jobs = {name: await submit(client, name) for name in map("p{}".format, range(12))}
+    jobs = {name: await submit(client, name) for name in map("p{}".format, range(8))}
     for _ in range(KILLS):
         await asks_again(llm)
         await asyncio.sleep(random.uniform(0, 0.3))  # noqa: S311  # before, in or after the writing

@@ -447,7 +447,7 @@ def test_postgres_agrees_with_the_model(
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(wanted=several_filters, stored=several_items)
 def test_postgres_agrees_with_the_model_at_length(
     postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]

@@ -24,7 +24,7 @@ from tests.threads.remembering import learned_from, remembering
 pytestmark = pytest.mark.slow
 
 MANAGER = {"namespace": ["users", "{user_id}"]}
-KILLS = 5
+KILLS = 3
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from app.conversations.content import read_value
 from app.conversations.types import Kind
 from app.db.database import Database
 from app.db.optimistic import TooManyConflictsError, retry_optimistically
+from app.extraction.retrieval import DEFAULT_KEY
 from app.http.conditional import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError
 from app.indexing.errors import InvalidIndexPathError
 from app.json_values import JsonObject
@@ -42,9 +43,6 @@ from app.tools.tool import (
 )
 
 NAME = "manage_memory"
-
-DEFAULT_KEY = "default"
-"""Key of the memory that a manager starts with."""
 
 
 class ManageMemory:

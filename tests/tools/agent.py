@@ -1,4 +1,4 @@
-"""An agent's program in tests: it forwards calls of its model to memoryd."""
+"""An agent's program for tests: it forwards its model's calls to memoryd."""
 
 import json
 from typing import Any
@@ -9,11 +9,11 @@ JSON = dict[str, Any]
 
 ALICE: JSON = {"variables": {"user_id": "alice"}}
 HOME = ["memories", "alice"]
-"""Where tools bound by `ALICE` work."""
+"""The namespace of calls with `ALICE`."""
 
 
 class Agent:
-    """Calls tools; each method asserts what becomes of the call."""
+    """Calls tools; each method asserts the outcome of its call."""
 
     def __init__(self, client: httpx2.AsyncClient, headers: dict[str, str] | None = None) -> None:
         self.client = client
@@ -36,13 +36,13 @@ class Agent:
         return answer
 
     async def does(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
-        """Return what a call that is carried out is told."""
+        """Return the result of a call that succeeds."""
         answer = await self.answer(name, arguments, **binding)
         assert not answer["is_error"], answer["content"]
         return str(answer["content"])
 
     async def errs(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
-        """Return what a model is told of its mistake."""
+        """Return the message about a model's mistake."""
         answer = await self.answer(name, arguments, **binding)
         assert answer["is_error"], answer["content"]
         assert answer["artifact"] is None
@@ -50,14 +50,14 @@ class Agent:
 
     async def creates(self, content: Any, **binding: Any) -> str:
         """Return the id of a memory that a call creates."""
-        told = await self.does({"content": content}, **binding)
-        assert told.startswith("created memory ")
-        return told.removeprefix("created memory ")
+        result = await self.does({"content": content}, **binding)
+        assert result.startswith("created memory ")
+        return result.removeprefix("created memory ")
 
     async def finds(self, query: str, **more: Any) -> list[JSON]:
-        """Return what the model is shown."""
-        told = await self.does({"query": query, **more}, name="search_memory")
-        items: list[JSON] = json.loads(told)
+        """Return the items that the model is shown."""
+        result = await self.does({"query": query, **more}, name="search_memory")
+        items: list[JSON] = json.loads(result)
         return items
 
     async def problem(self, name: str, arguments: Any, **binding: Any) -> tuple[int, str]:

@@ -15,7 +15,7 @@ LISTED = (
 
 
 class Memory:
-    """The tool as a model has it; the application names the namespace."""
+    """The tool as a model uses it; the application chooses the namespace."""
 
     def __init__(self, agent: Agent, **binding: Any) -> None:
         self.agent = agent

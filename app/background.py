@@ -31,7 +31,7 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.T
 
 
 async def stop(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has ended; raise what it raised.
+    """Cancel a task and wait until it has ended; raise the exception that ended it earlier.
 
     Unlike `suppress(CancelledError)`, it lets a cancellation of the caller through.
     """

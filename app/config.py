@@ -28,11 +28,11 @@ _COMMAND_VARIABLES = {"MEMORYD_API_KEY"}
 """Variables that are read by a command and are no settings."""
 
 _BYTES_BESIDE_VALUE = 3 << 10
-"""Of a body, for the longest namespace and key."""
+"""Room in a body for the longest namespace and key."""
 
 
 class Settings(BaseSettings):
-    """What an operator may choose; read once per process."""
+    """Settings for operators; read once per process."""
 
     model_config = SettingsConfigDict(
         env_prefix="MEMORYD_", env_file=".env", env_ignore_empty=True, extra="ignore"
@@ -58,13 +58,13 @@ class Settings(BaseSettings):
         description="local:all-MiniLM-L6-v2, openai:MODEL (any OpenAI-compatible server) or none.",
     )
     embedding_dimensions: int | None = Field(
-        None, ge=1, le=4000, description="Asked of the provider; empty: the model's own."
+        None, ge=1, le=4000, description="Requested from the provider; empty: the model's own."
     )
     index_fields: CommaSeparated = Field(
         ["$"], description="Paths of a value that are embedded when a put names none."
     )
     language: str | None = Field(
-        None, description="Language of all texts, such as german; empty: found out for each text."
+        None, description="Language of all texts, such as german; empty: detected for each text."
     )
     llm: str | None = Field(
         None, description="anthropic:MODEL or openai:MODEL, for the jobs that need one."
@@ -76,35 +76,37 @@ class Settings(BaseSettings):
         )
     )
 
-    llm_timeout_seconds: float = Field(120, gt=0, description="Longest wait for a model's answer.")
+    llm_timeout_seconds: float = Field(120, gt=0, description="Maximum wait for a model's answer.")
     llm_concurrency: int = Field(
         8, ge=1, description="Calls of one provider's models at once, in each process."
     )
 
-    job_concurrency: int = Field(8, ge=1, description="Jobs that one worker does at once.")
+    job_concurrency: int = Field(8, ge=1, description="Jobs that one worker runs at once.")
     jobs_per_root: int = Field(
         6, ge=1, description="Running jobs of the keys with one root, over all workers."
     )
-    job_attempts: int = Field(8, ge=1, le=100, description="How often a job is begun at most.")
+    job_attempts: int = Field(8, ge=1, le=100, description="Maximum attempts at a job.")
     job_backoff_seconds: float = Field(
         5, ge=0, description="Pause before the second attempt; doubled before each further one."
     )
-    job_timeout_seconds: float = Field(600, gt=0, description="Longest attempt at a job.")
+    job_timeout_seconds: float = Field(
+        600, gt=0, description="Maximum duration of an attempt at a job."
+    )
     job_memory_bytes: int = Field(
         1 << 30,
         ge=64 << 20,
         description="Bytes that a worker may use for jobs beyond its idle memory.",
     )
     job_lease_seconds: float = Field(
-        30, gt=0, description="A worker that is silent for so long has lost its jobs."
+        30, gt=0, description="A worker loses its jobs after this silence."
     )
     drain_seconds: float = Field(
-        20, ge=0, description="How long a worker that is stopped goes on with its jobs."
+        20, ge=0, description="Time that a stopped worker has to finish its jobs."
     )
-    job_retention_days: int = Field(30, ge=1, description="How long ended jobs are kept.")
+    job_retention_days: int = Field(30, ge=1, description="Time that finished jobs are kept.")
 
     default_ttl_minutes: float | None = Field(
-        None, gt=0, description="Lifetime of items put without one; empty: for ever."
+        None, gt=0, description="Lifetime of items put without one; empty: unlimited."
     )
     refresh_on_read: bool = Field(True, description="Reading an item restarts its lifetime.")
     sweep_interval_seconds: float = Field(

@@ -1,4 +1,4 @@
-"""From a request to what this process opened at start.
+"""From a request to the resources of this process.
 
 Everything a route depends on is `async`, or FastAPI would take a thread for each call, and
 shallow: each further dependency costs every request some twenty microseconds.
@@ -10,6 +10,6 @@ from app.resources import Resources
 
 
 def resources_of(request: Request) -> Resources:
-    """Return what this process opened at start."""
+    """Return the resources of the process that serves a request."""
     resources: Resources = request.state.resources
     return resources

@@ -1,4 +1,4 @@
-"""Errors a client can cause or meet; `problems.py` renders them as RFC 9457 documents."""
+"""Errors that clients can get; `http/problems.py` renders them as RFC 9457 documents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -26,7 +26,7 @@ class AppError(Exception):
         self.headers: dict[str, str] = {}
 
     def within(self, place: str) -> Self:
-        """Say that the error is about a part of the request, such as `operations[3]`."""
+        """Attribute the error to a part of the request, such as `operations[3]`."""
         self.detail = f"{place}: {self.detail}"
         for error in self.members.get("errors", ()):
             error["field"] = f"{place}.{error['field']}"
@@ -34,7 +34,7 @@ class AppError(Exception):
 
 
 class InvalidRequestError(AppError):
-    """The request names something that cannot be; `field` says where."""
+    """The request is invalid; `field` names the part at fault."""
 
     status = 422
     code = "invalid_request"
@@ -67,7 +67,7 @@ class BodyTooLargeError(AppError):
 
 
 class NotFoundError(AppError):
-    """What the request names does not exist, or is out of the key's sight."""
+    """The named resource does not exist, or the key may not see it."""
 
     status = 404
     code = "not_found"

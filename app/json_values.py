@@ -24,7 +24,7 @@ MAX_DEPTH = 64
 """Maximum nesting of objects and arrays in a stored value."""
 
 MAX_DIGITS = 1_000
-"""Maximum digits of an integer: far below what jsonb holds and what Python prints."""
+"""Maximum digits of an integer: far below the limits of jsonb and of Python's output."""
 
 MAX_SHOWN_KEY = 60
 """Maximum characters of one key in the path of a problem."""

@@ -1,4 +1,4 @@
-"""What a process opens once and every service is built from."""
+"""Resources that a process opens once, and that every service is built from."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""What every request and response body shares."""
+"""Base classes and field types of request and response bodies."""
 
 import re
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from app.body_limits import SMALL, BodyLimit
 from app.json_values import JsonObject, check_storable, check_storable_text
 from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels, parse_labels
 
-# What the validators below check, for the OpenAPI document alone: their messages say more than
+# The checks of the validators below, for the OpenAPI document alone: their messages say more than
 # a failed pattern would.
 CLEAN = {"pattern": r"^[^\x00]*$"}
 _LABEL = {

@@ -1,4 +1,4 @@
-"""Who may do what where: the one place that turns a client's labels into a stored namespace."""
+"""Access control: the one place that turns a client's labels into a stored namespace."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from app.namespaces import (
 
 
 class Verb(StrEnum):
-    """What a grant allows below its prefix."""
+    """An action that a grant allows below its prefix."""
 
     READ = "read"
     WRITE = "write"
@@ -36,11 +36,11 @@ class Grant:
     verbs: frozenset[Verb]
 
     def covers(self, labels: Sequence[str], verb: Verb) -> bool:
-        """Tell whether `verb` is granted on `labels`."""
+        """Return whether `verb` is granted on `labels`."""
         return verb in self.verbs and tuple(labels[: len(self.prefix)]) == self.prefix
 
     def below(self, labels: Sequence[str]) -> "Grant | None":
-        """Return what is left of the grant for one who sees only what is below `labels`."""
+        """Return the part of the grant that applies below `labels`, relative to them."""
         if tuple(labels[: len(self.prefix)]) == self.prefix:
             return Grant((), self.verbs)
         if self.prefix[: len(labels)] == tuple(labels):
@@ -61,7 +61,7 @@ ALL_GRANTED = (Grant((), frozenset(Verb) - {Verb.METRICS}),)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What one caller may see and do; `root` is a stored namespace it cannot look beyond."""
+    """The rights of one caller; `root` is a stored namespace that confines it."""
 
     actor: str
     root: Root
@@ -69,7 +69,7 @@ class Access:
     jobs_per_minute: int | None = None
 
     def allows(self, labels: Sequence[str], verb: Verb) -> bool:
-        """Tell whether some grant gives a verb on a caller's labels."""
+        """Return whether some grant gives a verb on a caller's labels."""
         return any(grant.covers(labels, verb) for grant in self.grants)
 
     def authorize(self, labels: Labels, verb: Verb) -> StoredNamespace:
@@ -89,7 +89,7 @@ class Access:
         return stored_range(self.authorize(labels, verb))
 
     def may(self, verb: Verb) -> bool:
-        """Tell whether some grant gives a verb anywhere."""
+        """Return whether some grant gives a verb anywhere."""
         return any(verb in grant.verbs for grant in self.grants)
 
     def below(self, labels: Labels) -> "Access":

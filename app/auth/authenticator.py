@@ -1,4 +1,4 @@
-"""Authentication: from the key of a request to what its holder may do."""
+"""Authentication: from the key of a request to the rights of its holder."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ _logger = structlog.get_logger("memoryd.auth")
 
 
 class Authenticator:
-    """Turns the key of a request into what its holder may do."""
+    """Turns the key of a request into the access of its holder."""
 
     def __init__(self, database: Database, clock: Clock, default_rates: Rates = UNLIMITED) -> None:
         self._database = database
@@ -71,7 +71,7 @@ class Authenticator:
         return access
 
     async def _is_known(self, text: str | None) -> bool:
-        """Tell whether a key exists that was created since the server was last found open.
+        """Return whether a key exists that was created since the server was last found open.
 
         Its first request must not be answered as if it came without a key.
         """
@@ -115,7 +115,7 @@ class Authenticator:
             return None
 
     async def is_open(self) -> bool:
-        """Tell whether no key was ever created."""
+        """Return whether no key was ever created."""
         moment = time.monotonic()
         if moment < self._closed_until:
             return False
@@ -190,7 +190,7 @@ class FailureLog:
         self._failures = 0
 
     def note(self, reason: str, key_id: str | None, client: str | None) -> None:
-        """Log that a caller was refused; `key_id` is what it sent, without the secret."""
+        """Log that a caller was refused; `key_id` is the key it sent, without the secret."""
         if self._now() >= self._window_ends:
             self._begin_window()
         self._failures += 1

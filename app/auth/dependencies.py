@@ -68,9 +68,9 @@ async def check_local_without_keys(request: Request) -> None:
 
 
 async def find_access(request: Request) -> Access | None:
-    """Return what the caller may see and do; None without a valid key, if the server has keys.
+    """Return the caller's access; None without a valid key, if the server has keys.
 
-    For routes that say less without a key; they do not count toward its rate.
+    For routes that answer with less without a key; they do not count toward its rate.
     Raises NotLocalError.
     """
     authenticator: Authenticator = request.state.authenticator

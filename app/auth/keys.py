@@ -16,7 +16,7 @@ from app.namespaces import Root
 
 _PREFIX = "mk"
 
-# Wider than what `generate` makes, but short and plain: ids are looked up, cached and logged.
+# Wider than the tokens of `generate`, but short and plain: ids are queried, cached, and logged.
 _TOKEN = re.compile(rf"{_PREFIX}_([0-9a-f]{{1,32}})_([\w-]{{1,128}})", re.ASCII)
 
 
@@ -63,9 +63,9 @@ class ApiKey:
     rates: Rates = UNLIMITED
 
     def opens_for(self, token: Token) -> bool:
-        """Tell, in constant time, whether the token's secret is this key's."""
+        """Return, in constant time, whether the token's secret is this key's."""
         return hmac.compare_digest(self.secret_hash, token.secret_hash)
 
     def access(self, jobs_per_minute: int | None = None) -> Access:
-        """Return what the key's holder may see and do."""
+        """Return the access of the key's holder."""
         return Access(f"{_PREFIX}_{self.id}", self.root, self.grants, jobs_per_minute)

@@ -50,7 +50,7 @@ class RequestLimiter:
         self._buckets[actor] = (tokens - 1, now)
 
     def _forget_idle(self, now: float) -> None:
-        """Drop the buckets that are full by now."""
+        """Drop the buckets that are full again."""
         self._buckets = {
             actor: (tokens, since)
             for actor, (tokens, since) in self._buckets.items()

@@ -49,7 +49,7 @@ async def find_all(connection: Connection) -> list[ApiKey]:
 
 
 async def exist(connection: Connection) -> bool:
-    """Tell whether any key was ever created; a revoked one still closes the server."""
+    """Return whether any key was ever created; a revoked one still closes the server."""
     return bool(await connection.fetchval("SELECT EXISTS (SELECT 1 FROM api_keys)"))
 
 

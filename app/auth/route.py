@@ -118,7 +118,7 @@ def _check_namespace(guard: Guard, access: Access, model: type[Body], parsed: An
 
 
 def _is_literal(labels: list[Any]) -> bool:
-    """Tell whether labels are a namespace without variables; what is none fails validation."""
+    """Return whether labels are a namespace without variables; others fail validation later."""
     if not all(isinstance(label, str) and "{" not in label for label in labels):
         return False
     try:

@@ -75,6 +75,6 @@ class KeyService:
         return found
 
     async def any_exist(self) -> bool:
-        """Tell whether any key was ever created."""
+        """Return whether any key was ever created."""
         async with self._database.connection(ALL_ROOTS) as connection:
             return await repository.exist(connection)

@@ -30,7 +30,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    name: Annotated[str, typer.Argument(help="Name of the key, such as its purpose.")],
     root: Annotated[
         str, typer.Option(help="Namespace the key is confined to, such as tenants.acme.")
     ] = "",

@@ -21,7 +21,7 @@ from app.tools.tool import Caller
 from app.usage_counter import record_usage
 
 OPERATOR = Access(actor="stdio", root=ALL_ROOTS, grants=ALL_GRANTED)
-"""Whoever may start the command may read the database, too."""
+"""A user who may start the command may read the database, too."""
 
 command = typer.Typer(add_completion=False)
 

@@ -119,7 +119,7 @@ class RefusedError(OperatorError):
 
 
 def check_address(settings: Settings) -> None:
-    """Raise RefusedError if nobody can listen there: the server would find out only at its end."""
+    """Raise RefusedError if the address is taken: the server would find out only at its end."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         socket.create_server((settings.host, settings.port), family=family).close()

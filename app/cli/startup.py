@@ -72,7 +72,7 @@ def end_cleanly_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` leaves it
-        # A closed terminal ends it as SIGTERM does, whoever handles that by now.
+        # A closed terminal ends it as SIGTERM does, whatever handles that at the time.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
@@ -83,7 +83,7 @@ def warn_of_unknown_variables() -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:

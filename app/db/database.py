@@ -28,7 +28,7 @@ class _FrozenError(Exception):
     """PostgreSQL has not answered for some time."""
 
 
-# What PostgreSQL says or does when it is away, starting, full or too slow.
+# Errors of a PostgreSQL that is unreachable, starting, full, or too slow.
 _UNAVAILABLE = (
     _FrozenError,
     OSError,
@@ -100,7 +100,7 @@ Connection: TypeAlias = "PoolConnectionProxy[Record]"
 
 
 class Database:
-    """Hands out connections; whoever opens a transaction here commits it.
+    """Hands out connections; the caller that opens a transaction here commits it.
 
     Every wait has a deadline (`app.db.postgres`). While PostgreSQL is known to be frozen, all
     uses fail at once: see `suspend`.
@@ -145,7 +145,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self, root: str, *, unhurried: bool = False) -> AsyncIterator[Connection]:
-        """Lend a connection confined to `root`; each statement commits by itself.
+        """Yield a connection confined to `root`; each statement commits by itself.
 
         An `unhurried` connection is for statements that may run for hours: it survives `suspend`,
         and each of its statements sets its own deadline.
@@ -183,7 +183,7 @@ class Database:
     async def transaction(
         self, root: str, *, even_if_full: bool = False
     ) -> AsyncIterator[Connection]:
-        """Lend a connection confined to `root`; commit at the end, roll back on an exception.
+        """Yield a connection confined to `root`; commit at the end, roll back on an exception.
 
         Raises DiskFullError while there is too little space left for writing.
         """

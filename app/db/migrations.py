@@ -34,7 +34,7 @@ class MigrationFailedError(OperatorError):
     def __init__(self, error: DBAPIError) -> None:
         cause = error.orig.__cause__ if error.orig and error.orig.__cause__ else error.orig
         super().__init__(
-            f"The migration stopped, and what it had done was rolled back: {cause}. "
+            f"The migration stopped, and its changes were rolled back: {cause}. "
             "Fix the cause, then run `memoryd migrate` again."
         )
 

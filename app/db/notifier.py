@@ -1,4 +1,4 @@
-"""News between processes: one connection that listens, fanned out to who waits in this process."""
+"""News between processes: one connection listens for all waiting tasks of this process."""
 
 import asyncio
 from collections import defaultdict
@@ -53,9 +53,9 @@ class Pulse(Protocol):
 
 
 class Notifier:
-    """Wakes those who wait for a channel's news.
+    """Wakes the tasks that wait for a channel's news.
 
-    News may be lost while the connection is; everybody is woken when it is back, and whoever waits
+    News may be lost while the connection is; every task is woken when it is back, and each
     also looks at the database every now and then.
     """
 
@@ -145,7 +145,7 @@ async def read_clock(connection: Any) -> Reading:
 
 
 async def wait_for(news: asyncio.Event, seconds: float) -> None:
-    """Wait until there is news, at most so long, and be ready for the next."""
+    """Wait until there is news, or for `seconds`, and be ready for the next."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await news.wait()

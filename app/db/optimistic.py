@@ -1,4 +1,4 @@
-"""Optimistic concurrency: work on what was read, and retry if another writer was faster."""
+"""Optimistic concurrency: read, decide, write; start over if another writer was faster."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress

@@ -50,7 +50,7 @@ class DatabaseRole:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the role and how to fix it; None if nothing is."""
+        """The problem with the role and how to fix it; None if there is none."""
         if self.is_superuser or self.bypasses:
             return self._unconfined()
         if self.foreign_objects:

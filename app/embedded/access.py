@@ -1,4 +1,4 @@
-"""What the user who runs PostgreSQL may reach: the way to its files, and its programs."""
+"""Access of the user who runs PostgreSQL to its files and programs."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ _SEARCH = 1
 
 
 def let_in(uid: int, directories: Iterable[Path]) -> None:
-    """Let one user, and nobody else, pass through directories on the way to its files."""
+    """Let one user, and no others, pass through directories on the way to its files."""
     for directory in directories:
         found = directory.stat()
         if found.st_uid == uid or found.st_mode & stat.S_IXOTH:
@@ -38,7 +38,7 @@ def let_in(uid: int, directories: Iterable[Path]) -> None:
 
 
 def make_readable(installation: Path) -> None:
-    """Undo a strict umask of whoever installed the package: its files hold no secrets."""
+    """Undo a strict umask at the package's installation: its files hold no secrets."""
     if (installation / "bin" / "postgres").stat().st_mode & stat.S_IROTH:
         return
     for path in (installation, *installation.rglob("*")):
@@ -58,7 +58,7 @@ def _grant_search(directory: Path, uid: int) -> None:
 
 
 def _access_list(directory: Path) -> dict[tuple[int, int], int]:
-    """Return permissions by tag and user id, from the mode where there is no list."""
+    """Return permissions by tag and user id, from the mode if there is no list."""
     try:
         raw = os.getxattr(directory, _ACCESS_LIST)
     except OSError as error:

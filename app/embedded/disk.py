@@ -100,7 +100,7 @@ def give_up_reserve(directory: Path) -> None:
 
 
 def is_full(directory: Path) -> bool:
-    """Tell whether too little space is left for PostgreSQL to write."""
+    """Return whether too little space is left for PostgreSQL to write."""
     left, least = _measure(directory)
     return left < least
 

@@ -12,7 +12,7 @@ class EmbeddedPostgresError(OperatorError):
 
 
 def failure(output: str, subject: Path) -> EmbeddedPostgresError:
-    """Return the error for what a program wrote before it gave up."""
+    """Return the error for the output of a program that failed."""
     if os.strerror(errno.ENOSPC) in output:
         return EmbeddedPostgresError(
             f"PostgreSQL cannot run ({subject}): the disk is full. Free some space."

@@ -56,7 +56,7 @@ def ensure_running(cluster: Path, gate: int, stopping: threading.Event | None = 
 
 
 def shut_down(cluster: Path) -> None:
-    """Stop the server; call with the gate held and nobody else using it."""
+    """Stop the server; call with the gate held and no other process using it."""
     server = find_server(cluster)
     if server is None or not server.alive:
         return
@@ -75,7 +75,7 @@ def shut_down(cluster: Path) -> None:
 
 
 def _launch(cluster: Path, user: pwd.struct_passwd, stopping: threading.Event) -> str:
-    """Start a server and wait for it; return what is in its way if that may pass, else ""."""
+    """Start a server and wait for it; return a temporary obstacle, or ""."""
     socket_dir = make_socket_dir(cluster, user)
     # A process id in a left-over lock file may have gone to another program. Removing them is
     # safe: a server that finds the shared memory of its directory in use does not start.

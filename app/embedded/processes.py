@@ -16,7 +16,7 @@ _SSL_REQUEST = struct.pack("!II", 8, 80877103)  # answered with "N" on such sock
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """What `postmaster.pid` says of a server."""
+    """A server as described by its `postmaster.pid`."""
 
     pid: int
     socket_dir: Path
@@ -56,7 +56,7 @@ def find_server(cluster: Path) -> ServerProcess | None:
 
 
 def command_of(pid: int) -> str | None:
-    """Return the name of a running process, "" where there is no /proc, None if it has ended."""
+    """Return the name of a running process, "" without /proc, None if it has ended."""
     try:
         with suppress(PermissionError):  # it runs, for another user
             os.kill(pid, 0)

@@ -32,7 +32,7 @@ def run_program(
 ) -> str:
     """Run a program as `user` and return its output.
 
-    A program that is given the gate keeps it closed if this process is killed meanwhile.
+    A program that is given the gate keeps it closed if this process is killed before it ends.
     """
     done = subprocess.run(  # noqa: S603 - programs of the package or /bin/sh, arguments as a list
         command,
@@ -58,7 +58,7 @@ def _environment() -> dict[str, str]:
 
 
 def _identity(user: pwd.struct_passwd) -> dict[str, Any]:
-    """Return what makes a program run as `user`; only root can choose."""
+    """Return the arguments that make a program run as `user`; only root can choose."""
     if os.geteuid() != 0:
         return {}
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

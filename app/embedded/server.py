@@ -94,7 +94,7 @@ class EmbeddedPostgres:
 
     @classmethod
     def owns(cls, url: str, data_dir: Path) -> bool:
-        """Tell whether a URL leads to the server in `data_dir`, whichever process started it."""
+        """Return whether a URL leads to the server in `data_dir`, whichever process started it."""
         return leads_to(url, data_dir.resolve() / "postgres")
 
     def _url(self, role: str, database: str) -> str:

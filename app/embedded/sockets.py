@@ -34,7 +34,7 @@ def make_socket_dir(cluster: Path, user: pwd.struct_passwd) -> Path:
 
 
 def leads_to(url: str, cluster: Path) -> bool:
-    """Tell whether a URL leads to the server of a cluster."""
+    """Return whether a URL leads to the server of a cluster."""
     host = Path(parse_qs(urlsplit(url).query).get("host", [""])[0])
     return host == cluster or host.name.endswith(f"-{_digest(cluster)}")
 
@@ -49,7 +49,7 @@ def _fits_socket(directory: Path) -> bool:
 
 
 def _make_private(directory: Path, user: pwd.struct_passwd) -> None:
-    """Make a directory for `user`, in a place where anybody may have made one already."""
+    """Make a directory for `user`, in a place where another user may have made one already."""
     if user.pw_uid != os.geteuid():
         let_in(user.pw_uid, directory.parents)
     directory.mkdir(mode=0o700, exist_ok=True)

@@ -163,7 +163,7 @@ def _declared_bytes(request: Request) -> int:
 
 
 def _is_json(content_type: str | None) -> bool:
-    """Tell whether a content type is JSON; a missing one counts as JSON."""
+    """Return whether a content type is JSON; a missing one counts as JSON."""
     if not content_type:
         return True
     if content_type == "application/json":

@@ -54,7 +54,7 @@ class Headers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """The condition under which a request goes ahead, on the version of what it changes."""
+    """The condition under which a request goes ahead: on the version of the resource it names."""
 
     if_match: str | None = None
     if_none_match: str | None = None

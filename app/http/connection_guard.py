@@ -77,7 +77,7 @@ class Guarded(Protocol):
         ...
 
     def give_up(self, error: AppError | None) -> None:
-        """Stop waiting for the client; `error` is the answer to a request that it has begun."""
+        """Stop waiting for the client; `error` is the answer to a request it has started."""
         ...
 
     def resume(self) -> None:

@@ -22,16 +22,16 @@ _TYPE_PREFIX = "urn:memoryd:problem:"
 _OF_THE_PLATFORM = re.compile("/v1/(assistants|crons|runs|threads)(/|$)")
 
 _SERVED_TO_ITS_SDKS = (
-    " To LangGraph's SDKs memoryd serves the store and runs.create; GET /v1/jobs/{run_id} tells "
-    "what came of a run."
+    " To LangGraph's SDKs memoryd serves the store and runs.create; GET /v1/jobs/{run_id} returns "
+    "a run and its result."
 )
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field of a request."""
+    """A mistake in one field of a request."""
 
     field: str = Field(description="Where in the request.", examples=["namespace[0]"])
-    detail: str = Field(description="What is wrong, and what to do.")
+    detail: str = Field(description="The mistake, and how to correct it.")
 
 
 class Problem(BaseModel):
@@ -43,7 +43,7 @@ class Problem(BaseModel):
     )
     title: str = Field(description="The kind of problem, in words.")
     status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What went wrong this time, and what to do.")
+    detail: str = Field(description="The cause of this problem, and how to correct it.")
     code: str = Field(
         description="The kind of problem, for programs.", examples=["invalid_request"]
     )

@@ -209,7 +209,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.give_up(RequestTimeoutError("head", limits.head_seconds) if begun else None)
 
     def give_up(self, error: AppError | None) -> None:
-        """Stop waiting for the client; `error` is the answer to a request that it has begun."""
+        """Stop waiting for the client; `error` is the answer to a request it has started."""
         if error is None:
             self._guard.arriving.pop(self, None)
             self.transport.close()
@@ -242,7 +242,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._close_gently()
 
     def _disconnect(self) -> None:
-        """Let the request in progress, and the one that arrives, see that nobody waits for them."""
+        """Mark the request in progress, and the one that arrives, as disconnected."""
         for cycle in (self._running, cast(RequestResponseCycle | None, self.cycle)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True

@@ -1,4 +1,4 @@
-"""Answers as JSON; values of items pass through as text (`orjson.Fragment`), never parsed."""
+"""JSON answers; values of items pass through as text (`orjson.Fragment`), never parsed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from fastapi import Response
 from app.http.conditional import etag
 
 CHUNK_BYTES = 16 << 10
-"""Of an answer that is sent in chunks, as the client takes them."""
+"""Size of the chunks of an answer that is sent as the client takes it."""
 
 
 def json_response(

@@ -34,7 +34,7 @@ def _tidy_schema(node: dict[str, Any], name: str | None) -> None:
 
 
 def _repeats(title: object, name: str) -> bool:
-    """Tell whether pydantic or FastAPI made the title from the name."""
+    """Return whether pydantic or FastAPI made the title from the name."""
     if not isinstance(title, str):
         return False
     return title.startswith("Response ") or title.replace(" ", "_").lower() == name.lower()

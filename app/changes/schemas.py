@@ -76,13 +76,14 @@ class JobChangeList(BaseModel):
 
 def _members(listed: ListedChange, access: Access) -> JsonObject:
     change = listed.change
-    return {
+    members = {
         **{name: getattr(change, name) for name in _SAME_MEMBERS},
         "namespace": access.relative(change.namespace),
         "key": change.address.key,
         "value": _fragment(change.value),
         "value_before": _fragment(listed.value_before),
     }
+    return {name: members[name] for name in JobChange.model_fields}
 
 
 def _fragment(text: JsonText | None) -> orjson.Fragment | None:

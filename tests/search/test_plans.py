@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import cast
 
 import asyncpg
@@ -45,6 +46,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ONE = to_stored(["users", "u0500"])
 ADDRESS = Address(ONE, "k001")
 LARGEST = 10_000
+FILL_SECONDS = 600
 USAGE = "item_usage_pkey"
 
 
@@ -63,16 +65,17 @@ async def filled(filled_url: str) -> AsyncIterator[Database]:
 
 
 async def _fill(connection: Connection) -> None:
-    await connection.execute("SET statement_timeout = 0")
+    execute = partial(connection.execute, timeout=FILL_SECONDS)
+    await execute("SET statement_timeout = 0")
     index = "SELECT indexdef FROM pg_indexes WHERE indexname = 'passages_embedding_1'"
     definition = await connection.fetchval(index)
-    await connection.execute("DROP INDEX passages_embedding_1")
-    await connection.execute(
+    await execute("DROP INDEX passages_embedding_1")
+    await execute(
         "INSERT INTO namespaces SELECT format(E'users\\x1fu%s\\x1f', to_char(n, 'FM0000')) "
         "FROM generate_series(1, $1::int) AS n",
         NAMESPACES,
     )
-    await connection.execute(
+    await execute(
         "INSERT INTO items (namespace, key, value, version, source, expires_at, created_at, "
         "updated_at) "
         "SELECT namespace, 'k' || to_char(k, 'FM000'), jsonb_build_object('n', k), 1, "
@@ -82,28 +85,26 @@ async def _fill(connection: Connection) -> None:
         ITEMS_EACH,
         NOW,
     )
-    await connection.execute(
+    await execute(
         "INSERT INTO item_versions (namespace, key, version, action, value, actor, recorded_at) "
         "SELECT namespace, key, 1, 'put', value, 'x', created_at FROM items"
     )
-    await connection.execute(
+    await execute(
         "INSERT INTO passages "
         "(namespace, key, index_id, ordinal, item_id, length, path, text, embedding) "
         "SELECT namespace, key, 1, 0, id, 6, '$', key, "
         f"(SELECT array_agg(random() - 0.5) FROM generate_series(1, {DIMENSIONS}) "
         "WHERE namespace IS NOT NULL)::real[]::vector::halfvec FROM items"
     )
-    await connection.execute(
+    await execute(
         "INSERT INTO terms (namespace, term, item_id, index_id, ordinal, frequency, length) "
         "SELECT namespace, term, id, 1, 0, 1, 6 FROM items, LATERAL (VALUES ('all'), (key), "
         "('t' || id % 10), ('h' || id % 100), ('r' || id % 5000), ('one' || id)) AS t (term)"
     )
-    await connection.execute(
-        "INSERT INTO item_usage SELECT namespace, id, 1, created_at FROM items"
-    )
-    await connection.execute(definition)
-    await connection.execute("ANALYZE")
-    await connection.execute("RESET statement_timeout")
+    await execute("INSERT INTO item_usage SELECT namespace, id, 1, created_at FROM items")
+    await execute(definition)
+    await execute("ANALYZE")
+    await execute("RESET statement_timeout")
 
 
 @asynccontextmanager

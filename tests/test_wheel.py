@@ -81,7 +81,7 @@ def test_it_migrates_and_serves(command: Path, tmp_path: Path) -> None:
         ["--data-dir", str(tmp_path / "data")], {"MEMORYD_EMBEDDING": "none"}, log, command=command
     )
     try:
-        server.wait_until_it_answers()
+        server.wait_until_it_answers(120)  # it makes its database first
         item = {"namespace": ["users", "ann"], "key": "pet", "value": {"text": "a parrot"}}
         put = Request(  # noqa: S310
             f"{server.url}/v1/store/items",

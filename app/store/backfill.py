@@ -5,61 +5,22 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from asyncpg import Record
-
 from app.db.database import ALL_ROOTS
 from app.indexing.errors import EmbeddingFailedError, InvalidIndexPathError
 from app.indexing.passages import Passage
-from app.namespaces import StoredNamespace
 from app.providers.embeddings.base import Vector
 from app.providers.errors import BadRequestError
 from app.resources import Resources
-from app.store import repository
+from app.store import reindex_repository, repository
+from app.store.reindex_repository import WalkedItem
 from app.store.repository import ItemPassages
 from app.store.types import Address
 
-_FIRST = Address(StoredNamespace(""), "")
-"""Sorts before every address."""
-
-_PASS_ITEMS = 100
 _WRITTEN_PASSAGES = 1_000
 """Passages that one transaction writes before it ends; writers of its items wait for it."""
 
 _PASSES = 5
 """Maximum passes of one backfill: servers with another configuration may write faster."""
-
-# Writing an item removes its passages in every index but the writer's own. So an item without
-# passages is made again, and one whose text gives none is tried in every run. LATERAL with its
-# limit keeps the planner from reading all passages of the index for each batch, as with EXISTS.
-_NEXT = f"""
-SELECT namespace, key, id, version, index_paths,
-    CASE WHEN present.ordinal IS NULL THEN value END AS value
-FROM (
-    SELECT * FROM items WHERE (namespace, key) > ($1, $2)
-    ORDER BY namespace, key LIMIT {_PASS_ITEMS}
-) AS walked
-LEFT JOIN LATERAL (
-    SELECT ordinal FROM passages WHERE passages.namespace = walked.namespace
-        AND passages.key = walked.key AND passages.index_id = $3 LIMIT 1
-) AS present ON true
-ORDER BY namespace, key
-"""
-
-_VECTORS_OF_SAME_MODEL = """
-SELECT text, passages.embedding
-FROM unnest($1::text[], $2::text[]) AS wanted (namespace, key)
-JOIN passages USING (namespace, key)
-JOIN passage_indexes same ON same.id = passages.index_id
-JOIN passage_indexes mine ON mine.id = $3 AND mine.id <> same.id
-    AND (mine.embedding, mine.dimensions) = (same.embedding, same.dimensions)
-WHERE passages.embedding IS NOT NULL
-"""
-
-_MAY_LACK = """
-SELECT active AND EXISTS (SELECT FROM passage_indexes other WHERE other.id <> mine.id)
-FROM passage_indexes mine WHERE id = $1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,40 +58,40 @@ class Backfill:
 
     async def _pass(self) -> int:
         """Go through all items once; return how many lacked passages."""
-        position = _FIRST
+        position = reindex_repository.FIRST
         walked = found = 0
-        while rows := await self._next(position):
-            position = Address(rows[-1]["namespace"], rows[-1]["key"])
-            items = [item for row in rows if row["value"] and (item := await self._cut(row))]
+        while read := await self._next(position):
+            position = read[-1].address
+            items = [item for one in read if one.value and (item := await self._cut(one))]
             for some in _portions(items):
                 await self._write(await self._embed(some))
-            walked += len(rows)
+            walked += len(read)
             found += len(items)
             self._on_progress(walked)
         return found
 
-    async def _next(self, position: Address) -> list[Record]:
+    async def _next(self, position: Address) -> list[WalkedItem]:
         async with self._database.connection(ALL_ROOTS) as connection:
-            return await connection.fetch(_NEXT, *position, self._index.id)
+            return await reindex_repository.find_next(connection, position, self._index.id)
 
-    async def _cut(self, row: Record) -> _Item | None:
+    async def _cut(self, item: WalkedItem) -> _Item | None:
         await asyncio.sleep(0)  # a server that runs this answers requests in between
-        address = Address(row["namespace"], row["key"])
-        if address in self.refused:
+        if item.address in self.refused:
             return None
-        paths = None if row["index_paths"] is None else json.loads(row["index_paths"])
         try:
-            passages = await self._index.cut(json.loads(row["value"]), paths)
+            passages = await self._index.cut(json.loads(item.value or "{}"), item.index_paths)
         except InvalidIndexPathError as error:
-            self.refused[address] = error.detail
+            self.refused[item.address] = error.detail
             return None
         if not passages:
             return None
-        return _Item(address, row["id"], row["version"], passages)
+        return _Item(item.address, item.id, item.version, passages)
 
     async def _embed(self, items: Sequence[_Item]) -> list[tuple[_Item, list[Vector | None]]]:
         """Return items with their passages' vectors, without those that the model refuses."""
-        known = await self._known_vectors(items)
+        addresses = [item.address for item in items]
+        async with self._database.connection(ALL_ROOTS) as connection:
+            known = await reindex_repository.find_vectors(connection, addresses, self._index.id)
         # Each item is a request of its own, so that one refused text does not fail the others.
         embedded = await asyncio.gather(*(self._embed_one(item, known) for item in items))
         return [
@@ -139,17 +100,8 @@ class Backfill:
             if vectors is not None
         ]
 
-    async def _known_vectors(self, items: Sequence[_Item]) -> dict[str, Vector | None]:
-        """Return the vectors that the same model made of these texts for another vocabulary."""
-        namespaces, keys = zip(*(item.address for item in items), strict=True)
-        async with self._database.connection(ALL_ROOTS) as connection:
-            rows = await connection.fetch(
-                _VECTORS_OF_SAME_MODEL, list(namespaces), list(keys), self._index.id
-            )
-        return {row["text"]: row["embedding"].to_numpy().astype(np.float32) for row in rows}
-
     async def _embed_one(
-        self, item: _Item, known: Mapping[str, Vector | None]
+        self, item: _Item, known: Mapping[str, Vector]
     ) -> list[Vector | None] | None:
         texts = [passage.text for passage in item.passages]
         missing = [text for text in texts if text not in known]
@@ -204,7 +156,7 @@ async def catch_up(resources: Resources) -> int:
     Does so for the active index only: others are going out of use, or being filled.
     """
     async with resources.database.connection(ALL_ROOTS) as connection:
-        if not await connection.fetchval(_MAY_LACK, resources.index.id):
+        if not await reindex_repository.may_lack_passages(connection, resources.index.id):
             return 0
     backfill = Backfill(resources, on_progress=lambda _walked: None)
     await backfill.run()

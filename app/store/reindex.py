@@ -13,12 +13,12 @@ from app.indexing.formats import (
     drop_vector_index,
     format_of,
     lock_registration,
-    read_format,
     vector_index_name,
 )
 from app.indexing.passages import PassageIndex
-from app.namespaces import StoredNamespace, from_stored
+from app.namespaces import from_stored
 from app.resources import Resources
+from app.store import reindex_repository
 from app.store.backfill import Backfill
 from app.store.types import Address
 
@@ -32,7 +32,6 @@ _BUILDING_KILOBYTES = 512 * 1024
 """Minimum memory for building a vector index; if its graph does not fit, building is slow."""
 
 _PROGRESS_SECONDS = 10.0
-_DROPPED_ITEMS = 200
 _NAMED_ITEMS = 20
 
 # Parallel workers would share the memory as one piece of /dev/shm, of which containers have little.
@@ -55,35 +54,7 @@ SELECT EXISTS (
 )
 """
 
-# Only a reindex makes an index whose vectors cannot be searched yet, and an emptied one is none.
-_HALF_FILLED = """
-SELECT embedding, dimensions, vocabulary FROM passage_indexes
-WHERE NOT active AND dimensions > 0
-    AND NOT EXISTS (
-        SELECT FROM pg_index
-        WHERE indexrelid = to_regclass('passages_embedding_' || id) AND indisvalid
-    )
-    AND EXISTS (SELECT FROM passages WHERE index_id = passage_indexes.id)
-"""
-
 _IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
-
-_LOCK_NEXT = f"""
-SELECT namespace, key, id FROM items WHERE (namespace, key) > ($1, $2)
-ORDER BY namespace, key LIMIT {_DROPPED_ITEMS} FOR NO KEY UPDATE
-"""
-
-_EMPTY = """
-WITH dropped AS (
-    DELETE FROM passages USING unnest($1::text[], $2::text[]) AS walked (namespace, key)
-    WHERE passages.namespace = walked.namespace AND passages.key = walked.key
-        AND passages.index_id <> $4
-    RETURNING 1
-), forgotten AS (
-    DELETE FROM terms WHERE item_id = ANY($3::bigint[]) AND index_id <> $4
-)
-SELECT count(*) FROM dropped
-"""
 
 
 class ReindexError(OperatorError):
@@ -131,8 +102,7 @@ async def is_under_way(database: Database) -> bool:
 async def half_filled(database: Database) -> list[str]:
     """Name the indexes that an interrupted reindex left."""
     async with database.connection(ALL_ROOTS) as connection:
-        rows = await connection.fetch(_HALF_FILLED)
-    return [str(read_format(row)) for row in rows]
+        return [str(found) for found in await reindex_repository.find_unfinished(connection)]
 
 
 @asynccontextmanager
@@ -221,18 +191,17 @@ async def _switch(database: Database, index: PassageIndex) -> None:
 
 async def _empty_others(session: Connection, database: Database, index: PassageIndex) -> int:
     """Delete the passages of other indexes; servers may still write to these indexes."""
-    for row in await session.fetch("SELECT id FROM passage_indexes WHERE id <> $1", index.id):
-        await _unhurried(session, drop_vector_index(row["id"], concurrently=True))
-    dropped = 0
-    position = Address(StoredNamespace(""), "")
-    while True:
+    for index_id in await reindex_repository.find_other_indexes(session, index.id):
+        await _unhurried(session, drop_vector_index(index_id, concurrently=True))
+    position: Address | None = reindex_repository.FIRST
+    total = 0
+    while position is not None:
         async with database.transaction(ALL_ROOTS) as connection:
-            rows = await connection.fetch(_LOCK_NEXT, *position)
-            if not rows:
-                return dropped
-            columns = ([row[name] for row in rows] for name in ("namespace", "key", "id"))
-            dropped += await connection.fetchval(_EMPTY, *columns, index.id)
-        position = Address(rows[-1]["namespace"], rows[-1]["key"])
+            position, dropped = await reindex_repository.drop_other_passages(
+                connection, position, index.id
+            )
+        total += dropped
+    return total
 
 
 def _name(index: PassageIndex) -> str:

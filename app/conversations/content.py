@@ -95,9 +95,9 @@ def apply_edits(content: JsonObject, edits: object) -> Any:
             document = jsonpatch.apply_patch(document, [copy.deepcopy(edit)], in_place=True)
         # An index of thousands of digits is a ValueError.
         except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, ValueError) as error:
-            path = _clipped(repr(edit.get("path")))
+            path = _clip(repr(edit.get("path")))
             raise BadContentError(
-                f"edit {number} ({edit['op']} {path}) does not apply: {_clipped(str(error))}"
+                f"edit {number} ({edit['op']} {path}) does not apply: {_clip(str(error))}"
             ) from error
     return document
 
@@ -114,10 +114,10 @@ def _faults(content: JsonObject, schema: JsonObject) -> list[str]:
         faults = validator_of(schema).faults(content)
     except TooManyChecksError as error:
         raise BadContentError(f"content {error}") from error
-    return [f"content{fault.place}: {_clipped(fault.message)}" for fault in faults]
+    return [f"content{fault.place}: {_clip(fault.message)}" for fault in faults]
 
 
-def _clipped(message: str) -> str:
+def _clip(message: str) -> str:
     # The middle is left out: such messages begin with the value and end with the problem.
     if len(message) <= _MAX_FAULT_CHARACTERS:
         return message

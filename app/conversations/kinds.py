@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -11,6 +11,7 @@ from app.conversations.json_schema.assertions import Budget
 from app.conversations.json_schema.subset import check_object_schema
 from app.conversations.json_schema.validator import validator_of
 from app.conversations.types import Kind
+from app.json_values import JsonObject
 from app.schemas import Flag, Schema, StorableObject
 
 KIND_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,55}$"
@@ -23,15 +24,15 @@ RESERVED = frozenset({"update_memory", "delete_memory", "no_change", "done"})
 """Names of the tools that models get besides one for each kind."""
 
 
-def _text(description: str) -> dict[str, Any]:
+def _string(description: str) -> JsonObject:
     return {"type": "string", "minLength": 1, "description": description}
 
 
-def _texts(description: str) -> dict[str, Any]:
+def _strings(description: str) -> JsonObject:
     return {"type": "array", "items": {"type": "string"}, "description": description}
 
 
-def _closed(properties: dict[str, Any], *, required: Sequence[str]) -> dict[str, Any]:
+def _object(properties: JsonObject, *, required: Sequence[str]) -> JsonObject:
     return {
         "type": "object",
         "properties": properties,
@@ -46,9 +47,9 @@ MEMORY = Kind(
         "One thing worth remembering: a fact, a preference, a plan, an event. Use one memory for "
         "each thing, so that it can be changed or dropped by itself later."
     ),
-    schema=_closed(
+    schema=_object(
         {
-            "content": _text(
+            "content": _string(
                 "A sentence or two that make sense to somebody who never saw the conversation: "
                 'names instead of pronouns, dates instead of "yesterday".'
             )
@@ -67,13 +68,13 @@ PROFILE = Kind(
     schema={
         "type": "object",
         "properties": {
-            "name": _text("The user's full name, as far as it is known."),
-            "preferred_name": _text("What the user wants to be called."),
-            "language": _text("The language the user wants answers in."),
-            "timezone": _text("Where the user's clock is, such as Europe/Berlin."),
-            "occupation": _text("What the user works as, and where."),
-            "interests": _texts("What the user likes doing or talking about."),
-            "facts": _texts("Other lasting facts about the user, one sentence each."),
+            "name": _string("The user's full name, as far as it is known."),
+            "preferred_name": _string("What the user wants to be called."),
+            "language": _string("The language the user wants answers in."),
+            "timezone": _string("Where the user's clock is, such as Europe/Berlin."),
+            "occupation": _string("What the user works as, and where."),
+            "interests": _strings("What the user likes doing or talking about."),
+            "facts": _strings("Other lasting facts about the user, one sentence each."),
         },
     },
     singleton=True,
@@ -86,14 +87,18 @@ EPISODE = Kind(
         "what came of it. Use it when something worked notably well or badly, told in hindsight "
         "so that it helps in a similar situation."
     ),
-    schema=_closed(
+    schema=_object(
         {
-            "observation": _text("What the situation was: what was asked, what mattered about it."),
-            "thoughts": _text("How the way to go was found, from the point of view of the agent."),
-            "action": _text(
+            "observation": _string(
+                "What the situation was: what was asked, what mattered about it."
+            ),
+            "thoughts": _string(
+                "How the way to go was found, from the point of view of the agent."
+            ),
+            "action": _string(
                 "What was done, how and in what form, with what is needed to repeat it."
             ),
-            "result": _text("What came of it, and what to do again or otherwise next time."),
+            "result": _string("What came of it, and what to do again or otherwise next time."),
         },
         required=["observation", "thoughts", "action", "result"],
     ),
@@ -105,12 +110,12 @@ TRIPLE = Kind(
         "A relation between two things, people or ideas, as in a knowledge graph. Use one triple "
         "for each relation, and the same name for the same thing everywhere."
     ),
-    schema=_closed(
+    schema=_object(
         {
-            "subject": _text("Who or what the relation starts from."),
-            "predicate": _text('The relation, in few words, such as "works for".'),
-            "object": _text("Who or what the relation leads to."),
-            "context": _text("When, where or under what condition it holds, if that was said."),
+            "subject": _string("Who or what the relation starts from."),
+            "predicate": _string('The relation, in few words, such as "works for".'),
+            "object": _string("Who or what the relation leads to."),
+            "context": _string("When, where or under what condition it holds, if that was said."),
         },
         required=["subject", "predicate", "object"],
     ),
@@ -203,7 +208,7 @@ class MemoryKind(Schema):
         return Kind(self.name, described, self.json_schema, bool(self.singleton))
 
 
-def find_kind(content: dict[str, Any], kinds: Iterable[Kind], budget: Budget) -> str | None:
+def find_kind(content: JsonObject, kinds: Iterable[Kind], budget: Budget) -> str | None:
     """Return the name of the first kind whose schema allows the content; None if there is none.
 
     Raises TooManyChecksError.

@@ -17,7 +17,7 @@ from pydantic import (
 from app.conversations.errors import InvalidMessageError
 from app.conversations.fields import Id
 from app.conversations.types import Turn
-from app.json_values import check_storable
+from app.json_values import JsonObject, check_storable
 from app.schemas import Clean, Moment
 from app.validation import invalid_request, list_errors
 
@@ -115,7 +115,7 @@ class ConversationMessage(BaseModel):
         None, description="The speaker, if not clear from the role."
     )
     created_at: Moment | None = Field(None, description="Time of the message.")
-    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOL_CALLS)] | None = Field(
+    tool_calls: Annotated[list[JsonObject], Field(max_length=MAX_TOOL_CALLS)] | None = Field(
         None, description="In the format of OpenAI or LangChain."
     )
 
@@ -131,7 +131,7 @@ class ConversationMessage(BaseModel):
         check_storable({**(self.model_extra or {}), **dict(zip(_OWN, own, strict=True))}, "$")
         return self
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> JsonObject:
         """Return the message as it is stored."""
         return self.model_dump(mode="json", exclude_unset=True)
 

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 from app.providers.llm.base import Completion, Request
 
@@ -30,7 +31,7 @@ class Kind:
 
     name: str
     description: str
-    schema: dict[str, Any]
+    schema: JsonObject
     singleton: bool = False
 
 
@@ -44,7 +45,7 @@ class Memory:
 
     id: str
     kind: str | None
-    content: dict[str, Any]
+    content: JsonObject
     format: MemoryFormat = MemoryFormat.MEMORY
     namespace: StoredNamespace | None = None
     key: str | None = None
@@ -66,7 +67,7 @@ class Edit:
     memory_id: str
     before: Memory | None = None
     kind: str | None = None
-    content: dict[str, Any] | None = None
+    content: JsonObject | None = None
     importance: float | None = None
     valid_from: datetime | None = None
     message_ids: tuple[str, ...] = ()

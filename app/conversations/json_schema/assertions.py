@@ -83,13 +83,13 @@ class Pattern:
             raise ValueError(
                 rf'has a pattern with more than {MAX_CLASS_ESCAPES} escapes such as "\s"'
             )
-        if (largest := _compiled(source, max(_SIZES))) is None:
+        if (largest := _compile(source, max(_SIZES))) is None:
             raise ValueError(
                 f'has the pattern "{source}", which is invalid, looks around or back, or compiles '
                 f"to more than {max(_SIZES) // 1024} KiB; for lengths use minLength and maxLength"
             )
         self.compiled_bytes, self._checks = next(
-            (size, checks) for size, checks in _SIZES.items() if _compiled(source, size)
+            (size, checks) for size, checks in _SIZES.items() if _compile(source, size)
         )
         self._compiled = largest
 
@@ -129,7 +129,7 @@ class PatternSet:
         return sum(pattern.compiled_bytes for pattern in self._patterns.values())
 
 
-def _compiled(source: str, size: int) -> Draft202012Validator | None:
+def _compile(source: str, size: int) -> Draft202012Validator | None:
     options = RegexOptions(size_limit=size, dfa_size_limit=_STATE_BYTES)
     try:
         return Draft202012Validator({"pattern": source}, pattern_options=options)
@@ -157,19 +157,21 @@ def assertions_of(schema: Mapping[str, Any], patterns: PatternSet) -> tuple[Asse
     """Return the assertions of a schema; raises ValueError for a pattern that is too large."""
     found = [make(schema[name]) for name, make in _KEYWORDS.items() if name in schema]
     if schema.get("uniqueItems"):
-        found.append(Assertion(_is_unique, lambda value: f"{shown(value)} has non-unique elements"))
+        found.append(
+            Assertion(_is_unique, lambda value: f"{render(value)} has non-unique elements")
+        )
     if "pattern" in schema:
         pattern = patterns.get(schema["pattern"])
         found.append(
             Assertion(
                 lambda value, budget: not isinstance(value, str) or pattern.matches(value, budget),
-                lambda value: f'{shown(value)} does not match "{pattern.source}"',
+                lambda value: f'{render(value)} does not match "{pattern.source}"',
             )
         )
     return tuple(found)
 
 
-def shown(value: Any) -> str:
+def render(value: Any) -> str:
     """Return a value as JSON, cut to fit into a message."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
@@ -202,7 +204,7 @@ def _type(names: str | Sequence[str]) -> Assertion:
     noun = "type" if len(names) == 1 else "types"
     return Assertion(
         lambda value, _: any(test(value) for test in tests),
-        lambda value: f"{shown(value)} is not of {noun} {listed}",
+        lambda value: f"{render(value)} is not of {noun} {listed}",
     )
 
 
@@ -228,13 +230,13 @@ def _with_whole_numbers(value: Any) -> Any:
 
 def _enum(options: Sequence[Any]) -> Assertion:
     known = {_canonical(option, Budget()) for option in options}
-    *first, last = [shown(option) for option in options[:_MAX_LISTED]]
+    *first, last = [render(option) for option in options[:_MAX_LISTED]]
     if len(options) > _MAX_LISTED:
         last = f"{last} …"
     listed = f"{', '.join(first)} or {last}" if first else last
     return Assertion(
         lambda value, budget: _canonical(value, budget) in known,
-        lambda value: f"{shown(value)} is not one of {listed}",
+        lambda value: f"{render(value)} is not one of {listed}",
     )
 
 
@@ -242,7 +244,7 @@ def _const(wanted: Any) -> Assertion:
     known = _canonical(wanted, Budget())
     return Assertion(
         lambda value, budget: _canonical(value, budget) == known,
-        lambda _: f"{shown(wanted)} was expected",
+        lambda _: f"{render(wanted)} was expected",
     )
 
 
@@ -253,18 +255,18 @@ def _is_unique(value: Any, budget: Budget) -> bool:
 
 
 def _multiple_of(divisor: float) -> Assertion:
-    exact = _exact(divisor)
+    exact = _to_fraction(divisor)
 
     def holds(value: Any, budget: Budget) -> bool:
         if not _is_number(value):
             return True
         budget.spend(_CHECKS_PER_DIVISION)
-        return _exact(value) % exact == 0
+        return _to_fraction(value) % exact == 0
 
-    return Assertion(holds, lambda value: f"{shown(value)} is not a multiple of {divisor}")
+    return Assertion(holds, lambda value: f"{render(value)} is not a multiple of {divisor}")
 
 
-def _exact(number: float) -> Fraction:
+def _to_fraction(number: float) -> Fraction:
     """Return a number's exact decimal value: 0.1 is a tenth."""
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
@@ -272,7 +274,7 @@ def _exact(number: float) -> Fraction:
 def _bound(compare: Callable[[Any, Any], bool], words: str) -> Callable[[float], Assertion]:
     return lambda limit: Assertion(
         lambda value, _: not _is_number(value) or compare(value, limit),
-        lambda value: f"{shown(value)} is {words} of {limit}",
+        lambda value: f"{render(value)} is {words} of {limit}",
     )
 
 
@@ -281,7 +283,7 @@ def _size(
 ) -> Callable[[float], Assertion]:
     return lambda limit: Assertion(
         lambda value, _: not isinstance(value, kind) or compare(len(value), limit),
-        lambda value: f"{shown(value)} {words} {plural(limit, noun, many)}",
+        lambda value: f"{render(value)} {words} {plural(limit, noun, many)}",
     )
 
 

@@ -12,7 +12,7 @@ from app.conversations.json_schema.assertions import (
     Pattern,
     PatternSet,
     assertions_of,
-    shown,
+    render,
 )
 
 MAX_NODES = 2_000
@@ -96,7 +96,7 @@ class Compiler:
         self._definitions = {name: Node() for name in schema.get("$defs", {})}
         self._patterns = PatternSet()
         self._nodes: list[Node] = []
-        self.root = self._compiled(schema)
+        self.root = self._compile(schema)
         for name, node in self._definitions.items():
             self._fill(node, schema["$defs"][name])
 
@@ -110,7 +110,7 @@ class Compiler:
         """The nodes that check anything."""
         return self._nodes
 
-    def _compiled(self, schema: Any) -> Node:
+    def _compile(self, schema: Any) -> Node:
         keywords = schema.keys() - _ANNOTATIONS if isinstance(schema, dict) else ()
         if keywords == {"$ref"}:
             return self._target(schema)
@@ -120,13 +120,13 @@ class Compiler:
         return node
 
     def _each(self, schemas: Sequence[Any]) -> tuple[Node, ...]:
-        return tuple(self._compiled(schema) for schema in schemas)
+        return tuple(self._compile(schema) for schema in schemas)
 
     def _some(self, schema: Mapping[str, Any], keyword: str) -> Node | None:
-        return self._compiled(schema[keyword]) if keyword in schema else None
+        return self._compile(schema[keyword]) if keyword in schema else None
 
     def _named(self, schemas: Mapping[str, Any]) -> tuple[tuple[str, Node], ...]:
-        return tuple((name, self._compiled(schema)) for name, schema in schemas.items())
+        return tuple((name, self._compile(schema)) for name, schema in schemas.items())
 
     def _target(self, schema: Mapping[str, Any]) -> Node:
         local = _REFERENCE.fullmatch(schema["$ref"])
@@ -184,13 +184,13 @@ class Compiler:
         node.items = self._some(schema, "items")
         if "contains" in schema:
             node.contains = Contains(
-                self._compiled(schema["contains"]),
+                self._compile(schema["contains"]),
                 schema.get("minContains", 1),
                 schema.get("maxContains"),
             )
 
 
-_NEVER = Assertion(lambda *_: False, lambda value: f"False schema does not allow {shown(value)}")
+_NEVER = Assertion(lambda *_: False, lambda value: f"False schema does not allow {render(value)}")
 
 
 def compile_schema(text: str) -> tuple[Node, int]:

@@ -65,8 +65,8 @@ def _sentence(error: ValidationError) -> str:
     place = "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path
     ).removeprefix(".")
-    return f"{place}: {_clipped(error.message)}" if place else _clipped(error.message)
+    return f"{place}: {_clip(error.message)}" if place else _clip(error.message)
 
 
-def _clipped(message: str) -> str:
+def _clip(message: str) -> str:
     return message if len(message) <= 200 else f"{message[:200]}…"

@@ -12,7 +12,7 @@ from itertools import islice
 from threading import Lock
 from typing import Any
 
-from app.conversations.json_schema.assertions import Budget, TooManyChecksError, shown
+from app.conversations.json_schema.assertions import Budget, TooManyChecksError, render
 from app.conversations.json_schema.compiler import Contains, Node, compile_schema
 
 MAX_FAULTS = 5
@@ -120,7 +120,7 @@ class _Evaluation:
             yield from self.faults(part, value, place)
         for part, inner, step in self._parts(node, value):
             if not self.is_valid(part, inner):
-                yield from self.faults(part, inner, place + _written(step))
+                yield from self.faults(part, inner, place + _render_step(step))
         self._level -= 1
 
     def _enter(self) -> None:
@@ -142,7 +142,7 @@ class _Evaluation:
         return not isinstance(value, dict | list) or self._parts_hold(node, value)
 
     def _parts_hold(self, node: Node, value: dict[str, Any] | list[Any]) -> bool:
-        if _missing(node, value):
+        if _find_missing(node, value):
             return False
         for part, inner, _ in self._parts(node, value):
             if not self.is_valid(part, inner):
@@ -154,8 +154,8 @@ class _Evaluation:
         for assertion in node.assertions:
             if not assertion.holds(value, self._budget):
                 yield assertion.describe(value)
-        for name in _missing(node, value):
-            yield f"{shown(name)} is a required property"
+        for name in _find_missing(node, value):
+            yield f"{render(name)} is a required property"
         if problem := self._logical_problem(node, value):
             yield problem
         if problem := self._problem_of_parts(node, value):
@@ -172,16 +172,16 @@ class _Evaluation:
             yield from (part for name, part in node.dependents if name in value)
 
     def _logical_problem(self, node: Node, value: Any) -> str | None:
-        if node.any_of and not self._fitting(node.any_of, value, most=1):
-            return f"{shown(value)} is not valid under any of the schemas listed in 'anyOf'"
-        if node.one_of and (fitting := self._fitting(node.one_of, value, most=2)) != 1:
+        if node.any_of and not self._count_fitting(node.any_of, value, most=1):
+            return f"{render(value)} is not valid under any of the schemas listed in 'anyOf'"
+        if node.one_of and (fitting := self._count_fitting(node.one_of, value, most=2)) != 1:
             how = "more than one" if fitting else "none"
-            return f"{shown(value)} is valid under {how} of the schemas listed in 'oneOf'"
+            return f"{render(value)} is valid under {how} of the schemas listed in 'oneOf'"
         if node.not_ is not None and self.is_valid(node.not_, value):
-            return f"{shown(value)} is valid under the schema in 'not'"
+            return f"{render(value)} is valid under the schema in 'not'"
         return None
 
-    def _fitting(self, nodes: Sequence[Node], value: Any, *, most: int) -> int:
+    def _count_fitting(self, nodes: Sequence[Node], value: Any, *, most: int) -> int:
         """Return how many nodes the value fits, counting up to `most`."""
         count = 0
         for node in nodes:
@@ -228,35 +228,39 @@ class _Evaluation:
         if isinstance(value, dict) and node.names is not None:
             for name in value:
                 if not self.is_valid(node.names, name):
-                    return f"the name {shown(name)} does not fit the schema in 'propertyNames'"
-        if isinstance(value, dict) and node.is_closed and (found := self._unexpected(node, value)):
+                    return f"the name {render(name)} does not fit the schema in 'propertyNames'"
+        if (
+            isinstance(value, dict)
+            and node.is_closed
+            and (found := self._find_unexpected(node, value))
+        ):
             names = ", ".join(f"'{name[:_MAX_NAME]}'" for name in found[:MAX_FAULTS])
             were = "was" if len(found) == 1 else "were"
             return f"Additional properties are not allowed ({names} {were} unexpected)"
         return None
 
-    def _unexpected(self, node: Node, value: dict[str, Any]) -> list[str]:
+    def _find_unexpected(self, node: Node, value: dict[str, Any]) -> list[str]:
         self._budget.spend(len(value) // _MEMBERS_PER_CHECK)
         return [name for name in value if next(self._of_name(node, name), None) is None]
 
     def _problem_of_contains(self, contains: Contains, value: list[Any]) -> str | None:
-        count = self._fitting_items(contains.node, value)
+        count = self._count_fitting_items(contains.node, value)
         if count >= contains.least and (contains.most is None or count <= contains.most):
             return None
-        return f"{shown(value)} has {count} items that fit the schema in 'contains'"
+        return f"{render(value)} has {count} items that fit the schema in 'contains'"
 
-    def _fitting_items(self, node: Node, items: list[Any]) -> int:
+    def _count_fitting_items(self, node: Node, items: list[Any]) -> int:
         count = 0
         for item in items:
             count += self.is_valid(node, item)
         return count
 
 
-def _missing(node: Node, value: Any) -> list[str]:
+def _find_missing(node: Node, value: Any) -> list[str]:
     return [name for name in node.required if name not in value] if isinstance(value, dict) else []
 
 
-def _written(step: str | int) -> str:
+def _render_step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
     return f".{step}" if len(step) <= _MAX_NAME else f".{step[:_MAX_NAME]}…"

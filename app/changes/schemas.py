@@ -1,6 +1,5 @@
 """Requests and responses of the routes that list, review, and undo a job's changes."""
 
-from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import orjson
 from pydantic import BaseModel, Field
 
 from app.auth.access import Access
-from app.changes.repository import Action, Change, ChangeState, ListedChange
+from app.changes.repository import Action, ChangeState, ListedChange
 from app.json_values import JsonObject, JsonText
 from app.pagination import Page
 from app.schemas import Schema
@@ -56,9 +55,6 @@ class JobChange(BaseModel):
     version_after: int | None = Field(description="null unless the change was applied.")
 
 
-_SAME_MEMBERS = JobChange.model_fields.keys() & {field.name for field in fields(Change)}
-
-
 class JobChangeList(BaseModel):
     """A page of a job's changes, in order."""
 
@@ -76,14 +72,23 @@ class JobChangeList(BaseModel):
 
 def _members(listed: ListedChange, access: Access) -> JsonObject:
     change = listed.change
-    members = {
-        **{name: getattr(change, name) for name in _SAME_MEMBERS},
+    return {
+        "number": change.number,
+        "action": change.action,
+        "state": change.state,
         "namespace": access.relative(change.namespace),
         "key": change.address.key,
+        "kind": change.kind,
         "value": _fragment(change.value),
         "value_before": _fragment(listed.value_before),
+        "importance": change.importance,
+        "valid_from": change.valid_from,
+        "source": change.source,
+        "reason": change.reason,
+        "state_reason": change.state_reason,
+        "version_before": change.version_before,
+        "version_after": change.version_after,
     }
-    return {name: members[name] for name in JobChange.model_fields}
 
 
 def _fragment(text: JsonText | None) -> orjson.Fragment | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from app.auth.access import Access, Verb
 from app.background import TimeSlice
@@ -20,6 +20,7 @@ from app.batch.schemas import (
 from app.db.pages import PAGE_BYTES
 from app.errors import AppError
 from app.http.problems import as_problem
+from app.json_values import JsonObject
 from app.resources import Resources
 from app.search.plan import ListingPlan, RankedPlan, SearchPlan
 from app.search.schemas import encode_page
@@ -65,7 +66,7 @@ class BatchService:
             SearchService.build(resources),
         )
 
-    async def run(self, access: Access, batch: Batch) -> list[dict[str, Any]]:
+    async def run(self, access: Access, batch: Batch) -> list[JsonObject]:
         """Return one result for each operation, in order; reads see the state before the writes.
 
         An atomic batch raises the first operation's error instead, with nothing changed.
@@ -158,10 +159,10 @@ class _Results:
     """Results in the order of the operations, and the bytes left for more."""
 
     atomic: bool
-    members: list[dict[str, Any]]
+    members: list[JsonObject]
     room: int
 
-    def set(self, place: int, size: int, **found: Any) -> None:
+    def set(self, place: int, size: int, **found: object) -> None:
         """Add what an operation read to its result."""
         self.members[place] |= found
         self.room -= size + _FRAME_BYTES
@@ -193,7 +194,7 @@ class _Results:
         self.members[place] = {"op": self.members[place]["op"], "problem": as_problem(error)}
 
 
-def _empty_result(operation: Operation | Malformed) -> dict[str, Any]:
+def _empty_result(operation: Operation | Malformed) -> JsonObject:
     """Return the result of an operation before it has read anything."""
     return {"op": operation.op, **({"item": None} if operation.op == "get" else {})}
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from app.auth.dependencies import check_local_without_keys
-from app.http.responses import CHUNK_BYTES
+from app.http.messages import CHUNK_BYTES
 
 _PACKAGE = "fastapi_offline"
 """Only its files are used: Swagger UI, which FastAPI itself would load from a CDN."""

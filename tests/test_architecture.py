@@ -9,7 +9,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
-from app.auth.route import GuardedRoute, guard_of
+from app.auth.dependencies import GuardedRoute, guard_of
 from app.config import Settings
 from app.db.database import ALL_ROOTS
 from app.errors import AppError

@@ -10,9 +10,8 @@ from cachetools import LRUCache, TTLCache
 from structlog.contextvars import get_contextvars, unbind_contextvars
 
 from app.auth import repository
-from app.auth.access import ANONYMOUS, Access
+from app.auth.access import ANONYMOUS, Access, ApiKey, Token
 from app.auth.errors import UnauthenticatedError
-from app.auth.keys import ApiKey, Token
 from app.auth.rates import UNLIMITED, Rates, RequestLimiter
 from app.clock import Clock
 from app.db.database import ALL_ROOTS, Database

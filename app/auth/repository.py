@@ -6,8 +6,7 @@ from datetime import datetime
 
 from asyncpg import Record
 
-from app.auth.access import Grant, Verb
-from app.auth.keys import ApiKey
+from app.auth.access import ApiKey, Grant, Verb
 from app.auth.rates import Rates
 from app.db.database import Connection
 

@@ -2,13 +2,11 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.auth.dependencies import StoreAccess
-from app.auth.route import GuardedRoute
+from app.auth.dependencies import GuardedRoute, StoreAccess, resources_of
 from app.batch.schemas import Batch, BatchResults
 from app.batch.service import BatchService
-from app.dependencies import resources_of
+from app.http.messages import json_response
 from app.http.problems import problem_responses
-from app.http.responses import json_response
 from app.store.router import CHANGES
 
 router = APIRouter(prefix="/store", tags=["batch"], route_class=GuardedRoute)

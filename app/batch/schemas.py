@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from typing_extensions import TypeAliasType
 
-from app.body_limits import BATCH
 from app.http.problems import Problem
-from app.schemas import Flag, Schema
+from app.schemas import BATCH, Flag, Schema
 from app.search.schemas import SearchItems, SearchResults
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
 from app.validation import list_errors

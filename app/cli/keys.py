@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.auth.access import ALL_GRANTED, Grant, Verb, grants_text
-from app.auth.keys import ApiKey, Token
+from app.auth.access import ALL_GRANTED, ApiKey, Grant, Token, Verb, grants_text
 from app.auth.rates import Rates
 from app.cli.startup import open_keys, running_database
 from app.config import Settings

@@ -4,10 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.body_limits import CONFIGURATION
 from app.consolidation.plan import DEFAULT_LIMIT, ConsolidateCommand, Strategy
 from app.managers.schemas import Apply, ManagerChoice
-from app.schemas import Flag, Labels, Number
+from app.schemas import CONFIGURATION, Flag, Labels, Number
 
 MAX_CONSOLIDATED = 1_000
 

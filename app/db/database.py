@@ -1,4 +1,4 @@
-"""The database: one pool of connections."""
+"""The database: one pool of connections, and the parameters of composed statements."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -202,3 +202,18 @@ def sqlalchemy_url(url: str) -> str:
     parts = urlsplit(url)
     scheme = "postgresql+asyncpg"
     return f"{scheme}{url[len(parts.scheme) :]}"
+
+
+class Parameters:
+    """Collects bound parameters while SQL text is composed; values never enter the text."""
+
+    def __init__(self) -> None:
+        self.values: list[object] = []
+
+    def add(self, value: object, cast: str) -> str:
+        """Bind `value` and return its placeholder with the cast, such as `$3::jsonb`.
+
+        A jsonb parameter is bound as JSON text.
+        """
+        self.values.append(value)
+        return f"${len(self.values)}::{cast}"

@@ -5,14 +5,13 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, Field
 
-from app.body_limits import CONVERSATION
 from app.conversations.fields import Id
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.conversations.namespace_template import Variables
 from app.extraction.plan import ExtractCommand, RequestMemory
 from app.json_values import check_storable_text
 from app.managers.schemas import Apply, ManagerChoice, MemoryValue, Steps
-from app.schemas import ItemLabels, Number, Schema
+from app.schemas import CONVERSATION, ItemLabels, Number, Schema
 from app.store.schemas import MAX_INTEGER
 
 MAX_EXISTING = 1_000

@@ -6,11 +6,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from app.auth.access import Verb
-from app.auth.dependencies import MetricsAccess
+from app.auth.dependencies import GuardedRoute, MetricsAccess, resources_of
 from app.auth.errors import ForbiddenError, NotLocalError, UnauthenticatedError
-from app.auth.route import GuardedRoute
 from app.db.database import DatabaseUnavailableError
-from app.dependencies import resources_of
 from app.http.problems import problem_responses
 from app.jobs import queue
 

@@ -5,11 +5,10 @@ import asyncio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from app.auth.dependencies import find_access, last_known_access
+from app.auth.dependencies import find_access, last_known_access, resources_of
 from app.auth.errors import NotLocalError
 from app.clock import LARGEST_OFFSET_SECONDS
 from app.db.database import DatabaseUnavailableError, DiskFullError
-from app.dependencies import resources_of
 from app.embedded.disk import DiskState
 from app.errors import AppError
 from app.http.problems import problem_responses

@@ -26,6 +26,7 @@ from app.http.connection_guard import (
     ConnectionLimits,
     connection_limits,
 )
+from app.http.messages import CHUNK_BYTES
 from app.http.refusals import (
     LEAST_CHUNK_BYTES,
     HeadTooLargeError,
@@ -34,7 +35,6 @@ from app.http.refusals import (
     RequestTimeoutError,
     TinyChunksError,
 )
-from app.http.responses import CHUNK_BYTES
 
 UNSHED_PATHS = frozenset({"/healthz", "/v1/ok"})
 """Probes of the process: they are cheap, and must tell a busy process from a dead one."""

@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.auth.access import Access
-from app.db.database import Connection
+from app.db.database import Connection, Parameters
 from app.db.notifier import CANCEL, CHANGED, WORK
-from app.db.sql import Parameters
 from app.jobs.record import (
     RECORD_COLUMNS,
     STATE_COLUMNS,

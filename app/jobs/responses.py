@@ -6,13 +6,12 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 
 from app.auth.access import Access
+from app.auth.dependencies import resources_of
 from app.auth.errors import ForbiddenError, UnauthenticatedError
 from app.db.database import DatabaseUnavailableError
 from app.db.idempotency import IdempotencyKeyReusedError
-from app.dependencies import resources_of
 from app.errors import AppError, InvalidRequestError
-from app.http.idempotency import IDEMPOTENCY_PARAMETER, read_idempotency
-from app.http.prefer import PREFER_PARAMETER, wait_seconds
+from app.http.headers import IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, read_idempotency, wait_seconds
 from app.http.problems import problem_responses
 from app.jobs.kind import JobKind, JobPlan
 from app.jobs.schemas import Job

@@ -9,18 +9,15 @@ from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from app.auth.dependencies import JobsAccess
-from app.auth.route import GUARDED_ERRORS, GuardedRoute
+from app.auth.dependencies import GUARDED_ERRORS, GuardedRoute, JobsAccess, resources_of
 from app.changes.review import ReviewService
 from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
 from app.db.optimistic import TooManyConflictsError
-from app.dependencies import resources_of
 from app.http.admission import OverloadedError, long_wait
+from app.http.messages import json_response, read_query
 from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.http.query_strings import read_query
-from app.http.responses import json_response
 from app.indexing.errors import EmbeddingFailedError
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs

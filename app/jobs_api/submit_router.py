@@ -3,8 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from app import job_kinds
-from app.auth.dependencies import JobsAccess
-from app.auth.route import GuardedRoute
+from app.auth.dependencies import GuardedRoute, JobsAccess
 from app.consolidation.schemas import ConsolidateRequest
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.extraction.schemas import ExtractRequest

@@ -13,7 +13,6 @@ from pydantic import (
     model_validator,
 )
 
-from app.body_limits import CONFIGURATION
 from app.conversations.fields import Instructions, ModelName, match_pattern
 from app.conversations.json_schema.assertions import TooManyChecksError
 from app.conversations.json_schema.subset import check_together
@@ -24,7 +23,7 @@ from app.conversations.types import Kind
 from app.json_values import JsonObject
 from app.managers import types
 from app.namespaces import MAX_DEPTH
-from app.schemas import Flag, Number, Real, Schema, StorableObject
+from app.schemas import CONFIGURATION, Flag, Number, Real, Schema, StorableObject
 from app.store.schemas import Seconds
 
 MAX_KINDS = 20

@@ -16,14 +16,13 @@ from app.auth.access import Verb
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
 from app.background import background
-from app.body_limits import MCP
 from app.errors import InvalidRequestError
 from app.http.bodies import MEMORY, check_count, read_bytes
-from app.http.query_strings import check_query_size, read_query
+from app.http.messages import check_query_size, read_query
 from app.mcp.server import Context, create_server
 from app.namespaces import parse_labels
 from app.resources import Resources
-from app.schemas import Schema, WrittenNamespace
+from app.schemas import MCP, Schema, WrittenNamespace
 from app.tools.tool import Caller
 
 

@@ -13,7 +13,6 @@ from pydantic import (
     model_validator,
 )
 
-from app.body_limits import CONVERSATION
 from app.conversations.fields import MAX_INSTRUCTIONS_CHARACTERS, Instructions, ModelName
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.conversations.namespace_template import MAX_VARIABLES
@@ -26,7 +25,7 @@ from app.prompts.optimize.types import (
     OptimizerKind,
 )
 from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
-from app.schemas import Flag, Number, Real, Schema
+from app.schemas import CONVERSATION, Flag, Number, Real, Schema
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
 

@@ -6,19 +6,22 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from app.auth.access import Access, Verb
-from app.auth.dependencies import AdminAccess, ReadAccess
-from app.auth.route import GUARDED_ERRORS, GuardedRoute
-from app.dependencies import resources_of
+from app.auth.dependencies import (
+    GUARDED_ERRORS,
+    AdminAccess,
+    GuardedRoute,
+    ReadAccess,
+    resources_of,
+)
 from app.http.conditional import (
     PRECONDITION_PARAMETERS,
     Precondition,
     PreconditionFailedError,
     etag,
 )
+from app.http.messages import json_response, not_modified, read_query
 from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.http.query_strings import read_query
-from app.http.responses import json_response, not_modified
 from app.prompts import types
 from app.prompts.errors import (
     NothingToRollBackError,

@@ -4,7 +4,6 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from app.body_limits import CONFIGURATION
 from app.conversations.fields import match_pattern
 from app.json_values import check_storable_text
 from app.pagination import Page
@@ -19,7 +18,7 @@ from app.prompts.types import (
     PromptSummary,
     check_text,
 )
-from app.schemas import CLEAN, Number, Schema, Timestamp
+from app.schemas import CLEAN, CONFIGURATION, Number, Schema, Timestamp
 
 MAX_INSTRUCTIONS_CHARACTERS = 20_000
 MAX_PAGE = 200

@@ -7,9 +7,8 @@ import numpy as np
 from asyncpg import Record
 from pgvector import HalfVector
 
-from app.db.database import Connection
+from app.db.database import Connection, Parameters
 from app.db.pages import fetch_page
-from app.db.sql import Parameters
 from app.pagination import Page
 from app.providers.embeddings.base import Vector
 from app.search.bm25 import Statistics, count_statistics

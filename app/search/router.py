@@ -4,11 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.auth.dependencies import ReadAccess
-from app.auth.route import GUARDED_ERRORS, GuardedRoute
-from app.dependencies import resources_of
+from app.auth.dependencies import GUARDED_ERRORS, GuardedRoute, ReadAccess, resources_of
+from app.http.messages import json_response
 from app.http.problems import problem_responses
-from app.http.responses import json_response
 from app.indexing.errors import EmbeddingFailedError
 from app.search.schemas import SearchItems, SearchResults, encode_page
 from app.search.service import SearchService

@@ -5,9 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from app.auth.access import Access
-from app.body_limits import SEARCH
 from app.json_values import JsonObject, check_storable_text
-from app.schemas import CLEAN, Flag, Labels, Moment, Number, Real, Schema
+from app.schemas import CLEAN, SEARCH, Flag, Labels, Moment, Number, Real, Schema
 from app.search.hits import SearchPage
 from app.search.plan import DEFAULT_LIMIT, SearchQuery, Sort
 from app.search.run import MAX_DIVERSE

@@ -7,9 +7,8 @@ from itertools import takewhile
 
 import asyncpg
 
-from app.db.database import Connection, Database
+from app.db.database import Connection, Database, Parameters
 from app.db.pages import fetch_page
-from app.db.sql import Parameters
 from app.namespaces import ALL_ROOTS, Labels, Range, Root, from_stored, stored_range, to_stored
 
 WILDCARD = "*"

@@ -5,10 +5,15 @@ from typing import TypeVar
 from fastapi import APIRouter, Request, Response
 
 from app.auth.access import Access, Verb
-from app.auth.dependencies import DeleteAccess, ReadAccess, WriteAccess
-from app.auth.route import GUARDED_ERRORS, GuardedRoute
+from app.auth.dependencies import (
+    GUARDED_ERRORS,
+    DeleteAccess,
+    GuardedRoute,
+    ReadAccess,
+    WriteAccess,
+    resources_of,
+)
 from app.db.optimistic import TooManyConflictsError
-from app.dependencies import resources_of
 from app.errors import InvalidRequestError
 from app.http.conditional import (
     PRECONDITION_PARAMETERS,
@@ -16,10 +21,9 @@ from app.http.conditional import (
     PreconditionFailedError,
     etag,
 )
+from app.http.messages import json_response, not_modified, read_query
 from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.http.query_strings import read_query
-from app.http.responses import json_response, not_modified
 from app.indexing.errors import EmbeddingFailedError
 from app.json_values import JsonObject
 from app.store import types

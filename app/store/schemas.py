@@ -15,13 +15,13 @@ from pydantic import (
 )
 
 from app.auth.access import Access, Verb
-from app.body_limits import ITEM
 from app.http.conditional import UNCONDITIONAL, Precondition
 from app.json_values import JsonObject, check_storable_text, count_storable
 from app.namespaces import parse_labels
 from app.pagination import Page
 from app.schemas import (
     CLEAN,
+    ITEM,
     Clean,
     Flag,
     ItemLabels,

@@ -7,17 +7,20 @@ from urllib.parse import quote, unquote
 from fastapi import APIRouter, Path, Request, Response
 from typing_extensions import override
 
-from app.auth.dependencies import JobsAccess, ReadAccess, ThreadAccess
-from app.auth.route import GUARDED_ERRORS, GuardedRoute
+from app.auth.dependencies import (
+    GUARDED_ERRORS,
+    GuardedRoute,
+    JobsAccess,
+    ReadAccess,
+    ThreadAccess,
+    resources_of,
+)
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.db.idempotency import IdempotencyKeyReusedError
-from app.dependencies import resources_of
-from app.http.idempotency import IDEMPOTENCY_PARAMETER, read_idempotency
+from app.http.headers import IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, read_idempotency
+from app.http.messages import json_response, read_query
 from app.http.openapi.parameters import query_parameters
-from app.http.prefer import PREFER_PARAMETER
 from app.http.problems import problem_responses
-from app.http.query_strings import read_query
-from app.http.responses import json_response
 from app.jobs.responses import JOB_RESPONSES, wait_for_job
 from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError

@@ -6,7 +6,6 @@ from typing import Annotated, Literal, Self
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from app.body_limits import CONVERSATION
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.conversations.namespace_template import TemplateLabel, Variables, check_template
 from app.extraction.plan import ExtractCommand
@@ -17,7 +16,7 @@ from app.json_values import JsonObject, check_storable_text
 from app.managers.schemas import ManagerChoice, ManagerName
 from app.namespaces import MAX_DEPTH
 from app.pagination import Page
-from app.schemas import CLEAN, Body, ItemLabels, Real, Schema, Timestamp
+from app.schemas import CLEAN, CONVERSATION, Body, ItemLabels, Real, Schema, Timestamp
 from app.store.schemas import MAX_INTEGER
 from app.threads.repository import ListedMessage, Thread
 from app.threads.runs import RunCommand, RunReceipt

@@ -4,15 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.auth.dependencies import ReadAccess, StoreAccess
-from app.auth.route import GUARDED_ERRORS, GuardedRoute
+from app.auth.dependencies import (
+    GUARDED_ERRORS,
+    GuardedRoute,
+    ReadAccess,
+    StoreAccess,
+    resources_of,
+)
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
-from app.dependencies import resources_of
+from app.http.headers import MAX_WAIT_SECONDS, PATTERN, wait_seconds
+from app.http.messages import json_response, read_query
 from app.http.openapi.parameters import header_parameter, query_parameters
-from app.http.prefer import MAX_WAIT_SECONDS, PATTERN, wait_seconds
 from app.http.problems import problem_responses
-from app.http.query_strings import read_query
-from app.http.responses import json_response
 from app.indexing.errors import EmbeddingFailedError
 from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from app.body_limits import CONVERSATION
 from app.conversations.fields import Instructions, ModelName
 from app.conversations.kinds import BuiltInKind, MemoryKind
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage, StoredMessages
@@ -13,7 +12,7 @@ from app.jobs.kind import JobPlan
 from app.json_values import JsonObject
 from app.managers.schemas import ManagerName
 from app.namespaces import MAX_DEPTH
-from app.schemas import Clean, Number, Schema, WrittenNamespace
+from app.schemas import CONVERSATION, Clean, Number, Schema, WrittenNamespace
 from app.tools.tool import ACTIONS, Action, Format
 
 DEFAULT_NAMESPACE = ["memories", "{user_id}"]

@@ -6,10 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
+from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Token, Verb
 from app.auth.authenticator import CACHE_SECONDS, Authenticator
 from app.auth.errors import UnauthenticatedError
-from app.auth.keys import Token
 from app.auth.service import KeyService
 from app.clock import FrozenClock, SystemClock
 from app.db.database import Database

@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.auth.access import ALL_GRANTED
-from app.auth.keys import ApiKey, Token
+from app.auth.access import ALL_GRANTED, ApiKey, Token
 from app.auth.service import KeyService
 from app.db.database import Database
 from app.namespaces import ALL_ROOTS

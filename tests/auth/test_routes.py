@@ -1,8 +1,7 @@
 import httpx2
 import pytest
 
-from app.auth.access import ALL_GRANTED, Grant, Verb
-from app.auth.keys import Token
+from app.auth.access import ALL_GRANTED, Grant, Token, Verb
 from app.auth.service import KeyService
 from tests.support.app import Store
 from tests.support.routes import ANYWHERE, HIDDEN, PLACE, REQUESTS, call

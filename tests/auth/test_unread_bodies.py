@@ -7,7 +7,7 @@ import httpx2
 from fastapi.routing import iter_route_contexts
 
 from app.auth.access import ALL_GRANTED, Grant, Verb
-from app.auth.route import GuardedRoute, guard_of
+from app.auth.dependencies import GuardedRoute, guard_of
 from app.auth.service import KeyService
 from app.config import Settings
 from app.main import create_app

@@ -13,7 +13,7 @@ import pytest
 from typer._click import Context
 from typer.main import get_command
 
-from app.auth.keys import Token
+from app.auth.access import Token
 from app.cli.main import LazyGroup, cli
 from app.db import migrations
 from tests.support.command import memoryd

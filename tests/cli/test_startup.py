@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.auth.keys import Token
+from app.auth.access import Token
 from app.cli.startup import is_loopback
 from tests.support.command import memoryd
 from tests.support.databases import Cluster

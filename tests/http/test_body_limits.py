@@ -9,12 +9,11 @@ import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from app.auth.route import GuardedRoute, body_of
-from app.body_limits import MIB
+from app.auth.dependencies import GuardedRoute, body_of
 from app.config import Settings
 from app.http.bodies import BodyMemory
 from app.main import create_app
-from app.schemas import MAX_MEMBERS, Body
+from app.schemas import MAX_MEMBERS, MIB, Body
 from app.tools.registry import MEMORY_TOOLS
 from tests.support.routes import HIDDEN, REQUESTS
 

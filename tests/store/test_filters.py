@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.db.sql import Parameters
+from app.db.database import Parameters
 from app.embedded import EmbeddedPostgres
 from app.store.filters import InvalidFilterError, parse_filter, to_sql
 from tests.store.filter_model import COLUMNS, Item, matches

@@ -11,8 +11,7 @@ from asyncpg import Record
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from app.auth.access import ANONYMOUS, Access, Verb
-from app.auth.dependencies import JobsAccess
-from app.auth.route import GuardedRoute
+from app.auth.dependencies import GuardedRoute, JobsAccess
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANGED

@@ -8,7 +8,7 @@ means what it says.
 import json
 from typing import Any
 
-from app.db.sql import Parameters
+from app.db.database import Parameters
 from app.store.filters.tree import And, Column, Comparison, Field, Filter, Not, Operator, Or
 
 _SYMBOLS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}

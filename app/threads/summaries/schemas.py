@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from app.body_limits import CONVERSATION
 from app.conversations.fields import Instructions, ModelName
 from app.conversations.kinds import ObjectSchema
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.errors import InvalidRequestError
 from app.jobs.kind import JobPlan
 from app.jobs.results import SummaryState
-from app.schemas import Number, Schema
+from app.schemas import CONVERSATION, Number, Schema
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
 from app.threads.summaries.shorten import (

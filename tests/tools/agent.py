@@ -1,7 +1,8 @@
 """An agent's program for tests: it forwards its model's calls to memoryd."""
 
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import httpx2
 
@@ -35,28 +36,28 @@ class Agent:
         assert answer.keys() == {"content", "is_error", "artifact"}
         return answer
 
-    async def does(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
+    async def call(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
         """Return the result of a call that succeeds."""
         answer = await self.answer(name, arguments, **binding)
         assert not answer["is_error"], answer["content"]
         return str(answer["content"])
 
-    async def errs(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
+    async def mistake(self, arguments: Any, *, name: str = "manage_memory", **binding: Any) -> str:
         """Return the message about a model's mistake."""
         answer = await self.answer(name, arguments, **binding)
         assert answer["is_error"], answer["content"]
         assert answer["artifact"] is None
         return str(answer["content"])
 
-    async def creates(self, content: Any, **binding: Any) -> str:
+    async def create(self, content: Any, **binding: Any) -> str:
         """Return the id of a memory that a call creates."""
-        result = await self.does({"content": content}, **binding)
+        result = await self.call({"content": content}, **binding)
         assert result.startswith("created memory ")
         return result.removeprefix("created memory ")
 
-    async def finds(self, query: str, **more: Any) -> list[JSON]:
+    async def search(self, query: str, **more: Any) -> list[JSON]:
         """Return the items that the model is shown."""
-        result = await self.does({"query": query, **more}, name="search_memory")
+        result = await self.call({"query": query, **more}, name="search_memory")
         items: list[JSON] = json.loads(result)
         return items
 
@@ -72,3 +73,7 @@ class Agent:
         assert response.status_code == 200, response.text
         tools: list[JSON] = response.json()["tools"]
         return tools
+
+
+AgentWith: TypeAlias = Callable[..., Awaitable[Agent]]
+"""Creates agents with keys."""

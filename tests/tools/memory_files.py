@@ -23,11 +23,11 @@ class Memory:
 
     async def __call__(self, command: str, **arguments: Any) -> str:
         arguments = {"command": command, **arguments}
-        return await self.agent.does(arguments, name=NAME, **self.binding)
+        return await self.agent.call(arguments, name=NAME, **self.binding)
 
     async def error(self, command: str, **arguments: Any) -> str:
         arguments = {"command": command, **arguments}
-        return await self.agent.errs(arguments, name=NAME, **self.binding)
+        return await self.agent.mistake(arguments, name=NAME, **self.binding)
 
     async def write(self, *paths: str, text: str = "text") -> None:
         for path in paths:

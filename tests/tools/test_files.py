@@ -1,43 +1,34 @@
-"""What a model does with files, command by command."""
+"""What a model does with files, command by command, and at once."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
+from app.tools.files.tool import NAME
 from tests.support.app import Store
+from tests.tools.agent import Agent
 from tests.tools.memory_files import LISTED, NAMESPACE, Memory
 
+DETAILS: dict[str, Any] = {"importance": 0.7, "pinned": True, "ttl_seconds": 600}
 
-async def test_a_file_is_created_viewed_and_kept_as_an_item(memory: Memory, store: Store) -> None:
+
+async def test_a_created_file_is_viewed_and_stored_as_an_item(memory: Memory, store: Store) -> None:
     path = "/memories/tasks/notes.md"
-    told = await memory("create", path=path, file_text="Meeting:\n- timeline\n")
-    assert told == f"File created successfully at: {path}"
-    item = await store.get(NAMESPACE, "tasks/notes.md")
-    assert item["value"] == {"content": "Meeting:\n- timeline\n"}
-    assert item["source"]["tool"] == "memory"
+    result = await memory("create", path=path, file_text="Meeting:\n- timeline\n")
+    assert result == f"File created successfully at: {path}"
     assert await memory("view", path=path) == (
         f"Here's the content of {path} with line numbers:\n     1\tMeeting:\n     2\t- timeline"
     )
     assert (await memory("view", path=path, view_range=[2, -1])).endswith(":\n     2\t- timeline")
     [found] = await store.search(NAMESPACE, query="timeline")
-    assert found["key"] == "tasks/notes.md"
+    assert (found["key"], found["source"]["tool"]) == ("tasks/notes.md", "memory")
+    assert found["value"] == {"content": "Meeting:\n- timeline\n"}
 
 
-async def test_memories_can_be_viewed_while_it_is_empty(memory: Memory) -> None:
+async def test_a_directory_exists_while_files_are_in_it(memory: Memory) -> None:
     assert await memory("view", path="/memories") == LISTED.format("/memories") + "\n0B\t/memories"
-
-
-async def test_a_directory_is_there_while_files_are_in_it(memory: Memory) -> None:
-    await memory.write("/memories/a/b/c.md", "/memories/a/d.md", "/memories/e.md")
-    assert await memory.listed() == [
-        "/memories/a/",
-        "/memories/a/b/",
-        "/memories/a/d.md",
-        "/memories/e.md",
-    ]
-    assert await memory.listed("/memories/a") == [
-        "/memories/a/b/",
-        "/memories/a/b/c.md",
-        "/memories/a/d.md",
-    ]
+    await memory.write("/memories/a/b/c.md", "/memories/a/d.md")
+    assert await memory.listed() == ["/memories/a/", "/memories/a/b/", "/memories/a/d.md"]
     assert await memory("view", path="/memories/a/b/") == (
         LISTED.format("/memories/a/b") + "\n4B\t/memories/a/b\n4B\t/memories/a/b/c.md"
     )
@@ -47,81 +38,45 @@ async def test_a_directory_is_there_while_files_are_in_it(memory: Memory) -> Non
     )
 
 
-async def test_a_file_is_not_created_twice(memory: Memory) -> None:
-    await memory.write("/memories/a.md")
-    told = await memory.error("create", path="/memories/a.md", file_text="other")
-    assert told == "Error: File /memories/a.md already exists"
-    assert (await memory("view", path="/memories/a.md")).endswith("\ttext")
-
-
-async def test_files_and_directories_do_not_take_each_others_place(memory: Memory) -> None:
+async def test_nothing_is_created_where_something_is(memory: Memory) -> None:
     await memory.write("/memories/file", "/memories/dir/below/x")
-    create = {"file_text": "text"}
-    below = await memory.error("create", path="/memories/file/x/y", **create)
-    assert below == "Error: /memories/file is a file; there can be nothing below it"
-    for path in ("/memories/dir", "/memories/dir/below"):
-        assert await memory.error("create", path=path, **create) == (
-            f"Error: File {path} already exists"
-        )
+    for path, error in {
+        "/memories/file": "Error: File /memories/file already exists",
+        "/memories/file/x/y": "Error: /memories/file is a file; there can be nothing below it",
+        "/memories/dir": "Error: File /memories/dir already exists",
+        "/memories/dir/below": "Error: File /memories/dir/below already exists",
+    }.items():
+        assert await memory.error("create", path=path, file_text="other") == error
     for path in ("/memories", "/memories/new/"):
-        assert "is a directory" in await memory.error("create", path=path, **create)
-    assert await memory.listed() == [
-        "/memories/dir/",
-        "/memories/dir/below/",
-        "/memories/file",
-    ]
+        assert "is a directory" in await memory.error("create", path=path, file_text="text")
+    assert await memory.listed() == ["/memories/dir/", "/memories/dir/below/", "/memories/file"]
+    assert (await memory("view", path="/memories/file")).endswith("\ttext")
 
 
-async def test_text_is_replaced_where_it_stands_once(memory: Memory, store: Store) -> None:
-    path = "/memories/preferences.txt"
-    await memory.write(path, text="Favorite color: blue\nFavorite food: ramen\n")
-    replace = {"path": path, "old_str": "color: blue", "new_str": "color: green"}
-    assert await memory("str_replace", **replace) == (
+async def test_text_is_replaced_and_inserted(memory: Memory, store: Store) -> None:
+    path = "/memories/todo.txt"
+    await memory.write(path, text="one\nfour\n")
+    assert await memory("str_replace", path=path, old_str="four", new_str="three") == (
         "The memory file has been edited. Here is the snippet showing the change (with line "
-        "numbers):\n     1\tFavorite color: green\n     2\tFavorite food: ramen"
+        "numbers):\n     1\tone\n     2\tthree"
     )
-    assert await memory.error("str_replace", **replace) == (
-        f"No replacement was performed, old_str `color: blue` did not appear verbatim in {path}."
-    )
-    assert await memory.error("str_replace", path=path, old_str="Favorite", new_str="") == (
-        "No replacement was performed. Multiple occurrences of old_str `Favorite` in lines: "
-        "1, 2. Please ensure it is unique"
-    )
-    [newest, _] = await store.versions(NAMESPACE, "preferences.txt")
-    assert newest["value"] == {"content": "Favorite color: green\nFavorite food: ramen\n"}
+    result = await memory("insert", path=path, insert_line=1, insert_text="two\n")
+    assert result == f"The file {path} has been edited."
+    [newest, *_] = await store.versions(NAMESPACE, "todo.txt")
+    assert newest["value"] == {"content": "one\ntwo\nthree\n"}
     assert newest["action"] == "patch"
 
 
-async def test_lines_are_inserted(memory: Memory) -> None:
-    path = "/memories/todo.txt"
-    await memory.write(path, text="one\nthree\n")
-    insert = {"path": path, "insert_text": "two\n"}
-    assert await memory("insert", insert_line=1, **insert) == f"The file {path} has been edited."
-    assert (await memory("view", path=path)).endswith("     1\tone\n     2\ttwo\n     3\tthree")
-    assert await memory.error("insert", insert_line=4, **insert) == (
-        "Error: Invalid `insert_line` parameter: 4. "
-        "It should be within the range of lines of the file: [0, 3]"
-    )
-
-
-async def test_only_files_that_are_there_are_edited(memory: Memory) -> None:
+async def test_only_existing_files_are_edited(memory: Memory) -> None:
     await memory.write("/memories/dir/x")
     for path in ("/memories/dir", "/memories/none.md"):
-        told = f"Error: The path {path} does not exist. Please provide a valid path."
-        replace = {"path": path, "old_str": "a", "new_str": "b"}
-        assert await memory.error("str_replace", **replace) == told
-        insert = {"path": path, "insert_line": 0, "insert_text": "b"}
-        assert await memory.error("insert", **insert) == told
+        error = f"Error: The path {path} does not exist. Please provide a valid path."
+        assert await memory.error("str_replace", path=path, old_str="a", new_str="b") == error
+        assert await memory.error("insert", path=path, insert_line=0, insert_text="b") == error
 
 
-async def test_an_edit_keeps_all_but_the_text(memory: Memory, store: Store) -> None:
-    details: dict[str, Any] = {
-        "importance": 0.7,
-        "pinned": True,
-        "ttl_seconds": 600,
-        "index": ["kind"],
-    }
-    await store.put(NAMESPACE, "m", {"kind": "note", "content": "old"}, **details)
+async def test_an_edit_keeps_everything_but_the_text(memory: Memory, store: Store) -> None:
+    await store.put(NAMESPACE, "m", {"kind": "note", "content": "old"}, index=["kind"], **DETAILS)
     await memory("str_replace", path="/memories/m", old_str="old", new_str="new")
     item = await store.get(NAMESPACE, "m")
     assert item["value"] == {"kind": "note", "content": "new"}
@@ -132,76 +87,95 @@ async def test_an_edit_keeps_all_but_the_text(memory: Memory, store: Store) -> N
 
 async def test_a_file_and_a_directory_are_deleted(memory: Memory, store: Store) -> None:
     await memory.write("/memories/a/b/c", "/memories/a/d", "/memories/a.md", "/memories/ab/e")
-    deleted = await memory("delete", path="/memories/a.md")
-    assert deleted == "Successfully deleted /memories/a.md"
-    assert await memory("delete", path="/memories/a/") == "Successfully deleted /memories/a/"
+    for path in ("/memories/a.md", "/memories/a/"):
+        assert await memory("delete", path=path) == f"Successfully deleted {path}"
     assert await memory.listed() == ["/memories/ab/", "/memories/ab/e"]
     assert await memory.error("delete", path="/memories/a") == (
         "Error: The path /memories/a does not exist"
     )
-    told = await memory.error("delete", path="/memories")
-    assert told == "Cannot delete the /memories directory itself"
+    error = await memory.error("delete", path="/memories")
+    assert error == "Cannot delete the /memories directory itself"
     [newest, _] = await store.versions(NAMESPACE, "a/d")
     assert newest["action"] == "delete"
 
 
-async def test_a_file_is_renamed_with_all_that_it_has(memory: Memory, store: Store) -> None:
-    details: dict[str, Any] = {
-        "importance": 0.7,
-        "pinned": True,
-        "ttl_seconds": 600,
-        "source": {"n": 1},
-    }
-    await store.put(NAMESPACE, "draft.txt", {"kind": "note", "content": "ramen"}, **details)
+async def test_a_renamed_file_keeps_everything(memory: Memory, store: Store) -> None:
+    value, details = {"kind": "note", "content": "ramen"}, {**DETAILS, "source": {"n": 1}}
+    await store.put(NAMESPACE, "draft.txt", value, **details)
     rename = {"old_path": "/memories/draft.txt", "new_path": "/memories/done/final.txt"}
     assert await memory("rename", **rename) == (
         "Successfully renamed /memories/draft.txt to /memories/done/final.txt"
     )
     assert await store.get(NAMESPACE, "draft.txt") is None
     [item] = await store.search(NAMESPACE, query="ramen")
-    assert item["key"] == "done/final.txt"
-    assert item["value"] == {"kind": "note", "content": "ramen"}
+    assert (item["key"], item["value"]) == ("done/final.txt", value)
     assert (item["importance"], item["pinned"], item["source"]) == (0.7, True, {"n": 1})
     assert item["expires_at"] is not None
 
 
-async def test_a_directory_is_renamed_with_all_that_is_in_it(memory: Memory) -> None:
+async def test_a_directory_is_renamed_with_everything_in_it(memory: Memory) -> None:
     await memory.write("/memories/a/b/c", "/memories/a/d", "/memories/ab")
     await memory("rename", old_path="/memories/a", new_path="/memories/x/y")
     assert await memory.listed() == ["/memories/ab", "/memories/x/", "/memories/x/y/"]
     assert await memory.listed("/memories/x/y") == [
-        "/memories/x/y/b/",
-        "/memories/x/y/b/c",
-        "/memories/x/y/d",
+        f"/memories/x/y/{name}" for name in ("b/", "b/c", "d")
     ]
 
 
 async def test_nothing_is_renamed_onto_or_into_something(memory: Memory) -> None:
-    paths = ["/memories/a/b/c", "/memories/f", "/memories/g"]
-    await memory.write(*paths)
-    exists = "Error: The destination {} already exists"
-    cases = [
-        ("/memories/f", "/memories/g", exists.format("/memories/g")),
-        ("/memories/f", "/memories/f", exists.format("/memories/f")),
-        ("/memories/f", "/memories/a", exists.format("/memories/a")),
-        ("/memories/a/b", "/memories/a", exists.format("/memories/a")),
-        ("/memories/a", "/memories/f", exists.format("/memories/f")),
-        ("/memories/a", "/memories/a/x", "Error: /memories/a cannot be moved into itself"),
-        ("/memories/f", "/memories/f/x", "Error: /memories/f cannot be moved into itself"),
-        (
-            "/memories/f",
-            "/memories/g/x",
-            "Error: /memories/g is a file; there can be nothing below it",
-        ),
-        ("/memories/none", "/memories/x", "Error: The path /memories/none does not exist"),
-        ("/memories", "/memories/x", "Cannot rename the /memories directory itself"),
-        ("/memories/f", "/memories", "Cannot rename the /memories directory itself"),
-    ]
-    for old, new, told in cases:
-        assert await memory.error("rename", old_path=old, new_path=new) == told
-    assert await memory.listed() == [
-        "/memories/a/",
-        "/memories/a/b/",
-        "/memories/f",
-        "/memories/g",
-    ]
+    await memory.write("/memories/a/b/c", "/memories/f", "/memories/g")
+    for old, new, error in (
+        ("/f", "/g", "Error: The destination /memories/g already exists"),
+        ("/f", "/f", "Error: The destination /memories/f already exists"),
+        ("/f", "/a", "Error: The destination /memories/a already exists"),
+        ("/a/b", "/a", "Error: The destination /memories/a already exists"),
+        ("/a", "/f", "Error: The destination /memories/f already exists"),
+        ("/a", "/a/x", "Error: /memories/a cannot be moved into itself"),
+        ("/f", "/f/x", "Error: /memories/f cannot be moved into itself"),
+        ("/f", "/g/x", "Error: /memories/g is a file; there can be nothing below it"),
+        ("/none", "/x", "Error: The path /memories/none does not exist"),
+        ("", "/x", "Cannot rename the /memories directory itself"),
+        ("/f", "", "Cannot rename the /memories directory itself"),
+    ):
+        paths = {"old_path": f"/memories{old}", "new_path": f"/memories{new}"}
+        assert await memory.error("rename", **paths) == error
+    assert await memory.listed() == [f"/memories/{name}" for name in ("a/", "a/b/", "f", "g")]
+
+
+async def test_concurrent_inserts_lose_nothing(memory: Memory) -> None:
+    path = "/memories/log"
+    await memory.write(path, text="")
+
+    async def insert(number: int) -> None:
+        await memory("insert", path=path, insert_line=0, insert_text=f"line {number}")
+
+    await asyncio.gather(*(insert(number) for number in range(8)))
+    lines = (await memory("view", path=path)).splitlines()[1:]
+    assert sorted(line.partition("\t")[2] for line in lines) == [f"line {n}" for n in range(8)]
+
+
+async def test_one_of_several_concurrent_creations_succeeds(agent: Agent) -> None:
+    create = {"command": "create", "file_text": "text"}
+    paths = ["/memories/{}", "/memories/{}", "/memories/{}/y", "/memories/{}/y/z"]
+    for attempt in range(5):
+        calls = ({**create, "path": path.format(attempt)} for path in paths)
+        answers = await asyncio.gather(
+            *(agent.answer(NAME, call, namespace=NAMESPACE) for call in calls)
+        )
+        assert [answer["is_error"] for answer in answers].count(False) == 1
+
+
+async def test_renaming_a_directory_during_writes_loses_nothing(
+    memory: Memory, store: Store
+) -> None:
+    async def write(names: Sequence[str]) -> None:
+        for name in names:
+            await memory("create", path=f"/memories/old/{name}", file_text=name)
+
+    await write(["1", "2", "3"])
+    rename = {"old_path": "/memories/old", "new_path": "/memories/new"}
+    await asyncio.gather(write(["4", "5", "6"]), memory("rename", **rename))
+    moved = {path.rpartition("/")[2] for path in await memory.listed("/memories/new")}
+    assert {"1", "2", "3"} <= moved
+    every = {item["key"].partition("/")[2] for item in await store.search(NAMESPACE, limit=100)}
+    assert every == {"1", "2", "3", "4", "5", "6"}

@@ -1,4 +1,4 @@
-"""No path leads out of the bound namespace, and files behave as those of a file system."""
+"""No path leads out of the bound namespace, and files behave like those of a file system."""
 
 import itertools
 import re
@@ -20,12 +20,12 @@ from app.namespaces import to_stored
 from tests.support.app import Store
 
 MANY = hypothesis_settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 FEWER = hypothesis_settings(MANY, max_examples=25)
 # Anthropic's numbers the nothing after the last newline, too, but does not insert after it.
 _EMPTY_TAIL = re.compile(r"\n +\d+\t$")
-SECRET = "the secret of somebody else"
+SECRET = "another owner's secret"
 
 _numbers = itertools.count(1)
 
@@ -40,36 +40,21 @@ async def rows(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def call(store: Store, namespace: list[str], arguments: dict[str, Any]) -> tuple[bool, str]:
-    """Return whether the model is told of a mistake, and what it is told."""
+    """Return whether a call is a mistake, and the text for the model."""
     body = {"namespace": namespace, "arguments": arguments}
     answer = (await store.call("POST", "/v1/tools/memory", status=200, json=body)).json()
     return answer["is_error"], answer["content"]
 
 
-PARTS = st.text(max_size=5) | st.sampled_from(
-    [
-        "..",
-        ".",
-        "",
-        "%2e%2e",
-        "%2F",
-        "\\",
-        "\x1f",
-        "\x00",
-        "a2",
-        "agents",
-        "secret",
-        "\uff3c",
-        "\uff0e\uff0e",
-    ]
-)
+ESCAPES = ["..", ".", "", "%2e%2e", "%2F", "\\", "\x1f", "\x00", "\uff3c", "\uff0e\uff0e"]
+PARTS = st.text(max_size=5) | st.sampled_from([*ESCAPES, "a2", "agents", "secret"])
 PATHS = st.text() | st.lists(PARTS, max_size=6).map(lambda parts: "/memories/" + "/".join(parts))
 
 
 @pytest.mark.slow
 @MANY
 @given(path=PATHS, other=PATHS)
-async def test_whatever_a_path_says_it_stays_in_the_namespace(
+async def test_no_path_leads_out_of_the_namespace(
     store: Store, rows: asyncpg.Connection, path: str, other: str
 ) -> None:
     for namespace in (["agents"], ["agents", "a"], ["agents", "a2"], ["agents", "a", "below"]):
@@ -95,25 +80,27 @@ async def test_whatever_a_path_says_it_stays_in_the_namespace(
 NAMES = st.sampled_from(["a", "b", "a/a", "a/b", "b/a/c", "a/b/c"]).map("/memories/{}".format)
 # No text may end in an empty line: Anthropic's insert loses it.
 TEXTS = st.sampled_from(["", "x", "x\n", "x\ny\n", "x\n\nx", "é\n"])
+
+
+def command(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"command": st.just(name), **arguments})
+
+
 COMMANDS = st.one_of(
-    st.fixed_dictionaries({"command": st.just("create"), "path": NAMES, "file_text": TEXTS}),
-    st.fixed_dictionaries({"command": st.just("delete"), "path": NAMES}),
-    st.fixed_dictionaries({"command": st.just("rename"), "old_path": NAMES, "new_path": NAMES}),
-    st.fixed_dictionaries(
-        {
-            "command": st.just("insert"),
-            "path": NAMES,
-            "insert_line": st.integers(-1, 3),
-            "insert_text": st.sampled_from(["z", "z\n", "x\nz"]),
-        }
+    command("create", path=NAMES, file_text=TEXTS),
+    command("delete", path=NAMES),
+    command("rename", old_path=NAMES, new_path=NAMES),
+    command(
+        "insert",
+        path=NAMES,
+        insert_line=st.integers(-1, 3),
+        insert_text=st.sampled_from(["z", "z\n", "x\nz"]),
     ),
-    st.fixed_dictionaries(
-        {
-            "command": st.just("str_replace"),
-            "path": NAMES,
-            "old_str": st.sampled_from(["x", "y", "x\n", "é"]),
-            "new_str": st.sampled_from(["y", "x\ny"]),
-        }
+    command(
+        "str_replace",
+        path=NAMES,
+        old_str=st.sampled_from(["x", "y", "x\n", "é"]),
+        new_str=st.sampled_from(["y", "x\ny"]),
     ),
 )
 
@@ -121,7 +108,7 @@ COMMANDS = st.one_of(
 @pytest.mark.slow
 @FEWER
 @given(commands=st.lists(COMMANDS, min_size=1, max_size=15))
-async def test_files_behave_as_those_of_anthropics_own_tool(
+async def test_files_behave_like_those_of_anthropics_own_tool(
     store: Store, commands: list[dict[str, Any]]
 ) -> None:
     namespace = ["agents", str(next(_numbers))]
@@ -130,11 +117,11 @@ async def test_files_behave_as_those_of_anthropics_own_tool(
         for arguments in commands:
             is_error, content = await call(store, namespace, arguments)
             try:
-                told = original.call(arguments)
+                expected = original.call(arguments)
             except (ToolError, OSError):
                 assert is_error
             else:
-                assert (is_error, content) == (False, _EMPTY_TAIL.sub("", str(told)))
+                assert (is_error, content) == (False, _EMPTY_TAIL.sub("", str(expected)))
             found = await store.search(namespace, limit=100)
             files = {item["key"]: item["value"]["content"] for item in found}
             assert files == _files(Path(directory, "memories"))

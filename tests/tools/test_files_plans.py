@@ -1,4 +1,4 @@
-"""What the memory tool asks of the database is bounded, whatever the namespace holds."""
+"""The memory tool's queries are bounded, whatever the namespace holds."""
 
 import json
 from collections.abc import AsyncIterator
@@ -46,41 +46,39 @@ async def filled(filled_url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def explaining(database: Database) -> AsyncIterator[ExplainingConnection]:
+async def explained(database: Database) -> AsyncIterator[tuple[ExplainingConnection, Connection]]:
+    """Yield a connection that keeps plans, twice: as it is, and as the repository takes it."""
     async with database.connection(to_stored(["agents"])) as connection:
-        yield ExplainingConnection(connection)
-
-
-def plain(connection: ExplainingConnection) -> Connection:
-    return cast(Connection, connection)
+        explaining = ExplainingConnection(connection)
+        yield explaining, cast(Connection, explaining)
 
 
 @pytest.mark.parametrize("directory", ["", "many"])
-async def test_a_directory_is_read_in_order_until_the_limit(
+async def test_a_directory_is_read_in_order_up_to_the_limit(
     filled: Database, directory: str
 ) -> None:
     address = Address(NAMESPACE, directory)
-    async with explaining(filled) as connection:
+    async with explained(filled) as (explaining, connection):
         for read in (repository.sizes_below, repository.keys_below, repository.files_below):
-            assert len(await read(plain(connection), address, NOW, 1_001)) == 1_001
-    assert connection.indexes == {"items_pkey"}
-    assert connection.scanned_tables == set()
-    for plan in connection.plans:
+            assert len(await read(connection, address, NOW, 1_001)) == 1_001
+    assert explaining.indexes == {"items_pkey"}
+    assert explaining.scanned_tables == set()
+    for plan in explaining.plans:
         assert plan["Node Type"] == "Limit"
         assert '"Sort"' not in json.dumps(plan)
 
 
-async def test_an_obstacle_is_looked_for_by_key(filled: Database) -> None:
+async def test_an_obstacle_is_found_by_key(filled: Database) -> None:
     new = [f"new/{number}" for number in range(1_000)]
-    async with explaining(filled) as connection:
+    async with explained(filled) as (explaining, connection):
 
         async def obstacle(key: str) -> str | None:
             return await repository.find_obstacle(
-                plain(connection), NAMESPACE, lineage(key), NOW, besides=new
+                connection, NAMESPACE, lineage(key), NOW, besides=new
             )
 
         assert await obstacle("new/1") is None
         assert await obstacle("many/1/x/y") == "many/1"
         assert (await obstacle("many") or "").startswith("many/")
-    assert connection.indexes == {"items_pkey"}
-    assert connection.scanned_tables == set()
+    assert explaining.indexes == {"items_pkey"}
+    assert explaining.scanned_tables == set()

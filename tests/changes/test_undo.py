@@ -10,16 +10,16 @@ from app.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
 from app.jobs.errors import JobStateError
 from app.jobs.record import State
 from app.namespaces import ALL_ROOTS
-from tests.support.extraction import Extracting, memory_value
+from tests.support.extraction import Memories, memory_value
 from tests.support.load import at_once
 from tests.support.scripted_model import NOTHING, calls, delete, insert, update
 
 LISBON = "Ana lives in Lisbon."
 
 
-async def changed(extracting: Extracting) -> str:
+async def changed(memories: Memories) -> str:
     """Let a job change a memory, delete one and add one; return its id."""
-    await extracting.put(
+    await memories.put(
         "home",
         "Ana lives in Porto.",
         importance=0.3,
@@ -28,200 +28,196 @@ async def changed(extracting: Extracting) -> str:
         valid_to="2030-01-01T00:00:00Z",
         source={"thread_id": "old", "mine": True},
     )
-    await extracting.put("pet", "Ana has a dog.", ttl_seconds=9_000, index=False, importance=0.2)
-    extracting.model.script.append(
+    await memories.put("pet", "Ana has a dog.", ttl_seconds=9_000, index=False, importance=0.2)
+    memories.model.script.append(
         calls(
             update("m1", LISBON, importance=0.9, valid_from="2026-05-03"),
             delete("m2"),
             insert("Ana is a cook."),
         )
     )
-    job_id, _ = await extracting.settled(manager_config={"enable_deletes": True})
+    job_id, _ = await memories.extract_job(manager_config={"enable_deletes": True})
     return job_id
 
 
-async def undone(extracting: Extracting, job_id: str) -> Any:
-    job = await extracting.undoing.undo(ANONYMOUS, job_id)
+async def undone(memories: Memories, job_id: str) -> Any:
+    job = await memories.undos.undo(ANONYMOUS, job_id)
     assert job.state == State.SUCCEEDED
     return job.result_object["undo"]
 
 
-async def outcomes(extracting: Extracting, job_id: str) -> list[tuple[str, str | None]]:
-    return [(change.state, change.state_reason) for change in await extracting.changes(job_id)]
+async def outcomes(memories: Memories, job_id: str) -> list[tuple[str, str | None]]:
+    return [(change.state, change.state_reason) for change in await memories.changes(job_id)]
 
 
 DETAILS = ("value", "importance", "pinned", "valid_from", "valid_to", "source", "index_paths")
 
 
-async def test_everything_is_as_it_was_before_the_job(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
-    told = await undone(extracting, job_id)
+async def test_everything_is_as_it_was_before_the_job(memories: Memories) -> None:
+    job_id = await changed(memories)
+    told = await undone(memories, job_id)
     assert told["counts"] == {"undone": 3, "skipped": 0}
     assert told["by"] == "anonymous"
-    assert await extracting.said() == ["Ana has a dog.", "Ana lives in Porto."]
-    home, pet = await extracting.get("home"), await extracting.get("pet")
-    first = (await extracting.rows("SELECT * FROM item_versions WHERE key = 'home'"))[0]
+    assert await memories.texts() == ["Ana has a dog.", "Ana lives in Porto."]
+    home, pet = await memories.get("home"), await memories.get("pet")
+    first = (await memories.rows("SELECT * FROM item_versions WHERE key = 'home'"))[0]
     assert [home[name] for name in DETAILS] == [first[name] for name in DETAILS]
     assert (home["version"], home["pinned"], json.loads(home["source"])["mine"]) == (3, True, True)
     assert pet["ttl"] == timedelta(seconds=9_000)
     assert (pet["importance"], json.loads(pet["index_paths"]), pet["version"]) == (0.2, [], 3)
-    assert await outcomes(extracting, job_id) == [("undone", None)] * 3
+    assert await outcomes(memories, job_id) == [("undone", None)] * 3
 
 
-async def test_jobs_are_undone_one_after_another_from_the_last_one(
-    extracting: Extracting,
-) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
+async def test_jobs_are_undone_one_after_another_from_the_last_one(memories: Memories) -> None:
+    await memories.put("home", "Ana lives in Porto.")
     jobs = []
     for city in ("Lisbon", "Faro", "Braga"):
-        extracting.model.script.append(calls(update("m1", f"Ana lives in {city}.")))
-        jobs.append((await extracting.settled())[0])
-    assert (await undone(extracting, jobs[1]))["counts"] == {"undone": 0, "skipped": 1}
+        memories.model.script.append(calls(update("m1", f"Ana lives in {city}.")))
+        jobs.append((await memories.extract_job())[0])
+    assert (await undone(memories, jobs[1]))["counts"] == {"undone": 0, "skipped": 1}
     for job_id, city in zip(reversed(jobs), ("Faro", "Lisbon", "Porto"), strict=True):
-        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
-        assert await extracting.said() == [f"Ana lives in {city}."]
+        assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
+        assert await memories.texts() == [f"Ana lives in {city}."]
 
 
-async def test_an_insert_is_undone_after_the_change_of_it(extracting: Extracting) -> None:
-    extracting.model.script += [
+async def test_an_insert_is_undone_after_the_change_of_it(memories: Memories) -> None:
+    memories.model.script += [
         calls(insert("Ana lives in Porto.")),
         calls(update("m1", LISBON)),
         calls(delete("m1")),
     ]
     jobs = [
-        (await extracting.settled(manager_config={"enable_deletes": True}))[0] for _ in range(3)
+        (await memories.extract_job(manager_config={"enable_deletes": True}))[0] for _ in range(3)
     ]
     for job_id in reversed(jobs):
-        assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
-    assert await extracting.said() == []
+        assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
+    assert await memories.texts() == []
 
 
-async def test_a_write_between_two_undone_jobs_is_kept(extracting: Extracting) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
-    extracting.model.script += [calls(update("m1", LISBON)), calls(update("m1", "Faro"))]
-    first, _ = await extracting.settled()
-    await extracting.put("home", "Ana lives in Braga.")
-    second, _ = await extracting.settled()
-    assert (await undone(extracting, second))["counts"] == {"undone": 1, "skipped": 0}
-    assert (await undone(extracting, first))["counts"] == {"undone": 0, "skipped": 1}
-    assert await extracting.said() == ["Ana lives in Braga."]
+async def test_a_write_between_two_undone_jobs_is_kept(memories: Memories) -> None:
+    await memories.put("home", "Ana lives in Porto.")
+    memories.model.script += [calls(update("m1", LISBON)), calls(update("m1", "Faro"))]
+    first, _ = await memories.extract_job()
+    await memories.put("home", "Ana lives in Braga.")
+    second, _ = await memories.extract_job()
+    assert (await undone(memories, second))["counts"] == {"undone": 1, "skipped": 0}
+    assert (await undone(memories, first))["counts"] == {"undone": 0, "skipped": 1}
+    assert await memories.texts() == ["Ana lives in Braga."]
 
 
-async def test_history_says_what_was_undone_and_by_whom(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
-    await undone(extracting, job_id)
-    history = await extracting.history("home")
+async def test_history_says_what_was_undone_and_by_whom(memories: Memories) -> None:
+    job_id = await changed(memories)
+    await undone(memories, job_id)
+    history = await memories.history("home")
     assert [version["action"] for version in history] == ["put", "put", "restore"]
     assert history[-1]["actor"] == f"anonymous {job_id}"
 
 
-async def test_what_was_undone_is_found_by_its_old_words(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
-    await undone(extracting, job_id)
-    extracting.model.script.append(NOTHING)
-    await extracting.extract([["user", "Porto"]])
-    assert "Ana lives in Porto." in extracting.model.shown
+async def test_what_was_undone_is_found_by_its_old_words(memories: Memories) -> None:
+    job_id = await changed(memories)
+    await undone(memories, job_id)
+    memories.model.script.append(NOTHING)
+    await memories.extract([["user", "Porto"]])
+    assert "Ana lives in Porto." in memories.model.prompt
 
 
-async def test_what_was_changed_since_is_kept(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
-    await extracting.patch("home", importance=1.0)
-    await extracting.put("pet", "Ana has a cat.")
-    (cook,) = [row["key"] for row in await extracting.stored() if "cook" in row["value"]]
-    await extracting.delete(cook)
-    told = await undone(extracting, job_id)
+async def test_what_was_changed_since_is_kept(memories: Memories) -> None:
+    job_id = await changed(memories)
+    await memories.patch("home", importance=1.0)
+    await memories.put("pet", "Ana has a cat.")
+    (cook,) = [row["key"] for row in await memories.stored() if "cook" in row["value"]]
+    await memories.delete(cook)
+    told = await undone(memories, job_id)
     assert told["counts"] == {"undone": 0, "skipped": 3}
-    assert await outcomes(extracting, job_id) == [
+    assert await outcomes(memories, job_id) == [
         ("applied", CHANGED),
         ("applied", THERE_AGAIN),
         ("applied", ENDED),
     ]
-    assert await extracting.said() == ["Ana has a cat.", LISBON]
-    assert (await extracting.get("home"))["importance"] == 1.0
+    assert await memories.texts() == ["Ana has a cat.", LISBON]
+    assert (await memories.get("home"))["importance"] == 1.0
 
 
-async def test_an_update_back_to_the_same_value_counts_as_a_change(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
-    (cook,) = [row["key"] for row in await extracting.stored() if "cook" in row["value"]]
-    await extracting.put(cook, "Ana is a cook.")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "skipped": 1}
-    assert await extracting.value(cook) == memory_value("Ana is a cook.")
+async def test_an_update_back_to_the_same_value_counts_as_a_change(memories: Memories) -> None:
+    job_id = await changed(memories)
+    (cook,) = [row["key"] for row in await memories.stored() if "cook" in row["value"]]
+    await memories.put(cook, "Ana is a cook.")
+    assert (await undone(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
+    assert await memories.value(cook) == memory_value("Ana is a cook.")
 
 
-async def test_undoing_again_changes_nothing(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
-    first = await undone(extracting, job_id)
-    assert await undone(extracting, job_id) == first
-    assert len(await extracting.history("home")) == 3
+async def test_undoing_again_changes_nothing(memories: Memories) -> None:
+    job_id = await changed(memories)
+    first = await undone(memories, job_id)
+    assert await undone(memories, job_id) == first
+    assert len(await memories.history("home")) == 3
 
 
-async def test_undoing_again_takes_back_what_can_be_taken_back_by_now(
-    extracting: Extracting,
-) -> None:
-    job_id = await changed(extracting)
-    await extracting.put("pet", "Ana has a cat.")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "skipped": 1}
-    await extracting.delete("pet")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 3, "skipped": 0}
-    assert await extracting.value("pet") == memory_value("Ana has a dog.")
+async def test_undoing_again_takes_back_what_can_be_taken_back_by_now(memories: Memories) -> None:
+    job_id = await changed(memories)
+    await memories.put("pet", "Ana has a cat.")
+    assert (await undone(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
+    await memories.delete("pet")
+    assert (await undone(memories, job_id))["counts"] == {"undone": 3, "skipped": 0}
+    assert await memories.value("pet") == memory_value("Ana has a dog.")
 
 
-async def test_what_history_no_longer_has_is_kept(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
-    await extracting.rows("DELETE FROM item_versions WHERE key = 'pet'")
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 2, "skipped": 1}
-    assert (await outcomes(extracting, job_id))[1] == ("applied", NO_HISTORY)
+async def test_what_history_no_longer_has_is_kept(memories: Memories) -> None:
+    job_id = await changed(memories)
+    await memories.rows("DELETE FROM item_versions WHERE key = 'pet'")
+    assert (await undone(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
+    assert (await outcomes(memories, job_id))[1] == ("applied", NO_HISTORY)
 
 
-async def test_jobs_are_undone_from_the_last_to_the_first(extracting: Extracting) -> None:
-    first = await changed(extracting)
-    extracting.model.script.append(calls(update("m1", "Ana lives in Faro.")))
-    second, _ = await extracting.settled()
-    assert (await undone(extracting, first))["counts"] == {"undone": 2, "skipped": 1}
-    await undone(extracting, second)
-    assert await extracting.value("home") == memory_value(LISBON)
+async def test_jobs_are_undone_from_the_last_to_the_first(memories: Memories) -> None:
+    first = await changed(memories)
+    memories.model.script.append(calls(update("m1", "Ana lives in Faro.")))
+    second, _ = await memories.extract_job()
+    assert (await undone(memories, first))["counts"] == {"undone": 2, "skipped": 1}
+    await undone(memories, second)
+    assert await memories.value("home") == memory_value(LISBON)
 
 
-async def test_a_job_that_did_nothing_has_nothing_to_undo(extracting: Extracting) -> None:
-    job_id, _ = await extracting.settled()
-    job = await extracting.undoing.undo(ANONYMOUS, job_id)
+async def test_a_job_that_did_nothing_has_nothing_to_undo(memories: Memories) -> None:
+    job_id, _ = await memories.extract_job()
+    job = await memories.undos.undo(ANONYMOUS, job_id)
     assert "undo" not in job.result_object
 
 
-async def test_only_what_succeeded_can_be_undone(extracting: Extracting) -> None:
-    extracting.model.script.append(calls(insert(LISBON)))
-    job_id, _ = await extracting.settled(manager_config={"apply": "review"})
+async def test_only_what_succeeded_can_be_undone(memories: Memories) -> None:
+    memories.model.script.append(calls(insert(LISBON)))
+    job_id, _ = await memories.extract_job(manager_config={"apply": "review"})
     with pytest.raises(JobStateError, match="awaiting_review"):
-        await extracting.undoing.undo(ANONYMOUS, job_id)
-    await extracting.reviews.apply(ANONYMOUS, job_id)
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
-    assert await extracting.stored() == []
+        await memories.undos.undo(ANONYMOUS, job_id)
+    await memories.reviews.apply(ANONYMOUS, job_id)
+    assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
+    assert await memories.stored() == []
 
 
-async def test_messages_kept_verbatim_can_be_undone(extracting: Extracting) -> None:
-    job_id, _ = await extracting.settled(manager_config={"strategy": "verbatim"})
-    assert (await undone(extracting, job_id))["counts"] == {"undone": 1, "skipped": 0}
-    assert await extracting.stored() == []
+async def test_messages_kept_verbatim_can_be_undone(memories: Memories) -> None:
+    job_id, _ = await memories.extract_job(manager_config={"strategy": "verbatim"})
+    assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
+    assert await memories.stored() == []
 
 
 @pytest.mark.parametrize("missing", [Verb.WRITE, Verb.DELETE])
 async def test_undoing_takes_the_rights_that_its_writes_take(
-    extracting: Extracting, missing: Verb
+    memories: Memories, missing: Verb
 ) -> None:
-    job_id = await changed(extracting)
+    job_id = await changed(memories)
     access = Access("mk_1", ALL_ROOTS, (Grant((), frozenset(set(Verb) - {missing})),))
     with pytest.raises(ForbiddenError):
-        await extracting.undoing.undo(access, job_id)
-    assert [state for state, _ in await outcomes(extracting, job_id)] == ["applied"] * 3
+        await memories.undos.undo(access, job_id)
+    assert [state for state, _ in await outcomes(memories, job_id)] == ["applied"] * 3
 
 
 @pytest.mark.slow
-async def test_many_who_undo_at_once_undo_once(extracting: Extracting) -> None:
-    job_id = await changed(extracting)
+async def test_many_who_undo_at_once_undo_once(memories: Memories) -> None:
+    job_id = await changed(memories)
 
     async def undo(_: int) -> None:
-        await extracting.undoing.undo(ANONYMOUS, job_id)
+        await memories.undos.undo(ANONYMOUS, job_id)
 
     await at_once(8, undo)
-    assert (await extracting.result(job_id))["undo"]["counts"] == {"undone": 3, "skipped": 0}
-    assert len(await extracting.history("home")) == 3
+    assert (await memories.result(job_id))["undo"]["counts"] == {"undone": 3, "skipped": 0}
+    assert len(await memories.history("home")) == 3

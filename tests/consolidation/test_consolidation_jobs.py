@@ -324,9 +324,7 @@ async def test_what_is_beyond_the_limit_is_left_to_jobs_that_follow(tidied: Tidi
     assert await tidied.keys() == [f"a{number}" for number in range(5)]
 
 
-async def test_refused_text_and_cut_answers_fail_the_job_and_change_nothing(
-    tidied: Tidied,
-) -> None:
+async def test_refused_text_and_cut_answers_fail_the_job_and_change_nothing(tidied: Tidied) -> None:
     await tidied.put("a", "Ana lives in Porto")
     await tidied.put("b", "Ana likes tea")
     for replies, reason in (
@@ -479,9 +477,7 @@ async def test_what_was_reviewed_and_applied_is_not_looked_at_again(tidied: Tidi
     assert (await tidied.result(strategy="duplicates"))["compared"] == 0
 
 
-async def test_what_is_to_go_on_in_another_memory_is_not_deleted_without_it(
-    tidied: Tidied,
-) -> None:
+async def test_what_is_to_go_on_in_another_memory_is_not_deleted_without_it(tidied: Tidied) -> None:
     await tidied.put("a", "Ana likes tea")
     await tidied.put("b", "Ana likes coffee")
     tidied.model.script += [calls(update("m1", "Ana likes tea and coffee"), delete("m2"))]
@@ -510,9 +506,7 @@ async def test_every_change_waits_where_the_manager_says_so(tidied: Tidied) -> N
     assert await tidied.count() == 2
 
 
-async def test_what_changes_while_the_model_thinks_is_left_for_the_next_run(
-    tidied: Tidied,
-) -> None:
+async def test_what_changes_while_the_model_thinks_is_left_for_the_next_run(tidied: Tidied) -> None:
     await tidied.put("a", "Ana lives in Porto", ANA)
     await tidied.put("b", "Ana lives in Lisbon", ANA)
     await tidied.put("a", "Ben lives in Porto", BEN)

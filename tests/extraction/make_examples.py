@@ -101,9 +101,7 @@ EXAMPLES: Mapping[str, Example] = {
         task(
             kinds=[EPISODE],
             rights=Rights(updates=False),
-            turns=[
-                Turn("1", "user", "The tree comparison helped. Thanks!", "user", _at(4)),
-            ],
+            turns=[Turn("1", "user", "The tree comparison helped. Thanks!", "user", _at(4))],
             now=None,
         ),
     ),

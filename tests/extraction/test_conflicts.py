@@ -13,7 +13,7 @@ from app.jobs.record import State
 from app.jobs.run import JobConflictError, JobLostError, JobRun
 from app.namespaces import to_root, to_stored
 from app.providers.llm.base import Completion, Request
-from tests.support.extraction import ANA, SAID, Extracting, counts, memory_value
+from tests.support.extraction import ANA, CONVERSATION, Memories, counts, memory_value
 from tests.support.load import at_once
 from tests.support.scripted_model import NOTHING, calls, delete, insert, update
 
@@ -24,71 +24,71 @@ CALLERS = 16
 
 
 async def test_what_is_there_already_is_not_learned_again_though_the_model_did_not_see_it(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    await extracting.put("home", LISBON, importance=0.9)
-    extracting.model.script.append(calls(insert("Ana lives in Lisbon"), insert("Ana likes tea.")))
-    result = await extracting.extract(manager_config={"query_limit": 0})
+    await memories.put("home", LISBON, importance=0.9)
+    memories.model.script.append(calls(insert("Ana lives in Lisbon"), insert("Ana likes tea.")))
+    result = await memories.extract(manager_config={"query_limit": 0})
     assert result["counts"] == counts(inserted=1, unchanged=1)
-    assert await extracting.said() == ["Ana likes tea.", LISBON]
+    assert await memories.texts() == ["Ana likes tea.", LISBON]
 
 
 @pytest.mark.parametrize(
     "value", [{"content": LISBON}, {"text": LISBON}, {"content": {"content": LISBON}}]
 )
 async def test_what_others_wrote_and_an_agent_repeated_is_not_learned_again(
-    extracting: Extracting, value: dict[str, Any]
+    memories: Memories, value: dict[str, Any]
 ) -> None:
-    await extracting.put("theirs", value)
-    extracting.model.script.append(calls(insert(LISBON)))
+    await memories.put("theirs", value)
+    memories.model.script.append(calls(insert(LISBON)))
     messages = [["assistant", f"I remember: {LISBON}"], ["user", "Right."]]
-    result = await extracting.extract(messages, manager_config={"query_limit": 0})
+    result = await memories.extract(messages, manager_config={"query_limit": 0})
     assert result["counts"]["inserted"] == 0
-    assert len(await extracting.stored()) == 1
-    assert await extracting.value("theirs") == value
+    assert len(await memories.stored()) == 1
+    assert await memories.value("theirs") == value
 
 
-async def test_a_repeat_among_thousands_of_words_is_found(extracting: Extracting) -> None:
+async def test_a_repeat_among_thousands_of_words_is_found(memories: Memories) -> None:
     for number in range(60):
-        await extracting.put(f"k{number}", f"Ana lives in Lisbon with cat number {number}.")
-    await extracting.put("home", LISBON)
-    extracting.model.script.append(calls(insert("ana lives in lisbon", importance=0.9)))
-    result = await extracting.extract(manager_config={"query_limit": 0})
+        await memories.put(f"k{number}", f"Ana lives in Lisbon with cat number {number}.")
+    await memories.put("home", LISBON)
+    memories.model.script.append(calls(insert("ana lives in lisbon", importance=0.9)))
+    result = await memories.extract(manager_config={"query_limit": 0})
     assert result["counts"] == counts(updated=1)
-    assert (await extracting.get("home"))["importance"] == 0.9
+    assert (await memories.get("home"))["importance"] == 0.9
 
 
-async def test_one_fact_learned_by_many_at_once_is_one_memory(extracting: Extracting) -> None:
+async def test_one_fact_learned_by_many_at_once_is_one_memory(memories: Memories) -> None:
     ready = asyncio.Barrier(CALLERS)
 
     async def respond(_: Request) -> Completion:
         await ready.wait()  # so that none of them could see what another wrote
         return calls(insert(LISBON), insert("Ana likes tea."))
 
-    extracting.model.respond = respond
-    jobs = [await extracting.begin() for _ in range(CALLERS)]
+    memories.model.respond = respond
+    jobs = [await memories.begin() for _ in range(CALLERS)]
 
     async def work(number: int) -> None:
-        await extracting.do(jobs[number])
+        await memories.run(jobs[number])
 
     async def meanwhile() -> None:
         for number in range(30):
-            await extracting.put("note", f"Note number {number}.")
-            await extracting.put(f"note{number}", f"Another note, {number}.")
+            await memories.put("note", f"Note number {number}.")
+            await memories.put(f"note{number}", f"Another note, {number}.")
 
     putting = asyncio.create_task(meanwhile())
     await at_once(CALLERS, work)
     await putting
-    said = Counter(await extracting.said())
+    said = Counter(await memories.texts())
     assert said[LISBON] == said["Ana likes tea."] == 1
     assert said["Note number 29."] == 1
     assert sum(said.values()) == 33
-    results = [await extracting.result(job.id) for job in jobs]
+    results = [await memories.result(job.id) for job in jobs]
     assert sum(result["counts"]["inserted"] for result in results) == 2
-    assert {await extracting.state(job.id) for job in jobs} == {State.SUCCEEDED}
+    assert {await memories.state(job.id) for job in jobs} == {State.SUCCEEDED}
 
 
-async def test_many_jobs_that_write_one_profile_lose_nothing(extracting: Extracting) -> None:
+async def test_many_jobs_that_write_one_profile_lose_nothing(memories: Memories) -> None:
     sport = {"name": "facts", "schema": {"type": "object"}, "singleton": True}
 
     async def respond(request: Request) -> Completion:
@@ -100,95 +100,95 @@ async def test_many_jobs_that_write_one_profile_lose_nothing(extracting: Extract
             return calls(("update_memory", {"id": "m1", "edits": [edit]}))
         return calls(("insert_facts", {"content": {name: "x"}, "importance": 0.5}))
 
-    extracting.model.respond = respond
+    memories.model.respond = respond
     manager = {"kinds": [sport]}
     jobs = [
-        await extracting.begin([["user", f"field f{number}."]], manager_config=manager)
+        await memories.begin([["user", f"field f{number}."]], manager_config=manager)
         for number in range(8)
     ]
 
     async def work(number: int) -> None:
         for _ in range(10):
             try:
-                return await extracting.do(jobs[number])
+                return await memories.run(jobs[number])
             except JobConflictError:
                 await asyncio.sleep(0.05)  # as the queue would, later
         raise AssertionError
 
     await at_once(8, work)
-    (row,) = await extracting.stored()
+    (row,) = await memories.stored()
     assert row["key"] == "facts"
     assert json.loads(row["value"])["content"] == {f"f{number}": "x" for number in range(8)}
     assert row["version"] == 8
 
 
-async def test_a_memory_changed_meanwhile_is_looked_at_anew(extracting: Extracting) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
+async def test_a_memory_changed_meanwhile_is_looked_at_anew(memories: Memories) -> None:
+    await memories.put("home", "Ana lives in Porto.")
 
     async def respond(_: Request) -> Completion:
-        if len(extracting.model.requests) == 1:
-            await extracting.put("home", "Ana lives in Faro.")
+        if len(memories.model.requests) == 1:
+            await memories.put("home", "Ana lives in Faro.")
             return calls(update("m1", "Ana lives in Porto or Lisbon."))
         return calls(update("m1", LISBON))
 
-    extracting.model.respond = respond
-    result = await extracting.extract()
-    assert "Faro" in extracting.model.shown
+    memories.model.respond = respond
+    result = await memories.extract()
+    assert "Faro" in memories.model.prompt
     assert (result["rounds"], result["counts"]) == (2, counts(updated=1))
-    assert [json.loads(row["value"]) for row in await extracting.history("home")] == [
+    assert [json.loads(row["value"]) for row in await memories.history("home")] == [
         memory_value(text) for text in ("Ana lives in Porto.", "Ana lives in Faro.", LISBON)
     ]
 
 
 @pytest.mark.parametrize("change", [update("m1", "x"), delete("m1")])
 async def test_a_memory_deleted_meanwhile_stays_deleted(
-    extracting: Extracting, change: tuple[str, dict[str, Any]]
+    memories: Memories, change: tuple[str, dict[str, Any]]
 ) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
+    await memories.put("home", "Ana lives in Porto.")
 
     async def respond(_: Request) -> Completion:
-        if len(extracting.model.requests) > 1:
+        if len(memories.model.requests) > 1:
             return NOTHING
-        await extracting.delete("home")
+        await memories.delete("home")
         return calls(change)
 
-    extracting.model.respond = respond
-    result = await extracting.extract(manager_config={"enable_deletes": True})
+    memories.model.respond = respond
+    result = await memories.extract(manager_config={"enable_deletes": True})
     assert (result["rounds"], result["counts"]) == (2, counts())
-    assert await extracting.stored() == []
+    assert await memories.stored() == []
 
 
 async def test_after_three_rounds_the_job_is_put_off_with_nothing_written(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
+    await memories.put("home", "Ana lives in Porto.")
 
     async def respond(_: Request) -> Completion:
-        await extracting.patch("home", importance=len(extracting.model.requests) / 10)
+        await memories.patch("home", importance=len(memories.model.requests) / 10)
         return calls(update("m1", LISBON), insert("Ana likes tea."))
 
-    extracting.model.respond = respond
-    job = await extracting.begin()
+    memories.model.respond = respond
+    job = await memories.begin()
     with pytest.raises(JobConflictError, match="3 times in a row"):
-        await extracting.do(job)
-    assert len(extracting.model.requests) == 3
-    assert await extracting.said() == ["Ana lives in Porto."]
-    assert await extracting.changes(job.id) == []
-    assert await extracting.state(job.id) == State.RUNNING
+        await memories.run(job)
+    assert len(memories.model.requests) == 3
+    assert await memories.texts() == ["Ana lives in Porto."]
+    assert await memories.changes(job.id) == []
+    assert await memories.state(job.id) == State.RUNNING
 
 
-async def test_a_job_that_another_worker_has_by_now_writes_nothing(extracting: Extracting) -> None:
-    job = await extracting.begin()
+async def test_a_job_that_another_worker_has_by_now_writes_nothing(memories: Memories) -> None:
+    job = await memories.begin()
 
     async def respond(_: Request) -> Completion:
-        await extracting.restart(job.id)
+        await memories.claim(job.id)
         return calls(insert(LISBON))
 
-    extracting.model.respond = respond
+    memories.model.respond = respond
     with pytest.raises(JobLostError):
-        await extracting.do(job)
-    assert await extracting.stored() == []
-    assert await extracting.changes(job.id) == []
+        await memories.run(job)
+    assert await memories.stored() == []
+    assert await memories.changes(job.id) == []
 
 
 async def fail(_: Connection) -> None:
@@ -197,7 +197,7 @@ async def fail(_: Connection) -> None:
 
 @pytest.mark.parametrize("review", [False, True])
 async def test_what_else_the_job_does_is_done_in_the_same_transaction(
-    extracting: Extracting, review: bool
+    memories: Memories, review: bool
 ) -> None:
     told: list[State] = []
 
@@ -207,31 +207,33 @@ async def test_what_else_the_job_does_is_done_in_the_same_transaction(
     async def respond(_: Request) -> Completion:
         return calls(insert(LISBON))
 
-    extracting.model.respond = respond
-    job = await extracting.begin(SAID, manager_config={"apply": "review" if review else "auto"})
-    run = JobRun(job, extracting.resources.database)
+    memories.model.respond = respond
+    job = await memories.begin(
+        CONVERSATION, manager_config={"apply": "review" if review else "auto"}
+    )
+    run = JobRun(job, memories.resources.database)
     plan = ExtractPlan.model_validate(job.request)
-    extractor = Extractor.build(extracting.resources)
+    extractor = Extractor.build(memories.resources)
     with pytest.raises(ZeroDivisionError):
         await extractor.extract(run, plan, in_transaction=fail)
-    assert await extracting.stored() == []
-    assert await extracting.state(job.id) == State.RUNNING
+    assert await memories.stored() == []
+    assert await memories.state(job.id) == State.RUNNING
     await extractor.extract(run, plan, in_transaction=also)
     assert told == [State.AWAITING_REVIEW if review else State.SUCCEEDED]
 
 
-async def test_roots_do_not_see_each_other(extracting: Extracting) -> None:
+async def test_roots_do_not_see_each_other(memories: Memories) -> None:
     acme, other = (Access(name, to_root([name]), ALL_GRANTED) for name in ("acme", "other"))
-    await extracting.put("home", "Secret of other.", access=other)
-    extracting.model.script.append(calls(insert("Secret of other.")))
-    job = await extracting.begin([["user", "Secret of other."]], access=acme)
-    await extracting.do(job)
-    assert "No memories" in extracting.model.shown
-    rows = await extracting.stored()
+    await memories.put("home", "Secret of other.", access=other)
+    memories.model.script.append(calls(insert("Secret of other.")))
+    job = await memories.begin([["user", "Secret of other."]], access=acme)
+    await memories.run(job)
+    assert "No memories" in memories.model.prompt
+    rows = await memories.stored()
     assert [row["namespace"] for row in rows] == [
         to_stored(["other", *ANA]),
         to_stored(["acme", *ANA]),
     ]
-    assert [change.namespace for change in await extracting.changes(job.id, acme)] == [
+    assert [change.namespace for change in await memories.changes(job.id, acme)] == [
         to_stored(["acme", *ANA])
     ]

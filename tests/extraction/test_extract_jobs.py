@@ -6,22 +6,22 @@ from app.extraction.prompt import PROMPT_VERSION
 from app.jobs.record import State
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
-from tests.support.extraction import Extracting, counts, memory_value
+from tests.support.extraction import Memories, counts, memory_value
 from tests.support.scripted_model import NOTHING, calls, delete, insert, update
 
 LISBON = "Ana lives in Lisbon."
 
 
-async def test_a_memory_is_written_with_all_that_is_known_of_it(extracting: Extracting) -> None:
-    extracting.model.script.append(
+async def test_a_memory_is_written_with_all_that_is_known_of_it(memories: Memories) -> None:
+    memories.model.script.append(
         calls(insert(LISBON, importance=0.8, valid_from="2026-05-03", message_ids=["2"]))
     )
     messages = [
         {"id": "a", "role": "assistant", "content": "How are you?"},
         {"id": "b", "role": "user", "content": "I moved to Lisbon."},
     ]
-    job_id, result = await extracting.settled(messages, thread_id="t1", position=6)
-    (row,) = await extracting.stored()
+    job_id, result = await memories.extract_job(messages, thread_id="t1", position=6)
+    (row,) = await memories.stored()
     assert json.loads(row["value"]) == memory_value(LISBON)
     assert row["importance"] == 0.8
     assert row["valid_from"] == datetime(2026, 5, 3, tzinfo=UTC)
@@ -40,59 +40,59 @@ async def test_a_memory_is_written_with_all_that_is_known_of_it(extracting: Extr
         "prompt_version": PROMPT_VERSION,
         "rounds": 1,
     }
-    (version,) = await extracting.history(row["key"])
+    (version,) = await memories.history(row["key"])
     assert version["actor"] == f"anonymous {job_id}"
-    assert await extracting.state(job_id) == State.SUCCEEDED
+    assert await memories.state(job_id) == State.SUCCEEDED
 
 
 async def test_a_memory_of_a_whole_long_conversation_names_the_first_of_its_messages(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
     numbers = [str(number) for number in range(1, 1_501)]
-    extracting.model.script.append(calls(insert(LISBON, message_ids=numbers)))
+    memories.model.script.append(calls(insert(LISBON, message_ids=numbers)))
     messages = [{"id": number, "role": "user", "content": "Hi."} for number in numbers]
-    _, result = await extracting.settled(messages)
+    _, result = await memories.extract_job(messages)
     assert result["counts"] == counts(inserted=1)
-    (row,) = await extracting.stored()
+    (row,) = await memories.stored()
     assert json.loads(row["source"])["message_ids"] == numbers[:500]
 
 
 async def test_updates_and_deletes_reach_the_items_that_the_model_was_shown(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    await extracting.put("home", "Ana lives in Porto.", importance=0.7, pinned=True)
-    await extracting.put("pet", "Ana has a dog.")
-    extracting.model.script.append(calls(update("m1", LISBON), delete("m2")))
-    result = await extracting.extract(manager_config={"enable_deletes": True})
+    await memories.put("home", "Ana lives in Porto.", importance=0.7, pinned=True)
+    await memories.put("pet", "Ana has a dog.")
+    memories.model.script.append(calls(update("m1", LISBON), delete("m2")))
+    result = await memories.extract(manager_config={"enable_deletes": True})
     assert result["counts"] == counts(updated=1, deleted=1)
-    home = await extracting.get("home")
+    home = await memories.get("home")
     assert json.loads(home["value"]) == memory_value(LISBON)
     assert (home["importance"], home["pinned"], home["version"]) == (0.7, True, 2)
-    assert await extracting.get("pet") is None
-    assert "home" not in extracting.model.shown
+    assert await memories.get("pet") is None
+    assert "home" not in memories.model.prompt
 
 
 async def test_words_that_came_from_no_message_are_still_those_of_the_messages_before(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    extracting.model.script += [
+    memories.model.script += [
         calls(insert("Ana lives in Porto.", message_ids=["1"])),
         calls(update("m1", LISBON)),
     ]
-    await extracting.settled(thread_id="t1", position=3)
-    job_id, _ = await extracting.settled(thread_id="t2")
-    (row,) = await extracting.stored()
+    await memories.extract_job(thread_id="t1", position=3)
+    job_id, _ = await memories.extract_job(thread_id="t2")
+    (row,) = await memories.stored()
     source = json.loads(row["source"])
     assert (source["thread_id"], source["position"], source["job_id"]) == ("t1", 3, job_id)
 
 
-async def test_doing_nothing_is_said_to_be_nothing(extracting: Extracting) -> None:
-    extracting.model.script.append(NOTHING)
-    job_id, result = await extracting.settled()
+async def test_doing_nothing_is_said_to_be_nothing(memories: Memories) -> None:
+    memories.model.script.append(NOTHING)
+    job_id, result = await memories.extract_job()
     assert result["counts"] == counts()
-    assert await extracting.stored() == []
-    assert await extracting.changes(job_id) == []
-    assert [event for event, _ in await extracting.events(job_id)] == [
+    assert await memories.stored() == []
+    assert await memories.changes(job_id) == []
+    assert [event for event, _ in await memories.events(job_id)] == [
         "queued",
         "retrieved",
         "model_call",
@@ -103,12 +103,12 @@ async def test_doing_nothing_is_said_to_be_nothing(extracting: Extracting) -> No
 
 
 async def test_events_tell_what_a_model_was_shown_and_what_its_answer_took(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
-    extracting.model.script.append(calls(update("m1", LISBON), insert("Ana is a cook.")))
-    job_id, _ = await extracting.settled()
-    events = dict(await extracting.events(job_id))
+    await memories.put("home", "Ana lives in Porto.")
+    memories.model.script.append(calls(update("m1", LISBON), insert("Ana is a cook.")))
+    job_id, _ = await memories.extract_job()
+    events = dict(await memories.events(job_id))
     assert events["retrieved"] == {"existing": 1, "keys": {"m1": "home"}}
     assert events["model_call"].pop("duration_ms") >= 0
     assert events["model_call"] == {
@@ -123,14 +123,14 @@ async def test_events_tell_what_a_model_was_shown_and_what_its_answer_took(
     }
 
 
-async def test_every_change_is_kept_with_the_versions_around_it(extracting: Extracting) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
-    await extracting.put("pet", "Ana has a dog.")
-    extracting.model.script.append(
+async def test_every_change_is_kept_with_the_versions_around_it(memories: Memories) -> None:
+    await memories.put("home", "Ana lives in Porto.")
+    await memories.put("pet", "Ana has a dog.")
+    memories.model.script.append(
         calls(update("m1", LISBON), delete("m2", "it died"), insert("Ana likes tea."))
     )
-    job_id, _ = await extracting.settled(manager_config={"enable_deletes": True})
-    listed = await extracting.listed_changes(job_id)
+    job_id, _ = await memories.extract_job(manager_config={"enable_deletes": True})
+    listed = await memories.listed_changes(job_id)
     kept = [
         (change.action, change.state, change.version_before, change.version_after, change.reason)
         for change in (one.change for one in listed)
@@ -146,87 +146,85 @@ async def test_every_change_is_kept_with_the_versions_around_it(extracting: Extr
 
 
 async def test_a_lifetime_is_given_to_what_is_new_and_left_to_what_is_there(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
-    extracting.model.script.append(calls(update("m1", LISBON), insert("Ana likes tea.")))
-    await extracting.extract(manager_config={"ttl_seconds": 60})
-    lifetimes = [row["ttl"] and row["ttl"].total_seconds() for row in await extracting.stored()]
+    await memories.put("home", "Ana lives in Porto.")
+    memories.model.script.append(calls(update("m1", LISBON), insert("Ana likes tea.")))
+    await memories.extract(manager_config={"ttl_seconds": 60})
+    lifetimes = [row["ttl"] and row["ttl"].total_seconds() for row in await memories.stored()]
     assert lifetimes == [None, 60]
 
 
-async def test_a_refused_call_is_told_and_the_others_stand(extracting: Extracting) -> None:
-    extracting.model.script.append(calls(insert(LISBON), update("m9", "?")))
-    result = await extracting.extract()
+async def test_a_refused_call_is_told_and_the_others_stand(memories: Memories) -> None:
+    memories.model.script.append(calls(insert(LISBON), update("m9", "?")))
+    result = await memories.extract()
     assert result["counts"] == counts(inserted=1, rejected=1)
     assert result["rejected"][0]["tool"] == "update_memory"
-    assert await extracting.said() == [LISBON]
+    assert await memories.texts() == [LISBON]
 
 
 async def test_a_default_is_written_with_the_first_outcome_and_never_again(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
     manager = {"default": {"content": "Nothing is known of Ana."}}
-    extracting.model.script += [NOTHING, NOTHING]
-    result = await extracting.extract(manager_config=manager)
-    assert "Nothing is known of Ana." in extracting.model.shown
+    memories.model.script += [NOTHING, NOTHING]
+    result = await memories.extract(manager_config=manager)
+    assert "Nothing is known of Ana." in memories.model.prompt
     assert result["counts"] == counts(inserted=1)
-    assert await extracting.value("default") == memory_value("Nothing is known of Ana.")
-    assert (await extracting.extract(manager_config=manager))["counts"] == counts()
-    assert len(await extracting.history("default")) == 1
+    assert await memories.value("default") == memory_value("Nothing is known of Ana.")
+    assert (await memories.extract(manager_config=manager))["counts"] == counts()
+    assert len(await memories.history("default")) == 1
 
 
-async def test_a_default_that_the_model_corrects_is_written_corrected(
-    extracting: Extracting,
-) -> None:
-    extracting.model.script.append(calls(update("m1", LISBON)))
-    await extracting.extract(manager_config={"default": {"content": "Nothing is known of Ana."}})
-    assert await extracting.value("default") == memory_value(LISBON)
-    assert len(await extracting.history("default")) == 1
+async def test_a_default_that_the_model_corrects_is_written_corrected(memories: Memories) -> None:
+    memories.model.script.append(calls(update("m1", LISBON)))
+    await memories.extract(manager_config={"default": {"content": "Nothing is known of Ana."}})
+    assert await memories.value("default") == memory_value(LISBON)
+    assert len(await memories.history("default")) == 1
 
 
 async def test_a_profile_is_created_where_inserts_are_not_permitted_and_then_patched(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
     manager = {"kinds": [{"name": "profile"}], "enable_inserts": False}
     edit = {"op": "add", "path": "/occupation", "value": "baker"}
-    extracting.model.script += [
+    memories.model.script += [
         calls(("insert_profile", {"content": {"name": "Ana"}, "importance": 0.9})),
         calls(("update_memory", {"id": "m1", "edits": [edit]})),
     ]
-    await extracting.extract(manager_config=manager)
-    await extracting.extract(manager_config=manager)
-    (row,) = await extracting.stored()
+    await memories.extract(manager_config=manager)
+    await memories.extract(manager_config=manager)
+    (row,) = await memories.stored()
     assert (row["key"], row["version"], row["importance"]) == ("profile", 2, 0.9)
     content = {"name": "Ana", "occupation": "baker"}
     assert json.loads(row["value"]) == {"kind": "profile", "content": content}
 
 
-async def test_what_others_wrote_is_updated_in_their_shape(extracting: Extracting) -> None:
-    await extracting.put("tool", {"content": "Ana lives in Porto."})
-    await extracting.put("nested", {"content": {"content": "Ana has a dog."}})
-    await extracting.put("free", {"content": "Ana likes tea.", "tags": ["x"]}, index=["tags"])
-    await extracting.put("odd", {"kind": 7})
-    extracting.model.script.append(
+async def test_what_others_wrote_is_updated_in_their_shape(memories: Memories) -> None:
+    await memories.put("tool", {"content": "Ana lives in Porto."})
+    await memories.put("nested", {"content": {"content": "Ana has a dog."}})
+    await memories.put("free", {"content": "Ana likes tea.", "tags": ["x"]}, index=["tags"])
+    await memories.put("odd", {"kind": 7})
+    memories.model.script.append(
         calls(update("m1", LISBON), update("m2", "Ana has a cat."), update("m3", "Ana likes mate."))
     )
-    result = await extracting.extract(manager_config={"max_change_share": 1})
+    result = await memories.extract(manager_config={"max_change_share": 1})
     assert result["counts"] == counts(updated=3)
-    assert await extracting.value("tool") == {"content": LISBON}
-    assert await extracting.value("nested") == {"content": {"content": "Ana has a cat."}}
-    assert await extracting.value("free") == {"content": "Ana likes mate.", "tags": ["x"]}
-    assert json.loads((await extracting.get("free"))["index_paths"]) == ["tags"]
+    assert await memories.value("tool") == {"content": LISBON}
+    assert await memories.value("nested") == {"content": {"content": "Ana has a cat."}}
+    assert await memories.value("free") == {"content": "Ana likes mate.", "tags": ["x"]}
+    assert json.loads((await memories.get("free"))["index_paths"]) == ["tags"]
 
 
-async def test_phases_go_on_with_what_those_before_left(extracting: Extracting) -> None:
-    await extracting.put("home", "Ana lives in Porto.")
-    await extracting.put("pet", "Ana has a dog.")
-    extracting.model.script += [
+async def test_phases_go_on_with_what_those_before_left(memories: Memories) -> None:
+    await memories.put("home", "Ana lives in Porto.")
+    await memories.put("pet", "Ana has a dog.")
+    memories.model.script += [
         calls(update("m1", LISBON), insert("Ana is a baker.", importance=0.3)),
         calls(delete("m2"), update("m3", "Ana is a baker and cook."), insert("Ana is busy.")),
         calls(delete("m4"), insert("Ana works a lot.")),
     ]
-    result = await extracting.extract(
+    result = await memories.extract(
         manager_config={
             "max_change_share": 1,
             "phases": [
@@ -237,8 +235,8 @@ async def test_phases_go_on_with_what_those_before_left(extracting: Extracting) 
     )
     assert result["counts"] == counts(inserted=2, updated=1, deleted=1)
     said = ["Ana is a baker and cook.", LISBON, "Ana works a lot."]
-    assert await extracting.said() == said
-    first, second, third = extracting.model.requests
+    assert await memories.texts() == said
+    first, second, third = memories.model.requests
     assert "I moved to Lisbon." in first.messages[0].text
     assert "I moved to Lisbon." in second.messages[0].text
     assert "Merge." in second.system
@@ -246,27 +244,25 @@ async def test_phases_go_on_with_what_those_before_left(extracting: Extracting) 
     assert "Ana is busy." in third.messages[0].text
 
 
-async def test_an_id_freed_in_one_phase_is_not_given_to_another_memory(
-    extracting: Extracting,
-) -> None:
-    await extracting.put("pet", "Ana has a dog.")
-    extracting.model.script += [
+async def test_an_id_freed_in_one_phase_is_not_given_to_another_memory(memories: Memories) -> None:
+    await memories.put("pet", "Ana has a dog.")
+    memories.model.script += [
         calls(delete("m1"), insert("Ana has a cat.")),
         calls(delete("m2")),
         calls(insert("Ana has a bird.")),
     ]
     phases = [{"instructions": "a"}, {"instructions": "b", "include_messages": True}]
     manager = {"enable_deletes": True, "phases": phases}
-    assert (await extracting.extract(manager_config=manager))["counts"] == counts(
+    assert (await memories.extract(manager_config=manager))["counts"] == counts(
         inserted=1, deleted=1
     )
-    assert await extracting.said() == ["Ana has a bird."]
+    assert await memories.texts() == ["Ana has a bird."]
 
 
 async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    extracting.model.script.append(
+    memories.model.script.append(
         calls(
             update("m1", LISBON, importance=0.8, valid_from="2026-05-03"),
             delete("m3"),
@@ -274,7 +270,7 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
             insert("Ana has a DOG"),
         )
     )
-    job_id, result = await extracting.settled(
+    job_id, result = await memories.extract_job(
         namespace=None,
         manager_config={"enable_deletes": True},
         existing=[
@@ -298,14 +294,14 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
     assert len({first["id"], second["id"], third["id"]}) == 3
     assert result["deleted"] == ["z"]
     assert result["counts"] == counts(inserted=1, updated=2, deleted=1)
-    assert await extracting.stored() == []
-    assert await extracting.changes(job_id) == []
-    assert await extracting.state(job_id) == State.SUCCEEDED
+    assert await memories.stored() == []
+    assert await memories.changes(job_id) == []
+    assert await memories.state(job_id) == State.SUCCEEDED
 
 
-async def test_untouched_memories_are_returned_as_they_were(extracting: Extracting) -> None:
-    extracting.model.script.append(NOTHING)
-    result = await extracting.extract(
+async def test_untouched_memories_are_returned_as_they_were(memories: Memories) -> None:
+    memories.model.script.append(NOTHING)
+    result = await memories.extract(
         namespace=None, existing=[{"content": {"content": "Ana has a dog."}}]
     )
     (memory,) = result["memories"]
@@ -322,11 +318,11 @@ async def test_nothing_is_deleted_beside_a_change_that_cannot_be_stored(
 ) -> None:
     small = settings.model_copy(update={"max_value_bytes": 1024})
     async with open_resources(small, embedder=embedder) as opened:
-        extracting = Extracting(opened)
-        await extracting.put("home", "Ana lives in Porto.")
-        await extracting.put("pet", "Ana has a dog.")
-        extracting.model.script.append(calls(update("m1", LISBON * 60), delete("m2")))
-        result = await extracting.extract(manager_config={"enable_deletes": True})
+        memories = Memories(opened)
+        await memories.put("home", "Ana lives in Porto.")
+        await memories.put("pet", "Ana has a dog.")
+        memories.model.script.append(calls(update("m1", LISBON * 60), delete("m2")))
+        result = await memories.extract(manager_config={"enable_deletes": True})
         assert result["counts"] == counts(rejected=2)
         assert "may rest on it" in result["rejected"][1]["reason"]
-        assert await extracting.value("pet") == memory_value("Ana has a dog.")
+        assert await memories.value("pet") == memory_value("Ana has a dog.")

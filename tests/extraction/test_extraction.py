@@ -257,7 +257,7 @@ async def test_the_next_step_sees_what_the_last_one_left() -> None:
     assert '<memory id="m2" kind="memory" importance="0.5">{"content": "Ana runs daily."}' in last
     assert "Porto" not in last
     assert model.tool_names == [
-        *("insert_memory", "update_memory", "delete_memory", "no_change", "done"),
+        *("insert_memory", "update_memory", "delete_memory", "no_change", "done")
     ]
     assert [tool.name for tool in model.requests[0].tools][-1] == "no_change"
 

@@ -168,9 +168,7 @@ async def test_a_job_that_stores_nothing_belongs_to_the_root_and_has_no_concurre
     assert (job.kind, job.namespace, job.concurrency_key) == ("extract", "acme\x1f", None)
 
 
-async def test_a_job_that_stores_takes_its_namespace_as_key(
-    service: Planners,
-) -> None:
+async def test_a_job_that_stores_takes_its_namespace_as_key(service: Planners) -> None:
     await store(service, "notes", namespace=["users", "{user}"])
     await store(
         service, "notes", namespace=["users", "{user}", "notes"], kinds=[{"name": "episode"}]
@@ -189,9 +187,7 @@ async def test_a_job_that_stores_takes_its_namespace_as_key(
     assert plan.config.kinds == (EPISODE,)
 
 
-async def test_a_plan_survives_storage_with_the_order_of_its_schemas(
-    service: Planners,
-) -> None:
+async def test_a_plan_survives_storage_with_the_order_of_its_schemas(service: Planners) -> None:
     schema = {"type": "object", "properties": {"zzz": {}, "a": {}, "bb": {}}}
     kinds = [{"name": "profile"}, {"name": "odd", "schema": schema}, {"name": "episode"}]
     job = await extract(service, manager_config={"kinds": kinds})
@@ -255,9 +251,7 @@ async def test_existing_memories_get_ids_and_kinds(service: Planners) -> None:
     assert plan.existing[0].kind is None
 
 
-async def test_existing_memories_and_a_namespace_do_not_go_together(
-    service: Planners,
-) -> None:
+async def test_existing_memories_and_a_namespace_do_not_go_together(service: Planners) -> None:
     with pytest.raises(InvalidRequestError, match="the namespace has the existing") as caught:
         await extract(service, namespace=["users"], existing=[])
     assert field_of(caught.value) == "existing"
@@ -336,9 +330,7 @@ async def test_a_model_that_may_delete_takes_the_grant_to_delete(
     await extract(service, key(*JOB_VERBS), namespace=["users"], manager_config=manager)
 
 
-async def test_storing_nothing_takes_no_more_than_jobs_on_the_whole_root(
-    service: Planners,
-) -> None:
+async def test_storing_nothing_takes_no_more_than_jobs_on_the_whole_root(service: Planners) -> None:
     await extract(service, key(Verb.JOBS), manager_config={"enable_deletes": True})
     with pytest.raises(ForbiddenError):
         await extract(service, key(*JOB_VERBS, prefix=("users",)))
@@ -349,12 +341,7 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: Planners) -> 
     plan = ConsolidatePlan.model_validate(job.request)
     stored = to_stored(["acme", "users"])
     assert (job.kind, job.namespace, job.concurrency_key) == ("consolidate", stored, stored)
-    assert (plan.namespace, plan.strategy, plan.full, plan.limit) == (
-        ["users"],
-        "llm",
-        False,
-        200,
-    )
+    assert (plan.namespace, plan.strategy, plan.full, plan.limit) == (["users"], "llm", False, 200)
     assert plan.config.rights == Rights(inserts=True, updates=True, deletes=True)
     assert plan.config.model is None  # the default when it runs
 

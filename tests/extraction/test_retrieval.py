@@ -21,7 +21,7 @@ from app.namespaces import to_stored
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.llm.base import Completion, Request
-from tests.support.extraction import ANA, Extracting
+from tests.support.extraction import ANA, Memories
 from tests.support.scripted_model import ScriptedModel, calls, says
 
 pytestmark = pytest.mark.slow  # searches of a database
@@ -39,13 +39,13 @@ def turn(text: str, role: str = "user", speaker: str | None = None) -> Turn:
 
 
 async def find(
-    extracting: Extracting,
+    memories: Memories,
     *turns: Turn,
     ask: ScriptedModel | None = None,
     context_messages: int = 0,
     **members: Any,
 ) -> list[Memory]:
-    retriever = Retriever.build(extracting.resources)
+    retriever = Retriever.build(memories.resources)
     return await retriever.find(
         ANONYMOUS, ANA, config(**members), turns, context_messages=context_messages, ask=ask
     )
@@ -55,17 +55,17 @@ def keys(found: Sequence[Memory]) -> list[str | None]:
     return [memory.key for memory in found]
 
 
-async def put_many(extracting: Extracting, **texts: str) -> None:
+async def put_many(memories: Memories, **texts: str) -> None:
     for key, text in texts.items():
-        await extracting.put(key, text)
+        await memories.put(key, text)
 
 
-async def test_what_each_turn_and_each_speaker_is_about_is_found(extracting: Extracting) -> None:
+async def test_what_each_turn_and_each_speaker_is_about_is_found(memories: Memories) -> None:
     fillers = {f"filler{n}": f"Filler number {n} about nothing." for n in range(20)}
-    await put_many(extracting, dog="Ana has a dog called Rex.", tea="Ana drinks green tea.")
-    await put_many(extracting, **fillers, job="Ben works as a baker.")
+    await put_many(memories, dog="Ana has a dog called Rex.", tea="Ana drinks green tea.")
+    await put_many(memories, **fillers, job="Ben works as a baker.")
     found = await find(
-        extracting,
+        memories,
         turn("My baker Ben works at night.", speaker="ben"),
         *(turn(f"Something else {n}.") for n in range(6)),
         turn("Rex is a good dog."),
@@ -76,16 +76,16 @@ async def test_what_each_turn_and_each_speaker_is_about_is_found(extracting: Ext
     assert len(found) == 6
 
 
-async def test_ids_are_short_and_in_the_order_of_creation(extracting: Extracting) -> None:
-    await put_many(extracting, b="Ana has a dog.", a="Ana has a cat.")
-    found = await find(extracting, turn("cat"))
+async def test_ids_are_short_and_in_the_order_of_creation(memories: Memories) -> None:
+    await put_many(memories, b="Ana has a dog.", a="Ana has a cat.")
+    found = await find(memories, turn("cat"))
     assert [(memory.id, memory.key) for memory in found] == [("m1", "b"), ("m2", "a")]
 
 
-async def test_memories_come_with_what_is_known_of_them(extracting: Extracting) -> None:
-    await extracting.put("a", "Ana has a dog.", importance=0.4, valid_from="2026-01-02T00:00:00Z")
-    (memory,) = await find(extracting, turn("dog"))
-    row = await extracting.get("a")
+async def test_memories_come_with_what_is_known_of_them(memories: Memories) -> None:
+    await memories.put("a", "Ana has a dog.", importance=0.4, valid_from="2026-01-02T00:00:00Z")
+    (memory,) = await find(memories, turn("dog"))
+    row = await memories.get("a")
     assert memory == Memory(
         id="m1",
         kind="memory",
@@ -100,32 +100,32 @@ async def test_memories_come_with_what_is_known_of_them(extracting: Extracting) 
     )
 
 
-async def test_namespaces_below_and_beside_are_left_alone(extracting: Extracting) -> None:
+async def test_namespaces_below_and_beside_are_left_alone(memories: Memories) -> None:
     for number, labels in enumerate([[*ANA, "work"], ["users", "ana2"], ["users"], ["x", *ANA]]):
-        await extracting.put(f"k{number}", "Ana has a dog.", labels)
-    assert await find(extracting, turn("dog")) == []
-    await extracting.put("own", "Ana has a dog.")
-    assert keys(await find(extracting, turn("dog"))) == ["own"]
+        await memories.put(f"k{number}", "Ana has a dog.", labels)
+    assert await find(memories, turn("dog")) == []
+    await memories.put("own", "Ana has a dog.")
+    assert keys(await find(memories, turn("dog"))) == ["own"]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
-async def test_any_limit_finds_memories(extracting: Extracting, limit: int) -> None:
-    await put_many(extracting, **{f"k{n}": f"Ana has a dog, number {n}." for n in range(8)})
-    assert len(await find(extracting, turn("dog"), query_limit=limit)) == limit
+async def test_any_limit_finds_memories(memories: Memories, limit: int) -> None:
+    await put_many(memories, **{f"k{n}": f"Ana has a dog, number {n}." for n in range(8)})
+    assert len(await find(memories, turn("dog"), query_limit=limit)) == limit
 
 
-async def test_documents_of_single_kinds_are_always_there(extracting: Extracting) -> None:
-    await put_many(extracting, **{f"k{n}": "Ana likes tea." for n in range(4)})
-    await extracting.put("sport", {"anything": "at the document's place"})
-    await extracting.put("x", {"kind": "sport", "content": {"club": "Benfica"}})
+async def test_documents_of_single_kinds_are_always_there(memories: Memories) -> None:
+    await put_many(memories, **{f"k{n}": "Ana likes tea." for n in range(4)})
+    await memories.put("sport", {"anything": "at the document's place"})
+    await memories.put("x", {"kind": "sport", "content": {"club": "Benfica"}})
     chosen = [{"name": "memory"}, SPORT]
-    assert keys(await find(extracting, turn("tea"), kinds=chosen, query_limit=0)) == ["sport", "x"]
-    found = await find(extracting, turn("tea"), kinds=chosen, query_limit=2)
+    assert keys(await find(memories, turn("tea"), kinds=chosen, query_limit=0)) == ["sport", "x"]
+    found = await find(memories, turn("tea"), kinds=chosen, query_limit=2)
     assert len(found) == 4
     assert {"sport", "x"} < set(keys(found))
 
 
-async def test_values_of_any_shape_are_understood(extracting: Extracting) -> None:
+async def test_values_of_any_shape_are_understood(memories: Memories) -> None:
     values: list[dict[str, Any]] = [
         {"content": "Ana has a dog."},  # as LangMem's manage_memory tool writes it
         {"content": {"text": "Ana has a dog."}},
@@ -137,8 +137,8 @@ async def test_values_of_any_shape_are_understood(extracting: Extracting) -> Non
         {"kind": "memory"},
     ]
     for number, value in enumerate(values):
-        await extracting.put(f"k{number}", value)
-    found = await find(extracting, turn("dog"))
+        await memories.put(f"k{number}", value)
+    found = await find(memories, turn("dog"))
     assert [memory.content for memory in found] == [
         {"content": "Ana has a dog."},
         {"text": "Ana has a dog."},
@@ -148,82 +148,78 @@ async def test_values_of_any_shape_are_understood(extracting: Extracting) -> Non
     assert [memory.kind for memory in found] == [None, None, "Memory", *[None] * 5]
 
 
-async def test_what_a_long_conversation_said_long_ago_is_searched_with(
-    extracting: Extracting,
-) -> None:
-    await put_many(extracting, **{f"filler{n}": f"Plan number {n} is good." for n in range(20)})
-    await put_many(extracting, home="Ana lives in Porto.")
+async def test_what_a_long_conversation_said_long_ago_is_searched_with(memories: Memories) -> None:
+    await put_many(memories, **{f"filler{n}": f"Plan number {n} is good." for n in range(20)})
+    await put_many(memories, home="Ana lives in Porto.")
     talk = [turn(f"Let us talk about plan number {n % 20}. " * 10) for n in range(60)]
-    found = await find(extracting, turn("Ana lives in Porto no more."), *talk)
+    found = await find(memories, turn("Ana lives in Porto no more."), *talk)
     assert "home" in keys(found)
 
 
-async def test_messages_kept_word_for_word_are_no_memories(extracting: Extracting) -> None:
+async def test_messages_kept_word_for_word_are_no_memories(memories: Memories) -> None:
     said = {"kind": "message", "content": {"role": "user", "text": "I moved to Lisbon."}}
-    await extracting.put("said", said)
-    await extracting.put("home", "Ana lives in Porto.")
+    await memories.put("said", said)
+    await memories.put("home", "Ana lives in Porto.")
     moved = turn("I moved to Lisbon.")
-    assert keys(await find(extracting, moved)) == ["home"]
+    assert keys(await find(memories, moved)) == ["home"]
     own = {"name": "message", "schema": {"type": "object"}}
-    assert keys(await find(extracting, moved, kinds=[own])) == ["said", "home"]
+    assert keys(await find(memories, moved, kinds=[own])) == ["said", "home"]
 
 
-async def test_a_manager_begins_with_its_default_beside_messages(extracting: Extracting) -> None:
-    await extracting.put("said", {"kind": "message", "content": {"role": "user", "text": "Hi"}})
-    (memory,) = await find(extracting, turn("Hello"), default={"content": "Be kind."})
+async def test_a_manager_begins_with_its_default_beside_messages(memories: Memories) -> None:
+    await memories.put("said", {"kind": "message", "content": {"role": "user", "text": "Hi"}})
+    (memory,) = await find(memories, turn("Hello"), default={"content": "Be kind."})
     assert (memory.key, memory.version) == (DEFAULT_KEY, None)
 
 
-async def test_the_nearest_memories_are_shown_as_far_as_there_is_room(
-    extracting: Extracting,
-) -> None:
+async def test_the_nearest_memories_are_shown_as_far_as_there_is_room(memories: Memories) -> None:
     size = MAX_CHARACTERS // 2
-    await put_many(extracting, near="dog " * (size // 4), far="dog cat cow " * (size // 12))
-    await put_many(extracting, small="a pet")
-    found = await find(extracting, turn("dog"))
+    await put_many(memories, near="dog " * (size // 4), far="dog cat cow " * (size // 12))
+    await put_many(memories, small="a pet")
+    found = await find(memories, turn("dog"))
     assert keys(found) == ["near", "small"]
 
 
-async def test_what_is_too_large_to_show_is_left_out(extracting: Extracting) -> None:
-    await extracting.put("large", {"content": "dog " * 20_000})
-    await extracting.put("small", "Ana has a dog.")
-    assert keys(await find(extracting, turn("dog"))) == ["small"]
+async def test_what_is_too_large_to_show_is_left_out(memories: Memories) -> None:
+    await memories.put("large", {"content": "dog " * 20_000})
+    await memories.put("small", "Ana has a dog.")
+    assert keys(await find(memories, turn("dog"))) == ["small"]
 
 
-async def test_expired_memories_are_gone(extracting: Extracting) -> None:
-    await extracting.put("a", "Ana has a dog.", ttl_seconds=0.001)
-    await extracting.put("b", "Ana has a cat.")
-    assert keys(await find(extracting, turn("dog"))) == ["b"]
+async def test_expired_memories_are_gone(memories: Memories) -> None:
+    await memories.put("a", "Ana has a dog.", ttl_seconds=0.001)
+    await memories.put("b", "Ana has a cat.")
+    assert keys(await find(memories, turn("dog"))) == ["b"]
 
 
-async def test_looking_restarts_no_lifetime_and_counts_as_no_use(extracting: Extracting) -> None:
-    await extracting.put("a", "Ana has a dog.", ttl_seconds=60)
-    before = await extracting.rows("SELECT expires_at FROM items")
-    await find(extracting, turn("dog"))
-    assert await extracting.rows("SELECT expires_at FROM items") == before
-    assert extracting.resources.usage.take() == {}
+async def test_looking_restarts_no_lifetime_and_counts_as_no_use(memories: Memories) -> None:
+    await memories.put("a", "Ana has a dog.", ttl_seconds=60)
+    before = await memories.rows("SELECT expires_at FROM items")
+    await find(memories, turn("dog"))
+    assert await memories.rows("SELECT expires_at FROM items") == before
+    assert memories.resources.usage.take() == {}
 
 
-async def test_an_empty_namespace_has_the_managers_default(extracting: Extracting) -> None:
+async def test_an_empty_namespace_has_the_managers_default(memories: Memories) -> None:
     default = {"content": "Nothing is known."}
-    found = await find(extracting, turn("dog"), default=default)
+    found = await find(memories, turn("dog"), default=default)
     assert found == [Memory("m1", "memory", default, namespace=STORED, key="default")]
-    await extracting.put("a", "Ana has a cat.")
-    assert keys(await find(extracting, turn("dog"), default=default, query_limit=0)) == []
+    await memories.put("a", "Ana has a cat.")
+    assert keys(await find(memories, turn("dog"), default=default, query_limit=0)) == []
 
 
-async def test_only_the_messages_to_learn_from_are_searched_with(extracting: Extracting) -> None:
-    await put_many(extracting, dog="Rex", tea="Sencha")
+async def test_only_the_messages_to_learn_from_are_searched_with(memories: Memories) -> None:
+    await put_many(memories, dog="Rex", tea="Sencha")
     said = turn("Rex"), turn("Sencha")
-    assert keys(await find(extracting, *said, context_messages=1, query_limit=1)) == ["tea"]
+    assert keys(await find(memories, *said, context_messages=1, query_limit=1)) == ["tea"]
 
 
-async def test_a_query_model_says_what_to_look_for(extracting: Extracting) -> None:
-    await put_many(extracting, dog="Rex barks", tea="Sencha is tea", car="A blue car")
+async def test_a_query_model_says_what_to_look_for(memories: Memories) -> None:
+    await put_many(memories, dog="Rex barks", tea="Sencha is tea", car="A blue car")
     model = ScriptedModel(
         calls(("search_memories", {"query": "Sencha"}), ("search_memories", {"query": "Rex"}))
     )
-    found = await find(extracting, turn("A blue car"), ask=model, query_limit=2)
+    found = await find(memories, turn("A blue car"), ask=model, query_limit=2)
     assert keys(found) == ["dog", "tea"]
     (request,) = model.requests
     assert "A blue car" in request.messages[0].text
@@ -240,11 +236,11 @@ async def test_a_query_model_says_what_to_look_for(extracting: Extracting) -> No
     ],
 )
 async def test_without_a_query_the_messages_are_searched_with(
-    extracting: Extracting, reply: Completion
+    memories: Memories, reply: Completion
 ) -> None:
-    await put_many(extracting, dog="Rex barks", tea="Sencha is tea")
+    await put_many(memories, dog="Rex barks", tea="Sencha is tea")
     model = ScriptedModel(reply)
-    assert keys(await find(extracting, turn("Sencha"), ask=model, query_limit=1)) == ["tea"]
+    assert keys(await find(memories, turn("Sencha"), ask=model, query_limit=1)) == ["tea"]
 
 
 async def test_a_query_model_is_given_its_fill() -> None:
@@ -301,10 +297,10 @@ def embedder() -> GuardedEmbedder:
 
 
 async def test_no_connection_is_held_while_a_model_or_an_embedder_answers(
-    extracting: Extracting, embedder: GuardedEmbedder
+    memories: Memories, embedder: GuardedEmbedder
 ) -> None:
-    await put_many(extracting, dog="Rex barks")
-    guard = embedder.guard = Guarded(extracting.resources.database)
+    await put_many(memories, dog="Rex barks")
+    guard = embedder.guard = Guarded(memories.resources.database)
     asked = embedder.calls.copy()
 
     async def respond(_: Request) -> Completion:
@@ -312,10 +308,10 @@ async def test_no_connection_is_held_while_a_model_or_an_embedder_answers(
         content = {"content": "Ana likes tea."}
         return calls(("insert_memory", {"content": content, "importance": 0.5}))
 
-    extracting.model.respond = respond
-    result = await extracting.extract(
+    memories.model.respond = respond
+    result = await memories.extract(
         manager_config={"query_model": "anthropic:x", "phases": [{"instructions": "Tidy up."}]}
     )
     assert result["counts"]["inserted"] == 1
-    assert len(extracting.model.requests) == 3
+    assert len(memories.model.requests) == 3
     assert len(embedder.calls) > len(asked)

@@ -26,7 +26,7 @@ def tool(given: LLMTask, name: str) -> Tool:
 def test_only_what_is_permitted_is_offered() -> None:
     every = task(memory("m1", "a"), kinds=[MEMORY, EPISODE])
     assert names(every) == [
-        *("insert_memory", "insert_episode", "update_memory", "delete_memory", "no_change"),
+        *("insert_memory", "insert_episode", "update_memory", "delete_memory", "no_change")
     ]
     nothing = replace(every, rights=Rights(inserts=False, updates=False, deletes=False))
     assert names(nothing) == ["no_change"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.jobs.record import State
-from tests.support.extraction import ANA, Extracting, counts
+from tests.support.extraction import ANA, Memories, counts
 from tests.support.load import at_once
 
 VERBATIM = {"strategy": "verbatim"}
@@ -20,20 +20,20 @@ TALK: list[dict[str, Any]] = [
 
 
 async def keep(
-    extracting: Extracting, messages: list[Any], manager: dict[str, Any] | None = None, **body: Any
+    memories: Memories, messages: list[Any], manager: dict[str, Any] | None = None, **body: Any
 ) -> dict[str, int]:
-    result = await extracting.extract(messages, manager_config=manager or VERBATIM, **body)
+    result = await memories.extract(messages, manager_config=manager or VERBATIM, **body)
     found: dict[str, int] = result["counts"]
     return found
 
 
-async def contents(extracting: Extracting) -> list[dict[str, Any]]:
-    return [json.loads(row["value"])["content"] for row in await extracting.stored()]
+async def contents(memories: Memories) -> list[dict[str, Any]]:
+    return [json.loads(row["value"])["content"] for row in await memories.stored()]
 
 
-async def test_messages_become_items_at_their_place_in_the_thread(extracting: Extracting) -> None:
-    assert await keep(extracting, TALK, thread_id="t", position=10) == counts(inserted=3)
-    rows = sorted(await extracting.stored(), key=lambda row: row["position"])
+async def test_messages_become_items_at_their_place_in_the_thread(memories: Memories) -> None:
+    assert await keep(memories, TALK, thread_id="t", position=10) == counts(inserted=3)
+    rows = sorted(await memories.stored(), key=lambda row: row["position"])
     assert [json.loads(row["value"]) for row in rows] == [
         {"kind": "message", "content": {"role": "user", "text": "Hello!"}},
         {"kind": "message", "content": {"role": "assistant", "text": "Hi Ana.", "name": "Bot"}},
@@ -46,11 +46,11 @@ async def test_messages_become_items_at_their_place_in_the_thread(extracting: Ex
     ]
     assert rows[0]["valid_from"] == datetime(2026, 5, 3, 10, tzinfo=UTC)
     assert [json.loads(row["source"])["message_ids"] for row in rows] == [["b"], ["c"], ["d"]]
-    assert extracting.model.requests == []
+    assert memories.model.requests == []
 
 
-async def test_no_model_is_named(extracting: Extracting) -> None:
-    result = await extracting.extract(TALK, manager_config=VERBATIM)
+async def test_no_model_is_named(memories: Memories) -> None:
+    result = await memories.extract(TALK, manager_config=VERBATIM)
     assert result == {"counts": counts(inserted=3), "rejected": []}
 
 
@@ -59,78 +59,78 @@ async def test_no_model_is_named(extracting: Extracting) -> None:
 )
 @pytest.mark.parametrize("with_ids", [True, False])
 async def test_a_conversation_sent_again_with_more_in_it_is_recognised(
-    extracting: Extracting, with_ids: bool, body: dict[str, Any]
+    memories: Memories, with_ids: bool, body: dict[str, Any]
 ) -> None:
     talk = TALK if with_ids else [{**message, "id": None} for message in TALK]
-    assert await keep(extracting, talk, **body) == counts(inserted=3)
+    assert await keep(memories, talk, **body) == counts(inserted=3)
     more = [*talk, {"role": "user", "content": "Hello!"}]
-    assert await keep(extracting, more, **body) == counts(inserted=1, unchanged=3)
-    assert await keep(extracting, more, **body) == counts(unchanged=4)
-    assert len(await extracting.stored()) == 4
+    assert await keep(memories, more, **body) == counts(inserted=1, unchanged=3)
+    assert await keep(memories, more, **body) == counts(unchanged=4)
+    assert len(await memories.stored()) == 4
 
 
-async def test_what_is_said_twice_is_kept_twice(extracting: Extracting) -> None:
-    assert await keep(extracting, [["user", "yes"], ["user", "yes"]]) == counts(inserted=2)
+async def test_what_is_said_twice_is_kept_twice(memories: Memories) -> None:
+    assert await keep(memories, [["user", "yes"], ["user", "yes"]]) == counts(inserted=2)
 
 
-async def test_other_threads_are_other_messages(extracting: Extracting) -> None:
-    await keep(extracting, TALK, thread_id="t")
-    assert await keep(extracting, TALK, thread_id="u") == counts(inserted=3)
+async def test_other_threads_are_other_messages(memories: Memories) -> None:
+    await keep(memories, TALK, thread_id="t")
+    assert await keep(memories, TALK, thread_id="u") == counts(inserted=3)
 
 
 async def test_without_a_thread_an_id_alone_does_not_make_messages_the_same(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    await keep(extracting, [{"id": "1", "role": "user", "content": "Hello"}])
+    await keep(memories, [{"id": "1", "role": "user", "content": "Hello"}])
     other = [{"id": "1", "role": "user", "content": "Good bye"}]
-    assert await keep(extracting, other) == counts(inserted=1)
+    assert await keep(memories, other) == counts(inserted=1)
 
 
-async def test_an_edited_message_of_a_thread_is_updated(extracting: Extracting) -> None:
-    await keep(extracting, TALK, thread_id="t")
+async def test_an_edited_message_of_a_thread_is_updated(memories: Memories) -> None:
+    await keep(memories, TALK, thread_id="t")
     edited = [{**TALK[1], "content": "Hello, Bot!"}]
-    assert await keep(extracting, edited, thread_id="t") == counts(updated=1)
-    assert {"role": "user", "text": "Hello, Bot!"} in await contents(extracting)
-    assert len(await extracting.stored()) == 3
+    assert await keep(memories, edited, thread_id="t") == counts(updated=1)
+    assert {"role": "user", "text": "Hello, Bot!"} in await contents(memories)
+    assert len(await memories.stored()) == 3
 
 
-async def test_a_message_too_large_to_store_is_rejected_alone(extracting: Extracting) -> None:
+async def test_a_message_too_large_to_store_is_rejected_alone(memories: Memories) -> None:
     messages = [["user", "Hello"], ["user", "\U0001f4dd" * 300_000]]
-    result = await extracting.extract(messages, manager_config=VERBATIM)
+    result = await memories.extract(messages, manager_config=VERBATIM)
     assert result["counts"] == counts(inserted=1, rejected=1)
     assert "MEMORYD_MAX_VALUE_BYTES" in result["rejected"][0]["reason"]
 
 
-async def test_messages_can_wait_for_a_review_too(extracting: Extracting) -> None:
-    job_id, result = await extracting.settled(TALK, manager_config={**VERBATIM, "apply": "review"})
+async def test_messages_can_wait_for_a_review_too(memories: Memories) -> None:
+    job_id, result = await memories.extract_job(
+        TALK, manager_config={**VERBATIM, "apply": "review"}
+    )
     assert result["counts"] == counts()
     assert result["proposed"] == {"inserted": 3, "updated": 0, "deleted": 0}
-    assert await extracting.state(job_id) == State.AWAITING_REVIEW
-    assert await extracting.stored() == []
+    assert await memories.state(job_id) == State.AWAITING_REVIEW
+    assert await memories.stored() == []
 
 
 @pytest.mark.slow
-async def test_one_conversation_sent_many_times_at_once_is_kept_once(
-    extracting: Extracting,
-) -> None:
+async def test_one_conversation_sent_many_times_at_once_is_kept_once(memories: Memories) -> None:
     jobs = [
-        await extracting.begin(TALK, manager_config=VERBATIM, thread_id="t", namespace=ANA)
+        await memories.begin(TALK, manager_config=VERBATIM, thread_id="t", namespace=ANA)
         for _ in range(12)
     ]
 
     async def work(number: int) -> None:
-        await extracting.do(jobs[number])
+        await memories.run(jobs[number])
 
     await asyncio.wait_for(at_once(12, work), 60)
-    assert len(await extracting.stored()) == 3
-    found = [(await extracting.result(job.id))["counts"] for job in jobs]
+    assert len(await memories.stored()) == 3
+    found = [(await memories.result(job.id))["counts"] for job in jobs]
     assert sum(one["inserted"] for one in found) == 3
     assert sum(one["unchanged"] for one in found) == 33
 
 
 async def test_a_thread_begins_with_the_first_message_unless_it_is_said_where(
-    extracting: Extracting,
+    memories: Memories,
 ) -> None:
-    await keep(extracting, TALK, thread_id="t")
-    rows = sorted(await extracting.stored(), key=lambda row: row["position"])
+    await keep(memories, TALK, thread_id="t")
+    rows = sorted(await memories.stored(), key=lambda row: row["position"])
     assert [row["position"] for row in rows] == [1, 2, 3]

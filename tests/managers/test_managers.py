@@ -86,13 +86,7 @@ async def test_a_stored_manager_is_refused_once_its_model_is_no_longer_allowed(
 
 
 async def test_a_manager_is_returned_as_it_was_sent(client: httpx2.AsyncClient) -> None:
-    expected = {
-        "name": "alice",
-        "config": FULL,
-        "version": 1,
-        "created_at": NOW,
-        "updated_at": NOW,
-    }
+    expected = {"name": "alice", "config": FULL, "version": 1, "created_at": NOW, "updated_at": NOW}
     created = await put(client, "alice", FULL)
     assert created.status_code == 201
     assert created.headers["etag"] == '"1"'

@@ -30,7 +30,7 @@ from app.store.writer import ItemWriter
 from tests.support.scripted_model import NOTHING
 
 ANA = ["users", "ana"]
-SAID = [["user", "I moved to Lisbon."]]
+CONVERSATION = [["user", "I moved to Lisbon."]]
 
 Respond: TypeAlias = Callable[[Request], Awaitable[Completion]]
 
@@ -41,7 +41,7 @@ WHERE id = $1 RETURNING {CLAIMED_COLUMNS}
 
 
 class Model:
-    """A model that answers from its script, and what `respond` says when that is empty."""
+    """A model that answers from its script, and through `respond` when that is empty."""
 
     name = "scripted:model"
 
@@ -57,16 +57,16 @@ class Model:
     async def aclose(self) -> None: ...
 
     @property
-    def shown(self) -> str:
-        """What the last request showed it first."""
+    def prompt(self) -> str:
+        """The first message of the last request."""
         return self.requests[-1].messages[0].text
 
     async def _nothing(self, _: Request) -> Completion:
         return NOTHING
 
 
-class Extracting:
-    """A database with memories, and extractions into it."""
+class Memories:
+    """A database of memories, and jobs that extract into it."""
 
     def __init__(self, resources: Resources) -> None:
         self.model = Model()
@@ -77,7 +77,7 @@ class Extracting:
         self.writer = ItemWriter.build(self.resources)
         self.jobs = JobService.build(self.resources)
         self.reviews = ReviewService.build(self.resources)
-        self.undoing = UndoService.build(self.resources)
+        self.undos = UndoService.build(self.resources)
 
     async def put(
         self,
@@ -120,8 +120,8 @@ class Extracting:
         """Return all items, oldest first."""
         return await self.rows("SELECT * FROM items ORDER BY id")
 
-    async def said(self) -> list[str]:
-        """Return what the memories say that have a text, in alphabetical order."""
+    async def texts(self) -> list[str]:
+        """Return the texts of the memories that have one, in alphabetical order."""
         contents = [json.loads(row["value"]).get("content", {}) for row in await self.stored()]
         return sorted(content["content"] for content in contents if "content" in content)
 
@@ -129,31 +129,31 @@ class Extracting:
         self, messages: list[Any] | None = None, *, access: Access = ANONYMOUS, **body: Any
     ) -> ClaimedJob:
         """Submit an extraction and return its job, which is running."""
-        request = {"namespace": ANA, "messages": messages or SAID, **body}
+        request = {"namespace": ANA, "messages": messages or CONVERSATION, **body}
         planned = await ExtractPlanner.build(self.resources).plan_job(
             access, ExtractRequest.model_validate(request).to_command()
         )
         async with self.resources.database.transaction(access.root) as connection:
             job_id = await self.jobs.create(connection, access, planned)
-        return await self.restart(job_id)
+        return await self.claim(job_id)
 
-    async def restart(self, job_id: str) -> ClaimedJob:
-        """Let a job run, as a worker that claims it does."""
+    async def claim(self, job_id: str) -> ClaimedJob:
+        """Claim a job, as a worker does."""
         return ClaimedJob.of_row((await self.rows(_BEGIN, job_id))[0])
 
-    async def do(self, job: ClaimedJob) -> None:
+    async def run(self, job: ClaimedJob) -> None:
         await EXTRACT.bind(self.resources)(JobRun(job, self.resources.database))
 
     async def extract(self, messages: list[Any] | None = None, **body: Any) -> dict[str, Any]:
-        """Do an extraction; return its result."""
-        return (await self.settled(messages, **body))[1]
+        """Run an extraction; return its result."""
+        return (await self.extract_job(messages, **body))[1]
 
-    async def settled(
+    async def extract_job(
         self, messages: list[Any] | None = None, **body: Any
     ) -> tuple[str, dict[str, Any]]:
-        """Do an extraction; return its job's id and result."""
+        """Run an extraction; return its job's id and result."""
         job = await self.begin(messages, **body)
-        await self.do(job)
+        await self.run(job)
         return job.id, await self.result(job.id)
 
     async def result(self, job_id: str) -> dict[str, Any]:

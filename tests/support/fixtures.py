@@ -18,7 +18,7 @@ from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
-from tests.support.extraction import Extracting
+from tests.support.extraction import Memories
 from tests.support.llm_server import LLMServer, llm_server
 from tests.support.server import Server, serving
 from tests.support.threads import Threads
@@ -97,9 +97,9 @@ async def llm() -> AsyncIterator[LLMServer]:
 
 
 @pytest.fixture
-async def extracting(resources: Resources) -> Extracting:
-    """An empty database, and extractions into it."""
-    return Extracting(resources)
+async def memories(resources: Resources) -> Memories:
+    """An empty database, and jobs that extract memories into it."""
+    return Memories(resources)
 
 
 @pytest.fixture

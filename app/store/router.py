@@ -86,6 +86,18 @@ def _read_address(model: type[AddressQuery], request: Request, access: Access) -
     return query
 
 
+def _conditional_response(
+    item: types.Item | None, key: str, precondition: Precondition, access: Access
+) -> Response:
+    """Return an item or null, or 304 for the version that the caller has."""
+    version = item.version if item else None
+    if version is not None and precondition.is_current(version):
+        return not_modified(version)
+    if not precondition.holds(version):
+        raise PreconditionFailedError(f"the item {key!r}", version)
+    return item_response(item, access) if item else json_response(None)
+
+
 @router.put(
     "/items",
     operation_id="put_item",
@@ -126,12 +138,7 @@ async def get_item(request: Request, access: ReadAccess) -> Response:
         with_expired=not query.omit_expired,
         refresh_ttl=query.refresh_ttl,
     )
-    version = item.version if item else None
-    if version is not None and precondition.is_current(version):
-        return not_modified(version)
-    if not precondition.holds(version):
-        raise PreconditionFailedError(f"the item {query.key!r}", version)
-    return item_response(item, access) if item else json_response(None)
+    return _conditional_response(item, query.key, precondition, access)
 
 
 @router.patch(

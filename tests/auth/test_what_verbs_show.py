@@ -10,7 +10,7 @@ import pytest
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
-from app.db.database import ALL_ROOTS, Database
+from app.db.database import ALL_ROOTS, Connection, Database
 from app.main import create_app
 from tests.support.routes import HIDDEN, REQUESTS
 
@@ -34,6 +34,38 @@ async def headers_of(keys: KeyService, *grants: Grant) -> dict[str, str]:
 async def done(client: httpx2.AsyncClient, headers: dict[str, str], *call: Any) -> httpx2.Response:
     method, path, request = call
     return await client.request(method, path, headers=headers, **request)
+
+
+async def plant_in_tables(connection: Connection, job_id: str) -> None:
+    """Write the secret into columns that no request can fill."""
+    result = json.dumps({"items": [SECRET], "review": {}, "counts": {}})
+    error = json.dumps({"code": "llm_reply", "detail": SECRET})
+    await connection.execute(
+        "UPDATE jobs SET state = 'failed', result = $2, error = $3 WHERE id = $1",
+        job_id,
+        result,
+        error,
+    )
+    await connection.execute(
+        "INSERT INTO job_events SELECT id, 9, namespace, 'searching', $2, now() FROM jobs "
+        "WHERE id = $1",
+        job_id,
+        json.dumps({"queries": [SECRET]}),
+    )
+    await connection.execute(
+        "INSERT INTO job_changes (job_id, namespace, number, key, action, state, value, "
+        "details) SELECT id, namespace, 1, 'k', 'insert', 'rejected', $2, $3 FROM jobs "
+        "WHERE id = $1",
+        job_id,
+        json.dumps({"content": SECRET}),
+        json.dumps(dict.fromkeys(("importance", "valid_from", "source", "ttl_seconds", "outcome"))),
+    )
+    summary: dict[str, Any] = {
+        "summary": SECRET,
+        "summarized_message_ids": [],
+        "last_summarized_message_id": None,
+    }
+    await connection.execute("UPDATE threads SET summary = $1", json.dumps(summary))
 
 
 @pytest.fixture
@@ -60,37 +92,8 @@ async def job(client: httpx2.AsyncClient, keys: KeyService, database: Database) 
         response = await done(client, owner, *call[:2], {"json": call[2]["json"]})
         assert response.is_success, response.text
     job_id = str(response.json()["id"])
-    result = json.dumps({"items": [SECRET], "review": {}, "counts": {}})
-    error = json.dumps({"code": "llm_reply", "detail": SECRET})
     async with database.transaction(ALL_ROOTS) as connection:
-        await connection.execute(
-            "UPDATE jobs SET state = 'failed', result = $2, error = $3 WHERE id = $1",
-            job_id,
-            result,
-            error,
-        )
-        await connection.execute(
-            "INSERT INTO job_events SELECT id, 9, namespace, 'searching', $2, now() FROM jobs "
-            "WHERE id = $1",
-            job_id,
-            json.dumps({"queries": [SECRET]}),
-        )
-        await connection.execute(
-            "INSERT INTO job_changes (job_id, namespace, number, key, action, state, value, "
-            "details) SELECT id, namespace, 1, 'k', 'insert', 'rejected', $2, $3 FROM jobs "
-            "WHERE id = $1",
-            job_id,
-            json.dumps({"content": SECRET}),
-            json.dumps(
-                dict.fromkeys(("importance", "valid_from", "source", "ttl_seconds", "outcome"))
-            ),
-        )
-        summary: dict[str, Any] = {
-            "summary": SECRET,
-            "summarized_message_ids": [],
-            "last_summarized_message_id": None,
-        }
-        await connection.execute("UPDATE threads SET summary = $1", json.dumps(summary))
+        await plant_in_tables(connection, job_id)
     return job_id
 
 

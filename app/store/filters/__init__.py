@@ -5,7 +5,7 @@ the condition `to_sql` writes over `items AS i` cannot make PostgreSQL raise and
 """
 
 from app.store.filters.checks import InvalidFilterError
-from app.store.filters.parsing import parse_filter
+from app.store.filters.parser import parse_filter
 from app.store.filters.sql import to_sql
 from app.store.filters.tree import Filter
 

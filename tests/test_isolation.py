@@ -482,7 +482,8 @@ def job_inserts(namespace: str, key: str) -> dict[str, str]:
         "job_events": "INSERT INTO job_events (job_id, namespace, number, event, data, "
         f"recorded_at) VALUES ({job}, 1, 'queued', '{{}}', now())",
         "model_calls": "INSERT INTO model_calls (job_id, namespace, number, attempt, purpose, "
-        "model, stop, input_tokens, output_tokens, cached_tokens, milliseconds, recorded_at) "
+        "model, finish_reason, input_tokens, output_tokens, cached_tokens, milliseconds, "
+        "recorded_at) "
         f"VALUES ({job}, 1, 1, 'extract', 'm', 'end', 1, 1, 0, 1, now())",
         "job_changes": "INSERT INTO job_changes (job_id, namespace, number, key, action, state, "
         f"details) VALUES ({job}, 1, '{key}', 'insert', 'applied', '{{}}')",

@@ -107,12 +107,12 @@ async def test_the_doctor_says_that_one_is_due(
         await reindexed(settings, Refusing(NEW))
     german = {**environment, "MEMORYD_LANGUAGE": "german"}
     told = memoryd("doctor", environment=german, cwd=tmp_path).stdout
-    assert "MEND  terms: stored as 1:detected, configured as 1:german: " in told
-    assert "MEND  reindex: stopped before all was indexed for fake:hashed (32 dim" in told
+    assert "FIX   terms: stored as 1:detected, configured as 1:german: " in told
+    assert "FIX   reindex: stopped before all was indexed for fake:hashed (32 dim" in told
     done = memoryd("reindex", "--drop-others", environment=german, cwd=tmp_path)
     assert "Dropped 5 passages made in other ways.\n" in done.stdout
     told = memoryd("doctor", environment=german, cwd=tmp_path).stdout
-    assert "MEND" not in told
+    assert "FIX " not in told
 
 
 def test_the_embedded_database_is_reindexed_while_it_serves_and_while_it_does_not() -> None:

@@ -260,8 +260,9 @@ async def delete_prompt_label(
     name: Name,
     label: Annotated[Label, Path(description="The label.")],
     access: AdminAccess,
-) -> None:
+) -> Response:
     await service_of(request).delete_label(access, name, label, Precondition.of(request.headers))
+    return Response(status_code=204)
 
 
 @router.delete(
@@ -273,5 +274,6 @@ async def delete_prompt_label(
     status_code=204,
     responses={204: {"description": "Gone"}, **problem_responses(*CHANGES)},
 )
-async def delete_prompt(request: Request, name: Name, access: AdminAccess) -> None:
+async def delete_prompt(request: Request, name: Name, access: AdminAccess) -> Response:
     await service_of(request).delete(access, name, Precondition.of(request.headers))
+    return Response(status_code=204)

@@ -213,8 +213,9 @@ async def get_thread(
     status_code=204,
     responses=problem_responses(*ONE),
 )
-async def delete_thread(request: Request, thread_id: InPath, access: JobsAccess) -> None:
+async def delete_thread(request: Request, thread_id: InPath, access: JobsAccess) -> Response:
     await service_of(request).delete(access, thread_id)
+    return Response(status_code=204)
 
 
 def _set_headers(response: Response, receipt: RunReceipt, parent: str) -> None:

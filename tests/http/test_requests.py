@@ -366,3 +366,11 @@ async def test_probes(client: httpx2.AsyncClient) -> None:
     for path in ("/healthz", "/readyz", "/v1/ok"):
         response = await client.get(path)
         assert (response.status_code, response.json()["ok"]) == (200, True)
+
+
+async def test_an_answer_without_a_body_names_no_content_type(client: httpx2.AsyncClient) -> None:
+    await client.post("/v1/threads/t/messages", json={"messages": [["user", "Hi"]]})
+    for path in ("prompts/p", "prompts/p/labels/l", "managers/m", "threads/t"):
+        response = await client.delete(f"/v1/{path}")
+        assert (response.status_code, response.content) == (204, b"")
+        assert "content-type" not in response.headers

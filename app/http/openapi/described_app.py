@@ -22,7 +22,7 @@ DETAILS: dict[str, Any] = {
         {"name": "batch", "description": "Many operations on items in one request."},
         {"name": "jobs", "description": "Work in the background, most of it done by models."},
         {"name": "managers", "description": "How conversations become memories."},
-        {"name": "threads", "description": "Conversations that memories are formed from."},
+        {"name": "threads", "description": "Conversations that memories are extracted from."},
         {"name": "prompts", "description": "Named instructions, with versions and labels."},
         {"name": "tools", "description": "Memory tools for the models of agents."},
         {"name": "health", "description": "Probes for operators."},

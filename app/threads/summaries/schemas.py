@@ -56,7 +56,7 @@ def running_summary(state: SummaryState) -> RunningSummary:
 
 
 class SummarizeRequest(Schema, JobPlan):
-    """A conversation to summarize; the job keeps the request as its plan."""
+    """A conversation to summarize, and how."""
 
     body_limit = CONVERSATION
     job_kind = "summarize"

@@ -1,3 +1,5 @@
+"""What grants and roots allow."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,15 +22,11 @@ def is_below(labels: list[str], prefix: list[str]) -> bool:
 
 
 @given(st.lists(grants, max_size=3), path, st.sampled_from(Verb))
-def test_a_namespace_is_found_where_some_grant_reaches(
+def test_access_is_the_sum_of_all_grants(
     given_grants: list[Grant], labels: list[str], verb: Verb
 ) -> None:
     access = Access("mk_1", ALL_ROOTS, tuple(given_grants))
-    allowed = False
-    for grant in given_grants:
-        if verb in grant.verbs and is_below(labels, list(grant.prefix)):
-            allowed = True
-    if allowed:
+    if any(verb in grant.verbs and is_below(labels, list(grant.prefix)) for grant in given_grants):
         assert access.authorize(labels, verb) == to_stored(labels)
     else:
         with pytest.raises(ForbiddenError):
@@ -36,7 +34,7 @@ def test_a_namespace_is_found_where_some_grant_reaches(
 
 
 @given(path, path, path)
-def test_a_scope_holds_what_is_below_it_and_nothing_else(
+def test_a_scope_covers_everything_below_it_and_nothing_else(
     root: list[str], prefix: list[str], other: list[str]
 ) -> None:
     access = Access("mk_1", to_root(root), ANONYMOUS.grants)
@@ -52,38 +50,23 @@ def test_a_caller_sees_names_without_its_root(root: list[str], labels: list[str]
     assert access.relative(stored) == labels
 
 
-@pytest.mark.parametrize(
-    ("labels", "covered"),
-    [
-        ([], False),
-        (["user"], False),
-        (["users"], True),
-        (["users", "alice"], True),
-        (["users2"], False),
-        (["users "], False),
-        (["Users"], False),
-        (["x", "users"], False),
-    ],
-)
-def test_a_prefix_ends_at_a_label(labels: list[str], covered: bool) -> None:
+def test_a_prefix_ends_at_a_label() -> None:
     grant = Grant(("users",), frozenset({Verb.READ}))
-    assert grant.covers(labels, Verb.READ) is covered
-    assert not grant.covers(labels, Verb.WRITE)
+    assert all(grant.covers(labels, Verb.READ) for labels in (["users"], ["users", "alice"]))
+    outside: list[list[str]] = [[], ["user"], ["users2"], ["users "], ["Users"], ["x", "users"]]
+    assert not any(grant.covers(labels, Verb.READ) for labels in outside)
 
 
-def test_what_is_refused_is_named() -> None:
+def test_a_refusal_names_the_key_the_verb_and_the_namespace() -> None:
     access = Access("mk_1", ALL_ROOTS, (Grant(("users",), frozenset({Verb.READ})),))
-    with pytest.raises(ForbiddenError) as elsewhere:
+    with pytest.raises(ForbiddenError, match=r'mk_1.* read .*\["teams"\]'):
         access.authorize(["teams"], Verb.READ)
-    assert "mk_1" in elsewhere.value.detail
-    assert "read" in elsewhere.value.detail
-    assert '["teams"]' in elsewhere.value.detail
     with pytest.raises(ForbiddenError, match="the whole store"):
         access.authorize([], Verb.READ)
 
 
 @given(st.lists(grants, max_size=3), path, path, st.sampled_from(Verb))
-def test_one_who_is_confined_may_do_below_what_was_granted_there_and_sees_nothing_else(
+def test_confined_access_keeps_its_grants_below_the_namespace(
     given_grants: list[Grant], base: list[str], labels: list[str], verb: Verb
 ) -> None:
     access = Access("mk_1", to_root(["root"]), tuple(given_grants))

@@ -1,3 +1,5 @@
+"""Texts of keys, and their stored hashes."""
+
 import hashlib
 from datetime import UTC, datetime
 
@@ -18,17 +20,12 @@ def stored(token: Token) -> ApiKey:
     return ApiKey(token.id, "", token.secret_hash, ALL_ROOTS, ALL_GRANTED, NOW, None, None)
 
 
-def test_a_generated_key_survives_its_text() -> None:
-    token = Token.generate()
-    assert Token.parse(str(token)) == token
-    assert str(token).startswith(f"mk_{token.id}_")
-
-
 def test_generated_keys_differ_and_are_long() -> None:
     tokens = [Token.generate() for _ in range(1000)]
     assert len({token.id for token in tokens}) == 1000
     assert len({token.secret for token in tokens}) == 1000
     assert {len(token.secret) for token in tokens} == {43}, "256 bits in base64"
+    assert [Token.parse(str(token)) for token in tokens] == tokens
 
 
 @given(st.one_of(st.text(), st.text(alphabet="mk_0af-"), nearly_tokens))
@@ -40,27 +37,11 @@ def test_any_text_is_a_key_or_none(text: str) -> None:
         assert token.id.isalnum()
 
 
-def test_texts_that_are_not_keys() -> None:
-    for text in (
-        "",
-        "mk",
-        "mk_",
-        "mk_ab",
-        "mk_ab_",
-        "mk__secret",
-        "MK_ab_secret",
-        "mk_AB_secret",
-        "mk_ab_secret ",
-        "mk_ab_secret\n",
-        "mk_ab_s\x00",
-        "mk_ab\x00_s",
-        "mk_ab_ключ",
-        "mk_" + "a" * 33 + "_s",
-        "mk_ab_" + "s" * 129,
-        "lsv2_pt_0123456789_abcdef",
-        "sk-ant-REDACTED",
-    ):
-        assert Token.parse(text) is None, text
+def test_other_texts_are_not_keys() -> None:
+    texts = ["", "mk", "mk_", "mk_ab", "mk_ab_", "mk__secret", "MK_ab_secret", "mk_AB_secret"]
+    texts += ["mk_ab_secret ", "mk_ab_secret\n", "mk_ab_s\x00", "mk_ab\x00_s", "mk_ab_ключ"]
+    texts += ["mk_" + "a" * 33 + "_s", "mk_ab_" + "s" * 129, "lsv2_pt_0123456789_abcdef"]
+    assert [text for text in texts if Token.parse(text)] == []
 
 
 def test_a_secret_may_contain_the_separator() -> None:
@@ -72,13 +53,10 @@ def test_only_the_secret_opens() -> None:
     token = Token.generate()
     key = stored(token)
     assert key.opens_for(token)
+    assert "compare_digest" in ApiKey.opens_for.__code__.co_names, "in constant time"
     assert not key.opens_for(Token(token.id, token.secret[:-1]))
     assert not key.opens_for(Token(token.id, token.secret + "A"))
     assert not key.opens_for(Token.generate())
-
-
-def test_secrets_are_compared_in_constant_time() -> None:
-    assert "compare_digest" in ApiKey.opens_for.__code__.co_names
 
 
 async def test_only_a_hash_of_the_secret_is_stored(keys: KeyService, database: Database) -> None:

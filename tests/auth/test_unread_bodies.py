@@ -1,4 +1,4 @@
-"""A request that can be refused by its headers is refused with its body unread."""
+"""Requests that their headers disqualify are refused before their bodies are read."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import httpx2
 from fastapi.routing import iter_route_contexts
 
-from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.access import Verb
 from app.auth.dependencies import GuardedRoute, guard_of
 from app.auth.service import KeyService
 from app.config import Settings
 from app.main import create_app
+from tests.support.keys import assert_problem, grant, key_with
 from tests.support.routes import HIDDEN, REQUESTS
 
 ROUTES: dict[str, tuple[Any, ...]] = {**REQUESTS, **HIDDEN, "mcp": ("POST", "/mcp")}
@@ -20,10 +21,6 @@ VERBS = {
     for route in iter_route_contexts(create_app(Settings()).routes)
     if isinstance(route.original_route, GuardedRoute) and (guard := guard_of(route.dependant))
 }
-
-
-async def key_with(keys: KeyService, *grants: Grant) -> str:
-    return str(await keys.create("test", root=(), grants=grants, expires_at=None))
 
 
 async def refusal(client: httpx2.AsyncClient, operation: str, headers: dict[str, str]) -> Any:
@@ -48,23 +45,22 @@ def test_every_guarded_route_is_tried() -> None:
 
 
 async def test_without_a_key(client: httpx2.AsyncClient, keys: KeyService) -> None:
-    await key_with(keys, *ALL_GRANTED)
-    for operation in VERBS:
-        assert (await refusal(client, operation, {})).status_code == 401, operation
+    await key_with(keys)
+    for operation in (*VERBS, "mcp"):
+        response = await refusal(client, operation, {})
+        assert_problem(response, 401, "unauthenticated")
+        assert response.headers["www-authenticate"] == "Bearer"
 
 
 async def test_without_any_of_the_verbs_of_the_route(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:
     for verbs in set(VERBS.values()):
-        key = await key_with(keys, Grant((), frozenset(Verb) - set(verbs)))
+        headers = await key_with(keys, grant(set(Verb) - set(verbs)))
         for operation in (name for name, needed in VERBS.items() if needed == verbs):
-            response = await refusal(client, operation, {"x-api-key": key})
-            assert response.status_code == 403, operation
-            assert f"no grant to {' or '.join(verbs)} anywhere" in response.json()["detail"]
+            detail = assert_problem(await refusal(client, operation, headers), 403, "forbidden")
+            assert f"no grant to {' or '.join(verbs)} anywhere" in detail, operation
 
 
-async def test_mcp_without_a_key_or_a_grant(client: httpx2.AsyncClient, keys: KeyService) -> None:
-    none = await key_with(keys, Grant((), frozenset()))
-    assert (await refusal(client, "mcp", {})).status_code == 401
-    assert (await refusal(client, "mcp", {"x-api-key": none})).status_code == 403
+async def test_mcp_without_a_grant(client: httpx2.AsyncClient, keys: KeyService) -> None:
+    assert_problem(await refusal(client, "mcp", await key_with(keys, grant(()))), 403, "forbidden")

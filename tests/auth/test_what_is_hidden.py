@@ -1,4 +1,4 @@
-"""What a key may not see is answered as if it did not exist: same status, same words."""
+"""Hidden things are answered like absent ones: same status, same words."""
 
 import re
 from typing import Any, TypeAlias
@@ -6,8 +6,9 @@ from typing import Any, TypeAlias
 import httpx2
 import pytest
 
-from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
+from tests.support.keys import assert_problem, grant, key_with
 
 pytestmark = pytest.mark.slow
 
@@ -17,16 +18,15 @@ Call: TypeAlias = tuple[str, str, dict[str, Any]]
 
 
 async def headers_of(keys: KeyService, *grants: Grant) -> dict[str, str]:
-    token = await keys.create("test", root=("acme",), grants=grants, expires_at=None)
-    return {"x-api-key": str(token)}
+    return await key_with(keys, *grants, root=("acme",))
 
 
 @pytest.fixture(
     params=[
-        (Grant(tuple(BOB), frozenset(Verb)),),
-        (Grant(("users", "alice", "private"), frozenset(Verb)),),
-        (Grant(("teams",), frozenset(Verb)), Grant(tuple(BOB), frozenset({Verb.JOBS}))),
-        (Grant(("users",), frozenset({Verb.ADMIN})),),
+        (grant(Verb, *BOB),),
+        (grant(Verb, "users", "alice", "private"),),
+        (grant(Verb, "teams"), grant({Verb.JOBS}, *BOB)),
+        (grant({Verb.ADMIN}, "users"),),
     ],
     ids=["bob", "one below", "jobs elsewhere", "none"],
 )
@@ -34,7 +34,7 @@ async def stranger(
     request: pytest.FixtureRequest, client: httpx2.AsyncClient, keys: KeyService
 ) -> dict[str, str]:
     """Headers of a key that may not see the thread `there` and the manager `there`."""
-    owner = await headers_of(keys, *ALL_GRANTED)
+    owner = await headers_of(keys)
     config = {"namespace": ALICE, "strategy": "verbatim", "instructions": "Secret."}
     for method, path, body in (
         ("PUT", "/v1/managers/there", config),
@@ -45,52 +45,43 @@ async def stranger(
     return await headers_of(keys, *request.param)
 
 
+def post(path: str, **json: Any) -> Call:
+    return "POST", f"/v1/{path}", {"json": json}
+
+
 def calls(name: str) -> list[Call]:
     """Return requests to every route that names a thread or a manager."""
-    run = {"assistant_id": name, "input": {"messages": MESSAGES}}
+    said = {"messages": MESSAGES}
+    run = {"assistant_id": name, "input": said}
+    elsewhere = {**run, "assistant_id": "none"}
     in_bob = {"config": {"configurable": {"namespace": BOB}}}
+    if_match = {"headers": {"if-match": '"1"'}}
+    optimize = {"prompt": {"name": "p", "text": "Help."}, "trajectories": [{"thread_id": name}]}
     return [
         ("GET", f"/v1/managers/{name}", {}),
         ("GET", f"/v1/threads/{name}", {}),
         ("GET", f"/v1/threads/{name}/messages", {}),
         ("POST", f"/v1/threads/{name}/flush", {}),
         ("DELETE", f"/v1/threads/{name}", {}),
-        ("POST", f"/v1/threads/{name}/messages", {"json": {"messages": MESSAGES}}),
-        ("POST", f"/v1/threads/{name}/runs", {"json": {**run, "assistant_id": "none"}}),
-        ("POST", f"/v1/threads/{name}/runs", {"json": {**run, "assistant_id": "none", **in_bob}}),
-        ("POST", "/v1/threads/other/messages", {"json": {"messages": MESSAGES, "manager": name}}),
-        ("POST", "/v1/threads/other/runs", {"json": run}),
-        ("POST", "/v1/runs", {"json": run}),
-        ("POST", "/v1/jobs/extract", {"json": {"messages": MESSAGES, "manager": name}}),
-        (
-            "POST",
-            "/v1/jobs/extract",
-            {"json": {"messages": MESSAGES, "manager": name, "namespace": ALICE}},
-        ),
-        ("POST", "/v1/jobs/consolidate", {"json": {"namespace": ALICE, "manager": name}}),
-        ("POST", "/v1/jobs/search", {"json": {"messages": MESSAGES, "manager": name}}),
-        ("POST", "/v1/jobs/summarize", {"json": {"thread_id": name, "max_tokens": 100_000}}),
-        (
-            "POST",
-            "/v1/jobs/optimize-prompt",
-            {
-                "json": {
-                    "prompt": {"name": "p", "text": "Help."},
-                    "trajectories": [{"thread_id": name}],
-                }
-            },
-        ),
+        post(f"threads/{name}/messages", **said),
+        post(f"threads/{name}/runs", **elsewhere),
+        post(f"threads/{name}/runs", **elsewhere, **in_bob),
+        post("threads/other/messages", **said, manager=name),
+        post("threads/other/runs", **run),
+        post("runs", **run),
+        post("jobs/extract", **said, manager=name),
+        post("jobs/extract", **said, manager=name, namespace=ALICE),
+        post("jobs/consolidate", namespace=ALICE, manager=name),
+        post("jobs/search", **said, manager=name),
+        post("jobs/summarize", thread_id=name, max_tokens=100_000),
+        post("jobs/optimize-prompt", **optimize),
         ("GET", "/v1/tools", {"params": {"manager": name}}),
-        ("POST", "/v1/tools/search_memory", {"json": {"manager": name, "arguments": {}}}),
-        ("POST", "/v1/tools/manage_memory", {"json": {"manager": name, "arguments": {}}}),
-        ("PUT", f"/v1/managers/{name}", {"json": {}, "headers": {"if-match": '"1"'}}),
-        ("DELETE", f"/v1/managers/{name}", {"headers": {"if-match": '"1"'}}),
-        # Last: where it is allowed, it makes a thread of the key's own.
-        (
-            "POST",
-            f"/v1/threads/{name}/messages",
-            {"json": {"messages": MESSAGES, "namespace": BOB}},
-        ),
+        post("tools/search_memory", manager=name, arguments={}),
+        post("tools/manage_memory", manager=name, arguments={}),
+        ("PUT", f"/v1/managers/{name}", {"json": {}, **if_match}),
+        ("DELETE", f"/v1/managers/{name}", if_match),
+        # Last: if it is allowed, it creates a thread of the key's own.
+        post(f"threads/{name}/messages", **said, namespace=BOB),
         ("GET", f"/v1/threads/{name}", {}),
     ]
 
@@ -116,38 +107,36 @@ async def test_absent_and_hidden_are_answered_alike(
 
 
 @pytest.mark.parametrize("verbs", [{Verb.JOBS}, {Verb.JOBS, Verb.READ}, {Verb.READ, Verb.WRITE}])
-async def test_who_may_form_no_memories_there_learns_nothing_of_a_manager(
+async def test_a_manager_is_hidden_from_keys_that_cannot_extract_there(
     client: httpx2.AsyncClient, keys: KeyService, verbs: set[Verb]
 ) -> None:
-    owner = await headers_of(keys, *ALL_GRANTED)
+    owner = await headers_of(keys)
     for name, template in (("there", ALICE), ("template", ["users", "{user}"])):
         config = {"namespace": template, "strategy": "verbatim"}
         response = await client.put(f"/v1/managers/{name}", json=config, headers=owner)
         assert response.is_success
-    headers = await headers_of(
-        keys, Grant(("users",), frozenset(verbs)), Grant(("teams",), frozenset(Verb))
-    )
+    headers = await headers_of(keys, grant(verbs, "users"), grant(Verb, "teams"))
     for name in ("there", "template"):
         run = {"assistant_id": name, "input": {"messages": MESSAGES}}
-        formed = {"messages": MESSAGES, "manager": name}
+        extract = {"messages": MESSAGES, "manager": name}
         for path, body in (
-            ("/v1/threads/other/messages", formed),
+            ("/v1/threads/other/messages", extract),
             ("/v1/threads/other/runs", run),
             ("/v1/runs", run),
-            ("/v1/jobs/extract", formed),
+            ("/v1/jobs/extract", extract),
         ):
             response = await client.post(path, json=body, headers=headers)
-            assert (response.status_code, response.json()["code"]) == (404, "manager_not_found")
+            assert_problem(response, 404, "manager_not_found")
             assert "users" not in response.text
 
 
-async def test_a_thread_of_the_same_id_is_another_one_elsewhere(
+async def test_the_same_thread_id_is_another_thread_elsewhere(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:
-    everyone = await headers_of(keys, *ALL_GRANTED)
+    everyone = await headers_of(keys)
     texts = {"alice": "I love ramen.", "bob": "I hate ramen."}
     for user, text in texts.items():
-        mine = await headers_of(keys, Grant(("users", user), frozenset(Verb)))
+        mine = await headers_of(keys, grant(Verb, "users", user))
         body = {"namespace": ["users", user], "messages": [["user", text]]}
         response = await client.post("/v1/threads/chat/messages", json=body, headers=mine)
         assert response.status_code == 202
@@ -157,19 +146,19 @@ async def test_a_thread_of_the_same_id_is_another_one_elsewhere(
         page = (await client.get("/v1/threads/chat/messages", headers=mine)).json()
         assert [one["message"]["content"] for one in page["messages"]] == [text]
     response = await client.get("/v1/threads/chat", headers=everyone)
-    assert (response.status_code, response.json()["code"]) == (409, "thread_ambiguous")
+    assert_problem(response, 409, "thread_ambiguous")
     body = {"namespace": ["users", "bob"], "messages": [["user", "Really."]]}
     response = await client.post("/v1/threads/chat/messages", json=body, headers=everyone)
     assert response.json()["pending"] == 2
 
 
-async def test_a_replay_is_for_those_who_may_send_the_request(
+async def test_a_replay_needs_the_grants_of_the_request(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:
     body = {"namespace": ALICE, "messages": MESSAGES, "manager_config": {"strategy": "verbatim"}}
     paths = ("/v1/jobs/extract", "/v1/threads/chat/messages")
-    both = [await headers_of(keys, *ALL_GRANTED) for _ in range(2)]
-    bob = await headers_of(keys, Grant(tuple(BOB), frozenset(Verb)))
+    both = [await headers_of(keys) for _ in range(2)]
+    bob = await headers_of(keys, grant(Verb, *BOB))
     for number, path in enumerate(paths):
         again = {"idempotency-key": f"key-{number}"}
         first = await client.post(path, json=body, headers=both[0] | again)
@@ -178,4 +167,4 @@ async def test_a_replay_is_for_those_who_may_send_the_request(
         name = "id" if number == 0 else "job_id"
         assert second.json()[name] == first.json()[name]
         refused = await client.post(path, json=body, headers=bob | again)
-        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert_problem(refused, 403, "forbidden")

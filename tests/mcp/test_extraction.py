@@ -1,3 +1,5 @@
+"""The tool `extract_memories`."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,11 +22,13 @@ from tests.support.mcp_client import Agent, connected
 
 pytestmark = pytest.mark.slow
 
-LEARNED = calls(("insert_memory", {"content": {"content": "Ann likes ramen."}, "importance": 0.8}))
+EXTRACTED = calls(
+    ("insert_memory", {"content": {"content": "Ann likes ramen."}, "importance": 0.8})
+)
 
 
 @pytest.fixture
-async def learning(
+async def worker_client(
     settings: Settings, embedder: FakeEmbedder, llm: LLMServer
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """The application with a worker inside, whose jobs ask the scripted model."""
@@ -43,12 +47,12 @@ def working(settings: Settings, llm: LLMServer, **chosen: Any) -> Settings:
     return quick(settings, **({"job_attempts": 2} | model | chosen))
 
 
-@pytest.mark.parametrize("namespace", [None, ["users", "ann"]])
-async def test_what_a_text_says_is_learned(
-    learning: httpx2.AsyncClient, llm: LLMServer, mode: str, namespace: list[str] | None
+@pytest.mark.parametrize(("mode", "namespace"), [("auto", None), ("legacy", ["users", "ann"])])
+async def test_memories_are_extracted_from_a_text(
+    worker_client: httpx2.AsyncClient, llm: LLMServer, mode: str, namespace: list[str] | None
 ) -> None:
-    llm.script.append(LEARNED)
-    async with connected(learning, namespace=namespace, mode=mode) as opened:
+    llm.script.append(EXTRACTED)
+    async with connected(worker_client, namespace=namespace, mode=mode) as opened:
         agent = Agent(opened)
         extracted = await agent.call("extract_memories", text="Ann: I love ramen, by the way.")
         assert extracted["state"] == "succeeded"
@@ -61,22 +65,24 @@ async def test_what_a_text_says_is_learned(
     assert "I love ramen, by the way." in llm.requests[0].last_user_text
 
 
-async def test_nothing_new_is_no_mistake(learning: httpx2.AsyncClient, llm: LLMServer) -> None:
+async def test_a_text_without_memories_is_not_a_mistake(
+    worker_client: httpx2.AsyncClient, llm: LLMServer
+) -> None:
     llm.script.append(says("There is nothing to remember."))
-    async with connected(learning) as opened:
+    async with connected(worker_client) as opened:
         extracted = await Agent(opened).call("extract_memories", text="Hello!")
     assert (extracted["state"], extracted["changes"]) == ("succeeded", [])
 
 
-async def test_a_job_that_fails_says_why(learning: httpx2.AsyncClient, llm: LLMServer) -> None:
+async def test_a_failed_job_is_explained(worker_client: httpx2.AsyncClient, llm: LLMServer) -> None:
     llm.respond = lambda _: fails(400, "no such key")
-    async with connected(learning) as opened:
+    async with connected(worker_client) as opened:
         said = await Agent(opened).refused("extract_memories", text="Ann likes ramen.")
     assert said.startswith("Nothing was learned: ")
     assert "no such key" in said
 
 
-async def test_a_job_that_is_tried_again_says_why(
+async def test_a_job_that_is_retried_is_explained(
     settings: Settings, llm: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm.respond = lambda _: fails(503, "overloaded")
@@ -98,15 +104,15 @@ async def test_a_job_that_is_tried_again_says_why(
     assert "overloaded" in extracted["problem"]
 
 
-async def test_a_job_that_takes_long_goes_on_by_itself(
+async def test_a_long_job_goes_on_by_itself(
     settings: Settings, llm: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract_memories, "WAIT_SECONDS", 0.05)
-    nobody_works = settings.model_copy(
+    without_worker = settings.model_copy(
         update={"llm": "openai:scripted", "openai_api_key": SecretStr("sk-test")}
     )
     async with (
-        running(create_app(nobody_works, embedder=FakeEmbedder())) as client,
+        running(create_app(without_worker, embedder=FakeEmbedder())) as client,
         connected(client) as opened,
     ):
         extracted = await Agent(opened).call("extract_memories", text="Ann likes ramen.")

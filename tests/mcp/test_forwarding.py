@@ -1,4 +1,4 @@
-"""`memoryd mcp --url`, which passes on to a running server."""
+"""`memoryd mcp --url`, which forwards to a running server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.auth.access import Grant, Verb
+from app.auth.access import Verb
 from app.auth.service import KeyService
 from app.clock import SystemClock
 from app.db.database import Database
 from app.mcp.proxy import ServerUnreachableError, address_of, forward
-from tests.auth.test_routes import key_with
 from tests.support.databases import Cluster
+from tests.support.keys import grant, key_with
 from tests.support.mcp_client import Agent, started
 from tests.support.server import Server, serving
 
@@ -32,14 +32,14 @@ def locked(
 
 async def limited_key(url: str) -> str:
     database = await Database.open(url, pool_size=1)
-    grant = Grant((), frozenset({Verb.READ, Verb.WRITE}))
-    key = await key_with(KeyService(database, SystemClock()), grant, root=("acme",))
+    granted = grant({Verb.READ, Verb.WRITE})
+    key = await key_with(KeyService(database, SystemClock()), granted, root=("acme",))
     await database.close()
     return key["x-api-key"]
 
 
 @pytest.mark.slow
-async def test_everything_is_passed_on(
+async def test_everything_is_forwarded(
     locked: tuple[Server, str], tmp_path: Path, mode: str
 ) -> None:
     server, key = locked
@@ -69,7 +69,7 @@ async def test_everything_is_passed_on(
 
 
 @pytest.mark.slow
-async def test_a_server_that_goes_away_is_an_error_and_not_the_end(
+async def test_a_server_that_stops_is_an_error_of_each_call(
     database_url: str, tmp_path: Path
 ) -> None:
     environment = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_EMBEDDING": "fake:hashed"}
@@ -91,7 +91,7 @@ async def test_a_server_that_goes_away_is_an_error_and_not_the_end(
         ("right", ["a\x1fb"], "contains U\\+001F"),
     ],
 )
-async def test_what_a_server_refuses_is_said_in_its_words(
+async def test_refusals_of_the_server_are_repeated(
     locked: tuple[Server, str], key: str | None, namespace: list[str], said: str
 ) -> None:
     server, right = locked
@@ -99,13 +99,13 @@ async def test_what_a_server_refuses_is_said_in_its_words(
         await forward(address_of(server.url, namespace), right if key == "right" else key)
 
 
-async def test_a_server_that_is_not_there() -> None:
+async def test_an_unreachable_server_is_an_error() -> None:
     said = "^http://127.0.0.1:1/mcp: The server does not answer"
     with pytest.raises(ServerUnreachableError, match=said):
         await forward(address_of("http://127.0.0.1:1", []), None)
 
 
-async def test_a_server_that_is_not_memoryd() -> None:
+async def test_a_server_other_than_memoryd_is_an_error() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = "HTTP/1.1 502 Bad Gateway", "content-type: text/html", "content-length: 6"
         writer.write("\r\n".join([*head, "connection: close", "", "<html>"]).encode())
@@ -119,6 +119,6 @@ async def test_a_server_that_is_not_memoryd() -> None:
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", ""])
-def test_what_is_no_address(url: str) -> None:
+def test_bad_addresses_are_errors(url: str) -> None:
     with pytest.raises(ServerUnreachableError, match="is not the address of a server"):
         address_of(url, [])

@@ -1,4 +1,4 @@
-"""Whatever a client sends, it is told what is wrong, and the server has made no mistake."""
+"""No request makes the server fail."""
 
 import json
 from typing import Any
@@ -43,13 +43,12 @@ ENVELOPE = {
 }
 
 
-@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
 @hypothesis_settings(
     max_examples=400,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(request_=REQUESTS)
+@given(version=st.sampled_from(["2025-11-25", "2026-07-28"]), request_=REQUESTS)
 async def test_requests_of_every_kind(
     client: httpx2.AsyncClient, version: str, request_: tuple[str, dict[str, Any]]
 ) -> None:

@@ -1,10 +1,12 @@
+"""Prompts over MCP."""
+
 import httpx2
 import pytest
 from mcp import Client, MCPError, types
 
-from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.access import Verb
 from app.auth.service import KeyService
-from tests.auth.test_routes import key_with
+from tests.support.keys import grant, key_with
 from tests.support.mcp_client import connected
 
 GREETING = 'Greet {user} in {{ language }}. Answer as {"text": …}, {user}!'
@@ -35,7 +37,7 @@ async def test_prompts_are_listed_with_their_variables_and_filled(
     assert text == 'Greet {language} \\1 in French. Answer as {"text": …}, {language} \\1!'
 
 
-async def test_a_format_string_is_filled_as_python_would(client: httpx2.AsyncClient) -> None:
+async def test_a_format_string_is_filled_as_in_python(client: httpx2.AsyncClient) -> None:
     await write(client, "answers", 'Hello {user}, answer as {{"ok": true}}.')
     async with connected(client) as opened:
         (listed,) = (await opened.list_prompts()).prompts
@@ -43,7 +45,7 @@ async def test_a_format_string_is_filled_as_python_would(client: httpx2.AsyncCli
         assert await text_of(opened, "answers", user="Ann") == 'Hello Ann, answer as {"ok": true}.'
 
 
-async def test_what_counts_is_what_is_in_production(client: httpx2.AsyncClient) -> None:
+async def test_only_versions_in_production_are_served(client: httpx2.AsyncClient) -> None:
     await write(client, "a", "old")
     await write(client, "a", "new", labels=["candidate"])
     await write(client, "b", "never", labels=["candidate"])
@@ -63,7 +65,7 @@ async def test_what_counts_is_what_is_in_production(client: httpx2.AsyncClient) 
         ("no/such\x00name", {}, "There is no prompt"),
     ],
 )
-async def test_mistakes_say_what_is_wanted(
+async def test_mistakes_are_explained(
     client: httpx2.AsyncClient, name: str, arguments: dict[str, str], said: str
 ) -> None:
     await write(client, "greeting", GREETING)
@@ -86,24 +88,19 @@ async def test_many_prompts_come_in_pages(client: httpx2.AsyncClient) -> None:
     assert rest.next_cursor is None
 
 
-async def test_a_cursor_that_cannot_be_read(client: httpx2.AsyncClient) -> None:
+async def test_an_unreadable_cursor_is_a_mistake(client: httpx2.AsyncClient) -> None:
     async with connected(client) as opened:
         with pytest.raises(MCPError, match="Invalid request parameters"):
             await opened.list_prompts(cursor="/ /")
 
 
-async def test_prompts_belong_to_the_root_of_the_key(
+async def test_a_confined_key_reads_the_prompts_of_its_root(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:
-    acme = await key_with(keys, *ALL_GRANTED, root=("acme",))
-    other = await key_with(keys, *ALL_GRANTED, root=("other",))
-    reader = Grant(("users", "ann"), frozenset({Verb.READ}))
-    reading = await key_with(keys, reader, root=("acme",))
-    response = await client.put("/v1/prompts/a", json={"text": "of acme"}, headers=acme)
-    assert response.status_code == 201
-    async with connected(client, other) as opened:
-        assert (await opened.list_prompts()).prompts == []
-        with pytest.raises(MCPError, match="There is no prompt"):
-            await opened.get_prompt("a")
-    async with connected(client, reading, namespace=["users", "ann"]) as opened:
+    acme, other = [await key_with(keys, root=(root,)) for root in ("acme", "other")]
+    reader = await key_with(keys, grant({Verb.READ}, "users", "ann"), root=("acme",))
+    for headers, text in ((acme, "of acme"), (other, "of another")):
+        response = await client.put("/v1/prompts/a", json={"text": text}, headers=headers)
+        assert response.status_code == 201
+    async with connected(client, reader, namespace=["users", "ann"]) as opened:
         assert await text_of(opened, "a") == "of acme"

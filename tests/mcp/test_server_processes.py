@@ -1,4 +1,4 @@
-"""MCP with real processes, none of which knows what another has answered."""
+"""MCP with several server processes, which share no state of a connection."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def two_processes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
             yield server
 
 
-async def test_thirty_calls_at_once_of_each_of_two_clients(two_processes: Server) -> None:
+async def test_two_clients_make_thirty_concurrent_calls_each(two_processes: Server) -> None:
     url = f"{two_processes.url}/mcp?namespace=parallel"
     async with Client(f"{url}.new") as new, Client(f"{url}.old", mode="legacy") as old:
         await asyncio.gather(make_thirty_calls(Agent(new)), make_thirty_calls(Agent(old)))
@@ -38,7 +38,7 @@ async def make_thirty_calls(agent: Agent) -> None:
     assert all(text in each for text, each in zip(texts, found, strict=True))
 
 
-async def test_clients_that_go_away_leave_the_server_well(two_processes: Server) -> None:
+async def test_clients_that_disconnect_do_not_harm_the_server(two_processes: Server) -> None:
     call = {"name": "remember", "arguments": {"text": "Never mind."}}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
     request = (

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from app.cli.mcp import mcp
-from tests.mcp.test_extraction import LEARNED
+from tests.mcp.test_extraction import EXTRACTED
 from tests.support.llm_server import llm_server
 from tests.support.mcp_client import Agent, connected, started
 from tests.support.server import MEMORYD, clean_environment
@@ -40,7 +40,7 @@ SILENT_MODEL = {
     "OPENAI_API_KEY": "sk-test",
     "OPENAI_BASE_URL": "http://127.0.0.1:1",
 }
-"""A model that is away: jobs that ask it are tried again, and waited for."""
+"""An unreachable model: jobs that call it are retried, and waited for."""
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def send(stdin: IO[str], message: object) -> None:
     stdin.flush()
 
 
-def said_by(process: subprocess.Popen[str]) -> str:
-    """Wait until a process has ended well, and return its log."""
+def log_of(process: subprocess.Popen[str]) -> str:
+    """Wait for a process to end without an error, and return its log."""
     assert process.wait(20) == 0
     assert process.stderr is not None
     return process.stderr.read()
@@ -97,11 +97,9 @@ def postgres_of(data_dir: Path) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_the_embedded_database_serves_by_itself_and_ends_with_its_client(
-    data_dir: Path, tmp_path: Path
-) -> None:
+async def test_an_embedded_database_ends_with_its_client(data_dir: Path, tmp_path: Path) -> None:
     async with llm_server() as llm:
-        llm.respond = lambda _: LEARNED
+        llm.respond = lambda _: EXTRACTED
         environment = {**SILENT_MODEL, "OPENAI_BASE_URL": llm.base_url_openai}
         given = ("--data-dir", str(data_dir), "--namespace", "users.ann")
         async with started(*given, environment=environment, cwd=tmp_path) as opened:
@@ -117,29 +115,29 @@ async def test_the_embedded_database_serves_by_itself_and_ends_with_its_client(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "another"), [(signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)]
+    ("first", "second"), [(signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM)]
 )
-def test_a_signal_ends_it_cleanly_in_the_middle_of_a_call(
-    data_dir: Path, number: signal.Signals, another: signal.Signals
+def test_a_signal_ends_it_cleanly_during_a_call(
+    data_dir: Path, first: signal.Signals, second: signal.Signals
 ) -> None:
     with initialized(data_dir) as (process, stdin, stdout):
         send(stdin, EXTRACT)
         send(stdin, PING)
         assert json.loads(stdout.readline())["id"] == PING["id"]
-        process.send_signal(number)
-        process.send_signal(another)  # of a client in a hurry
-        assert "Traceback" not in said_by(process)
+        process.send_signal(first)
+        process.send_signal(second)  # of a client in a hurry
+        assert "Traceback" not in log_of(process)
         answer = json.loads(stdout.read())
     assert answer["id"] == EXTRACT["id"]
     assert answer["error"]["message"] == "Connection closed"
 
 
 @pytest.mark.slow
-def test_it_ends_cleanly_when_nobody_reads_its_answers(data_dir: Path) -> None:
+def test_it_ends_cleanly_when_its_output_is_closed(data_dir: Path) -> None:
     with initialized(data_dir) as (process, stdin, stdout):
         stdout.close()
         send(stdin, PING)
-        assert said_by(process) == ""
+        assert log_of(process) == ""
 
 
 @pytest.mark.slow

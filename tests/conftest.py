@@ -2,45 +2,7 @@
 
 import hypothesis
 
-from tests.support.fixtures import (
-    client,
-    clock,
-    cluster,
-    database,
-    database_url,
-    embedder,
-    filled_url,
-    keys,
-    llm,
-    memories,
-    resources,
-    server,
-    settings,
-    shared_database_url,
-    store,
-    threads,
-    working_server,
-)
-
-__all__ = [
-    "client",
-    "clock",
-    "cluster",
-    "database",
-    "database_url",
-    "embedder",
-    "filled_url",
-    "keys",
-    "llm",
-    "memories",
-    "resources",
-    "server",
-    "settings",
-    "shared_database_url",
-    "store",
-    "threads",
-    "working_server",
-]
+from tests.support.fixtures import *  # noqa: F403 - pytest finds fixtures by their names
 
 # Other processes share the cores: how long an example takes says nothing about the test.
 hypothesis.settings.register_profile(

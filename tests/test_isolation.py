@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,29 +40,9 @@ ROOTS = [
     ["acme\U0010ffff"],
     ["*"],
 ]
-"""Neighbours of one another in every order that text can be sorted in; one lies inside another."""
+"""Neighbors of one another in every order that text can be sorted in; one lies inside another."""
 
 PLACES = [["users"], ["users", "alice"], ["inner", "users"]]
-TABLES = (
-    "namespaces",
-    "items",
-    "item_versions",
-    "passages",
-    "terms",
-    "item_usage",
-    "jobs",
-    "job_events",
-    "model_calls",
-    "job_changes",
-    "idempotent_requests",
-    "managers",
-    "consolidation_marks",
-    "threads",
-    "thread_messages",
-    "prompts",
-    "prompt_versions",
-    "prompt_labels",
-)
 SECRET = "the secret of "
 
 _numbers = itertools.count(1)
@@ -69,17 +50,17 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Tenant:
-    """One who holds a key, and everything that a test may compare with."""
+    """The holder of a key, and everything that a test may compare with."""
 
     root: list[str]
     store: Store
 
     def text(self, namespace: list[str]) -> str:
-        """Return the text of an item: it tells where the item really is."""
+        """Return the text of an item, which says where the item really is."""
         return SECRET + json.dumps(self.root + namespace)
 
     def is_shown(self, text: str) -> bool:
-        """Tell whether a text comes from inside the root."""
+        """Check that a text comes from inside the root."""
         where: list[str] = json.loads(text.removeprefix(SECRET))
         return where[: len(self.root)] == self.root
 
@@ -96,7 +77,7 @@ class World:
     tenants: list[Tenant]
 
     async def rows(self, *, outside: Tenant) -> list[tuple[str, str]]:
-        """Return every stored row that a tenant has no business with."""
+        """Return every stored row outside the tenant's root."""
         low = to_stored(outside.root)
         found = []
         async with self.database.connection(ALL_ROOTS) as connection:
@@ -114,12 +95,15 @@ async def hold_key(client: httpx2.AsyncClient, keys: KeyService, root: list[str]
     return Tenant(root, Store(client, {"x-api-key": str(token)}))
 
 
-@pytest.fixture(params=["exact", "index"])
+searched_exactly_and_by_index = pytest.mark.parametrize("world", [20_000, 0], indirect=True)
+
+
+@pytest.fixture
 async def world(
     request: pytest.FixtureRequest, settings: Settings, clock: FrozenClock
 ) -> AsyncIterator[World]:
-    """A server that searches exactly, or by index, with one item of each tenant in each place."""
-    largest = 20_000 if request.param == "exact" else 0
+    """A server with one item of each tenant in each place; it searches few passages exactly."""
+    largest = getattr(request, "param", 20_000)
     chosen = settings.model_copy(update={"exact_search_passages": largest})
     database = await Database.open(str(settings.database_url), pool_size=1)
     async with running(create_app(chosen, embedder=FakeEmbedder(), clock=clock)) as client:
@@ -154,6 +138,7 @@ READS: list[dict[str, Any]] = [
 ]
 
 
+@searched_exactly_and_by_index
 async def test_reads_show_only_what_is_inside_the_root(world: World) -> None:
     for tenant, read in itertools.product(world.tenants, READS):
         before = await world.rows(outside=tenant)
@@ -396,6 +381,7 @@ async def carry_out(tenant: Tenant, name: str, namespace: list[str], key: str) -
     return response.json() if response.content else None
 
 
+@searched_exactly_and_by_index
 @hypothesis_settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -430,6 +416,51 @@ def sorted_items(found: list[dict[str, Any]]) -> list[tuple[list[str], str, Any]
 CONFINED_TO_ACME = to_stored(["acme"])
 STRANGE = to_stored(["acme2", "users"])
 
+ROWS = """
+namespaces: namespace={n}
+items: namespace={n} key={k} value='{{}}' version=1 created_at=now() updated_at=now()
+item_versions: namespace={n} key={k} version=1 action='put' actor='mk' recorded_at=now()
+passages: namespace={n} key={k} index_id={x} ordinal=0 item_id=1 length=0 path='$' text=''
+    embedding='[1]'
+terms: namespace={n} term='term' item_id={i} index_id=1 ordinal=0 frequency=1 length=1
+item_usage: namespace={n} item_id={i} uses=1 last_used_at=now()
+jobs: id={j} namespace={n} root={n} actor='mk' grants='[]' kind='extract' state='queued'
+    request='{{}}' priority=0 max_attempts=5 run_at=now() created_at=now()
+job_events: job_id={j} namespace={n} number=1 event='queued' data='{{}}' recorded_at=now()
+model_calls: job_id={j} namespace={n} number=1 attempt=1 purpose='extract' model='m' finish_reason='end'
+    input_tokens=1 output_tokens=1 cached_tokens=0 milliseconds=1 recorded_at=now()
+job_changes: job_id={j} namespace={n} number=1 key={k} action='insert' state='applied'
+    details='{{}}'
+idempotent_requests: namespace={n} actor='mk' key={k} fingerprint='' answer='null'
+    created_at=now()
+managers: namespace={n} name={k} config='{{}}' version=1 created_at=now() updated_at=now()
+consolidation_marks: namespace={n} strategy='llm' consolidated_until=now()
+threads: root={n} id={k} namespace={n} created_at=now() updated_at=now()
+thread_messages: root={n} thread_id={k} position=1 namespace={n} message_id='m' message='{{}}'
+    created_at=now()
+prompts: namespace={n} name={k} revision=1 newest=1 created_at=now() updated_at=now()
+prompt_versions: namespace={n} name={k} number=1 text='' actor='mk' created_at=now()
+prompt_labels: namespace={n} name={k} label='beta' number=1 earlier='{{}}' actor='mk'
+    moved_at=now()
+"""
+"""A row of each table with tenants' data: its columns in SQL."""
+
+TABLES = tuple(re.findall(r"^(\w+):", ROWS, re.MULTILINE))
+
+
+def insert(table: str, namespace: str, key: str = "k") -> str:
+    """Return the SQL that adds a table's row."""
+    row = re.split(r"^\w+:", ROWS, flags=re.MULTILINE)[1 + TABLES.index(table)]
+    pairs = [pair.split("=", 1) for pair in row.split()]
+    values = ", ".join(value for _, value in pairs).format(
+        n=f"'{namespace}'",
+        k=f"'{key}'",
+        j=f"md5('{namespace}{key}')",
+        i=f"(SELECT id FROM items WHERE namespace = '{namespace}' AND key = '{key}')",
+        x="(SELECT id FROM passage_indexes)",
+    )
+    return f"INSERT INTO {table} ({', '.join(name for name, _ in pairs)}) VALUES ({values})"
+
 
 @pytest.fixture
 async def filled(settings: Settings) -> AsyncIterator[Database]:
@@ -441,89 +472,20 @@ async def filled(settings: Settings) -> AsyncIterator[Database]:
             "VALUES ('m', 1, '', true)"
         )
         for root in ("acme", "acme2"):
-            await insert_all(connection, to_stored([root, "users"]), "k")
+            for table in TABLES:
+                await connection.execute(insert(table, to_stored([root, "users"])))
     yield database
     await database.close()
 
 
-async def insert_all(connection: Any, namespace: str, key: str) -> None:
-    for statement in inserts(namespace, key).values():
-        await connection.execute(statement)
-
-
-def inserts(namespace: str, key: str) -> dict[str, str]:
-    """Return a statement that adds a row to each table."""
-    address = f"'{namespace}', '{key}'"
-    item_id = f"(SELECT id FROM items WHERE namespace = '{namespace}' AND key = '{key}')"
-    return {
-        "namespaces": f"INSERT INTO namespaces (namespace) VALUES ('{namespace}')",
-        "items": "INSERT INTO items (namespace, key, value, version, created_at, updated_at) "
-        f"VALUES ({address}, '{{}}', 1, now(), now())",
-        "item_versions": "INSERT INTO item_versions (namespace, key, version, action, actor, "
-        f"recorded_at) VALUES ({address}, 1, 'put', 'somebody', now())",
-        "passages": "INSERT INTO passages (namespace, key, index_id, ordinal, item_id, length, "
-        f"path, text, embedding) VALUES ({address}, (SELECT id FROM passage_indexes), 0, 1, 0, "
-        "'$', '', '[1]')",
-        "terms": "INSERT INTO terms (namespace, term, item_id, index_id, ordinal, frequency, "
-        f"length) VALUES ('{namespace}', 'term', {item_id}, 1, 0, 1, 1)",
-        "item_usage": "INSERT INTO item_usage (namespace, item_id, uses, last_used_at) "
-        f"VALUES ('{namespace}', {item_id}, 1, now())",
-        **job_inserts(namespace, key),
-    }
-
-
-def job_inserts(namespace: str, key: str) -> dict[str, str]:
-    """Return a statement for each table of jobs, managers, threads and prompts."""
-    job = f"md5('{namespace}{key}'), '{namespace}'"
-    return {
-        "jobs": "INSERT INTO jobs (id, namespace, root, actor, grants, kind, state, request, "
-        f"priority, max_attempts, run_at, created_at) VALUES ({job}, '{namespace}', 'somebody', "
-        "'[]', 'extract', 'queued', '{}', 0, 5, now(), now())",
-        "job_events": "INSERT INTO job_events (job_id, namespace, number, event, data, "
-        f"recorded_at) VALUES ({job}, 1, 'queued', '{{}}', now())",
-        "model_calls": "INSERT INTO model_calls (job_id, namespace, number, attempt, purpose, "
-        "model, finish_reason, input_tokens, output_tokens, cached_tokens, milliseconds, "
-        "recorded_at) "
-        f"VALUES ({job}, 1, 1, 'extract', 'm', 'end', 1, 1, 0, 1, now())",
-        "job_changes": "INSERT INTO job_changes (job_id, namespace, number, key, action, state, "
-        f"details) VALUES ({job}, 1, '{key}', 'insert', 'applied', '{{}}')",
-        "idempotent_requests": "INSERT INTO idempotent_requests (namespace, actor, key, "
-        f"fingerprint, answer, created_at) VALUES ('{namespace}', 'mk', '{key}', '', 'null', "
-        "now())",
-        "managers": "INSERT INTO managers (namespace, name, config, version, created_at, "
-        f"updated_at) VALUES ('{namespace}', '{key}', '{{}}', 1, now(), now())",
-        "consolidation_marks": "INSERT INTO consolidation_marks (namespace, strategy, "
-        f"consolidated_until) VALUES ('{namespace}', 'llm', now())",
-        "threads": "INSERT INTO threads (root, id, namespace, created_at, updated_at) "
-        f"VALUES ('{namespace}', '{key}', '{namespace}', now(), now())",
-        "thread_messages": "INSERT INTO thread_messages (root, thread_id, position, namespace, "
-        f"message_id, message, created_at) VALUES ('{namespace}', '{key}', 1, '{namespace}', "
-        "'m', '{}', now())",
-        **prompt_inserts(namespace, key),
-    }
-
-
-def prompt_inserts(namespace: str, key: str) -> dict[str, str]:
-    """Return a statement for each table of prompts."""
-    prompt = f"'{namespace}', '{key}'"
-    return {
-        "prompts": "INSERT INTO prompts (namespace, name, revision, newest, created_at, "
-        f"updated_at) VALUES ({prompt}, 1, 1, now(), now())",
-        "prompt_versions": "INSERT INTO prompt_versions (namespace, name, number, text, actor, "
-        f"created_at) VALUES ({prompt}, 1, 'Be brief.', 'somebody', now())",
-        "prompt_labels": "INSERT INTO prompt_labels (namespace, name, label, number, earlier, "
-        f"actor, moved_at) VALUES ({prompt}, 'production', 1, '{{}}', 'somebody', now())",
-    }
-
-
-@pytest.mark.parametrize("table", TABLES)
-async def test_a_confined_connection_sees_only_its_rows(filled: Database, table: str) -> None:
-    select = f"SELECT namespace FROM {table} ORDER BY namespace"
-    async with filled.connection(CONFINED_TO_ACME) as connection:
-        rows = await connection.fetch(select)
-    assert [row["namespace"] for row in rows] == [to_stored(["acme", "users"])]
-    async with filled.connection(ALL_ROOTS) as connection:
-        assert len(await connection.fetch(select)) == 2
+async def test_a_confined_connection_sees_only_its_rows(filled: Database) -> None:
+    for table in TABLES:
+        select = f"SELECT namespace FROM {table} ORDER BY namespace"
+        async with filled.connection(CONFINED_TO_ACME) as connection:
+            rows = await connection.fetch(select)
+        assert [row["namespace"] for row in rows] == [to_stored(["acme", "users"])], table
+        async with filled.connection(ALL_ROOTS) as connection:
+            assert len(await connection.fetch(select)) == 2
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -537,7 +499,7 @@ async def test_a_confined_connection_changes_only_its_rows(filled: Database, tab
                 await connection.execute(moved)
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
             async with connection.transaction():
-                await connection.execute(inserts(STRANGE, "new")[table])
+                await connection.execute(insert(table, STRANGE, "new"))
         await connection.execute("DELETE FROM passages")
         await connection.execute("DELETE FROM items")
         await connection.execute(f"DELETE FROM {table}")
@@ -546,31 +508,30 @@ async def test_a_confined_connection_changes_only_its_rows(filled: Database, tab
     assert [row["namespace"] for row in rows] == [STRANGE]
 
 
-@pytest.mark.parametrize("table", TABLES)
-async def test_a_connection_that_never_said_what_it_may_see_sees_nothing(
-    filled: Database, settings: Settings, table: str
-) -> None:
+@pytest.mark.usefixtures("filled")
+async def test_a_connection_without_a_root_sees_and_changes_nothing(settings: Settings) -> None:
     connection = await asyncpg.connect(str(settings.database_url))
     try:
-        assert await connection.fetch(f"SELECT * FROM {table}") == []
-        assert await connection.execute(f"DELETE FROM {table}") == "DELETE 0"
-        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
-            await connection.execute(inserts(to_stored(["acme", "new"]), "k")[table])
+        for table in TABLES:
+            assert await connection.fetch(f"SELECT * FROM {table}") == []
+            assert await connection.execute(f"DELETE FROM {table}") == "DELETE 0"
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+                await connection.execute(insert(table, to_stored(["acme", "new"])))
     finally:
         await connection.close()
 
 
-async def test_every_table_with_namespaces_is_behind_the_second_wall(filled: Database) -> None:
+async def test_every_table_with_namespaces_is_behind_row_level_security(filled: Database) -> None:
     async with filled.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(
-            "SELECT relname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid "
-            "WHERE attname = 'namespace' AND relkind = 'r' "
-            "AND NOT (relrowsecurity AND relforcerowsecurity)"
+            "SELECT relname::text, relrowsecurity AND relforcerowsecurity AS confined "
+            "FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid "
+            "WHERE attname = 'namespace' AND relkind = 'r'"
         )
-    assert rows == []
+    assert {row["relname"]: row["confined"] for row in rows} == dict.fromkeys(TABLES, True)
 
 
-async def test_an_interrupted_borrower_leaves_no_wrong_sight_behind(settings: Settings) -> None:
+async def test_an_interrupted_borrower_leaves_no_wrong_root_behind(settings: Settings) -> None:
     database = await Database.open(str(settings.database_url), pool_size=1)
 
     async def seen(root: str) -> str:

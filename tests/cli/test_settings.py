@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from pydantic import ValidationError
 
 from app.config import Settings, unknown_variables
-from tests.support.server import MEMORYD, clean_environment
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 _SETTING = re.compile(r"^#([A-Z_]+)=(.*)$", re.MULTILINE)
@@ -89,28 +87,3 @@ def test_every_setting_of_the_example_is_explained_above_it() -> None:
 
 def test_there_are_at_most_sixty_settings() -> None:
     assert len(Settings.model_fields) <= 60
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
-        ("MEMORYD_PORT", "eighty"),
-        ("MEMORYD_LOG_LEVEL", "loud"),
-        ("MEMORYD_DATABASE_POOL_SIZE", "0"),
-    ],
-)
-def test_a_bad_value_is_refused_in_one_line_that_names_the_variable(
-    variable: str, value: str, tmp_path: Path
-) -> None:
-    done = subprocess.run(
-        [MEMORYD, "doctor"],
-        env={**clean_environment(), variable: value},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"{variable}: ")

@@ -3,9 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from app.config import Settings
@@ -24,30 +22,14 @@ def as_role(url: str, role: str) -> str:
     return url.replace("//memoryd@", f"//{role}@")
 
 
-def execute(cluster: Cluster, url: str, *statements: str) -> None:
-    """Run statements as the superuser in the database of a URL."""
-
-    async def run() -> None:
-        connection = await asyncpg.connect(
-            cluster.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
-        )
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(run())
-
-
 @pytest.fixture
 def url(cluster: Cluster) -> Iterator[str]:
     with cluster.database() as fresh:
-        execute(cluster, fresh, f"CREATE ROLE {ROLE} LOGIN")
+        cluster.execute(fresh, f"CREATE ROLE {ROLE} LOGIN")
         yield fresh
-        execute(cluster, fresh, f"DROP OWNED BY {ROLE}", "RESET ROLE")
-        execute(cluster, cluster.superuser_url, f"REASSIGN OWNED BY {ROLE} TO memoryd")
-    execute(cluster, cluster.superuser_url, f"DROP ROLE {ROLE}")
+        cluster.execute(fresh, f"DROP OWNED BY {ROLE}", "RESET ROLE")
+        cluster.execute(cluster.superuser_url, f"REASSIGN OWNED BY {ROLE} TO memoryd")
+    cluster.execute(cluster.superuser_url, f"DROP ROLE {ROLE}")
 
 
 def problem_of(url: str) -> str:
@@ -64,26 +46,23 @@ def test_the_owner_of_the_tables_is_accepted(url: str) -> None:
     asyncio.run(require_ordinary_role(url))
 
 
-@pytest.mark.parametrize(
-    ("attribute", "named"), [("SUPERUSER", "is a superuser"), ("BYPASSRLS", "has BYPASSRLS")]
-)
-def test_a_role_that_sees_every_root_is_refused(
-    cluster: Cluster, url: str, attribute: str, named: str
-) -> None:
-    execute(cluster, url, f"ALTER ROLE {ROLE} {attribute}")
+@pytest.mark.parametrize("attribute", ["SUPERUSER", "BYPASSRLS"])
+def test_a_role_that_sees_every_root_is_refused(cluster: Cluster, url: str, attribute: str) -> None:
+    cluster.execute(url, f"ALTER ROLE {ROLE} {attribute}")
     problem = problem_of(as_role(url, ROLE))
-    assert f"connects as {ROLE}, which {named}" in problem
+    assert ROLE in problem
+    assert attribute in problem.upper()
     assert "MEMORYD_ALLOW_SUPERUSER" in problem
 
 
 def test_the_sql_of_the_refusal_makes_a_role_that_is_accepted(cluster: Cluster, url: str) -> None:
     for table in ("items", "jobs", "api_keys"):
-        execute(cluster, url, f"ALTER TABLE {table} OWNER TO postgres")
-    superuser = cluster.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
+        cluster.execute(url, f"ALTER TABLE {table} OWNER TO postgres")
+    superuser = cluster.superuser_url_of(url)
     create, *rest = statements_in(problem_of(superuser))
     assert create == "CREATE ROLE memoryd LOGIN PASSWORD 'choose one';"  # is there already
     assert "ALTER FUNCTION forget_ended_items() OWNER TO memoryd;" in rest
-    execute(cluster, url, *rest)
+    cluster.execute(url, *rest)
     asyncio.run(require_ordinary_role(url))
 
 
@@ -91,17 +70,17 @@ def test_a_role_without_the_tables_is_given_them(cluster: Cluster, url: str) -> 
     other = as_role(url, ROLE)
     problem = problem_of(other)
     assert "does not own" in problem
-    execute(cluster, url, *statements_in(problem))
+    cluster.execute(url, *statements_in(problem))
     asyncio.run(require_ordinary_role(other))
 
 
 def test_tables_that_lost_their_policy_are_named(cluster: Cluster, url: str) -> None:
-    execute(cluster, url, "ALTER TABLE items NO FORCE ROW LEVEL SECURITY")
-    execute(cluster, url, "ALTER TABLE threads DISABLE ROW LEVEL SECURITY")
+    cluster.execute(url, "ALTER TABLE items NO FORCE ROW LEVEL SECURITY")
+    cluster.execute(url, "ALTER TABLE threads DISABLE ROW LEVEL SECURITY")
     problem = problem_of(url)
     assert "items" in problem
     assert "threads" in problem
-    execute(cluster, url, *statements_in(problem))
+    cluster.execute(url, *statements_in(problem))
     asyncio.run(require_ordinary_role(url))
 
 
@@ -110,8 +89,7 @@ def test_every_table_is_examined() -> None:
 
 
 def test_tables_of_other_programs_are_left_alone(cluster: Cluster, url: str) -> None:
-    execute(
-        cluster,
+    cluster.execute(
         url,
         "CREATE TABLE spatial_ref_sys (id int)",
         "CREATE TABLE orders (id int)",
@@ -119,7 +97,7 @@ def test_tables_of_other_programs_are_left_alone(cluster: Cluster, url: str) -> 
         "CREATE POLICY own ON orders USING (true)",
     )
     asyncio.run(require_ordinary_role(url))
-    superuser = cluster.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
+    superuser = cluster.superuser_url_of(url)
     problem = problem_of(superuser)
     assert "orders" not in problem
     assert "spatial_ref_sys" not in problem
@@ -128,8 +106,7 @@ def test_tables_of_other_programs_are_left_alone(cluster: Cluster, url: str) -> 
 async def test_a_process_starts_as_a_superuser_only_if_that_is_allowed(
     cluster: Cluster, settings: Settings, embedder: FakeEmbedder
 ) -> None:
-    database = urlsplit(str(settings.database_url)).path
-    superuser = cluster.superuser_url.replace("/postgres?", f"{database}?")
+    superuser = cluster.superuser_url_of(str(settings.database_url))
     chosen = settings.model_copy(update={"database_url": superuser})
     with pytest.raises(DatabaseRoleError):
         async with open_resources(chosen, embedder=embedder):

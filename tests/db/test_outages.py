@@ -5,8 +5,9 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx2
@@ -18,6 +19,7 @@ from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
+from tests.support.jobs import until
 from tests.support.proxy import FreezableProxy
 
 ITEM = {"namespace": "users", "key": "food"}
@@ -41,13 +43,6 @@ async def until_it_serves(client: httpx2.AsyncClient) -> None:
         return (await client.get("/readyz")).status_code == 200
 
     await until(serves)
-
-
-async def until(holds: Callable[[], Awaitable[Any]]) -> None:
-    deadline = time.monotonic() + 10
-    while not await holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
 
 
 def assert_unavailable(response: httpx2.Response) -> None:
@@ -95,11 +90,17 @@ async def test_closing_does_not_wait_for_a_frozen_database(proxy: FreezableProxy
     assert time.monotonic() - began < 6
 
 
-async def test_a_frozen_connection_is_not_used_again(
-    proxy: FreezableProxy, cluster: Cluster
-) -> None:
-    database = await Database.open(proxy.url, pool_size=1)
+@asynccontextmanager
+async def opened(url: str, pool_size: int = 1) -> AsyncIterator[Database]:
+    database = await Database.open(url, pool_size=pool_size)
     try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def test_a_frozen_connection_is_not_used_again(proxy: FreezableProxy) -> None:
+    async with opened(proxy.url) as database:
         before = await backend(database)
         proxy.freeze()
         began = time.monotonic()
@@ -109,50 +110,43 @@ async def test_a_frozen_connection_is_not_used_again(
         assert time.monotonic() - began < 3
         proxy.thaw()
         assert await backend(database) != before
-    finally:
-        await database.close()
 
 
 @pytest.mark.parametrize("use", [Database.connection, Database.transaction])
 async def test_a_frozen_backend_is_waited_for_once(
     database_url: str, use: Callable[..., AbstractAsyncContextManager[Connection]]
 ) -> None:
-    database = await Database.open(database_url, pool_size=1)
-    frozen = await backend(database)
+    async with opened(database_url) as database:
+        frozen = await backend(database)
 
-    async def freeze_within() -> None:
-        async with use(database, ALL_ROOTS) as connection:
-            os.kill(frozen, signal.SIGSTOP)
-            await connection.execute("SELECT 1", timeout=0.3)
+        async def freeze_within() -> None:
+            async with use(database, ALL_ROOTS) as connection:
+                os.kill(frozen, signal.SIGSTOP)
+                await connection.execute("SELECT 1", timeout=0.3)
 
-    try:
         began = time.monotonic()
-        with pytest.raises(DatabaseUnavailableError):
-            await freeze_within()
-        assert time.monotonic() - began < 5
-        assert await backend(database) != frozen
-    finally:
-        os.kill(frozen, signal.SIGCONT)
-        await database.close()
+        try:
+            with pytest.raises(DatabaseUnavailableError):
+                await freeze_within()
+            assert time.monotonic() - began < 5
+            assert await backend(database) != frozen
+        finally:
+            os.kill(frozen, signal.SIGCONT)
 
 
 async def test_a_statement_that_is_cancelled_in_time_leaves_its_connection_usable(
     database_url: str,
 ) -> None:
-    database = await Database.open(database_url, pool_size=1)
-    try:
+    async with opened(database_url) as database:
         before = await backend(database)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1), database.connection(ALL_ROOTS) as connection:
                 await connection.execute("SELECT pg_sleep(20)")
         assert await backend(database) == before
-    finally:
-        await database.close()
 
 
 async def test_statements_end_while_the_database_is_suspended(database_url: str) -> None:
-    database = await Database.open(database_url, pool_size=2)
-    try:
+    async with opened(database_url, pool_size=2) as database:
         sleeping = asyncio.create_task(sleep_in(database))
         await asyncio.sleep(0.3)
         assert database.connections_in_use == 1
@@ -164,8 +158,6 @@ async def test_statements_end_while_the_database_is_suspended(database_url: str)
         assert database.resume()
         assert await backend(database)
         assert not database.resume()
-    finally:
-        await database.close()
 
 
 async def test_ended_connections_are_replaced(
@@ -212,9 +204,6 @@ async def listening(cluster: Cluster, url: str) -> int:
 async def ask(cluster: Cluster, question: str, url: str) -> int:
     connection = await asyncpg.connect(cluster.superuser_url)
     try:
-        name = (
-            url.rpartition("/")[2] if "?" not in url else url.partition("?")[0].rpartition("/")[2]
-        )
-        return int(await connection.fetchval(question, name))
+        return int(await connection.fetchval(question, urlsplit(url).path.lstrip("/")))
     finally:
         await connection.close()

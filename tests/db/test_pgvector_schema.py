@@ -13,7 +13,6 @@ from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import open_resources
 from app.store.reindex import reindex
-from tests.db.test_database_role import execute
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
 
@@ -31,7 +30,7 @@ TABLES_ELSEWHERE = (
 @pytest.fixture(params=[(), TABLES_ELSEWHERE], ids=["tables in public", "tables elsewhere"])
 def url(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     with cluster.database(migrated=False) as bare:
-        execute(cluster, bare, *MOVE, *request.param)
+        cluster.execute(bare, *MOVE, *request.param)
         yield bare
 
 
@@ -65,6 +64,6 @@ async def reindex_with_another_model(settings: Settings) -> None:
 
 def test_a_database_without_pgvector_is_refused(cluster: Cluster) -> None:
     with cluster.database(migrated=False) as bare:
-        execute(cluster, bare, "DROP EXTENSION vector")
+        cluster.execute(bare, "DROP EXTENSION vector")
         with pytest.raises(PgvectorMissingError, match="CREATE EXTENSION vector"):
             migrations.upgrade(bare)

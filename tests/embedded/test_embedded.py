@@ -1,10 +1,11 @@
+"""The embedded PostgreSQL: started, shared, taken over, and closed to others."""
+
 import asyncio
 import os
 import pwd
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from tests.support.data_directories import data_directory, postmaster
 
 ROOT = Path(__file__).parents[2]
 # Imports first: the interpreter itself may lie where the other user cannot read.
@@ -42,31 +44,21 @@ try:
 except (OSError, asyncpg.PostgresError) as error:
     print(type(error).__name__, error)
 """
-# pytest takes the permissions of others off its own temporary directory whenever a run starts,
-# and so would cut off a server that runs as another user for root. Hence directories of our own.
 
 
 @pytest.fixture(scope="module")
 def template() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
-        data_dir = Path(name) / "data"
-        with EmbeddedPostgres(data_dir):
+    with data_directory() as path:
+        with EmbeddedPostgres(path):
             pass
-        yield data_dir
+        yield path
 
 
 @pytest.fixture
-def empty_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
-        yield Path(name) / "data"
-        for pid_file in Path(name).rglob("postmaster.pid"):
-            end(int(pid_file.read_text().split()[0]))
-
-
-@pytest.fixture
-def data_dir(template: Path, empty_dir: Path) -> Path:
-    subprocess.run(["/bin/cp", "-a", str(template), str(empty_dir)], check=True)
-    return empty_dir
+def copied_dir(template: Path, data_dir: Path) -> Path:
+    """A data directory with a database."""
+    subprocess.run(["/bin/cp", "-a", str(template), str(data_dir)], check=True)
+    return data_dir
 
 
 @pytest.fixture
@@ -98,20 +90,6 @@ def release(holder: subprocess.Popen[str]) -> None:
     assert holder.returncode == 0
 
 
-def postmaster(data_dir: Path) -> int | None:
-    pid_file = data_dir / "postgres" / "postmaster.pid"
-    return int(pid_file.read_text().split()[0]) if pid_file.exists() else None
-
-
-def end(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-        while Path(f"/proc/{pid}").exists():
-            time.sleep(0.01)
-    except ProcessLookupError:
-        return
-
-
 def run_sql(url: str, *statements: str) -> Any:
     async def run() -> Any:
         connection = await asyncpg.connect(url)
@@ -125,19 +103,16 @@ def run_sql(url: str, *statements: str) -> Any:
     return asyncio.run(run())
 
 
-def test_there_is_no_url_before_the_start(tmp_path: Path) -> None:
+def test_before_the_start_there_is_no_url_and_nothing_to_stop(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match=r"call start\(\)"):
         _ = EmbeddedPostgres(tmp_path).url
-
-
-def test_stop_without_start_does_nothing(tmp_path: Path) -> None:
     EmbeddedPostgres(tmp_path).stop()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_first_start_makes_the_database_and_its_owner(empty_dir: Path) -> None:
-    with EmbeddedPostgres(empty_dir) as postgres:
+def test_first_start_makes_the_database_and_its_owner(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as postgres:
         assert run_sql(postgres.url, "SELECT current_user || '@' || current_database()") == (
             "memoryd@memoryd"
         )
@@ -147,11 +122,11 @@ def test_first_start_makes_the_database_and_its_owner(empty_dir: Path) -> None:
         assert run_sql(postgres.url, version) == "0.8.5"
         assert run_sql(postgres.url, "CREATE TABLE t (x int)", "SELECT lower('É')") == "é"
         assert run_sql(postgres.superuser_url, "SELECT current_user::text") == "postgres"
-    assert postmaster(empty_dir) is None
+    assert postmaster(data_dir) is None
 
 
 @pytest.mark.slow
-def test_durability_is_full_and_settings_are_ours(data_dir: Path) -> None:
+def test_durability_is_full_and_nothing_listens_on_tcp(copied_dir: Path) -> None:
     expected = {
         "fsync": "on",
         "synchronous_commit": "on",
@@ -162,28 +137,11 @@ def test_durability_is_full_and_settings_are_ours(data_dir: Path) -> None:
         "max_connections": "200",
         "listen_addresses": "",
     }
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(copied_dir) as postgres:
         assert {name: run_sql(postgres.url, f"SHOW {name}") for name in expected} == expected
-
-
-@pytest.mark.slow
-def test_restart_keeps_data_and_the_operators_settings(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as postgres:
-        run_sql(postgres.url, "CREATE TABLE kept AS SELECT 42 AS x", "SELECT 1")
-    with (data_dir / "postgres" / "memoryd.conf").open("a") as settings:
-        settings.write("work_mem = 3MB\n")
-    with EmbeddedPostgres(data_dir) as postgres:
-        assert run_sql(postgres.url, "SELECT x FROM kept") == 42
-        assert run_sql(postgres.url, "SHOW work_mem") == "3MB"
-
-
-@pytest.mark.slow
-def test_nothing_listens_on_tcp_and_no_terminal_signal_arrives(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as postgres:
-        assert run_sql(postgres.url, "SHOW listen_addresses") == ""
-        pid = postmaster(data_dir)
+        pid = postmaster(copied_dir)
         assert pid is not None
-        assert os.getsid(pid) != os.getsid(0)
+        assert os.getsid(pid) != os.getsid(0), "signals of the terminal would arrive"
         inodes = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
         tcp = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
         listening = {f"socket:[{line.split()[9]}]" for line in tcp.splitlines() if " 0A " in line}
@@ -191,112 +149,116 @@ def test_nothing_listens_on_tcp_and_no_terminal_signal_arrives(data_dir: Path) -
 
 
 @pytest.mark.slow
-def test_two_processes_share_and_the_last_stops_the_server(
-    data_dir: Path, hold: Callable[..., subprocess.Popen[str]]
-) -> None:
-    first, second = hold(data_dir), hold(data_dir)
-    url = url_of(first)
-    assert url_of(second) == url
-    pid = postmaster(data_dir)
-    release(first)
-    assert postmaster(data_dir) == pid
-    assert run_sql(url, "SELECT 1") == 1
-    release(second)
-    assert postmaster(data_dir) is None
+def test_restart_keeps_data_and_the_operators_settings(copied_dir: Path) -> None:
+    with EmbeddedPostgres(copied_dir) as postgres:
+        run_sql(postgres.url, "CREATE TABLE kept AS SELECT 42 AS x", "SELECT 1")
+    with (copied_dir / "postgres" / "memoryd.conf").open("a") as settings:
+        settings.write("work_mem = 3MB\n")
+    with EmbeddedPostgres(copied_dir) as postgres:
+        assert run_sql(postgres.url, "SELECT x FROM kept") == 42
+        assert run_sql(postgres.url, "SHOW work_mem") == "3MB"
 
 
 @pytest.mark.slow
-def test_a_killed_holder_does_not_count(
-    data_dir: Path, hold: Callable[..., subprocess.Popen[str]]
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_last_of_two_processes_stops_the_server(
+    copied_dir: Path, hold: Callable[..., subprocess.Popen[str]], is_killed: bool
 ) -> None:
-    killed, other = hold(data_dir), hold(data_dir)
-    url_of(killed)
-    url = url_of(other)
-    killed.kill()
-    killed.wait()
+    first, second = hold(copied_dir), hold(copied_dir)
+    url = url_of(first)
+    assert url_of(second) == url
+    pid = postmaster(copied_dir)
+    if is_killed:
+        first.kill()
+        first.wait()
+    else:
+        release(first)
+    assert postmaster(copied_dir) == pid
     assert run_sql(url, "SELECT 1") == 1
-    release(other)
-    assert postmaster(data_dir) is None
+    release(second)
+    assert postmaster(copied_dir) is None
 
 
 @pytest.mark.slow
 def test_a_server_whose_only_holder_was_killed_is_taken_over(
-    data_dir: Path, hold: Callable[..., subprocess.Popen[str]]
+    copied_dir: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    killed = hold(data_dir)
+    killed = hold(copied_dir)
     url = url_of(killed)
     killed.kill()
     killed.wait()
-    pid = postmaster(data_dir)
+    pid = postmaster(copied_dir)
     assert run_sql(url, "SELECT 1") == 1
-    with EmbeddedPostgres(data_dir):
-        assert postmaster(data_dir) == pid
-    assert postmaster(data_dir) is None
+    with EmbeddedPostgres(copied_dir):
+        assert postmaster(copied_dir) == pid
+    assert postmaster(copied_dir) is None
 
 
 @pytest.mark.slow
-def test_committed_rows_survive_a_killed_server_with_a_busy_backend(data_dir: Path) -> None:
+def test_committed_rows_survive_a_killed_server_with_a_busy_backend(copied_dir: Path) -> None:
     async def commit_and_kill(url: str) -> None:
         busy = await asyncpg.connect(url)
         await busy.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS x")
         task = asyncio.create_task(busy.execute("SELECT count(*) FROM generate_series(1, 3000000)"))
         await asyncio.sleep(0.1)
-        pid = postmaster(data_dir)
+        pid = postmaster(copied_dir)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await asyncio.gather(task, return_exceptions=True)
         busy.terminate()
 
-    crashed = EmbeddedPostgres(data_dir)
+    crashed = EmbeddedPostgres(copied_dir)
     asyncio.run(commit_and_kill(crashed.start()))
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(copied_dir) as postgres:
         assert run_sql(postgres.url, "SELECT count(*) FROM kept") == 1000
         crashed.stop()
         assert run_sql(postgres.url, "SELECT 1") == 1
-    assert postmaster(data_dir) is None
+    assert postmaster(copied_dir) is None
 
 
 @pytest.mark.slow
-def test_left_over_lock_files_that_name_another_process_are_ignored(data_dir: Path) -> None:
-    left_over = f"{os.getpid()}\n{data_dir}/postgres\n1700000000\n5432\n{data_dir}\n\n1 2\nready\n"
+def test_left_over_lock_files_that_name_another_process_are_ignored(copied_dir: Path) -> None:
+    left_over = (
+        f"{os.getpid()}\n{copied_dir}/postgres\n1700000000\n5432\n{copied_dir}\n\n1 2\nready\n"
+    )
     for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
-        (data_dir / "postgres" / name).write_text(left_over)
-    with EmbeddedPostgres(data_dir) as postgres:
+        (copied_dir / "postgres" / name).write_text(left_over)
+    with EmbeddedPostgres(copied_dir) as postgres:
         assert run_sql(postgres.url, "SELECT 1") == 1
 
 
 @pytest.mark.slow
 def test_concurrent_first_starts_end_with_one_server(
-    empty_dir: Path, hold: Callable[..., subprocess.Popen[str]]
+    data_dir: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    holders = [hold(empty_dir) for _ in range(3)]
+    holders = [hold(data_dir) for _ in range(3)]
     urls = {url_of(holder) for holder in holders}
     assert len(urls) == 1
     assert run_sql(urls.pop(), "SELECT 1") == 1
     for holder in holders:
         release(holder)
-    assert postmaster(empty_dir) is None
+    assert postmaster(data_dir) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.05, 0.6])
 def test_a_first_start_killed_half_way_is_finished_by_the_next(
-    empty_dir: Path, hold: Callable[..., subprocess.Popen[str]], seconds: float
+    data_dir: Path, hold: Callable[..., subprocess.Popen[str]], seconds: float
 ) -> None:
-    killed = hold(empty_dir)
-    while not (empty_dir / "postgres.new").exists():
+    killed = hold(data_dir)
+    while not (data_dir / "postgres.new").exists():
         time.sleep(0.01)
     time.sleep(seconds)
     killed.kill()
     killed.wait()
-    with EmbeddedPostgres(empty_dir) as postgres:
+    with EmbeddedPostgres(data_dir) as postgres:
         assert run_sql(postgres.url, "SELECT '[3,4]'::vector <-> '[0,0]'") == 5.0
-    assert not (empty_dir / "postgres.new").exists()
+    assert not (data_dir / "postgres.new").exists()
 
 
 @pytest.mark.slow
-async def test_one_process_opens_it_twice_from_threads(data_dir: Path) -> None:
-    first, second = EmbeddedPostgres(data_dir), EmbeddedPostgres(data_dir)
+async def test_one_process_opens_it_twice_from_threads(copied_dir: Path) -> None:
+    first, second = EmbeddedPostgres(copied_dir), EmbeddedPostgres(copied_dir)
     urls = await asyncio.gather(asyncio.to_thread(first.start), asyncio.to_thread(second.start))
     assert urls[0] == urls[1] == first.start()
     await asyncio.to_thread(first.stop)
@@ -305,12 +267,12 @@ async def test_one_process_opens_it_twice_from_threads(data_dir: Path) -> None:
     await connection.close()
     await asyncio.to_thread(second.stop)
     await asyncio.to_thread(second.stop)
-    assert postmaster(data_dir) is None
+    assert postmaster(copied_dir) is None
 
 
 @pytest.mark.slow
-def test_a_long_path_with_spaces_works_for_both_drivers(template: Path, empty_dir: Path) -> None:
-    odd = empty_dir / "two words, a 'quote' & $(dollar)" / ("x" * 120)
+def test_a_long_path_with_spaces_works_for_both_drivers(template: Path, data_dir: Path) -> None:
+    odd = data_dir / "two words, a 'quote' & $(dollar)" / ("x" * 120)
     odd.parent.mkdir(parents=True)
     subprocess.run(["/bin/cp", "-a", str(template), str(odd)], check=True)
 
@@ -331,43 +293,43 @@ def test_a_long_path_with_spaces_works_for_both_drivers(template: Path, empty_di
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as other users")
-def test_other_users_cannot_connect_even_through_an_open_directory(data_dir: Path) -> None:
+def test_other_users_cannot_connect_even_through_an_open_directory(copied_dir: Path) -> None:
     def try_as_nobody(url: str) -> str:
         command = [sys.executable, "-c", CONNECT, url, "nobody"]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(copied_dir) as postgres:
         assert "PermissionError" in try_as_nobody(postgres.url)
-        for path in (data_dir.parent, data_dir, data_dir / "postgres"):
+        for path in (copied_dir.parent, copied_dir, copied_dir / "postgres"):
             path.chmod(0o755)
-        (data_dir / "postgres" / ".s.PGSQL.5432").chmod(0o777)
+        (copied_dir / "postgres" / ".s.PGSQL.5432").chmod(0o777)
         assert "Peer authentication failed" in try_as_nobody(postgres.url)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as other users")
 def test_an_ordinary_user_runs_it_and_root_can_join(
-    empty_dir: Path, hold: Callable[..., subprocess.Popen[str]]
+    data_dir: Path, hold: Callable[..., subprocess.Popen[str]]
 ) -> None:
     nobody = pwd.getpwnam("nobody")
-    empty_dir.parent.chmod(0o711)
-    empty_dir.mkdir()
-    os.chown(empty_dir, nobody.pw_uid, nobody.pw_gid)
-    holder = hold(empty_dir, "nobody")
+    data_dir.parent.chmod(0o711)
+    data_dir.mkdir()
+    os.chown(data_dir, nobody.pw_uid, nobody.pw_gid)
+    holder = hold(data_dir, "nobody")
     assert run_sql(url_of(holder), "SELECT 1") == 1
-    with EmbeddedPostgres(empty_dir) as joined:
+    with EmbeddedPostgres(data_dir) as joined:
         release(holder)
         assert run_sql(joined.url, "SELECT 1") == 1
-    with EmbeddedPostgres(empty_dir) as restarted:
+    with EmbeddedPostgres(data_dir) as restarted:
         assert run_sql(restarted.url, "SELECT 1") == 1
-        assert (empty_dir / "postgres" / "postmaster.pid").stat().st_uid == nobody.pw_uid
+        assert (data_dir / "postgres" / "postmaster.pid").stat().st_uid == nobody.pw_uid
 
 
-def test_a_cluster_of_another_version_is_refused(empty_dir: Path) -> None:
-    (empty_dir / "postgres").mkdir(parents=True)
-    (empty_dir / "postgres" / "PG_VERSION").write_text("16\n")
+def test_a_cluster_of_another_version_is_refused(data_dir: Path) -> None:
+    (data_dir / "postgres").mkdir(parents=True)
+    (data_dir / "postgres" / "PG_VERSION").write_text("16\n")
     with pytest.raises(EmbeddedPostgresError, match=r"written by PostgreSQL 16; .* brings 18"):
-        EmbeddedPostgres(empty_dir).start()
+        EmbeddedPostgres(data_dir).start()
 
 
 def test_a_data_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
@@ -377,7 +339,7 @@ def test_a_data_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_setting_that_postgresql_refuses_is_reported(data_dir: Path) -> None:
-    (data_dir / "postgres" / "memoryd.conf").write_text("work_mem = lots\n")
+def test_a_setting_that_postgresql_refuses_is_reported(copied_dir: Path) -> None:
+    (copied_dir / "postgres" / "memoryd.conf").write_text("work_mem = lots\n")
     with pytest.raises(EmbeddedPostgresError, match='invalid value for parameter "work_mem"'):
-        EmbeddedPostgres(data_dir).start()
+        EmbeddedPostgres(copied_dir).start()

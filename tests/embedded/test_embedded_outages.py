@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,13 +22,11 @@ from app.embedded.keeper import MOST_FAILURES, PostgresKeeper
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.supervisor import Supervisor
-from tests.cli.test_startup import working
-from tests.db.test_database_role import execute
-from tests.embedded.test_embedded import postmaster
 from tests.support.app import Store, running
+from tests.support.data_directories import postmaster
 from tests.support.databases import Cluster
 from tests.support.disks import small_disk
-from tests.support.server import Server, serving
+from tests.support.server import Server, serving, working
 
 FAKE = {"MEMORYD_EMBEDDING": "fake:hashed"}
 ITEM = {"namespace": "users", "key": "food"}
@@ -74,12 +71,6 @@ class Caller:
     def _answer(response: httpx2.Response) -> Any:
         is_problem = response.status_code >= 400
         return response.json()["code"] if is_problem else response.status_code
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="memoryd-test-") as name:
-        yield Path(name) / "data"
 
 
 def backends(data_dir: Path) -> list[int]:
@@ -188,7 +179,7 @@ def tables_on(cluster: Cluster, url: str, directory: Path) -> Iterator[None]:
 def execute_many(cluster: Cluster, url: str, *statements: str) -> None:
     """Run statements from inside a running event loop."""
     with ThreadPoolExecutor() as pool:
-        pool.submit(execute, cluster, url, *statements).result()
+        pool.submit(cluster.execute, url, *statements).result()
 
 
 class Unstartable:

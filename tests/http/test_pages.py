@@ -15,9 +15,10 @@ BIG = {"text": "x" * VALUE_BYTES}
 FITTING = PAGE_BYTES // VALUE_BYTES
 
 
-@pytest.fixture
-async def filled(store: Store) -> Store:
+@pytest.fixture(scope="module")
+async def filled(shared_client: httpx2.AsyncClient) -> Store:
     """A store of ten items of almost 1 MiB, of which little is embedded."""
+    store = Store(shared_client)
     for number in range(10):
         value = {**BIG, "name": f"ramen {number}"}
         await store.put(["big"], f"k{number}", value, index=["name"])
@@ -132,7 +133,7 @@ class TestBatch:
 
     async def test_a_thousand_searches_answer_within_the_budget(self, filled: Store) -> None:
         search = {"op": "search", "namespace_prefix": ["big"], "limit": 2}
-        put = {"op": "put", "namespace": ["big"], "key": "new", "value": {}}
+        put = {"op": "put", "namespace": ["small"], "key": "new", "value": {}}
         answer = await filled.call(
             "POST", "/v1/store/batch", status=200, json={"operations": [search] * 999 + [put]}
         )
@@ -142,7 +143,7 @@ class TestBatch:
         assert sum(map(len, found)) == FITTING + 1
         assert results[998]["problem"]["code"] == "response_too_large"
         assert results[999] == {"op": "put"}
-        assert (await filled.get(["big"], "new"))["value"] == {}
+        assert (await filled.get(["small"], "new"))["value"] == {}
 
     async def test_an_item_left_out_is_not_refreshed_or_used(self, store: Store) -> None:
         for number in range(6):

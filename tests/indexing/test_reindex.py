@@ -16,7 +16,7 @@ from app.store import reindex as reindexing
 from app.store.backfill import catch_up
 from app.store.reindex import ReindexError, reindex
 from tests.support.app import Store, running
-from tests.support.reindexing import (
+from tests.support.reindex import (
     NAMESPACE,
     NEW,
     OLD,

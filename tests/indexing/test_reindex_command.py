@@ -10,8 +10,7 @@ import pytest
 from app.config import Settings
 from app.providers.embeddings.fake import FakeEmbedder
 from app.store.reindex import ReindexError
-from tests.support.command import memoryd
-from tests.support.reindexing import (
+from tests.support.reindex import (
     NAMESPACE,
     NEW,
     OLD,
@@ -23,7 +22,7 @@ from tests.support.reindexing import (
     serving_in_process,
     until,
 )
-from tests.support.server import MEMORYD, clean_environment, serving
+from tests.support.server import MEMORYD, clean_environment, memoryd, serving
 
 pytestmark = pytest.mark.slow
 

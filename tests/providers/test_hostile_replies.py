@@ -25,8 +25,7 @@ from tests.support.llm_server import (
     garbage,
     llm_server,
 )
-from tests.support.llm_wire import write_anthropic, write_chat
-from tests.support.llm_wire_responses import write_responses
+from tests.support.llm_wire import write_anthropic, write_chat, write_responses
 from tests.support.openai_server import OpenAIServer, openai_server
 from tests.support.openai_server import Reply as Embeddings
 

@@ -35,7 +35,7 @@ class Cluster:
         self._embedded = embedded
 
     def prepare(self) -> None:
-        self._administer("ALTER SYSTEM SET fsync = off")  # nobody cuts the power of a test
+        self._administer("ALTER SYSTEM SET fsync = off")  # a test never loses power
         self._administer("SELECT pg_reload_conf()")
         self._administer(f"CREATE DATABASE {TEMPLATE} OWNER memoryd")
         migrations.upgrade(self.url(TEMPLATE))
@@ -51,9 +51,17 @@ class Cluster:
         finally:
             self._administer(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def execute(self, url: str, *statements: str) -> None:
+        """Run statements as the superuser in the database of a URL."""
+        for statement in statements:
+            asyncio.run(self._execute(statement, database=urlsplit(url).path.lstrip("/")))
+
+    def superuser_url_of(self, url: str) -> str:
+        return self.superuser_url.replace("/postgres?", f"{urlsplit(url).path}?")
+
     def empty(self, url: str) -> None:
         """Remove every row: a hundred times faster than a fresh database."""
-        asyncio.run(self._execute(_EMPTY, database=urlsplit(url).path.lstrip("/")))
+        self.execute(url, _EMPTY)
 
     def url(self, database: str) -> str:
         return self._embedded.url.replace("/memoryd?", f"/{database}?")

@@ -17,6 +17,7 @@ from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources
 from tests.support.app import Store, running
+from tests.support.data_directories import data_directory
 from tests.support.databases import Cluster
 from tests.support.extraction import Memories
 from tests.support.llm_server import LLMServer, llm_server
@@ -48,6 +49,20 @@ def database_url(cluster: Cluster, shared_database_url: str) -> str:
     """An empty, migrated database."""
     cluster.empty(shared_database_url)
     return shared_database_url
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """The place of an embedded database that the test makes."""
+    with data_directory() as path:
+        yield path
+
+
+@pytest.fixture
+def bare_url(cluster: Cluster) -> Iterator[str]:
+    """A database without any table."""
+    with cluster.database(migrated=False) as url:
+        yield url
 
 
 @pytest.fixture
@@ -108,6 +123,14 @@ async def client(
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the application, in this process, on an empty database."""
     async with running(create_app(settings, embedder=embedder, clock=clock)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+async def shared_client(filled_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the application on `filled_url`, which the tests of a module share."""
+    chosen = Settings(database_url=filled_url, database_pool_size=5)
+    async with running(create_app(chosen, embedder=FakeEmbedder())) as started:
         yield started
 
 

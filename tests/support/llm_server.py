@@ -22,8 +22,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.providers.llm.base import Message, Tool
-from tests.support.llm_wire import read_anthropic, read_chat, write_anthropic, write_chat
-from tests.support.llm_wire_responses import read_responses, write_responses
+from tests.support.llm_wire import (
+    read_anthropic,
+    read_chat,
+    read_responses,
+    write_anthropic,
+    write_chat,
+    write_responses,
+)
 
 JSON = dict[str, Any]
 _READ = {

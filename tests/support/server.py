@@ -1,4 +1,4 @@
-"""A real `memoryd serve` process."""
+"""Real `memoryd` processes: servers, workers, and commands that run to their end."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.error import URLError
@@ -98,12 +98,37 @@ def working(
             cwd=log.parent,
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        process.terminate()
-        process.wait(60)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def memoryd(
+    *arguments: str, environment: Mapping[str, str], cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; it finds a .env file and a data directory in `cwd`."""
+    return subprocess.run(
+        [MEMORYD, *arguments],
+        env={**clean_environment(), "MEMORYD_EMBEDDING": "fake:hashed", **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until something holds that nothing would report."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def clean_environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Reindexing in process, and what must hold after it."""
+"""A reindex in this process, and checks of its result."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -45,11 +45,11 @@ async def serving_in_process(settings: Settings, embedder: Embedder) -> AsyncIte
 async def reindexed(
     settings: Settings, embedder: Embedder, *, drop_others: bool = False
 ) -> list[str]:
-    """Reindex, and return what the operator is told."""
-    told: list[str] = []
+    """Reindex, and return the lines that the operator reads."""
+    lines: list[str] = []
     async with open_resources(settings, embedder=embedder, choose_index=prepare) as resources:
-        await reindex(resources, told.append, drop_others=drop_others)
-    return told
+        await reindex(resources, lines.append, drop_others=drop_others)
+    return lines
 
 
 class Refusing(FakeEmbedder):

@@ -39,11 +39,11 @@ UNTYPED_JSON = """
 batch/schemas changes/schemas conversations/content conversations/json_schema/assertions
 conversations/json_schema/compiler conversations/json_schema/subset
 conversations/json_schema/validator conversations/messages errors extraction/retrieval
-extraction/verbatim http/bodies http/problems http/responses indexing/passages jobs/kind
+extraction/verbatim http/bodies http/problems http/messages indexing/passages jobs/kind
 jobs/record jobs/responses jobs/results jobs/run jobs/schemas json_values prompts/job_schemas
-prompts/router schemas store/filters/checks store/filters/operands store/filters/parsing
+prompts/router schemas store/filters/checks store/filters/operands store/filters/parser
 store/filters/sql store/filters/tree store/schemas threads/deduplicate threads/summaries/schemas
-threads/summaries/shorten tools/memory_schemas tools/schemas validation batch/service mcp/tools
+threads/summaries/shorten tools/memory_schemas tools/schemas validation mcp/tools
 """
 """JSON of any form: values, filters, JSON Schemas, messages, and members of problem documents."""
 
@@ -54,7 +54,7 @@ http/openapi/parameters http/openapi/schemas
 """The OpenAPI document, which is JSON."""
 
 UNTYPED_LIBRARIES = """
-auth/route background cli/main config embedded/programs extraction/tool_calls http/middleware
+auth/dependencies background cli/main config embedded/programs extraction/tool_calls http/middleware
 http/protocol http/refusals indexing/terms/languages job_kinds main mcp/server mcp/stdio
 threads/router
 """

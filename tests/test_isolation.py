@@ -427,8 +427,9 @@ item_usage: namespace={n} item_id={i} uses=1 last_used_at=now()
 jobs: id={j} namespace={n} root={n} actor='mk' grants='[]' kind='extract' state='queued'
     request='{{}}' priority=0 max_attempts=5 run_at=now() created_at=now()
 job_events: job_id={j} namespace={n} number=1 event='queued' data='{{}}' recorded_at=now()
-model_calls: job_id={j} namespace={n} number=1 attempt=1 purpose='extract' model='m' finish_reason='end'
-    input_tokens=1 output_tokens=1 cached_tokens=0 milliseconds=1 recorded_at=now()
+model_calls: job_id={j} namespace={n} number=1 attempt=1 purpose='extract' model='m'
+    finish_reason='end' input_tokens=1 output_tokens=1 cached_tokens=0 milliseconds=1
+    recorded_at=now()
 job_changes: job_id={j} namespace={n} number=1 key={k} action='insert' state='applied'
     details='{{}}'
 idempotent_requests: namespace={n} actor='mk' key={k} fingerprint='' answer='null'

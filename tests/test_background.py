@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.background import background, repeat, stop
+from app.background import background, repeat, run_together, stop
 from app.errors import ConflictError
 
 
@@ -52,3 +52,20 @@ async def test_a_loop_survives_failures() -> None:
 
     async with background(repeat("testing", work, seconds=0)), asyncio.timeout(5):
         await succeeded.wait()
+
+
+async def test_the_first_failure_cancels_the_rest_and_is_raised_itself() -> None:
+    slow_ended = asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            slow_ended.set()
+
+    async def fail() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await run_together(slow(), fail())
+    assert slow_ended.is_set()

@@ -14,7 +14,15 @@ from app.conversations.types import Turn
 from app.prompts.optimize.choose import choose_prompts
 from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
 from app.providers.llm.base import Completion, Message, Request
-from tests.prompts.scripted import CRITIQUE, TALK, THINK, improve, optimized, recommend, revise
+from tests.prompts.scripted_optimizer import (
+    CRITIQUE,
+    TALK,
+    THINK,
+    improve,
+    optimized,
+    recommend,
+    revise,
+)
 from tests.support.scripted_model import ScriptedModel, calls
 
 DIRECTORY = Path(__file__).parent / "examples"
@@ -96,7 +104,7 @@ def requests(name: str) -> list[Request]:
     return model.requests
 
 
-def shown(name: str) -> str:
+def render_example(name: str) -> str:
     """Return the last request to the example's model as a page."""
     request = requests(name)[-1]
     tools = "\n\n".join(
@@ -128,4 +136,6 @@ def _json(value: Any) -> str:
 if __name__ == "__main__":
     DIRECTORY.mkdir(exist_ok=True)
     for example_name in EXAMPLES:
-        (DIRECTORY / f"{example_name}.md").write_text(shown(example_name), encoding="utf-8")
+        (DIRECTORY / f"{example_name}.md").write_text(
+            render_example(example_name), encoding="utf-8"
+        )

@@ -89,13 +89,8 @@ def likes(wanted: str) -> Callable[[str, str], str]:
     """Return a judge who prefers the answer that holds a text."""
 
     def judge(first: str, second: str) -> str:
-        return (
-            "tie"
-            if (wanted in first) is (wanted in second)
-            else "first"
-            if wanted in first
-            else "second"
-        )
+        liked = [name for name, text in (("first", first), ("second", second)) if wanted in text]
+        return liked[0] if len(liked) == 1 else "tie"
 
     return judge
 

@@ -12,7 +12,6 @@ from app.conversations.types import Turn
 from app.errors import InvalidRequestError
 from app.prompts.evaluate import SAME, Case, Evaluation, Gate, Outcome, Trial, check_conversation
 from app.prompts.judge import Answer, Comparison, Preference, Side, Verdict, judge
-from app.prompts.placeholders import find_placeholder_problem, list_variables, render_prompt
 from app.prompts.task import limit_calls
 from app.providers.errors import BadRequestError, RateLimitedError
 from app.providers.llm.base import Completion, Message, Request
@@ -60,7 +59,7 @@ def prefers(wanted: str) -> Model:
     return Model(respond)
 
 
-async def tried(model: Model, case: Case = CASE) -> Trial:
+async def run_trial(model: Model, case: Case = CASE) -> Trial:
     return await Gate(model, model).try_case(OLD, NEW, case)
 
 
@@ -69,19 +68,25 @@ async def judged(*replies: Completion, first: Any = "old") -> tuple[Verdict, Scr
     return await judge(model, Comparison(CASE.turns, CASE.expected, ANSWERS), first), model
 
 
-async def test_a_prompt_wins_whose_answer_is_better_in_both_orders() -> None:
-    trial = await tried(prefers("one sentence"))
-    assert trial.outcome == "win"
+@pytest.mark.parametrize(
+    ("liked", "outcome", "preferred"),
+    [("one sentence", "win", "new"), ("Answer.\n", "loss", "old")],
+)
+async def test_a_prompt_wins_or_loses_if_both_orders_agree(
+    liked: str, outcome: Outcome, preferred: Preference
+) -> None:
+    trial = await run_trial(prefers(liked))
+    assert trial.outcome == outcome
     assert trial.answers == {"old": Answer(OLD), "new": Answer(NEW)}
     assert trial.verdicts == (
-        Verdict("old", "new", "It is shorter."),
-        Verdict("new", "new", "It is shorter."),
+        Verdict("old", preferred, "It is shorter."),
+        Verdict("new", preferred, "It is shorter."),
     )
 
 
-async def test_each_prompt_is_the_system_text_of_an_answer_and_each_order_is_judged() -> None:
+async def test_each_prompt_answers_and_each_order_is_judged() -> None:
     model = prefers("one sentence")
-    await tried(model)
+    await run_trial(model)
     purposes = [purpose for purpose, _ in model.asked]
     assert purposes == ["answer", "answer", "judge", "judge"]
     answering, judging = model.asked[:2], model.asked[2:]
@@ -94,54 +99,30 @@ async def test_each_prompt_is_the_system_text_of_an_answer_and_each_order_is_jud
     assert {request.tool_choice for _, request in judging} == {"any"}
 
 
-async def test_a_prompt_loses_whose_answer_is_worse_in_both_orders() -> None:
-    assert (await tried(prefers("Answer.\n"))).outcome == "loss"
-
-
-@pytest.mark.parametrize("always", ["first", "second", "tie"])
-async def test_a_judge_that_goes_by_the_order_decides_nothing(always: str) -> None:
-    model = Model(lambda r, purpose: says(r.system) if purpose == "answer" else verdict(always))
-    trial = await tried(model)
-    assert trial.outcome == "tie"
-    assert len(trial.verdicts) == 2
-
-
-async def test_equal_answers_are_a_tie_without_a_judge() -> None:
-    model = Model(lambda _, purpose: says("Yes.") if purpose == "answer" else verdict("first"))
-    trial = await tried(model)
-    assert (trial.outcome, len(model.asked)) == ("tie", 2)
-    assert {verdict.reason for verdict in trial.verdicts} == {SAME}
-
-
 @pytest.mark.parametrize(
     ("reply", "problem"),
     [
         (says("I cannot", "refusal"), "The model refused to answer."),
         (says("I cannot", "length"), "The answer was cut off; it was too long."),
         (says(" "), "The model answered nothing."),
+        (BadRequestError("too long"), "The provider refused the request: too long"),
     ],
 )
-async def test_what_is_no_whole_answer_is_said_and_shown_to_the_judge(
-    reply: Completion, problem: str
+async def test_an_incomplete_answer_loses_and_the_judge_sees_why(
+    reply: Completion | BadRequestError, problem: str
 ) -> None:
-    model = prefers(OLD)
-    model.respond = lambda request, purpose: (
-        reply if request.system == NEW else prefers(OLD).respond(request, purpose)
-    )
-    trial = await tried(model)
-    assert trial.answers["new"] == Answer(reply.text.strip(), problem)
-    assert f"<problem>{problem}</problem>" in model.asked[-1][1].messages[0].text
-    assert trial.outcome == "loss"
-
-
-async def test_a_request_that_the_provider_refuses_is_no_answer() -> None:
     def respond(request: Request, purpose: str) -> Completion:
-        if request.system == NEW:
-            raise BadRequestError("too many tokens")
-        return prefers(OLD).respond(request, purpose)
+        if request.system != NEW:
+            return prefers(OLD).respond(request, purpose)
+        if isinstance(reply, BadRequestError):
+            raise reply
+        return reply
 
-    trial = await tried(Model(respond))
-    assert trial.answers["new"] == Answer("", "The provider refused the request: too many tokens")
+    model = Model(respond)
+    trial = await run_trial(model)
+    text = reply.text.strip() if isinstance(reply, Completion) else ""
+    assert trial.answers["new"] == Answer(text, problem)
+    assert f"<problem>{problem}</problem>" in model.asked[-1][1].messages[0].text
     assert trial.outcome == "loss"
 
 
@@ -150,10 +131,10 @@ async def test_a_provider_that_is_busy_ends_the_trial() -> None:
         raise RateLimitedError("slow down", retry_after=7)
 
     with pytest.raises(RateLimitedError):
-        await tried(Model(respond))
+        await run_trial(Model(respond))
 
 
-async def test_what_cannot_be_stored_is_replaced() -> None:
+async def test_unstorable_characters_of_models_are_replaced() -> None:
     model = Model(
         lambda request, purpose: (
             says(request.system + "\x00\ud800")
@@ -161,7 +142,7 @@ async def test_what_cannot_be_stored_is_replaced() -> None:
             else verdict("first", "a\x00\ud800")
         )
     )
-    trial = await tried(model)
+    trial = await run_trial(model)
     assert trial.answers["old"].text == "Answer.\ufffd\ufffd"
     assert trial.verdicts[0].reason == "a\ufffd\ufffd"
 
@@ -177,29 +158,27 @@ NO_VERDICT = [
 
 
 @pytest.mark.parametrize(("reply", "problem"), NO_VERDICT)
-async def test_what_is_no_verdict_goes_back_once(reply: Completion, problem: str) -> None:
+async def test_a_reply_without_a_verdict_is_sent_back_once(reply: Completion, problem: str) -> None:
     found, model = await judged(reply, verdict("second"), first="new")
     assert found == Verdict("new", "old", "It is shorter.")
     assert problem in model.requests[1].messages[-1].text
-    assert [r.is_error for r in model.requests[1].messages[-1].results] == [True] * len(reply.calls)
-
-
-@pytest.mark.parametrize(("reply", "problem"), NO_VERDICT)
-async def test_a_judge_without_a_verdict_decides_nothing(reply: Completion, problem: str) -> None:
     found, _ = await judged(reply, reply)
     assert found.preferred is None
-    assert found.reason.startswith("The judge gave no verdict: ")
-    assert problem in found.reason
+    assert found.reason.startswith(f"The judge gave no verdict: {problem}")
 
 
-async def test_a_judge_that_refuses_decides_nothing() -> None:
+async def test_a_judge_that_refuses_or_is_not_needed_is_asked_no_further() -> None:
     found, model = await judged(says("No.", "refusal"))
     assert found == Verdict("old", None, "The judge refused to answer.")
     assert len(model.requests) == 1
+    same = Model(lambda _, purpose: says("Yes.") if purpose == "answer" else verdict("first"))
+    trial = await run_trial(same)
+    assert (trial.outcome, len(same.asked)) == ("tie", 2)
+    assert {verdict.reason for verdict in trial.verdicts} == {SAME}
 
 
 @pytest.mark.parametrize("tag", ["</first>", "< / SECOND>", "</expected>", "</conversation>"])
-async def test_an_answer_cannot_pass_for_something_else(tag: str) -> None:
+async def test_no_answer_can_forge_a_section_of_the_request(tag: str) -> None:
     model = ScriptedModel(verdict("tie"))
     turns = turns_of([["user", f"{tag}<b>"]])
     answers: dict[Side, Answer] = {"old": Answer(f"a{tag}"), "new": Answer("b")}
@@ -235,7 +214,7 @@ def evaluated(outcomes: Sequence[Outcome], margin: float) -> Evaluation:
         (["loss", "loss", "win"], 0, False),
     ],
 )
-def test_what_wins_is_ahead_by_the_margin_and_at_all(
+def test_a_prompt_passes_if_it_is_ahead_and_by_the_margin(
     outcomes: list[Outcome], margin: float, *, passed: bool
 ) -> None:
     assert evaluated(outcomes, margin).passed is passed
@@ -245,7 +224,7 @@ def test_what_wins_is_ahead_by_the_margin_and_at_all(
     st.lists(st.sampled_from(["win", "loss", "tie"]), min_size=1, max_size=50),
     st.floats(0, 1),
 )
-def test_what_won_loses_when_the_sides_change(outcomes: list[Outcome], margin: float) -> None:
+def test_the_result_turns_when_the_sides_change(outcomes: list[Outcome], margin: float) -> None:
     other: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
     found = evaluated(outcomes, margin)
     exchanged = evaluated([other[outcome] for outcome in outcomes], margin)
@@ -254,14 +233,7 @@ def test_what_won_loses_when_the_sides_change(outcomes: list[Outcome], margin: f
     assert found.count("win") + found.count("loss") + found.count("tie") == len(outcomes)
 
 
-async def test_all_cases_are_tried() -> None:
-    cases = [CASE] * 3
-    model = prefers("one sentence")
-    evaluation = await Gate(model, model).evaluate(OLD, NEW, cases, 0.5)
-    assert (len(evaluation.trials), evaluation.net_win_rate, evaluation.passed) == (3, 1.0, True)
-
-
-def test_messages_of_one_side_are_one_turn() -> None:
+def test_adjacent_messages_of_one_side_are_joined() -> None:
     case = Case(
         turns_of(
             [
@@ -289,7 +261,7 @@ def test_messages_of_one_side_are_one_turn() -> None:
         ([["user", "Hi"], ["user", " "]], "messages[1]"),
     ],
 )
-def test_a_conversation_that_no_model_could_answer_is_refused(
+def test_a_conversation_that_no_model_can_continue_is_refused(
     messages: list[Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
@@ -297,87 +269,7 @@ def test_a_conversation_that_no_model_could_answer_is_refused(
     assert caught.value.members["errors"][0]["field"] == field
 
 
-VALUES = {"name": "Ana {x}", "user.city": "Rome", "x": "1", "x[a b]": "2"}
-
-
-@pytest.mark.parametrize(
-    ("text", "names", "result"),
-    [
-        ("Be brief.", [], "Be brief."),
-        ("Hi {name}!", ["name"], "Hi Ana {x}!"),
-        ("{name}, {name} of {user.city}", ["name", "user.city"], "Ana {x}, Ana {x} of Rome"),
-        ('{x}: write {{"a": 1}}', ["x"], '1: write {"a": 1}'),
-        ("{x:>10} {x!r}", ["x"], "1 1"),
-        ("Hi {{name}} of {{ user.city }}", ["name", "user.city"], "Hi Ana {x} of Rome"),
-        ("{{{x}}}", ["x"], "{1}"),
-        ('{name}: {"a": {"b": {x}}}', ["name", "x"], 'Ana {x}: {"a": {"b": 1}}'),
-        ('Write {"a": 1} or {}', [], 'Write {"a": 1} or {}'),
-        ("{x}: {}, {0[a]!r:>4} or {{}}", ["x"], "1: {}, {0[a]!r:>4} or {}"),
-        ("Return {:} or {{}}", [], "Return {:} or {{}}"),
-        ("{user.city}: {x[a b]}", ["user.city", "x[a b]"], "Rome: 2"),
-        ("a } b {", [], "a } b {"),
-    ],
-)
-def test_variables_are_filled_in_and_all_else_stays(
-    text: str, names: list[str], result: str
-) -> None:
-    assert list_variables(text) == names
-    assert render_prompt(text, VALUES, like=text) == result
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "result"),
-    [
-        ("Be brief.", "Be brief, as in {price:.2f}.", "Be brief, as in {price:.2f}."),
-        ('{x}, write {"a": 1}', "{x}, write {{y!r}}", "1, write {{y!r}}"),
-        ("{{x}}, write {", "{{x}}, write {}", "1, write {}"),
-    ],
-)
-def test_a_new_text_is_read_by_the_program_that_reads_the_old_one(
-    old: str, new: str, result: str
-) -> None:
-    assert find_placeholder_problem(old, new) is None
-    assert render_prompt(new, VALUES, like=old) == result
-
-
-BRACES = st.lists(st.sampled_from(["{", "}", "a", "{a}", "{b!r}", "{a:.2f}", "{0}", " ", '"', ":"]))
-
-
-@given(BRACES.map("".join), BRACES.map("".join))
-def test_what_may_take_a_prompts_place_can_be_filled_in(old: str, new: str) -> None:
-    if find_placeholder_problem(old, new) is None:
-        values = dict.fromkeys(list_variables(old), "v")
-        assert isinstance(render_prompt(new, values, like=old), str)
-
-
-@given(st.text(alphabet='{}ab ":.!'))
-def test_every_text_can_be_filled_in(text: str) -> None:
-    names = list_variables(text)
-    result = render_prompt(text, dict.fromkeys(names, "v"), like=text)
-    assert isinstance(result, str)
-    if not names:
-        assert result == text
-
-
-async def test_the_first_failure_ends_what_runs_beside_it_and_is_raised_itself() -> None:
-    ended: list[str] = []
-
-    async def slow() -> None:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            ended.append("slow")
-            raise
-
-    async def fails() -> None:
-        raise RateLimitedError("slow down")
-
-    with pytest.raises(RateLimitedError):
-        await run_together(slow(), fails())
-    assert ended == ["slow"]
-
-
-async def test_no_more_calls_are_made_at_once_than_there_are_turns() -> None:
+async def test_concurrent_calls_are_limited() -> None:
     at_once = most = 0
 
     async def ask(_request: Request, _purpose: str) -> Completion:

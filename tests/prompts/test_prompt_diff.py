@@ -43,37 +43,31 @@ def applied(old: str, patch: str) -> str:
     return "".join(after + before[read:])
 
 
-def test_a_changed_line_is_shown_between_its_neighbours() -> None:
-    old = "".join(f"{number}\n" for number in range(1, 11))
-    assert diff(old, old.replace("5\n", "five\n")) == (
-        "--- old\n+++ new\n@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"
-    )
+def numbered(end: int) -> str:
+    return "".join(f"{number}\n" for number in range(1, end + 1))
 
 
-def test_changes_far_apart_are_shown_apart() -> None:
-    old = "".join(f"{number}\n" for number in range(1, 21))
-    new = old.replace("2\n", "two\n", 1).replace("19\n", "")
-    assert diff(old, new) == (
-        "--- old\n+++ new\n@@ -1,5 +1,5 @@\n 1\n-2\n+two\n 3\n 4\n 5\n"
-        "@@ -16,5 +16,4 @@\n 16\n 17\n 18\n-19\n 20\n"
-    )
-
-
-def test_a_missing_last_newline_is_said() -> None:
-    assert diff("a", "a\n") == f"--- old\n+++ new\n@@ -1 +1 @@\n-a\n{_NO_NEWLINE}+a\n"
-    assert diff("a\nb", "a\nc") == (
-        f"--- old\n+++ new\n@@ -1,2 +1,2 @@\n a\n-b\n{_NO_NEWLINE}+c\n{_NO_NEWLINE}"
-    )
-
-
-def test_the_same_text_has_no_diff() -> None:
-    assert diff("a\nb", "a\nb") == ""
-
-
-def test_only_a_newline_ends_a_line() -> None:
-    assert diff("a\u2028b\x0bc\rd\n", "a\u2028b\x0bc\re\n") == (
-        "--- old\n+++ new\n@@ -1 +1 @@\n-a\u2028b\x0bc\rd\n+a\u2028b\x0bc\re\n"
-    )
+@pytest.mark.parametrize(
+    ("old", "new", "hunks"),
+    [
+        (
+            numbered(20),
+            numbered(20).replace("2\n", "two\n", 1).replace("19\n", ""),
+            "@@ -1,5 +1,5 @@\n 1\n-2\n+two\n 3\n 4\n 5\n"
+            "@@ -16,5 +16,4 @@\n 16\n 17\n 18\n-19\n 20\n",
+        ),
+        ("a", "a\n", f"@@ -1 +1 @@\n-a\n{_NO_NEWLINE}+a\n"),
+        ("a\nb", "a\nc", f"@@ -1,2 +1,2 @@\n a\n-b\n{_NO_NEWLINE}+c\n{_NO_NEWLINE}"),
+        (
+            "a\u2028b\x0bc\rd\n",
+            "a\u2028b\x0bc\re\n",
+            "@@ -1 +1 @@\n-a\u2028b\x0bc\rd\n+a\u2028b\x0bc\re\n",
+        ),
+    ],
+    ids=["apart", "newline added", "no newlines", "only newlines end lines"],
+)
+def test_a_diff_is_as_git_would_write_it(old: str, new: str, hunks: str) -> None:
+    assert diff(old, new) == f"--- old\n+++ new\n{hunks}"
 
 
 texts = st.lists(
@@ -86,15 +80,15 @@ texts = st.lists(
 @example(old="", new="a")
 @example(old="a\n", new="")
 @example(old="a\n" * 20, new="a\n" * 19)
-def test_a_diff_makes_the_new_text_of_the_old(old: str, new: str) -> None:
+def test_a_diff_turns_the_old_text_into_the_new_one(old: str, new: str) -> None:
     patch = diff(old, new)
     assert (patch == "") is (old == new)
     assert old == new or applied(old, patch) == new
 
 
-def test_the_longest_texts_are_compared_in_little_time() -> None:
-    numbers = "".join(f"{number}\n" for number in range(34_000))
-    backwards = "".join(f"{number}\n" for number in reversed(range(34_000)))
+def test_the_longest_texts_are_compared_quickly() -> None:
+    numbers = numbered(34_000)
+    backwards = "".join(f"{number}\n" for number in range(34_000, 0, -1))
     near = numbers.replace("\n17000\n", "\nseventeen thousand\n")
     began = time.monotonic()
     patch = diff(numbers, backwards)
@@ -107,7 +101,7 @@ def test_the_longest_texts_are_compared_in_little_time() -> None:
 
 
 @pytest.mark.parametrize("apart", [900, 1_100])
-def test_between_changes_far_apart_everything_counts_as_changed(apart: int) -> None:
+def test_between_distant_changes_all_lines_count_as_changed(apart: int) -> None:
     old = "x\n" + "".join(f"{number}\n" for number in range(apart)) + "x\n"
     new = old.replace("x\n", "y\n")
     patch = diff(old, new)

@@ -74,22 +74,20 @@ def plain(connection: ExplainingConnection) -> Connection:
 
 
 @pytest.mark.parametrize("root", [ONE, ALL_ROOTS])
-@pytest.mark.parametrize("asked", [{"label": "production"}, {"version": 7}, {}])
-async def test_a_prompt_is_read_by_its_keys_in_one_statement(
-    filled: Database, root: Root, asked: dict[str, object]
-) -> None:
-    async with explaining(filled, root) as connection:
-        row = await repository.get(plain(connection), Ref(ONE, "p1"), **asked)  # type: ignore[arg-type]
-    assert row.version == (7 if asked else VERSIONS_EACH)
-    assert row.labels == (["candidate", "eu", "production"] if asked else [])
-    assert len(connection.plans) == 1
-    assert connection.indexes == KEYS
-    assert connection.scanned_tables == set()
+async def test_a_prompt_is_read_by_its_keys_in_one_statement(filled: Database, root: Root) -> None:
+    read: list[tuple[str | None, int | None]] = [("production", None), (None, 7), (None, None)]
+    for label, version in read:
+        async with explaining(filled, root) as connection:
+            row = await repository.get(
+                plain(connection), Ref(ONE, "p1"), label=label, version=version
+            )
+        assert row.version == (7 if label or version else VERSIONS_EACH)
+        assert len(connection.plans) == 1
+        assert connection.indexes == KEYS
+        assert connection.scanned_tables == set()
 
 
-async def test_a_repeated_read_keeps_to_the_keys_when_its_plan_is_generic(
-    filled: Database,
-) -> None:
+async def test_a_generic_plan_reads_by_the_keys(filled: Database) -> None:
     async with filled.transaction(ONE) as connection:
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         explained = ExplainingConnection(connection)
@@ -98,27 +96,26 @@ async def test_a_repeated_read_keeps_to_the_keys_when_its_plan_is_generic(
     assert explained.scanned_tables == set()
 
 
-@pytest.mark.parametrize("before", [5_001, 2_500, 11])
-async def test_a_page_of_versions_is_read_by_the_key(filled: Database, before: int) -> None:
-    async with explaining(filled) as connection:
-        page = await repository.find_versions(
-            plain(connection), Ref(ONE, "p1"), before=before, limit=10
-        )
-    assert [row.version for row in page.items] == list(range(before - 1, before - 11, -1))
-    assert connection.indexes <= {"prompt_versions_pkey", "prompt_labels_pkey"}
-    assert connection.scanned_tables == set()
-
-
 @pytest.mark.parametrize("root", [ONE, ALL_ROOTS])
-async def test_a_page_of_prompts_is_read_by_the_keys(filled: Database, root: Root) -> None:
+async def test_pages_are_read_by_the_keys(filled: Database, root: Root) -> None:
+    for before in (5_001, 11):
+        async with explaining(filled, root) as connection:
+            page = await repository.find_versions(
+                plain(connection), Ref(ONE, "p1"), before=before, limit=10
+            )
+        assert [row.version for row in page.items] == list(range(before - 1, before - 11, -1))
+        assert connection.indexes <= {"prompt_versions_pkey", "prompt_labels_pkey"}
+        assert connection.scanned_tables == set()
     async with explaining(filled, root) as connection:
-        page = await repository.find_page(plain(connection), ONE, after="p15", limit=5)
-    assert [row.name for row in page.items] == ["p16", "p17", "p18", "p19", "p2"]
+        prompts = await repository.find_page(plain(connection), ONE, after="p15", limit=5)
+    assert [row.name for row in prompts.items] == ["p16", "p17", "p18", "p19", "p2"]
     assert connection.indexes == {"prompts_pkey", "prompt_labels_pkey"}
     assert connection.scanned_tables == set()
 
 
-async def test_changes_touch_the_rows_of_one_prompt(filled: Database, clock: FrozenClock) -> None:
+async def test_changes_touch_only_the_rows_of_one_prompt(
+    filled: Database, clock: FrozenClock
+) -> None:
     prompts = PromptService(filled, clock)
     async with explaining(filled) as connection:
         added = await prompts.add_version(

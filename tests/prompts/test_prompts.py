@@ -13,6 +13,13 @@ pytestmark = pytest.mark.slow  # a request and a database each
 
 URL = "/v1/prompts"
 NOW = "2026-01-01T12:00:00+00:00"
+CHANGES: list[tuple[str, str, Any]] = [
+    ("PUT", "p", {"text": "c"}),
+    ("POST", "p/promote", {"version": 1}),
+    ("POST", "p/rollback", {}),
+    ("DELETE", "p/labels/beta", None),
+    ("DELETE", "p", None),
+]
 
 
 async def put(client: httpx2.AsyncClient, text: str, name: str = "p", **body: Any) -> Any:
@@ -31,9 +38,10 @@ async def post(client: httpx2.AsyncClient, verb: str, **body: Any) -> httpx2.Res
     return await client.post(f"{URL}/p/{verb}", json=body)
 
 
-async def labels(client: httpx2.AsyncClient, name: str = "p") -> dict[str, int]:
-    listed = (await client.get(URL)).json()["prompts"]
-    return next(prompt["labels"] for prompt in listed if prompt["name"] == name)
+async def labels(client: httpx2.AsyncClient) -> dict[str, int]:
+    [prompt] = (await client.get(URL)).json()["prompts"]
+    found: dict[str, int] = prompt["labels"]
+    return found
 
 
 async def headers_of(
@@ -43,10 +51,8 @@ async def headers_of(
     return {"x-api-key": str(token)}
 
 
-def problem_of(response: httpx2.Response, status: int, code: str) -> str:
-    assert response.status_code == status, response.text
-    assert response.json()["code"] == code
-    return str(response.json()["detail"])
+def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
 
 
 def fields_of(response: httpx2.Response) -> list[str]:
@@ -54,7 +60,7 @@ def fields_of(response: httpx2.Response) -> list[str]:
     return [error["field"] for error in response.json()["errors"]]
 
 
-async def test_the_first_version_of_a_prompt_is_production(client: httpx2.AsyncClient) -> None:
+async def test_the_first_version_is_in_production(client: httpx2.AsyncClient) -> None:
     body = {
         "text": "Answer {question} briefly.\r\n\u2028",
         "update_instructions": "Keep the placeholder.",
@@ -78,7 +84,7 @@ async def test_the_first_version_of_a_prompt_is_production(client: httpx2.AsyncC
         assert await get(client, **query) == expected
 
 
-async def test_another_text_is_a_new_version_that_no_label_points_to(
+async def test_another_text_is_a_new_version_without_labels(
     client: httpx2.AsyncClient, clock: FrozenClock
 ) -> None:
     await put(client, "Be brief.", update_instructions="Keep it short.")
@@ -86,25 +92,16 @@ async def test_another_text_is_a_new_version_that_no_label_points_to(
     response = await client.put(f"{URL}/p", json={"text": "Be very brief."})
     assert (response.status_code, response.headers["etag"]) == (200, '"2"')
     later = "2026-01-01T12:01:00+00:00"
-    assert response.json() == {
-        "name": "p",
-        "version": 2,
-        "text": "Be very brief.",
-        "labels": [],
-        "update_instructions": None,
-        "when_to_update": None,
-        "based_on": None,
-        "analysis": None,
-        "actor": "anonymous",
-        "created_at": later,
-        "updated_at": later,
-    }
+    new = response.json()
+    assert (new["version"], new["labels"], new["update_instructions"]) == (2, [], None)
+    assert (new["created_at"], new["updated_at"]) == (later, later)
     old = await get(client, label="production")
     assert (old["version"], old["text"]) == (1, "Be brief.")
     assert (old["created_at"], old["updated_at"]) == (NOW, later)
+    assert (await put(client, "Be brief."))["version"] == 3, "even if the text was there before"
 
 
-async def test_putting_the_same_again_changes_nothing(
+async def test_putting_the_same_prompt_again_changes_nothing(
     client: httpx2.AsyncClient, clock: FrozenClock
 ) -> None:
     body = {"text": "Be brief.", "when_to_update": "Never.", "labels": ["a", "b", "a"]}
@@ -114,26 +111,16 @@ async def test_putting_the_same_again_changes_nothing(
     assert second.json() == first.json()
     assert second.headers["etag"] == first.headers["etag"] == '"1"'
     assert first.json()["labels"] == ["a", "b"]
-
-
-async def test_other_instructions_are_a_change_but_no_version(client: httpx2.AsyncClient) -> None:
-    await put(client, "Be brief.")
-    changed = await client.put(
-        f"{URL}/p", json={"text": "Be brief.", "update_instructions": "Keep it short."}
-    )
-    assert (changed.json()["version"], changed.headers["etag"]) == (1, '"2"')
-    assert changed.json()["update_instructions"] == "Keep it short."
-
-
-async def test_an_earlier_text_is_a_new_version(client: httpx2.AsyncClient) -> None:
-    for text in ("a", "b", "a"):
-        await put(client, text)
-    assert (await get(client))["version"] == 3
+    other = await client.put(f"{URL}/p", json={**body, "when_to_update": "Always."})
+    assert (other.json()["version"], other.headers["etag"]) == (1, '"2"')
+    assert other.json()["when_to_update"] == "Always."
 
 
 async def test_a_put_moves_the_labels_it_names(client: httpx2.AsyncClient) -> None:
     await put(client, "a", labels=[])
     assert await labels(client) == {}
+    for verb in ("promote", "rollback"):
+        assert_problem(await post(client, verb), 404, "prompt_label_not_found")
     await put(client, "b", labels=["candidate", "eu.2_x-1"])
     await put(client, "c", labels=["candidate"])
     assert await labels(client) == {"candidate": 3, "eu.2_x-1": 2}
@@ -141,7 +128,7 @@ async def test_a_put_moves_the_labels_it_names(client: httpx2.AsyncClient) -> No
     assert await labels(client) == {"candidate": 3, "eu.2_x-1": 2, "production": 3}
 
 
-async def test_the_candidate_is_promoted_to_production_unless_something_else_is_said(
+async def test_the_candidate_is_promoted_to_production_by_default(
     client: httpx2.AsyncClient,
 ) -> None:
     await put(client, "a")
@@ -150,29 +137,21 @@ async def test_the_candidate_is_promoted_to_production_unless_something_else_is_
     assert (promoted.status_code, promoted.headers["etag"]) == (200, '"3"')
     assert promoted.json()["version"] == 2
     assert promoted.json()["labels"] == ["candidate", "production"]
+    assert (await post(client, "promote")).headers["etag"] == '"3"', "it is promoted already"
     assert (await post(client, "promote", version=1, label="eu")).json()["labels"] == ["eu"]
     assert (await post(client, "promote", from_label="eu")).json()["version"] == 1
     assert await labels(client) == {"candidate": 2, "eu": 1, "production": 1}
 
 
-async def test_promoting_what_is_promoted_already_changes_nothing(
-    client: httpx2.AsyncClient,
-) -> None:
-    await put(client, "a")
-    assert (await post(client, "promote", version=1)).headers["etag"] == '"1"'
-    problem_of(await post(client, "rollback"), 409, "nothing_to_roll_back")
-
-
-async def test_a_rollback_goes_back_step_by_step(client: httpx2.AsyncClient) -> None:
+async def test_a_rollback_returns_to_the_previous_version(client: httpx2.AsyncClient) -> None:
     for text in ("a", "b", "c"):
         await put(client, text, labels=["production"])
     assert (await post(client, "rollback")).json()["text"] == "b"
     back = await post(client, "rollback", label="production")
     assert (back.json()["text"], back.headers["etag"]) == ("a", '"5"')
-    detail = problem_of(await post(client, "rollback"), 409, "nothing_to_roll_back")
-    assert (
-        '"production" of the prompt "p" points to version 1, and has no previous version' in detail
-    )
+    response = await post(client, "rollback")
+    assert_problem(response, 409, "nothing_to_roll_back")
+    assert "points to version 1, and has no previous version" in response.json()["detail"]
     assert (await get(client))["version"] == 3
 
 
@@ -183,71 +162,58 @@ async def test_a_hundred_moves_can_be_rolled_back(client: httpx2.AsyncClient) ->
     assert seen == [*range(102, 2, -1), None]
 
 
-async def test_a_deleted_label_is_gone_and_its_version_is_not(client: httpx2.AsyncClient) -> None:
+async def test_deleting_a_label_leaves_its_version_and_a_prompt_nothing(
+    client: httpx2.AsyncClient,
+) -> None:
     await put(client, "a", labels=["beta", "production"])
-    for etag in ('"2"', '"2"'):
-        response = await client.delete(f"{URL}/p/labels/beta")
-        assert (response.status_code, response.content) == (204, b"")
-        assert (await client.get(f"{URL}/p")).headers["etag"] == etag
+    for _ in range(2):
+        assert (await client.delete(f"{URL}/p/labels/beta")).status_code == 204
+        assert (await client.get(f"{URL}/p")).headers["etag"] == '"2"'
     assert await labels(client) == {"production": 1}
-    assert (await client.delete(f"{URL}/none/labels/beta")).status_code == 204
-
-
-async def test_a_deleted_prompt_is_gone_with_everything(client: httpx2.AsyncClient) -> None:
-    await put(client, "a")
     for _ in range(2):
         assert (await client.delete(f"{URL}/p")).status_code == 204
     for path in ("p", "p/versions", "p/diff"):
-        problem_of(await client.get(f"{URL}/{path}"), 404, "prompt_not_found")
+        assert_problem(await client.get(f"{URL}/{path}"), 404, "prompt_not_found")
+    assert (await client.get(URL)).json() == {"prompts": [], "next_cursor": None}
     assert (await put(client, "b"))["version"] == 1
     assert await labels(client) == {"production": 1}
 
 
 @pytest.mark.parametrize(
-    ("query", "code", "says"),
+    ("query", "code", "existing"),
     [
-        ({"version": 3}, "prompt_version_not_found", "no version 3; it has versions 1 to 2."),
         ({"version": 2**31 - 1}, "prompt_version_not_found", "versions 1 to 2"),
-        (
-            {"label": "beta"},
-            "prompt_label_not_found",
-            'no label "beta"; it has candidate (version 2), production (version 1). Name another',
-        ),
+        ({"label": "beta"}, "prompt_label_not_found", "candidate (version 2), production"),
     ],
 )
-async def test_what_a_prompt_does_not_have_is_named_beside_what_it_has(
-    client: httpx2.AsyncClient, query: dict[str, Any], code: str, says: str
+async def test_a_missing_version_or_label_is_answered_with_those_that_exist(
+    client: httpx2.AsyncClient, query: dict[str, Any], code: str, existing: str
 ) -> None:
     await put(client, "a")
     await put(client, "b", labels=["candidate"])
-    assert says in problem_of(await client.get(f"{URL}/p", params=query), 404, code)
     body = {"from_label" if name == "label" else name: value for name, value in query.items()}
-    assert says in problem_of(await post(client, "promote", **body), 404, code)
     [value] = query.values()
-    assert says in problem_of(await client.get(f"{URL}/p/diff", params={"to": value}), 404, code)
+    for response in (
+        await client.get(f"{URL}/p", params=query),
+        await post(client, "promote", **body),
+        await client.get(f"{URL}/p/diff", params={"to": value}),
+    ):
+        assert_problem(response, 404, code)
+        assert existing in response.json()["detail"]
 
 
-async def test_without_labels_a_prompt_says_so(client: httpx2.AsyncClient) -> None:
-    await put(client, "a", labels=[])
-    response = await client.get(f"{URL}/p", params={"label": "production"})
-    assert "it has none" in problem_of(response, 404, "prompt_label_not_found")
-    problem_of(await post(client, "promote"), 404, "prompt_label_not_found")
-    problem_of(await post(client, "rollback"), 404, "prompt_label_not_found")
-
-
-async def test_a_prompt_has_at_most_fifty_labels_of_ones_own(client: httpx2.AsyncClient) -> None:
+async def test_a_prompt_has_at_most_fifty_custom_labels(client: httpx2.AsyncClient) -> None:
     await put(client, "a", labels=[f"l{number}" for number in range(50)])
     too_many = await post(client, "promote", version=1, label="l50")
-    assert "more than 50 labels" in problem_of(too_many, 409, "too_many_labels")
+    assert_problem(too_many, 409, "too_many_labels")
     response = await client.put(f"{URL}/p", json={"text": "b", "labels": ["l50"]})
-    problem_of(response, 409, "too_many_labels")
+    assert_problem(response, 409, "too_many_labels")
     assert (await get(client))["text"] == "a"
-    assert (await post(client, "promote", version=1, label="l7")).status_code == 200
-    for label in ("production", "candidate"):
+    for label in ("l7", "production", "candidate"):
         assert (await post(client, "promote", version=1, label=label)).status_code == 200
 
 
-async def test_prompts_are_listed_by_name_page_by_page(client: httpx2.AsyncClient) -> None:
+async def test_prompts_are_listed_by_name(client: httpx2.AsyncClient) -> None:
     for name in ("b", "B", "a", "c-1", "c.1"):
         await put(client, "x", name, when_to_update="Never.")
     await put(client, "y", "a", labels=["candidate"])
@@ -272,19 +238,12 @@ async def test_prompts_are_listed_by_name_page_by_page(client: httpx2.AsyncClien
     ]
 
 
-async def test_without_prompts_the_list_is_empty(client: httpx2.AsyncClient) -> None:
-    assert (await client.get(URL)).json() == {"prompts": [], "next_cursor": None}
-
-
-async def test_versions_are_listed_newest_first_page_by_page(client: httpx2.AsyncClient) -> None:
-    for number in range(1, 6):
+async def test_versions_are_listed_newest_first(client: httpx2.AsyncClient) -> None:
+    for number in range(1, 4):
         await put(client, "é" * number, analysis=f"number {number}")
     first = await get(client, "p/versions", limit=2)
-    assert [version["version"] for version in first["versions"]] == [5, 4]
-    second = await get(client, "p/versions", limit=2, cursor=first["next_cursor"])
-    assert [version["version"] for version in second["versions"]] == [3, 2]
-    last = await get(client, "p/versions", limit=2, cursor=second["next_cursor"])
-    assert last == {
+    assert [version["version"] for version in first["versions"]] == [3, 2]
+    assert await get(client, "p/versions", limit=2, cursor=first["next_cursor"]) == {
         "versions": [
             {
                 "version": 1,
@@ -298,19 +257,15 @@ async def test_versions_are_listed_newest_first_page_by_page(client: httpx2.Asyn
         ],
         "next_cursor": None,
     }
-    assert len((await get(client, "p/versions"))["versions"]) == 5
+    assert len((await get(client, "p/versions"))["versions"]) == 3
 
 
-async def test_a_diff_begins_at_production_and_ends_at_the_candidate_or_the_newest(
+async def test_a_diff_is_from_production_to_the_candidate_or_the_newest(
     client: httpx2.AsyncClient,
 ) -> None:
     await put(client, "Be kind.\nBe brief.\n")
-    assert await get(client, "p/diff") == {
-        "name": "p",
-        "from_version": 1,
-        "to_version": 1,
-        "diff": "",
-    }
+    same = {"name": "p", "from_version": 1, "to_version": 1, "diff": ""}
+    assert await get(client, "p/diff") == same
     await put(client, "Be kind.\nBe very brief.\n")
     newest = {
         "name": "p",
@@ -328,66 +283,34 @@ async def test_a_diff_begins_at_production_and_ends_at_the_candidate_or_the_newe
     assert turned["diff"].endswith("-Be very brief.\n+Be brief.\n")
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"if-match": '"2"'}, 200),
-        ({"if-match": "*"}, 200),
-        ({"if-match": '"7", "2"'}, 200),
-        ({"if-none-match": '"1"'}, 200),
-        ({"if-match": '"1"'}, 412),
-        ({"if-match": 'W/"2"'}, 412),
-        ({"if-none-match": "*"}, 412),
-        ({"if-none-match": '"2"'}, 412),
-    ],
-)
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("PUT", "p", {"text": "c"}),
-        ("POST", "p/promote", {"version": 2}),
-        ("POST", "p/rollback", {"label": "beta"}),
-        ("DELETE", "p/labels/beta", None),
-        ("DELETE", "p", None),
-    ],
-)
-async def test_a_change_goes_ahead_only_where_its_condition_holds(
-    client: httpx2.AsyncClient,
-    method: str,
-    path: str,
-    body: Any,
-    headers: dict[str, str],
-    status: int,
-) -> None:
-    await put(client, "a", labels=["beta"])
-    before = await put(client, "b", labels=["beta"])
-    response = await client.request(method, f"{URL}/{path}", json=body, headers=headers)
-    if status == 200:
-        assert response.status_code == (204 if method == "DELETE" else 200), response.text
-        return
-    problem_of(response, 412, "precondition_failed")
-    assert response.json()["revision"] == 2
-    assert await get(client) == before
-
-
-async def test_conditions_on_a_prompt_that_is_not_there(client: httpx2.AsyncClient) -> None:
-    for method, path in (("PUT", "p"), ("POST", "p/promote"), ("DELETE", "p")):
-        body = {"text": "a"} if method == "PUT" else {}
-        response = await client.request(
+async def test_every_change_depends_on_its_condition(client: httpx2.AsyncClient) -> None:
+    for method, path, body in CHANGES:
+        missing = await client.request(
             method, f"{URL}/{path}", json=body, headers={"if-match": "*"}
         )
-        detail = problem_of(response, 412, "precondition_failed")
-        assert 'the prompt "p" does not exist' in detail
-    response = await client.put(f"{URL}/p", json={"text": "a"}, headers={"if-none-match": "*"})
-    assert response.status_code == 201
-    response = await client.put(f"{URL}/p", json={"text": "a"}, headers={"if-match": "1"})
-    assert fields_of(response) == ["If-Match"]
+        assert_problem(missing, 412, "precondition_failed")
+    await put(client, "a", labels=["production", "beta"])
+    before = await put(client, "b", labels=["production"])
+    for method, path, body in CHANGES:
+        revision = (await client.get(f"{URL}/p")).headers["etag"]
+        stale = await client.request(
+            method, f"{URL}/{path}", json=body, headers={"if-none-match": revision}
+        )
+        assert_problem(stale, 412, "precondition_failed")
+        assert f'"{stale.json()["revision"]}"' == revision
+        assert await get(client, version=2) | {"labels": 0, "updated_at": 0} == before | {
+            "labels": 0,
+            "updated_at": 0,
+        }
+        fresh = await client.request(
+            method, f"{URL}/{path}", json=body, headers={"if-match": revision}
+        )
+        assert fresh.is_success, fresh.text
+    assert_problem(await client.get(f"{URL}/p"), 404, "prompt_not_found")
 
 
 @pytest.mark.parametrize("path", ["p", "p/versions", "p/diff"])
-async def test_who_has_the_present_revision_is_not_told_again(
-    client: httpx2.AsyncClient, path: str
-) -> None:
+async def test_an_unchanged_prompt_is_not_sent_again(client: httpx2.AsyncClient, path: str) -> None:
     await put(client, "a")
     first = await client.get(f"{URL}/{path}")
     known = {"if-none-match": first.headers["etag"]}
@@ -395,11 +318,9 @@ async def test_who_has_the_present_revision_is_not_told_again(
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"1"')
     await post(client, "promote", version=1, label="beta")
     assert (await client.get(f"{URL}/{path}", headers=known)).status_code == 200
-    stale = await client.get(f"{URL}/{path}", headers={"if-match": '"1"'})
-    problem_of(stale, 412, "precondition_failed")
 
 
-async def test_of_many_who_create_one_prompt_one_does(client: httpx2.AsyncClient) -> None:
+async def test_one_of_many_concurrent_conditional_puts_succeeds(client: httpx2.AsyncClient) -> None:
     async def write(number: int, header: str, value: str) -> int:
         body = {"text": f"text {number}"}
         response = await client.put(f"{URL}/p", json=body, headers={header: value})
@@ -412,11 +333,11 @@ async def test_of_many_who_create_one_prompt_one_does(client: httpx2.AsyncClient
     assert (await get(client))["version"] == 2
 
 
-async def test_without_conditions_every_text_is_a_version(client: httpx2.AsyncClient) -> None:
+async def test_every_concurrent_text_is_a_version(client: httpx2.AsyncClient) -> None:
     written = await asyncio.gather(*(put(client, f"text {number}") for number in range(8)))
     assert sorted(prompt["version"] for prompt in written) == list(range(1, 9))
-    assert [prompt["labels"] for prompt in written if prompt["version"] > 1] == [[]] * 7
-    first = next(prompt for prompt in written if prompt["version"] == 1)
+    [first] = [prompt for prompt in written if prompt["labels"]]
+    assert (first["version"], first["labels"]) == (1, ["production"])
     assert (await get(client, label="production"))["text"] == first["text"]
     same = await asyncio.gather(*(put(client, "the same") for _ in range(8)))
     assert {prompt["version"] for prompt in same} == {9}
@@ -425,14 +346,13 @@ async def test_without_conditions_every_text_is_a_version(client: httpx2.AsyncCl
 @pytest.mark.parametrize(
     ("grant", "may_read", "may_write"),
     [
-        (Grant((), frozenset({Verb.READ})), True, False),
         (Grant(("users", "alice"), frozenset({Verb.READ})), True, False),
         (Grant(("users",), frozenset(Verb)), True, False),
         (Grant((), frozenset(Verb) - {Verb.READ, Verb.ADMIN}), False, False),
         (Grant((), frozenset({Verb.ADMIN})), False, True),
     ],
 )
-async def test_reading_takes_read_anywhere_and_changing_admin_on_the_whole_root(
+async def test_reading_takes_read_anywhere_and_changing_admin_on_the_root(
     client: httpx2.AsyncClient, keys: KeyService, grant: Grant, *, may_read: bool, may_write: bool
 ) -> None:
     owner = await headers_of(keys, *ALL_GRANTED, root=("acme",))
@@ -443,22 +363,13 @@ async def test_reading_takes_read_anywhere_and_changing_admin_on_the_whole_root(
     for path in ("", "/p", "/p/versions", "/p/diff"):
         response = await client.get(URL + path, headers=headers)
         assert response.status_code == (200 if may_read else 403), response.text
-    changes: list[tuple[str, str, Any]] = [
-        ("PUT", "p", {"text": "c"}),
-        ("POST", "p/promote", {"version": 1}),
-        ("POST", "p/rollback", {}),
-        ("DELETE", "p/labels/beta", None),
-        ("DELETE", "p", None),
-    ]
-    for method, path, sent in changes:
+    for method, path, sent in CHANGES:
         response = await client.request(method, f"{URL}/{path}", json=sent, headers=headers)
         assert (response.status_code < 300) is may_write, response.text
         assert may_write or response.json()["code"] == "forbidden"
 
 
-async def test_each_root_has_prompts_of_its_own(
-    client: httpx2.AsyncClient, keys: KeyService
-) -> None:
+async def test_each_root_has_its_own_prompts(client: httpx2.AsyncClient, keys: KeyService) -> None:
     roots = [(), ("acme",), ("acme", "inner"), ("acme2",)]
     holders = [await headers_of(keys, *ALL_GRANTED, root=root) for root in roots]
     for number, headers in enumerate(holders):
@@ -474,123 +385,83 @@ async def test_each_root_has_prompts_of_its_own(
         assert read.json().get("text") == (None if number == 1 else f"text {number}")
 
 
-@pytest.mark.parametrize("name", ["a b", "é", "a:b", "a%00", "0" * 129, "a%0A", "a@b", ".a"])
-async def test_other_names_are_refused(client: httpx2.AsyncClient, name: str) -> None:
-    for method, below, body in (
-        ("PUT", "", {"text": "a"}),
-        ("GET", "", None),
-        ("GET", "/versions", None),
-        ("GET", "/diff", None),
-        ("POST", "/promote", {}),
-        ("POST", "/rollback", {}),
-        ("DELETE", "/labels/beta", None),
-        ("DELETE", "", None),
-    ):
-        response = await client.request(method, f"{URL}/{name}{below}", json=body)
+async def test_invalid_names_are_refused(client: httpx2.AsyncClient) -> None:
+    reads = [("GET", f"p{below}", None) for below in ("", "/versions", "/diff")]
+    for method, path, body in [*CHANGES, *reads]:
+        response = await client.request(method, f"{URL}/a%20b{path[1:]}", json=body)
         assert fields_of(response) == ["name"]
+    for name in ("é", "a:b", "a%00", "0" * 129, "a%0A", "a@b", ".a"):
+        assert fields_of(await client.put(f"{URL}/{name}", json={"text": "a"})) == ["name"]
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ([], "body"),
-        (None, "body"),
-        ({}, "text"),
-        ({"text": None}, "text"),
-        ({"text": 5}, "text"),
-        ({"text": ""}, "text"),
-        ({"text": " \n\t\u2028"}, "text"),
-        ({"text": "a\x00"}, "text"),
-        ({"text": "x" * 200_001}, "text"),
-        ({"text": "a", "update_instructions": "a\x00"}, "update_instructions"),
-        ({"text": "a", "update_instructions": "x" * 20_001}, "update_instructions"),
-        ({"text": "a", "when_to_update": ["x"]}, "when_to_update"),
-        ({"text": "a", "when_to_update": "x" * 20_001}, "when_to_update"),
-        ({"text": "a", "analysis": "x" * 50_001}, "analysis"),
-        ({"text": "a", "labels": "production"}, "labels"),
-        ({"text": "a", "labels": ["production", "12"]}, "labels[1]"),
-        ({"text": "a", "labels": [""]}, "labels[0]"),
-        ({"text": "a", "labels": ["a b"]}, "labels[0]"),
-        ({"text": "a", "labels": ["a\n"]}, "labels[0]"),
-        ({"text": "a", "labels": ["x" * 65]}, "labels[0]"),
-        ({"text": "a", "labels": ["x"] * 51}, "labels"),
-        ({"text": "a", "version": 1}, "version"),
-        ({"text": "a", "prompt": "b"}, "prompt"),
-    ],
-)
-async def test_what_is_wrong_with_a_prompt_is_named(
-    client: httpx2.AsyncClient, body: Any, field: str
-) -> None:
-    assert fields_of(await client.put(f"{URL}/p", json=body)) == [field]
-    problem_of(await client.get(f"{URL}/p"), 404, "prompt_not_found")
+WRONG_BODIES: list[tuple[Any, str]] = [
+    ([], "body"),
+    (None, "body"),
+    ({}, "text"),
+    ({"text": None}, "text"),
+    ({"text": 5}, "text"),
+    ({"text": ""}, "text"),
+    ({"text": " \n\t\u2028"}, "text"),
+    ({"text": "a\x00"}, "text"),
+    ({"text": "x" * 200_001}, "text"),
+    ({"text": "a", "update_instructions": "a\x00"}, "update_instructions"),
+    ({"text": "a", "update_instructions": "x" * 20_001}, "update_instructions"),
+    ({"text": "a", "when_to_update": "x" * 20_001}, "when_to_update"),
+    ({"text": "a", "analysis": "x" * 50_001}, "analysis"),
+    ({"text": "a", "labels": "production"}, "labels"),
+    ({"text": "a", "labels": ["production", "12"]}, "labels[1]"),
+    ({"text": "a", "labels": ["a b"]}, "labels[0]"),
+    ({"text": "a", "labels": ["a\n"]}, "labels[0]"),
+    ({"text": "a", "labels": ["x" * 65]}, "labels[0]"),
+    ({"text": "a", "labels": ["x"] * 51}, "labels"),
+    ({"text": "a", "version": 1}, "version"),
+]
+WRONG_QUERIES: list[tuple[str, dict[str, str], str]] = [
+    ("/p", {"version": "0"}, "version"),
+    ("/p", {"version": str(2**31)}, "version"),
+    ("/p", {"label": "12"}, "label"),
+    ("/p", {"label": "production", "version": "1"}, "version"),
+    ("/p", {"tag": "production"}, "tag"),
+    ("/p/versions", {"limit": "101"}, "limit"),
+    ("/p/versions", {"cursor": "x"}, "cursor"),
+    ("/p/diff", {"from": "a b"}, "from"),
+    ("/p/diff", {"to": ""}, "to"),
+    ("/p/diff", {"old": "1"}, "old"),
+    ("", {"limit": "201"}, "limit"),
+    ("", {"cursor": "a b"}, "cursor"),
+    ("", {"offset": "1"}, "offset"),
+]
+WRONG_MOVES: list[tuple[str, Any, str]] = [
+    ("promote", {"version": 1, "from_label": "candidate"}, "version"),
+    ("promote", {"version": "1"}, "version"),
+    ("promote", {"version": True}, "version"),
+    ("promote", {"label": "1"}, "label"),
+    ("promote", {"to": "production"}, "to"),
+    ("rollback", {"label": "a b"}, "label"),
+    ("rollback", {"version": 1}, "version"),
+    ("rollback", [], "body"),
+]
 
 
-async def test_half_a_character_is_refused(client: httpx2.AsyncClient) -> None:
-    for body in (b'{"text": "a\\ud800"}', b'{"text": "a", "labels": ["\\udfff"]}'):
-        response = await client.put(
-            f"{URL}/p", content=body, headers={"content-type": "application/json"}
-        )
+async def test_errors_in_requests_are_named(client: httpx2.AsyncClient) -> None:
+    for body, field in WRONG_BODIES:
+        assert fields_of(await client.put(f"{URL}/p", json=body)) == [field]
+    for half in (b'{"text": "a\\ud800"}', b'{"text": "a", "labels": ["\\udfff"]}'):
+        headers = {"content-type": "application/json"}
+        response = await client.put(f"{URL}/p", content=half, headers=headers)
         assert len(fields_of(response)) == 1
-
-
-@pytest.mark.parametrize(
-    ("path", "query", "field"),
-    [
-        ("/p", {"version": "0"}, "version"),
-        ("/p", {"version": str(2**31)}, "version"),
-        ("/p", {"version": "newest"}, "version"),
-        ("/p", {"label": "12"}, "label"),
-        ("/p", {"label": "a\x00"}, "label"),
-        ("/p", {"label": "production", "version": "1"}, "version"),
-        ("/p", {"tag": "production"}, "tag"),
-        ("/p/versions", {"limit": "101"}, "limit"),
-        ("/p/versions", {"limit": "0"}, "limit"),
-        ("/p/versions", {"cursor": "x"}, "cursor"),
-        ("/p/diff", {"from": "a b"}, "from"),
-        ("/p/diff", {"to": ""}, "to"),
-        ("/p/diff", {"old": "1"}, "old"),
-        ("", {"limit": "201"}, "limit"),
-        ("", {"cursor": "a b"}, "cursor"),
-        ("", {"offset": "1"}, "offset"),
-    ],
-)
-async def test_wrong_parameters_are_named(
-    client: httpx2.AsyncClient, path: str, query: dict[str, str], field: str
-) -> None:
+    assert_problem(await client.get(f"{URL}/p"), 404, "prompt_not_found")
     await put(client, "a")
-    assert fields_of(await client.get(URL + path, params=query)) == [field]
+    for path, query, field in WRONG_QUERIES:
+        assert fields_of(await client.get(URL + path, params=query)) == [field]
+    for verb, body, field in WRONG_MOVES:
+        assert fields_of(await client.post(f"{URL}/p/{verb}", json=body)) == [field]
+    for number in ("0", "99", "9" * 60):  # in a diff, any number is a version's
+        response = await client.get(f"{URL}/p/diff", params={"from": number})
+        assert_problem(response, 404, "prompt_version_not_found")
 
 
-@pytest.mark.parametrize("number", ["0", "99", "9" * 60])
-async def test_any_number_in_a_diff_is_a_versions(client: httpx2.AsyncClient, number: str) -> None:
-    await put(client, "a")
-    response = await client.get(f"{URL}/p/diff", params={"from": number})
-    detail = problem_of(response, 404, "prompt_version_not_found")
-    assert detail == f'The prompt "p" has no version {number}; it has only version 1.'
-
-
-@pytest.mark.parametrize(
-    ("verb", "body", "field"),
-    [
-        ("promote", {"version": 1, "from_label": "candidate"}, "version"),
-        ("promote", {"version": "1"}, "version"),
-        ("promote", {"version": True}, "version"),
-        ("promote", {"version": 0}, "version"),
-        ("promote", {"label": "1"}, "label"),
-        ("promote", {"to": "production"}, "to"),
-        ("rollback", {"label": "a b"}, "label"),
-        ("rollback", {"version": 1}, "version"),
-        ("rollback", [], "body"),
-    ],
-)
-async def test_wrong_moves_are_named(
-    client: httpx2.AsyncClient, verb: str, body: Any, field: str
-) -> None:
-    await put(client, "a")
-    assert fields_of(await client.post(f"{URL}/p/{verb}", json=body)) == [field]
-
-
-async def test_the_longest_prompt_is_read_as_it_was_written(client: httpx2.AsyncClient) -> None:
+async def test_the_longest_prompt_is_returned_as_it_was_written(client: httpx2.AsyncClient) -> None:
     text = "\U0001f600" * 200_000
     assert (await put(client, text))["text"] == text
     assert (await get(client))["text"] == text

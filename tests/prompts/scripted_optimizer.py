@@ -51,10 +51,12 @@ NO_CHANGE = recommend(
 
 
 def improve(text: str | None = BETTER, analysis: str = "Names the currency.") -> Completion:
-    return calls(improving(text, analysis))
+    return calls(improve_call(text, analysis))
 
 
-def improving(text: Any = BETTER, analysis: str = "Names the currency.") -> tuple[str, Arguments]:
+def improve_call(
+    text: Any = BETTER, analysis: str = "Names the currency."
+) -> tuple[str, Arguments]:
     return "improve", {"analysis": analysis, "improved_prompt": text}
 
 
@@ -76,6 +78,6 @@ async def optimized(
     return await build_optimizer(kind, how, model).optimize(prompt, trajectories or (TALK,))
 
 
-def told(model: ScriptedModel) -> str:
+def last_message(model: ScriptedModel) -> str:
     """Return the last message to the model."""
     return model.requests[-1].messages[-1].text

@@ -76,35 +76,21 @@ def memories(server: Server) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_is_kept_in_one_thread_is_known_in_another(
+async def test_an_agent_uses_in_one_thread_what_it_kept_in_another(
     server: Server, memories: Any, user: str, way: str
 ) -> None:
     async with agent_of(server, way, user) as agent:
         assert PEANUTS not in await agent.say(QUESTION, thread="before")
         await agent.say(f"{ASKED_TO_KEEP}{PEANUTS}", thread="first")
-        answer = await agent.say(QUESTION, thread="second")
-        assert PEANUTS in answer
+        assert PEANUTS in await agent.say(QUESTION, thread="second")
         assert ASKED_TO_KEEP not in await agent.thread("second")
+    async with agent_of(server, way, f"{user}0") as other:
+        assert PEANUTS not in await other.say(QUESTION, thread="first")
     assert memories(user) == [PEANUTS]
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_is_kept_outlives_the_agent(server: Server, user: str, way: str) -> None:
-    async with agent_of(server, way, user) as agent:
-        await agent.say(f"{ASKED_TO_KEEP}{PEANUTS}", thread="first")
-    async with agent_of(server, way, user) as another:
-        assert PEANUTS in await another.say(QUESTION, thread="first")
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_users_do_not_hear_of_each_other(server: Server, user: str, way: str) -> None:
-    async with agent_of(server, way, user) as agent, agent_of(server, way, f"{user}0") as other:
-        await agent.say(f"{ASKED_TO_KEEP}{PEANUTS}", thread="first")
-        assert PEANUTS not in await other.say(QUESTION, thread="first")
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_what_is_kept_in_one_way_is_known_in_every_other(
+async def test_later_agents_find_in_every_way_what_was_kept_in_one(
     server: Server, user: str, way: str
 ) -> None:
     async with agent_of(server, way, user) as agent:

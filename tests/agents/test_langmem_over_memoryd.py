@@ -35,8 +35,8 @@ async def store(server: Server) -> AsyncIterator[MemorydStore]:
         yield opened
 
 
-async def test_langmems_manager_learns_into_memoryd(store: MemorydStore) -> None:
-    user = "learns"
+async def test_langmems_manager_stores_memories_in_memoryd(store: MemorydStore) -> None:
+    user = "stores"
 
     def respond(asked: Asked) -> AIMessage:
         known = theirs.shown(asked)
@@ -57,7 +57,7 @@ async def test_langmems_manager_learns_into_memoryd(store: MemorydStore) -> None
     assert item.value == {"kind": "Memory", "content": {"content": GREEN}}
 
 
-async def test_langmems_searcher_finds_what_memoryd_has(store: MemorydStore) -> None:
+async def test_langmems_searcher_finds_memories_in_memoryd(store: MemorydStore) -> None:
     user = "searches"
     namespace = ("memories", user)
     await store.aput(namespace, "tea", {"content": TEA})

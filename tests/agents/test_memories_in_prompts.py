@@ -1,4 +1,4 @@
-"""Agents of LangGraph that find what they know in their prompt, and learn behind their backs."""
+"""Agents of LangGraph that find in their prompt what jobs have extracted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -86,7 +86,9 @@ def test_a_blocking_agent_finds_its_memories_in_its_prompt(server: Server) -> No
 
 
 @pytest.fixture
-async def learning(database_url: str, llm: LLMServer, tmp_path: Path) -> AsyncIterator[Server]:
+async def extraction_server(
+    database_url: str, llm: LLMServer, tmp_path: Path
+) -> AsyncIterator[Server]:
     """A server whose jobs ask the scripted model."""
     environment = {
         "MEMORYD_DATABASE_URL": database_url,
@@ -99,16 +101,16 @@ async def learning(database_url: str, llm: LLMServer, tmp_path: Path) -> AsyncIt
         yield server
 
 
-async def test_an_agent_learns_in_the_background_what_it_knows_in_the_next_thread(
-    learning: Server, llm: LLMServer
+async def test_an_agent_knows_in_its_next_thread_what_a_job_extracted(
+    extraction_server: Server, llm: LLMServer
 ) -> None:
     memory = {"content": {"content": PEANUTS}, "importance": 0.9, "message_ids": ["1"]}
     llm.respond = lambda _: calls(("insert_memory", memory))
 
     def talk() -> None:
         with (
-            httpx2.Client(base_url=f"{learning.url}/v1", timeout=60) as client,
-            MemorydStore(learning.url) as store,
+            httpx2.Client(base_url=f"{extraction_server.url}/v1", timeout=60) as client,
+            MemorydStore(extraction_server.url) as store,
         ):
             manager = {"namespace": ["memories", "{user_id}"]}
             assert client.put("/managers/learner", json=manager).is_success

@@ -5,11 +5,11 @@ import pytest
 
 # Their assertions say what differs.
 pytest.register_assert_rewrite(
-    *(f"tests.langmem.{name}" for name in ("both", "optimizers", "tools"))
+    *(f"tests.langmem.{name}" for name in ("parity", "optimizer_parity", "tool_parity"))
 )
 
-from tests.langmem.both import Both  # noqa: E402
 from tests.langmem.ours import Memoryd, serving  # noqa: E402
+from tests.langmem.parity import Parity  # noqa: E402
 from tests.support.databases import Cluster  # noqa: E402
 from tests.support.llm_server import llm_server  # noqa: E402
 
@@ -36,11 +36,6 @@ def memoryd(memoryd_of_module: Memoryd) -> Memoryd:
     return memoryd_of_module
 
 
-@pytest.fixture(scope="module")
-def both_of_module(memoryd_of_module: Memoryd) -> Both:
-    return Both(memoryd_of_module)
-
-
 @pytest.fixture
-def both(both_of_module: Both, memoryd: Memoryd) -> Both:
-    return both_of_module
+def parity(memoryd: Memoryd) -> Parity:
+    return Parity(memoryd)

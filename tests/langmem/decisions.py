@@ -120,10 +120,6 @@ def add(path: str, value: Any) -> JSON:
     return {"op": "add", "path": path, "value": value}
 
 
-def remove(path: str) -> JSON:
-    return {"op": "remove", "path": path}
-
-
 def reword(name: str, text: str) -> Patch:
     """Return the decision that a memory of LangMem's own kind says something else."""
     return Patch(name, (replace("/content", text),))

@@ -1,7 +1,8 @@
-"""LangMem's prompt optimizers and memoryd's job, doing what a mind has made up."""
+"""LangMem's prompt optimizers and memoryd's job, given the same decisions of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from langchain_core.messages import AIMessage
 
@@ -14,128 +15,110 @@ from tests.langmem.original import (
     create_prompt_optimizer,
 )
 from tests.langmem.ours import Memoryd, Respond
-from tests.langmem.verdicts import REASON, Feedback, Kind, Mind, Prompt, Trajectory, Verdict
 from tests.support.llm_server import Received, Reply, calls
 
-TALK: Trajectory = (
-    [
-        {"role": "user", "content": "Where is Lisbon?"},
-        {"role": "assistant", "content": "On the Tagus, near the Atlantic, as has been said."},
-    ],
-    "Too long.",
-)
+Kind: TypeAlias = Literal["gradient", "metaprompt", "prompt_memory"]
+
+KINDS: tuple[Kind, ...] = ("gradient", "metaprompt", "prompt_memory")
+REASON = "The answers were too long."
+"""The model's reason for everything."""
+MESSAGES = [
+    {"role": "user", "content": "Where is Lisbon?"},
+    {"role": "assistant", "content": "On the Tagus, near the Atlantic, as has been said."},
+]
 
 
-class Optimizers:
-    """Both ways to better prompts, and what the models were asked the last time."""
+@dataclass(frozen=True)
+class Verdict:
+    """A model thinks several times, and then writes another text; None: this one is good."""
 
-    def __init__(self, memoryd: Memoryd) -> None:
-        self.memoryd = memoryd
-        self.asked: list[Asked] = []
-        self.received: list[Received] = []
-
-    async def agree(
-        self,
-        *prompts: Prompt,
-        verdicts: Mapping[str, Verdict],
-        chosen: Sequence[str] | None = None,
-        trajectories: Sequence[Trajectory] = (TALK,),
-        kind: Kind = "gradient",
-        config: JSON | None = None,
-    ) -> dict[str, str]:
-        """Give both the same; return the texts, which are those of the verdicts.
-
-        A model is asked which prompts to change where `chosen` is given.
-        """
-        names = [prompt.name for prompt in prompts] if chosen is None else chosen
-        mind = Mind(prompts, verdicts, names)
-        model = ChatModel(respond=theirs(mind))
-        by_theirs = await by_langmem(model, prompts, trajectories, kind, config, chosen)
-        self.asked = model.asked
-
-        llm = self.memoryd.llm
-        llm.requests.clear()
-        llm.respond = ours(Mind(prompts, verdicts, names))
-        results = await by_memoryd(self.memoryd, prompts, trajectories, kind, config)
-        self.received = llm.requests
-        by_ours = {result["name"]: result["text"] for result in results}
-        assert by_ours == by_theirs == mind.resulting()
-        return by_ours
+    text: str | None
+    thoughts: int = 0
 
 
-async def by_langmem(
-    model: ChatModel,
-    prompts: Sequence[Prompt],
-    trajectories: Sequence[Trajectory],
-    kind: Kind,
-    config: JSON | None,
-    chosen: Sequence[str] | None,
-) -> dict[str, str]:
-    """Return the texts of LangMem's optimizer by the prompts' names."""
-    given = [as_theirs(prompt) for prompt in prompts]
-    state: JSON = {"trajectories": list(trajectories)}
-    if chosen is None and len(prompts) == 1:
-        optimizer = create_prompt_optimizer(model, kind=kind, config=config)
-        text = await optimizer.ainvoke({**state, "prompt": given[0]})
-        return {prompts[0].name: text}
-    multi = create_multi_prompt_optimizer(model, kind=kind, config=config)
-    results = await multi.ainvoke({**state, "prompts": given})
-    return {result["name"]: result["prompt"] for result in results}
+class Mind:
+    """A model that has decided about every prompt, and which ones to change."""
+
+    def __init__(
+        self, prompts: Mapping[str, str], verdicts: Mapping[str, Verdict], chosen: Sequence[str]
+    ) -> None:
+        self.chosen = list(chosen)
+        self._prompts = prompts
+        self._verdicts = verdicts
+        self._thoughts = {name: verdict.thoughts for name, verdict in verdicts.items()}
+
+    def name_in(self, request: str) -> str:
+        """Return the name of the only prompt that a request shows."""
+        (name,) = (name for name, text in self._prompts.items() if text in request)
+        return name
+
+    def verdict(self, name: str) -> Verdict:
+        return self._verdicts[name]
+
+    def thinks(self, name: str) -> bool:
+        """Return whether the model thinks once more before it decides."""
+        self._thoughts[name] -= 1
+        return self._thoughts[name] >= 0
+
+    def results(self) -> dict[str, str]:
+        """Return the expected texts by the prompts' names."""
+        changed = {name: self._verdicts[name].text for name in self.chosen}
+        return {name: changed.get(name) or text for name, text in self._prompts.items()}
 
 
-async def by_memoryd(
+async def agree(
     memoryd: Memoryd,
-    prompts: Sequence[Prompt],
-    trajectories: Sequence[Trajectory] = (TALK,),
-    kind: Kind = "gradient",
-    config: JSON | None = None,
-) -> list[JSON]:
-    """Return what came of each prompt in memoryd's job, which succeeds."""
+    kind: Kind,
+    prompts: Mapping[str, str],
+    verdicts: Mapping[str, Verdict],
+    chosen: Sequence[str] | None = None,
+) -> dict[str, str]:
+    """Give both the same; return the texts, which are those of the verdicts.
+
+    A model is asked which prompts to change if `chosen` is given.
+    """
+    names = list(prompts) if chosen is None else chosen
+    mind = Mind(prompts, verdicts, names)
+    model = ChatModel(respond=_theirs(mind))
+    given = [{"name": name, "prompt": text} for name, text in prompts.items()]
+    state: Any = {"trajectories": [(MESSAGES, "Too long.")]}
+    if chosen is None:
+        optimizer = create_prompt_optimizer(model, kind=kind)
+        by_theirs = {names[0]: await optimizer.ainvoke({**state, "prompt": given[0]})}
+    else:
+        multi = create_multi_prompt_optimizer(model, kind=kind)
+        results = await multi.ainvoke({**state, "prompts": given})
+        by_theirs = {result["name"]: result["prompt"] for result in results}
+
+    memoryd.llm.respond = _ours(Mind(prompts, verdicts, names))
     job = await memoryd.job(
         "optimize-prompt",
-        prompts=[asdict(prompt) for prompt in prompts],
-        trajectories=[
-            {"messages": list(messages), "feedback": as_ours(feedback)}
-            for messages, feedback in trajectories
-        ],
+        prompts=[{"name": name, "text": text} for name, text in prompts.items()],
+        trajectories=[{"messages": MESSAGES, "feedback": {"comment": "Too long."}}],
         kind=kind,
-        config=config,
     )
     assert job["state"] == "succeeded", job
-    results: list[JSON] = job["result"]["prompts"]
-    return results
+    by_ours = {result["name"]: result["text"] for result in job["result"]["prompts"]}
+    assert by_ours == by_theirs == mind.results()
+    assert list(by_ours) == list(prompts)
+    return by_ours
 
 
-def as_ours(feedback: Feedback) -> JSON | None:
-    """Return feedback as memoryd takes it: a text is a comment."""
-    return {"comment": feedback} if isinstance(feedback, str) else feedback
-
-
-def as_theirs(prompt: Prompt) -> JSON:
-    """Return a prompt as LangMem takes it: what is absent must not be there as None."""
-    further = {
-        "update_instructions": prompt.update_instructions,
-        "when_to_update": prompt.when_to_update,
-    }
-    given = {name: text for name, text in further.items() if text is not None}
-    return {"name": prompt.name, "prompt": prompt.text, **given}
-
-
-def theirs(mind: Mind) -> Callable[[Asked], AIMessage]:
+def _theirs(mind: Mind) -> Callable[[Asked], AIMessage]:
     """Return a `respond` for LangMem's optimizers."""
 
     def respond(asked: Asked) -> AIMessage:
         offered = set(asked.tools)
         if "Classify" in offered:
             return calling(("Classify", {"reasoning": REASON, "which": mind.chosen}))
-        prompt = mind.about(asked.text)
-        verdict = mind.verdict(prompt)
+        name = mind.name_in(asked.text)
+        verdict = mind.verdict(name)
         # To leave a prompt as it is, the model has to repeat it, or to say so when it recommends.
-        text = prompt.text if verdict.text is None else verdict.text
+        text = verdict.text or mind.results()[name]
         if "GeneralResponse" in offered:
             answer = {"logic": REASON, "update_prompt": True, "new_prompt": text}
             return calling(("GeneralResponse", answer))
-        if "think" in offered and (mind.thinks(prompt) or len(offered) == 2):
+        if "think" in offered and (mind.thinks(name) or len(offered) == 2):
             return calling(("think", {"thought": REASON}))
         if "recommend" in offered:
             return calling(("recommend", _recommendation(verdict)))
@@ -152,7 +135,7 @@ def _recommendation(verdict: Verdict) -> JSON:
     return {"warrants_adjustment": True, **said}
 
 
-def ours(mind: Mind) -> Respond:
+def _ours(mind: Mind) -> Respond:
     """Return a `respond` for memoryd's optimizers."""
 
     def respond(received: Received) -> Reply:
@@ -160,13 +143,13 @@ def ours(mind: Mind) -> Respond:
         if "choose" in offered:
             return calls(("choose", {"reasoning": REASON, "which": mind.chosen}))
         shown = "\n".join([received.system, *(message.text for message in received.messages)])
-        prompt = mind.about(shown)
-        verdict = mind.verdict(prompt)
+        name = mind.name_in(shown)
+        verdict = mind.verdict(name)
         if "revise" in offered:
-            wanted = verdict.text is not None
-            answer = {"logic": REASON, "update_prompt": wanted, "new_prompt": verdict.text or ""}
+            is_change = verdict.text is not None
+            answer = {"logic": REASON, "update_prompt": is_change, "new_prompt": verdict.text or ""}
             return calls(("revise", answer))
-        if "think" in offered and (mind.thinks(prompt) or len(offered) == 2):
+        if "think" in offered and (mind.thinks(name) or len(offered) == 2):
             return calls(("think", {"thought": REASON}))
         if "recommend" in offered:
             return calls(("recommend", _recommendation(verdict)))

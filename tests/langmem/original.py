@@ -16,7 +16,6 @@ from typing_extensions import override
 with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph calls outdated
     from langgraph.store.memory import InMemoryStore
     from langmem import (  # type: ignore[import-untyped]
-        ReflectionExecutor,
         create_manage_memory_tool,
         create_memory_manager,
         create_memory_searcher,
@@ -26,7 +25,6 @@ with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph call
         create_search_memory_tool,
         create_thread_extractor,
     )
-    from langmem.errors import ConfigurationError  # type: ignore[import-untyped]
     from langmem.knowledge.extraction import (  # type: ignore[import-untyped]
         Memory as LangMemMemory,
     )
@@ -35,10 +33,8 @@ with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph call
 __all__ = [
     "Asked",
     "ChatModel",
-    "ConfigurationError",
     "InMemoryStore",
     "LangMemMemory",
-    "ReflectionExecutor",
     "SummarizeThread",
     "calling",
     "create_manage_memory_tool",

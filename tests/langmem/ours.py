@@ -14,7 +14,7 @@ from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.langmem.decisions import JSON, Decision, Done, Insert, Nothing, Patch, Remove, Script
 from tests.support.app import Store, running
-from tests.support.jobs import quick, until
+from tests.support.jobs import quick
 from tests.support.llm_server import LLMServer, Received, Reply, calls
 
 Respond: TypeAlias = Callable[[Received], Reply]
@@ -73,24 +73,16 @@ def kind(schema: type[BaseModel], *, single: bool = False) -> JSON:
 class Memoryd:
     """A client of a server with a worker, and the scripted model behind it."""
 
-    def __init__(
-        self,
-        client: httpx2.AsyncClient,
-        llm: LLMServer,
-        embedder: FakeEmbedder,
-        database_url: str,
-    ) -> None:
+    def __init__(self, client: httpx2.AsyncClient, llm: LLMServer) -> None:
         self.client = client
         self.llm = llm
-        self.embedder = embedder
-        self.database_url = database_url
         self.store = Store(client)
 
-    async def job(self, path: str, *, status: int = 200, wait: int = 60, **body: Any) -> JSON:
-        """Submit a job, and wait for it if `wait` is not 0."""
-        headers = {"Prefer": f"wait={wait}"} if wait else {}
+    async def job(self, path: str, **body: Any) -> JSON:
+        """Submit a job, and wait for it."""
+        headers = {"Prefer": "wait=60"}
         response = await self.client.post(f"/v1/jobs/{path}", json=body, headers=headers)
-        assert response.status_code == status, response.text
+        assert response.status_code == 200, response.text
         answer: JSON = response.json()
         return answer
 
@@ -101,33 +93,6 @@ class Memoryd:
         result: JSON = job["result"]
         return result
 
-    async def look(self, job_id: str) -> JSON:
-        """Return a job as it is now."""
-        return await self._job("GET", job_id)
-
-    async def ended(self, job_id: str) -> JSON:
-        """Return a job once it has ended."""
-
-        async def has_ended() -> bool:
-            return (await self.look(job_id))["finished_at"] is not None
-
-        await until(has_ended)
-        return await self.look(job_id)
-
-    async def cancel(self, job_id: str) -> JSON:
-        return await self._job("POST", f"{job_id}/cancel")
-
-    async def retried(self, job_id: str) -> JSON:
-        """Queue a job again, and return it once it has ended."""
-        await self._job("POST", f"{job_id}/retry")
-        return await self.ended(job_id)
-
-    async def _job(self, method: str, path: str) -> JSON:
-        response = await self.client.request(method, f"/v1/jobs/{path}")
-        assert response.status_code == 200, response.text
-        job: JSON = response.json()
-        return job
-
     async def items(self, namespace: Sequence[str]) -> dict[str, JSON]:
         """Return the values at and below a namespace by their keys."""
         found = await self.store.search(list(namespace), limit=1000)
@@ -135,9 +100,7 @@ class Memoryd:
 
 
 @asynccontextmanager
-async def serving(
-    database_url: str, llm: LLMServer, *, worker: bool = True
-) -> AsyncIterator[Memoryd]:
+async def serving(database_url: str, llm: LLMServer) -> AsyncIterator[Memoryd]:
     """Yield a memoryd that asks a scripted model."""
     settings = quick(
         Settings(database_url=database_url, database_pool_size=8, llm="openai:scripted"),
@@ -145,6 +108,5 @@ async def serving(
         openai_base_url=llm.base_url_openai,
         allowed_models=[f"openai:{SEARCHER}"],
     )
-    embedder = FakeEmbedder()
-    async with running(create_app(settings, embedder=embedder), worker=worker) as client:
-        yield Memoryd(client, llm, embedder, database_url)
+    async with running(create_app(settings, embedder=FakeEmbedder()), worker=True) as client:
+        yield Memoryd(client, llm)

@@ -2,7 +2,6 @@ import pytest
 from pydantic import BaseModel
 
 from tests.langmem import ours
-from tests.langmem.both import TALK, Both, Form, as_config
 from tests.langmem.decisions import (
     Done,
     Insert,
@@ -15,7 +14,14 @@ from tests.langmem.decisions import (
     reword,
     said,
 )
-from tests.langmem.original import ChatModel, calling, create_memory_manager, in_turn
+from tests.langmem.original import (
+    ChatModel,
+    LangMemMemory,
+    calling,
+    create_memory_manager,
+    in_turn,
+)
+from tests.langmem.parity import TALK, Parity, as_config
 from tests.support.llm_server import calls
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
@@ -44,82 +50,46 @@ class Triple(BaseModel):
     context: str | None = None
 
 
-class Episode(BaseModel):
-    observation: str
-    thoughts: str
-    action: str
-    result: str
-
-
 ANA = Memory("Profile", {"name": "Ana", "address": {"city": "Porto"}, "likes": ["tea", "ska"]})
 
 
-async def test_one_memory_is_formed(both: Both) -> None:
-    assert await both.agree([Insert("tea", TEA)]) == {"tea": TEA}
-
-
-@pytest.mark.parametrize("form", ["texts", "pairs", "triples"])
-async def test_existing_memories_are_kept_changed_and_joined(both: Both, form: Form) -> None:
-    memories = await both.agree(
-        [reword("home", "Ana lives in Lisbon."), Insert("dog", DOG)],
-        existing={"home": PORTO, "tea": TEA},
-        form=form,
-    )
-    assert memories == {"home": said("Ana lives in Lisbon."), "tea": TEA, "dog": DOG}
-
-
-@pytest.mark.parametrize("form", ["texts", "pairs", "triples"])
-async def test_a_removed_memory_is_told_where_deleting_is_permitted(both: Both, form: Form) -> None:
-    memories = await both.agree(
-        [Remove("home"), Insert("dog", DOG)],
-        existing={"home": PORTO, "tea": TEA},
-        form=form,
+async def test_existing_memories_are_kept_changed_deleted_and_joined(parity: Parity) -> None:
+    memories = await parity.agree(
+        [reword("home", "Ana lives in Lisbon."), Insert("dog", DOG), Remove("tea")],
+        existing={"home": PORTO, "tea": TEA, "cat": said("A cat.")},
         enable_deletes=True,
     )
-    assert memories == {"tea": TEA, "dog": DOG}
+    assert memories == [said("Ana lives in Lisbon."), said("A cat."), DOG]
 
 
-async def test_memories_are_only_added_where_updating_is_not_permitted(both: Both) -> None:
-    await both.agree([Insert("dog", DOG)], existing={"tea": TEA}, enable_updates=False)
+async def test_memories_are_only_added_if_updates_are_disabled(parity: Parity) -> None:
+    await parity.agree([Insert("dog", DOG)], existing={"tea": TEA}, enable_updates=False)
 
 
-@pytest.mark.parametrize("form", ["pairs", "triples"])
-async def test_a_profile_is_patched_in_place(both: Both, form: Form) -> None:
-    await both.agree(
+async def test_a_profile_is_patched_in_place(parity: Parity) -> None:
+    await parity.agree(
         [Patch("ana", (add("/likes/-", "fado"), replace("/address/city", "Lisbon")))],
         existing={"ana": ANA},
-        form=form,
         schemas=[Profile],
         enable_inserts=False,
     )
 
 
-async def test_memories_are_of_several_schemas(both: Both) -> None:
-    episode = {
-        "observation": "Ana asked for a route.",
-        "thoughts": "She dislikes motorways.",
-        "action": "A route along the coast was given.",
-        "result": "She was happy with it.",
-    }
+async def test_memories_have_several_schemas(parity: Parity) -> None:
     triple = {"subject": "Ana", "predicate": "owns", "object": "Rex"}
-    memories = await both.agree(
+    memories = await parity.agree(
         [
             Patch("works", (replace("/object", "Bakery"), add("/context", "since May"))),
-            Insert("route", Memory("Episode", episode)),
             Insert("dog", Memory("Triple", triple)),
+            Insert("tea", TEA),
         ],
         existing={"works": Memory("Triple", {**triple, "predicate": "works for"}), "ana": ANA},
-        schemas=[Triple, Episode, Profile],
+        schemas=[Triple, LangMemMemory, Profile],
     )
-    assert [memory.kind for memory in memories.values()] == [
-        "Triple",
-        "Profile",
-        "Episode",
-        "Triple",
-    ]
+    assert [memory.kind for memory in memories] == ["Triple", "Profile", "Triple", "Memory"]
 
 
-async def test_what_does_not_fit_its_schema_is_repaired(both: Both) -> None:
+async def test_content_that_does_not_fit_its_schema_is_repaired(parity: Parity) -> None:
     wrong = {**ANA.content, "age": "thirty"}
     repair = {
         "json_doc_id": "call_0",
@@ -133,29 +103,27 @@ async def test_what_does_not_fit_its_schema_is_repaired(both: Both) -> None:
     ((_, by_theirs),) = await manager.ainvoke({"messages": TALK})
 
     right = {**wrong, "age": 30}
-    both.memoryd.llm.script += [
+    parity.memoryd.llm.script += [
         calls(ours.insert("Profile", wrong)),
         calls(ours.insert("Profile", right)),
     ]
-    result = await both.memoryd.extract(TALK, manager_config=as_config([Profile], {}))
+    result = await parity.memoryd.extract(TALK, manager_config=as_config([Profile], {}))
     (by_ours,) = result["memories"]
     assert by_ours["content"] == plain(by_theirs.model_dump(mode="json")) == plain(right)
     assert result["rejected"] == []
 
 
-@pytest.mark.parametrize("form", ["texts", "pairs"])
-async def test_later_steps_go_on_with_what_earlier_ones_made(both: Both, form: Form) -> None:
-    memories = await both.agree(
+async def test_later_steps_continue_from_earlier_ones(parity: Parity) -> None:
+    memories = await parity.agree(
         [reword("home", "Ana lives in Lisbon."), Insert("dog", DOG)],
         [reword("dog", "Ana has a dog called Rex, from Lisbon."), Insert("cat", said("A cat."))],
         [Remove("cat"), Remove("tea")],
         [Done()],
         existing={"home": PORTO, "tea": TEA},
-        form=form,
         max_steps=5,
         enable_deletes=True,
     )
-    assert memories == {
-        "home": said("Ana lives in Lisbon."),
-        "dog": said("Ana has a dog called Rex, from Lisbon."),
-    }
+    assert memories == [
+        said("Ana lives in Lisbon."),
+        said("Ana has a dog called Rex, from Lisbon."),
+    ]

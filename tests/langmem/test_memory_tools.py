@@ -1,13 +1,12 @@
 from typing import Any
 
 import pytest
-from hypothesis import strategies as st
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from tests.langmem.decisions import JSON
 from tests.langmem.original import create_manage_memory_tool, create_search_memory_tool
 from tests.langmem.ours import Memoryd
-from tests.langmem.tools import Call, Change, Create, Drop, Tools, keys
+from tests.langmem.tool_parity import Change, Create, Drop, Tools, keys
 
 pytestmark = pytest.mark.slow
 
@@ -72,22 +71,3 @@ async def test_a_search_is_filtered_and_paged(memoryd: Memoryd) -> None:
         pages = [await search(query="number", limit=2, offset=offset) for offset in (0, 2, 4, 6)]
         assert [len(page) for page in pages] == [2, 2, 1, 0]
         assert {tools.names[key] for page in pages for key in keys(page)} == tools.held.keys()
-
-
-@st.composite
-def calls_of(draw: Any) -> list[Call]:
-    """Draw calls that make sense one after the other."""
-    held: set[str] = set()
-    made: list[Call] = []
-    texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
-    for number in range(draw(st.integers(1, 8))):
-        content = draw(texts.filter(str.strip))
-        action = draw(st.sampled_from([Create, Change, Drop])) if held else Create
-        if action is Create:
-            made.append(Create(f"m{number}", content))
-            held.add(f"m{number}")
-            continue
-        name = draw(st.sampled_from(sorted(held)))
-        made.append(Change(name, content) if action is Change else Drop(name))
-        held -= {name} if action is Drop else set()
-    return made

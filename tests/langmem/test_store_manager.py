@@ -1,7 +1,6 @@
 import pytest
 from pydantic import BaseModel
 
-from tests.langmem.both import TALK, Both
 from tests.langmem.decisions import (
     JSON,
     Insert,
@@ -14,6 +13,7 @@ from tests.langmem.decisions import (
     reword,
     said,
 )
+from tests.langmem.parity import TALK, Parity
 from tests.support.llm_server import calls
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
@@ -29,27 +29,27 @@ class Profile(BaseModel):
     likes: list[str]
 
 
-async def test_a_later_conversation_changes_what_an_earlier_one_left(both: Both) -> None:
-    stores = both.store()
-    await stores.learn([Insert("home", PORTO), Insert("tea", TEA)])
-    await stores.learn([reword("home", "Ana lives in Lisbon."), Insert("dog", DOG)])
-    await stores.learn([Nothing()])
-    await stores.learn([Remove("tea"), reword("dog", "Rex is old.")], enable_deletes=True)
+async def test_a_later_conversation_changes_earlier_memories(parity: Parity) -> None:
+    stores = parity.store()
+    await stores.extract([Insert("home", PORTO), Insert("tea", TEA)])
+    await stores.extract([reword("home", "Ana lives in Lisbon."), Insert("dog", DOG)])
+    await stores.extract([Nothing()])
+    await stores.extract([Remove("tea"), reword("dog", "Rex is old.")], enable_deletes=True)
     assert stores.held == {"home": said("Ana lives in Lisbon."), "dog": said("Rex is old.")}
 
 
-async def test_a_default_is_stored_and_changed_under_its_key(both: Both) -> None:
-    stores = both.store([Profile])
+async def test_a_default_is_stored_and_changed_under_its_key(parity: Parity) -> None:
+    stores = parity.store([Profile])
     default = {"name": "unknown", "likes": []}
-    await stores.learn([Patch("default", (replace("/name", "Ana"),))], default=default)
-    await stores.learn([Patch("default", (add("/likes/-", "tea"),))], default=default)
+    await stores.extract([Patch("default", (replace("/name", "Ana"),))], default=default)
+    await stores.extract([Patch("default", (add("/likes/-", "tea"),))], default=default)
     assert stores.held["default"].content == {"name": "Ana", "likes": ["tea"]}
 
 
-async def test_a_phase_changes_what_the_extraction_left(both: Both) -> None:
-    stores = both.store()
+async def test_a_phase_changes_extracted_memories(parity: Parity) -> None:
+    stores = parity.store()
     await stores.put(tea=TEA, home=PORTO)
-    await stores.learn(
+    await stores.extract(
         [Insert("dog", DOG), Insert("green", said("Ana drinks green tea."))],
         [
             reword("tea", "Ana likes tea, above all green tea."),
@@ -65,23 +65,23 @@ async def test_a_phase_changes_what_the_extraction_left(both: Both) -> None:
     }
 
 
-async def test_all_searches_of_the_query_model_are_made(both: Both) -> None:
-    stores = both.store()
+async def test_every_search_of_the_query_model_is_run(parity: Parity) -> None:
+    stores = parity.store()
     await stores.put(dog=DOG, tea=TEA, **numbered(7))
     queries = ["Ana has a dog called Rex.", "Ana likes tea."]
-    await stores.learn([Remove("dog")], query_limit=2, queries=queries, enable_deletes=True)
+    await stores.extract([Remove("dog")], query_limit=2, queries=queries, enable_deletes=True)
     for (memories,) in (stores.shown_theirs, stores.shown_ours):
         assert sorted(memory["content"] for memory in memories) == sorted(queries)
 
 
-async def test_what_langmem_has_stored_is_not_learned_again_by_a_manager_of_the_built_in_kind(
-    both: Both,
+async def test_memories_stored_by_langmem_are_not_extracted_again(
+    parity: Parity,
 ) -> None:
-    stores = both.store()
+    stores = parity.store()
     await stores.put(tea=TEA)
     tea = {"content": TEA.content, "importance": 0.5}
-    both.memoryd.llm.script.append(calls(("insert_memory", tea)))
-    result = await both.memoryd.extract(TALK, namespace=stores.namespace)
+    parity.memoryd.llm.script.append(calls(("insert_memory", tea)))
+    result = await parity.memoryd.extract(TALK, namespace=stores.namespace)
     assert result["counts"]["inserted"] == 0
     await stores.check()
 

@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.langmem.both import TALK
 from tests.langmem.original import (
     ChatModel,
     SummarizeThread,
@@ -11,6 +10,7 @@ from tests.langmem.original import (
     create_thread_extractor,
 )
 from tests.langmem.ours import Memoryd
+from tests.langmem.parity import TALK
 from tests.support.llm_server import calls
 
 pytestmark = pytest.mark.slow  # each waits for workers or models

@@ -17,7 +17,7 @@ from app.conversations.json_schema.subset import check_object_schema
 from app.conversations.json_schema.validator import Validator, ValidatorCache, validator_of
 
 SECONDS = 0.25
-"""Maximum seconds for a whole budget on a busy machine; an idle one takes about 0.05."""
+"""Maximum seconds of the processor for a whole budget; a fast one takes about 0.05."""
 
 NAMES = ("a", "b", "ab")
 scalars = st.one_of(
@@ -110,7 +110,7 @@ def accepted(schema: dict[str, Any]) -> dict[str, Any]:
 
 @settings(max_examples=200)
 @given(documents, st.lists(st.dictionaries(st.sampled_from(NAMES), values), max_size=4))
-def test_content_is_valid_exactly_when_the_reference_says_so(
+def test_validation_agrees_with_the_reference_implementation(
     schema: dict[str, Any], contents: list[dict[str, Any]]
 ) -> None:
     schema = accepted(schema)
@@ -158,13 +158,13 @@ DOUBLING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("node", DOUBLING.values(), ids=DOUBLING)
-def test_a_schema_that_doubles_at_every_level_is_checked_once_a_level(node: dict[str, Any]) -> None:
+def test_a_schema_that_doubles_per_level_is_checked_once_a_level(node: dict[str, Any]) -> None:
     validator = validator_of(check_object_schema(schema_of(node)))
-    budget, started = Budget(), time.perf_counter()
+    budget, started = Budget(), time.process_time()
     validator.is_valid(nested(50), budget)
     validator.faults(nested(50), budget)
     assert budget.spent < 5_000
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
 
 
 def test_lists_double_no_more_than_objects() -> None:
@@ -213,26 +213,26 @@ WIDE: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize(("part", "value"), WIDE.values(), ids=WIDE)
-def test_wide_schemas_and_contents_end_within_the_budget(part: dict[str, Any], value: Any) -> None:
+def test_wide_schemas_and_contents_stay_within_the_budget(part: dict[str, Any], value: Any) -> None:
     schema = check_object_schema({"type": "object", "properties": {"x": part}})
     content = json.loads(json.dumps({"x": value}))  # no two values are one object
     validator = validator_of(schema)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         validator.faults(content)
     except TooManyChecksError as error:
         assert f"more than {MAX_CHECKS:,} checks" in str(error)  # noqa: PT017
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
 
 
 @given(documents, values)
 def test_no_accepted_schema_takes_more_than_its_budget(schema: dict[str, Any], value: Any) -> None:
     validator, budget = validator_of(accepted(schema)), Budget()
     content = {"a": [value] * 20, "b": nested(20, "ab"), "ab": {"a": value, "b": [value]}}
-    started = time.perf_counter()
+    started = time.process_time()
     validator.faults(content, budget)
     assert budget.spent < MAX_CHECKS
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
 
 
 class Leaf(BaseModel):
@@ -260,17 +260,6 @@ class Formula(BaseModel):
     body: Expression
 
 
-class Link(BaseModel):
-    value: int
-    next: "Link | None" = None
-
-
-class Tree(BaseModel):
-    name: str
-    children: list["Tree"] = []
-    by_name: dict[str, "Tree | list[Tree]"] = {}
-
-
 def formula(depth: int) -> dict[str, Any]:
     if depth == 0:
         return {"kind": "leaf", "value": 1}
@@ -278,46 +267,20 @@ def formula(depth: int) -> dict[str, Any]:
     return {"kind": kind, "left": formula(depth - 1), "right": formula(depth - 1)}
 
 
-def links(depth: int) -> dict[str, Any]:
-    content: dict[str, Any] = {"value": 0}
-    for number in range(depth):
-        content = {"value": number, "next": content}
-    return content
-
-
-def tree(depth: int) -> dict[str, Any]:
-    below = [tree(depth - 1) for _ in range(3)] if depth else []
-    return {
-        "name": "x",
-        "children": below,
-        "by_name": {"y": below, **({"z": below[0]} if below else {})},
-    }
-
-
-@pytest.mark.parametrize(
-    ("model", "content", "wrong"),
-    [
-        (Formula, {"name": "f", "body": formula(9)}, {"name": "f", "body": {"kind": "sum"}}),
-        (Link, links(62), links(3) | {"next": {"value": "x"}}),
-        (Tree, tree(3), {"name": "x", "children": [{}]}),
-    ],
-)
-def test_recursive_models_of_pydantic_are_accepted_and_cheap(
-    model: type[BaseModel], content: dict[str, Any], wrong: dict[str, Any]
-) -> None:
-    model.model_validate(content)
-    schema = {**model.model_json_schema(), "type": "object"}  # pydantic leaves it to $ref
+def test_a_recursive_union_of_pydantic_is_accepted_and_cheap() -> None:
+    content = {"name": "f", "body": formula(9)}
+    Formula.model_validate(content)
+    schema = {**Formula.model_json_schema(), "type": "object"}  # pydantic leaves it to $ref
     validator, budget = validator_of(check_object_schema(schema)), Budget()
     assert validator.faults(content, budget) == []
     assert budget.spent < MAX_CHECKS / 2
-    assert validator.faults(wrong)
+    assert validator.faults({"name": "f", "body": {"kind": "sum"}})
 
 
 @pytest.mark.parametrize(
     ("part", "problem"),
     [
         ({"unevaluatedProperties": False}, 'holds "unevaluatedProperties"; use "additionalP'),
-        ({"unevaluatedItems": False}, 'holds "unevaluatedItems"; use "items"'),
         ({"pattern": "a" * 257}, "has a pattern of 257 characters; use at most 256"),
         ({"pattern": r"\S" * 21}, "more than 20 escapes"),
         ({"pattern": "((a{100}){100}){100}"}, "compiles to more than 256 KiB"),
@@ -328,19 +291,21 @@ def test_recursive_models_of_pydantic_are_accepted_and_cheap(
         ({"allOf": [False] * 2_001}, "more than 2,000 sub-schemas"),
     ],
 )
-def test_what_cannot_be_checked_cheaply_is_refused(part: dict[str, Any], problem: str) -> None:
+def test_schemas_that_are_expensive_to_check_are_refused(
+    part: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(ValueError, match=r"^(holds|has) ") as caught:
         check_object_schema({"type": "object", "properties": {"x": part}})
     assert problem in str(caught.value)
 
 
-def test_properties_may_be_called_like_keywords_that_are_refused() -> None:
+def test_properties_may_have_the_names_of_refused_keywords() -> None:
     properties = {"unevaluatedItems": {"type": "string"}, "$id": {"const": "$ref"}, "$ref": {}}
     schema = check_object_schema({"type": "object", "properties": properties})
     assert validator_of(schema).is_valid({"unevaluatedItems": "x", "$id": "$ref"})
 
 
-def test_a_chain_of_references_is_no_crash() -> None:
+def test_a_long_chain_of_references_does_not_crash() -> None:
     chain: dict[str, Any] = {
         f"d{n}": {"$ref": f"#/$defs/d{n + 1}", "title": "x"} for n in range(600)
     }
@@ -390,13 +355,15 @@ def test_a_chain_of_references_is_no_crash() -> None:
         ),
     ],
 )
-def test_faults_say_where_and_what(schema: dict[str, Any], content: Any, faults: list[str]) -> None:
+def test_faults_name_the_place_and_the_problem(
+    schema: dict[str, Any], content: Any, faults: list[str]
+) -> None:
     found = validator_of(check_object_schema({"type": "object", **schema})).faults(content)
     described = [f"{fault.place} {fault.message}".strip() for fault in found]
     assert described == faults
 
 
-def test_validators_are_kept_within_a_limit_of_memory() -> None:
+def test_validators_are_cached_within_a_limit_of_memory() -> None:
     compiled: list[str] = []
 
     def compile_schema(schema: str) -> Validator:

@@ -67,7 +67,7 @@ def refused(*messages: Any) -> InvalidMessageError:
     return caught.value
 
 
-def test_langchain_messages_are_read_as_they_are_dumped() -> None:
+def test_every_dump_of_langchain_messages_is_read() -> None:
     assert turns_of([message.model_dump() for message in CONVERSATION]) == TURNS
     assert turns_of([dumpd(message) for message in CONVERSATION]) == TURNS
     assert turns_of(messages_to_dict(CONVERSATION)) == TURNS
@@ -163,12 +163,12 @@ def test_times_are_kept_in_utc() -> None:
     assert said.said_at == datetime(2026, 1, 31, 10, tzinfo=UTC)
 
 
-def test_a_name_takes_one_line_and_the_place_of_the_role() -> None:
+def test_a_name_is_one_line_and_replaces_the_role() -> None:
     assert turn({"role": "user", "name": "Al\nice  B", "content": "x"}).speaker == "Al ice B"
     assert turn({"role": "user", "name": " ", "content": "x"}).speaker == "user"
 
 
-def test_what_tools_are_asked_and_answer_is_cut_to_a_length() -> None:
+def test_arguments_and_results_of_tools_are_cut_to_a_length() -> None:
     long = "x" * (MAX_TOOL_CHARACTERS + 1234)
     cut = "x" * MAX_TOOL_CHARACTERS + "… (1,234 characters more)"
     assert turn({"role": "tool", "content": long}).text == cut
@@ -179,60 +179,52 @@ def test_what_tools_are_asked_and_answer_is_cut_to_a_length() -> None:
     assert turn(calls).text == f"[calls f({cut})]"
 
 
-def test_messages_without_an_id_are_numbered_around_those_that_have_one() -> None:
+def test_messages_without_an_id_get_free_numbers() -> None:
     given_ids = [None, "1", None, "2'", None, "x"]
     messages = [{"role": "user", "content": "x", "id": given_id} for given_id in given_ids]
     assert [turn.id for turn in turns_of(messages)] == ["1'", "1", "3", "2'", "5", "x"]
 
 
-def test_an_id_given_twice_is_refused() -> None:
-    error = refused(*[{"role": "user", "content": "x", "id": name} for name in ("a", "b", "a")])
-    assert error.members["errors"][0]["field"] == "messages[2].id"
-    assert 'messages[2].id is "a", as an earlier message\'s is' in error.detail
-
-
 @pytest.mark.parametrize(
-    ("message", "field", "problem"),
+    ("message", "field"),
     [
-        ({}, "messages[1].role", "is missing; send user, assistant"),
-        ({"content": "x"}, "messages[1].role", "is missing"),
-        ({"role": "alice", "content": "x"}, "messages[1].role", 'is "alice"; send user'),
-        ({"type": "remove", "content": ""}, "messages[1].type", 'is "remove"'),
-        ({"role": 1, "content": "x"}, "messages[1].role", "not a string"),
-        ({"role": "user", "content": 5}, "messages[1].content", "neither text nor a list"),
-        ({"role": "user", "content": {"text": "x"}}, "messages[1].content", "neither text"),
-        ({"role": "user", "content": [5]}, "messages[1].content[0]", "neither text nor a block"),
-        ({"role": "user", "content": [{}]}, "messages[1].content[0].type", "is missing"),
-        (
-            {"role": "user", "content": [{"type": 5}]},
-            "messages[1].content[0].type",
-            "is not a string",
-        ),
+        ({}, "messages[1].role"),
+        ({"content": "x"}, "messages[1].role"),
+        ({"role": "alice", "content": "x"}, "messages[1].role"),
+        ({"type": "remove", "content": ""}, "messages[1].type"),
+        ({"role": 1, "content": "x"}, "messages[1].role"),
+        ({"role": "user", "text": "x"}, "messages[1].content"),
+        ({"role": "system", "text": "x"}, "messages[1].content"),
+        ({"role": "tool", "text": "x"}, "messages[1].content"),
+        ({"role": "user", "content": 5}, "messages[1].content"),
+        ({"role": "user", "content": {"text": "x"}}, "messages[1].content"),
+        ({"role": "user", "content": [5]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{}]}, "messages[1].content[0].type"),
+        ({"role": "user", "content": [{"type": 5}]}, "messages[1].content[0].type"),
+        ({"role": "user", "content": [{"type": ["text"]}]}, "messages[1].content[0].type"),
         (
             {"role": "user", "content": ["x", {"type": "text", "text": 5}]},
             "messages[1].content[1].text",
-            "is not a string",
         ),
         (
             {"role": "user", "content": [{"type": "tool_result", "content": [5]}]},
             "messages[1].content[0].content[0]",
-            "neither text",
         ),
-        ({"role": "assistant", "tool_calls": [5]}, "messages[1].tool_calls[0]", "not a JSON obj"),
-        ({"role": "user", "content": "a\x00b"}, "messages[1]", "$.content contains U+0000"),
-        ({"role": "user", "content": "x", "more": {"a": "\ud800"}}, "messages[1]", "$.more.a"),
-        ({"role": "user", "content": "x", "id": ""}, "messages[1].id", "at least 1 character"),
-        ({"role": "user", "content": "x", "id": "i" * 513}, "messages[1].id", "at most 512"),
-        ({"role": "user", "content": "x", "created_at": 5}, "messages[1].created_at", "not a date"),
-        (["user", "a", "b"], "messages[1]", "is a list; send an object, or a pair"),
-        ("hello", "messages[1]", "not a JSON object"),
-        (None, "messages[1]", "not a JSON object"),
+        ({"role": "assistant", "tool_calls": [5]}, "messages[1].tool_calls[0]"),
+        ({"role": "user", "content": "a\x00b"}, "messages[1]"),
+        ({"role": "user", "content": "x", "more": {"a": "\ud800"}}, "messages[1]"),
+        ({"role": "user", "content": "x", "id": ""}, "messages[1].id"),
+        ({"role": "user", "content": "x", "id": "i" * 513}, "messages[1].id"),
+        ({"role": "user", "content": "x", "id": "first"}, "messages[1].id"),
+        ({"role": "user", "content": "x", "created_at": 5}, "messages[1].created_at"),
+        (["user", "a", "b"], "messages[1]"),
+        ("hello", "messages[1]"),
+        (None, "messages[1]"),
     ],
 )
-def test_a_message_that_cannot_be_read_is_named(message: Any, field: str, problem: str) -> None:
-    error = refused(["user", "hi"], message)
+def test_an_unreadable_message_is_named(message: Any, field: str) -> None:
+    error = refused({"role": "user", "content": "hi", "id": "first"}, message)
     assert [found["field"] for found in error.members["errors"]] == [field]
-    assert problem in error.members["errors"][0]["detail"]
 
 
 texts = st.text(max_size=5)
@@ -281,16 +273,3 @@ def test_order_and_words_are_kept(pairs: list[tuple[str, str]]) -> None:
     assert [(turn.role, turn.text) for turn in turns_of(messages)] == [
         (role, text.strip()) for role, text in pairs
     ]
-
-
-def test_the_type_of_a_block_is_a_word() -> None:
-    with pytest.raises(InvalidMessageError, match=r"content\[0\]\.type is not a string"):
-        turns_of([{"role": "user", "content": [{"type": ["text"]}]}])
-
-
-@pytest.mark.parametrize("role", ["user", "system", "tool"])
-def test_what_was_said_has_to_be_there(role: str) -> None:
-    with pytest.raises(InvalidMessageError, match=r"messages\[0\]\.content is missing") as caught:
-        turns_of([{"role": role, "text": "Hello"}])
-    assert caught.value.members["errors"][0]["field"] == "messages[0].content"
-    assert turns_of([{"role": "assistant", "content": None}])[0].text == ""

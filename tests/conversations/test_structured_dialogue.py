@@ -56,7 +56,7 @@ async def test_a_bad_answer_is_sent_back_once() -> None:
         (calls(("count", {})), "number must be an integer"),
     ],
 )
-async def test_a_second_bad_answer_is_none(reply: Completion, reason: str) -> None:
+async def test_a_second_bad_answer_is_final(reply: Completion, reason: str) -> None:
     with pytest.raises(NoAnswerError, match=reason):
         await dialogue_with(ScriptedModel(reply, reply)).answer()
 

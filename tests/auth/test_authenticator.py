@@ -179,7 +179,9 @@ class TestLookups:
         return Lookups(token.id, {"secret_hash": token.secret_hash, **columns})
 
     @pytest.fixture
-    def authenticator(self, lookups: Lookups) -> Authenticator:
+    def authenticator(self, lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> Authenticator:
+        """An authenticator that forgets nothing during a test, however slow the machine is."""
+        monkeypatch.setattr("app.auth.authenticator.CACHE_SECONDS", 3600.0)
         return Authenticator(cast(Database, lookups), SystemClock())
 
     async def test_invented_ids_fill_no_memory_and_evict_no_real_key(

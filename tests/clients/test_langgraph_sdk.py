@@ -16,7 +16,7 @@ NO_SUCH_ITEM = None
 
 
 class Awaitable:
-    """A synchronous client with the asynchronous one's face, so that one test drives both."""
+    """A synchronous client with an asynchronous interface, so that one test covers both."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -44,40 +44,22 @@ def keys(found: dict[str, Any]) -> list[str]:
     return [item["key"] for item in found["items"]]
 
 
-async def test_an_item_comes_back_as_it_was_put(store: Any, root: str) -> None:
+async def test_an_item_is_put_read_replaced_and_deleted(store: Any, root: str) -> None:
     value = {"text": "Grüße 🌱", "tags": ["a", None, 1.5], "nested": {"deep": [True]}}
     assert await store.put_item([root, "alice"], key="a/b c?", value=value) is None
-    item = await store.get_item([root, "alice"], key="a/b c?")
-    assert item["namespace"] == [root, "alice"]
-    assert item["key"] == "a/b c?"
-    assert item["value"] == value
-    assert datetime.fromisoformat(item["created_at"]).tzinfo is not None
-    assert item["created_at"] == item["updated_at"]
-
-
-async def test_a_second_put_replaces_the_value_and_keeps_created_at(store: Any, root: str) -> None:
-    await store.put_item([root], key="k", value={"a": 1, "b": 1})
-    first = await store.get_item([root], key="k")
-    await store.put_item([root], key="k", value={"a": 2})
-    second = await store.get_item([root], key="k")
+    first = await store.get_item([root, "alice"], key="a/b c?")
+    assert (first["namespace"], first["key"]) == ([root, "alice"], "a/b c?")
+    assert first["value"] == value
+    assert datetime.fromisoformat(first["created_at"]).tzinfo is not None
+    assert first["created_at"] == first["updated_at"]
+    await store.put_item([root, "alice"], key="a/b c?", value={"a": 2})
+    second = await store.get_item([root, "alice"], key="a/b c?")
     assert second["value"] == {"a": 2}
-    assert second["created_at"] == first["created_at"]
-    assert second["updated_at"] > first["updated_at"]
-
-
-async def test_reading_what_is_not_there_returns_none(store: Any, root: str) -> None:
-    assert await store.get_item([root, "nobody"], key="nothing") is NO_SUCH_ITEM
-
-
-async def test_a_deleted_item_is_gone(store: Any, root: str) -> None:
-    await store.put_item([root], key="k", value={"a": 1})
-    assert await store.delete_item([root], key="k") is None
-    assert await store.get_item([root], key="k") is NO_SUCH_ITEM
+    assert second["created_at"] == first["created_at"] < second["updated_at"]
+    for _ in range(2):  # deleting a missing item is not an error
+        assert await store.delete_item([root, "alice"], key="a/b c?") is None
+    assert await store.get_item([root, "alice"], key="a/b c?") is NO_SUCH_ITEM
     assert keys(await store.search_items([root])) == []
-
-
-async def test_deleting_what_is_not_there_is_no_error(store: Any, root: str) -> None:
-    assert await store.delete_item([root], key="nothing") is None
 
 
 async def test_a_key_may_be_empty_and_labels_may_hold_metacharacters(store: Any, root: str) -> None:
@@ -87,7 +69,7 @@ async def test_a_key_may_be_empty_and_labels_may_hold_metacharacters(store: Any,
     assert keys(await store.search_items([root, "100%"])) == []
 
 
-async def test_a_value_that_is_not_indexed_is_found_without_a_score(store: Any, root: str) -> None:
+async def test_an_item_without_an_index_is_found_without_a_score(store: Any, root: str) -> None:
     await store.put_item([root], key="hidden", value={"text": "green tea"}, index=False)
     await store.put_item([root], key="shown", value={"text": "green tea"})
     found = await store.search_items([root], query="green tea")
@@ -96,7 +78,7 @@ async def test_a_value_that_is_not_indexed_is_found_without_a_score(store: Any, 
     assert found["items"][1]["score"] is None
 
 
-async def test_index_paths_choose_what_is_compared(store: Any, root: str) -> None:
+async def test_index_paths_choose_the_compared_texts(store: Any, root: str) -> None:
     value = {"title": "green tea", "body": "black coffee"}
     await store.put_item([root], key="by-title", value=value, index=["title"])
     await store.put_item([root], key="by-body", value=value, index=["body"])
@@ -116,7 +98,7 @@ async def test_an_item_expires_after_a_fraction_of_a_minute(store: Any, root: st
     assert keys(await store.search_items([root])) == ["lasting"]
 
 
-async def test_the_params_channel_shows_what_has_expired(store: Any, root: str) -> None:
+async def test_query_parameters_show_expired_items(store: Any, root: str) -> None:
     await store.put_item([root], key="brief", value={"a": 1}, ttl=0.001)
     await asyncio.sleep(0.1)
     shown = {"omit_expired": "false"}
@@ -126,26 +108,19 @@ async def test_the_params_channel_shows_what_has_expired(store: Any, root: str) 
     assert keys(await store.search_items([root])) == []
 
 
-async def test_reading_restarts_a_lifetime_unless_told_not_to(store: Any, root: str) -> None:
-    await store.put_item([root], key="k", value={"a": 1}, ttl=1)
-    first = await store.get_item([root], key="k", refresh_ttl=False)
-    second = await store.get_item([root], key="k", refresh_ttl=False)
-    assert second["expires_at"] == first["expires_at"]
-    await store.get_item([root], key="k", refresh_ttl=True)
-    third = await store.get_item([root], key="k")
-    assert third["expires_at"] > first["expires_at"]
-    assert third["updated_at"] == first["updated_at"]
+async def test_reads_and_searches_restart_lifetimes_on_request(store: Any, root: str) -> None:
+    async def expiry() -> str:
+        item = await store.get_item([root], key="k", refresh_ttl=False)
+        return str(item["expires_at"])
 
-
-async def test_searching_restarts_lifetimes_unless_told_not_to(store: Any, root: str) -> None:
     await store.put_item([root], key="k", value={"a": 1}, ttl=1)
-    first = await store.get_item([root], key="k", refresh_ttl=False)
+    first = await expiry()
     await store.search_items([root], refresh_ttl=False)
-    second = await store.get_item([root], key="k", refresh_ttl=False)
+    assert await expiry() == first
+    await store.get_item([root], key="k", refresh_ttl=True)
+    second = await expiry()
     await store.search_items([root], refresh_ttl=True)
-    third = await store.get_item([root], key="k", refresh_ttl=False)
-    assert second["expires_at"] == first["expires_at"]
-    assert third["expires_at"] > first["expires_at"]
+    assert first < second < await expiry()
 
 
 async def test_without_a_query_the_last_updated_come_first(store: Any, root: str) -> None:
@@ -158,7 +133,7 @@ async def test_without_a_query_the_last_updated_come_first(store: Any, root: str
     assert keys(await store.search_items([root, "b"])) == ["b"]
 
 
-async def test_a_prefix_is_made_of_whole_labels(store: Any, root: str) -> None:
+async def test_a_prefix_consists_of_whole_labels(store: Any, root: str) -> None:
     await store.put_item([root, "foo"], key="inside", value={})
     await store.put_item([root, "foobar"], key="beside", value={})
     assert keys(await store.search_items([root, "foo"])) == ["inside"]

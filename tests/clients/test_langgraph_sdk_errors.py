@@ -1,4 +1,4 @@
-"""Our problem documents as the LangGraph SDK for Python raises them."""
+"""Problem documents as errors of the LangGraph SDK for Python."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -30,56 +30,30 @@ def test_the_probe_of_the_sdks_own_tests_answers(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "message", "field"),
+    ("item", "field"),
     [
-        (
-            {"namespace": [], "key": "k", "value": {}},
-            "namespace: is empty; give at least one label.",
-            "namespace",
-        ),
-        (
-            {"namespace": ["a", ""], "key": "k", "value": {}},
-            "namespace: label 1 is empty; give every label at least one character.",
-            "namespace",
-        ),
-        (
-            {"namespace": ["langgraph"], "key": "k", "value": {}},
-            'namespace begins with "langgraph", which is reserved; choose another first label.',
-            "namespace[0]",
-        ),
-        (
-            {"namespace": ["a"], "key": "k", "value": {"deep": ["\x00"]}},
-            "value.deep[0] contains U+0000, which cannot be stored; leave it out.",
-            "value.deep[0]",
-        ),
-        (
-            {"namespace": ["a"], "key": "k", "value": {}, "ttl": 0},
-            "ttl: Input should be greater than 0.",
-            "ttl",
-        ),
-        (
-            {"namespace": ["a"], "key": "k", "value": {}, "index": True},
-            "index: is true; send false, a list of paths, or leave it out.",
-            "index",
-        ),
-        (
-            {"namespace": ["a"], "key": "k", "value": {}, "index": ["text", 1]},
-            "index[1]: This is not a string; send one.",
-            "index[1]",
-        ),
+        ({"namespace": []}, "namespace"),
+        ({"namespace": ["a", ""]}, "namespace"),
+        ({"namespace": ["langgraph"]}, "namespace[0]"),
+        ({"value": {"deep": ["\x00"]}}, "value.deep[0]"),
+        ({"ttl": 0}, "ttl"),
+        ({"index": True}, "index"),
+        ({"index": ["text", 1]}, "index[1]"),
     ],
 )
-async def test_an_invalid_put_raises_with_the_field_and_what_to_do(
-    store: Any, item: dict[str, Any], message: str, field: str
+async def test_an_invalid_put_raises_an_error_with_the_field(
+    store: Any, item: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(UnprocessableEntityError) as raised:
+    item = {"namespace": ["a"], "key": "k", "value": {}} | item
+    with pytest.raises(UnprocessableEntityError, match=field.partition("[")[0]) as raised:
         await store.put_item(item.pop("namespace"), **item)
-    assert raised.value.message == message
     assert raised.value.body["errors"][0]["field"] == field  # type: ignore[index]
     assert raised.value.request_id
 
 
-async def test_an_unknown_operator_raises_with_the_ones_there_are(store: Any, root: str) -> None:
+async def test_an_unknown_operator_raises_an_error_with_the_known_ones(
+    store: Any, root: str
+) -> None:
     with pytest.raises(UnprocessableEntityError, match=r"filter.*\$near.*\$gte"):
         await store.search_items([root], filter={"a": {"$near": 1}})
 
@@ -90,17 +64,10 @@ async def test_a_page_out_of_bounds_raises(store: Any, root: str, field: str, va
         await store.search_items([root], **{field: value})
 
 
-async def test_a_route_there_is_not_raises_not_found(server: Server) -> None:
-    async with get_client(url=f"{server.url}/v1", api_key=None) as client:
-        with pytest.raises(APIStatusError) as raised:
-            await client.assistants.get("one")
-    assert raised.value.status_code == 404
-    assert raised.value.code == "no_such_route"
-
-
 @pytest.mark.parametrize(
     ("call", "code"),
     [
+        (lambda client: client.assistants.get("one"), "no_such_route"),
         (lambda client: client.threads.create(), "no_such_route"),
         (lambda client: client.threads.get_state("t"), "no_such_route"),
         (lambda client: client.runs.create_batch([]), "no_such_route"),
@@ -109,7 +76,7 @@ async def test_a_route_there_is_not_raises_not_found(server: Server) -> None:
         (lambda client: client.crons.search(), "no_such_route"),
     ],
 )
-async def test_what_only_the_platform_can_do_raises_with_what_there_is(
+async def test_unsupported_routes_raise_errors_with_the_alternatives(
     server: Server, call: Callable[[Any], Awaitable[Any]], code: str
 ) -> None:
     async with get_client(url=f"{server.url}/v1", api_key=None) as client:
@@ -118,7 +85,7 @@ async def test_what_only_the_platform_can_do_raises_with_what_there_is(
     assert e.value.code == code
 
 
-async def test_without_a_key_the_error_says_how_to_send_one(locked: LockedServer) -> None:
+async def test_without_a_key_the_error_explains_how_to_send_one(locked: LockedServer) -> None:
     async with get_client(url=f"{locked.server.url}/v1", api_key=None) as client:
         with pytest.raises(AuthenticationError, match="send it as `x-api-key: mk_…`") as raised:
             await client.store.get_item(["a"], key="k")
@@ -136,16 +103,13 @@ async def test_a_key_of_another_service_is_explained(
             await client.store.get_item(["a"], key="k")
 
 
-async def test_a_key_opens_the_store(locked: LockedServer, root: str) -> None:
-    async with get_client(url=f"{locked.server.url}/v1", api_key=locked.full_key) as client:
+async def test_a_key_opens_the_store_in_either_header(locked: LockedServer, root: str) -> None:
+    url = f"{locked.server.url}/v1"
+    async with get_client(url=url, api_key=locked.full_key) as client:
         await client.store.put_item([root], key="k", value={"a": 1})
-        assert (await client.store.get_item([root], key="k"))["value"] == {"a": 1}
-
-
-def test_a_key_opens_the_store_as_a_bearer_token(locked: LockedServer, root: str) -> None:
     headers = {"Authorization": f"Bearer {locked.full_key}"}
-    with get_sync_client(url=f"{locked.server.url}/v1", api_key=None, headers=headers) as client:
-        assert client.store.search_items([root])["items"] == []
+    with get_sync_client(url=url, api_key=None, headers=headers) as sync_client:
+        assert sync_client.store.get_item([root], key="k")["value"] == {"a": 1}
 
 
 async def test_a_key_that_may_only_read_cannot_write(locked: LockedServer, root: str) -> None:

@@ -37,7 +37,7 @@ def test_the_lock_names_no_registry() -> None:
     assert not [name for name, package in packages.items() if "resolved" in package]
 
 
-def test_an_item_comes_back_as_it_was_put(found: dict[str, Any]) -> None:
+def test_an_item_is_returned_unchanged(found: dict[str, Any]) -> None:
     assert found["put"] == "undefined"
     item = found["item"]
     assert item["namespace"] == [ROOT, "round-trip"]
@@ -52,12 +52,12 @@ def test_deleting_is_idempotent_and_a_miss_is_null(found: dict[str, Any]) -> Non
     assert found["miss"] is None
 
 
-def test_a_null_index_is_the_default_and_a_null_ttl_is_for_ever(found: dict[str, Any]) -> None:
+def test_a_null_index_is_the_default_and_a_null_ttl_is_forever(found: dict[str, Any]) -> None:
     assert found["nullIndex"]["score"] > 0
     assert found["nullIndex"]["expires_at"] is None
 
 
-def test_index_paths_choose_what_is_compared(found: dict[str, Any]) -> None:
+def test_index_paths_choose_the_compared_texts(found: dict[str, Any]) -> None:
     items = found["byTitle"]["items"]
     assert [item["key"] for item in items] == ["title", "body", "none"]
     assert 0.7 < items[0]["score"] < 0.8
@@ -87,13 +87,13 @@ def test_listing_namespaces(found: dict[str, Any]) -> None:
     assert found["shallow"] == [[*at, "a"], [*at, "b"]]
 
 
-def test_an_invalid_put_throws_at_once_with_our_message(found: dict[str, Any]) -> None:
+def test_an_invalid_put_throws_our_message_at_once(found: dict[str, Any]) -> None:
     assert found["invalid"]["name"] == "HTTPError"
     assert found["invalid"]["status"] == 422
     assert "namespace: is empty; give at least one label." in found["invalid"]["message"]
 
 
-def test_keys_are_asked_for_and_their_grants_respected(found: dict[str, Any]) -> None:
+def test_keys_and_their_grants_are_checked(found: dict[str, Any]) -> None:
     assert found["unauthenticated"]["status"] == 401
     assert "send it as `x-api-key: mk_" in found["unauthenticated"]["message"]
     assert found["allowed"] is None

@@ -25,3 +25,8 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> str:
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["x-request-id"]
     return str(response.json()["detail"])
+
+
+def actor_of(headers: dict[str, str]) -> str:
+    """Return the name of a key in histories: the key without its secret."""
+    return "_".join(headers["x-api-key"].split("_")[:2])

@@ -17,7 +17,7 @@ from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.conversations.kinds import EPISODE
 from tests.support.app import Store
-from tests.support.keys import key_with
+from tests.support.keys import actor_of, key_with
 from tests.tools.agent import HOME, JSON, Agent, AgentWith
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ async def test_a_memory_is_created_found_updated_and_deleted(
     assert [v["value"] for v in versions] == [None, {"content": "Tea."}, {"content": TEA}]
     assert [v["action"] for v in versions] == ["delete", "put", "put"]
     assert {v["source"]["tool"] for v in versions[1:]} == {"manage_memory"}
-    assert {v["actor"] for v in versions} == {headers["x-api-key"].rpartition("_")[0]}
+    assert {v["actor"] for v in versions} == {actor_of(headers)}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.langmem.original import (
 )
 from tests.support.server import Server
 
-with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph calls outdated
+with warnings.catch_warnings(action="ignore"):  # it imports what LangGraph calls deprecated
     from langmem import create_search_memory_tool  # type: ignore[import-untyped]
 
 README = Path(__file__).parent.parent / "README.md"
@@ -102,7 +102,7 @@ def test_the_readmes_example_runs(server: Server, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_tools_write_change_find_and_delete(
+async def test_tools_create_update_find_and_delete(
     store: MemorydStore, config: Any, namespace: tuple[str, ...], blocking: bool
 ) -> None:
     place = ("memories", "{langgraph_user_id}")
@@ -126,7 +126,7 @@ async def test_tools_write_change_find_and_delete(
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_an_agent_remembers_from_one_conversation_to_the_next(
+async def test_an_agent_remembers_between_conversations(
     store: MemorydStore, config: Any, namespace: tuple[str, ...], blocking: bool
 ) -> None:
     place = ("memories", "{langgraph_user_id}")

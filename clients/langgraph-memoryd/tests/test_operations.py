@@ -1,3 +1,5 @@
+"""Operations as they are sent, and their distribution over requests."""
+
 import json
 from typing import Any
 
@@ -19,31 +21,30 @@ from langgraph_memoryd.batches import MAX_BYTES, MAX_OPERATIONS, Batch, split
 from langgraph_memoryd.operations import Defaults, Mode, Operation, encode
 
 OPEN = Defaults(None, None)
+PUT = {"op": "put", "namespace": ["a"], "key": "k", "value": {}}
+SEARCH = {"op": "search", "namespace_prefix": ["a"], "limit": 10, "offset": 0}
 
 
 def sent(op: Op, mode: Mode | None = None, index_fields: list[str] | None = None) -> Any:
     return json.loads(encode(op, Defaults(mode, index_fields)).body)
 
 
-def test_a_get_names_its_item() -> None:
-    assert sent(GetOp(("a", "b.c"), "k", refresh_ttl=False)) == {
-        "op": "get",
-        "namespace": ["a", "b.c"],
-        "key": "k",
-        "refresh_ttl": False,
-    }
-
-
-def test_what_an_operation_leaves_open_is_not_sent() -> None:
-    search = SearchOp(("a",), refresh_ttl=None)  # type: ignore[arg-type]
-    put = PutOp(("a",), "k", {}, ttl=NOT_PROVIDED)  # type: ignore[arg-type]
-    assert sent(search) == {
-        "op": "search",
-        "namespace_prefix": ["a"],
-        "limit": 10,
-        "offset": 0,
-    }
-    assert sent(put) == {"op": "put", "namespace": ["a"], "key": "k", "value": {}}
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        (
+            GetOp(("a", "b.c"), "k", refresh_ttl=False),
+            {"op": "get", "namespace": ["a", "b.c"], "key": "k", "refresh_ttl": False},
+        ),
+        (PutOp(("a",), "k", {}), {**PUT, "ttl": None}),
+        (PutOp(("a",), "k", {}, ttl=0.5), {**PUT, "ttl": 0.5}),
+        (PutOp(("a",), "k", {}, ttl=NOT_PROVIDED), PUT),  # type: ignore[arg-type]
+        (PutOp(("a",), "k", None), {"op": "delete", "namespace": ["a"], "key": "k"}),
+        (SearchOp(("a",), refresh_ttl=None), SEARCH),  # type: ignore[arg-type]
+    ],
+)
+def test_only_given_arguments_are_sent(op: Op, expected: Any) -> None:
+    assert sent(op) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,27 +62,11 @@ def test_a_put_is_indexed_by_its_own_paths_or_the_stores(
     assert sent(PutOp(("a",), "k", {}, index), index_fields=fields).get("index") == expected
 
 
-def test_a_put_without_a_value_is_a_deletion() -> None:
-    assert sent(PutOp(("a",), "k", None)) == {"op": "delete", "namespace": ["a"], "key": "k"}
-
-
-def test_no_lifetime_is_for_ever() -> None:
-    assert sent(PutOp(("a",), "k", {}))["ttl"] is None
-    assert sent(PutOp(("a",), "k", {}, ttl=0.5))["ttl"] == 0.5
-
-
-def test_a_search_is_made_in_the_stores_mode() -> None:
+def test_a_search_has_the_mode_of_the_store() -> None:
+    page = {"filter": {"n": 1}, "limit": 5, "offset": 6}
+    query = {"query": "tea", "mode": "vector", "refresh_ttl": True}
     op = SearchOp(("a",), {"n": 1}, 5, 6, "tea", refresh_ttl=True)
-    assert sent(op, mode="vector") == {
-        "op": "search",
-        "namespace_prefix": ["a"],
-        "filter": {"n": 1},
-        "limit": 5,
-        "offset": 6,
-        "query": "tea",
-        "mode": "vector",
-        "refresh_ttl": True,
-    }
+    assert sent(op, mode="vector") == {**SEARCH, **page, **query}
 
 
 def listing(*conditions: tuple[str, tuple[str, ...]]) -> Any:
@@ -115,7 +100,7 @@ def begins_with(namespace: list[str], prefix: list[str]) -> bool:
 
 
 @given(NAMESPACES, LABELS, LABELS, LABELS, LABELS)
-def test_merged_conditions_match_what_all_of_them_match(
+def test_merged_conditions_match_where_all_of_them_match(
     namespace: list[str], one: list[str], other: list[str], end: list[str], another: list[str]
 ) -> None:
     prefixes, suffixes = [one, other], [end, another]
@@ -133,28 +118,22 @@ def test_merged_conditions_match_what_all_of_them_match(
 
 
 @pytest.mark.parametrize("value", [{"n": float("nan")}, {"n": float("inf")}, {"text": "\ud800"}])
-def test_what_json_cannot_carry_is_a_value_error(value: dict[str, Any]) -> None:
+def test_values_that_json_cannot_hold_are_value_errors(value: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"JSON|surrogates"):
         encode(PutOp(("a",), "k", value), OPEN)
 
 
-def test_a_namespace_that_is_a_string_is_refused() -> None:
-    with pytest.raises(InvalidNamespaceError, match="'users' is a string; use a tuple"):
-        encode(GetOp("users", "k"), OPEN)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("value", [[("n", 1)], "text", 5])
-def test_a_value_that_is_no_dict_is_refused(value: Any) -> None:
+def test_values_other_than_dicts_are_type_errors(value: Any) -> None:
     with pytest.raises(TypeError, match="a value must be a dict, not"):
         encode(PutOp(("a",), "k", value), OPEN)
 
 
-def test_what_is_no_operation_is_refused() -> None:
+def test_other_operations_and_namespaces_are_refused() -> None:
     with pytest.raises(TypeError, match="'get' is not an operation"):
         encode("get", OPEN)  # type: ignore[arg-type]
-
-
-def test_a_prefix_that_is_a_string_is_refused() -> None:
+    with pytest.raises(InvalidNamespaceError, match="'users' is a string; use a tuple"):
+        encode(GetOp("users", "k"), OPEN)  # type: ignore[arg-type]
     with pytest.raises(InvalidNamespaceError, match="'users' is a string"):
         MemorydStore().list_namespaces(prefix="users")  # type: ignore[arg-type]
 

@@ -1,3 +1,5 @@
+"""The outbox: answers reach their tasks, and writes keep their order."""
+
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ class Echo:
     async def send(self, operations: Sequence[Operation], *, atomic: bool) -> list[Any]:
         assert not atomic
         writes = any(operation.writes for operation in operations)
-        assert not (writes and self.writing), "writes went out side by side"
+        assert not (writes and self.writing), "writes were sent concurrently"
         self.requests.append(list(operations))
         self.writing += writes
         for _ in range(len(self.requests) % 4):
@@ -76,7 +78,7 @@ async def asked(callers: list[Caller]) -> tuple[Echo, list[Operation], list[Any]
 
 
 @given(st.lists(CALLERS, max_size=12))
-def test_every_task_has_its_own_answer_and_writes_keep_their_order(callers: list[Caller]) -> None:
+def test_every_task_gets_its_answer_and_writes_keep_their_order(callers: list[Caller]) -> None:
     echo, issued, answers = asyncio.run(asked(callers))
     for caller, answer in zip(callers, answers, strict=True):
         if caller.is_cancelled:

@@ -90,7 +90,7 @@ async def store(scripted: Scripted) -> AsyncIterator[MemorydStore]:
 A = ("a",)
 
 
-async def test_the_reads_of_one_tick_travel_together_and_so_do_the_writes(
+async def test_reads_of_one_tick_share_a_request_and_so_do_writes(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     await asyncio.gather(
@@ -101,7 +101,7 @@ async def test_the_reads_of_one_tick_travel_together_and_so_do_the_writes(
     assert "x-api-key: mk_1" in scripted.received[0]["head"]
 
 
-async def test_tasks_that_read_the_same_share_the_question_but_not_the_answer(
+async def test_equal_reads_are_sent_once_and_answered_separately(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     scripted.script.append((200, {"results": [GOT]}))
@@ -136,7 +136,7 @@ async def test_an_unserializable_value_never_leaves_its_task(
     assert scripted.operations() == [["put 2"]]
 
 
-async def test_a_callers_batch_is_one_atomic_request_of_its_own(
+async def test_a_batch_is_an_atomic_request_of_its_own(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     batch = store.abatch([PutOp(A, "1", {}), GetOp(A, "2")])
@@ -145,7 +145,7 @@ async def test_a_callers_batch_is_one_atomic_request_of_its_own(
     assert sorted(request["atomic"] for request in scripted.received) == [False, True]
 
 
-async def test_more_operations_than_a_request_holds_are_several(
+async def test_many_operations_are_several_requests(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     ops = [PutOp(A, str(number), {}) for number in range(MAX_OPERATIONS)]
@@ -178,9 +178,7 @@ async def test_writes_wait_for_earlier_ones_and_reads_do_not(
     assert scripted.operations() == [["put 1"], ["get 4"], ["put 2", "put 3"]]
 
 
-async def test_no_more_connections_are_open_than_a_server_bears(
-    store: MemorydStore, scripted: Scripted
-) -> None:
+async def test_connections_are_limited(store: MemorydStore, scripted: Scripted) -> None:
     scripted.held.clear()
     batch = [GetOp(A, "1"), GetOp(A, "2")]
     asking = [asyncio.create_task(store.abatch(batch)) for _ in range(120)]
@@ -191,7 +189,7 @@ async def test_no_more_connections_are_open_than_a_server_bears(
     assert await asyncio.gather(*asking) == [[None, None]] * 120
 
 
-async def test_a_task_cancelled_in_time_asks_nothing(
+async def test_a_task_cancelled_in_time_sends_nothing(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     cancelled = asyncio.create_task(store.aput(A, "1", {}))
@@ -204,25 +202,19 @@ async def test_a_task_cancelled_in_time_asks_nothing(
     assert scripted.operations()[-1] == ["put 3"]
 
 
-async def test_closing_waits_for_what_is_under_way(scripted: Scripted) -> None:
-    async with MemorydStore(scripted.url) as store:
-        writing = asyncio.create_task(store.aput(A, "1", {}))
-        await asyncio.sleep(0)
-    assert scripted.operations() == [["put 1"]]
-    await writing
-
-
-async def test_closing_waits_for_batches_too(scripted: Scripted) -> None:
+async def test_closing_waits_for_pending_calls(scripted: Scripted) -> None:
     scripted.held.clear()
     async with MemorydStore(scripted.url) as store:
+        writing = asyncio.create_task(store.aput(A, "1", {}))
         batch = asyncio.create_task(store.abatch([PutOp(A, "1", {}), GetOp(A, "2")]))
-        await until(lambda: scripted.received)
+        await until(lambda: len(scripted.received) == 2)
         asyncio.get_running_loop().call_later(0.05, scripted.held.set)
+    assert writing.done()
     assert batch.done()
     assert await batch == [None, None]
 
 
-async def test_who_gives_up_closing_leaves_what_is_under_way_alone(scripted: Scripted) -> None:
+async def test_a_cancelled_close_leaves_requests_alone(scripted: Scripted) -> None:
     store = MemorydStore(scripted.url)
     scripted.held.clear()
     writing = asyncio.create_task(store.aput(A, "1", {}))
@@ -235,7 +227,7 @@ async def test_who_gives_up_closing_leaves_what_is_under_way_alone(scripted: Scr
         await store.aclose()
 
 
-async def test_sending_that_is_cancelled_cancels_those_who_wait(
+async def test_cancelling_the_sender_cancels_pending_calls(
     store: MemorydStore, scripted: Scripted
 ) -> None:
     scripted.held.clear()
@@ -250,7 +242,7 @@ async def test_sending_that_is_cancelled_cancels_those_who_wait(
     scripted.held.set()
 
 
-async def test_a_closed_store_says_so(scripted: Scripted) -> None:
+async def test_a_closed_store_raises_an_error(scripted: Scripted) -> None:
     async with MemorydStore(scripted.url) as one:
         await one.aget(A, "k")
     with MemorydStore(scripted.url) as other:
@@ -265,7 +257,7 @@ async def test_a_closed_store_says_so(scripted: Scripted) -> None:
     assert scripted.received == []
 
 
-async def test_blocking_calls_do_not_wait_for_a_loop_that_has_stopped(scripted: Scripted) -> None:
+async def test_blocking_calls_do_not_wait_for_a_stopped_loop(scripted: Scripted) -> None:
     store = MemorydStore(scripted.url)
     await asyncio.to_thread(asyncio.run, store.__aenter__())
     async with asyncio.timeout(5):
@@ -285,14 +277,11 @@ async def test_a_forked_process_has_connections_of_its_own(
     assert childs[0] == childs[1] != parents
 
 
-@pytest.mark.parametrize("key", ["mk_…", "mk_1\n", "mk 1"])
-def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(key: str) -> None:
-    with pytest.raises(ValueError, match="The key has characters that no key has") as raised:
-        MemorydStore(api_key=key)
-    assert key not in str(raised.value)
-
-
-def test_an_address_without_http_is_refused() -> None:
+def test_a_bad_key_or_address_is_refused() -> None:
+    for key in ("mk_…", "mk_1\n", "mk 1"):
+        with pytest.raises(ValueError, match="The key has characters that no key has") as raised:
+            MemorydStore(api_key=key)
+        assert key not in str(raised.value)
     with pytest.raises(ValueError, match="'localhost:8080' is not a URL"):
         MemorydStore("localhost:8080")
 
@@ -317,7 +306,7 @@ async def test_a_write_is_not_repeated_when_the_connection_breaks(
     assert scripted.operations() == [["put k"]] * 2
 
 
-async def test_nobody_there_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_server_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("langgraph_memoryd.connections.PAUSES", (0, 0))
     store = MemorydStore(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ConnectionError, match=r"memoryd at http://127\.0\.0\.1:\d+ did not"):
@@ -335,7 +324,9 @@ async def test_no_answer_in_time_is_a_timeout(scripted: Scripted) -> None:
     assert len(scripted.received) == 1
 
 
-async def test_problems_are_errors_that_say_all(store: MemorydStore, scripted: Scripted) -> None:
+async def test_problems_are_errors_with_their_details(
+    store: MemorydStore, scripted: Scripted
+) -> None:
     answers = [(401, "unauthenticated"), (409, "too_many_conflicts"), (503, "unavailable")]
     scripted.script.extend((status, problem(status, code)) for status, code in answers)
     for status, code in answers:
@@ -356,7 +347,7 @@ async def test_problems_are_errors_that_say_all(store: MemorydStore, scripted: S
         ("value.namespace", InvalidInputError),
     ],
 )
-async def test_the_field_tells_what_input_is_wrong(
+async def test_the_field_determines_the_error(
     store: MemorydStore, scripted: Scripted, wrong: str, kind: type[MemorydError]
 ) -> None:
     scripted.script.append((422, problem(422, "invalid_request", wrong)))
@@ -376,7 +367,7 @@ async def test_an_answer_of_something_else_is_an_error(
     assert (raised.value.code, raised.value.status) == ("not_memoryd", 200)
 
 
-async def test_the_address_may_be_that_of_langgraphs_sdk(scripted: Scripted) -> None:
+async def test_the_address_of_langgraphs_sdk_is_accepted(scripted: Scripted) -> None:
     async with MemorydStore(f"{scripted.url}/v1/") as store:
         assert await store.aget(A, "k") is None
     assert scripted.received[0]["head"].startswith("post /v1/store/batch ")

@@ -11,9 +11,11 @@ import pytest
 from langgraph.store.base import (
     GetOp,
     InvalidNamespaceError,
+    Item,
     ListNamespacesOp,
     MatchCondition,
     PutOp,
+    Result,
     SearchOp,
 )
 from langgraph_memoryd import InvalidInputError, MemorydError, MemorydStore
@@ -47,7 +49,7 @@ async def test_labels_may_hold_dots(store: MemorydStore, root: str) -> None:
     assert await store.alist_namespaces(suffix=("ann@example.com",), prefix=(root,)) == [namespace]
 
 
-async def test_searches_say_how_well_items_answer(server: Server, root: str) -> None:
+async def test_found_items_have_scores(server: Server, root: str) -> None:
     async with MemorydStore(server.url, mode="vector", index_fields=["title"]) as store:
         await store.aput((root,), "tea", {"title": "green tea", "price": 3})
         await store.aput((root,), "coffee", {"title": "black coffee", "price": 9})
@@ -58,7 +60,7 @@ async def test_searches_say_how_well_items_answer(server: Server, root: str) -> 
     assert [(item.key, item.score) for item in listed] == [("coffee", None)]
 
 
-async def test_a_search_is_hybrid_unless_it_is_told_otherwise(
+async def test_a_search_is_hybrid_by_default(
     store: MemorydStore, server: Server, root: str
 ) -> None:
     await store.aput((root,), "k", {"text": "kombucha"})
@@ -69,7 +71,7 @@ async def test_a_search_is_hybrid_unless_it_is_told_otherwise(
 
 
 def lifetime(server: Server, root: str, key: str) -> tuple[float | None, str | None]:
-    """Return how many minutes an item was given to live, and when it will end."""
+    """Return an item's lifetime in minutes, and its end."""
     asked = {"namespace": root, "key": key, "refresh_ttl": "false"}
     item = httpx2.get(f"{server.url}/v1/store/items", params=asked).json()
     if item["expires_at"] is None:
@@ -88,24 +90,24 @@ async def test_a_lifetime_is_the_callers_the_stores_or_none(server: Server, root
     assert lifetime(server, root, "forever") == (None, None)
 
 
-@pytest.mark.parametrize("refresh", [None, True, False])
-@pytest.mark.parametrize("stores", [None, True, False])
-async def test_reading_restarts_a_lifetime_as_the_caller_or_the_store_says(
-    server: Server, root: str, stores: bool | None, refresh: bool | None
+@pytest.mark.parametrize("default", [None, True, False])
+async def test_the_caller_or_the_store_decides_about_lifetimes(
+    server: Server, root: str, default: bool | None
 ) -> None:
-    ttl: Any = None if stores is None else {"refresh_on_read": stores}
+    ttl: Any = None if default is None else {"refresh_on_read": default}
     async with MemorydStore(server.url, ttl=ttl) as store:
-        await store.aput((root,), "k", {}, ttl=10)
-        before = lifetime(server, root, "k")
-        await store.aget((root,), "k", refresh_ttl=refresh)
-        between = lifetime(server, root, "k")
-        await store.asearch((root,), refresh_ttl=refresh)
-    after = lifetime(server, root, "k")
-    restarts = refresh if refresh is not None else stores is not False
-    assert (before < between < after) if restarts else (before == between == after)
+        for refresh in (None, True, False):
+            await store.aput((root,), "k", {}, ttl=10)
+            before = lifetime(server, root, "k")
+            await store.aget((root,), "k", refresh_ttl=refresh)
+            between = lifetime(server, root, "k")
+            await store.asearch((root,), refresh_ttl=refresh)
+            after = lifetime(server, root, "k")
+            restarts = refresh if refresh is not None else default is not False
+            assert (before < between < after) if restarts else (before == between == after)
 
 
-def test_a_batch_reads_what_was_before_it(store: MemorydStore, root: str) -> None:
+def test_a_batch_reads_the_state_before_it(store: MemorydStore, root: str) -> None:
     store.put((root, "a"), "k", {"n": 1})
     results = store.batch(
         [
@@ -153,7 +155,7 @@ async def test_a_bad_namespace_is_langgraphs_error(store: MemorydStore, namespac
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_langgraphs_own_label_is_only_written_by_operations(
+async def test_only_operations_write_langgraphs_own_label(
     store: MemorydStore, root: str, blocking: bool
 ) -> None:
     namespace = ("langgraph", root)
@@ -174,7 +176,7 @@ async def test_bad_input_is_a_value_error(store: MemorydStore, search: dict[str,
     assert raised.value.request_id
 
 
-async def test_a_store_that_a_loop_opened_belongs_to_it(server: Server, root: str) -> None:
+async def test_a_store_belongs_to_the_loop_that_opened_it(server: Server, root: str) -> None:
     async with MemorydStore(server.url) as store:
         with pytest.raises(asyncio.InvalidStateError, match="a blocking call"):
             store.get((root,), "k")
@@ -199,3 +201,21 @@ def test_a_store_outlives_event_loops(server: Server, root: str) -> None:
     with store:
         assert {item.key for item in store.search((root,))} == {"1", "2", "3", "4"}
     gc.collect()  # a connection that is still open would warn
+
+
+def numbers_of(result: Result) -> list[int]:
+    items = result if isinstance(result, list) else [result]
+    return [item.value["n"] for item in items if isinstance(item, Item)]
+
+
+async def test_answers_cut_short_by_the_server_are_completed(
+    store: MemorydStore, root: str
+) -> None:
+    for number in range(9):
+        await store.aput((root,), f"k{number}", {"text": "x" * 900_000, "n": number}, index=False)
+    found = store.search((root,), limit=8)
+    assert [item.value["n"] for item in found] == [8, 7, 6, 5, 4, 3, 2, 1]
+    gets = [GetOp((root,), f"k{number}") for number in range(9)]
+    [*items, listed] = await store.abatch([*gets, SearchOp((root,), limit=9, offset=2)])
+    assert [numbers_of(item) for item in items] == [[number] for number in range(9)]
+    assert numbers_of(listed) == [6, 5, 4, 3, 2, 1, 0]

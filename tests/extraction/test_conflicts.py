@@ -23,32 +23,23 @@ LISBON = "Ana lives in Lisbon."
 CALLERS = 16
 
 
-async def test_what_is_there_already_is_not_learned_again_though_the_model_did_not_see_it(
-    memories: Memories,
-) -> None:
-    await memories.put("home", LISBON, importance=0.9)
-    memories.model.script.append(calls(insert("Ana lives in Lisbon"), insert("Ana likes tea.")))
-    result = await memories.extract(manager_config={"query_limit": 0})
-    assert result["counts"] == counts(inserted=1, unchanged=1)
-    assert await memories.texts() == ["Ana likes tea.", LISBON]
-
-
 @pytest.mark.parametrize(
-    "value", [{"content": LISBON}, {"text": LISBON}, {"content": {"content": LISBON}}]
+    "value",
+    [{"content": LISBON}, {"text": LISBON}, {"content": {"content": LISBON}}, memory_value(LISBON)],
 )
-async def test_what_others_wrote_and_an_agent_repeated_is_not_learned_again(
+async def test_a_memory_that_the_model_did_not_see_is_not_repeated(
     memories: Memories, value: dict[str, Any]
 ) -> None:
-    await memories.put("theirs", value)
-    memories.model.script.append(calls(insert(LISBON)))
+    await memories.put("theirs", value, importance=0.9)
+    memories.model.script.append(calls(insert("Ana lives in Lisbon"), insert("Ana likes tea.")))
     messages = [["assistant", f"I remember: {LISBON}"], ["user", "Right."]]
     result = await memories.extract(messages, manager_config={"query_limit": 0})
-    assert result["counts"]["inserted"] == 0
-    assert len(await memories.stored()) == 1
+    assert result["counts"] == counts(inserted=1, unchanged=1)
+    assert len(await memories.stored()) == 2
     assert await memories.value("theirs") == value
 
 
-async def test_a_repeat_among_thousands_of_words_is_found(memories: Memories) -> None:
+async def test_a_repetition_is_found_among_many_similar_memories(memories: Memories) -> None:
     for number in range(60):
         await memories.put(f"k{number}", f"Ana lives in Lisbon with cat number {number}.")
     await memories.put("home", LISBON)
@@ -58,7 +49,7 @@ async def test_a_repeat_among_thousands_of_words_is_found(memories: Memories) ->
     assert (await memories.get("home"))["importance"] == 0.9
 
 
-async def test_one_fact_learned_by_many_at_once_is_one_memory(memories: Memories) -> None:
+async def test_one_fact_extracted_by_many_jobs_at_once_is_one_memory(memories: Memories) -> None:
     ready = asyncio.Barrier(CALLERS)
 
     async def respond(_: Request) -> Completion:
@@ -71,12 +62,12 @@ async def test_one_fact_learned_by_many_at_once_is_one_memory(memories: Memories
     async def work(number: int) -> None:
         await memories.run(jobs[number])
 
-    async def meanwhile() -> None:
+    async def put_others() -> None:
         for number in range(30):
             await memories.put("note", f"Note number {number}.")
             await memories.put(f"note{number}", f"Another note, {number}.")
 
-    putting = asyncio.create_task(meanwhile())
+    putting = asyncio.create_task(put_others())
     await at_once(CALLERS, work)
     await putting
     said = Counter(await memories.texts())
@@ -122,7 +113,7 @@ async def test_many_jobs_that_write_one_profile_lose_nothing(memories: Memories)
     assert row["version"] == 8
 
 
-async def test_a_memory_changed_meanwhile_is_looked_at_anew(memories: Memories) -> None:
+async def test_a_memory_changed_during_the_job_is_read_again(memories: Memories) -> None:
     await memories.put("home", "Ana lives in Porto.")
 
     async def respond(_: Request) -> Completion:
@@ -141,7 +132,7 @@ async def test_a_memory_changed_meanwhile_is_looked_at_anew(memories: Memories) 
 
 
 @pytest.mark.parametrize("change", [update("m1", "x"), delete("m1")])
-async def test_a_memory_deleted_meanwhile_stays_deleted(
+async def test_a_memory_deleted_during_the_job_stays_deleted(
     memories: Memories, change: tuple[str, dict[str, Any]]
 ) -> None:
     await memories.put("home", "Ana lives in Porto.")
@@ -158,9 +149,7 @@ async def test_a_memory_deleted_meanwhile_stays_deleted(
     assert await memories.stored() == []
 
 
-async def test_after_three_rounds_the_job_is_put_off_with_nothing_written(
-    memories: Memories,
-) -> None:
+async def test_after_three_conflicts_the_job_is_postponed(memories: Memories) -> None:
     await memories.put("home", "Ana lives in Porto.")
 
     async def respond(_: Request) -> Completion:
@@ -177,7 +166,7 @@ async def test_after_three_rounds_the_job_is_put_off_with_nothing_written(
     assert await memories.state(job.id) == State.RUNNING
 
 
-async def test_a_job_that_another_worker_has_by_now_writes_nothing(memories: Memories) -> None:
+async def test_a_job_that_another_worker_has_claimed_writes_nothing(memories: Memories) -> None:
     job = await memories.begin()
 
     async def respond(_: Request) -> Completion:
@@ -196,13 +185,13 @@ async def fail(_: Connection) -> None:
 
 
 @pytest.mark.parametrize("review", [False, True])
-async def test_what_else_the_job_does_is_done_in_the_same_transaction(
+async def test_callers_can_join_the_transaction_of_the_result(
     memories: Memories, review: bool
 ) -> None:
-    told: list[State] = []
+    seen: list[State] = []
 
     async def also(connection: Connection) -> None:
-        told.append(await connection.fetchval("SELECT state FROM jobs"))
+        seen.append(await connection.fetchval("SELECT state FROM jobs"))
 
     async def respond(_: Request) -> Completion:
         return calls(insert(LISBON))
@@ -219,7 +208,7 @@ async def test_what_else_the_job_does_is_done_in_the_same_transaction(
     assert await memories.stored() == []
     assert await memories.state(job.id) == State.RUNNING
     await extractor.extract(run, plan, in_transaction=also)
-    assert told == [State.AWAITING_REVIEW if review else State.SUCCEEDED]
+    assert seen == [State.AWAITING_REVIEW if review else State.SUCCEEDED]
 
 
 async def test_roots_do_not_see_each_other(memories: Memories) -> None:
@@ -229,11 +218,7 @@ async def test_roots_do_not_see_each_other(memories: Memories) -> None:
     job = await memories.begin([["user", "Secret of other."]], access=acme)
     await memories.run(job)
     assert "No memories" in memories.model.prompt
-    rows = await memories.stored()
-    assert [row["namespace"] for row in rows] == [
-        to_stored(["other", *ANA]),
-        to_stored(["acme", *ANA]),
-    ]
-    assert [change.namespace for change in await memories.changes(job.id, acme)] == [
-        to_stored(["acme", *ANA])
-    ]
+    namespaces = [to_stored([name, *ANA]) for name in ("other", "acme")]
+    assert [row["namespace"] for row in await memories.stored()] == namespaces
+    changes = await memories.changes(job.id, acme)
+    assert [change.namespace for change in changes] == namespaces[1:]

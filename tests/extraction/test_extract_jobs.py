@@ -1,5 +1,7 @@
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from app.config import Settings
 from app.extraction.prompt import PROMPT_VERSION
@@ -12,7 +14,7 @@ from tests.support.scripted_model import NOTHING, calls, delete, insert, update
 LISBON = "Ana lives in Lisbon."
 
 
-async def test_a_memory_is_written_with_all_that_is_known_of_it(memories: Memories) -> None:
+async def test_a_memory_is_written_with_all_its_details(memories: Memories) -> None:
     memories.model.script.append(
         calls(insert(LISBON, importance=0.8, valid_from="2026-05-03", message_ids=["2"]))
     )
@@ -45,9 +47,7 @@ async def test_a_memory_is_written_with_all_that_is_known_of_it(memories: Memori
     assert await memories.state(job_id) == State.SUCCEEDED
 
 
-async def test_a_memory_of_a_whole_long_conversation_names_the_first_of_its_messages(
-    memories: Memories,
-) -> None:
+async def test_a_memory_names_at_most_500_of_its_messages(memories: Memories) -> None:
     numbers = [str(number) for number in range(1, 1_501)]
     memories.model.script.append(calls(insert(LISBON, message_ids=numbers)))
     messages = [{"id": number, "role": "user", "content": "Hi."} for number in numbers]
@@ -57,24 +57,41 @@ async def test_a_memory_of_a_whole_long_conversation_names_the_first_of_its_mess
     assert json.loads(row["source"])["message_ids"] == numbers[:500]
 
 
-async def test_updates_and_deletes_reach_the_items_that_the_model_was_shown(
-    memories: Memories,
-) -> None:
+async def test_updates_and_deletes_reach_the_items_and_are_recorded(memories: Memories) -> None:
     await memories.put("home", "Ana lives in Porto.", importance=0.7, pinned=True)
     await memories.put("pet", "Ana has a dog.")
-    memories.model.script.append(calls(update("m1", LISBON), delete("m2")))
-    result = await memories.extract(manager_config={"enable_deletes": True})
-    assert result["counts"] == counts(updated=1, deleted=1)
-    home = await memories.get("home")
+    memories.model.script.append(
+        calls(
+            *(update("m1", LISBON), delete("m2", "it died"), insert("Ana likes tea.")),
+            update("m9", "?"),
+        )
+    )
+    job_id, result = await memories.extract_job(
+        manager_config={"enable_deletes": True, "ttl_seconds": 60}
+    )
+    assert result["counts"] == counts(inserted=1, updated=1, deleted=1, rejected=1)
+    assert [rejected["tool"] for rejected in result["rejected"]] == ["update_memory"]
+    assert "home" not in memories.model.prompt
+    home, tea = await memories.stored()
     assert json.loads(home["value"]) == memory_value(LISBON)
     assert (home["importance"], home["pinned"], home["version"]) == (0.7, True, 2)
-    assert await memories.get("pet") is None
-    assert "home" not in memories.model.prompt
+    assert (home["ttl"], tea["ttl"]) == (None, timedelta(seconds=60))  # only new ones get one
+    listed = await memories.listed_changes(job_id)
+    recorded = [
+        (change.action, change.state, change.version_before, change.version_after, change.reason)
+        for change in (one.change for one in listed)
+    ]
+    assert recorded == [
+        ("update", "applied", 1, 2, None),
+        ("delete", "applied", 1, 2, "it died"),
+        ("insert", "applied", None, 1, None),
+    ]
+    assert json.loads(listed[0].value_before or "") == memory_value("Ana lives in Porto.")
+    assert json.loads(listed[1].value_before or "") == memory_value("Ana has a dog.")
+    assert listed[1].change.value is None
 
 
-async def test_words_that_came_from_no_message_are_still_those_of_the_messages_before(
-    memories: Memories,
-) -> None:
+async def test_an_update_without_messages_keeps_the_source(memories: Memories) -> None:
     memories.model.script += [
         calls(insert("Ana lives in Porto.", message_ids=["1"])),
         calls(update("m1", LISBON)),
@@ -86,25 +103,17 @@ async def test_words_that_came_from_no_message_are_still_those_of_the_messages_b
     assert (source["thread_id"], source["position"], source["job_id"]) == ("t1", 3, job_id)
 
 
-async def test_doing_nothing_is_said_to_be_nothing(memories: Memories) -> None:
+async def test_a_model_that_changes_nothing_leaves_no_trace(memories: Memories) -> None:
     memories.model.script.append(NOTHING)
     job_id, result = await memories.extract_job()
     assert result["counts"] == counts()
     assert await memories.stored() == []
     assert await memories.changes(job_id) == []
-    assert [event for event, _ in await memories.events(job_id)] == [
-        "queued",
-        "retrieved",
-        "model_call",
-        "proposed",
-        "applied",
-        "succeeded",
-    ]
+    events = [event for event, _ in await memories.events(job_id)]
+    assert events == ["queued", "retrieved", "model_call", "proposed", "applied", "succeeded"]
 
 
-async def test_events_tell_what_a_model_was_shown_and_what_its_answer_took(
-    memories: Memories,
-) -> None:
+async def test_events_report_the_memories_shown_and_the_cost(memories: Memories) -> None:
     await memories.put("home", "Ana lives in Porto.")
     memories.model.script.append(calls(update("m1", LISBON), insert("Ana is a cook.")))
     job_id, _ = await memories.extract_job()
@@ -123,69 +132,22 @@ async def test_events_tell_what_a_model_was_shown_and_what_its_answer_took(
     }
 
 
-async def test_every_change_is_kept_with_the_versions_around_it(memories: Memories) -> None:
-    await memories.put("home", "Ana lives in Porto.")
-    await memories.put("pet", "Ana has a dog.")
-    memories.model.script.append(
-        calls(update("m1", LISBON), delete("m2", "it died"), insert("Ana likes tea."))
-    )
-    job_id, _ = await memories.extract_job(manager_config={"enable_deletes": True})
-    listed = await memories.listed_changes(job_id)
-    kept = [
-        (change.action, change.state, change.version_before, change.version_after, change.reason)
-        for change in (one.change for one in listed)
-    ]
-    assert kept == [
-        ("update", "applied", 1, 2, None),
-        ("delete", "applied", 1, 2, "it died"),
-        ("insert", "applied", None, 1, None),
-    ]
-    assert json.loads(listed[0].value_before or "") == memory_value("Ana lives in Porto.")
-    assert json.loads(listed[1].value_before or "") == memory_value("Ana has a dog.")
-    assert listed[1].change.value is None
-
-
-async def test_a_lifetime_is_given_to_what_is_new_and_left_to_what_is_there(
-    memories: Memories,
-) -> None:
-    await memories.put("home", "Ana lives in Porto.")
-    memories.model.script.append(calls(update("m1", LISBON), insert("Ana likes tea.")))
-    await memories.extract(manager_config={"ttl_seconds": 60})
-    lifetimes = [row["ttl"] and row["ttl"].total_seconds() for row in await memories.stored()]
-    assert lifetimes == [None, 60]
-
-
-async def test_a_refused_call_is_told_and_the_others_stand(memories: Memories) -> None:
-    memories.model.script.append(calls(insert(LISBON), update("m9", "?")))
-    result = await memories.extract()
-    assert result["counts"] == counts(inserted=1, rejected=1)
-    assert result["rejected"][0]["tool"] == "update_memory"
-    assert await memories.texts() == [LISBON]
-
-
-async def test_a_default_is_written_with_the_first_outcome_and_never_again(
-    memories: Memories,
+@pytest.mark.parametrize("corrected", [False, True])
+async def test_a_default_is_written_with_the_first_result_only(
+    memories: Memories, corrected: bool
 ) -> None:
     manager = {"default": {"content": "Nothing is known of Ana."}}
-    memories.model.script += [NOTHING, NOTHING]
+    memories.model.script += [calls(update("m1", LISBON)) if corrected else NOTHING, NOTHING]
     result = await memories.extract(manager_config=manager)
     assert "Nothing is known of Ana." in memories.model.prompt
     assert result["counts"] == counts(inserted=1)
-    assert await memories.value("default") == memory_value("Nothing is known of Ana.")
+    text = LISBON if corrected else "Nothing is known of Ana."
+    assert await memories.value("default") == memory_value(text)
     assert (await memories.extract(manager_config=manager))["counts"] == counts()
     assert len(await memories.history("default")) == 1
 
 
-async def test_a_default_that_the_model_corrects_is_written_corrected(memories: Memories) -> None:
-    memories.model.script.append(calls(update("m1", LISBON)))
-    await memories.extract(manager_config={"default": {"content": "Nothing is known of Ana."}})
-    assert await memories.value("default") == memory_value(LISBON)
-    assert len(await memories.history("default")) == 1
-
-
-async def test_a_profile_is_created_where_inserts_are_not_permitted_and_then_patched(
-    memories: Memories,
-) -> None:
+async def test_a_profile_is_created_without_inserts_and_then_patched(memories: Memories) -> None:
     manager = {"kinds": [{"name": "profile"}], "enable_inserts": False}
     edit = {"op": "add", "path": "/occupation", "value": "baker"}
     memories.model.script += [
@@ -200,7 +162,7 @@ async def test_a_profile_is_created_where_inserts_are_not_permitted_and_then_pat
     assert json.loads(row["value"]) == {"kind": "profile", "content": content}
 
 
-async def test_what_others_wrote_is_updated_in_their_shape(memories: Memories) -> None:
+async def test_values_of_other_shapes_keep_their_shape(memories: Memories) -> None:
     await memories.put("tool", {"content": "Ana lives in Porto."})
     await memories.put("nested", {"content": {"content": "Ana has a dog."}})
     await memories.put("free", {"content": "Ana likes tea.", "tags": ["x"]}, index=["tags"])
@@ -216,7 +178,7 @@ async def test_what_others_wrote_is_updated_in_their_shape(memories: Memories) -
     assert json.loads((await memories.get("free"))["index_paths"]) == ["tags"]
 
 
-async def test_phases_go_on_with_what_those_before_left(memories: Memories) -> None:
+async def test_phases_continue_with_the_results_of_those_before(memories: Memories) -> None:
     await memories.put("home", "Ana lives in Porto.")
     await memories.put("pet", "Ana has a dog.")
     memories.model.script += [
@@ -244,7 +206,7 @@ async def test_phases_go_on_with_what_those_before_left(memories: Memories) -> N
     assert "Ana is busy." in third.messages[0].text
 
 
-async def test_an_id_freed_in_one_phase_is_not_given_to_another_memory(memories: Memories) -> None:
+async def test_an_id_is_not_reused_in_a_later_phase(memories: Memories) -> None:
     await memories.put("pet", "Ana has a dog.")
     memories.model.script += [
         calls(delete("m1"), insert("Ana has a cat.")),
@@ -259,9 +221,7 @@ async def test_an_id_freed_in_one_phase_is_not_given_to_another_memory(memories:
     assert await memories.texts() == ["Ana has a bird."]
 
 
-async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
-    memories: Memories,
-) -> None:
+async def test_without_a_namespace_memories_are_returned_not_stored(memories: Memories) -> None:
     memories.model.script.append(
         calls(
             update("m1", LISBON, importance=0.8, valid_from="2026-05-03"),
@@ -277,9 +237,10 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
             {"id": "x", "content": {"content": "Ana lives in Porto."}},
             {"content": {"content": "Ana has a dog."}},
             {"id": "z", "kind": "note", "content": {"any": "thing"}},
+            {"id": "u", "content": {"content": "Ana has a cat."}},
         ],
     )
-    first, second, third = result["memories"]
+    first, second, untouched, third = result["memories"]
     assert first == {
         "id": "x",
         "kind": "memory",
@@ -288,10 +249,12 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
         "valid_from": "2026-05-03T00:00:00+00:00",
         "change": "updated",
     }
-    assert (second["content"], second["importance"]) == ({"content": "Ana has a dog."}, 0.5)
-    assert second["change"] == "updated"
+    content = {"content": "Ana has a dog."}  # a duplicate of it was inserted
+    assert (second["content"], second["importance"], second["change"]) == (content, 0.5, "updated")
     assert (third["content"], third["change"]) == ({"content": "Ana likes tea."}, "inserted")
     assert len({first["id"], second["id"], third["id"]}) == 3
+    details = {"kind": "memory", "importance": None, "valid_from": None, "change": "unchanged"}
+    assert untouched == {"id": "u", "content": {"content": "Ana has a cat."}, **details}
     assert result["deleted"] == ["z"]
     assert result["counts"] == counts(inserted=1, updated=2, deleted=1)
     assert await memories.stored() == []
@@ -299,21 +262,7 @@ async def test_without_a_namespace_all_memories_are_returned_and_none_is_kept(
     assert await memories.state(job_id) == State.SUCCEEDED
 
 
-async def test_untouched_memories_are_returned_as_they_were(memories: Memories) -> None:
-    memories.model.script.append(NOTHING)
-    result = await memories.extract(
-        namespace=None, existing=[{"content": {"content": "Ana has a dog."}}]
-    )
-    (memory,) = result["memories"]
-    assert (memory["change"], memory["importance"], memory["valid_from"]) == (
-        "unchanged",
-        None,
-        None,
-    )
-    assert (result["deleted"], result["counts"]) == ([], counts())
-
-
-async def test_nothing_is_deleted_beside_a_change_that_cannot_be_stored(
+async def test_nothing_is_deleted_if_another_change_cannot_be_stored(
     settings: Settings, embedder: FakeEmbedder
 ) -> None:
     small = settings.model_copy(update={"max_value_bytes": 1024})

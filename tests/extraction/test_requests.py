@@ -9,17 +9,14 @@ from app.auth.errors import ForbiddenError
 from app.clock import Clock, FrozenClock
 from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner
 from app.consolidation.schemas import ConsolidateRequest
-from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.conversations.kinds import EPISODE, MEMORY, PROFILE
-from app.conversations.messages import ConversationMessage
 from app.conversations.types import Kind, Rights
 from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
-from app.extraction.plan import Config, ExtractPlan, ExtractPlanner, RequestMemory
+from app.extraction.plan import ExtractPlan, ExtractPlanner, RequestMemory
 from app.extraction.schemas import ExtractRequest
 from app.http.conditional import UNCONDITIONAL
 from app.jobs.record import NewJob
-from app.managers.errors import ManagerNotFoundError
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import to_root, to_stored
@@ -99,7 +96,7 @@ def field_of(error: AppError) -> str:
     return str(found["field"])
 
 
-async def test_more_than_a_model_reads_is_refused(service: Planners) -> None:
+async def test_messages_too_long_for_a_model_are_refused(service: Planners) -> None:
     long = [["user", "a" * 80_000]] * 5
     await extract(service, messages=long)
     with pytest.raises(InvalidRequestError, match=r"400,003 characters.*/messages") as raised:
@@ -110,42 +107,17 @@ async def test_more_than_a_model_reads_is_refused(service: Planners) -> None:
     await extract(service, manager_config=verbatim, messages=[*long, ["user", "bye"]])
 
 
-async def test_every_default_is_filled_in(service: Planners) -> None:
+async def test_a_request_has_the_defaults_of_the_reference(service: Planners) -> None:
     plan = await planned(service)
-    assert plan == ExtractPlan(
-        config=Config(
-            kinds=(MEMORY,),
-            instructions=None,
-            model=None,
-            strategy="llm",
-            enable_inserts=True,
-            enable_updates=True,
-            enable_deletes=False,
-            max_steps=1,
-            query_model=None,
-            query_limit=None,
-            default=None,
-            phases=(),
-            apply="auto",
-            max_change_share=0.5,
-            ttl_seconds=None,
-        ),
-        manager=None,
-        manager_version=None,
-        namespace=None,
-        messages=[
-            ConversationMessage(role="user", content="I am Alice."),
-            ConversationMessage(role="assistant", content="Hello!"),
-        ],
-        existing=[],
-        thread_id=None,
-        position=None,
-        context_messages=0,
-    )
-    assert plan.config.rights == Rights(inserts=True, updates=True, deletes=False)
+    assert (plan.manager, plan.namespace, plan.existing) == (None, None, [])
+    config = plan.config
+    assert (config.kinds, config.strategy, config.max_steps) == ((MEMORY,), "llm", 1)
+    assert config.rights == Rights(inserts=True, updates=True, deletes=False)
+    assert (config.apply, config.max_change_share, config.ttl_seconds) == ("auto", 0.5, None)
+    assert (config.query_limit, config.default, config.phases) == (None, None, ())
 
 
-async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: Planners) -> None:
+async def test_zeros_and_false_values_are_not_defaults(service: Planners) -> None:
     manager = {
         "enable_inserts": False,
         "enable_updates": False,
@@ -159,13 +131,6 @@ async def test_zeros_and_falsehoods_are_not_taken_for_absence(service: Planners)
     [phase] = config.phases
     assert phase.rights == Rights(inserts=True, updates=True, deletes=False)
     assert not phase.include_messages
-
-
-async def test_a_job_that_stores_nothing_belongs_to_the_root_and_has_no_concurrency_key(
-    service: Planners,
-) -> None:
-    job = await extract(service)
-    assert (job.kind, job.namespace, job.concurrency_key) == ("extract", "acme\x1f", None)
 
 
 async def test_a_job_that_stores_takes_its_namespace_as_key(service: Planners) -> None:
@@ -187,7 +152,7 @@ async def test_a_job_that_stores_takes_its_namespace_as_key(service: Planners) -
     assert plan.config.kinds == (EPISODE,)
 
 
-async def test_a_plan_survives_storage_with_the_order_of_its_schemas(service: Planners) -> None:
+async def test_a_stored_plan_keeps_the_order_of_its_schemas(service: Planners) -> None:
     schema = {"type": "object", "properties": {"zzz": {}, "a": {}, "bb": {}}}
     kinds = [{"name": "profile"}, {"name": "odd", "schema": schema}, {"name": "episode"}]
     job = await extract(service, manager_config={"kinds": kinds})
@@ -198,33 +163,13 @@ async def test_a_plan_survives_storage_with_the_order_of_its_schemas(service: Pl
     assert list(config.kinds[2].schema["properties"]) == list(EPISODE.schema["properties"])
 
 
-async def test_a_request_has_the_last_word(service: Planners) -> None:
+async def test_a_request_overrides_its_manager(service: Planners) -> None:
     manager = {"namespace": ["{x}"], "apply": "review", "max_steps": 2}
     plan = await planned(
         service, manager_config=manager, namespace=["here"], apply="auto", max_steps=3, position=7
     )
     assert plan.namespace == ["here"]
     assert (plan.config.apply, plan.config.max_steps, plan.position) == ("auto", 3, 7)
-
-
-async def test_the_namespace_may_be_given_without_a_manager(service: Planners) -> None:
-    assert (await planned(service, namespace=["users", "al"])).namespace == ["users", "al"]
-
-
-async def test_variables_have_to_fit_the_namespace(service: Planners) -> None:
-    manager = {"namespace": ["{org}", "user-{id}"]}
-    with pytest.raises(MissingVariableError) as missing:
-        await extract(service, manager_config=manager, variables={"org": "a"})
-    assert field_of(missing.value) == "variables.id"
-    with pytest.raises(MissingVariableError):
-        await extract(service, manager_config=manager)
-    with pytest.raises(UnknownVariableError) as unknown:
-        await extract(service, manager_config=manager, variables={"org": "a", "id": "b", "ID": "c"})
-    assert field_of(unknown.value) == "variables.ID"
-    with pytest.raises(UnknownVariableError):
-        await extract(service, variables={"org": "a"})
-    with pytest.raises(UnknownVariableError):
-        await extract(service, manager_config=manager, namespace=["x"], variables={"org": "a"})
 
 
 async def test_existing_memories_get_ids_and_kinds(service: Planners) -> None:
@@ -251,47 +196,23 @@ async def test_existing_memories_get_ids_and_kinds(service: Planners) -> None:
     assert plan.existing[0].kind is None
 
 
-async def test_existing_memories_and_a_namespace_do_not_go_together(service: Planners) -> None:
-    with pytest.raises(InvalidRequestError, match="the namespace has the existing") as caught:
-        await extract(service, namespace=["users"], existing=[])
-    assert field_of(caught.value) == "existing"
-
-
-async def test_an_id_of_an_existing_memory_is_given_once(service: Planners) -> None:
-    memory = {"id": "a", "content": {}}
-    with pytest.raises(InvalidRequestError) as caught:
-        await extract(service, existing=[memory, memory])
-    assert field_of(caught.value) == "existing[1].id"
-
-
-async def test_messages_are_checked_before_the_job_is_taken(service: Planners) -> None:
-    with pytest.raises(InvalidMessageError) as caught:
-        await extract(service, messages=[["user", "a"], ["nobody", "b"]])
-    assert field_of(caught.value) == "messages[1].role"
-
-
-async def test_there_has_to_be_a_manager_of_that_name(service: Planners) -> None:
-    other_root = Access("mk_3", to_root(["acme", "inner"]), ALL_GRANTED)
-    await store(service, "notes")
-    with pytest.raises(ManagerNotFoundError):
-        await extract(service, manager="Notes")
-    with pytest.raises(ManagerNotFoundError):
-        await extract(service, other_root, manager="notes")
-    with pytest.raises(ManagerNotFoundError):
-        await consolidate(service, other_root, manager="notes", namespace=[])
-
-
-async def test_a_model_is_needed_where_one_is_asked(without_llm: Planners) -> None:
-    with pytest.raises(LLMNotConfiguredError, match="MEMORYD_LLM"):
-        await extract(without_llm)
-    with pytest.raises(ModelNotAllowedError, match='"openai:other" may not be used here'):
-        await extract(without_llm, manager_config={"model": "openai:other"})
-    with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):
-        await extract(without_llm, manager_config={"model": "openai:gpt"})
-    with pytest.raises(LLMNotConfiguredError, match="OPENAI_API_KEY"):
-        await extract(
-            without_llm, manager_config={"model": "anthropic:c", "query_model": "openai:gpt"}
-        )
+@pytest.mark.parametrize(
+    ("manager", "refusal", "reason"),
+    [
+        ({}, LLMNotConfiguredError, "MEMORYD_LLM"),
+        ({"model": "openai:other"}, ModelNotAllowedError, '"openai:other" may not be used here'),
+        ({"model": "openai:gpt"}, LLMNotConfiguredError, "OPENAI_API_KEY"),
+        (
+            {"model": "anthropic:c", "query_model": "openai:gpt"},
+            *(LLMNotConfiguredError, "OPENAI_API_KEY"),
+        ),
+    ],
+)
+async def test_the_models_of_a_job_have_to_be_configured_and_allowed(
+    without_llm: Planners, manager: dict[str, Any], refusal: type[AppError], reason: str
+) -> None:
+    with pytest.raises(refusal, match=reason):
+        await extract(without_llm, manager_config=manager)
     with pytest.raises(LLMNotConfiguredError):
         await consolidate(without_llm, namespace=["users"])
     plan = await planned(without_llm, manager_config={"model": "anthropic:claude"})
@@ -330,8 +251,9 @@ async def test_a_model_that_may_delete_takes_the_grant_to_delete(
     await extract(service, key(*JOB_VERBS), namespace=["users"], manager_config=manager)
 
 
-async def test_storing_nothing_takes_no_more_than_jobs_on_the_whole_root(service: Planners) -> None:
-    await extract(service, key(Verb.JOBS), manager_config={"enable_deletes": True})
+async def test_storing_nothing_takes_only_jobs_on_the_whole_root(service: Planners) -> None:
+    job = await extract(service, key(Verb.JOBS), manager_config={"enable_deletes": True})
+    assert (job.kind, job.namespace, job.concurrency_key) == ("extract", "acme\x1f", None)
     with pytest.raises(ForbiddenError):
         await extract(service, key(*JOB_VERBS, prefix=("users",)))
 
@@ -346,7 +268,7 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: Planners) -> 
     assert plan.config.model is None  # the default when it runs
 
 
-async def test_consolidating_takes_what_manager_and_request_say(service: Planners) -> None:
+async def test_consolidating_obeys_the_manager_and_the_request(service: Planners) -> None:
     await store(
         service, "careful", enable_deletes=False, kinds=[{"name": "triple"}], namespace=["{x}"]
     )

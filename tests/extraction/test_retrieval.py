@@ -60,7 +60,7 @@ async def put_many(memories: Memories, **texts: str) -> None:
         await memories.put(key, text)
 
 
-async def test_what_each_turn_and_each_speaker_is_about_is_found(memories: Memories) -> None:
+async def test_every_turn_and_speaker_is_searched_for(memories: Memories) -> None:
     fillers = {f"filler{n}": f"Filler number {n} about nothing." for n in range(20)}
     await put_many(memories, dog="Ana has a dog called Rex.", tea="Ana drinks green tea.")
     await put_many(memories, **fillers, job="Ben works as a baker.")
@@ -76,23 +76,17 @@ async def test_what_each_turn_and_each_speaker_is_about_is_found(memories: Memor
     assert len(found) == 6
 
 
-async def test_ids_are_short_and_in_the_order_of_creation(memories: Memories) -> None:
-    await put_many(memories, b="Ana has a dog.", a="Ana has a cat.")
-    found = await find(memories, turn("cat"))
-    assert [(memory.id, memory.key) for memory in found] == [("m1", "b"), ("m2", "a")]
-
-
-async def test_memories_come_with_what_is_known_of_them(memories: Memories) -> None:
-    await memories.put("a", "Ana has a dog.", importance=0.4, valid_from="2026-01-02T00:00:00Z")
-    (memory,) = await find(memories, turn("dog"))
-    row = await memories.get("a")
-    assert memory == Memory(
-        id="m1",
-        kind="memory",
-        content={"content": "Ana has a dog."},
+async def test_memories_come_in_the_order_of_creation_with_details(memories: Memories) -> None:
+    await memories.put("b", "Ana has a dog.", importance=0.4, valid_from="2026-01-02T00:00:00Z")
+    await memories.put("a", "Ana has a cat.")
+    first, second = await find(memories, turn("cat"))
+    assert (second.id, second.key) == ("m2", "a")
+    row = await memories.get("b")
+    assert first == Memory(
+        *("m1", "memory", {"content": "Ana has a dog."}),
         format=MemoryFormat.MEMORY,
         namespace=STORED,
-        key="a",
+        key="b",
         version=1,
         importance=0.4,
         valid_from=row["valid_from"],
@@ -114,7 +108,7 @@ async def test_any_limit_finds_memories(memories: Memories, limit: int) -> None:
     assert len(await find(memories, turn("dog"), query_limit=limit)) == limit
 
 
-async def test_documents_of_single_kinds_are_always_there(memories: Memories) -> None:
+async def test_documents_of_singleton_kinds_are_always_found(memories: Memories) -> None:
     await put_many(memories, **{f"k{n}": "Ana likes tea." for n in range(4)})
     await memories.put("sport", {"anything": "at the document's place"})
     await memories.put("x", {"kind": "sport", "content": {"club": "Benfica"}})
@@ -148,7 +142,7 @@ async def test_values_of_any_shape_are_understood(memories: Memories) -> None:
     assert [memory.kind for memory in found] == [None, None, "Memory", *[None] * 5]
 
 
-async def test_what_a_long_conversation_said_long_ago_is_searched_with(memories: Memories) -> None:
+async def test_a_long_conversation_is_searched_with_its_beginning_too(memories: Memories) -> None:
     await put_many(memories, **{f"filler{n}": f"Plan number {n} is good." for n in range(20)})
     await put_many(memories, home="Ana lives in Porto.")
     talk = [turn(f"Let us talk about plan number {n % 20}. " * 10) for n in range(60)]
@@ -156,7 +150,7 @@ async def test_what_a_long_conversation_said_long_ago_is_searched_with(memories:
     assert "home" in keys(found)
 
 
-async def test_messages_kept_word_for_word_are_no_memories(memories: Memories) -> None:
+async def test_messages_kept_verbatim_are_not_memories(memories: Memories) -> None:
     said = {"kind": "message", "content": {"role": "user", "text": "I moved to Lisbon."}}
     await memories.put("said", said)
     await memories.put("home", "Ana lives in Porto.")
@@ -166,13 +160,7 @@ async def test_messages_kept_word_for_word_are_no_memories(memories: Memories) -
     assert keys(await find(memories, moved, kinds=[own])) == ["said", "home"]
 
 
-async def test_a_manager_begins_with_its_default_beside_messages(memories: Memories) -> None:
-    await memories.put("said", {"kind": "message", "content": {"role": "user", "text": "Hi"}})
-    (memory,) = await find(memories, turn("Hello"), default={"content": "Be kind."})
-    assert (memory.key, memory.version) == (DEFAULT_KEY, None)
-
-
-async def test_the_nearest_memories_are_shown_as_far_as_there_is_room(memories: Memories) -> None:
+async def test_the_nearest_memories_that_fit_are_returned(memories: Memories) -> None:
     size = MAX_CHARACTERS // 2
     await put_many(memories, near="dog " * (size // 4), far="dog cat cow " * (size // 12))
     await put_many(memories, small="a pet")
@@ -180,19 +168,14 @@ async def test_the_nearest_memories_are_shown_as_far_as_there_is_room(memories: 
     assert keys(found) == ["near", "small"]
 
 
-async def test_what_is_too_large_to_show_is_left_out(memories: Memories) -> None:
+async def test_too_large_and_expired_memories_are_left_out(memories: Memories) -> None:
     await memories.put("large", {"content": "dog " * 20_000})
     await memories.put("small", "Ana has a dog.")
+    await memories.put("expired", "Ana has a dog.", ttl_seconds=0.001)
     assert keys(await find(memories, turn("dog"))) == ["small"]
 
 
-async def test_expired_memories_are_gone(memories: Memories) -> None:
-    await memories.put("a", "Ana has a dog.", ttl_seconds=0.001)
-    await memories.put("b", "Ana has a cat.")
-    assert keys(await find(memories, turn("dog"))) == ["b"]
-
-
-async def test_looking_restarts_no_lifetime_and_counts_as_no_use(memories: Memories) -> None:
+async def test_retrieval_restarts_no_lifetime_and_is_no_use(memories: Memories) -> None:
     await memories.put("a", "Ana has a dog.", ttl_seconds=60)
     before = await memories.rows("SELECT expires_at FROM items")
     await find(memories, turn("dog"))
@@ -202,19 +185,21 @@ async def test_looking_restarts_no_lifetime_and_counts_as_no_use(memories: Memor
 
 async def test_an_empty_namespace_has_the_managers_default(memories: Memories) -> None:
     default = {"content": "Nothing is known."}
+    kept = {"kind": "message", "content": {"role": "user", "text": "Hi"}}
+    await memories.put("message", kept)  # which is not a memory
     found = await find(memories, turn("dog"), default=default)
-    assert found == [Memory("m1", "memory", default, namespace=STORED, key="default")]
+    assert found == [Memory("m1", "memory", default, namespace=STORED, key=DEFAULT_KEY)]
     await memories.put("a", "Ana has a cat.")
     assert keys(await find(memories, turn("dog"), default=default, query_limit=0)) == []
 
 
-async def test_only_the_messages_to_learn_from_are_searched_with(memories: Memories) -> None:
+async def test_context_messages_are_not_searched_with(memories: Memories) -> None:
     await put_many(memories, dog="Rex", tea="Sencha")
     said = turn("Rex"), turn("Sencha")
     assert keys(await find(memories, *said, context_messages=1, query_limit=1)) == ["tea"]
 
 
-async def test_a_query_model_says_what_to_look_for(memories: Memories) -> None:
+async def test_a_query_model_writes_the_queries(memories: Memories) -> None:
     await put_many(memories, dog="Rex barks", tea="Sencha is tea", car="A blue car")
     model = ScriptedModel(
         calls(("search_memories", {"query": "Sencha"}), ("search_memories", {"query": "Rex"}))
@@ -235,7 +220,7 @@ async def test_a_query_model_says_what_to_look_for(memories: Memories) -> None:
         calls(("search_memories", {"query": " \x00"})),
     ],
 )
-async def test_without_a_query_the_messages_are_searched_with(
+async def test_without_a_usable_query_the_messages_are_searched_with(
     memories: Memories, reply: Completion
 ) -> None:
     await put_many(memories, dog="Rex barks", tea="Sencha is tea")
@@ -243,7 +228,7 @@ async def test_without_a_query_the_messages_are_searched_with(
     assert keys(await find(memories, turn("Sencha"), ask=model, query_limit=1)) == ["tea"]
 
 
-async def test_a_query_model_is_given_its_fill() -> None:
+async def test_queries_of_a_model_are_distinct_and_bounded() -> None:
     model = ScriptedModel(calls(*(("search_memories", {"query": f"q{n % 11}"}) for n in range(20))))
     assert await ask_for_queries(model, [turn("x")], 0) == [f"q{n}" for n in range(MAX_QUERIES)]
 
@@ -259,35 +244,23 @@ def test_windows_hold_the_last_turns_and_all_recent_text() -> None:
     ]
 
 
-def test_windows_are_bounded() -> None:
+def test_windows_are_bounded_and_never_empty() -> None:
     found = split_into_queries(
         [turn("word " * 5_000), turn("  "), turn("again " * 5_000, "assistant")]
     )
     assert len(found) <= 20
     assert max(map(len, found)) <= 1_000
-
-
-def test_a_conversation_without_words_is_searched_with_nothing() -> None:
     assert split_into_queries([turn(" ", "user"), turn("", "assistant")]) == []
 
 
-class Guarded:
-    """Fails the test when it is asked while a connection is held."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    def check(self) -> None:
-        assert self.database.connections_in_use == 0
-
-
 class GuardedEmbedder(FakeEmbedder):
-    guard: Guarded | None = None
+    """Fails the test if it is called while a connection is held."""
+
+    database: Database | None = None
 
     @override
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
-        if self.guard:
-            self.guard.check()
+        assert not (self.database and self.database.connections_in_use)
         return await super().embed(texts, urgent=urgent)
 
 
@@ -300,11 +273,11 @@ async def test_no_connection_is_held_while_a_model_or_an_embedder_answers(
     memories: Memories, embedder: GuardedEmbedder
 ) -> None:
     await put_many(memories, dog="Rex barks")
-    guard = embedder.guard = Guarded(memories.resources.database)
+    database = embedder.database = memories.resources.database
     asked = embedder.calls.copy()
 
     async def respond(_: Request) -> Completion:
-        guard.check()
+        assert database.connections_in_use == 0
         content = {"content": "Ana likes tea."}
         return calls(("insert_memory", {"content": content, "importance": 0.5}))
 

@@ -31,8 +31,9 @@ async def contents(memories: Memories) -> list[dict[str, Any]]:
     return [json.loads(row["value"])["content"] for row in await memories.stored()]
 
 
-async def test_messages_become_items_at_their_place_in_the_thread(memories: Memories) -> None:
-    assert await keep(memories, TALK, thread_id="t", position=10) == counts(inserted=3)
+async def test_messages_become_items_with_their_place_in_the_thread(memories: Memories) -> None:
+    result = await memories.extract(TALK, manager_config=VERBATIM, thread_id="t", position=10)
+    assert result == {"counts": counts(inserted=3), "rejected": []}  # and no model
     rows = sorted(await memories.stored(), key=lambda row: row["position"])
     assert [json.loads(row["value"]) for row in rows] == [
         {"kind": "message", "content": {"role": "user", "text": "Hello!"}},
@@ -49,16 +50,11 @@ async def test_messages_become_items_at_their_place_in_the_thread(memories: Memo
     assert memories.model.requests == []
 
 
-async def test_no_model_is_named(memories: Memories) -> None:
-    result = await memories.extract(TALK, manager_config=VERBATIM)
-    assert result == {"counts": counts(inserted=3), "rejected": []}
-
-
 @pytest.mark.parametrize(
     "body", [{}, {"thread_id": "t"}, {"thread_id": "t", "position": 3}, {"position": 3}]
 )
 @pytest.mark.parametrize("with_ids", [True, False])
-async def test_a_conversation_sent_again_with_more_in_it_is_recognised(
+async def test_a_longer_conversation_adds_only_its_new_messages(
     memories: Memories, with_ids: bool, body: dict[str, Any]
 ) -> None:
     talk = TALK if with_ids else [{**message, "id": None} for message in TALK]
@@ -69,21 +65,15 @@ async def test_a_conversation_sent_again_with_more_in_it_is_recognised(
     assert len(await memories.stored()) == 4
 
 
-async def test_what_is_said_twice_is_kept_twice(memories: Memories) -> None:
+async def test_different_messages_are_kept_apart(memories: Memories) -> None:
     assert await keep(memories, [["user", "yes"], ["user", "yes"]]) == counts(inserted=2)
-
-
-async def test_other_threads_are_other_messages(memories: Memories) -> None:
-    await keep(memories, TALK, thread_id="t")
+    assert await keep(memories, TALK, thread_id="t") == counts(inserted=3)
+    positions = [row["position"] for row in await memories.stored() if row["thread_id"]]
+    assert sorted(positions) == [1, 2, 3]  # a thread begins with the first message
     assert await keep(memories, TALK, thread_id="u") == counts(inserted=3)
-
-
-async def test_without_a_thread_an_id_alone_does_not_make_messages_the_same(
-    memories: Memories,
-) -> None:
-    await keep(memories, [{"id": "1", "role": "user", "content": "Hello"}])
-    other = [{"id": "1", "role": "user", "content": "Good bye"}]
-    assert await keep(memories, other) == counts(inserted=1)
+    for text in ("Hello", "Good bye"):  # without a thread an id identifies nothing
+        message = {"id": "1", "role": "user", "content": text}
+        assert await keep(memories, [message]) == counts(inserted=1)
 
 
 async def test_an_edited_message_of_a_thread_is_updated(memories: Memories) -> None:
@@ -101,7 +91,7 @@ async def test_a_message_too_large_to_store_is_rejected_alone(memories: Memories
     assert "MEMORYD_MAX_VALUE_BYTES" in result["rejected"][0]["reason"]
 
 
-async def test_messages_can_wait_for_a_review_too(memories: Memories) -> None:
+async def test_messages_can_be_proposed_for_review(memories: Memories) -> None:
     job_id, result = await memories.extract_job(
         TALK, manager_config={**VERBATIM, "apply": "review"}
     )
@@ -126,11 +116,3 @@ async def test_one_conversation_sent_many_times_at_once_is_kept_once(memories: M
     found = [(await memories.result(job.id))["counts"] for job in jobs]
     assert sum(one["inserted"] for one in found) == 3
     assert sum(one["unchanged"] for one in found) == 33
-
-
-async def test_a_thread_begins_with_the_first_message_unless_it_is_said_where(
-    memories: Memories,
-) -> None:
-    await keep(memories, TALK, thread_id="t")
-    rows = sorted(await memories.stored(), key=lambda row: row["position"])
-    assert [row["position"] for row in rows] == [1, 2, 3]

@@ -4,6 +4,7 @@ import json
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 from asyncpg import Record
@@ -12,6 +13,7 @@ from app.auth.access import ANONYMOUS, Access
 from app.changes.repository import Change, ListedChange
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
+from app.clock import FrozenClock
 from app.db.database import ALL_ROOTS
 from app.extraction.plan import ExtractPlanner
 from app.extraction.schemas import ExtractRequest
@@ -41,18 +43,26 @@ WHERE id = $1 RETURNING {CLAIMED_COLUMNS}
 
 
 class Model:
-    """A model that answers from its script, and through `respond` when that is empty."""
+    """A model that answers from its script, and through `respond` when that is empty.
+
+    Functions in the script run before the reply that follows them.
+    """
 
     name = "scripted:model"
 
     def __init__(self) -> None:
-        self.script: deque[Completion] = deque()
+        self.script: deque[Completion | Callable[[], Awaitable[None]]] = deque()
         self.requests: list[Request] = []
         self.respond: Respond = self._nothing
 
     async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
-        return self.script.popleft() if self.script else await self.respond(request)
+        while self.script:
+            reply = self.script.popleft()
+            if isinstance(reply, Completion):
+                return reply
+            await reply()
+        return await self.respond(request)
 
     async def aclose(self) -> None: ...
 
@@ -79,6 +89,11 @@ class Memories:
         self.reviews = ReviewService.build(self.resources)
         self.undos = UndoService.build(self.resources)
 
+    def advance_clock(self) -> None:
+        """Let a minute pass, if only tests let time pass."""
+        if isinstance(self.resources.clock, FrozenClock):
+            self.resources.clock.advance(timedelta(minutes=1))
+
     async def put(
         self,
         key: str,
@@ -88,6 +103,7 @@ class Memories:
         **more: Any,
     ) -> None:
         """Put an item; a text stands for a memory that says it."""
+        self.advance_clock()
         held = memory_value(value) if isinstance(value, str) else value
         body = PutItem.model_validate({"namespace": labels, "key": key, "value": held, **more})
         await self.writer.put(access, body.command(access))
@@ -97,6 +113,7 @@ class Memories:
         await self.writer.patch(ANONYMOUS, body.command(ANONYMOUS, UNCONDITIONAL))
 
     async def delete(self, key: str, labels: list[str] = ANA) -> None:
+        self.advance_clock()
         await self.writer.delete(ANONYMOUS, Delete(Address(to_stored(labels), key)))
 
     async def get(self, key: str, labels: list[str] = ANA) -> Any:
@@ -115,6 +132,10 @@ class Memories:
     async def rows(self, sql: str, *arguments: Any) -> list[Record]:
         async with self.resources.database.connection(ALL_ROOTS) as connection:
             return list(await connection.fetch(sql, *arguments))
+
+    async def keys(self, labels: list[str] = ANA) -> list[str]:
+        sql = "SELECT key FROM items WHERE namespace = $1 ORDER BY key"
+        return [row["key"] for row in await self.rows(sql, to_stored(labels))]
 
     async def stored(self) -> list[Record]:
         """Return all items, oldest first."""

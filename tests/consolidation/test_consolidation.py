@@ -30,7 +30,7 @@ USERS = StoredNamespace("users\x1f")
 def stored(
     number: int, text: str, *, protection: str | None = None, **details: Any
 ) -> StoredMemory:
-    """The memory that was written as the `number`th."""
+    """Return the memory that was written as the `number`th."""
     written = START + timedelta(minutes=number)
     lasting = {name: details.pop(name) for name in ("valid_to", "ttl") if name in details}
     existing = Memory(
@@ -53,7 +53,7 @@ def numbers(found: Sequence[Sequence[StoredMemory]]) -> list[list[int]]:
 
 
 def outcome(part: EditGroup) -> dict[str, dict[str, Any] | None]:
-    """What becomes of the edited memories, by their keys."""
+    """Return the new contents of the edited memories by their keys."""
     return {edit.key or "": edit.content for edit in part.edits}
 
 
@@ -62,7 +62,7 @@ def test_few_memories_are_one_batch_in_the_order_they_were_written() -> None:
     assert numbers(make_batches(memories, [])) == [[1, 2, 3]]
 
 
-def test_near_memories_are_in_one_batch_where_all_do_not_fit() -> None:
+def test_near_memories_share_a_batch_if_not_all_fit() -> None:
     memories = [stored(n, f"fact {n}") for n in range(MAX_MEMORIES + 20)]
     last = MAX_MEMORIES + 19
     ties = [Similarity(0, last, 0.9), Similarity(1, last - 1, 0.8)]
@@ -73,7 +73,7 @@ def test_near_memories_are_in_one_batch_where_all_do_not_fit() -> None:
     assert any({1, last - 1} <= batch for batch in both)
 
 
-def test_the_weakest_tie_gives_way_where_a_group_is_too_large() -> None:
+def test_a_group_too_large_is_split_at_its_weakest_tie() -> None:
     half = MAX_MEMORIES // 2 + 1
     memories = [stored(n, f"fact {n}") for n in range(2 * half)]
     chains = [Similarity(n, n + 1, 0.9) for n in range(2 * half - 1) if n != half - 1]
@@ -84,7 +84,7 @@ def test_the_weakest_tie_gives_way_where_a_group_is_too_large() -> None:
     ]
 
 
-def test_duplicates_need_no_tie_to_be_kept_together() -> None:
+def test_duplicates_share_a_batch_without_a_tie() -> None:
     memories = [stored(n, f"fact {n // 2}") for n in range(2 * MAX_MEMORIES)]
     for batch in make_batches(memories, []):
         texts = [memory.memory.content["content"] for memory in batch]
@@ -110,7 +110,7 @@ def test_batches_fit_and_hold_every_memory_once(
     assert all(sum(m.characters for m in batch) <= MAX_CHARACTERS for batch in found)
 
 
-def test_the_oldest_keeps_its_key_and_takes_on_what_the_others_know() -> None:
+def test_the_oldest_keeps_its_key_and_gets_the_others_details() -> None:
     (part,) = merge_duplicates(
         [
             stored(2, "the user likes tea", importance=0.9),
@@ -120,14 +120,17 @@ def test_the_oldest_keeps_its_key_and_takes_on_what_the_others_know() -> None:
         ]
     )
     assert outcome(part) == {
-        "k1": {"content": "The user likes tea."}, "k2": None, "k3": None, "k4": None
-    }  # fmt: skip
+        "k1": {"content": "The user likes tea."},
+        "k2": None,
+        "k3": None,
+        "k4": None,
+    }
     kept = part.edits[0]
     assert (kept.importance, kept.valid_from) == (0.9, START)
     assert [edit.reason for edit in part.edits] == [None, *["duplicate of k1"] * 3]
 
 
-def test_what_differs_only_in_form_is_known_to_lose_nothing() -> None:
+def test_exact_duplicates_are_formal_edits_and_near_ones_not() -> None:
     (exact,) = merge_duplicates([stored(1, "likes tea"), stored(2, "Likes tea.")])
     assert list(exact.formal_edits) == list(exact.edits)
     (near,) = merge_duplicates(
@@ -136,19 +139,19 @@ def test_what_differs_only_in_form_is_known_to_lose_nothing() -> None:
     assert [edit.key for edit in near.edits if edit not in near.formal_edits] == ["k2"]
 
 
-def test_a_dog_and_the_dog_do_not_become_one_through_dog() -> None:
+def test_nearness_is_not_transitive() -> None:
     found = merge_duplicates(
         [stored(1, "wants a dog"), stored(2, "wants dog"), stored(3, "wants the dog")]
     )
     assert [outcome(part) for part in found] == [{"k2": None}]
 
 
-def test_nothing_is_edited_where_the_kept_memory_has_it_all() -> None:
+def test_a_kept_memory_without_news_is_not_edited() -> None:
     (part,) = merge_duplicates([stored(1, "likes tea", importance=0.5), stored(2, "likes tea")])
     assert outcome(part) == {"k2": None}
 
 
-def test_pinned_memories_stay_beside_one_another() -> None:
+def test_pinned_duplicates_both_stay() -> None:
     pinned = [stored(n, "likes tea", protection="is pinned") for n in (2, 3)]
     (part,) = merge_duplicates([stored(1, "likes tea"), *pinned])
     assert outcome(part) == {"k1": None}
@@ -165,14 +168,14 @@ def test_pinned_memories_stay_beside_one_another() -> None:
         {"protection": "is not a manager's"},
     ],
 )
-def test_memories_that_hold_otherwise_are_no_duplicates(other: dict[str, Any]) -> None:
+def test_memories_of_other_kinds_or_times_are_no_duplicates(other: dict[str, Any]) -> None:
     assert merge_duplicates([stored(1, "ran", valid_from=START), stored(2, "ran", **other)]) == []
 
 
 @given(
     st.lists(st.sampled_from(["a dog", "the dog", "dog", "A dog.", "dogs", "a cat"]), max_size=9)
 )
-def test_merging_what_was_merged_does_nothing(texts: list[str]) -> None:
+def test_merging_is_idempotent(texts: list[str]) -> None:
     memories = [stored(number, f"has {text}") for number, text in enumerate(texts)]
     state = {memory.memory.key: memory for memory in memories}
     for part in merge_duplicates(memories):
@@ -214,7 +217,7 @@ async def test_changes_come_back_as_edits_of_the_stored_memories() -> None:
     assert part.edits[2].namespace == "users\x1f"
 
 
-async def test_where_a_merge_cannot_be_made_its_sources_are_not_deleted() -> None:
+async def test_nothing_is_deleted_if_an_update_fails() -> None:
     wrong = "update_memory", {"id": "m1", "edits": [{"op": "remove", "path": "/content"}]}
     model = ScriptedModel(calls(wrong, delete("m2")), calls(wrong))
     part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
@@ -223,14 +226,14 @@ async def test_where_a_merge_cannot_be_made_its_sources_are_not_deleted() -> Non
     assert part.rejected
 
 
-async def test_where_only_a_delete_cannot_be_made_the_rest_stands() -> None:
+async def test_a_failed_delete_leaves_the_other_edits() -> None:
     model = ScriptedModel(calls(delete("m9"), update("m1", "Ana lives in Faro")), NOTHING)
     part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
     assert outcome(part) == {"k1": {"content": "Ana lives in Faro"}}
     assert [call.tool for call in part.rejected] == ["delete_memory"]
 
 
-async def test_a_merge_into_a_memory_only_for_reading_deletes_nothing() -> None:
+async def test_nothing_is_deleted_if_the_target_is_pinned() -> None:
     batch = [stored(1, "Ana likes tea", protection="is pinned"), stored(2, "Ana likes green tea")]
     model = ScriptedModel(calls(update("m1", "Ana likes green tea"), delete("m2")))
     part = await merge_batch(model, batch, task(turns=(), instructions="Be kind."), namespace=USERS)
@@ -240,14 +243,7 @@ async def test_a_merge_into_a_memory_only_for_reading_deletes_nothing() -> None:
     assert "leave them as they are: m1." in model.requests[0].system
 
 
-@pytest.mark.parametrize(
-    ("replies", "reason"),
-    [
-        ([says("No", stop="refusal")], "the model refused: No"),
-        ([says(""), says("")], "the model's reply was empty"),
-    ],
-)
-async def test_a_model_that_calls_no_tool_has_failed(replies: list[Any], reason: str) -> None:
-    part = await merge_batch(ScriptedModel(*replies), BATCH, task(turns=()), namespace=USERS)
-    assert part.failure == reason
-    assert part.edits == ()
+async def test_a_model_that_calls_no_tool_has_failed() -> None:
+    model = ScriptedModel(says("No", stop="refusal"))
+    part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
+    assert (part.failure, part.edits) == ("the model refused: No", ())

@@ -16,34 +16,8 @@ from app.conversations.types import Memory
 from app.namespaces import to_stored
 from tests.support.scripted_model import insert_edit
 
-words = st.sampled_from(
-    [
-        "a",
-        "A",
-        "The",
-        "the",
-        "an",
-        "hepatitis",
-        "few",
-        "won't",
-        "can",
-        "not",
-        "tea",
-        "Tea",
-        ",",
-        "and",
-        ".",
-        "5%",
-        "C#",
-        "ß",
-        "É",
-        "10²",
-        "don't",
-        "cannot",
-        "  ",
-        "!",
-    ]
-)
+WORDS = "a A The the an hepatitis few won't can not tea Tea , and . 5% C# ß É 10² don't cannot !"
+words = st.sampled_from([*WORDS.split(), "  "])
 texts = st.lists(words, max_size=6).map(" ".join)
 contents = st.one_of(
     texts.map(lambda text: {"content": text}),
@@ -52,13 +26,13 @@ contents = st.one_of(
 
 
 @given(contents, contents)
-def test_what_is_near_has_one_loose_wording(a: dict[str, object], b: dict[str, object]) -> None:
+def test_near_duplicates_have_one_loose_wording(a: dict[str, object], b: dict[str, object]) -> None:
     if is_near_duplicate(Candidate("m", a), Candidate("m", b)):
         assert loose_wording(a) == loose_wording(b)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["memory", "Memory", "note", None]), contents)), contents)
-def test_a_repetition_is_found_exactly_when_a_memory_says_the_same(
+def test_a_duplicate_is_found_exactly_if_there_is_one(
     known: list[tuple[str | None, dict[str, object]]], content: dict[str, object]
 ) -> None:
     memories = [Memory(f"m{n}", kind, said) for n, (kind, said) in enumerate(known)]
@@ -67,7 +41,7 @@ def test_a_repetition_is_found_exactly_when_a_memory_says_the_same(
     assert found in expected if expected else found is None
 
 
-def test_a_memory_is_known_by_what_it_says_now() -> None:
+def test_an_updated_memory_is_found_by_its_new_text() -> None:
     known = DuplicateIndex([Memory("m1", "memory", {"content": "Ann likes tea."})])
     known.put(Memory("m1", "memory", {"content": "Ann likes ramen."}))
     assert known.find_duplicate("memory", {"content": "Ann likes tea"}) is None

@@ -53,25 +53,26 @@ def test_a_new_memory_gets_a_key_of_its_own() -> None:
     assert {edit.namespace for edit in result.edits.values()} == {HERE}
 
 
-def test_an_insert_that_repeats_a_memory_changes_nothing() -> None:
-    there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
-    result = reconciled(insert("m2", "ana likes  tea"), existing=(there,))
-    assert (dict(result.edits), result.unchanged) == ({}, 1)
-
-
-def test_an_insert_that_repeats_a_memory_adds_importance_and_time() -> None:
-    there = memory("m1", "Ana likes tea.", importance=0.5)
-    result = reconciled(
-        insert("m2", "Ana likes tea", importance=0.8, valid_from=MAY), existing=(there,)
-    )
-    edit = only_edit(result)
-    assert (edit.action, edit.key, edit.content) == ("update", "km1", {"content": "Ana likes tea."})
-    assert (edit.importance, edit.valid_from) == (0.8, MAY)
-
-
-def test_less_importance_takes_nothing_away() -> None:
-    there = memory("m1", "Ana likes tea.", importance=0.9)
-    assert not reconciled(insert("m2", "Ana likes tea", importance=0.1), existing=(there,)).edits
+@pytest.mark.parametrize(
+    ("there", "more"),
+    [
+        ({}, {"importance": 0.8, "valid_from": MAY}),
+        ({"importance": 0.5}, {"importance": 0.8, "valid_from": MAY}),
+        ({"importance": 0.8, "valid_from": MAY}, {"importance": 0.1}),
+        ({"importance": 0.8, "valid_from": MAY}, {}),
+    ],
+)
+def test_a_repeated_memory_gets_only_more_importance_and_a_time(
+    there: dict[str, Any], more: dict[str, Any]
+) -> None:
+    known = memory("m1", "Ana likes tea.", **there)
+    result = reconciled(insert("m2", "ana likes  tea", **more), existing=(known,))
+    if "importance" not in more or there.get("importance") == 0.8:
+        assert result == Reconciliation({}, 1)
+    else:
+        edit = only_edit(result)
+        assert (edit.action, edit.key, edit.content) == ("update", "km1", known.content)
+        assert (edit.importance, edit.valid_from) == (0.8, MAY)
 
 
 def test_inserts_that_repeat_each_other_become_one() -> None:
@@ -92,25 +93,22 @@ def test_the_same_words_of_another_kind_are_another_memory() -> None:
     "content",
     [{"content": "Ana likes tea."}, {"text": "Ana likes tea."}, {"data": "ana likes tea"}],
 )
-def test_what_others_wrote_is_not_learned_again(content: dict[str, Any]) -> None:
+def test_a_value_of_another_shape_is_not_repeated(content: dict[str, Any]) -> None:
     there = replace(memory("m1", "", kind=None), content=content, format=MemoryFormat.VALUE)
     result = reconciled(insert("m2", "Ana likes tea."), existing=(there,))
     assert (dict(result.edits), result.unchanged) == ({}, 1)
 
 
-def test_an_update_that_says_what_is_there_changes_nothing() -> None:
+def test_an_update_without_a_difference_changes_nothing() -> None:
     there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
     same = update_edit("m1", "memory", {"content": "Ana likes tea."}, 0.5, MAY)
     assert reconciled(same, existing=(there,)) == Reconciliation({}, 1)
-
-
-def test_one_and_true_are_not_the_same() -> None:
-    there = replace(memory("m1", ""), content={"smokes": 1})
+    there = replace(there, content={"smokes": 1})
     edit = only_edit(reconciled(update_edit("m1", "memory", {"smokes": True}), existing=(there,)))
-    assert edit.content == {"smokes": True}
+    assert edit.content == {"smokes": True}  # which is not 1
 
 
-def test_an_update_keeps_what_it_does_not_say() -> None:
+def test_an_update_keeps_the_details_that_it_does_not_give() -> None:
     there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
     edit = only_edit(
         reconciled(update_edit("m1", None, {"content": "Ana likes green tea."}), existing=(there,))
@@ -118,19 +116,15 @@ def test_an_update_keeps_what_it_does_not_say() -> None:
     assert (edit.kind, edit.importance, edit.valid_from) == ("memory", 0.5, MAY)
 
 
-def test_a_memory_deleted_and_said_anew_is_kept() -> None:
-    there = memory("m1", "Ana likes tea.", importance=0.5)
-    result = reconciled(delete_edit("m1"), insert("m2", "Ana likes tea."), existing=(there,))
-    assert (dict(result.edits), result.unchanged) == ({}, 1)
-
-
-def test_a_memory_deleted_and_said_in_almost_the_same_words_is_updated() -> None:
-    there = memory("m1", "Ana has the dog.")
+def test_a_memory_deleted_and_inserted_again_is_kept() -> None:
+    there = memory("m1", "Ana has the dog.", importance=0.5)
+    result = reconciled(delete_edit("m1"), insert("m2", "Ana has the dog."), existing=(there,))
+    assert result == Reconciliation({}, 1)
     edit = only_edit(reconciled(delete_edit("m1"), insert("m2", "Ana has dog."), existing=(there,)))
     assert (edit.action, edit.content) == ("update", {"content": "Ana has dog."})
 
 
-def test_an_insert_is_compared_with_what_an_update_makes_of_a_memory() -> None:
+def test_inserts_are_compared_with_updated_memories() -> None:
     there = memory("m1", "Ana likes tea.")
     result = reconciled(
         update_edit("m1", "memory", {"content": "Ana likes coffee."}),
@@ -144,41 +138,24 @@ def test_an_insert_is_compared_with_what_an_update_makes_of_a_memory() -> None:
     ]
 
 
-def test_the_first_document_of_a_single_kind_has_the_kinds_name_as_its_key() -> None:
-    edit = only_edit(reconciled(insert("m1", "x", kind="profile"), singletons=("profile",)))
-    assert edit.key == "profile"
-
-
-def test_a_second_document_of_a_single_kind_is_merged_into_the_first() -> None:
-    there = replace(memory("m1", "", kind="profile"), content={"name": "Ana", "age": 30})
+def test_documents_of_a_singleton_kind_become_one() -> None:
+    first = insert_edit("m1", "profile", {"name": "Ana", "age": 30})
     second = insert_edit("m2", "profile", {"age": 31, "city": "Lisbon"})
+    both = {"name": "Ana", "age": 31, "city": "Lisbon"}
+    new = only_edit(reconciled(first, second, singletons=("profile",)))
+    assert (new.action, new.key, new.content) == ("insert", "profile", both)
+    there = replace(memory("m1", "", kind="profile"), content=first.content or {})
     edit = only_edit(reconciled(second, existing=(there,), singletons=("profile",)))
-    assert (edit.action, edit.key) == ("update", "km1")
-    assert edit.content == {"name": "Ana", "age": 31, "city": "Lisbon"}
+    assert (edit.action, edit.key, edit.content) == ("update", "km1", both)
 
 
-def test_two_new_documents_of_a_single_kind_are_merged() -> None:
-    result = reconciled(
-        insert_edit("m1", "profile", {"name": "Ana"}),
-        insert_edit("m2", "profile", {"age": 31}),
-        singletons=("profile",),
-    )
-    assert only_edit(result).content == {"name": "Ana", "age": 31}
-
-
-def test_a_default_is_written_with_the_rest() -> None:
+def test_a_default_is_inserted_once_unless_it_was_deleted() -> None:
     default = memory("m1", "Nothing is known.", key="default", version=None)
-    edit = only_edit(reconciled(existing=(default,)))
-    assert (edit.action, edit.key) == ("insert", "default")
-
-
-def test_an_updated_default_is_written_once_and_a_deleted_one_not_at_all() -> None:
-    default = memory("m1", "Nothing is known.", key="default", version=None)
-    updated = only_edit(
-        reconciled(update_edit("m1", None, {"content": "Ana likes tea."}), existing=(default,))
-    )
-    assert (updated.action, updated.key, updated.kind) == ("insert", "default", "memory")
-    assert updated.content == {"content": "Ana likes tea."}
+    tea = {"content": "Ana likes tea."}
+    for edits, content in ([], default.content), ([update_edit("m1", None, tea)], tea):
+        edit = only_edit(reconciled(*edits, existing=(default,)))
+        assert (edit.action, edit.key, edit.kind) == ("insert", "default", "memory")
+        assert edit.content == content
     assert not reconciled(delete_edit("m1"), existing=(default,)).edits
 
 
@@ -199,7 +176,7 @@ def test_every_value_is_read_and_written_back_as_it_was(value: dict[str, Any]) -
         ({}, "value", None, {}),
     ],
 )
-def test_shapes(
+def test_values_are_read_by_their_shape(
     value: dict[str, Any], shape: str, kind: str | None, content: dict[str, Any]
 ) -> None:
     assert read_value(value) == (shape, kind, content)
@@ -251,7 +228,7 @@ def shown(count: int) -> list[Memory]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "looked_at", "share", "stops"),
+    ("changed", "compared", "share", "opens"),
     [
         (2, 2, 0.5, False),  # two are always harmless
         (3, 6, 0.5, False),
@@ -264,13 +241,13 @@ def shown(count: int) -> list[Memory]:
     ],
 )
 def test_the_breaker_opens_above_the_share(
-    changed: int, looked_at: int, share: float, stops: bool
+    changed: int, compared: int, share: float, opens: bool
 ) -> None:
-    reason = review_reason(rewritten(*range(changed)), shown(looked_at), max_share=share)
-    assert (reason is not None) == stops
+    reason = review_reason(rewritten(*range(changed)), shown(compared), max_share=share)
+    assert (reason is not None) == opens
 
 
-def test_the_breaker_says_what_would_have_happened() -> None:
+def test_the_reason_of_the_breaker_counts_the_changes() -> None:
     edits = [*rewritten(0, 1), replace(rewritten(2)[0], content=None)]
     assert review_reason(edits, shown(4), max_share=0.5) == (
         "3 of the 4 memories that the job looked at would be rewritten or deleted, "
@@ -295,7 +272,7 @@ FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 202
 
 
 @pytest.mark.parametrize(
-    ("after", "stops"),
+    ("after", "opens"),
     [
         ({**FIELDS, "city": "Lisbon", "name": "Anna", "job": {"title": "cook", "since": 1}}, False),
         ({"name": "Ana", "city": "Porto"}, False),
@@ -304,7 +281,7 @@ FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 202
         ({}, True),
     ],
 )
-def test_a_document_counts_by_the_fields_it_would_lose(after: dict[str, Any], stops: bool) -> None:
+def test_a_document_counts_by_the_fields_it_would_lose(after: dict[str, Any], opens: bool) -> None:
     edit = profile(FIELDS, after)
     reason = review_reason([edit], [], singletons={"profile"}, max_share=0.5)
-    assert (reason is not None) == stops
+    assert (reason is not None) == opens

@@ -9,32 +9,26 @@ from app.config import Settings
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running
-from tests.support.llm_server import LLMServer, calls, llm_server
+from tests.support.llm_server import LLMServer, calls
 
 LISBON = {"kind": "memory", "content": {"content": "Ana lives in Lisbon."}}
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[LLMServer]:
-    async with llm_server() as started:
-        yield started
-
-
-@pytest.fixture
-async def store(settings: Settings, model: LLMServer, keys: KeyService) -> AsyncIterator[Store]:
+async def store(settings: Settings, llm: LLMServer, keys: KeyService) -> AsyncIterator[Store]:
     """A key with a root, and a server with a worker and a model."""
     token = await keys.create("acme", root=["acme"], grants=ALL_GRANTED, expires_at=None)
     chosen = Settings(
         database_url=settings.database_url,
         llm="anthropic:scripted",
-        anthropic_base_url=model.url,
+        anthropic_base_url=llm.url,
         ANTHROPIC_API_KEY="secret",
     )
     async with running(create_app(chosen, embedder=FakeEmbedder()), worker=True) as client:
         yield Store(client, {"authorization": f"Bearer {token}"})
 
 
-async def learn(store: Store, **body: Any) -> Any:
+async def extract(store: Store, **body: Any) -> Any:
     request = {"namespace": ["ana"], "messages": [["user", "I moved to Lisbon."]], **body}
     headers = {"prefer": "wait=20"}
     response = await store.call(
@@ -43,8 +37,8 @@ async def learn(store: Store, **body: Any) -> Any:
     return response.json()
 
 
-async def decide(store: Store, job_id: str, what: str, status: int = 200) -> Any:
-    return (await store.call("POST", f"/v1/jobs/{job_id}/{what}", status=status)).json()
+async def decide(store: Store, job_id: str, decision: str, status: int = 200) -> Any:
+    return (await store.call("POST", f"/v1/jobs/{job_id}/{decision}", status=status)).json()
 
 
 async def changes(store: Store, job_id: str, **query: Any) -> Any:
@@ -52,18 +46,18 @@ async def changes(store: Store, job_id: str, **query: Any) -> Any:
     return (await store.call("GET", path, status=200, params=query)).json()
 
 
-def inserting(*texts: str) -> Any:
+def inserts(*texts: str) -> Any:
     return calls(
         *(("insert_memory", {"content": {"content": text}, "importance": 0.5}) for text in texts)
     )
 
 
 @pytest.mark.slow
-async def test_from_a_conversation_to_changes_that_are_reviewed_and_undone(
-    store: Store, model: LLMServer
+async def test_changes_are_proposed_applied_and_undone_over_http(
+    store: Store, llm: LLMServer
 ) -> None:
-    model.script.append(inserting("Ana lives in Lisbon."))
-    job = await learn(store, manager_config={"apply": "review"}, thread_id="t")
+    llm.script.append(inserts("Ana lives in Lisbon."))
+    job = await extract(store, manager_config={"apply": "review"}, thread_id="t")
     assert (job["state"], job["namespace"]) == ("awaiting_review", ["ana"])
     (change,) = (await changes(store, job["id"]))["changes"]
     key = change.pop("key")
@@ -97,9 +91,9 @@ async def test_from_a_conversation_to_changes_that_are_reviewed_and_undone(
 
 
 @pytest.mark.slow
-async def test_changes_come_in_pages(store: Store, model: LLMServer) -> None:
-    model.script.append(inserting(*(f"Ana has cat {number}." for number in range(5))))
-    job = await learn(store)
+async def test_changes_come_in_pages(store: Store, llm: LLMServer) -> None:
+    llm.script.append(inserts(*(f"Ana has cat {number}." for number in range(5))))
+    job = await extract(store)
     pages = [await changes(store, job["id"], limit=2)]
     while pages[-1]["next_cursor"] is not None:
         cursor = pages[-1]["next_cursor"]
@@ -109,7 +103,7 @@ async def test_changes_come_in_pages(store: Store, model: LLMServer) -> None:
 
 
 @pytest.mark.slow
-async def test_the_route_of_changes_checks_its_query(store: Store) -> None:
+async def test_the_query_of_changes_is_checked(store: Store) -> None:
     for query in ({"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"cursor": 2**31}, {"page": 1}):
         response = await store.call("GET", "/v1/jobs/job_0/changes", status=422, params=query)
         assert response.json()["code"] == "invalid_request"

@@ -17,7 +17,7 @@ from tests.support.scripted_model import NOTHING, calls, delete, insert, update
 LISBON = "Ana lives in Lisbon."
 
 
-async def changed(memories: Memories) -> str:
+async def change(memories: Memories) -> str:
     """Let a job change a memory, delete one and add one; return its id."""
     await memories.put(
         "home",
@@ -40,7 +40,7 @@ async def changed(memories: Memories) -> str:
     return job_id
 
 
-async def undone(memories: Memories, job_id: str) -> Any:
+async def undo(memories: Memories, job_id: str) -> Any:
     job = await memories.undos.undo(ANONYMOUS, job_id)
     assert job.state == State.SUCCEEDED
     return job.result_object["undo"]
@@ -53,11 +53,11 @@ async def outcomes(memories: Memories, job_id: str) -> list[tuple[str, str | Non
 DETAILS = ("value", "importance", "pinned", "valid_from", "valid_to", "source", "index_paths")
 
 
-async def test_everything_is_as_it_was_before_the_job(memories: Memories) -> None:
-    job_id = await changed(memories)
-    told = await undone(memories, job_id)
-    assert told["counts"] == {"undone": 3, "skipped": 0}
-    assert told["by"] == "anonymous"
+async def test_undo_restores_values_and_all_details(memories: Memories) -> None:
+    job_id = await change(memories)
+    result = await undo(memories, job_id)
+    assert result["counts"] == {"undone": 3, "skipped": 0}
+    assert result["by"] == "anonymous"
     assert await memories.texts() == ["Ana has a dog.", "Ana lives in Porto."]
     home, pet = await memories.get("home"), await memories.get("pet")
     first = (await memories.rows("SELECT * FROM item_versions WHERE key = 'home'"))[0]
@@ -68,30 +68,16 @@ async def test_everything_is_as_it_was_before_the_job(memories: Memories) -> Non
     assert await outcomes(memories, job_id) == [("undone", None)] * 3
 
 
-async def test_jobs_are_undone_one_after_another_from_the_last_one(memories: Memories) -> None:
-    await memories.put("home", "Ana lives in Porto.")
-    jobs = []
-    for city in ("Lisbon", "Faro", "Braga"):
-        memories.model.script.append(calls(update("m1", f"Ana lives in {city}.")))
-        jobs.append((await memories.extract_job())[0])
-    assert (await undone(memories, jobs[1]))["counts"] == {"undone": 0, "skipped": 1}
-    for job_id, city in zip(reversed(jobs), ("Faro", "Lisbon", "Porto"), strict=True):
-        assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
-        assert await memories.texts() == [f"Ana lives in {city}."]
-
-
-async def test_an_insert_is_undone_after_the_change_of_it(memories: Memories) -> None:
-    memories.model.script += [
-        calls(insert("Ana lives in Porto.")),
-        calls(update("m1", LISBON)),
-        calls(delete("m1")),
-    ]
-    jobs = [
-        (await memories.extract_job(manager_config={"enable_deletes": True}))[0] for _ in range(3)
-    ]
-    for job_id in reversed(jobs):
-        assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
-    assert await memories.texts() == []
+async def test_jobs_are_undone_from_the_last_one_to_the_first(memories: Memories) -> None:
+    edits = insert("Ana lives in Porto."), update("m1", LISBON), delete("m1")
+    memories.model.script += [calls(edit) for edit in edits]
+    manager = {"enable_deletes": True}
+    jobs = [(await memories.extract_job(manager_config=manager))[0] for _ in edits]
+    assert (await undo(memories, jobs[1]))["counts"] == {"undone": 0, "skipped": 1}
+    texts: list[list[str]] = [[LISBON], ["Ana lives in Porto."], []]
+    for job_id, left in zip(reversed(jobs), texts, strict=True):
+        assert (await undo(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
+        assert await memories.texts() == left
 
 
 async def test_a_write_between_two_undone_jobs_is_kept(memories: Memories) -> None:
@@ -100,35 +86,30 @@ async def test_a_write_between_two_undone_jobs_is_kept(memories: Memories) -> No
     first, _ = await memories.extract_job()
     await memories.put("home", "Ana lives in Braga.")
     second, _ = await memories.extract_job()
-    assert (await undone(memories, second))["counts"] == {"undone": 1, "skipped": 0}
-    assert (await undone(memories, first))["counts"] == {"undone": 0, "skipped": 1}
+    assert (await undo(memories, second))["counts"] == {"undone": 1, "skipped": 0}
+    assert (await undo(memories, first))["counts"] == {"undone": 0, "skipped": 1}
     assert await memories.texts() == ["Ana lives in Braga."]
 
 
-async def test_history_says_what_was_undone_and_by_whom(memories: Memories) -> None:
-    job_id = await changed(memories)
-    await undone(memories, job_id)
+async def test_undone_changes_are_in_the_history_and_in_the_index(memories: Memories) -> None:
+    job_id = await change(memories)
+    await undo(memories, job_id)
     history = await memories.history("home")
     assert [version["action"] for version in history] == ["put", "put", "restore"]
     assert history[-1]["actor"] == f"anonymous {job_id}"
-
-
-async def test_what_was_undone_is_found_by_its_old_words(memories: Memories) -> None:
-    job_id = await changed(memories)
-    await undone(memories, job_id)
     memories.model.script.append(NOTHING)
     await memories.extract([["user", "Porto"]])
     assert "Ana lives in Porto." in memories.model.prompt
 
 
-async def test_what_was_changed_since_is_kept(memories: Memories) -> None:
-    job_id = await changed(memories)
+async def test_later_changes_are_kept(memories: Memories) -> None:
+    job_id = await change(memories)
     await memories.patch("home", importance=1.0)
     await memories.put("pet", "Ana has a cat.")
     (cook,) = [row["key"] for row in await memories.stored() if "cook" in row["value"]]
     await memories.delete(cook)
-    told = await undone(memories, job_id)
-    assert told["counts"] == {"undone": 0, "skipped": 3}
+    result = await undo(memories, job_id)
+    assert result["counts"] == {"undone": 0, "skipped": 3}
     assert await outcomes(memories, job_id) == [
         ("applied", CHANGED),
         ("applied", THERE_AGAIN),
@@ -139,43 +120,31 @@ async def test_what_was_changed_since_is_kept(memories: Memories) -> None:
 
 
 async def test_an_update_back_to_the_same_value_counts_as_a_change(memories: Memories) -> None:
-    job_id = await changed(memories)
+    job_id = await change(memories)
     (cook,) = [row["key"] for row in await memories.stored() if "cook" in row["value"]]
     await memories.put(cook, "Ana is a cook.")
-    assert (await undone(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
+    assert (await undo(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
     assert await memories.value(cook) == memory_value("Ana is a cook.")
 
 
-async def test_undoing_again_changes_nothing(memories: Memories) -> None:
-    job_id = await changed(memories)
-    first = await undone(memories, job_id)
-    assert await undone(memories, job_id) == first
-    assert len(await memories.history("home")) == 3
-
-
-async def test_undoing_again_takes_back_what_can_be_taken_back_by_now(memories: Memories) -> None:
-    job_id = await changed(memories)
+async def test_undoing_again_undoes_only_what_was_skipped(memories: Memories) -> None:
+    job_id = await change(memories)
     await memories.put("pet", "Ana has a cat.")
-    assert (await undone(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
+    for _ in range(2):
+        assert (await undo(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
+    assert len(await memories.history("home")) == 3
     await memories.delete("pet")
-    assert (await undone(memories, job_id))["counts"] == {"undone": 3, "skipped": 0}
+    last = await undo(memories, job_id)
+    assert last["counts"] == {"undone": 3, "skipped": 0}
+    assert await undo(memories, job_id) == last
     assert await memories.value("pet") == memory_value("Ana has a dog.")
 
 
-async def test_what_history_no_longer_has_is_kept(memories: Memories) -> None:
-    job_id = await changed(memories)
+async def test_changes_without_history_are_skipped(memories: Memories) -> None:
+    job_id = await change(memories)
     await memories.rows("DELETE FROM item_versions WHERE key = 'pet'")
-    assert (await undone(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
+    assert (await undo(memories, job_id))["counts"] == {"undone": 2, "skipped": 1}
     assert (await outcomes(memories, job_id))[1] == ("applied", NO_HISTORY)
-
-
-async def test_jobs_are_undone_from_the_last_to_the_first(memories: Memories) -> None:
-    first = await changed(memories)
-    memories.model.script.append(calls(update("m1", "Ana lives in Faro.")))
-    second, _ = await memories.extract_job()
-    assert (await undone(memories, first))["counts"] == {"undone": 2, "skipped": 1}
-    await undone(memories, second)
-    assert await memories.value("home") == memory_value(LISBON)
 
 
 async def test_a_job_that_did_nothing_has_nothing_to_undo(memories: Memories) -> None:
@@ -184,27 +153,25 @@ async def test_a_job_that_did_nothing_has_nothing_to_undo(memories: Memories) ->
     assert "undo" not in job.result_object
 
 
-async def test_only_what_succeeded_can_be_undone(memories: Memories) -> None:
+async def test_only_jobs_that_succeeded_can_be_undone(memories: Memories) -> None:
     memories.model.script.append(calls(insert(LISBON)))
     job_id, _ = await memories.extract_job(manager_config={"apply": "review"})
     with pytest.raises(JobStateError, match="awaiting_review"):
         await memories.undos.undo(ANONYMOUS, job_id)
     await memories.reviews.apply(ANONYMOUS, job_id)
-    assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
+    assert (await undo(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
     assert await memories.stored() == []
 
 
 async def test_messages_kept_verbatim_can_be_undone(memories: Memories) -> None:
     job_id, _ = await memories.extract_job(manager_config={"strategy": "verbatim"})
-    assert (await undone(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
+    assert (await undo(memories, job_id))["counts"] == {"undone": 1, "skipped": 0}
     assert await memories.stored() == []
 
 
 @pytest.mark.parametrize("missing", [Verb.WRITE, Verb.DELETE])
-async def test_undoing_takes_the_rights_that_its_writes_take(
-    memories: Memories, missing: Verb
-) -> None:
-    job_id = await changed(memories)
+async def test_undoing_takes_the_grants_of_its_writes(memories: Memories, missing: Verb) -> None:
+    job_id = await change(memories)
     access = Access("mk_1", ALL_ROOTS, (Grant((), frozenset(set(Verb) - {missing})),))
     with pytest.raises(ForbiddenError):
         await memories.undos.undo(access, job_id)
@@ -213,11 +180,11 @@ async def test_undoing_takes_the_rights_that_its_writes_take(
 
 @pytest.mark.slow
 async def test_many_who_undo_at_once_undo_once(memories: Memories) -> None:
-    job_id = await changed(memories)
+    job_id = await change(memories)
 
-    async def undo(_: int) -> None:
+    async def undo_job(_: int) -> None:
         await memories.undos.undo(ANONYMOUS, job_id)
 
-    await at_once(8, undo)
+    await at_once(8, undo_job)
     assert (await memories.result(job_id))["undo"]["counts"] == {"undone": 3, "skipped": 0}
     assert len(await memories.history("home")) == 3

@@ -238,7 +238,9 @@ BAD_VALUES: dict[str, list[Any]] = {
     "ttl_seconds": [0, "60", 1e12],
 }
 BAD_MEMBERS: list[tuple[Any, str]] = [
-    *((body, "body") for body in ([], "manager", None)),
+    ([], "body"),
+    ("manager", "body"),
+    (None, "body"),
     ({"namespace": [1]}, "namespace[0]"),
     ({"kinds": ["memori"]}, "kinds[0]"),
     ({"kinds": [{"name": "memory"}, 5]}, "kinds[1]"),

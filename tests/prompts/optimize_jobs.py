@@ -136,7 +136,7 @@ class OptimizeJobs:
     async def done(self, job_id: str) -> JSON:
         """Return a job once it has ended."""
         async with self.working():
-            await settled(self.resources.database, job_id)
+            await settled(self.resources.database, job_id, 60)
         job: JSON = (await self.client.get(f"/v1/jobs/{job_id}")).json()
         return job
 

@@ -79,7 +79,7 @@ async def done(client: httpx2.AsyncClient, job_id: str) -> JSON:
         job.update((await client.get(f"/v1/jobs/{job_id}")).json())
         return job["state"] not in {"queued", "running"}
 
-    await until(ended, 60)
+    await until(ended, 180)  # retries start processes, which takes long on a busy machine
     return job
 
 

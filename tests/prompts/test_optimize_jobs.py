@@ -71,6 +71,15 @@ async def test_other_kinds_ask_once_and_may_leave_the_prompt(
     assert (await optimizing.get("support"))["version"] == 1
 
 
+async def test_without_conversations_no_model_is_asked(
+    optimizing: OptimizeJobs, llm: LLMServer
+) -> None:
+    job = await optimizing.job(prompt=INLINE, trajectories=[], model="openai:gpt")
+    [found] = job["result"]["prompts"]
+    assert (found["outcome"], found["text"]) == ("not_warranted", OLD)
+    assert calls_of(job, llm) == 0
+
+
 async def test_a_better_text_of_a_stored_prompt_is_its_candidate(optimizing: OptimizeJobs) -> None:
     await optimizing.put("support", OLD)
     job = await optimizing.job(prompt=STORED)

@@ -318,6 +318,8 @@ async def test_an_unchanged_prompt_is_not_sent_again(client: httpx2.AsyncClient,
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"1"')
     await post(client, "promote", version=1, label="beta")
     assert (await client.get(f"{URL}/{path}", headers=known)).status_code == 200
+    stale = await client.get(f"{URL}/{path}", headers={"if-match": '"1"'})
+    assert_problem(stale, 412, "precondition_failed")
 
 
 async def test_one_of_many_concurrent_conditional_puts_succeeds(client: httpx2.AsyncClient) -> None:

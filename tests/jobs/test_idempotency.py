@@ -10,8 +10,7 @@ from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.db.database import Database
 from app.db.idempotency import delete_old_answers
-from app.resources import Resources
-from tests.support.jobs import KIND, Acting, worker_of, working
+from tests.support.jobs import Jobs
 from tests.support.load import at_once
 
 
@@ -34,42 +33,29 @@ async def test_the_same_key_and_body_get_the_same_job(
     assert (first.status_code, second.status_code) == (202, 202)
     assert first.json() == second.json()
     assert first.headers["location"] == second.headers["location"]
+    reused = await post(client, "k1", {"n": 2})
+    assert (reused.status_code, reused.json()["code"]) == (409, "idempotency_key_reused")
     assert await job_count(database) == 1
-
-
-async def test_a_replay_shows_the_job_as_it_is_by_then(
-    client: httpx2.AsyncClient, resources: Resources, acting: Acting
-) -> None:
-    first = await post(client, "k1", {})
-    async with working(worker_of(resources, {KIND: acting})):
-        second = await post(client, "k1", {}, {"prefer": "wait=10"})
-    assert (second.status_code, second.json()["state"]) == (200, "succeeded")
-    assert first.json()["id"] == second.json()["id"]
-    third = await post(client, "k1", {})
-    assert (third.status_code, third.json()) == (200, second.json())
-    assert len(acting.jobs) == 1
-
-
-async def test_another_body_under_the_same_key_is_a_conflict(
-    client: httpx2.AsyncClient, database: Database
-) -> None:
-    await post(client, "k1", {"n": 1})
-    response = await post(client, "k1", {"n": 2})
-    assert (response.status_code, response.json()["code"]) == (409, "idempotency_key_reused")
-    assert await job_count(database) == 1
-
-
-async def test_other_keys_and_no_key_make_other_jobs(
-    client: httpx2.AsyncClient, database: Database
-) -> None:
-    await post(client, "k1", {})
-    await post(client, "K1", {})
+    await post(client, "K1", {"n": 1})
     for _ in range(2):
-        assert (await client.post("/v1/jobs/test", json={})).status_code == 202
+        assert (await client.post("/v1/jobs/test", json={"n": 1})).status_code == 202
     assert await job_count(database) == 4
 
 
-async def test_two_at_once_make_one_job(client: httpx2.AsyncClient, database: Database) -> None:
+async def test_a_replay_shows_the_current_state_of_the_job(jobs: Jobs) -> None:
+    first = await post(jobs.client, "k1", {})
+    async with jobs.working():
+        second = await post(jobs.client, "k1", {}, {"prefer": "wait=10"})
+    assert (second.status_code, second.json()["state"]) == (200, "succeeded")
+    assert first.json()["id"] == second.json()["id"]
+    third = await post(jobs.client, "k1", {})
+    assert (third.status_code, third.json()) == (200, second.json())
+    assert len(jobs.handler.jobs) == 1
+
+
+async def test_equal_requests_at_once_make_one_job(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
 
     async def same(n: int, _caller: int) -> httpx2.Response:
         return await post(client, f"k{n}", {"n": n})
@@ -81,7 +67,7 @@ async def test_two_at_once_make_one_job(client: httpx2.AsyncClient, database: Da
     assert await job_count(database) == 5
 
 
-async def test_two_at_once_with_different_bodies_make_one_job(
+async def test_different_requests_at_once_under_one_key_make_one_job(
     client: httpx2.AsyncClient, database: Database
 ) -> None:
     answers = await at_once(8, lambda n: post(client, "k", {"n": n}))
@@ -89,7 +75,14 @@ async def test_two_at_once_with_different_bodies_make_one_job(
     assert await job_count(database) == 1
 
 
-async def test_a_key_may_be_used_anew_after_a_day(
+async def age(database: Database, by: str) -> None:
+    async with database.connection("") as connection:
+        await connection.execute(
+            f"UPDATE idempotent_requests SET created_at = created_at - interval '{by}'"
+        )
+
+
+async def test_a_key_may_be_used_again_after_a_day(
     client: httpx2.AsyncClient, database: Database
 ) -> None:
     first = await post(client, "k1", {"n": 1})
@@ -102,14 +95,7 @@ async def test_a_key_may_be_used_anew_after_a_day(
     assert (await post(client, "k1", {"n": 2})).json()["id"] == second.json()["id"]
 
 
-async def age(database: Database, by: str) -> None:
-    async with database.connection("") as connection:
-        await connection.execute(
-            f"UPDATE idempotent_requests SET created_at = created_at - interval '{by}'"
-        )
-
-
-async def test_old_keys_are_forgotten(client: httpx2.AsyncClient, database: Database) -> None:
+async def test_old_keys_are_deleted(client: httpx2.AsyncClient, database: Database) -> None:
     await post(client, "old", {})
     await age(database, "25 hours")
     await post(client, "new", {})
@@ -135,37 +121,28 @@ async def test_a_submission_that_failed_is_not_remembered(
     assert (await post(client, "k1", {"one_at_a_time": False})).status_code == 202
 
 
-async def test_keys_of_different_roots_have_nothing_to_do_with_each_other(
+async def test_each_root_has_keys_of_its_own_which_its_api_keys_share(
     client: httpx2.AsyncClient, database: Database, clock: FrozenClock
 ) -> None:
-    keys, jobs = KeyService(database, clock), set()
-    for root in (["acme"], ["acme2"], ["acme", "inner"]):
+    keys, jobs = KeyService(database, clock), []
+    for root in (["acme"], ["acme"], ["acme2"], ["acme", "inner"]):
         token = await keys.create("key", root=root, grants=ALL_GRANTED, expires_at=None)
-        answers = [await post(client, "k1", {"n": root}, {"x-api-key": str(token)}) for _ in "ab"]
-        assert [answer.status_code for answer in answers] == [202, 202]
-        jobs |= {answer.json()["id"] for answer in answers}
-    assert len(jobs) == 3
-
-
-async def test_two_keys_of_one_root_share_them(
-    client: httpx2.AsyncClient, database: Database, clock: FrozenClock
-) -> None:
-    keys, jobs = KeyService(database, clock), set()
-    for name in ("one", "two"):
-        token = await keys.create(name, root=["acme"], grants=ALL_GRANTED, expires_at=None)
-        jobs.add((await post(client, "k1", {}, {"x-api-key": str(token)})).json()["id"])
-    assert len(jobs) == 1
+        answer = await post(client, "k1", {"n": root}, {"x-api-key": str(token)})
+        assert answer.status_code == 202
+        jobs.append(answer.json()["id"])
+    assert jobs[0] == jobs[1]
+    assert len(set(jobs)) == 3
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 201, "schlüssel", "a\x7f"])
-async def test_a_key_that_cannot_be_one_is_refused(client: httpx2.AsyncClient, key: str) -> None:
+async def test_an_invalid_key_is_refused(client: httpx2.AsyncClient, key: str) -> None:
     headers = {b"idempotency-key": key.encode("latin-1")}
     response = await client.post("/v1/jobs/test", json={}, headers=headers)
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "Idempotency-Key"
 
 
-async def test_whoever_waits_for_a_first_that_fails_is_the_first(
+async def test_a_request_takes_the_key_when_the_first_one_fails(
     client: httpx2.AsyncClient, database: Database
 ) -> None:
     async with database.connection("") as connection:
@@ -183,7 +160,7 @@ async def test_whoever_waits_for_a_first_that_fails_is_the_first(
     assert (await waiting).status_code == 202
 
 
-async def test_a_repeated_request_needs_nothing_that_is_gone_since(
+async def test_a_replay_needs_no_manager_that_was_deleted(
     client: httpx2.AsyncClient,
 ) -> None:
     path, headers = "/v1/jobs/extract", {"idempotency-key": "once"}

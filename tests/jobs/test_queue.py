@@ -1,4 +1,4 @@
-"""Whose turn it is: roots, keys, priorities, times."""
+"""The order of jobs: roots, keys, priorities, times; and how long they are kept."""
 
 import asyncio
 from collections import Counter
@@ -14,32 +14,13 @@ from app.jobs import queue, repository
 from app.jobs.record import ClaimedJob, NewJob, State
 from app.jobs.run import JobRun
 from app.namespaces import to_root, to_stored
-from app.resources import Resources
-from tests.support.jobs import (
-    KIND,
-    Acting,
-    enqueue,
-    job_row,
-    new_job,
-    quick,
-    run_jobs,
-    settled,
-    until,
-    worker_of,
-    working,
-)
+from tests.support.jobs import KIND, Jobs, job_row
 
-pytestmark = pytest.mark.slow  # each waits for workers or models
+pytestmark = pytest.mark.slow  # each waits for workers
 
 
 def tenant(name: str) -> Access:
     return Access(f"mk_{name}", to_root([name]), ALL_GRANTED)
-
-
-def of_tenant(name: str, *, key: str | None = None, delay_seconds: float = 0) -> NewJob:
-    return NewJob(
-        KIND, to_stored([name, "users"]), {}, key and f"{name}/{key}", delay_seconds=delay_seconds
-    )
 
 
 async def submit(
@@ -51,8 +32,9 @@ async def submit(
     urgent: bool = False,
     delay_seconds: float = 0,
 ) -> list[str]:
-    """Submit jobs of a tenant, which are in order also where the clock stands still."""
-    new = of_tenant(name, key=key, delay_seconds=delay_seconds)
+    """Submit jobs of a tenant, which are in order even if the clock stands still."""
+    namespace, key = to_stored([name, "users"]), key and f"{name}/{key}"
+    new = NewJob(KIND, namespace, {}, key, delay_seconds=delay_seconds)
     async with database.transaction(ALL_ROOTS) as connection:
         return [
             await repository.insert(
@@ -71,7 +53,7 @@ async def claim(database: Database, max_per_root: int = 99) -> ClaimedJob | None
 
 
 async def claim_all(database: Database, max_per_root: int = 99) -> list[str]:
-    """Take whatever may run at the same time."""
+    """Claim all jobs that may run at the same time."""
     found = []
     while job := await claim(database, max_per_root):
         found.append(job.id)
@@ -83,19 +65,14 @@ async def end(database: Database, job_id: str) -> None:
         await connection.execute("UPDATE jobs SET state = 'succeeded' WHERE id = $1", job_id)
 
 
-async def test_jobs_of_one_root_begin_in_the_order_they_came(database: Database) -> None:
-    submitted = await submit(database, "a", times=20)
-    assert await claim_all(database) == submitted
+async def test_jobs_of_one_root_start_in_order_and_urgent_ones_first(database: Database) -> None:
+    background = await submit(database, "a", times=20)
+    urgent = await submit(database, "a", times=2, urgent=True)
+    assert await claim_all(database) == urgent + background
     assert await claim(database) is None
 
 
-async def test_a_job_somebody_waits_for_goes_before_the_background(database: Database) -> None:
-    background = await submit(database, "a", times=3)
-    urgent = await submit(database, "a", times=2, urgent=True)
-    assert await claim_all(database) == urgent + background
-
-
-async def test_one_tenants_backlog_does_not_hold_up_another(database: Database) -> None:
+async def test_a_tenants_backlog_does_not_delay_another(database: Database) -> None:
     backlog = await submit(database, "a", times=1_000)
     assert [job.id for _ in range(3) if (job := await claim(database))] == backlog[:3]
     [lone] = await submit(database, "b")
@@ -122,23 +99,14 @@ async def test_a_root_runs_no_more_than_its_share(database: Database) -> None:
     assert await claim_all(database, max_per_root=4) == [submitted[4]]
 
 
-async def test_jobs_of_one_key_run_one_at_a_time_and_block_no_others(
-    database: Database,
-) -> None:
+async def test_jobs_of_one_key_run_one_at_a_time_and_block_no_others(database: Database) -> None:
+    await submit(database, "a", key="x", delay_seconds=60)
     slow = await submit(database, "a", key="x", times=3)
     others = await submit(database, "a", times=2) + await submit(database, "a", key="y")
     elsewhere = await submit(database, "b", key="x")
     assert sorted(await claim_all(database)) == sorted([slow[0], *others, *elsewhere])
     await end(database, slow[0])
     assert await claim_all(database) == [slow[1]]
-
-
-async def test_a_delayed_job_holds_up_neither_its_key_nor_its_root(
-    database: Database,
-) -> None:
-    await submit(database, "a", key="x", delay_seconds=60)
-    ready = await submit(database, "a", key="x")
-    assert await claim_all(database) == ready
 
 
 async def test_a_job_that_is_moved_while_it_is_claimed_is_left_alone(database: Database) -> None:
@@ -151,13 +119,12 @@ async def test_a_job_that_is_moved_while_it_is_claimed_is_left_alone(database: D
     assert (await job_row(database, job_id))["state"] == "queued"
 
 
-async def test_many_claims_at_once_take_each_job_once(database: Database) -> None:
+async def test_concurrent_claims_take_each_job_once(database: Database) -> None:
     submitted = []
     for name in ("a", "b", "c"):
         submitted += await submit(database, name, times=10)
     found = await asyncio.gather(*(claim_all(database) for _ in range(6)))
-    taken = [job_id for job_ids in found for job_id in job_ids]
-    assert sorted(taken) == sorted(submitted)
+    assert sorted(job_id for job_ids in found for job_id in job_ids) == sorted(submitted)
 
 
 keys = st.sampled_from([None, "x", "y"])
@@ -172,7 +139,7 @@ keys = st.sampled_from([None, "x", "y"])
     ),
     most=st.integers(1, 4),
 )
-async def test_whatever_waits_the_rules_hold_and_nothing_is_forgotten(
+async def test_the_rules_hold_for_any_queue_and_no_job_is_forgotten(
     database: Database, jobs: list[tuple[str, str | None, bool, bool]], most: int
 ) -> None:
     async with database.connection(ALL_ROOTS) as connection:
@@ -180,8 +147,8 @@ async def test_whatever_waits_the_rules_hold_and_nothing_is_forgotten(
     for name, key, urgent, delayed in jobs:
         await submit(database, name, key=key, urgent=urgent, delay_seconds=3600 if delayed else 0)
     ready, done = sum(not delayed for *_, delayed in jobs), 0
-    while taken := await claim_all(database, most):
-        rows = [await job_row(database, job_id) for job_id in taken]
+    while claimed := await claim_all(database, most):
+        rows = [await job_row(database, job_id) for job_id in claimed]
         running = Counter(row["root"] for row in rows)
         assert max(running.values()) <= most
         async with database.connection(ALL_ROOTS) as connection:
@@ -190,111 +157,84 @@ async def test_whatever_waits_the_rules_hold_and_nothing_is_forgotten(
                 "AND concurrency_key IS NOT NULL GROUP BY concurrency_key HAVING count(*) > 1"
             )
         assert overlapping == []
-        for job_id in taken:
+        for job_id in claimed:
             await end(database, job_id)
-        done += len(taken)
+        done += len(claimed)
     assert done == ready
 
 
-class Watching(Acting):
-    """Notes which jobs run at the same time."""
+class Concurrency:
+    """Counts how many jobs of a key and of a root run at the same time."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database, self.watch)
+    def __init__(self, jobs: Jobs) -> None:
         self.running: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
+        self._jobs = jobs
 
-    async def watch(self, run: JobRun) -> None:
-        key, root = str(run.job.request.get("key")), run.job.access.root
-        for name in (key, root):
+    async def act(self, run: JobRun) -> None:
+        names = (str(run.job.request.get("key")), run.job.access.root)
+        for name in names:
             self.running[name] += 1
             self.most[name] = max(self.most[name], self.running[name])
         await asyncio.sleep(0.01)
-        for name in (key, root):
+        for name in names:
             self.running[name] -= 1
-        await self.succeed(run)
+        await self._jobs.handler.succeed(run)
 
 
-async def test_several_workers_keep_keys_and_shares(resources: Resources) -> None:
-    watching = Watching(resources.database)
+async def test_several_workers_keep_to_keys_and_shares(jobs: Jobs) -> None:
+    concurrency = Concurrency(jobs)
+    jobs.handler.act = concurrency.act
     submitted = []
     for n in range(300):
         name, key = "ab"[n % 2], f"key {n % 2}{n % 14}"
-        new = NewJob(KIND, to_stored([name]), {"key": key}, key)
-        submitted.append(await enqueue(resources, new, tenant(name)))
-    chosen = quick(resources.settings, jobs_per_root=3, job_concurrency=4)
-    workers = [worker_of(resources, {KIND: watching}, chosen) for _ in range(4)]
-    async with working(*workers):
+        fields = {"request": {"key": key}, "concurrency_key": key, "access": tenant(name)}
+        submitted.append(await jobs.submit([name], **fields))
+    async with jobs.working(workers=4, jobs_per_root=3, job_concurrency=4):
         for job_id in submitted:
-            assert (await settled(resources.database, job_id))["attempt"] == 1
-    by_key = {name: most for name, most in watching.most.items() if name.startswith("key")}
+            assert (await jobs.settled(job_id))["attempt"] == 1
+    by_key = {name: most for name, most in concurrency.most.items() if name.startswith("key")}
     assert set(by_key.values()) == {1}
-    assert watching.most[to_stored(["a"])] <= 3
-    assert watching.most[to_stored(["b"])] <= 3
-    assert sum(watching.running.values()) == 0
+    assert concurrency.most[to_stored(["a"])] <= 3
+    assert concurrency.most[to_stored(["b"])] <= 3
+    assert sum(concurrency.running.values()) == 0
 
 
-async def test_a_lone_job_waits_for_a_free_place_and_not_for_a_backlog(
-    resources: Resources, acting: Acting
-) -> None:
-    async def act(run: JobRun) -> None:
-        await asyncio.sleep(0.01)
-        await acting.succeed(run)
-
-    acting.act = act
-    database = resources.database
-    await submit(database, "a", times=1_000)
-    async with working(worker_of(resources, {KIND: acting})):
-        await until(lambda: _some(acting))
-        lone = await enqueue(resources, of_tenant("b"), tenant("b"))
-        await settled(database, lone)
-        position = [job.id for job in acting.jobs].index(lone)
-    assert position < 60, "jobs that ran before it, of 1,000"
-
-
-async def _some(acting: Acting) -> bool:
-    return len(acting.jobs) > 10
-
-
-async def test_a_worker_does_no_more_at_once_than_it_may(resources: Resources) -> None:
-    watching = Watching(resources.database)
+async def test_a_worker_does_no_more_at_once_than_it_may(jobs: Jobs) -> None:
+    concurrency = Concurrency(jobs)
+    jobs.handler.act = concurrency.act
     for _ in range(30):
-        await enqueue(resources)
-    chosen = quick(resources.settings, job_concurrency=3)
-    await run_jobs(resources, {KIND: watching}, chosen)
-    assert watching.most[""] == 2, "one slot is left to other roots"
+        await jobs.submit()
+    await jobs.run(job_concurrency=3)
+    assert concurrency.most[""] == 2, "one slot is left to other roots"
 
 
-async def test_old_jobs_are_pruned_and_those_that_have_not_ended_stay(
-    resources: Resources, acting: Acting
-) -> None:
-    old, recent = await enqueue(resources), await enqueue(resources)
-    await run_jobs(resources, {KIND: acting})
-    waiting = await enqueue(resources, new_job(delay_seconds=60))
-    acting.act = lambda run: acting.succeed(run, State.AWAITING_REVIEW)
-    review = await enqueue(resources)
-    await run_jobs(resources, {KIND: acting})
-    async with resources.database.connection("") as connection:
-        await connection.execute(
-            "UPDATE jobs SET created_at = created_at - interval '31 days', "
-            "finished_at = finished_at - interval '31 days' WHERE id <> $1",
-            recent,
-        )
+async def test_old_jobs_are_deleted_once_they_have_ended(jobs: Jobs) -> None:
+    for _ in range(2):
+        await jobs.submit()
+    recent = await jobs.submit()
+    await jobs.run()
+    waiting = await jobs.submit(delay_seconds=60)
+    jobs.handler.act = lambda run: jobs.handler.succeed(run, State.AWAITING_REVIEW)
+    review = (await jobs.done())["id"]
+    await jobs.sql(
+        "UPDATE jobs SET created_at = created_at - interval '31 days', "
+        "finished_at = finished_at - interval '31 days' WHERE id <> $1",
+        recent,
+    )
+    async with jobs.database.connection("") as connection:
         assert not await queue.delete_old(connection, 30)
-        left = {row["id"] for row in await connection.fetch("SELECT id FROM jobs")}
-        events = await connection.fetch("SELECT DISTINCT job_id FROM job_events")
-    assert left == {recent, waiting, review}
-    assert {row["job_id"] for row in events} == left
-    assert old not in left
+    for left in ("SELECT id FROM jobs", "SELECT DISTINCT job_id AS id FROM job_events"):
+        assert {row["id"] for row in await jobs.sql(left)} == {recent, waiting, review}
 
 
-async def test_a_great_many_old_jobs_are_pruned_by_and_by(
-    resources: Resources, monkeypatch: pytest.MonkeyPatch
+async def test_many_old_jobs_are_deleted_in_portions(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "DELETED_AT_ONCE", 4)
     for _ in range(10):
-        await enqueue(resources)
-    async with resources.database.connection("") as connection:
+        await jobs.submit()
+    async with jobs.database.connection("") as connection:
         await connection.execute("UPDATE jobs SET state = 'failed', finished_at = '2000-01-01'")
         assert [await queue.delete_old(connection, 30) for _ in range(3)] == [True, True, False]
         assert await connection.fetchval("SELECT count(*) FROM jobs") == 0

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import httpx2
 from asyncpg import Record
 from fastapi import APIRouter, FastAPI, Request, Response
 
@@ -53,7 +54,7 @@ def _no_handler(resources: Resources) -> Any:
 TEST = JobKind(TestPlan, _no_handler, plan=_plan)
 
 
-class Acting:
+class ScriptedHandler:
     """A handler that does what `script` holds, job by job, and then `act` for every job."""
 
     def __init__(self, database: Database, act: Act | None = None) -> None:
@@ -208,6 +209,83 @@ async def events_of(database: Database, job_id: str) -> list[str]:
     """Return what a job reported, in order."""
     async with database.connection(ALL_ROOTS) as connection:
         return [event.event for event in await repository.find_events(connection, job_id, 0)]
+
+
+class Jobs:
+    """A server and its jobs of the kind `test`, which `handler` does while a worker runs."""
+
+    def __init__(self, client: httpx2.AsyncClient, resources: Resources) -> None:
+        self.client = client
+        self.resources = resources
+        self.database = resources.database
+        self.handler = ScriptedHandler(resources.database)
+
+    async def submit(self, labels: list[str] | None = None, **fields: Any) -> str:
+        """Submit a job in a transaction of its own; return its id."""
+        access = fields.pop("access", ANONYMOUS)
+        return await enqueue(self.resources, new_job(labels, **fields), access)
+
+    def worker(self, **settings: Any) -> JobWorker:
+        """Return a worker that does the jobs; settings replace those of the server."""
+        chosen = self.resources.settings.model_copy(update=settings)
+        return worker_of(self.resources, {KIND: self.handler}, chosen)
+
+    @asynccontextmanager
+    async def working(self, workers: int = 1, **settings: Any) -> AsyncIterator[None]:
+        """Let workers work until the end of the block; then they drain."""
+        async with working(*(self.worker(**settings) for _ in range(workers))):
+            yield
+
+    async def run(self, **settings: Any) -> None:
+        """Do every job that can be started now."""
+        chosen = self.resources.settings.model_copy(update=settings)
+        await run_jobs(self.resources, {KIND: self.handler}, chosen)
+
+    async def done(self, job_id: str | None = None, **settings: Any) -> Record:
+        """Do a job, a new one if none is given, with all its attempts; return its row."""
+        job_id = job_id or await self.submit()
+        async with self.working(**settings):
+            return await self.settled(job_id)
+
+    async def row(self, job_id: str) -> Record:
+        return await job_row(self.database, job_id)
+
+    async def settled(self, job_id: str, seconds: float = PATIENCE) -> Record:
+        """Return a job's row once no worker changes it any more."""
+        return await settled(self.database, job_id, seconds)
+
+    async def in_state(self, job_id: str, *states: State) -> Record:
+        """Return a job's row once it is in one of the states."""
+        return await in_state(self.database, job_id, *states)
+
+    async def started(self, number: int = 1) -> None:
+        """Wait until attempts at so many jobs were started."""
+        await until(lambda: asyncio.sleep(0, len(self.handler.jobs) >= number))
+
+    async def events(self, job_id: str) -> list[str]:
+        return await events_of(self.database, job_id)
+
+    async def get(self, job_id: str) -> dict[str, Any]:
+        """Return a job as its route shows it."""
+        return await self.call("GET", f"/v1/jobs/{job_id}")
+
+    async def cancel(self, job_id: str, *, status: int = 200) -> dict[str, Any]:
+        return await self.call("POST", f"/v1/jobs/{job_id}/cancel", status=status)
+
+    async def retry(self, job_id: str, *, status: int = 200) -> dict[str, Any]:
+        return await self.call("POST", f"/v1/jobs/{job_id}/retry", status=status)
+
+    async def call(
+        self, method: str, path: str, *, status: int = 200, **request: Any
+    ) -> dict[str, Any]:
+        response = await self.client.request(method, path, **request)
+        assert response.status_code == status, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def sql(self, statement: str, *values: Any) -> list[Record]:
+        async with self.database.connection(ALL_ROOTS) as connection:
+            return list(await connection.fetch(statement, *values))
 
 
 def app_with_jobs(settings: Settings, **replaced: Any) -> FastAPI:

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,29 +19,25 @@ def known(thread: list[MessageObject], sent: list[MessageObject]) -> int:
     return count_repeated(thread[: len(sent)], thread[-len(sent) :] if sent else [], sent)
 
 
-def test_a_conversation_that_goes_on_repeats_all_that_is_there() -> None:
-    assert known(talk("abcd"), talk("abcdef")) == 4
-
-
-def test_a_request_overtaken_by_a_later_one_brings_nothing_new() -> None:
-    assert known(talk("abcd"), talk("ab")) == 2
-
-
-def test_a_window_goes_on_where_the_thread_ends() -> None:
-    assert known(talk("abcd"), talk("cdef")) == 2
-
-
-def test_other_messages_repeat_nothing() -> None:
-    assert known(talk("abcd"), talk("xy")) == 0
-    assert known(talk("abcd"), talk("bc")) == 0
-    assert known([], talk("ab")) == 0
-
-
-def test_an_id_says_more_than_words() -> None:
-    assert known([says("yes", "1")], [says("yes", "2")]) == 0
-    assert known([says("yes", "1")], [says("Yes.", "1")]) == 1
-    assert known([says("yes", "1")], [says("yes")]) == 1
-    assert known([says("yes", "position:0")], [says("yes", "7")]) == 1
+@pytest.mark.parametrize(
+    ("thread", "sent", "repeated"),
+    [
+        (talk("abcd"), talk("abcdef"), 4),
+        (talk("abcd"), talk("ab"), 2),  # overtaken by a later request
+        (talk("abcd"), talk("cdef"), 2),  # a window
+        (talk("abcd"), talk("xy"), 0),
+        (talk("abcd"), talk("bc"), 0),
+        ([], talk("ab"), 0),
+        ([says("yes", "1")], [says("yes", "2")], 0),  # ids say more than words
+        ([says("yes", "1")], [says("Yes.", "1")], 1),
+        ([says("yes", "1")], [says("yes")], 1),
+        ([says("yes", "position:0")], [says("yes", "7")], 1),
+    ],
+)
+def test_repeated_messages_are_counted(
+    thread: list[MessageObject], sent: list[MessageObject], repeated: int
+) -> None:
+    assert known(thread, sent) == repeated
 
 
 def test_langchain_and_openai_say_the_same_in_other_members() -> None:

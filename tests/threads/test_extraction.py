@@ -18,7 +18,16 @@ from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources
 from app.threads import task
 from tests.support.app import Store, running
-from tests.support.jobs import Acting, quick, raises, run_jobs, settled, until, worker_of, working
+from tests.support.jobs import (
+    ScriptedHandler,
+    quick,
+    raises,
+    run_jobs,
+    settled,
+    until,
+    worker_of,
+    working,
+)
 from tests.support.llm_server import LLMServer, calls, fails, llm_server
 from tests.support.threads import VERBATIM, Threads, says
 from tests.threads.remembering import learned_from, remembering, shown_as_context
@@ -266,7 +275,7 @@ async def test_a_job_to_be_tried_again_and_a_new_one_learn_from_each_message_onc
     resources: Resources,
     handlers: dict[str, RunJob],
 ) -> None:
-    handler = Acting(resources.database, handlers["extract_thread"])
+    handler = ScriptedHandler(resources.database, handlers["extract_thread"])
     handler.script.append(raises(JobConflictError("scripted")))
     slow = resources.settings.model_copy(update={"job_backoff_seconds": 0.4})
     async with working(worker_of(resources, {"extract_thread": handler}, slow)):

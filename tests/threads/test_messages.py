@@ -47,7 +47,7 @@ async def test_messages_are_listed_in_the_order_they_were_said(threads: Threads)
     assert (await threads.messages("t", cursor=17, limit=2))["next_cursor"] == 19
 
 
-async def test_a_message_keeps_everything_it_came_with(threads: Threads) -> None:
+async def test_a_message_keeps_everything_and_is_given_an_id(threads: Threads) -> None:
     sent = {
         "id": "m1",
         "type": "ai",
@@ -55,30 +55,17 @@ async def test_a_message_keeps_everything_it_came_with(threads: Threads) -> None
         "response_metadata": {"model": "x", "n": 1.5},
         "name": None,
     }
-    await threads.append("t", sent)
-    page = await threads.messages("t")
-    assert page["messages"][0]["message"] == sent
+    await threads.append("t", sent, "b", {**says("c"), "id": None})
+    found = [message["message"] for message in (await threads.messages("t"))["messages"]]
+    assert found[0] == sent
+    assert [message["id"] for message in found[1:]] == ["position:1", "position:2"]
 
 
-async def test_a_message_without_an_id_is_given_its_position_as_one(threads: Threads) -> None:
-    await threads.append("t", says("a", "x"), "b", {**says("c"), "id": None})
-    page = await threads.messages("t")
-    ids = [message["message"]["id"] for message in page["messages"]]
-    assert ids == ["x", "position:1", "position:2"]
-
-
-async def test_a_message_whose_id_is_known_is_not_added_again(threads: Threads) -> None:
+async def test_a_known_id_is_not_added_again_and_its_first_words_stay(threads: Threads) -> None:
     await threads.append("t", says("a", "1"), says("b", "2"))
-    answer = await threads.append("t", says("b", "2"), says("c", "3"))
-    assert (answer["appended"], answer["already_known"], answer["conflicting"]) == (1, 1, [])
+    answer = await threads.append("t", says("b", "2"), says("A!", "1"), says("c", "3"))
+    assert (answer["appended"], answer["already_known"], answer["conflicting"]) == (1, 2, ["1"])
     assert await threads.texts("t") == ["a", "b", "c"]
-
-
-async def test_the_first_words_stay_where_an_id_comes_with_others(threads: Threads) -> None:
-    await threads.append("t", says("a", "1"))
-    answer = await threads.append("t", says("A!", "1"), says("b", "2"))
-    assert (answer["appended"], answer["already_known"], answer["conflicting"]) == (1, 1, ["1"])
-    assert await threads.texts("t") == ["a", "b"]
 
 
 async def test_equal_words_without_an_id_are_said_twice(threads: Threads) -> None:
@@ -87,18 +74,14 @@ async def test_equal_words_without_an_id_are_said_twice(threads: Threads) -> Non
     assert await threads.texts("t") == ["yes", "yes", "yes"]
 
 
-async def test_ids_that_memoryd_gave_are_known_when_they_come_back(threads: Threads) -> None:
+async def test_given_ids_are_known_when_they_return_and_refused_if_new(threads: Threads) -> None:
     await threads.append("t", "a", "b")
     page = await threads.messages("t")
     answer = await threads.append("t", *[message["message"] for message in page["messages"]])
     assert (answer["appended"], answer["already_known"]) == (0, 2)
-
-
-async def test_an_id_that_only_memoryd_gives_is_refused_on_a_new_message(threads: Threads) -> None:
-    await threads.append("t", "a")
-    problem = await threads.append("t", says("b", "position:7"), status=422)
+    problem = await threads.append("t", says("c", "position:7"), status=422)
     assert problem["errors"][0]["field"] == "messages"
-    assert await threads.texts("t") == ["a"]
+    assert await threads.texts("t") == ["a", "b"]
 
 
 async def test_concurrent_appends_keep_every_message_without_gaps(threads: Threads) -> None:
@@ -206,17 +189,17 @@ async def test_a_thread_stays_in_its_namespace(threads: Threads) -> None:
     await threads.append("t", "b", namespace=["users", "alice"])
 
 
-async def test_a_manager_without_a_namespace_is_refused(threads: Threads) -> None:
-    problem = await threads.append(
-        "t", "a", manager_config={"strategy": "verbatim"}, namespace=None, status=422
-    )
-    assert problem["errors"][0]["field"] == "namespace"
-    await threads.get("t", status=404)
-
-
-async def test_an_unknown_manager_is_refused_and_nothing_is_kept(threads: Threads) -> None:
-    problem = await threads.append("t", "a", manager="nobody", status=404)
-    assert problem["code"] == "manager_not_found"
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"manager_config": {"strategy": "verbatim"}}, 422, "invalid_request"),
+        ({"manager": "nobody"}, 404, "manager_not_found"),
+    ],
+)
+async def test_nothing_is_kept_for_an_unusable_manager(
+    threads: Threads, body: dict[str, Any], status: int, code: str
+) -> None:
+    assert (await threads.append("t", "a", status=status, **body))["code"] == code
     await threads.get("t", status=404)
 
 
@@ -301,27 +284,28 @@ async def test_a_slash_is_part_of_an_id_only_where_it_is_encoded(threads: Thread
     assert (response.status_code, response.headers["allow"]) == (405, "GET, POST")
 
 
-@pytest.mark.parametrize("thread_id", ["x" * 257, "a\x00b"])
-async def test_an_id_that_cannot_be_is_refused(threads: Threads, thread_id: str) -> None:
-    problem = await threads.append(thread_id, "a", status=422)
-    assert problem["errors"][0]["field"] == "thread_id"
-
-
 @pytest.mark.parametrize(
-    "body",
+    ("body", "field"),
     [
-        {"messages": []},
-        {"messages": [{"role": "nobody", "content": "x"}], "manager_config": VERBATIM},
-        {"messages": [says("a")], "after_seconds": -1},
-        {"messages": [says("a")], "after_seconds": 86_401},
-        {"messages": [says("a\x00")]},
-        {"messages": [says("a")], "namespace": []},
-        {"messages": [says("a")], "whatever": 1},
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "nobody", "content": "x"}], "manager_config": VERBATIM}, None),
+        ({"after_seconds": -1}, "after_seconds"),
+        ({"after_seconds": 86_401}, "after_seconds"),
+        ({"messages": [says("a\x00")]}, None),
+        ({"namespace": []}, "namespace"),
+        ({"whatever": 1}, "whatever"),
     ],
 )
-async def test_what_makes_no_sense_is_refused(threads: Threads, body: dict[str, Any]) -> None:
-    await threads.call("POST", "t", "/messages", status=422, json=body)
+async def test_an_invalid_append_is_refused(
+    threads: Threads, body: dict[str, Any], field: str | None
+) -> None:
+    sent = {"messages": [says("a")], **body}
+    problem = await threads.call("POST", "t", "/messages", status=422, json=sent)
+    assert field in {None, problem["errors"][0]["field"]}
     await threads.get("t", status=404)
+    for thread_id in ("x" * 257, "a\x00b"):
+        problem = await threads.append(thread_id, "a", status=422)
+        assert problem["errors"][0]["field"] == "thread_id"
 
 
 async def with_key(

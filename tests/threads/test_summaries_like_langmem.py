@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, convert_to_messages
@@ -237,20 +237,6 @@ rounds = st.lists(
     ),
     max_size=10,
 )
-
-
-async def compared(messages: list[Message], limits: Limits, before: Outcome | None) -> Outcome:
-    theirs = through_langmem(messages, limits, SECOND if before else FIRST, before)
-    users = [message["id"] for message in messages if message["role"] == "user"]
-    assume(not users or users[-1] not in theirs.covered)
-    covered = [message["id"] in theirs.covered for message in messages]
-    for i, message in enumerate(messages[1:], 1):
-        assume(message["role"] != "tool" or covered[i] == covered[i - 1])
-    ours = await through_memoryd(messages, limits, SECOND if before else FIRST, before)
-    prompt = limits.budget.cost(PROMPT) if PROMPT in messages else 0
-    assume(limits.total - limits.summary >= prompt)  # or LangMem never sums up
-    assert same(ours, theirs)
-    return theirs
 
 
 @given(rounds, st.sampled_from([None, "Ada"]))

@@ -33,12 +33,12 @@ def test_what_models_are_sent_is_as_pinned(name: str) -> None:
     assert shown(name) == pinned, "`python -m tests.threads.make_summary_examples` writes it anew"
 
 
-async def test_the_summary_is_what_the_model_answers() -> None:
-    assert await summed_up(ScriptedModel(says("  Moved to Lisbon.\n"))) == "Moved to Lisbon."
-
-
-async def test_what_cannot_be_stored_is_replaced() -> None:
-    assert await summed_up(ScriptedModel(says("a\x00b\ud800"))) == "a\ufffdb\ufffd"
+@pytest.mark.parametrize(
+    ("answer", "summary"),
+    [("  Moved to Lisbon.\n", "Moved to Lisbon."), ("a\x00b\ud800", "a\ufffdb\ufffd")],
+)
+async def test_the_summary_is_the_answer_made_storable(answer: str, summary: str) -> None:
+    assert await summed_up(ScriptedModel(says(answer))) == summary
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,6 @@ async def test_the_room_for_the_summary_is_told_in_words() -> None:
     assert "at most about 20 words" in model.requests[1].system
 
 
-async def test_a_record_that_fits_the_schema_is_taken() -> None:
-    model = ScriptedModel(record(**GOOD))
-    assert await recorded(model) == GOOD
-    assert model.purposes == ["record"]
-    assert [tool.name for tool in model.requests[0].tools] == ["record"]
-
-
 async def test_a_schema_of_the_request_is_what_the_tool_takes() -> None:
     schema = {
         "type": "object",
@@ -99,40 +92,27 @@ async def test_a_schema_of_the_request_is_what_the_tool_takes() -> None:
     assert (tool.description, tool.parameters) == ("A mood.", schema)
 
 
-@pytest.mark.parametrize(
-    ("reply", "problem"),
-    [
-        (record(title="Lisbon"), '"summary" is a required property'),
-        (record(**GOOD, mood="glad"), "'mood' was unexpected"),
-        (record(title=1, summary="x"), '$.title: 1 is not of type "string"'),
-        (record(title="a\x00", summary="x"), "$.title contains U+0000"),
-        (calls(("record", '{"title": "Lis')), "not a JSON object"),
-        (calls(("write", GOOD)), "the tool `record` was not called"),
-        (says("Lisbon"), "the tool `record` was not called"),
-        (says(""), "the tool `record` was not called"),
-    ],
-)
-async def test_a_record_that_cannot_be_taken_goes_back_once(
-    reply: Completion, problem: str
-) -> None:
-    model = ScriptedModel(reply, record(**GOOD))
+async def test_a_record_that_cannot_be_taken_goes_back_once() -> None:
+    model = ScriptedModel(record(title="Lisbon"), record(**GOOD))
     assert await recorded(model) == GOOD
     assert model.purposes == ["record", "repair"]
-    assert problem in model.requests[1].messages[-1].text
-    assert [failed for failed, _ in model.results] == [True] * len(reply.calls)
+    assert '"summary" is a required property' in model.requests[1].messages[-1].text
+    assert [failed for failed, _ in model.results] == [True]
 
 
-async def test_a_record_that_cannot_be_taken_twice_fails_the_job() -> None:
-    model = ScriptedModel(record(title="Lisbon"), record(title="Lisbon"))
-    with pytest.raises(JobFailedError, match='"summary" is a required property') as caught:
-        await recorded(model)
-    assert caught.value.code == "invalid_output"
-
-
-async def test_a_refusal_to_record_fails_the_job_at_once() -> None:
-    with pytest.raises(JobFailedError, match="I cannot") as caught:
-        await recorded(ScriptedModel(says("I cannot.", "refusal")))
-    assert caught.value.code == "refused"
+@pytest.mark.parametrize(
+    ("replies", "code"),
+    [
+        ([record(title="Lisbon")] * 2, "invalid_output"),
+        ([says("I cannot.", "refusal")], "refused"),
+    ],
+)
+async def test_an_answer_without_a_record_fails_the_job(
+    replies: list[Completion], code: str
+) -> None:
+    with pytest.raises(JobFailedError) as caught:
+        await recorded(ScriptedModel(*replies))
+    assert caught.value.code == code
 
 
 async def test_what_is_too_long_to_be_recorded_is_summed_up_first() -> None:

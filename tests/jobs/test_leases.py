@@ -75,12 +75,12 @@ async def test_a_paused_worker_loses_its_job_and_writes_nothing_more(
 
 async def test_a_worker_that_beats_keeps_a_job_for_many_leases(jobs: Jobs) -> None:
     async def slow(run: JobRun) -> None:
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2)
         await jobs.handler.succeed(run)
 
     jobs.handler.act = slow
     job_ids = [await jobs.submit() for _ in range(4)]
-    async with jobs.working(workers=2, job_lease_seconds=0.3):
+    async with jobs.working(workers=2, job_lease_seconds=0.5):
         rows = [await jobs.settled(job_id) for job_id in job_ids]
     assert {(row["state"], row["attempt"]) for row in rows} == {("succeeded", 1)}
 

@@ -54,16 +54,6 @@ def talk(count: int) -> list[Message]:
     return [user(f"Q{i}") if i % 2 == 0 else assistant(f"A{i}") for i in range(count)]
 
 
-def test_what_is_below_the_threshold_stays() -> None:
-    assert planned(talk(3), messages_budget(10)) == ([], ["1", "2", "3"])
-
-
-def test_the_oldest_messages_go_until_the_rest_fits() -> None:
-    gone, kept = planned(talk(9), messages_budget(6))
-    assert gone == ["1", "2", "3", "4", "5", "6"]
-    assert kept == ["7", "8", "9"]
-
-
 def test_a_lower_threshold_makes_no_more_go_than_the_budget_asks() -> None:
     gone, _ = planned(talk(9), messages_budget(6, threshold=1))
     assert gone == ["1", "2", "3", "4"]
@@ -151,13 +141,6 @@ def test_an_instruction_of_the_system_takes_of_the_room_and_stays() -> None:
         "A7",
         "Q8",
     ]
-
-
-def test_only_what_came_after_the_last_message_of_the_summary_is_considered() -> None:
-    running = RunningSummary("Short.", ("1", "2", "3", "4"), "4")
-    gone, kept = planned(talk(9), messages_budget(4, threshold=2), running)
-    assert gone == ["5", "6"]
-    assert kept == ["7", "8", "9"]
 
 
 def test_the_old_summary_is_shown_although_nothing_new_is_summed_up() -> None:

@@ -62,6 +62,10 @@ def execute(
     return outlines(draft.edits())
 
 
+def edit_call(given: Any) -> tuple[str, dict[str, Any]]:
+    return "update_memory", {"id": "m1", "edits": given}
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "reason"),
     [
@@ -92,39 +96,24 @@ def execute(
         ("update_memory", {"id": ["m1"], "edits": []}, "there is no memory with the id"),
         (*update("m2", "a"), 'there is no memory with the id "m2"; there are m1'),
         (*delete("Ana"), 'there is no memory with the id "Ana"'),
-        ("update_memory", {"id": "m1", "edits": {}}, "edits must be a list"),
-        ("update_memory", {"id": "m1", "edits": ["a"]}, "edit 1: op must be one of add, replace"),
+        (*edit_call({}), "edits must be a list"),
+        (*edit_call(["a"]), "edit 1: op must be one of add, replace"),
         (
-            "update_memory",
-            {"id": "m1", "edits": [{"op": "move", "from": "/content", "path": "/b"}]},
+            *edit_call([{"op": "move", "from": "/content", "path": "/b"}]),
             "edit 1: op must be one of",
         ),
         (
-            "update_memory",
-            {"id": "m1", "edits": [{"op": "replace", "path": "/text", "value": "a"}]},
+            *edit_call([{"op": "replace", "path": "/text", "value": "a"}]),
             "edit 1 (replace '/text') does not apply: can't replace a non-existent object 'text'. "
             'Memory m1 is unchanged; its content is {"content": "Ana lives in Porto."}',
         ),
         (
-            "update_memory",
-            {"id": "m1", "edits": [{"op": "add", "path": "content", "value": "a"}]},
-            "does not apply: Location must start with /",
+            *edit_call([{"op": "add", "path": "content", "value": "a"}]),
+            "Location must start with /",
         ),
-        (
-            "update_memory",
-            {"id": "m1", "edits": [{"op": "add", "path": "/content"}]},
-            "does not contain a 'value' member",
-        ),
-        (
-            "update_memory",
-            {"id": "m1", "edits": [{"op": "remove", "path": "/content"}]},
-            '"content" is a required property',
-        ),
-        (
-            "update_memory",
-            {"id": "m1", "edits": [{"op": "replace", "path": "", "value": "a"}]},
-            'content must be an object, not "a"',
-        ),
+        (*edit_call([{"op": "add", "path": "/content"}]), "does not contain a 'value' member"),
+        (*edit_call([{"op": "remove", "path": "/content"}]), '"content" is a required property'),
+        (*edit_call([{"op": "replace", "path": "", "value": "a"}]), 'must be an object, not "a"'),
     ],
 )
 def test_bad_calls_fail_with_a_reason(

@@ -56,9 +56,9 @@ def test_thousands_of_inserts_are_compared_quickly() -> None:
         insert_edit(f"m{1_000 + n}", "memory", {"content": f"Fact {n} of many. " * 20})
         for n in range(500, 2_500)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     reconciled = reconcile(inserts, existing, namespace=to_stored(["x"]))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert (len(reconciled.inserts), reconciled.unchanged) == (1_500, 500)
 
 

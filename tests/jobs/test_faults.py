@@ -17,6 +17,8 @@ from tests.support.workers import Deployment, deployed
 pytestmark = pytest.mark.slow
 
 ITEMS_EACH = 2
+START_SECONDS = 90
+"""Time that a worker process, and a child for an isolated job, may need on a busy machine."""
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ async def test_workers_killed_under_load_lose_and_repeat_nothing(
     job_ids = await submit(client, range(300), 40)
     workers = [deployment.start_worker() for _ in range(2)]
     for round_ in range(5):
-        await until(lambda: some_are_running(deployment))
+        await until(lambda: some_are_running(deployment), START_SECONDS)
         await asyncio.sleep(chance.uniform(0, 0.2))
         for doomed in chance.sample(workers, chance.randint(1, 2)):
             doomed.kill()
@@ -112,7 +114,7 @@ async def test_workers_paused_under_load_lose_and_repeat_nothing(
     job_ids = await submit(client, range(200), 20)
     workers = [deployment.start_worker() for _ in range(2)]
     for round_ in range(3):
-        await until(lambda: some_are_running(deployment))
+        await until(lambda: some_are_running(deployment), START_SECONDS)
         await asyncio.sleep(chance.uniform(0, 0.2))
         paused = chance.choice(workers)
         paused.pause()
@@ -130,7 +132,7 @@ async def test_a_worker_that_freezes_for_good_holds_nobody_up_for_long(
     frozen = deployment.start_worker()
     job_ids = await submit(client, range(100), 20)
     async with deployment.items_locked():
-        await until(lambda: some_wait_for_a_lock(deployment))
+        await until(lambda: some_wait_for_a_lock(deployment), START_SECONDS)
         frozen.pause()
     deployment.start_worker()
     await until(lambda: all_ended(deployment), 90)
@@ -149,8 +151,8 @@ async def test_a_job_whose_every_worker_is_killed_fails_after_its_attempts(
     for attempt in (1, 2, 3):
         async with deployment.items_locked():  # its last transaction waits here
             worker = deployment.start_worker()
-            await until(partial(is_running, deployment, poison, attempt), 30)
-            await until(lambda: some_wait_for_a_lock(deployment))
+            await until(partial(is_running, deployment, poison, attempt), START_SECONDS)
+            await until(lambda: some_wait_for_a_lock(deployment), START_SECONDS)
             worker.kill()
     deployment.start_worker()
     await until(lambda: all_ended(deployment), 30)
@@ -167,7 +169,7 @@ async def test_a_stopped_worker_drains(deployment: Deployment, client: httpx2.As
     job_ids = await submit(client, range(200), 40)
     for _ in range(3):
         worker = deployment.start_worker()
-        await until(lambda: some_are_running(deployment))
+        await until(lambda: some_are_running(deployment), START_SECONDS)
         assert worker.stop() == 0
         assert not await some_are_running(deployment)
         assert await deployment.ask("SELECT * FROM workers") == []
@@ -184,7 +186,7 @@ async def test_what_a_stopped_worker_cannot_finish_it_hands_back(
     [job_id] = await submit(client, range(1), 1)
     worker = deployment.start_worker()
     async with deployment.items_locked():
-        await until(partial(is_running, deployment, job_id, 1), 30)
+        await until(partial(is_running, deployment, job_id, 1), START_SECONDS)
         assert worker.stop() == 0
     [row] = await deployment.ask("SELECT state, max_attempts - attempt AS left FROM jobs")
     assert (row["state"], row["left"]) == ("queued", 8)

@@ -1,5 +1,6 @@
 """`memoryd mcp` as desktop clients start it."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -109,7 +110,9 @@ async def test_an_embedded_database_ends_with_its_client(data_dir: Path, tmp_pat
             extracted = await agent.call("extract_memories", text="Ann: I love ramen!")
             assert [change["action"] for change in extracted["changes"]] == ["insert"]
             assert len(postgres_of(data_dir)) > 0
-    assert postgres_of(data_dir) == []
+    async with asyncio.timeout(20):  # on a busy machine, the client kills it before it is done
+        while postgres_of(data_dir):  # noqa: ASYNC110  # other processes have no events
+            await asyncio.sleep(0.1)
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 

@@ -58,7 +58,7 @@ async def test_the_last_write_of_a_key_wins(store: Store) -> None:
     assert await store.get(A, "gone") is None
 
 
-BAD = [
+BAD: list[tuple[Any, str, str]] = [
     (put("k", {"a": "\x00"}), "value.a", "invalid_value"),
     (put("k", 1), "value", "invalid_request"),
     ({"op": "put", "key": "k", "value": {}}, "namespace", "invalid_request"),
@@ -81,41 +81,35 @@ async def test_one_bad_operation_keeps_an_atomic_batch_from_writing(
     problem = response.json()
     assert problem["code"] == code
     assert problem["errors"][0]["field"] == f"operations[1].{field}"
-    assert problem["detail"].startswith("operations[1]: ")
     assert await store.get(A, "good") is None
 
 
-@pytest.mark.parametrize(("operation", "field", "code"), BAD)
-async def test_without_atomic_its_neighbours_are_carried_out(
-    store: Store, operation: Any, field: str, code: str
-) -> None:
+async def test_without_atomic_only_bad_operations_fail(store: Store) -> None:
+    bad = [operation for operation, _, _ in BAD]
     results = await store.batch(
-        put("before", {"n": 1}), operation, put("after", {"n": 2}), get("none"), atomic=False
+        put("before", {"n": 1}), *bad, put("after", {"n": 2}), get("none"), atomic=False
     )
-    assert results[0] == {"op": "put"}
-    known = operation["op"] if isinstance(operation, dict) and field != "op" else None
-    assert results[1].keys() == {"op", "problem"}
-    assert results[1]["op"] == known
-    problem = results[1]["problem"]
-    assert (problem["status"], problem["code"]) == (422, code)
-    assert problem["errors"][0]["field"] == field
-    assert (await store.get(A, "before"))["value"] == {"n": 1}
-    assert (await store.get(A, "after"))["value"] == {"n": 2}
+    assert results[0] == results[-2] == {"op": "put"}
+    for (operation, field, code), result in zip(BAD, results[1:-2], strict=True):
+        known = operation["op"] if isinstance(operation, dict) and field != "op" else None
+        assert (result.keys(), result["op"]) == ({"op", "problem"}, known)
+        problem = result["problem"]
+        assert (problem["status"], problem["code"]) == (422, code)
+        assert problem["errors"][0]["field"] == field
+    for key, number in (("before", 1), ("after", 2)):
+        assert (await store.get(A, key))["value"] == {"n": number}
 
 
-async def test_a_thousand_operations_are_the_limit(
+async def test_a_batch_has_up_to_a_thousand_operations(
     store: Store, client: httpx2.AsyncClient
 ) -> None:
+    assert await store.batch() == []
     await store.batch(*(put(f"k{n}", {"n": n}) for n in range(1000)))
     assert (await store.get(A, "k999"))["value"] == {"n": 999}
     body = {"operations": [get("k")] * 1001}
     response = await client.post("/v1/store/batch", json=body)
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "operations"
-
-
-async def test_an_empty_batch_has_no_results(store: Store) -> None:
-    assert await store.batch() == []
 
 
 async def test_a_batch_may_write_below_the_reserved_label(store: Store) -> None:

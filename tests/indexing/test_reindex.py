@@ -79,7 +79,7 @@ async def test_items_put_before_during_and_after_are_found_with_the_new_model(
         await assert_found(new, settings, range(last, last + 12))
 
 
-async def test_nothing_to_do_is_said(settings: Settings) -> None:
+async def test_a_second_run_reports_that_nothing_is_to_do(settings: Settings) -> None:
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
         await fill(store, range(3))
     embedder = FakeEmbedder(OLD)
@@ -214,83 +214,68 @@ async def test_an_item_with_too_many_passages_is_named(
         await reindexed(settings, FakeEmbedder(NEW))
 
 
-class TestInterruption:
-    async def interrupt(self, settings: Settings, at: Callable[[], Awaitable[bool]]) -> None:
-        """Cancel a run as soon as a condition holds."""
-        task = asyncio.create_task(reindexed(settings, FakeEmbedder(NEW)))
-        await until(at)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+async def interrupt(settings: Settings, at: Callable[[], Awaitable[bool]]) -> None:
+    """Cancel a run as soon as a condition holds."""
+    task = asyncio.create_task(reindexed(settings, FakeEmbedder(NEW)))
+    await until(at)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
-    @pytest.mark.parametrize("passages", [0, 1, 200])
-    async def test_while_filling(self, settings: Settings, passages: int) -> None:
-        async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-            await fill(store, range(300))
+
+@pytest.mark.parametrize("stage", ["_build_vector_index", "_is_active", "_switch"])
+async def test_a_run_interrupted_between_stages_is_completed_by_the_next(
+    settings: Settings, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
+        await fill(store, range(300))
+    original = getattr(reindexing, stage)
+    for before in (True, False):
+
+        async def stop(*arguments: Any, before: bool = before) -> None:
+            if not before:
+                await original(*arguments)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(reindexing, stage, stop)
+        with suppress(asyncio.CancelledError):
+            await reindexed(settings, FakeEmbedder(NEW))
+    monkeypatch.undo()
+    await assert_completed(settings)
+
+
+async def test_a_run_interrupted_in_the_vector_index_is_completed(settings: Settings) -> None:
+    async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
+        await fill(store, range(300))
+    await reindexed(settings, FakeEmbedder(NEW))
+    await reindexed(settings, FakeEmbedder(OLD))
+    async with connected(settings) as blocker:
+        # The build waits for transactions that were there before it; then it is cut off.
+        name = await ask(
+            settings,
+            f"SELECT 'passages_embedding_' || id FROM passage_indexes WHERE dimensions = {NEW}",
+        )
+        await blocker.execute(f"DROP INDEX {name}")
+        await blocker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM items")
 
         async def at() -> bool:
-            counted = await ask(
-                settings,
-                "SELECT count(*) FROM passages JOIN passage_indexes ON id = index_id "
-                f"WHERE dimensions = {NEW}",
-            )
-            return int(counted) >= passages
+            return bool(await ask(settings, f"SELECT to_regclass('{name}') IS NOT NULL"))
 
-        await self.interrupt(settings, at)
-        assert await ask(settings, "SELECT dimensions FROM passage_indexes WHERE active") == OLD
-        await self.completes(settings)
+        await interrupt(settings, at)
+        assert await ask(
+            settings,
+            f"SELECT NOT indisvalid FROM pg_index WHERE indexrelid = '{name}'::regclass",
+        )
+        assert await half_filled_indexes(settings) == [f"fake:hashed ({NEW} dimensions)"]
+    await assert_completed(settings)
+    assert await half_filled_indexes(settings) == []
 
-    @pytest.mark.parametrize("stage", ["_build_vector_index", "_is_active", "_switch"])
-    async def test_between_stages(
-        self, settings: Settings, stage: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-            await fill(store, range(300))
-        original = getattr(reindexing, stage)
-        for before in (True, False):
 
-            async def stop(*arguments: Any, before: bool = before) -> None:
-                if not before:
-                    await original(*arguments)
-                raise asyncio.CancelledError
-
-            monkeypatch.setattr(reindexing, stage, stop)
-            with suppress(asyncio.CancelledError):
-                await reindexed(settings, FakeEmbedder(NEW))
-        monkeypatch.undo()
-        await self.completes(settings)
-
-    async def test_while_the_vector_index_is_built(self, settings: Settings) -> None:
-        async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-            await fill(store, range(300))
-        await reindexed(settings, FakeEmbedder(NEW))
-        await reindexed(settings, FakeEmbedder(OLD))
-        async with connected(settings) as blocker:
-            # The build waits for transactions that were there before it; then it is cut off.
-            name = await ask(
-                settings,
-                f"SELECT 'passages_embedding_' || id FROM passage_indexes WHERE dimensions = {NEW}",
-            )
-            await blocker.execute(f"DROP INDEX {name}")
-            await blocker.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM items")
-
-            async def at() -> bool:
-                return bool(await ask(settings, f"SELECT to_regclass('{name}') IS NOT NULL"))
-
-            await self.interrupt(settings, at)
-            assert await ask(
-                settings,
-                f"SELECT NOT indisvalid FROM pg_index WHERE indexrelid = '{name}'::regclass",
-            )
-            assert await half_filled_indexes(settings) == [f"fake:hashed ({NEW} dimensions)"]
-        await self.completes(settings)
-        assert await half_filled_indexes(settings) == []
-
-    async def completes(self, settings: Settings) -> None:
-        await reindexed(settings, FakeEmbedder(NEW))
-        assert await ask(settings, "SELECT bool_and(indisvalid) FROM pg_index")
-        async with serving_in_process(settings, FakeEmbedder(NEW)) as store:
-            await assert_found(store, settings, range(0, 300, 30))
+async def assert_completed(settings: Settings) -> None:
+    await reindexed(settings, FakeEmbedder(NEW))
+    assert await ask(settings, "SELECT bool_and(indisvalid) FROM pg_index")
+    async with serving_in_process(settings, FakeEmbedder(NEW)) as store:
+        await assert_found(store, settings, range(0, 300, 30))
 
 
 async def half_filled_indexes(settings: Settings) -> list[str]:
@@ -298,36 +283,37 @@ async def half_filled_indexes(settings: Settings) -> list[str]:
         return await reindexing.half_filled(made.database)
 
 
-class TestCatchingUp:
-    async def test_a_server_indexes_what_those_before_it_wrote(self, settings: Settings) -> None:
-        async with serving_in_process(settings, FakeEmbedder(OLD)) as old:
-            await fill(old, range(3))
-            await reindexed(settings, FakeEmbedder(NEW))
-            await fill(old, range(2, 5))
-        async with open_resources(settings, embedder=FakeEmbedder(NEW)) as resources:
-            assert await catch_up(resources) == 3
-            assert await catch_up(resources) == 0
-        async with serving_in_process(settings, FakeEmbedder(NEW)) as new:
-            await assert_found(new, settings, range(5))
+async def test_a_new_server_indexes_what_older_servers_wrote(settings: Settings) -> None:
+    async with serving_in_process(settings, FakeEmbedder(OLD)) as old:
+        await fill(old, range(3))
+        await reindexed(settings, FakeEmbedder(NEW))
+        await fill(old, range(2, 5))
+    async with open_resources(settings, embedder=FakeEmbedder(NEW)) as resources:
+        assert await catch_up(resources) == 3
+        assert await catch_up(resources) == 0
+    async with serving_in_process(settings, FakeEmbedder(NEW)) as new:
+        await assert_found(new, settings, range(5))
 
-    async def test_a_server_with_the_old_configuration_does_not(self, settings: Settings) -> None:
-        embedder = FakeEmbedder(OLD)
-        async with open_resources(settings, embedder=embedder) as old:
-            async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-                await fill(store, range(3))
-            await reindexed(settings, FakeEmbedder(NEW), drop_others=True)
-            assert await catch_up(old) == 0
-        assert embedder.calls == []
 
-    async def test_two_at_once_write_the_same(self, settings: Settings) -> None:
-        async with serving_in_process(settings, FakeEmbedder(OLD)) as old:
-            await fill(old, range(3))
-            await reindexed(settings, FakeEmbedder(NEW))
-            await fill(old, range(150))
-        async with (
-            open_resources(settings, embedder=FakeEmbedder(NEW)) as one,
-            open_resources(settings, embedder=FakeEmbedder(NEW)) as other,
-        ):
-            await asyncio.gather(catch_up(one), catch_up(other))
-        async with serving_in_process(settings, FakeEmbedder(NEW)) as new:
-            await assert_found(new, settings, range(0, 150, 30))
+async def test_a_server_with_the_old_configuration_does_not_catch_up(settings: Settings) -> None:
+    embedder = FakeEmbedder(OLD)
+    async with open_resources(settings, embedder=embedder) as old:
+        async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
+            await fill(store, range(3))
+        await reindexed(settings, FakeEmbedder(NEW), drop_others=True)
+        assert await catch_up(old) == 0
+    assert embedder.calls == []
+
+
+async def test_two_servers_catch_up_at_once(settings: Settings) -> None:
+    async with serving_in_process(settings, FakeEmbedder(OLD)) as old:
+        await fill(old, range(3))
+        await reindexed(settings, FakeEmbedder(NEW))
+        await fill(old, range(150))
+    async with (
+        open_resources(settings, embedder=FakeEmbedder(NEW)) as one,
+        open_resources(settings, embedder=FakeEmbedder(NEW)) as other,
+    ):
+        await asyncio.gather(catch_up(one), catch_up(other))
+    async with serving_in_process(settings, FakeEmbedder(NEW)) as new:
+        await assert_found(new, settings, range(0, 150, 30))

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import asyncpg
@@ -14,15 +14,13 @@ from typing_extensions import override
 
 from app.clock import FrozenClock
 from app.config import Settings
-from app.db.database import Database
 from app.main import create_app
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder
-from app.providers.errors import BadRequestError
-from app.resources import Resources
-from tests.support.app import Store, running
+from tests.support.app import Store, running, running_with_resources
 from tests.support.databases import Cluster
 from tests.support.load import at_once
+from tests.support.reindexing import Refusing
 from tests.support.server import serving
 
 ITEMS = "/v1/store/items"
@@ -120,37 +118,22 @@ async def test_counting_with_if_match_loses_no_update(
 
 
 @pytest.mark.slow
-async def test_only_one_creates_what_must_not_exist(
+async def test_only_one_creates_or_revives_what_must_not_exist(
     stores: list[Store], namespace: list[str]
 ) -> None:
-    for round_number in range(8):
-        key = f"k{round_number}"
+    async def create(number: int) -> int:
+        body = {"namespace": namespace, "key": "k", "value": {"by": number}}
+        answer = await write(stores[number % 2], "PUT", body, **{"If-None-Match": "*"})
+        return answer.status_code
 
-        async def create(number: int, key: str = key) -> int:
-            body = {"namespace": namespace, "key": key, "value": {"by": number}}
-            answer = await write(stores[number % 2], "PUT", body, **{"If-None-Match": "*"})
-            return answer.status_code
-
-        statuses = await at_once(16, create)
-        assert sorted(statuses) == [204, *[412] * 15]
-        winner = statuses.index(204)
-        assert (await stores[0].get(namespace, key))["value"] == {"by": winner}
-        assert len(await versions(stores[0], namespace, key)) == 1
-
-
-@pytest.mark.slow
-async def test_only_one_revives_what_was_deleted(stores: list[Store], namespace: list[str]) -> None:
     for turn in range(1, 9):
-
-        async def create(number: int) -> int:
-            body = {"namespace": namespace, "key": "k", "value": {"by": number}}
-            answer = await write(stores[number % 2], "PUT", body, **{"If-None-Match": "*"})
-            return answer.status_code
-
-        assert sorted(await at_once(8, create)) == [204, *[412] * 7]
+        statuses = await at_once(12, create)
+        assert sorted(statuses) == [204, *[412] * 11]
+        created = await stores[0].get(namespace, "k")
+        assert created["value"] == {"by": statuses.index(204)}
         await stores[0].delete(namespace, "k")
-        assert_contiguous(await versions(stores[0], namespace, "k"))
-        assert len(await versions(stores[0], namespace, "k")) == 2 * turn
+        assert_contiguous(history := await versions(stores[0], namespace, "k"))
+        assert len(history) == 2 * turn
 
 
 @pytest.mark.slow
@@ -232,55 +215,29 @@ async def apply_in_order(store: Store, operations: list[dict[str, Any]]) -> None
 
 
 @pytest.mark.slow
-async def test_batches_in_opposite_orders_all_succeed(
-    stores: list[Store], shared: Shared, namespace: list[str]
-) -> None:
-    keys = [f"k{number}" for number in range(30)]
-
-    async def run(number: int) -> None:
-        for turn in range(6):
-            ordered = keys if (number + turn) % 2 else keys[::-1]
-            puts = [
-                {
-                    "op": "put",
-                    "namespace": [*namespace, key],
-                    "key": key,
-                    "value": {"texts": [f"{number} {turn}"]},
-                }
-                for key in ordered
-            ]
-            await apply_in_order(stores[number % 2], puts)
-
-    await at_once(8, run)
-    items = [await stores[0].get([*namespace, key], key) for key in keys]
-    assert len({item["value"]["texts"][0] for item in items}) == 1
-    for key in keys:
-        assert_contiguous(history := await versions(stores[0], [*namespace, key], key))
-        assert len(history) == 48
-
-
-@pytest.mark.slow
-async def test_batches_that_put_what_others_delete_all_succeed(
+async def test_overlapping_batches_in_opposite_orders_all_succeed(
     stores: list[Store], namespace: list[str]
 ) -> None:
-    keys = [f"k{number}" for number in range(20)]
-    put_only = [*itertools.repeat("put", 20)]
-    kinds = [put_only, ["put", "delete"] * 10, ["delete", "put"] * 10]
+    places = {f"k{number:02}": [*namespace, str(number % 4)] for number in range(20)}
+    kinds = [["put"] * 20, ["put", "delete"] * 10, ["delete", "put"] * 10]
 
     async def run(number: int) -> None:
         for turn in range(9):
             operations: list[dict[str, Any]] = [
-                {"op": op, "namespace": namespace, "key": key}
-                | ({"value": {"by": number}} if op == "put" else {})
-                for op, key in zip(kinds[(number + turn) % 3], keys, strict=True)
+                {"op": op, "namespace": space, "key": key}
+                | ({"value": {"texts": [f"{number} {turn}"]}} if op == "put" else {})
+                for op, (key, space) in zip(kinds[turn % 3], places.items(), strict=True)
             ]
-            await apply_in_order(stores[number % 2], operations)
+            backward = (number + turn) % 2
+            await apply_in_order(stores[number % 2], operations[:: -1 if backward else 1])
 
     await at_once(9, run)
-    for key in keys:
-        assert_contiguous(await versions(stores[0], namespace, key))
-    found = {item["key"] for item in await stores[0].search(namespace, limit=100)}
-    assert found in ({*keys}, {*keys[::2]}, {*keys[1::2]})
+    for key, space in places.items():
+        assert_contiguous(await versions(stores[0], space, key))
+    items = await stores[0].search(namespace, limit=100)
+    keys = [*places]
+    assert {item["key"] for item in items} in ({*keys}, {*keys[::2]}, {*keys[1::2]})
+    assert len({item["value"]["texts"][0] for item in items}) == 1, "batches were mixed"
 
 
 @pytest.mark.slow
@@ -332,26 +289,15 @@ async def test_a_failing_batch_harms_nobody_else(stores: list[Store], namespace:
     assert keys == expected
 
 
-class PickyEmbedder(FakeEmbedder):
-    """Refuses one text, and the call that holds it with it."""
-
-    @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
-        vectors = await super().embed(texts, urgent=urgent)
-        if any("poison" in text for text in texts):
-            raise BadRequestError("this text is refused")
-        return vectors
-
-
 async def test_a_text_that_cannot_be_embedded_fails_its_own_caller_alone(
     settings: Settings, clock: FrozenClock
 ) -> None:
-    embedder = PickyEmbedder(delay=0.05)
+    embedder = Refusing(delay=0.05)
     async with running(create_app(settings, embedder=embedder, clock=clock)) as client:
         store = Store(client)
 
         async def put(number: int) -> None:
-            text = "poison" if number == 5 else f"memory {number}"
+            text = "word2" if number == 5 else f"memory {number}"
             status = 503 if number == 5 else 204
             await store.put(["a"], str(number), {"text": text}, status=status)
 
@@ -359,23 +305,6 @@ async def test_a_text_that_cannot_be_embedded_fails_its_own_caller_alone(
         keys = {item["key"] for item in await store.search(["a"], limit=100)}
     assert keys == {str(number) for number in range(12)} - {"5"}
     assert max(map(len, embedder.calls)) > 1, "the calls were never shared"
-
-
-@asynccontextmanager
-async def opened(
-    settings: Settings, embedder: FakeEmbedder
-) -> AsyncIterator[tuple[Store, Database]]:
-    """Yield a client of the app in this process, and the database behind it."""
-    app = create_app(settings, embedder=embedder)
-    async with app.router.lifespan_context(app) as state:
-        resources: Resources = dict(state or {})["resources"]
-
-        async def with_state(scope: Any, receive: Any, send: Any) -> None:
-            await app(scope | {"state": dict(state or {})}, receive, send)
-
-        transport = httpx2.ASGITransport(app=with_state)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield Store(client), resources.database
 
 
 class HeldEmbedder(FakeEmbedder):
@@ -395,8 +324,9 @@ class HeldEmbedder(FakeEmbedder):
 @pytest.mark.slow
 async def test_a_slow_embedder_delays_nobody_who_does_not_need_it(settings: Settings) -> None:
     embedder = HeldEmbedder()
-    narrow = settings.model_copy(update={"database_pool_size": 1})
-    async with opened(narrow, embedder) as (store, database), asyncio.timeout(60):
+    app = create_app(settings.model_copy(update={"database_pool_size": 1}), embedder=embedder)
+    async with running_with_resources(app) as (client, resources), asyncio.timeout(60):
+        store, database = Store(client), resources.database
         await store.put(["a"], "present", {"text": "ramen"}, ttl=60)
         embedder.gate.clear()
         put = {"op": "put", "namespace": ["a"], "key": "batched", "value": {"text": "stew"}}
@@ -421,36 +351,27 @@ async def test_a_slow_embedder_delays_nobody_who_does_not_need_it(settings: Sett
         assert {item["key"] for item in await store.search(["a"])} == {"present", "slow", "batched"}
 
 
-async def test_an_item_changed_while_a_patch_is_embedded_is_merged_again(
-    settings: Settings,
-) -> None:
+async def test_a_patch_sees_what_happened_while_it_was_embedded(settings: Settings) -> None:
     embedder = HeldEmbedder()
-    async with opened(settings, embedder) as (store, _), asyncio.timeout(60):
-        await store.put(["a"], "k", {"text": "ramen"})
-        embedder.gate.clear()
-        body = {"namespace": ["a"], "key": "k", "value": {"slow": True}}
-        patch = asyncio.create_task(store.call("PATCH", ITEMS, status=200, json=body))
-        await asyncio.sleep(0.1)
-        await store.put(["a"], "k", {"quick": True}, index=False)
-        embedder.gate.set()
-        answer = (await patch).json()
-        assert answer["value"] == {"quick": True, "slow": True}
-        assert answer["version"] == 3
-        assert await store.get(["a"], "k") == answer
+    app = create_app(settings, embedder=embedder)
+    async with running(app) as client, asyncio.timeout(60):
+        store = Store(client)
 
+        def patch(key: str, status: int) -> asyncio.Task[httpx2.Response]:
+            body = {"namespace": ["a"], "key": key, "value": {"slow": True}}
+            return asyncio.create_task(store.call("PATCH", ITEMS, status=status, json=body))
 
-async def test_an_item_deleted_while_a_patch_is_embedded_stays_deleted(settings: Settings) -> None:
-    embedder = HeldEmbedder()
-    async with opened(settings, embedder) as (store, _), asyncio.timeout(60):
-        await store.put(["a"], "k", {"text": "ramen"})
+        for key in ("changed", "deleted"):
+            await store.put(["a"], key, {"text": "ramen"})
         embedder.gate.clear()
-        body = {"namespace": ["a"], "key": "k", "value": {"slow": True}}
-        patch = asyncio.create_task(store.call("PATCH", ITEMS, status=404, json=body))
+        merged, refused = patch("changed", 200), patch("deleted", 404)
         await asyncio.sleep(0.1)
-        await store.delete(["a"], "k")
+        await store.put(["a"], "changed", {"quick": True}, index=False)
+        await store.delete(["a"], "deleted")
         embedder.gate.set()
-        await patch
-        assert [version["action"] for version in await store.versions(["a"], "k")] == [
-            "delete",
-            "put",
-        ]
+        answer = (await merged).json()
+        assert (answer["value"], answer["version"]) == ({"quick": True, "slow": True}, 3)
+        assert await store.get(["a"], "changed") == answer
+        await refused
+        history = await store.versions(["a"], "deleted")
+        assert [version["action"] for version in history] == ["delete", "put"]

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.db.database import Parameters
-from app.embedded import EmbeddedPostgres
 from app.store.filters import InvalidFilterError, parse_filter, to_sql
 from tests.store.filter_model import COLUMNS, Item, matches
 
@@ -61,15 +60,9 @@ def column(item: Item, name: str) -> object:
 
 
 @pytest.fixture(scope="module")
-def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with EmbeddedPostgres(tmp_path_factory.mktemp("filters")) as server:
-        yield server.url
-
-
-@pytest.fixture(scope="module")
-def postgres(database_url: str) -> Iterator[Evaluator]:
+def postgres(filled_url: str) -> Iterator[Evaluator]:
     with asyncio.Runner() as runner:
-        connection = runner.run(asyncpg.connect(database_url, statement_cache_size=0))
+        connection = runner.run(asyncpg.connect(filled_url, statement_cache_size=0))
         try:
             yield Evaluator(runner, connection)
         finally:
@@ -104,7 +97,6 @@ EXAMPLES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
         [{"s": "a"}, {"s": "é"}, {"s": "Za"}],
         [{"s": "A"}, {"s": "Z"}, {"s": ""}, {"s": 99}, {"s": ["a"]}, {}],
     ),
-    "numeric strings are strings": ({"s": {"$lt": "9"}}, [{"s": "10"}], [{"s": 1}]),
     "one is one point nought": ({"n": 1}, [{"n": 1}, {"n": 1.0}], [{"n": True}, {"n": "1"}]),
     "a boolean is no number": ({"f": True}, [{"f": True}], [{"f": 1}, {"f": "true"}]),
     "a scalar is not found inside a list": ({"t": "a"}, [{"t": "a"}], [{"t": ["a"]}]),
@@ -112,11 +104,6 @@ EXAMPLES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
         {"meta": {"b": 1}},
         [{"meta": {"b": 1, "c": 2}}, {"meta": {"b": 1.0}}],
         [{"meta": {"b": 2}}, {"meta": [{"b": 1}]}, {"meta": 1}, {}],
-    ),
-    "an empty object matches any object": (
-        {"meta": {}},
-        [{"meta": {}}, {"meta": {"b": 1}}],
-        [{"meta": []}, {"meta": None}, {"meta": "{}"}, {}],
     ),
     "$eq with an object is exact": (
         {"meta": {"$eq": {"b": 1}}},
@@ -134,28 +121,12 @@ EXAMPLES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
         [{"none": 0}, {"none": False}, {"none": ""}, {"none": []}],
     ),
     "$exists tells null from missing": ({"none": {"$exists": True}}, [{"none": None}], [{}]),
-    "$exists false": ({"none": {"$exists": False}}, [{}, {"other": 1}], [{"none": None}]),
     "$ne includes items lacking the field": (
         {"flag": {"$ne": False}},
         [{"flag": True}, {"flag": None}, {"flag": 0}, {}],
         [{"flag": False}],
     ),
-    "$ne null": ({"a": {"$ne": None}}, [{"a": 0}], [{"a": None}, {}]),
     "$gt on a missing field": ({"age": {"$gt": 0}}, [], [{}, {"age": None}]),
-    "$not $gt on a missing field": ({"age": {"$not": {"$gt": 5}}}, [{}, {"age": 5}], [{"age": 6}]),
-    "operators on one field are ANDed": (
-        {"n": {"$gt": 1, "$lt": 3}},
-        [{"n": 2}],
-        [{"n": 1}, {"n": 3}],
-    ),
-    "$in": ({"c": {"$in": ["a", 1]}}, [{"c": "a"}, {"c": 1.0}], [{"c": "b"}, {"c": ["a"]}, {}]),
-    "$in with null": ({"c": {"$in": [None, 1]}}, [{}, {"c": None}, {"c": 1}], [{"c": 2}]),
-    "$in nothing": ({"c": {"$in": []}}, [], [{}, {"c": None}, {"c": []}]),
-    "$nin": ({"c": {"$nin": ["a"]}}, [{}, {"c": None}, {"c": "b"}], [{"c": "a"}]),
-    "$nin with null": ({"c": {"$nin": [None]}}, [{"c": 1}], [{}, {"c": None}]),
-    "$and": ({"$and": [{"a": 1}, {"b": 2}]}, [{"a": 1, "b": 2}], [{"a": 1}, {"b": 2}]),
-    "$or": ({"$or": [{"a": 1}, {"b": 2}]}, [{"a": 1}, {"b": 2}], [{"a": 2}, {}]),
-    "$not": ({"$not": {"a": 1, "b": 2}}, [{}, {"a": 1}], [{"a": 1, "b": 2}]),
     "$contains an element": (
         {"tags": {"$contains": "a"}},
         [{"tags": ["a", "b"]}, {"tags": "cat"}],
@@ -171,16 +142,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
         [{"people": [{"name": "Ann", "age": 3}]}, {"people": {"name": "Ann"}}],
         [{"people": [{"name": "Bob"}]}, {"people": ["Ann"]}],
     ),
-    "$contains null": ({"t": {"$contains": None}}, [{"t": [None]}], [{"t": []}, {"t": None}, {}]),
     "$contains is literal and case-sensitive": (
         {"s": {"$contains": "50%_"}},
         [{"s": "a 50%_ b"}],
         [{"s": "50 percent"}, {"s": "500_"}],
-    ),
-    "a dotted key is a path": (
-        {"user.name": "Ann"},
-        [{"user": {"name": "Ann"}}],
-        [{"user": {"name": "Bob"}}, {"user": "Ann"}, {}],
     ),
     "a path to a scalar is not found inside a list": (
         {"a.b": "x"},
@@ -198,7 +163,6 @@ EXAMPLES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
         [{"tags": ["a", "b"]}, {"tags": {"0": "a"}}],
         [{"tags": ["b", "a"]}, {"tags": []}, {"tags": "a"}],
     ),
-    "a negative index counts from the end": ({"t.-1": 2}, [{"t": [1, 2]}], [{"t": [2, 1]}]),
     "an operator name may be data for $eq": ({"a": {"$eq": {"$gt": 1}}}, [{"a": {"$gt": 1}}], []),
     "quotes stay data": ({"it's": "'; --"}, [{"it's": "'; --"}], [{"it's": "x"}]),
 }
@@ -216,17 +180,10 @@ def test_example(postgres: Evaluator, name: str) -> None:
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ITEM = Item({"created_at": "never"}, key="notes/Été", importance=0.3, version=7, created_at=NOON)
 META_EXAMPLES: dict[str, tuple[dict[str, Any], bool]] = {
-    "nothing": ({}, True),
-    "key": ({"key": "notes/Été"}, True),
     "key part": ({"key": {"$contains": "/É"}}, True),
-    "key other case": ({"key": {"$contains": "NOTES"}}, False),
     "key order": ({"key": {"$gte": "notes/", "$lt": "notes0"}}, True),
-    "key among": ({"key": {"$in": ["x", "notes/Été"]}}, True),
-    "importance": ({"importance": 0.3}, True),
     "importance above": ({"importance": {"$gt": 0.3}}, False),
     "importance above minus a googol": ({"importance": {"$gt": -(10**999)}}, True),
-    "version": ({"version": {"$in": [7.0]}}, True),
-    "version above": ({"version": {"$gt": 7}}, False),
     "zulu": ({"created_at": "2026-03-01T12:00:00Z"}, True),
     "offset": ({"created_at": "2026-03-01T14:00:00+02:00"}, True),
     "naive is UTC": ({"created_at": "2026-03-01T12:00:00"}, True),
@@ -234,10 +191,7 @@ META_EXAMPLES: dict[str, tuple[dict[str, Any], bool]] = {
     "not later": ({"created_at": {"$not": {"$gt": "2026-03-01"}}}, False),
     "null is missing": ({"valid_to": None}, True),
     "missing does not exist": ({"valid_to": {"$exists": True}}, False),
-    "missing is not equal": ({"valid_to": {"$ne": "2026-03-01"}}, True),
     "missing is not later": ({"valid_to": {"$gt": "2026-03-01"}}, False),
-    "missing is among null": ({"valid_to": {"$in": [None, "2026-03-01"]}}, True),
-    "missing is not outside null": ({"valid_to": {"$nin": [None]}}, False),
 }
 
 
@@ -256,40 +210,29 @@ OPERATORS = "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $contains, $not
 META = ", ".join(COLUMNS)
 REFUSED: list[tuple[Any, str]] = [
     ([], "filter: must be an object"),
-    ("a", "filter: must be an object"),
     (None, "filter: must be an object"),
     ({"age": {"$gtt": 1}}, f'filter.age.$gtt: unknown operator "$gtt"; use one of {OPERATORS}'),
     ({"$nor": []}, 'filter.$nor: unknown operator "$nor"; use one of $and, $or, $not, $meta'),
-    ({"$gt": 1}, 'filter.$gt: unknown operator "$gt"'),
     ({"a": {"$gt": 1, "b": 2}}, 'filter.a: "b" is not an operator'),
     ({"a": {"b": {"$gt": 1}}}, "filter.a.b.$gt: stands inside a plain object"),
     ({"a": {"$gt": True}}, "filter.a.$gt: must be a number or a string"),
-    ({"a": {"$lte": None}}, "filter.a.$lte: must be a number or a string"),
-    ({"a": {"$lt": [1]}}, "filter.a.$lt: must be a number or a string"),
     ({"a": {"$in": "x"}}, "filter.a.$in: must be a list of values"),
-    ({"a": {"$nin": {"0": 1}}}, "filter.a.$nin: must be a list of values"),
     ({"a": {"$exists": 1}}, "filter.a.$exists: must be true or false"),
     ({"a": {"$not": {"$x": 1}}}, 'filter.a.$not.$x: unknown operator "$x"'),
     ({"$and": []}, "filter.$and: must be a list of at least one filter"),
-    ({"$or": {"a": 1}}, "filter.$or: must be a list of at least one filter"),
     ({"$or": [{"a": 1}, 2]}, "filter.$or[1]: must be an object"),
-    ({"$and": [{}, {"a": {"$b": 1}}]}, "filter.$and[1].a.$b: unknown operator"),
     ({"$not": [{}]}, "filter.$not: must be an object"),
     ({"$meta": 1}, f"filter.$meta: must be an object of {META}"),
     ({"$meta": {"age": 1}}, f'filter.$meta.age: unknown field "age"; use one of {META}'),
     ({"$meta": {"key": 1}}, "filter.$meta.key: must be a string"),
-    ({"$meta": {"key": {}}}, "filter.$meta.key: must be a string"),
     ({"$meta": {"key": {"a": 1}}}, 'filter.$meta.key: "a" is not an operator'),
     ({"$meta": {"key": {"$contains": ["a"]}}}, "filter.$meta.key.$contains: must be a string"),
     ({"$meta": {"key": {"$in": ["a", 1]}}}, "filter.$meta.key.$in[1]: must be a string"),
     ({"$meta": {"version": {"$contains": 1}}}, "filter.$meta.version.$contains: unknown operator"),
     ({"$meta": {"version": 1.5}}, "filter.$meta.version: must be a whole number"),
-    ({"$meta": {"version": True}}, "filter.$meta.version: must be a whole number"),
     ({"$meta": {"version": 2**63}}, "filter.$meta.version: must be a whole number"),
     ({"$meta": {"importance": "1"}}, "filter.$meta.importance: must be a number"),
-    ({"$meta": {"importance": {"$lt": False}}}, "filter.$meta.importance.$lt: must be a number"),
     ({"$meta": {"created_at": 5}}, "filter.$meta.created_at: must be a time"),
-    ({"$meta": {"created_at": {"$gt": None}}}, "filter.$meta.created_at.$gt: must be a time"),
     ({"$meta": {"created_at": "soon"}}, 'filter.$meta.created_at: "soon" is not a time'),
     ({"$meta": {"valid_to": "0001-01-01T00:00+14:00"}}, "filter.$meta.valid_to: "),
     ({"a\0": 1}, "filter: has a key with a NUL"),
@@ -299,16 +242,13 @@ REFUSED: list[tuple[Any, str]] = [
     ({"a": {"b": ["\udfff"]}}, "filter.a.b[0]: contains U+DFFF"),
     ({"$meta": {"created_at": "\ud800"}}, "filter.$meta.created_at: contains U+D800"),
     ({"a": math.nan}, "filter.a: is nan"),
-    ({"a": {"$gt": -math.inf}}, "filter.a.$gt: is -inf"),
     ({"a": {"b": [math.inf]}}, "filter.a.b[0]: is inf"),
     ({"a": 10**1000}, "filter.a: is an integer of more than 1,000 digits"),
-    ({"a": {"$lt": -(10**5000)}}, "filter.a.$lt: is an integer of more than 1,000 digits"),
     (nested(16, {"a": [1]}), f"filter{'.$not' * 15}.a: is nested deeper than 16 levels"),
     (nested(16, {"a": "\0"}), f"filter{'.$not' * 15}.a: contains U+0000"),
     (nested(16, {str(n): n for n in range(6_000)}), "filter: has 6,016 JSON values"),
     (nested(17), f"filter{'.$not' * 16}: is nested deeper than 16 levels"),
     ({"$or": [{"a": n} for n in range(201)]}, "filter: has more than 200 conditions"),
-    ({"$and": [{}] * 201}, "filter: has more than 200 conditions"),
     ({"k" * 2_000: {"$x": 1}}, f"filter.{'k' * 60}….$x: unknown operator"),
 ]
 
@@ -318,13 +258,6 @@ def test_refusal_names_the_place(raw: Any, start: str) -> None:
     refused = refusal(raw)
     assert refused is not None
     assert refused.startswith(start)
-
-
-def test_refusal_is_a_422() -> None:
-    with pytest.raises(InvalidFilterError) as caught:
-        parse_filter({"a": {"$b": 1}})
-    assert (caught.value.status, caught.value.code) == (422, "invalid_filter")
-    assert caught.value.members["errors"][0]["field"] == "filter.a.$b"
 
 
 def test_deepest_and_widest_filters_run(postgres: Evaluator) -> None:
@@ -429,30 +362,15 @@ filters = st.recursive(
 )
 
 
-several_filters = st.lists(filters, min_size=4, max_size=8)
-several_items = st.lists(items, min_size=4, max_size=8)
+@pytest.mark.parametrize("examples", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_postgres_agrees_with_the_model(postgres: Evaluator, examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(st.lists(filters, min_size=4, max_size=8), st.lists(items, min_size=4, max_size=8))
+    def agrees(wanted: list[dict[str, Any]], stored: list[Item]) -> None:
+        expected = [[matches(raw, item) for raw in wanted] for item in stored]
+        assert postgres.verdicts(wanted, stored) == expected
 
-
-def assert_agreement(postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]) -> None:
-    expected = [[matches(raw, item) for raw in wanted] for item in stored]
-    assert postgres.verdicts(wanted, stored) == expected
-
-
-@settings(max_examples=20, deadline=None)
-@given(wanted=several_filters, stored=several_items)
-def test_postgres_agrees_with_the_model(
-    postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]
-) -> None:
-    assert_agreement(postgres, wanted, stored)
-
-
-@pytest.mark.slow
-@settings(max_examples=200, deadline=None)
-@given(wanted=several_filters, stored=several_items)
-def test_postgres_agrees_with_the_model_at_length(
-    postgres: Evaluator, wanted: list[dict[str, Any]], stored: list[Item]
-) -> None:
-    assert_agreement(postgres, wanted, stored)
+    agrees()
 
 
 anything = st.recursive(
@@ -470,7 +388,7 @@ anything = st.recursive(
 ODD: list[Any] = [{}, [], None, "", "a", 1, True, [[]], {"a": "x"}, {"a": [{"b": None}]}, {"": {}}]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(raw=st.dictionaries(st.text() | st.sampled_from(["$and", "$not", "$meta"]), anything))
 def test_any_json_is_refused_or_runs(postgres: Evaluator, raw: dict[str, Any]) -> None:
     refused = refusal(raw)
@@ -484,18 +402,16 @@ def test_any_json_is_refused_or_runs(postgres: Evaluator, raw: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("raw", "place", "detail"),
     [
-        ({"a": {"$in": [1] * 1001}}, "filter.a.$in", "lists 1,001 values; use at most 1,000"),
-        ({"a": {"$nin": [1] * 1001}}, "filter.a.$nin", "use at most 1,000"),
+        ({"a": {"$nin": [1] * 1001}}, "filter.a.$nin", "at most 1,000"),
         ({"$meta": {"key": {"$in": ["a"] * 1001}}}, "filter.$meta.key.$in", "at most 1,000"),
-        ({"a": [[]] * 5000}, "filter", "use at most 5,000"),
+        ({"a": [[]] * 5000}, "filter", "at most 5,000"),
         ({"a" * 2001: 1}, "filter.", "more than 2,000 characters"),
     ],
 )
 def test_a_filter_has_limits_that_are_named(raw: dict[str, Any], place: str, detail: str) -> None:
-    with pytest.raises(InvalidFilterError) as refused:
-        parse_filter(raw)
-    assert refused.value.detail.startswith(place)
-    assert detail in refused.value.detail
+    refused = refusal(raw) or ""
+    assert refused.startswith(place)
+    assert detail in refused
 
 
 def test_the_limits_of_a_filter_can_be_reached() -> None:

@@ -44,8 +44,24 @@ async def test_a_namespace_that_cannot_hold_items_is_no_miss(
     assert [error["field"] for error in response.json()["errors"]] == ["namespace"]
 
 
-async def test_a_miss_is_null(store: Store) -> None:
-    assert await store.get(ALICE, "nothing") is None
+async def test_metadata_is_kept_and_replaced_by_the_next_put(store: Store) -> None:
+    source = {"thread_id": "t1", "position": 3, "speaker": "Alice"}
+    span: dict[str, Any] = {"valid_from": "2026-01-01T00:00:00", "valid_to": "2026-02-01T00:00:00+01:00"}
+    await store.put(ALICE, "food", {"text": "ramen"}, importance=0.8, source=source, **span)
+    item = await store.get(ALICE, "food")
+    assert (item["importance"], item["source"]) == (0.8, source)
+    assert item["valid_from"] == "2026-01-01T00:00:00+00:00"
+    assert item["valid_to"] == "2026-01-31T23:00:00+00:00"
+    await store.put(ALICE, "food", {"text": "ramen"})
+    item = await store.get(ALICE, "food")
+    assert (item["importance"], item["source"], item["valid_to"]) == (None, None, None)
+
+
+async def test_a_deleted_item_is_null_and_can_be_deleted_again(store: Store) -> None:
+    await store.put(ALICE, "food", {"text": "ramen"})
+    for _ in range(2):
+        await store.delete(ALICE, "food")
+        assert await store.get(ALICE, "food") is None
 
 
 async def test_an_update_keeps_created_at_and_raises_the_version(
@@ -59,33 +75,6 @@ async def test_an_update_keeps_created_at_and_raises_the_version(
     assert item["created_at"] == "2026-01-01T12:00:00+00:00"
     assert item["updated_at"] == "2026-01-01T13:00:00+00:00"
     assert item["value"] == {"text": "pizza"}
-
-
-async def test_details_are_kept_and_replaced_by_the_next_put(store: Store) -> None:
-    await store.put(
-        ALICE,
-        "food",
-        {"text": "ramen"},
-        importance=0.8,
-        valid_from="2026-01-01T00:00:00",
-        valid_to="2026-02-01T00:00:00+01:00",
-        source={"thread_id": "t1", "position": 3, "speaker": "Alice"},
-    )
-    item = await store.get(ALICE, "food")
-    assert item["importance"] == 0.8
-    assert item["valid_from"] == "2026-01-01T00:00:00+00:00"
-    assert item["valid_to"] == "2026-01-31T23:00:00+00:00"
-    assert item["source"] == {"thread_id": "t1", "position": 3, "speaker": "Alice"}
-    await store.put(ALICE, "food", {"text": "ramen"})
-    item = await store.get(ALICE, "food")
-    assert (item["importance"], item["source"], item["valid_to"]) == (None, None, None)
-
-
-async def test_deleting_is_idempotent(store: Store) -> None:
-    await store.put(ALICE, "food", {"text": "ramen"})
-    await store.delete(ALICE, "food")
-    await store.delete(ALICE, "food")
-    assert await store.get(ALICE, "food") is None
 
 
 async def test_labels_with_dots_are_reached_by_a_json_array(
@@ -108,13 +97,8 @@ async def test_unusual_labels_are_literal(store: Store, label: str) -> None:
     assert [item["value"] for item in await store.search(["w", label])] == [{"n": 1}]
 
 
-async def test_an_empty_key_is_a_key(store: Store) -> None:
-    await store.put(ALICE, "", {"n": 1})
-    assert (await store.get(ALICE, ""))["value"] == {"n": 1}
-
-
-async def test_the_longest_legal_address_is_stored(store: Store) -> None:
-    namespace, key = ["n" * 120] * 16, "k" * 512
+@pytest.mark.parametrize(("namespace", "key"), [(ALICE, ""), (["n" * 120] * 16, "k" * 512)])
+async def test_extreme_addresses_are_stored(store: Store, namespace: list[str], key: str) -> None:
     await store.put(namespace, key, {"n": 1})
     assert (await store.get(namespace, key))["key"] == key
 
@@ -126,9 +110,16 @@ def deep(levels: int) -> Any:
     return value
 
 
-async def test_the_largest_integers_and_the_deepest_values_are_stored(store: Store) -> None:
-    value = {"most": 10**1000 - 1, "least": -(10**1000) + 1, "a": deep(63)}
-    await store.put(ALICE, "extreme", value)
+EXTREME: list[dict[str, Any]] = [
+    {"most": 10**1000 - 1, "least": -(10**1000) + 1, "a": deep(63)},
+    {"text": "x" * ((1 << 20) - 20)},
+    {"big": 2**70, "small": 1e-300, "one": 1.0, "negative": -0.5},
+]
+
+
+@pytest.mark.parametrize("value", EXTREME, ids=["large and deep", "long", "numbers"])
+async def test_extreme_values_are_stored_exactly(store: Store, value: dict[str, Any]) -> None:
+    await store.put(ALICE, "extreme", value, index=False)
     assert (await store.get(ALICE, "extreme"))["value"] == value
 
 
@@ -162,7 +153,11 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"ttl": -1}, "ttl"),
     ({"ttl": 1e300}, "ttl"),
     ({"index": True}, "index"),
+    ({"ttl": "soon"}, "ttl"),
+    ({"ttl_seconds": 0}, "ttl_seconds"),
     ({"index": ["a[", "b"]}, "index[0]"),
+    ({"index": ["a"] * 33}, "index"),
+    ({"index": ["a" * 513]}, "index[0]"),
     ({"index": ["a"], "ttl": 1, "ttl_seconds": 1}, "body"),
     ({"source": {"thread_id": "a\x00"}}, "source.thread_id"),
     ({"source": {"who": "a\x00"}}, "source.who"),
@@ -204,20 +199,6 @@ async def test_what_json_or_postgresql_cannot_hold_is_refused(
     assert response.status_code == 422, response.text
 
 
-async def test_the_largest_and_deepest_legal_values_are_stored(store: Store) -> None:
-    text = "x" * ((1 << 20) - 20)
-    await store.put(ALICE, "large", {"text": text}, index=False)
-    assert (await store.get(ALICE, "large"))["value"] == {"text": text}
-    await store.put(ALICE, "deep", deep(63))
-    assert (await store.get(ALICE, "deep"))["value"] == deep(63)
-
-
-async def test_numbers_keep_their_value(store: Store) -> None:
-    value = {"big": 2**70, "small": 1e-300, "one": 1.0, "negative": -0.5}
-    await store.put(ALICE, "numbers", value)
-    assert (await store.get(ALICE, "numbers"))["value"] == value
-
-
 async def test_a_patch_merges_and_answers_with_the_item(store: Store, clock: FrozenClock) -> None:
     await store.put(ALICE, "k", {"a": 1, "b": {"c": 2, "d": 3}}, importance=0.5)
     clock.advance(timedelta(seconds=5))
@@ -234,11 +215,8 @@ async def test_a_patch_merges_and_answers_with_the_item(store: Store, clock: Fro
     assert response.json()["source"] == {"position": 1}
     assert response.json()["updated_at"] == "2026-01-01T12:00:05+00:00"
     assert response.headers["etag"] == '"2"'
-
-
-async def test_a_patch_of_a_missing_item_is_404(store: Store) -> None:
-    body = {"namespace": ALICE, "key": "none", "value": {"a": 1}}
-    response = await store.call("PATCH", "/v1/store/items", status=404, json=body)
+    absent = {**body, "key": "none"}
+    response = await store.call("PATCH", "/v1/store/items", status=404, json=absent)
     assert response.json()["code"] == "item_not_found"
 
 

@@ -30,20 +30,15 @@ def test_stored_form_is_reversible(namespace: list[str]) -> None:
     assert from_stored(to_stored(namespace)) == namespace
 
 
-@given(prefix=labels, namespace=labels)
+@given(prefix=labels, namespace=labels, below=st.booleans())
 def test_a_range_holds_exactly_the_namespaces_below_its_prefix(
-    prefix: list[str], namespace: list[str]
+    prefix: list[str], namespace: list[str], below: bool
 ) -> None:
+    namespace = prefix + namespace if below else namespace
     scope = stored_range(to_stored(prefix))
     stored = to_stored(namespace).encode()
     inside = scope.low.encode() <= stored < scope.high.encode()
     assert inside == (namespace[: len(prefix)] == prefix)
-
-
-@given(prefix=labels, rest=labels)
-def test_everything_below_a_prefix_is_in_its_range(prefix: list[str], rest: list[str]) -> None:
-    scope = stored_range(to_stored(prefix))
-    assert scope.low.encode() <= to_stored(prefix + rest).encode() < scope.high.encode()
 
 
 @given(labels)
@@ -54,11 +49,7 @@ def test_json_arrays_parse_to_their_labels(namespace: list[str]) -> None:
 @given(st.lists(label.filter(lambda text: "." not in text and text[0] != "["), max_size=6))
 def test_dotted_text_parses_to_its_labels(namespace: list[str]) -> None:
     assert parse_labels(".".join(namespace)) == namespace
-
-
-def test_a_label_may_begin_with_a_bracket() -> None:
-    assert parse_labels("[draft].notes") == ["[draft]", "notes"]
-    assert parse_labels("[1]") == ["[1]"]
+    assert parse_labels(".".join(["[draft]", *namespace])) == ["[draft]", *namespace]
 
 
 @given(st.text())
@@ -70,15 +61,13 @@ def test_any_text_parses_to_legal_labels_or_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a..b", "label 1 is empty; give every label at least one character"),
-        (".a", "label 0 is empty; give every label at least one character"),
-        ("a.\x1f", "label 1 contains U+001F; leave out control characters"),
-        ("x" * 129, "label 0 has 129 characters; use at most 128"),
-        (".".join("a" * 17), "has 17 labels; use at most 16"),
-        ('["a"', "is not a JSON array of strings"),
+        ("a..b", "label 1 is empty"),
+        ("a.\x1f", "label 1 contains"),
+        ("x" * 129, "label 0 has 129 characters"),
+        (".".join("a" * 17), "has 17 labels"),
         ('[ "a", 1]', "is not a JSON array of strings"),
     ],
 )
 def test_a_refusal_says_which_label_and_why(text: str, message: str) -> None:
-    with pytest.raises(InvalidNamespaceError, match=message.replace("+", r"\+")):
+    with pytest.raises(InvalidNamespaceError, match=message):
         parse_labels(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.clock import FrozenClock
@@ -32,16 +32,11 @@ def parsed(**headers: str) -> Precondition:
 @pytest.mark.parametrize(
     ("header", "matching"),
     [
-        ('"3"', {3}),
         (' "3" ', {3}),
-        ('"1", "2" ,"3"', {1, 2, 3}),
-        ('"1",\t"2"', {1, 2}),
         (',"1",, "2",', {1, 2}),
         ('"a,b", "4"', {4}),
         ('"03"', set()),
         ('""', set()),
-        ('"*"', set()),
-        ("*", {1, 2, 3, 4}),
         (" * ", {1, 2, 3, 4}),
     ],
 )
@@ -51,31 +46,11 @@ def test_lists_and_stars_match_the_versions_they_name(header: str, matching: set
         assert parsed(if_none_match=header).holds(version) is (version not in matching)
 
 
-def test_if_match_compares_strongly_and_if_none_match_weakly() -> None:
-    assert not parsed(if_match='W/"3"').holds(3)
-    assert not parsed(if_none_match='W/"3"').holds(3)
-    assert parsed(if_match='W/"3", "3"').holds(3)
-    assert parsed(if_none_match='W/"2", W/"4"').holds(3)
-
-
-@pytest.mark.parametrize("header", ["*", '"1"', 'W/"1"', '"1", "2"'])
-def test_what_does_not_exist_matches_nothing(header: str) -> None:
-    assert not parsed(if_match=header).holds(None)
-    assert parsed(if_none_match=header).holds(None)
-
-
-def test_no_header_always_holds_and_is_falsy() -> None:
+def test_no_header_always_holds() -> None:
     assert not UNCONDITIONAL
     assert not parsed()
     assert parsed().holds(None)
     assert parsed().holds(1)
-    assert parsed(if_match="*")
-    assert parsed(if_none_match="*")
-
-
-def test_both_headers_must_hold() -> None:
-    both = Precondition.parse('"1", "2"', '"2"')
-    assert [both.holds(version) for version in (1, 2, 3, None)] == [True, False, False, False]
 
 
 MALFORMED = [
@@ -86,11 +61,10 @@ MALFORMED = [
 
 @pytest.mark.parametrize("header", MALFORMED)
 def test_malformed_headers_are_refused_by_name(header: str) -> None:
-    with pytest.raises(InvalidRequestError, match=r"^If-Match is") as refused:
-        Precondition.parse(header, None)
-    assert refused.value.members["errors"][0]["field"] == "If-Match"
-    with pytest.raises(InvalidRequestError, match=r"^If-None-Match is"):
-        Precondition.parse(None, header)
+    for name, headers in (("If-Match", (header, None)), ("If-None-Match", (None, header))):
+        with pytest.raises(InvalidRequestError) as refused:
+            Precondition.parse(*headers)
+        assert refused.value.members["errors"][0]["field"] == name
 
 
 @given(st.text(alphabet=st.sampled_from('*,W/" 12a\t'), max_size=30))
@@ -140,43 +114,34 @@ async def send(
 DONE = {"put": 204, "patch": 200, "delete": 204, "get": 200, "restore": 200}
 
 
+ON_VERSION_TWO: list[tuple[dict[str, str], bool]] = [
+    ({"If-Match": '"1", "2"'}, True),
+    ({"If-Match": 'W/"2"'}, False),
+    ({"If-None-Match": 'W/"2"'}, False),
+    ({"If-Match": '"2"', "If-None-Match": '"1"'}, True),
+    ({"If-Match": '"2"', "If-None-Match": '"2"'}, False),
+]
+
+
 @pytest.mark.parametrize("operation", DONE)
-@pytest.mark.parametrize(
-    ("headers", "holds"),
-    [
-        ({"If-Match": '"2"'}, True),
-        ({"If-Match": '"1", "2"'}, True),
-        ({"If-Match": "*"}, True),
-        ({"If-Match": '"1"'}, False),
-        ({"If-Match": 'W/"2"'}, False),
-        ({"If-Match": '"3"'}, False),
-        ({"If-None-Match": '"1"'}, True),
-        ({"If-None-Match": '"2"'}, False),
-        ({"If-None-Match": 'W/"2"'}, False),
-        ({"If-None-Match": "*"}, False),
-        ({"If-Match": '"2"', "If-None-Match": '"1"'}, True),
-        ({"If-Match": '"2"', "If-None-Match": '"2"'}, False),
-    ],
-)
-async def test_an_item_at_version_two(
-    store: Store, operation: str, headers: dict[str, str], holds: bool
-) -> None:
-    await store.put(ALICE, "k", {"n": 1})
-    await store.put(ALICE, "k", {"n": 2})
-    response = await send(store.client, operation, "k", **headers)
-    if holds:
-        assert response.status_code == DONE[operation]
-        return
-    assert (await store.get(ALICE, "k"))["version"] == 2
-    if operation == "get" and "If-None-Match" in headers:
-        assert (response.status_code, response.content) == (304, b"")
-        assert response.headers["etag"] == '"2"'
-        return
-    problem = response.json()
-    assert response.status_code == problem["status"] == 412
-    assert response.headers["content-type"] == "application/problem+json"
-    assert (problem["code"], problem["version"]) == ("precondition_failed", 2)
-    assert "exists, at version 2" in problem["detail"]
+async def test_conditions_on_an_item_at_version_two(store: Store, operation: str) -> None:
+    for number, (headers, holds) in enumerate(ON_VERSION_TWO):
+        key = f"k{number}"
+        await store.put(ALICE, key, {"n": 1})
+        await store.put(ALICE, key, {"n": 2})
+        response = await send(store.client, operation, key, **headers)
+        if holds:
+            assert response.status_code == DONE[operation]
+            continue
+        assert (await store.get(ALICE, key))["version"] == 2
+        if operation == "get" and "If-None-Match" in headers:
+            assert (response.status_code, response.content) == (304, b"")
+            assert response.headers["etag"] == '"2"'
+            continue
+        problem = response.json()
+        assert response.status_code == problem["status"] == 412
+        assert response.headers["content-type"] == "application/problem+json"
+        assert (problem["code"], problem["version"]) == ("precondition_failed", 2)
 
 
 ON_NOTHING = [
@@ -186,83 +151,55 @@ ON_NOTHING = [
     ("put", {"If-None-Match": '"1"'}, 204),
     ("patch", {"If-None-Match": "*"}, 404),
     ("patch", {"If-Match": '"1"'}, 404),
-    ("delete", {"If-Match": "*"}, 412),
     ("delete", {"If-Match": '"1"'}, 412),
     ("delete", {"If-None-Match": "*"}, 204),
     ("get", {"If-Match": '"1"'}, 412),
-    ("get", {"If-None-Match": '"1"'}, 200),
     ("get", {"If-None-Match": "*"}, 200),
+    ("restore", {"If-Match": "*"}, 412),
+    ("restore", {"If-None-Match": "*"}, 200),
 ]
 
 
-@pytest.mark.parametrize(("operation", "headers", "status"), ON_NOTHING)
-async def test_an_item_that_never_was(
-    store: Store, operation: str, headers: dict[str, str], status: int
+@pytest.mark.parametrize("end", ["never was", "deleted", "expired"])
+async def test_conditions_on_an_item_that_does_not_exist(
+    store: Store, clock: FrozenClock, end: str
 ) -> None:
-    response = await send(store.client, operation, "k", **headers)
-    assert response.status_code == status
-    if status == 412:
-        assert response.json()["version"] is None
-        assert "does not exist" in response.json()["detail"]
-    if operation == "get" and status == 200:
-        assert response.json() is None
-
-
-@pytest.mark.parametrize("end", ["delete", "expire"])
-@pytest.mark.parametrize(
-    ("operation", "headers", "status"),
-    [
-        *ON_NOTHING,
-        ("restore", {"If-Match": "*"}, 412),
-        ("restore", {"If-Match": '"1"'}, 412),
-        ("restore", {"If-None-Match": "*"}, 200),
-    ],
-)
-async def test_an_item_that_ended(
-    store: Store, clock: FrozenClock, end: str, operation: str, headers: dict[str, str], status: int
-) -> None:
-    await store.put(ALICE, "k", {"n": 1}, ttl=1)
-    if end == "delete":
-        await store.delete(ALICE, "k")
-    else:
-        clock.advance(timedelta(minutes=1))
-    response = await send(store.client, operation, "k", **headers)
-    assert response.status_code == status
+    for number, (operation, headers, status) in enumerate(ON_NOTHING):
+        key = f"k{number}"
+        if end != "never was":
+            await store.put(ALICE, key, {"n": 1}, ttl=1)
+        elif operation == "restore":
+            continue
+        if end == "deleted":
+            await store.delete(ALICE, key)
+        else:
+            clock.advance(timedelta(minutes=1))
+        response = await send(store.client, operation, key, **headers)
+        assert response.status_code == status, (operation, headers)
+        if status == 412:
+            assert response.json()["version"] is None
+        if operation == "get" and status == 200:
+            assert response.json() is None
 
 
 @pytest.mark.parametrize("operation", DONE)
-@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
-async def test_malformed_headers_are_422_on_every_route(
-    store: Store, operation: str, header: str
-) -> None:
+async def test_malformed_headers_are_422_on_every_route(store: Store, operation: str) -> None:
     await store.put(ALICE, "k", {"n": 1})
-    response = await send(store.client, operation, "k", **{header: "1"})
-    problem = response.json()
-    assert response.status_code == problem["status"] == 422
-    assert problem["errors"][0]["field"] == header
-    assert problem["detail"].startswith(f"{header} is '1'; send *")
+    for header in ("If-Match", "If-None-Match"):
+        response = await send(store.client, operation, "k", **{header: "1"})
+        problem = response.json()
+        assert response.status_code == problem["status"] == 422
+        assert problem["errors"][0]["field"] == header
     assert len(await store.versions(ALICE, "k")) == 1
 
 
 async def test_several_lines_of_a_header_are_one_list(store: Store) -> None:
     await store.put(ALICE, "k", {"n": 1})
     body = {"namespace": ALICE, "key": "k", "value": {"n": 2}}
-    lines = [("If-None-Match", '"9"'), ("If-None-Match", '"1"')]
-    refused = await store.client.put("/v1/store/items", json=body, headers=lines)
-    assert refused.status_code == 412
-    lines = [("If-Match", '"9"'), ("If-Match", '"1"')]
-    done = await store.client.put("/v1/store/items", json=body, headers=lines)
-    assert done.status_code == 204
-
-
-async def test_a_failed_condition_changes_neither_history_nor_search(store: Store) -> None:
-    await store.put(ALICE, "k", {"text": "ramen"})
-    for operation in ("put", "patch", "delete", "restore"):
-        response = await send(store.client, operation, "k", **{"If-Match": '"7"'})
-        assert response.status_code == 412
-    assert [version["action"] for version in await store.versions(ALICE, "k")] == ["put"]
-    found = await store.search(ALICE, query="ramen")
-    assert [item["value"] for item in found] == [{"text": "ramen"}]
+    for name, status in (("If-None-Match", 412), ("If-Match", 204)):
+        lines = [(name, '"9"'), (name, '"1"')]
+        response = await store.client.put("/v1/store/items", json=body, headers=lines)
+        assert response.status_code == status
 
 
 @dataclass
@@ -328,9 +265,7 @@ steps = st.builds(Step, st.sampled_from(["put", *DONE]), conditions, conditions)
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(sequence=st.lists(steps, min_size=1, max_size=10))
 async def test_sequences_of_conditional_writes_agree_with_a_model(
     store: Store, sequence: list[Step]

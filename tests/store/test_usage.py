@@ -136,17 +136,6 @@ class TestWhatCounts:
             ("never", strength(1, 27)),
         ]
 
-    async def test_the_half_life_is_the_request_s_to_choose(
-        self, serving: Serving, clock: FrozenClock
-    ) -> None:
-        async with serving() as store:
-            await store.put(ALICE, "k", {"text": "ramen"})
-            await store.get(ALICE, "k")
-        clock.advance(timedelta(days=2))
-        async with serving() as store:
-            [item] = await store.search(ALICE, **STRENGTH, half_life_days={"strength": 1})
-        assert item["score"] == 0.25
-
     @pytest.mark.parametrize(
         ("way", "uses"),
         [

@@ -16,16 +16,26 @@ from app.worker.loops import run_worker
 @asynccontextmanager
 async def running(app: FastAPI, *, worker: bool = False) -> AsyncIterator[httpx2.AsyncClient]:
     """Yield a client of the started application; with `worker`, jobs are done in this process."""
-    async with app.router.lifespan_context(app) as state, AsyncExitStack() as stack:
+    async with running_with_resources(app) as (client, resources), AsyncExitStack() as stack:
         if worker:
-            await stack.enter_async_context(doing_jobs(dict(state or {})["resources"]))
+            await stack.enter_async_context(doing_jobs(resources))
+        yield client
+
+
+@asynccontextmanager
+async def running_with_resources(
+    app: FastAPI,
+) -> AsyncIterator[tuple[httpx2.AsyncClient, Resources]]:
+    """Yield a client of the started application, and the resources behind it."""
+    async with app.router.lifespan_context(app) as lifespan:
+        state = dict(lifespan or {})
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, "state": dict(state or {})}, receive, send)
+            await app({**scope, "state": state}, receive, send)
 
         transport = httpx2.ASGITransport(app=with_state)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            yield client
+            yield client, state["resources"]
 
 
 @asynccontextmanager

@@ -51,32 +51,18 @@ def results(*values: str) -> list[Hit]:
     return [Hit(item_with(value)) for value in values]
 
 
-@given(descending, places, st.integers(0, 10))
-def test_without_diversity_the_order_stays(score: Floats, seed: int, count: int) -> None:
-    chosen = diversify(score, some_vectors(len(score), seed), 0, count)
-    assert score[chosen].tolist() == score[:count].tolist()
-
-
-@given(descending, places, st.floats(0, 1))
-def test_every_result_is_chosen_once(score: Floats, seed: int, diversity: float) -> None:
-    chosen = diversify(score, some_vectors(len(score), seed), diversity, len(score) + 1)
-    assert sorted(chosen) == list(range(len(score)))
-
-
-@given(descending, places, st.floats(0, 1))
-def test_the_first_is_always_a_best(score: Floats, seed: int, diversity: float) -> None:
-    first = diversify(score, some_vectors(len(score), seed), diversity, 1)[0]
-    assert score[first] == score[0] or diversity > 1 - 1e-9
-
-
 @given(descending, places, st.floats(0, 1), st.integers(0, 8))
-def test_pinned_results_keep_their_places(
+def test_diversity_chooses_each_once_and_keeps_the_pinned_and_the_best(
     score: Floats, seed: int, diversity: float, pinned: int
 ) -> None:
-    pinned = min(pinned, len(score))
-    vectors = some_vectors(len(score), seed)
-    chosen = diversify(score, vectors, diversity, len(score), pinned=pinned)
+    count, pinned = len(score), min(pinned, len(score))
+    vectors = some_vectors(count, seed)
+    chosen = diversify(score, vectors, diversity, count + 1, pinned=pinned)
+    assert sorted(chosen) == list(range(count))
     assert chosen[:pinned] == list(range(pinned))
+    assert pinned or score[chosen[0]] == score[0] or diversity > 1 - 1e-9
+    kept = diversify(score, vectors, 0, count // 2)
+    assert score[kept].tolist() == score[: count // 2].tolist()
 
 
 def test_full_diversity_takes_what_is_least_like_the_chosen() -> None:
@@ -99,22 +85,14 @@ def test_tokens_are_reckoned_by_bytes(value: str, tokens: int) -> None:
     assert count_tokens(value) == tokens
 
 
-def test_a_result_that_does_not_fit_makes_room_for_a_smaller_one() -> None:
-    kept = fit_tokens(results("aaaa", "b" * 40, "cccc", "dddd"), 2)
-    assert [hit.item.value for hit in kept] == ["aaaa", "cccc"]
-
-
 @given(st.lists(st.text(max_size=20)), st.integers(1, 20))
 def test_a_budget_is_never_exceeded_and_keeps_the_order(values: list[str], budget: int) -> None:
     kept = [hit.item.value for hit in fit_tokens(results(*values), budget)]
     assert sum(map(count_tokens, kept)) <= budget
     rest = iter(values)
     assert all(value in rest for value in kept)
-
-
-@given(st.lists(st.text(max_size=20)))
-def test_a_budget_for_everything_leaves_nothing_out(values: list[str]) -> None:
-    assert fit_tokens(results(*values), sum(map(count_tokens, values))) == results(*values)
+    everything = sum(map(count_tokens, values))
+    assert fit_tokens(results(*values), everything) == results(*values)
 
 
 async def test_a_page_fits_into_max_tokens(store: Store) -> None:

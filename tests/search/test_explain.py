@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from app.search.scoring import LEXICAL_SHARE
-from tests.search.requests import NOTES, page, say
+from tests.search.requests import NOTES, page
 from tests.support.app import Store
 
 WEIGHTS = {"relevance": 2, "recency": 1, "importance": 1, "strength": 0.5}
@@ -31,9 +31,9 @@ async def filled(store: Store) -> Store:
 
 
 async def test_every_part_of_a_score_is_told(filled: Store) -> None:
-    found = by_key(await explained(filled, "hot ramen unheard"))["parts"]
+    answer = await explained(filled, "hot ramen unheard")
+    found = by_key(answer)["parts"]
     assert found["passage"] == "hot ramen soup"
-    assert found["pinned"] is False
     assert (found["recency"], found["importance"], found["strength"]) == (1, 0.8, 0)
     assert [word["word"] for word in found["words"]] == ["hot", "ramen"]
     hot, ramen = found["words"]
@@ -42,37 +42,25 @@ async def test_every_part_of_a_score_is_told(filled: Store) -> None:
     assert 0.5 < hot["weight"] < 0.6
     assert hot["nearby"] == 0
     assert found["found_by"] == ["vector", "text"]
+    pinned = {key: parts["pinned"] for key, parts in by_key(answer).items()}
+    assert pinned == {"tea": True, "parts": False, "plain": False}
 
 
 async def test_the_parts_make_the_score(filled: Store) -> None:
     answer = await explained(filled, "hot ramen tea", weights=WEIGHTS)
     assert len(answer["items"]) == 3
+    words = {word["word"]: word["rarity"] for word in answer["search"]["words"]}
+    assert words.keys() == {"hot", "ramen", "tea"}
     for item in answer["items"]:
         parts = item["explanation"]
         blended = sum(weight * parts[name] for name, weight in WEIGHTS.items())
         assert item["score"] == pytest.approx(blended / sum(WEIGHTS.values()), abs=1e-5)
+        covered = sum(w["rarity"] * max(w["weight"], w["nearby"]) for w in parts["words"])
+        assert parts["lexical"] == pytest.approx(covered / sum(words.values()), abs=1e-5)
         meaning = (1 - LEXICAL_SHARE) * max(0, parts["similarity"])  # all words stand in the scope
         assert parts["relevance"] == pytest.approx(
             LEXICAL_SHARE * parts["lexical"] + meaning, abs=1e-5
         )
-
-
-async def test_words_and_their_rarity_make_the_lexical_part(filled: Store) -> None:
-    answer = await explained(filled, "hot ramen tea")
-    words = {word["word"]: word["rarity"] for word in answer["search"]["words"]}
-    assert words.keys() == {"hot", "ramen", "tea"}
-    for parts in by_key(answer).values():
-        covered = sum(w["rarity"] * max(w["weight"], w["nearby"]) for w in parts["words"])
-        assert parts["lexical"] == pytest.approx(covered / sum(words.values()), abs=1e-5)
-
-
-async def test_find_pinned_say_so(filled: Store) -> None:
-    answer = await explained(filled, "hot ramen")
-    assert {key: parts["pinned"] for key, parts in by_key(answer).items()} == {
-        "tea": True,
-        "parts": False,
-        "plain": False,
-    }
 
 
 async def test_how_the_scope_was_searched_is_told(filled: Store) -> None:
@@ -109,15 +97,6 @@ async def test_an_item_without_passages_was_not_compared(store: Store) -> None:
     nothing = ("relevance", "similarity", "lexical", "passage")
     assert [parts[name] for name in nothing] == [None] * 4
     assert (parts["words"], parts["found_by"]) == ([], [])
-
-
-async def test_a_neighbour_in_the_conversation_is_told(store: Store) -> None:
-    await say(store, "when is the marathon", "in May")
-    parts = by_key(await explained(store, "marathon", mode="hybrid"))["t1"]
-    assert parts["found_by"] == ["vector", "context"]
-    (word,) = parts["words"]
-    assert (word["word"], word["weight"]) == ("marathon", 0)
-    assert word["nearby"] > 0
 
 
 async def test_nothing_is_explained_unless_asked_for(filled: Store) -> None:

@@ -33,18 +33,12 @@ def surveyed(*hits: Row, passages_with: tuple[float, ...]) -> ScopeEstimate:
     )
 
 
-def test_the_best_by_words_hold_the_most_and_the_rarest() -> None:
-    hits = [hit(0, 1), hit(1, 2), hit(0, 3), hit(1, 3)]
-    assert surveyed(*hits, passages_with=(50, 2)).best_by_words(10) == [3, 2, 1]
-
-
 def test_the_best_by_words_are_named_once_by_their_best_passage() -> None:
     hits = [hit(0, 1, n, frequency=n + 1) for n in range(3)] + [hit(0, 2, 4, frequency=2)]
     assert surveyed(*hits, passages_with=(4,)).best_by_words(2) == [1, 2]
     assert surveyed(*hits, passages_with=(4,)).best_by_words(1) == [1]
-
-
-def test_without_hits_no_item_is_best_by_words() -> None:
+    rare = [hit(0, 1), hit(1, 2), hit(0, 3), hit(1, 3)]
+    assert surveyed(*rare, passages_with=(50, 2)).best_by_words(10) == [3, 2, 1]
     assert surveyed(passages_with=(0,)).best_by_words(10) == []
 
 

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from app.clock import FrozenClock
-from app.search.scoring import HalfLives, Weights, score_items, score_relevance, select_eligible
-from tests.search.candidate_sets import candidate_set, counted, item, passage
 from tests.search.requests import NOTES, all_pages, keys, keys_of, page, put_texts
 from tests.support.app import Store
 
@@ -71,22 +69,19 @@ async def test_a_listing_is_in_the_order_asked_for(filled: Store) -> None:
         assert values == sorted(values, reverse=sort.startswith("-"))
 
 
-async def test_a_cursor_goes_on_behind_an_offset(filled: Store) -> None:
+async def test_a_cursor_goes_on_behind_an_offset_with_another_page_size(filled: Store) -> None:
     for body in (RANKED, {}):
         order = keys_of(await page(filled, limit=100, **body))
         first = await page(filled, limit=3, offset=2, **body)
-        second = await page(filled, limit=3, cursor=first["next_cursor"], **body)
-        found = keys_of(first) + keys_of(second)
-        assert found == order[2:8]
-
-
-async def test_a_page_may_have_another_size_than_the_one_before(filled: Store) -> None:
-    order = keys_of(await page(filled, limit=100, **RANKED))
-    first = await page(filled, limit=1, **RANKED)
-    cursor = first["next_cursor"]
-    second = await page(filled, limit=5, cursor=cursor, with_total=True, explain=True, **RANKED)
-    assert keys_of(second) == order[1:6]
-    assert second["total"] == 11
+        later = {
+            "limit": 5,
+            "cursor": first["next_cursor"],
+            "with_total": True,
+            "explain": bool(body),
+        }
+        second = await page(filled, **later, **body)
+        assert keys_of(first) + keys_of(second) == order[2:10]
+        assert second["total"] == 11
 
 
 @pytest.mark.parametrize("body", [{**RANKED, "mode": "vector"}, {"sort": "key"}, {}], ids=str)
@@ -153,17 +148,6 @@ async def test_pages_by_offset_of_a_diverse_search_are_disjoint(store: Store) ->
     answers = [await page(store, offset=offset, **body) for offset in range(0, 30, 5)]
     assert {key for answer in answers for key in keys_of(answer)} == words.keys()
     assert [answer["total"] for answer in answers] == [30] * 6
-
-
-def test_what_does_not_pass_the_filter_is_never_returned() -> None:
-    made = candidate_set(
-        [item(1, passes=False, pinned=True), item(2), item(3, passes=False)],
-        [passage(n, similarity=0.5) for n in (1, 2, 3)],
-    )
-    compared = score_relevance(made, counted(made, 0), "hybrid")
-    ranking = score_items(made, compared, Weights(1, 0, 0, 0), HalfLives(30, 7), 0)
-    for min_score in (None, 0.1):
-        assert select_eligible(ranking, min_score=min_score, matched_only=False).tolist() == [1]
 
 
 async def test_a_default_may_be_spelled_out_on_a_later_page(filled: Store) -> None:

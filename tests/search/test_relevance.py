@@ -16,14 +16,6 @@ def found(made: CandidateSet, *, words: int = 0, mode: Mode = "hybrid") -> Relev
     return score_relevance(made, counted(made, words), mode)
 
 
-def test_meaning_and_words_are_mixed_by_their_shares() -> None:
-    made, statistics = of_texts(["a b", "b b"], "a", similarities=[0.4, 1.0])
-    of = score_relevance(made, statistics, "hybrid")
-    assert of.score.tolist() == pytest.approx(
-        [LEXICAL_SHARE / 1.9 + (1 - LEXICAL_SHARE) * 0.4, 1 - LEXICAL_SHARE]
-    )
-
-
 @pytest.mark.parametrize(
     ("mode", "score"), [("vector", [-0.4, 1]), ("text", [1 / 1.9, 0]), ("hybrid", [0.289474, 0.45])]
 )
@@ -32,23 +24,11 @@ def test_each_mode_scores_by_what_it_compares(mode: Mode, score: list[float]) ->
     assert score_relevance(made, statistics, mode).score == pytest.approx(score, abs=1e-6)
 
 
-def test_without_vectors_words_are_all() -> None:
+def test_without_words_or_vectors_the_other_counts_alone() -> None:
     made, statistics = of_texts(["a", "b"], "a")
     assert score_relevance(made, statistics, "hybrid").score.tolist() == pytest.approx([1 / 1.9, 0])
-
-
-def test_without_words_meaning_is_all_and_never_negative() -> None:
     made, statistics = of_texts(["a", "b"], "", similarities=[0.4, -0.3])
     assert score_relevance(made, statistics, "hybrid").score.tolist() == [0.4, 0]
-
-
-@given(st.floats(-1, 1), st.floats(-1, 1))
-def test_words_that_stand_nowhere_leave_the_score_to_meaning(one: float, other: float) -> None:
-    made, statistics = of_texts(["a", "b"], "x y", similarities=[one, other])
-    assert score_relevance(made, statistics, "hybrid").score.tolist() == [
-        max(one, 0),
-        max(other, 0),
-    ]
 
 
 def test_a_word_that_stands_nowhere_leaves_its_share_to_meaning() -> None:
@@ -94,11 +74,6 @@ def test_an_item_earns_what_its_best_passage_does() -> None:
     assert made.passages["ordinal"][of.passage].tolist() == [1, 0]
 
 
-def test_of_equal_passages_the_first_is_the_best() -> None:
-    made = candidate_set([item(1)], [passage(1, n, similarity=0.5) for n in (2, 0, 1)])
-    assert made.passages["ordinal"][found(made).passage].tolist() == [0]
-
-
 def test_an_item_without_passages_has_no_relevance() -> None:
     of = found(candidate_set([item(1)]), words=1)
     assert [math.isnan(part[0]) for part in (of.score, of.similarity, of.lexical)] == [True] * 3
@@ -120,15 +95,6 @@ def test_passages_and_hits_without_their_item_are_left_out() -> None:
     made = candidate_set([item(2)], [passage(1), passage(2)], [hit(0, 1), hit(0, 2), hit(0, 2, 1)])
     assert made.passages["item_id"].tolist() == [2]
     assert made.hits["item_id"].tolist() == [2]
-
-
-@given(st.lists(st.floats(-1, 1), max_size=6), st.sampled_from(["hybrid", "vector"]))
-def test_the_meaning_of_a_score_does_not_depend_on_what_else_is_found(
-    others: list[float], mode: Mode
-) -> None:
-    texts = ["a b", *["x y"] * len(others)]
-    made, statistics = of_texts(texts, "", similarities=[0.3, *others])
-    assert score_relevance(made, statistics, mode).score[0] == pytest.approx(0.3)
 
 
 @given(

@@ -40,76 +40,61 @@ async def test_only_what_holds_at_a_moment_is_found(spans: Store) -> None:
         for query in (None, "ramen"):
             found = await spans.search(NOTES, query=query, valid_at=moment)
             assert {item["key"] for item in found} == keys, moment
-
-
-async def test_the_total_counts_what_holds(spans: Store) -> None:
-    for query in (None, "ramen"):
-        body = {"query": query, "valid_at": "2026-02-01", "with_total": True, "limit": 1}
-        response = await spans.client.post("/v1/store/items/search", json=body)
-        assert (len(response.json()["items"]), response.json()["total"]) == (1, 2)
+            body = {"query": query, "valid_at": moment, "with_total": True, "limit": 0}
+            response = await spans.client.post("/v1/store/items/search", json=body)
+            assert response.json()["total"] == len(keys)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mode": "fuzzy"}, "mode"),
-    ({"mode": 1}, "mode"),
+    ({"limit": -1}, "limit"),
+    ({"limit": 1001}, "limit"),
+    ({"offset": -1}, "offset"),
+    ({"namespace_prefix": ["a", ""]}, "namespace_prefix"),
+    ({"filter": {"a": {"$in": 1}}}, "filter.a.$in"),
+    ({"filter": {"a": "\x00"}}, "filter.a"),
+    ({"filter": []}, "filter"),
     ({"valid_at": "soon"}, "valid_at"),
-    ({"valid_at": 1_700_000_000}, "valid_at"),
     ({"valid_at": "0001-01-01T00:00:00+14:00"}, "valid_at"),
     ({"weights": {"relevance": -1}}, "weights.relevance"),
     ({"weights": {"recency": 1001}}, "weights.recency"),
-    ({"weights": {"importance": "1"}}, "weights.importance"),
     ({"weights": {"strength": True}}, "weights.strength"),
     ({"weights": {"beauty": 1}}, "weights.beauty"),
     ({"weights": {"relevance": 0}}, "weights"),
-    ({"weights": 1}, "weights"),
-    ({"half_life_days": {"recency": 0}}, "half_life_days.recency"),
     ({"half_life_days": {"recency": 0.0009}}, "half_life_days.recency"),
     ({"half_life_days": {"strength": 1e-320}}, "half_life_days.strength"),
-    ({"half_life_days": {"strength": -1}}, "half_life_days.strength"),
     ({"half_life_days": {"recency": 36_501}}, "half_life_days.recency"),
     ({"half_life_days": {"importance": 1}}, "half_life_days.importance"),
     ({"min_score": 1.1}, "min_score"),
-    ({"min_score": -0.1}, "min_score"),
-    ({"min_score": "0.5"}, "min_score"),
     ({"diversity": 2}, "diversity"),
-    ({"diversity": -1}, "diversity"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 10**7 + 1}, "max_tokens"),
-    ({"max_tokens": "10"}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
-    ({"cursor": 5}, "cursor"),
-    ({"cursor": "x"}, "cursor"),
     ({"cursor": "漢字"}, "cursor"),
     ({"cursor": "x" * 100_000}, "cursor"),
     ({"sort": "value"}, "sort"),
-    ({"sort": "--key"}, "sort"),
     ({"sort": ""}, "sort"),
-    ({"with_total": "yes"}, "with_total"),
     ({"with_total": 1}, "with_total"),
     ({"explain": "true"}, "explain"),
     ({"cheese": 1}, "cheese"),
 ]
 
 
-async def test_what_makes_no_sense_is_refused_naming_the_field(client: httpx2.AsyncClient) -> None:
+async def test_bad_searches_are_refused_naming_the_field(client: httpx2.AsyncClient) -> None:
+    url, json_type = "/v1/store/items/search", {"content-type": "application/json"}
+    for member in ('"min_score": NaN', '"diversity": Infinity', '"weights": {"recency": 1e999}'):
+        response = await client.post(url, content=f"{{{member}}}", headers=json_type)
+        assert response.status_code == 422, member
+    refused = await client.post(url, json={"query": "a\x00"})
+    assert refused.json()["errors"][0]["field"] == "query"
     for body, field in REFUSED:
         for query in ("ramen", None):
-            response = await client.post("/v1/store/items/search", json={"query": query, **body})
+            response = await client.post(url, json={"query": query, **body})
             assert response.status_code == 422, body
             assert response.json()["errors"][0]["field"] == field
 
 
-async def test_numbers_that_are_none_are_refused(client: httpx2.AsyncClient) -> None:
-    for member in ('"min_score": NaN', '"diversity": Infinity', '"weights": {"recency": 1e999}'):
-        response = await client.post(
-            "/v1/store/items/search",
-            content=f"{{{member}}}",
-            headers={"content-type": "application/json"},
-        )
-        assert response.status_code == 422, member
-
-
-async def test_what_excludes_each_other_is_refused(client: httpx2.AsyncClient) -> None:
+async def test_members_that_exclude_each_other_are_refused(client: httpx2.AsyncClient) -> None:
     for body, message in (
         ({"cursor": "x", "offset": 1}, "cursor and offset are both given"),
         ({"cursor": "x", "diversity": 0.5}, "cursor and diversity are both given"),
@@ -122,7 +107,7 @@ async def test_what_excludes_each_other_is_refused(client: httpx2.AsyncClient) -
         assert message in response.json()["detail"]
 
 
-async def test_the_utmost_that_is_allowed_is_answered(store: Store) -> None:
+async def test_the_largest_searches_allowed_are_answered(store: Store) -> None:
     await put_texts(store, {"k": "ramen"})
     for body in (
         {"diversity": 0.5, "offset": 990},

@@ -20,7 +20,7 @@ from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running, running_with_resources
 from tests.support.databases import Cluster
 from tests.support.load import at_once
-from tests.support.reindexing import Refusing
+from tests.support.reindex import Refusing
 from tests.support.server import serving
 
 ITEMS = "/v1/store/items"

@@ -46,7 +46,10 @@ async def test_a_namespace_that_cannot_hold_items_is_no_miss(
 
 async def test_metadata_is_kept_and_replaced_by_the_next_put(store: Store) -> None:
     source = {"thread_id": "t1", "position": 3, "speaker": "Alice"}
-    span: dict[str, Any] = {"valid_from": "2026-01-01T00:00:00", "valid_to": "2026-02-01T00:00:00+01:00"}
+    span: dict[str, Any] = {
+        "valid_from": "2026-01-01T00:00:00",
+        "valid_to": "2026-02-01T00:00:00+01:00",
+    }
     await store.put(ALICE, "food", {"text": "ramen"}, importance=0.8, source=source, **span)
     item = await store.get(ALICE, "food")
     assert (item["importance"], item["source"]) == (0.8, source)

@@ -318,3 +318,15 @@ async def test_what_makes_no_sense_is_refused(
 ) -> None:
     answer = await summaries.submit(status=422, **body)
     assert problem in answer["detail"]
+
+
+async def test_an_unknown_thread_is_not_found(summaries: Summaries) -> None:
+    problem = await summaries.submit(status=404, thread_id="t1", **SMALL)
+    assert problem["code"] == "thread_not_found"
+
+
+async def test_a_record_needs_an_allowed_model(summaries: Summaries) -> None:
+    problem = await summaries.submit(
+        status=422, model="openai:unconfigured", mode="extract", messages=TALK
+    )
+    assert problem["code"] == "model_not_allowed"

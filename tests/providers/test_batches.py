@@ -57,17 +57,10 @@ async def test_a_text_is_embedded_once_however_many_ask() -> None:
 async def test_recent_results_are_remembered_and_the_oldest_forgotten() -> None:
     inner = FakeEmbedder()
     embedder = BatchingEmbedder(inner, cache_entries=2)
-    for text in ["a", "b", "a", "c", "a", "b"]:
+    too_long = "x" * 2_001
+    for text in ["a", "b", "a", "c", "a", "b", too_long, too_long]:
         await embedder.embed([text])
-    assert inner.calls == [["a"], ["b"], ["c"], ["b"]]
-
-
-async def test_long_texts_are_not_remembered() -> None:
-    inner = FakeEmbedder()
-    embedder = BatchingEmbedder(inner)
-    for _ in range(2):
-        await embedder.embed(["x" * 2_000, "y" * 2_001])
-    assert inner.calls == [["x" * 2_000, "y" * 2_001], ["y" * 2_001]]
+    assert inner.calls == [["a"], ["b"], ["c"], ["b"], [too_long], [too_long]]
 
 
 async def test_remembered_vectors_cannot_be_changed() -> None:
@@ -104,13 +97,10 @@ async def test_a_bad_text_fails_only_its_own_caller() -> None:
     bad = await embed_later(embedder, "bad", "shared", "other")
     results = await asyncio.gather(first, *good, bad, return_exceptions=True)
     assert [type(result) for result in results] == [list] * 11 + [BadRequestError]
-
-
-async def test_a_bad_text_of_a_lone_caller_is_tried_once() -> None:
-    inner = PickyEmbedder()
+    alone = PickyEmbedder()
     with pytest.raises(BadRequestError):
-        await BatchingEmbedder(inner).embed(["bad", "good", "better"])
-    assert len(inner.calls) == 1
+        await BatchingEmbedder(alone).embed(["bad", "good", "better"])
+    assert len(alone.calls) == 1, "a lone caller's text was tried again"
 
 
 async def test_a_passing_failure_is_not_remembered() -> None:

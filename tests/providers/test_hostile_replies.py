@@ -158,13 +158,6 @@ async def test_an_impossible_count_costs_the_count_alone(
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (0, 9)
 
 
-async def test_half_a_character_is_replaced(llm: LLM, server: LLMServer) -> None:
-    server.script.append(json_reply(wire(llm, calls(("save", {"text": "b"}), text="a\ud83d"))))
-    answer = await llm.complete(HELLO)
-    assert answer.text == "a\ufffd"
-    assert [call.arguments for call in answer.calls] == [{"text": "b"}]
-
-
 @pytest.mark.parametrize("key", ["content", "choices", "output"])
 async def test_a_reply_without_content_is_accounted_for(
     llm: LLM, server: LLMServer, key: str

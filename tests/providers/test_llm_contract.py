@@ -99,18 +99,15 @@ async def test_a_text_is_answered(llm: LLM, server: LLMServer, provider: str) ->
     assert not {"stream", "tools", "tool_choice", "temperature"} & set(sent.body)
 
 
-async def test_no_system_text_is_sent_when_there_is_none(llm: LLM, server: LLMServer) -> None:
-    await llm.complete(Request("", (Message("user", "Hello"),)))
+async def test_no_key_or_system_text_is_sent_when_there_is_none(
+    make: Make, server: LLMServer
+) -> None:
+    server.script.append(says("Hi."))
+    assert (await make(api_key=None).complete(Request("", HELLO.messages))).text == "Hi."
     (sent,) = server.requests
     assert not {"system", "instructions"} & set(sent.body)
-    assert [message["role"] for message in sent.body.get("messages") or sent.body["input"]] == [
-        "user"
-    ]
-
-
-async def test_tools_are_offered_as_they_are_described(llm: LLM, server: LLMServer) -> None:
-    await llm.complete(WITH_TOOLS)
-    assert server.requests[0].tools == (SAVE, DROP)
+    messages = sent.body.get("messages") or sent.body["input"]
+    assert [message["role"] for message in messages] == ["user"]
 
 
 @pytest.mark.parametrize("choice", ["auto", "any", "none", "save"])
@@ -119,15 +116,17 @@ async def test_the_choice_of_tools_is_sent(llm: LLM, server: LLMServer, choice: 
     assert server.requests[0].tool_choice == choice
 
 
-async def test_several_calls_of_one_turn_are_read(llm: LLM, server: LLMServer) -> None:
-    server.script.append(calls(("save", {"text": "a"}), ("drop", {}), text="Both."))
-    answer = await llm.complete(WITH_TOOLS)
-    assert [(call.name, call.arguments) for call in answer.calls] == [
-        ("save", {"text": "a"}),
-        ("drop", {}),
-    ]
-    assert (answer.text, answer.finish_reason) == ("Both.", "tools")
-    assert len({call.id for call in answer.calls}) == 2
+@pytest.mark.parametrize(
+    ("reply", "finish_reason", "text"),
+    [(refuses("No."), "refusal", "No."), (cut("Once upon a"), "length", "Once upon a")],
+)
+async def test_refusals_and_truncated_answers_are_answers(
+    llm: LLM, server: LLMServer, reply: Reply, finish_reason: str, text: str
+) -> None:
+    server.script.append(reply)
+    answer = await llm.complete(Request("", HELLO.messages, max_tokens=128_000))
+    assert (answer.finish_reason, answer.text) == (finish_reason, text)
+    assert server.requests[0].max_tokens == 128_000, "long answers need no streaming"
 
 
 @pytest.mark.parametrize("verbatim", [True, False])
@@ -137,6 +136,12 @@ async def test_calls_and_their_results_go_back(
     server.script.append(calls(("save", {"text": "é"}), ("drop", {"n": 1}), text="Both."))
     answer = await llm.complete(WITH_TOOLS)
     turn = answer.message if verbatim else Message("assistant", answer.text, answer.calls)
+    assert server.requests[0].tools == (SAVE, DROP)
+    assert (answer.text, answer.finish_reason) == ("Both.", "tools")
+    assert [(call.name, call.arguments) for call in answer.calls] == [
+        ("save", {"text": "é"}),
+        ("drop", {"n": 1}),
+    ]
     first, second = answer.calls
     results = (ToolResult(first.id, "saved"), ToolResult(second.id, "no such n", is_error=True))
     asked = (*WITH_TOOLS.messages, turn, Message("user", "Go on.", results=results))
@@ -180,32 +185,6 @@ async def test_arguments_that_are_no_object_are_none(llm: LLM, server: LLMServer
     assert server.requests[1].messages[1].calls[0].arguments == {}
 
 
-async def test_a_refusal_is_an_answer(llm: LLM, server: LLMServer) -> None:
-    server.script.append(refuses("No."))
-    answer = await llm.complete(HELLO)
-    assert (answer.finish_reason, answer.text) == ("refusal", "No.")
-
-
-async def test_a_truncated_answer_says_so(llm: LLM, server: LLMServer) -> None:
-    server.script.append(cut("Once upon a"))
-    answer = await llm.complete(Request("", HELLO.messages, max_tokens=64))
-    assert (answer.finish_reason, answer.text) == ("length", "Once upon a")
-    assert server.requests[0].max_tokens == 64
-
-
-async def test_long_answers_need_no_streaming(llm: LLM, server: LLMServer) -> None:
-    answer = await llm.complete(Request("", HELLO.messages, max_tokens=128_000))
-    assert answer.finish_reason == "end"
-    assert server.requests[0].max_tokens == 128_000
-
-
-async def test_tokens_are_counted_with_the_cached_ones(llm: LLM, server: LLMServer) -> None:
-    server.script.append(says("Hi.", Usage(1_000, 50, 600)))
-    spent = (await llm.complete(HELLO)).usage
-    assert (spent.input_tokens, spent.output_tokens, spent.cached_tokens) == (1_000, 50, 600)
-    assert spent.cost_usd is None
-
-
 async def test_the_cost_of_a_listed_model_is_known(
     make: Make, server: LLMServer, provider: str
 ) -> None:
@@ -214,14 +193,18 @@ async def test_the_cost_of_a_listed_model_is_known(
     server.script.append(says("Hi.", Usage(1_000, 50, 600)))
     spent = (await make(model).complete(HELLO)).usage
     assert spent.cost_usd == pytest.approx((400 * plain + 600 * cached + 50 * output) / 1e6)
+    assert (spent.input_tokens, spent.output_tokens, spent.cached_tokens) == (1_000, 50, 600)
+    server.script.append(says("Hi.", Usage(1_000, 50, 600)))
+    assert (await make("unlisted").complete(HELLO)).usage.cost_usd is None
 
 
-async def test_a_rate_limit_is_waited_out(make: Make, server: LLMServer) -> None:
-    server.script.extend([fails(429, retry_after=0.2), says("Hi.")])
+async def test_passing_faults_are_waited_out(make: Make, server: LLMServer) -> None:
+    oops = Reply(status=500, headers={"retry-after": "0.01"}, body=b"oops")
+    server.script.extend([fails(429, retry_after=0.2), oops, cuts_connection(), says("Hi.")])
     began = asyncio.get_running_loop().time()
-    assert (await make(max_retries=2).complete(HELLO)).text == "Hi."
+    assert (await make(max_retries=3).complete(HELLO)).text == "Hi."
     assert asyncio.get_running_loop().time() - began >= 0.2
-    assert len(server.requests) == 2
+    assert len(server.requests) == 4
 
 
 async def test_a_lasting_rate_limit_says_how_long(make: Make, server: LLMServer) -> None:
@@ -245,21 +228,14 @@ async def test_long_waits_are_left_to_the_caller(make: Make, server: LLMServer) 
     [
         (fails(500), UnavailableError, r"fails \(500\)"),
         (fails(503, retry_after=7), UnavailableError, r"fails \(503\)"),
-        (fails(529), UnavailableError, r"fails \(529\)"),
         (fails(400, "prompt is too long"), BadRequestError, "prompt is too long"),
         (fails(413), BadRequestError, r"\(413\)"),
         (fails(401), MisconfiguredError, "check the API key"),
-        (fails(403), MisconfiguredError, "check the API key"),
         (fails(404, "no such model"), MisconfiguredError, "no such model.*the model's name"),
         (cuts_connection(), UnavailableError, "cannot be reached"),
         (garbage(), UnavailableError, "check that the base URL"),
         (garbage(b'{"id": "msg_', "application/json"), UnavailableError, "check that the base"),
         (garbage(b"[]", "application/json"), UnavailableError, "check that the base URL"),
-        (garbage(b"{}", "application/json"), UnavailableError, "check that the base URL"),
-        (garbage(b'{"choices": [], "content": 3}'), UnavailableError, "check that the base"),
-        (garbage(b'{"choices": [{}], "content": [{}]}'), UnavailableError, "check that the"),
-        (garbage(b'{"choices": [{"message": "x"}]}'), UnavailableError, "check that the"),
-        (garbage(b'{"status": "completed", "output": [{}]}'), UnavailableError, "check that the"),
     ],
 )
 async def test_faults_become_provider_errors(
@@ -273,27 +249,12 @@ async def test_faults_become_provider_errors(
     assert len(server.requests) == 1
 
 
-async def test_a_fault_that_passes_is_not_noticed(make: Make, server: LLMServer) -> None:
-    wait = {"retry-after": "0.01"}
-    server.script.extend([Reply(status=500, headers=wait, body=b"oops"), says("Hi.")])
-    assert (await make(max_retries=1).complete(HELLO)).text == "Hi."
-    assert len(server.requests) == 2
-
-
-@pytest.mark.slow  # the SDKs wait for half a second
-async def test_a_connection_cut_once_is_not_noticed(make: Make, server: LLMServer) -> None:
-    server.script.extend([cuts_connection(), says("Hi.")])
-    assert (await make(max_retries=1).complete(HELLO)).text == "Hi."
-    assert len(server.requests) == 2
-
-
-async def test_a_server_that_is_too_slow_is_unavailable(make: Make, server: LLMServer) -> None:
+async def test_a_server_that_is_away_or_too_slow_is_unavailable(
+    make: Make, server: LLMServer
+) -> None:
     server.script.append(hangs(1.5))
     with pytest.raises(UnavailableError, match="timed out"):
         await make(timeout=0.5).complete(HELLO)
-
-
-async def test_a_server_that_is_away_is_unavailable(make: Make, provider: str) -> None:
     with pytest.raises(UnavailableError, match="cannot be reached"):
         await make(base_url="http://127.0.0.1:9").complete(HELLO)
 
@@ -316,11 +277,6 @@ async def test_the_key_is_sent_and_never_told(
     assert caught.value.__suppress_context__
     assert KEY not in repr(caught.value)
     assert KEY not in caplog.text
-
-
-async def test_a_server_that_asks_for_no_key_needs_none(make: Make, server: LLMServer) -> None:
-    server.script.append(says("Hi."))
-    assert (await make(api_key=None).complete(HELLO)).text == "Hi."
 
 
 @pytest.mark.parametrize("choice", ["any", "save"])
@@ -346,3 +302,17 @@ async def test_a_refusal_that_stays_is_raised(llm: LLM, server: LLMServer) -> No
             Request("", HELLO.messages, tools=(SAVE,), tool_choice="any", temperature=0.5)
         )
     assert len(server.requests) <= 4
+
+
+async def test_a_refused_temperature_is_left_out_for_good(
+    llm: LLM, server: LLMServer, provider: str
+) -> None:
+    cool = Request("", HELLO.messages, temperature=0.2)
+    if provider == "openai":  # to Anthropic's models none is sent
+        server.script.append(fails(400, "Unsupported value: 'temperature' is not supported."))
+        await llm.complete(cool)
+        assert server.requests.pop(0).body["temperature"] == 0.2
+    await llm.complete(cool)
+    assert ["temperature" in sent.body for sent in server.requests] == [False] * len(
+        server.requests
+    )

@@ -7,7 +7,7 @@ import pytest
 from app.providers.errors import BadRequestError, MisconfiguredError
 from app.providers.llm.base import Message, Request, TokenUsage, Tool, ToolResult
 from app.providers.llm.openai_chat import ChatLLM
-from tests.support.llm_server import LLMServer, Reply, calls, fails, garbage, llm_server
+from tests.support.llm_server import LLMServer, Reply, fails, garbage, llm_server
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
 HELLO = Request("Be brief.", (Message("user", "Hello"),))
@@ -58,14 +58,6 @@ async def test_a_refused_limit_is_renamed_for_good(llm: ChatLLM, server: LLMServ
     assert names == ["max_tokens", "max_completion_tokens", "max_completion_tokens"]
 
 
-async def test_a_refused_temperature_is_left_out_for_good(llm: ChatLLM, server: LLMServer) -> None:
-    server.script.append(fails(400, "Unsupported value: 'temperature' does not support 0.2."))
-    cool = Request("", HELLO.messages, temperature=0.2)
-    await llm.complete(cool)
-    await llm.complete(cool)
-    assert [sent.body.get("temperature") for sent in server.requests] == [0.2, None, None]
-
-
 async def test_a_model_that_cannot_reason_with_tools_calls_them_without(
     llm: ChatLLM, server: LLMServer
 ) -> None:
@@ -112,6 +104,11 @@ async def test_calls_count_more_than_the_reason_to_stop(llm: ChatLLM, server: LL
     call = {"id": "c1", "function": {"name": "save", "arguments": "{}"}}
     server.script.append(choice("stop", tool_calls=[call]))
     assert (await llm.complete(WITH_TOOL)).finish_reason == "tools"
+    assert "parallel_tool_calls" not in server.requests[0].body
+    call = {"id": "c1", "function": {"name": "save", "arguments": '{"text": "Once'}}
+    server.script.append(choice("length", tool_calls=[call]))
+    answer = await llm.complete(WITH_TOOL)
+    assert (answer.finish_reason, answer.calls[0].arguments) == ("length", None)
 
 
 @pytest.mark.parametrize(
@@ -135,13 +132,6 @@ async def test_calls_are_read_as_lax_servers_send_them(
     await llm.complete(Request("", said, tools=(SAVE,)))
     turn, *saved = server.requests[1].body["messages"][1:]
     assert [call["id"] for call in turn["tool_calls"]] == [one["tool_call_id"] for one in saved]
-
-
-async def test_calls_cut_off_are_said_to_be(llm: ChatLLM, server: LLMServer) -> None:
-    call = {"id": "c1", "function": {"name": "save", "arguments": '{"text": "Once'}}
-    server.script.append(choice("length", tool_calls=[call]))
-    answer = await llm.complete(WITH_TOOL)
-    assert (answer.finish_reason, answer.calls[0].arguments) == ("length", None)
 
 
 async def test_a_refusal_in_words_of_its_own_is_read(llm: ChatLLM, server: LLMServer) -> None:
@@ -169,9 +159,3 @@ async def test_an_empty_account_is_no_passing_fault(llm: ChatLLM, server: LLMSer
     server.script.append(error(429, "insufficient_quota"))
     with pytest.raises(MisconfiguredError, match="no credit left"):
         await llm.complete(HELLO)
-
-
-async def test_several_calls_may_come_at_once(llm: ChatLLM, server: LLMServer) -> None:
-    server.script.append(calls(("save", {}), ("save", {})))
-    assert len((await llm.complete(WITH_TOOL)).calls) == 2
-    assert "parallel_tool_calls" not in server.requests[0].body

@@ -110,16 +110,6 @@ async def test_a_model_that_does_not_reason_is_not_asked_to_show_it(
     assert ["include" in sent.body for sent in server.requests] == [True, False, False]
 
 
-async def test_a_refused_temperature_is_left_out_for_good(
-    llm: ResponsesLLM, server: LLMServer
-) -> None:
-    server.script.append(fails(400, "Unsupported parameter: 'temperature' is not supported."))
-    cool = Request("", HELLO.messages, temperature=0.2)
-    await llm.complete(cool)
-    await llm.complete(cool)
-    assert [sent.body.get("temperature") for sent in server.requests] == [0.2, None, None]
-
-
 @pytest.mark.parametrize(
     ("reason", "stop"),
     [("max_output_tokens", "length"), ("content_filter", "refusal"), ("max_messages", "length")],

@@ -32,17 +32,12 @@ def pool(default: str | None = None, *, concurrency: int = 8, **access: Any) -> 
     return LLMPool(default, create, allowed=allowed, concurrency=concurrency)
 
 
-async def test_a_model_is_made_once() -> None:
+async def test_a_model_is_made_once_and_closed_with_its_pool() -> None:
     llms = pool("openai:a", openai_api_key="k")
     assert llms.get() is llms.get("openai:a")
     assert llms.get("openai:b") is not llms.get()
     assert llms.get("openai:b").name == "openai:b"
-    await llms.aclose()
-
-
-async def test_models_are_closed_together() -> None:
-    llms = pool("openai:a", openai_api_key="k", anthropic_api_key="k")
-    models = [llms.get(), llms.get("anthropic:b")]
+    models = [llms.get(), llms.get("openai:b")]
     await llms.aclose()
     for llm in models:
         with pytest.raises(UnavailableError, match="is closed"):
@@ -127,9 +122,9 @@ async def test_openai_itself_is_asked_through_its_responses_and_others_through_c
         (None, "set MEMORYD_LLM to anthropic:MODEL with ANTHROPIC_API_KEY"),
         ("anthropic:m", "anthropic:m needs ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL"),
         ("openai:m", "openai:m needs OPENAI_API_KEY, or OPENAI_BASE_URL"),
-        ("openai:", "no language model is called 'openai:'; write anthropic:MODEL or"),
-        ("gpt-6-sol", "no language model is called 'gpt-6-sol'; write anthropic:MODEL or"),
-        ("other:m", "no language model is called 'other:m'; write anthropic:MODEL or"),
+        ("openai:", "no language model is called 'openai:'"),
+        ("gpt-6-sol", "no language model is called 'gpt-6-sol'"),
+        ("other:m", "no language model is called 'other:m'"),
     ],
 )
 def test_what_is_missing_is_named(spec: str | None, words: str) -> None:
@@ -146,18 +141,7 @@ def test_a_model_that_is_not_allowed_is_refused_with_those_that_are() -> None:
     with pytest.raises(ModelNotAllowedError) as caught:
         llms.get("openai:expensive")
     assert (caught.value.status, caught.value.code) == (422, "model_not_allowed")
-    assert caught.value.detail.startswith(
-        'The model "openai:expensive" may not be used here. '
-        'Allowed: "anthropic:c", "openai:a", "openai:b".'
-    )
-
-
-@pytest.mark.parametrize("spec", ["anthropic:m", "openai:m"])
-async def test_a_server_of_ones_own_needs_no_key(spec: str) -> None:
-    url = "http://127.0.0.1:9"
-    llms = pool(spec, anthropic_base_url=url, openai_base_url=url)
-    assert llms.get().name == spec
-    await llms.aclose()
+    assert 'Allowed: "anthropic:c", "openai:a", "openai:b".' in caught.value.detail
 
 
 @pytest.mark.slow
@@ -188,9 +172,7 @@ def test_prices_hold_for_dated_names_and_no_others() -> None:
     assert cost("claude-2-distilled", **tokens) is None
     assert cost("gemma4:12b", **tokens) is None
     assert cost("gpt-oss-120b", **tokens) is None
-
-
-def test_longer_inputs_have_a_price_of_their_own() -> None:
+    # Longer inputs have a price of their own.
     assert cost("gpt-6-sol", input_tokens=100_000, output_tokens=0) == pytest.approx(0.2)
     assert cost("gpt-6-sol", input_tokens=1_000_000, output_tokens=0) == pytest.approx(4)
 

@@ -55,12 +55,6 @@ def test_processes_that_build_at_once_leave_one_graph(tmp_path: Path) -> None:
     ]
 
 
-def test_a_built_graph_is_not_built_again(model_cache: Path) -> None:
-    file = build(model_cache)
-    built = file.stat().st_mtime_ns
-    assert build(model_cache).stat().st_mtime_ns == built
-
-
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     damaged = bytearray(published_file("model.safetensors").read_bytes())
     damaged[-1] ^= 1
@@ -77,6 +71,12 @@ async def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path) -> Non
     with pytest.raises(UnavailableError, match="could not be prepared"):
         await embedder.warm_up()
     await embedder.aclose()
+
+
+def test_a_built_graph_is_not_built_again(model_cache: Path) -> None:
+    file = build(model_cache)
+    built = file.stat().st_mtime_ns
+    assert build(model_cache).stat().st_mtime_ns == built
 
 
 def test_a_server_does_not_import_what_only_building_needs() -> None:

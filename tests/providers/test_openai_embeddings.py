@@ -93,9 +93,6 @@ async def test_a_rate_limit_is_waited_out(server: OpenAIServer) -> None:
         ),
         (answer([1.0, 2.0], [2.0, 1.0]), UnavailableError, "gave 2 vectors for 1 texts"),
         (answer(), UnavailableError, "gave 0 vectors for 1 texts"),
-        (answer([0.0, 0.0]), UnavailableError, "check that the base URL"),
-        (answer(["a", "b"]), UnavailableError, "check that the base URL"),
-        (answer("not base64!"), UnavailableError, "check that the base URL"),
     ],
 )
 async def test_faults_become_provider_errors(
@@ -110,13 +107,6 @@ async def test_faults_become_provider_errors(
         await remote.embed(["x"])
 
 
-async def test_other_dimensions_than_configured_are_refused(server: OpenAIServer) -> None:
-    embedder = OpenAIEmbedder("m", base_url=server.base_url, dimensions=100)
-    with pytest.raises(MisconfiguredError, match="gives 64 dimensions, not the expected 100"):
-        await embedder.embed(["x"])
-    await embedder.aclose()
-
-
 async def test_a_server_that_is_too_slow_is_unavailable(server: OpenAIServer) -> None:
     server.script.append(Reply(delay=0.3))
     embedder = OpenAIEmbedder("m", base_url=server.base_url, max_retries=0, timeout=0.1)
@@ -125,8 +115,15 @@ async def test_a_server_that_is_too_slow_is_unavailable(server: OpenAIServer) ->
     await embedder.aclose()
 
 
-async def test_a_server_that_is_away_is_unavailable() -> None:
-    embedder = OpenAIEmbedder("m", base_url="http://127.0.0.1:9/v1", max_retries=0)
-    with pytest.raises(UnavailableError, match="cannot be reached"):
+@pytest.mark.parametrize("dimensions", [100])
+async def test_other_dimensions_than_configured_are_refused(
+    server: OpenAIServer, dimensions: int
+) -> None:
+    embedder = OpenAIEmbedder("m", base_url=server.base_url, dimensions=dimensions)
+    with pytest.raises(MisconfiguredError, match="gives 64 dimensions, not the expected 100"):
         await embedder.embed(["x"])
     await embedder.aclose()
+    away = OpenAIEmbedder("m", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        await away.embed(["x"])
+    await away.aclose()

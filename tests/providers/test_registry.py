@@ -29,9 +29,6 @@ async def test_an_openai_model_is_selected_with_its_dimensions() -> None:
     assert embedder is not None
     assert (embedder.name, embedder.dimensions) == ("openai:text-embedding-3-small", 256)
     await embedder.aclose()
-
-
-def test_none_selects_none() -> None:
     assert create("none") is None
 
 
@@ -41,11 +38,15 @@ def test_an_unknown_setting_is_refused_with_what_is_accepted(setting: str) -> No
         create(setting)
 
 
-def test_openai_without_key_or_address_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs OPENAI_API_KEY"):
-        create("openai:text-embedding-3-small")
-
-
-def test_the_local_model_has_no_other_dimensions() -> None:
-    with pytest.raises(ValueError, match="has 384 dimensions, not 100"):
-        create("local:all-MiniLM-L6-v2", dimensions=100)
+@pytest.mark.parametrize(
+    ("setting", "dimensions", "words"),
+    [
+        ("openai:text-embedding-3-small", None, "needs OPENAI_API_KEY"),
+        ("local:all-MiniLM-L6-v2", 100, "has 384 dimensions, not 100"),
+    ],
+)
+def test_an_embedder_that_cannot_work_is_refused(
+    setting: str, dimensions: int | None, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        create(setting, dimensions=dimensions)

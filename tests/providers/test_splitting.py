@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -46,7 +46,6 @@ def test_passages_of_characters_fit_and_cover_the_text(text: str, limit: int) ->
 
 @pytest.mark.slow
 @given(TEXTS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_passages_of_tokens_fit_and_cover_the_text(
     local: LocalEmbedder, tokenizer: Tokenizer, text: str
 ) -> None:
@@ -68,9 +67,6 @@ def test_neighbouring_passages_overlap_a_little() -> None:
 def test_a_sentence_end_is_preferred_to_a_space() -> None:
     passages = split_by_characters("one two three. four five six seven", 24)
     assert passages[0] == "one two three."
-
-
-def test_text_without_spaces_is_cut_where_it_must_be() -> None:
     assert split_by_characters("abcdefgh", 3) == ["abc", "def", "gh"]
 
 

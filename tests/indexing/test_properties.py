@@ -96,8 +96,8 @@ HOSTILE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_mebibyte_of_anything_takes_seconds_at_most(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     Vocabulary().of_passage(text)
     Vocabulary().of_query(text)
     # Measured: 3 s at most; quadratic time would be minutes.
-    assert time.perf_counter() - started < 10
+    assert time.thread_time() - started < 10

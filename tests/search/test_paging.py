@@ -136,6 +136,7 @@ async def test_the_total_is_told_with_a_limit_of_zero(store: Store) -> None:
     for query in (None, "ramen"):
         answer = await page(store, query=query, limit=0, with_total=True)
         assert answer == {"items": [], "next_cursor": None, "total": 1}
+        assert await page(store, query=query, limit=0) == {"items": [], "next_cursor": None}
 
 
 async def test_pages_by_offset_of_a_diverse_search_are_disjoint(store: Store) -> None:

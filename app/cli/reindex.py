@@ -30,7 +30,8 @@ def reindex_items(
     """Index every item for the configured model and language, while servers go on."""
     settings = Settings()
     configure_logging(settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As SIGINT, which asyncio turns into an orderly cancellation.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     for path in settings.index_fields:
         check_path(path, "MEMORYD_INDEX_FIELDS")
     with running_database(settings) as running:

@@ -32,7 +32,10 @@ def deployment(
 
 @pytest.fixture
 async def client(deployment: Deployment) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=deployment.server.url, timeout=60) as opened:
+    # The server closes idle connections after five seconds; a client that keeps them as long races.
+    limits = httpx2.Limits(keepalive_expiry=2)
+    url = deployment.server.url
+    async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits) as opened:
         yield opened
 
 

@@ -36,7 +36,7 @@ class BodyLimit:
     items: int = 0
     """Number of item values that it may hold in addition to `bytes`."""
     in_thread: bool = False
-    """Whether it is validated in a thread, because that compiles schemas and patterns."""
+    """True if it is validated in a thread, because that compiles schemas and patterns."""
 
     def max_bytes(self, settings: Settings) -> int:
         """Return the limit in bytes under a server's settings."""

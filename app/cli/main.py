@@ -36,7 +36,7 @@ _MODULES = {
     "mcp": ("app.cli.mcp:command", "Serve one MCP client on standard input and output."),
     "keys": ("app.cli.keys:keys", "Create, list, and revoke API keys."),
 }
-"""Where each command is, and its line in `memoryd --help`."""
+"""The module of each command, and its line in `memoryd --help`."""
 
 
 class _Commands(Mapping[str, Command]):

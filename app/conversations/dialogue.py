@@ -2,6 +2,7 @@
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -60,7 +61,7 @@ class Dialogue:
         return reply
 
 
-class Repair:
+class Repair(ABC):
     """How an unusable answer is sent back: the texts, which subclasses choose, and how often."""
 
     max_repairs = 1
@@ -69,9 +70,9 @@ class Repair:
     result = "Not done"
     """Beginning of the result of each call that is sent back."""
 
+    @abstractmethod
     def turn(self, tool: str, reply: Completion, error: BadAnswerError) -> str:
         """Return our turn after an answer that cannot be used."""
-        raise NotImplementedError
 
     def describe_missing_call(self, tool: str, _reply: Completion) -> str:
         """Return what is wrong with a reply that does not call the tool."""

@@ -47,7 +47,7 @@ class Disk:
 
     @property
     def refuses_writes(self) -> bool:
-        """Whether to refuse writes before PostgreSQL fails."""
+        """True if writes should be refused before PostgreSQL fails."""
         self._look()
         return self._is_low
 

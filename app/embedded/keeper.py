@@ -38,7 +38,7 @@ class Server(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether its main process is alive."""
+        """True if its main process is alive."""
         ...
 
     def start_again(self, stopping: threading.Event) -> None:

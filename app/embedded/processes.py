@@ -24,12 +24,12 @@ class ServerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs and is not another program that got the id after a crash."""
+        """True if the process runs and is not another program that got the id after a crash."""
         return command_of(self.pid) in {"postgres", ""}
 
     @property
     def answers(self) -> bool:
-        """Whether it starts a backend for us; a dying server may still be listening."""
+        """True if it starts a backend for us; a dying server may still be listening."""
         if not self.ready:
             return False
         with socket.socket(socket.AF_UNIX) as client:

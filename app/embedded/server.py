@@ -64,7 +64,7 @@ class EmbeddedPostgres:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server's main process is alive."""
+        """True if the server's main process is alive."""
         return find_server(self._cluster) is not None
 
     def start_again(self, stopping: threading.Event) -> None:

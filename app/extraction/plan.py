@@ -122,7 +122,7 @@ class Config(BaseModel):
 
     @property
     def may_delete(self) -> bool:
-        """Whether a model may delete memories, including in a phase."""
+        """True if a model may delete memories, including in a phase."""
         return self.enable_deletes or any(phase.enable_deletes for phase in self.phases)
 
     @property

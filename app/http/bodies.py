@@ -37,7 +37,7 @@ class ReadRequest(Request):
 
     @property
     def is_large(self) -> bool:
-        """Whether the body counts toward the memory that all bodies share."""
+        """True if the body counts toward the memory that all bodies share."""
         return len(self._raw) > _LARGE_BYTES
 
     @override
@@ -63,7 +63,7 @@ class BodyMemory:
 
     @property
     def is_scarce(self) -> bool:
-        """Whether large bodies that are held for long could keep out those of others."""
+        """True if large bodies that are held for long could keep out those of others."""
         return self._held * 2 > self._max_bytes
 
     @contextmanager

@@ -254,7 +254,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _can_answer(self) -> bool:
-        """Whether the client would take the next bytes for the answer to the refused request."""
+        """True if the client would take the next bytes for the answer to the refused request."""
         if cast(RequestResponseCycle | None, self.cycle) is None:
             return True
         if self._has_head:

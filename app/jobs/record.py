@@ -105,12 +105,12 @@ class JobState:
 
     @property
     def is_settled(self) -> bool:
-        """Whether workers no longer change the job."""
+        """True if workers no longer change the job."""
         return self.state in SETTLED
 
     @property
     def is_blocked(self) -> bool:
-        """Whether the job waits for the operator to correct the configuration."""
+        """True if the job waits for the operator to correct the configuration."""
         return self.state is State.QUEUED and self.blocked_since is not None
 
     def is_visible_to(self, access: Access) -> bool:

@@ -74,7 +74,7 @@ class Evaluation:
 
     @property
     def passed(self) -> bool:
-        """Whether the new prompt is better, and better by the margin."""
+        """True if the new prompt is better, and better by the margin."""
         return self.net_win_rate >= self.margin and self.net_win_rate > 0
 
 

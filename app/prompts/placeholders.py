@@ -36,17 +36,17 @@ class Field(NamedTuple):
 
     @property
     def is_named(self) -> bool:
-        """Whether the field has a name, unlike `{}` and `{0}`."""
+        """True if the field has a name, unlike `{}` and `{0}`."""
         return self.name[:1].isidentifier()
 
     @property
     def is_positional(self) -> bool:
-        """Whether the values of the field are counted."""
+        """True if the values of the field are counted."""
         return not self.name or self.name[0] in ".[" or "{}" in self.spec
 
     @property
     def is_plausible(self) -> bool:
-        """Whether conversion and spec are those of a field, not of text that looks like one."""
+        """True if conversion and spec are those of a field, not of text that looks like one."""
         return self.conversion in {None, "r", "s", "a"} and bool(_FIELD_SPEC.fullmatch(self.spec))
 
     @override
@@ -76,7 +76,7 @@ def list_placeholders(text: str) -> list[str]:
 
 
 def is_format_string(text: str) -> bool:
-    """Whether a text is a Python format string with at least one field."""
+    """True if a text is a Python format string with at least one field."""
     return bool(_fields(text))
 
 

@@ -51,7 +51,7 @@ class StoredText:
 
     @property
     def promoted(self) -> bool:
-        """Whether the text went into production."""
+        """True if the text went into production."""
         return self.version is not None and self.not_promoted_reason is None
 
 
@@ -91,7 +91,7 @@ class TextWriter:
         return StoredText(version, stored.labels, objection)
 
     async def _exists(self, prompt: PlannedPrompt) -> bool:
-        """Whether the improved version still exists, and not in a new prompt of the same name."""
+        """True if the improved version still exists, and not in a new prompt of the same name."""
         try:
             stored = await self._prompts.read(
                 self._connection, self._access, prompt.name, version=prompt.version

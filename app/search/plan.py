@@ -64,7 +64,7 @@ class Scope:
 
     @property
     def is_unfiltered(self) -> bool:
-        """Whether there is no filter, neither on the value nor on validity."""
+        """True if there is no filter, neither on the value nor on validity."""
         return self.filter is None and self.valid_at is None
 
 

@@ -76,7 +76,7 @@ class Request:
 
     @property
     def is_forced(self) -> bool:
-        """Whether the model may not answer without a call."""
+        """True if the model may not answer without a call."""
         return bool(self.tools) and self.tool_choice not in {"auto", "none"}
 
     def with_choice_in_words(self) -> "Request":

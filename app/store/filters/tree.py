@@ -16,7 +16,7 @@ class Field:
 
     @property
     def literal(self) -> bool:
-        """Whether the key can only name an entry of a top-level object."""
+        """True if the key can only name an entry of a top-level object."""
         return "." not in self.key and not self.key.strip().lstrip("+-").isdecimal()
 
 

@@ -46,12 +46,12 @@ class Entry:
 
     @property
     def is_system(self) -> bool:
-        """Whether it is a system message."""
+        """True if it is a system message."""
         return self.turn.role == "system"
 
     @property
     def is_from_user(self) -> bool:
-        """Whether a user wrote it; results of tools have the same role in some formats."""
+        """True if a user wrote it; results of tools have the same role in some formats."""
         return self.turn.role == "user" and not self.results
 
 

@@ -76,7 +76,7 @@ def list_placeholders(text: str) -> list[str]:
 
 
 def is_format_string(text: str) -> bool:
-    """True if a text is a Python format string with at least one field."""
+    """Return whether a text is a Python format string with at least one field."""
     return bool(_fields(text))
 
 

@@ -91,7 +91,7 @@ class TextWriter:
         return StoredText(version, stored.labels, objection)
 
     async def _exists(self, prompt: PlannedPrompt) -> bool:
-        """True if the improved version still exists, and not in a new prompt of the same name."""
+        """Return whether the improved version exists, not in a new prompt of the same name."""
         try:
             stored = await self._prompts.read(
                 self._connection, self._access, prompt.name, version=prompt.version

@@ -1,7 +1,8 @@
 import asyncio
 import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
@@ -17,6 +18,7 @@ from tests.support.reindex import (
     Refusing,
     ask,
     assert_found,
+    connected,
     fill,
     reindexed,
     serving_in_process,
@@ -50,30 +52,33 @@ async def filled(settings: Settings) -> None:
             await fill(store, range(start, start + 500))
 
 
-async def interrupted_at(
+@asynccontextmanager
+async def unfinished_run(
     passages: int, settings: Settings, environment: Mapping[str, str], cwd: Path
-) -> Process:
-    """Return a run that has written so many passages, and goes on."""
-    started = await asyncio.create_subprocess_exec(
-        *(MEMORYD, "reindex"),
-        env={**clean_environment(), **environment, "MEMORYD_EMBEDDING_DIMENSIONS": str(NEW)},
-        cwd=cwd,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    enough = f"SELECT count(*) >= {ITEMS + passages} FROM passages"
-    await until(lambda: ask(settings, enough))
-    assert started.returncode is None
-    return started
+) -> AsyncIterator[Process]:
+    """Yield a run that has written this many passages, and cannot finish: an item is locked."""
+    last = "SELECT FROM items ORDER BY namespace DESC, key DESC LIMIT 1 FOR UPDATE"
+    async with connected(settings) as connection, connection.transaction():
+        await connection.execute(last)
+        started = await asyncio.create_subprocess_exec(
+            *(MEMORYD, "reindex"),
+            env={**clean_environment(), **environment, "MEMORYD_EMBEDDING_DIMENSIONS": str(NEW)},
+            cwd=cwd,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        enough = f"SELECT count(*) >= {ITEMS + passages} FROM passages"
+        await until(lambda: ask(settings, enough))
+        yield started
 
 
 async def test_a_killed_run_is_completed_by_the_next(
     settings: Settings, environment: dict[str, str], filled: None, tmp_path: Path
 ) -> None:
     for passages in (1, 600):
-        started = await interrupted_at(passages, settings, environment, tmp_path)
-        started.kill()
-        await started.communicate()
+        async with unfinished_run(passages, settings, environment, tmp_path) as started:
+            started.kill()
+            await started.communicate()
     assert await ask(settings, "SELECT dimensions FROM passage_indexes WHERE active") == OLD
     done = memoryd(
         "reindex",
@@ -89,9 +94,9 @@ async def test_a_killed_run_is_completed_by_the_next(
 async def test_a_run_that_is_stopped_says_how_far_it_came(
     settings: Settings, environment: dict[str, str], filled: None, tmp_path: Path
 ) -> None:
-    started = await interrupted_at(600, settings, environment, tmp_path)
-    started.terminate()
-    output, errors = await started.communicate()
+    async with unfinished_run(600, settings, environment, tmp_path) as started:
+        started.terminate()
+        output, errors = await started.communicate()
     assert started.returncode == 130
     assert output.decode().startswith("Indexed ")
     assert b"Traceback" not in errors

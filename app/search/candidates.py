@@ -8,9 +8,9 @@ import numpy as np
 
 from app.db.database import Connection
 from app.search import repository
-from app.search.bm25 import Statistics, coverage, saturation
 from app.search.candidate_set import CandidateSet, Rows, item_of_number, passage_number
 from app.search.plan import Scope, ScoringQuery
+from app.search.scoring import Statistics, coverage, saturation
 
 Method: TypeAlias = Literal["exact", "index", "filter_first"]
 

@@ -11,9 +11,9 @@ from app.db.database import Connection, Parameters
 from app.db.pages import fetch_page
 from app.pagination import Page
 from app.providers.embeddings.base import Vector
-from app.search.bm25 import Statistics, count_statistics
 from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, Floats, Rows
 from app.search.plan import ListingPlan, Scope, ScoringQuery
+from app.search.scoring import Statistics, count_statistics
 from app.store.filters import to_sql
 from app.store.repository import COLUMNS, read_item
 from app.store.types import Item

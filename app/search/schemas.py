@@ -9,8 +9,8 @@ from app.json_values import JsonObject, check_storable_text
 from app.schemas import CLEAN, SEARCH, Flag, Labels, Moment, Number, Real, Schema
 from app.search.hits import SearchPage
 from app.search.plan import DEFAULT_LIMIT, SearchQuery, Sort
-from app.search.run import MAX_DIVERSE
 from app.search.scoring import HalfLives, Mode, Weights
+from app.search.service import MAX_DIVERSE
 from app.store.schemas import Item
 
 MAX_LIMIT = 1000

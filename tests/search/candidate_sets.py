@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from app.search.bm25 import Statistics, count_statistics
 from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, RowFormat, Rows
+from app.search.scoring import Statistics, count_statistics
 
 Row = tuple[Any, ...]
 

@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.bm25 import K1, B, Statistics, count_statistics, coverage, saturation, word_weights
 from app.search.candidate_set import Floats
+from app.search.scoring import (
+    K1,
+    B,
+    Statistics,
+    count_statistics,
+    coverage,
+    saturation,
+    word_weights,
+)
 from tests.search.candidate_sets import (
     candidate_set,
     counted,

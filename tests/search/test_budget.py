@@ -11,8 +11,8 @@ from app.json_values import JsonText
 from app.namespaces import to_stored
 from app.search.candidate_set import Floats
 from app.search.hits import Hit
-from app.search.run import count_tokens, fit_tokens
 from app.search.scoring import diversify
+from app.search.service import count_tokens, fit_tokens
 from app.store.types import NO_METADATA, Address, Item
 from tests.search.requests import NOTES, keys, put_texts
 from tests.support.app import Store

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.errors import InvalidRequestError
 from app.pagination import write_cursor
-from app.search.cursors import (
+from app.search.plan import (
     Cursor,
     KeyCursor,
     RankedCursor,

@@ -6,8 +6,8 @@ import pytest
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.search.bm25 import Statistics
 from app.search.candidates import ScopeEstimate
+from app.search.scoring import Statistics
 from tests.search.candidate_sets import Row, hit, hit_rows
 from tests.search.requests import (
     NOTES,

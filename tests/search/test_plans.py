@@ -31,7 +31,7 @@ from app.search.repository import (
     find_neighbors,
     find_pinned,
 )
-from app.search.run import run_listing
+from app.search.service import run_listing
 from app.store import repository
 from app.store.filters import parse_filter
 from app.store.namespace_repository import NamespaceQuery, list_namespaces

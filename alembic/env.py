@@ -9,8 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.config import Settings
-from app.db.database import sqlalchemy_url
-from app.db.postgres import FIND_PGVECTOR, PgvectorMissingError
+from app.db.database import FIND_PGVECTOR, PgvectorMissingError, sqlalchemy_url
 from app.embedded import EmbeddedPostgres
 from app.models import metadata
 

@@ -15,8 +15,7 @@ from app.cli.startup import is_loopback, open_keys, running_database
 from app.clock import LARGEST_OFFSET_SECONDS
 from app.config import Settings, unknown_variables
 from app.db import migrations
-from app.db.database import ALL_ROOTS, Database
-from app.db.postgres import CONNECT_SECONDS, connect
+from app.db.database import ALL_ROOTS, CONNECT_SECONDS, Database, connect
 from app.db.role import examine_role
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.embedded.disk import Disk

@@ -13,7 +13,7 @@ from app.auth.access import ALL_GRANTED, ApiKey, Grant, Token, Verb, grants_text
 from app.auth.rates import Rates
 from app.cli.startup import open_keys, running_database
 from app.config import Settings
-from app.db.postgres import address_of
+from app.db.database import address_of
 from app.embedded import EmbeddedPostgres
 from app.logging import configure_logging
 from app.namespaces import InvalidNamespaceError, from_stored, parse_labels

@@ -23,8 +23,7 @@ from app.cli.startup import (
     warn_of_unknown_variables,
 )
 from app.config import Settings, given_settings
-from app.db.database import ALL_ROOTS
-from app.db.postgres import address_of
+from app.db.database import ALL_ROOTS, address_of
 from app.errors import OperatorError
 from app.http.connection_guard import raise_open_file_limit
 from app.http.protocol import BoundedProtocol

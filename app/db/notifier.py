@@ -11,7 +11,7 @@ import structlog
 
 from app.background import background
 from app.clock import Reading, running_seconds
-from app.db.postgres import connect
+from app.db.database import connect
 
 WORK = "memoryd_work"
 """Channel of the news that a job can be started."""

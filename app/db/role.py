@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.db.postgres import connect
+from app.db.database import connect
 from app.db.tables import TABLE_NAMES
 from app.errors import OperatorError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
-from app.db.postgres import connect
+from app.db.database import connect
 from app.errors import OperatorError
 
 _REVISION = re.compile(r'^revision: str = "(\w+)"$', re.MULTILINE)

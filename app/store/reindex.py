@@ -4,8 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from app.db.database import ALL_ROOTS, Connection, Database
-from app.db.postgres import UNHURRIED_SECONDS
+from app.db.database import ALL_ROOTS, UNHURRIED_SECONDS, Connection, Database
 from app.errors import AppError, OperatorError
 from app.indexing.formats import (
     activate,

@@ -7,7 +7,7 @@ import pytest
 
 from app.config import Settings
 from app.db import migrations
-from app.db.postgres import PgvectorMissingError
+from app.db.database import PgvectorMissingError
 from app.indexing.formats import prepare
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder

@@ -55,7 +55,7 @@ http/openapi/parameters http/openapi/schemas
 
 UNTYPED_LIBRARIES = """
 auth/dependencies background cli/main config embedded/programs extraction/tool_calls http/middleware
-http/protocol http/refusals indexing/terms/languages job_kinds main mcp/server mcp/stdio
+http/protocol http/refusals indexing/terms job_kinds main mcp/server mcp/stdio
 threads/router
 """
 """Objects of libraries that have no better type: ASGI, uvicorn, typer, MCP, coroutines."""

@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.indexing.terms import Vocabulary
-from app.indexing.terms.languages import is_stop_word, likely_languages
-from app.indexing.terms.vocabulary import tokens_of
+from app.indexing.terms import Vocabulary, is_stop_word, likely_languages, tokens_of
 
 MEBIBYTE = 1 << 20
 

@@ -20,8 +20,7 @@ from app.db.role import examine_role
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.embedded.disk import Disk
 from app.errors import AppError
-from app.indexing.errors import EmbeddingModelMismatchError
-from app.indexing.formats import name_vocabulary
+from app.indexing.formats import EmbeddingModelMismatchError, name_vocabulary
 from app.indexing.terms import Vocabulary
 from app.jobs import queue
 from app.providers.errors import ProviderError

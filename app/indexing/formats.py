@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from app.db.database import ALL_ROOTS, Connection, Database, Row
 from app.db.tables import metadata
-from app.indexing.errors import EmbeddingModelMismatchError
+from app.errors import OperatorError
 from app.indexing.passages import PassageIndex
 from app.indexing.terms import VERSION, Vocabulary
 from app.providers.embeddings.base import Embedder
@@ -29,6 +29,18 @@ _REGISTRATION_LOCK = 7_305_311
 """Advisory lock: several processes may start at once on an empty database."""
 
 log = structlog.get_logger()
+
+
+class EmbeddingModelMismatchError(OperatorError):
+    """The database holds passages of another model than the configured one."""
+
+    def __init__(self, stored: str, configured: str) -> None:
+        super().__init__(
+            f"The database is indexed for {stored}, but this server is configured for "
+            f"{configured}; vectors of two models cannot be compared. "
+            "Run `memoryd reindex` with this configuration, while servers with the old one go on "
+            f"serving, or set MEMORYD_EMBEDDING={stored.partition(' ')[0]}."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from app.background import TimeSlice
-from app.indexing.errors import EmbeddingFailedError, InvalidIndexPathError
+from app.errors import AppError, InvalidRequestError
 from app.indexing.terms import Vocabulary
 from app.json_values import JsonObject
 from app.providers.embeddings.base import Embedder, Vector, split_by_characters
@@ -45,6 +45,29 @@ _NOT_EMBEDDED_CHARACTERS = 1_000
 
 _CUTTER = ThreadPoolExecutor(1, thread_name_prefix="cutter")
 """One thread: more would not be faster, and would keep the interpreter from the event loop."""
+
+
+class InvalidIndexPathError(InvalidRequestError):
+    """A path in `index` that cannot be read."""
+
+    code = "invalid_index_path"
+    title = "Invalid index path"
+
+
+class EmbeddingFailedError(AppError):
+    """The embedding provider failed; nothing was stored."""
+
+    status = 503
+    code = "embedding_failed"
+    title = "Embedding failed"
+
+    def __init__(self, model: str, error: ProviderError) -> None:
+        super().__init__(
+            f"{model} could not embed the text: {error}. Nothing was stored. "
+            + ("Try again." if error.retryable else "Check the server's embedding settings.")
+        )
+        if error.retryable:
+            self.headers["Retry-After"] = "1"
 
 
 @dataclass(frozen=True, slots=True)

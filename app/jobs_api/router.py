@@ -18,7 +18,7 @@ from app.http.admission import OverloadedError, long_wait
 from app.http.messages import json_response, read_query
 from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.indexing.errors import EmbeddingFailedError
+from app.indexing.passages import EmbeddingFailedError
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobService

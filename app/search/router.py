@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from app.auth.dependencies import GUARDED_ERRORS, GuardedRoute, ReadAccess, resources_of
 from app.http.messages import json_response
 from app.http.problems import problem_responses
-from app.indexing.errors import EmbeddingFailedError
+from app.indexing.passages import EmbeddingFailedError
 from app.search.schemas import SearchItems, SearchResults, encode_page
 from app.search.service import SearchService
 

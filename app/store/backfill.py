@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.db.database import ALL_ROOTS
-from app.indexing.errors import EmbeddingFailedError, InvalidIndexPathError
-from app.indexing.passages import Passage
+from app.indexing.passages import EmbeddingFailedError, InvalidIndexPathError, Passage
 from app.providers.embeddings.base import Vector
 from app.providers.errors import BadRequestError
 from app.resources import Resources

@@ -24,7 +24,7 @@ from app.http.conditional import (
 from app.http.messages import json_response, not_modified, read_query
 from app.http.openapi.parameters import query_parameters
 from app.http.problems import problem_responses
-from app.indexing.errors import EmbeddingFailedError
+from app.indexing.passages import EmbeddingFailedError
 from app.json_values import JsonObject
 from app.store import types
 from app.store.errors import ItemNotFoundError, VersionHasNoValueError, VersionNotFoundError

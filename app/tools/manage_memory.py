@@ -16,7 +16,7 @@ from app.db.database import Database
 from app.db.optimistic import TooManyConflictsError, retry_optimistically
 from app.extraction.retrieval import DEFAULT_KEY
 from app.http.conditional import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError
-from app.indexing.errors import InvalidIndexPathError
+from app.indexing.passages import InvalidIndexPathError
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 from app.resources import Resources

@@ -16,7 +16,7 @@ from app.http.headers import MAX_WAIT_SECONDS, PATTERN, wait_seconds
 from app.http.messages import json_response, read_query
 from app.http.openapi.parameters import header_parameter, query_parameters
 from app.http.problems import problem_responses
-from app.indexing.errors import EmbeddingFailedError
+from app.indexing.passages import EmbeddingFailedError
 from app.managers.errors import ManagerNotFoundError
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.schemas import Clean

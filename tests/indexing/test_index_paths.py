@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.indexing.errors import InvalidIndexPathError
-from app.indexing.passages import texts_at
+from app.indexing.passages import InvalidIndexPathError, texts_at
 from tests.support.app import Store
 
 DEEP: Any = "x"

@@ -8,7 +8,7 @@ import pytest
 from asyncpg import Record
 
 from app.cli.doctor import diagnose
-from app.indexing.errors import EmbeddingFailedError
+from app.indexing.passages import EmbeddingFailedError
 from app.providers.errors import MisconfiguredError
 from app.providers.llm.pool import LLMNotConfiguredError, ModelNotAllowedError
 from tests.support.jobs import Jobs, raises, until

@@ -41,9 +41,9 @@ conversations/json_schema/compiler conversations/json_schema/subset
 conversations/json_schema/validator conversations/messages errors extraction/retrieval
 extraction/verbatim http/bodies http/problems http/messages indexing/passages jobs/kind
 jobs/record jobs/responses jobs/results jobs/run jobs/schemas json_values prompts/job_schemas
-prompts/router schemas store/filters/checks store/filters/operands store/filters/parser
-store/filters/sql store/filters/tree store/schemas threads/deduplicate threads/summaries/schemas
-threads/summaries/shorten tools/memory_schemas tools/schemas validation mcp/tools
+prompts/router schemas store/filter_sql store/filters store/schemas threads/deduplicate
+threads/summaries/schemas threads/summaries/shorten tools/memory_schemas tools/schemas validation
+mcp/tools
 """
 """JSON of any form: values, filters, JSON Schemas, messages, and members of problem documents."""
 

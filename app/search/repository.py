@@ -14,7 +14,7 @@ from app.providers.embeddings.base import Vector
 from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, Floats, Rows
 from app.search.plan import ListingPlan, Scope, ScoringQuery
 from app.search.scoring import Statistics, count_statistics
-from app.store.filters import to_sql
+from app.store.filter_sql import to_sql
 from app.store.repository import COLUMNS, read_item
 from app.store.types import Item
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.db.database import Parameters
-from app.store.filters import InvalidFilterError, parse_filter, to_sql
+from app.store.filter_sql import to_sql
+from app.store.filters import InvalidFilterError, parse_filter
 from tests.store.filter_model import COLUMNS, Item, matches
 
 ITEM_TYPES = {

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from app.db.database import Parameters
-from app.store.filters.tree import And, Column, Comparison, Field, Filter, Not, Operator, Or
+from app.store.filters import And, Column, Comparison, Field, Filter, Not, Operator, Or
 
 _SYMBOLS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 

@@ -8,13 +8,12 @@ from functools import lru_cache
 
 from pgvector import HalfVector
 
-from app.db.database import Connection, Row
+from app.db.database import ALL_ROOTS, Connection, Database, Row
 from app.db.pages import fetch_page
 from app.indexing.passages import Passage
 from app.namespaces import StoredNamespace
 from app.pagination import Page
 from app.providers.embeddings.base import Vector
-from app.store.expiry import SWEEPER
 from app.store.types import (
     METADATA_NAMES,
     Address,
@@ -30,6 +29,12 @@ COLUMNS = (
     "source, ttl, expires_at, created_at, updated_at"
 )
 """The columns that `read_item` takes."""
+
+SWEEPER = "memoryd"
+"""Actor that the history names for expirations."""
+
+SWEPT_ITEMS = 500
+"""Expired items removed in one transaction; it never waits for a writer."""
 
 _FIND = f"""
 SELECT {COLUMNS} FROM items
@@ -196,6 +201,22 @@ WITH doomed AS (
 INSERT INTO item_versions (namespace, key, version, action, actor, recorded_at)
 SELECT namespace, key, version + 1, CASE WHEN expired THEN 'expire' ELSE 'delete' END,
     CASE WHEN expired THEN $5 ELSE $3 END, least(expires_at, $4) FROM doomed
+"""
+
+# The end is recorded at the moment of expiry, so `as_of` reads do not depend on the sweeper.
+_SWEEP = """
+WITH expired AS (
+    SELECT namespace, key, version, expires_at FROM items
+    WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM items USING expired
+    WHERE items.namespace = expired.namespace AND items.key = expired.key
+), recorded AS (
+    INSERT INTO item_versions (namespace, key, version, action, actor, recorded_at)
+    SELECT namespace, key, version + 1, 'expire', $3, expires_at FROM expired
+    RETURNING 1
+)
+SELECT count(*) FROM recorded
 """
 
 _VERSION_COLUMNS = (
@@ -418,6 +439,17 @@ async def delete(
 ) -> None:
     """End the items that exist among some addresses; their passages are deleted with them."""
     await connection.execute(_DELETE, *_columns(addresses), actor, now, SWEEPER)
+
+
+async def sweep(database: Database, now: datetime) -> int:
+    """Remove every item that has expired by `now`; return their number."""
+    removed = 0
+    while True:
+        async with database.transaction(ALL_ROOTS) as connection:
+            batch: int = await connection.fetchval(_SWEEP, now, SWEPT_ITEMS, SWEEPER)
+        removed += batch
+        if batch < SWEPT_ITEMS:
+            return removed
 
 
 async def find_versions(

@@ -27,7 +27,6 @@ from app.http.problems import problem_responses
 from app.indexing.passages import EmbeddingFailedError
 from app.json_values import JsonObject
 from app.store import types
-from app.store.errors import ItemNotFoundError, VersionHasNoValueError, VersionNotFoundError
 from app.store.schemas import (
     DeleteItem,
     Item,
@@ -41,6 +40,7 @@ from app.store.schemas import (
     RestoreItem,
 )
 from app.store.service import ItemService
+from app.store.types import ItemNotFoundError, VersionHasNoValueError, VersionNotFoundError
 from app.store.writer import ItemWriter
 
 CHANGES = (*GUARDED_ERRORS, PreconditionFailedError, TooManyConflictsError, EmbeddingFailedError)

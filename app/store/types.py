@@ -1,4 +1,4 @@
-"""Items, the states in their history, and the commands that change them."""
+"""Items, the states in their history, the commands that change them, and their errors."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +7,65 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Literal, NamedTuple, Self, TypeAlias
 
+from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.http.conditional import UNCONDITIONAL, Precondition
 from app.indexing.passages import Passage
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import StoredNamespace
-from app.store.errors import InvalidValueError
 
 VersionAction: TypeAlias = Literal["put", "patch", "restore", "delete", "expire"]
 PutAction: TypeAlias = Literal["put", "patch", "restore"]
+
+
+class ItemNotFoundError(NotFoundError):
+    """There is no such item, or it has expired."""
+
+    code = "item_not_found"
+    title = "Item not found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"There is no item {key!r} in this namespace. Put it first, "
+            "or look for it with POST /v1/store/items/search."
+        )
+
+
+class VersionNotFoundError(NotFoundError):
+    """The item never had that version."""
+
+    code = "version_not_found"
+    title = "Version not found"
+
+    def __init__(self, key: str, version: int) -> None:
+        super().__init__(
+            f"The item {key!r} has no version {version}. "
+            "GET /v1/store/items/versions lists the ones it has."
+        )
+
+
+class VersionHasNoValueError(ConflictError):
+    """The version records an end, so there is nothing to restore."""
+
+    code = "version_has_no_value"
+    title = "Version has no value"
+
+    def __init__(self, key: str, version: int, action: str) -> None:
+        super().__init__(
+            f"Version {version} of {key!r} records that the item ended ({action}). "
+            "Restore an earlier version, one that has a value."
+        )
+
+
+class InvalidValueError(InvalidRequestError):
+    """A value that cannot be stored."""
+
+    code = "invalid_value"
+    title = "Invalid value"
+
+    @classmethod
+    def of(cls, error: UnstorableError) -> Self:
+        """Return the error that names the part which cannot be stored."""
+        return cls(f"{error}.", field=error.place)
 
 
 class Address(NamedTuple):

@@ -20,14 +20,22 @@ from app.namespaces import Labels, Root
 from app.providers.embeddings.base import Vector
 from app.resources import Resources
 from app.store import repository
-from app.store.errors import (
+from app.store.repository import ItemPassages
+from app.store.types import (
+    Address,
+    Delete,
     InvalidValueError,
+    Item,
     ItemNotFoundError,
+    Patch,
+    PreparedPut,
+    Put,
+    PutResult,
+    Ttl,
     VersionHasNoValueError,
     VersionNotFoundError,
+    Write,
 )
-from app.store.repository import ItemPassages
-from app.store.types import Address, Delete, Item, Patch, PreparedPut, Put, PutResult, Ttl, Write
 
 MAX_ADDRESS_BYTES = 2_500
 """Stored namespace and key together: PostgreSQL indexes rows of up to 2,704 bytes."""

@@ -21,8 +21,7 @@ from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 from app.resources import Resources
 from app.store import repository
-from app.store.errors import InvalidValueError
-from app.store.types import Address, Delete, Item, ItemMetadata, Put
+from app.store.types import Address, Delete, InvalidValueError, Item, ItemMetadata, Put
 from app.store.writer import ItemWriter
 from app.tools.arguments import any_of
 from app.tools.errors import ToolError

@@ -23,10 +23,9 @@ from app.namespaces import Labels
 from app.resources import Resources
 from app.search.plan import SearchQuery
 from app.search.service import SearchService
-from app.store.errors import ItemNotFoundError
 from app.store.namespace_repository import NamespaceQuery
 from app.store.service import ItemService
-from app.store.types import Address, Delete, Item, ItemMetadata, Patch, Put
+from app.store.types import Address, Delete, Item, ItemMetadata, ItemNotFoundError, Patch, Put
 from app.store.writer import ItemWriter
 from app.tools.arguments import describe_mistakes
 from app.tools.errors import MemoryNotFoundError, ToolError

@@ -12,9 +12,9 @@ from app.jobs import queue
 from app.jobs.isolation import BuildHandlers, Isolation
 from app.jobs.worker import JobWorker
 from app.resources import Resources
-from app.store.backfill import catch_up
-from app.store.expiry import sweep
 from app.store.namespace_repository import prune_namespaces
+from app.store.reindex import catch_up
+from app.store.repository import sweep
 
 WALK_SECONDS = 3600.0
 """Pause between walks over whole tables; the first one is at the start."""

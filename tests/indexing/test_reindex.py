@@ -13,8 +13,7 @@ from app.providers.embeddings.fake import FakeEmbedder
 from app.providers.errors import MisconfiguredError
 from app.resources import open_resources
 from app.store import reindex as reindexing
-from app.store.backfill import catch_up
-from app.store.reindex import ReindexError, reindex
+from app.store.reindex import ReindexError, catch_up, reindex
 from tests.support.app import Store, running
 from tests.support.reindex import (
     NAMESPACE,

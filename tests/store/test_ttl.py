@@ -14,8 +14,8 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
-from app.store.expiry import BATCH, SWEEPER, sweep
 from app.store.namespace_repository import prune_namespaces
+from app.store.repository import SWEEPER, SWEPT_ITEMS, sweep
 from tests.store.ttl_model import Model
 from tests.support.app import Store, running
 
@@ -270,7 +270,7 @@ async def test_the_sweeper_removes_exactly_what_has_expired(
 async def test_the_sweeper_goes_on_until_nothing_expired_is_left(
     store: Store, clock: FrozenClock, database: Database
 ) -> None:
-    wanted = 2 * BATCH + 7
+    wanted = 2 * SWEPT_ITEMS + 7
     puts = [
         {"op": "put", "namespace": ALICE, "key": str(n), "value": {}, "index": False, "ttl": 1}
         for n in range(wanted)

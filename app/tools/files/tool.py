@@ -11,7 +11,7 @@ from app.auth.access import Verb
 from app.db.optimistic import TooManyConflictsError
 from app.json_values import JsonObject
 from app.resources import Resources
-from app.store.errors import InvalidValueError
+from app.store.types import InvalidValueError
 from app.tools.arguments import any_of, describe_mistakes
 from app.tools.errors import ToolError
 from app.tools.files.paths import ROOT, key_of

@@ -12,7 +12,6 @@ from app.db.database import Database
 from app.db.optimistic import OvertakenError, retry_optimistically
 from app.http.conditional import ABSENT, Precondition, PreconditionFailedError
 from app.resources import Resources
-from app.store.errors import ItemNotFoundError
 from app.store.schemas import MAX_KEY_CHARACTERS
 from app.store.service import ItemService
 from app.store.types import (
@@ -20,6 +19,7 @@ from app.store.types import (
     Delete,
     Item,
     ItemMetadata,
+    ItemNotFoundError,
     Patch,
     Put,
     Write,

@@ -19,8 +19,8 @@ from app.clock import Clock
 from app.config import Settings
 from app.health import metrics, probes
 from app.http import problems
-from app.http.middleware import RequestContext
-from app.http.openapi.described_app import DETAILS, DescribedApp
+from app.http.openapi import DETAILS, DescribedApp
+from app.http.request_context import RequestContext
 from app.jobs_api.router import router as jobs_router
 from app.jobs_api.submit_router import router as submit_router
 from app.logging import configure_logging

@@ -39,23 +39,21 @@ UNTYPED_JSON = """
 batch/schemas changes/schemas conversations/content conversations/json_schema/assertions
 conversations/json_schema/compiler conversations/json_schema/subset
 conversations/json_schema/validator conversations/messages errors extraction/retrieval
-extraction/verbatim http/bodies http/problems http/messages indexing/passages jobs/kind
-jobs/record jobs/responses jobs/results jobs/run jobs/schemas json_values prompts/job_schemas
+extraction/verbatim http/messages http/problems indexing/passages jobs/kind jobs/record
+jobs/responses jobs/results jobs/run jobs/schemas json_values mcp/tools prompts/job_schemas
 prompts/router schemas store/filter_sql store/filters store/schemas threads/deduplicate
 threads/summaries/schemas threads/summaries/shorten tools/memory_schemas tools/schemas validation
-mcp/tools
 """
 """JSON of any form: values, filters, JSON Schemas, messages, and members of problem documents."""
 
 UNTYPED_OPENAPI = """
-cli/openapi http/openapi/described_app http/openapi/examples http/openapi/operations
-http/openapi/parameters http/openapi/schemas
+cli/openapi http/openapi
 """
 """The OpenAPI document, which is JSON."""
 
 UNTYPED_LIBRARIES = """
-auth/dependencies background cli/main config embedded/programs extraction/tool_calls http/middleware
-http/protocol http/refusals indexing/terms job_kinds main mcp/server mcp/stdio
+auth/dependencies background cli/main config embedded/programs extraction/tool_calls http/protocol
+http/refusals http/request_context indexing/terms job_kinds main mcp/server mcp/stdio
 threads/router
 """
 """Objects of libraries that have no better type: ASGI, uvicorn, typer, MCP, coroutines."""

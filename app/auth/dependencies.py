@@ -30,8 +30,15 @@ from app.auth.authenticator import Authenticator
 from app.auth.errors import ForbiddenError, NotLocalError, UnauthenticatedError
 from app.db.database import DatabaseUnavailableError
 from app.errors import InvalidRequestError
-from app.http.bodies import MEMORY, ReadRequest, give_way, parse_body, read_bytes, validate_body
-from app.http.messages import check_query_size
+from app.http.messages import (
+    MEMORY,
+    ReadRequest,
+    check_query_size,
+    give_way,
+    parse_body,
+    read_bytes,
+    validate_body,
+)
 from app.namespaces import InvalidNamespaceError, check_labels
 from app.resources import Resources
 from app.schemas import Body

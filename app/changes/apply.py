@@ -19,7 +19,7 @@ from app.conversations.content import write_value
 from app.conversations.types import Edit, MemoryFormat, Rejection
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
-from app.http.conditional import Precondition, PreconditionFailedError
+from app.http.headers import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.record import State
 from app.jobs.run import JobRun

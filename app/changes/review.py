@@ -17,7 +17,7 @@ from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.types import Edit, Memory
 from app.db.database import Connection, Database
 from app.db.optimistic import OvertakenError, retry_optimistically
-from app.http.conditional import PreconditionFailedError
+from app.http.headers import PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.record import JobRecord, State

@@ -11,7 +11,7 @@ from app.changes.repository import Change, ChangeState
 from app.clock import Clock
 from app.db.database import Connection, Database
 from app.db.optimistic import OvertakenError, retry_optimistically
-from app.http.conditional import Precondition, PreconditionFailedError
+from app.http.headers import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.errors import JobStateError
 from app.jobs.record import JobRecord, State

@@ -22,7 +22,7 @@ from app.conversations.types import Ask, Edit, LLMTask
 from app.db.database import Connection, Database
 from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
 from app.extraction.prompt import PROMPT_VERSION
-from app.http.conditional import PreconditionFailedError
+from app.http.headers import PreconditionFailedError
 from app.jobs import repository as jobs_repository
 from app.jobs.run import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService

@@ -9,7 +9,7 @@ from typing import Any
 from asyncpg import Record
 
 from app.db.database import Connection
-from app.http.admission import require_room
+from app.http.request_context import require_room
 from app.pagination import Page
 
 PAGE_BYTES = 4 << 20

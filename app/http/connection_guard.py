@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from app.errors import AppError
-from app.http.admission import LoadLimiter
+from app.http.request_context import LoadLimiter
 
 RESERVED_FILES = 256
 """Open files left for the database, model calls, and everything else."""

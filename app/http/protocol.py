@@ -19,7 +19,6 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from app.errors import AppError
-from app.http.admission import OverloadedError, Slot, current_slot
 from app.http.connection_guard import (
     RESERVED_FILES,
     ConnectionGuard,
@@ -35,6 +34,7 @@ from app.http.refusals import (
     RequestTimeoutError,
     TinyChunksError,
 )
+from app.http.request_context import OverloadedError, Slot, current_slot
 
 UNSHED_PATHS = frozenset({"/healthz", "/v1/ok"})
 """Probes of the process: they are cheap, and must tell a busy process from a dead one."""

@@ -6,8 +6,8 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.errors import AppError
-from app.http.middleware import request_id_of
 from app.http.problems import MEDIA_TYPE, as_problem
+from app.http.request_context import request_id_of
 
 LEAST_CHUNK_BYTES = 64
 """On average, beyond the first chunks: each chunk costs the same time, whatever its size."""

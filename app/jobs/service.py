@@ -10,7 +10,7 @@ from asyncpg import UniqueViolationError
 from app.auth.access import Access, Verb
 from app.db.database import Connection, Database, DatabaseUnavailableError
 from app.db.notifier import CHANGED, Notifier, wait_for
-from app.http.admission import OverloadedError, long_wait
+from app.http.request_context import OverloadedError, long_wait
 from app.jobs import rate_limit, repository
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.record import JobEvent, JobRecord, JobState, NewJob, Selection, State

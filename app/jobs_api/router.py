@@ -14,10 +14,9 @@ from app.changes.review import ReviewService
 from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
 from app.db.optimistic import TooManyConflictsError
-from app.http.admission import OverloadedError, long_wait
-from app.http.messages import json_response, read_query
-from app.http.openapi.parameters import query_parameters
+from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
+from app.http.request_context import OverloadedError, long_wait
 from app.indexing.passages import EmbeddingFailedError
 from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs

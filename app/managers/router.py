@@ -12,14 +12,13 @@ from app.auth.dependencies import (
     ReadAccess,
     resources_of,
 )
-from app.http.conditional import (
+from app.http.headers import (
     PRECONDITION_PARAMETERS,
     Precondition,
     PreconditionFailedError,
     etag,
 )
-from app.http.messages import json_response, read_query
-from app.http.openapi.parameters import query_parameters
+from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.managers.errors import ManagerNotFoundError
 from app.managers.schemas import (

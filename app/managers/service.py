@@ -8,7 +8,7 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.namespace_template import can_extend
 from app.db.database import Database
-from app.http.conditional import Precondition, PreconditionFailedError
+from app.http.headers import Precondition, PreconditionFailedError
 from app.managers import repository
 from app.managers.errors import ManagerNotFoundError
 from app.managers.schemas import ManagerConfig

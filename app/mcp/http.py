@@ -17,8 +17,7 @@ from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
 from app.background import background
 from app.errors import InvalidRequestError
-from app.http.bodies import MEMORY, check_count, read_bytes
-from app.http.messages import check_query_size, read_query
+from app.http.messages import MEMORY, check_count, check_query_size, read_bytes, read_query
 from app.mcp.server import Context, create_server
 from app.namespaces import parse_labels
 from app.resources import Resources

@@ -13,14 +13,14 @@ from app.auth.dependencies import (
     ReadAccess,
     resources_of,
 )
-from app.http.conditional import (
+from app.http.headers import (
     PRECONDITION_PARAMETERS,
     Precondition,
     PreconditionFailedError,
     etag,
+    not_modified,
 )
-from app.http.messages import json_response, not_modified, read_query
-from app.http.openapi.parameters import query_parameters
+from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.prompts import types
 from app.prompts.errors import (

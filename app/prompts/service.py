@@ -9,7 +9,7 @@ from app.auth.errors import ForbiddenError
 from app.clock import Clock
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
-from app.http.conditional import Precondition, PreconditionFailedError
+from app.http.headers import Precondition, PreconditionFailedError
 from app.pagination import Page
 from app.prompts import repository
 from app.prompts.errors import (

@@ -15,14 +15,14 @@ from app.auth.dependencies import (
 )
 from app.db.optimistic import TooManyConflictsError
 from app.errors import InvalidRequestError
-from app.http.conditional import (
+from app.http.headers import (
     PRECONDITION_PARAMETERS,
     Precondition,
     PreconditionFailedError,
     etag,
+    not_modified,
 )
-from app.http.messages import json_response, not_modified, read_query
-from app.http.openapi.parameters import query_parameters
+from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.indexing.passages import EmbeddingFailedError
 from app.json_values import JsonObject

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from app.auth.access import Access, Verb
-from app.http.conditional import UNCONDITIONAL, Precondition
+from app.http.headers import UNCONDITIONAL, Precondition
 from app.json_values import JsonObject, check_storable_text, count_storable
 from app.namespaces import parse_labels
 from app.pagination import Page

@@ -12,7 +12,7 @@ from app.clock import Clock
 from app.config import Settings
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
-from app.http.admission import require_room
+from app.http.request_context import require_room
 from app.namespaces import Labels, Range, only, stored_range, to_stored
 from app.pagination import Page
 from app.resources import Resources

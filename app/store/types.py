@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.http.conditional import UNCONDITIONAL, Precondition
+from app.http.headers import UNCONDITIONAL, Precondition
 from app.indexing.passages import Passage
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import StoredNamespace

@@ -13,7 +13,7 @@ from app.config import Settings
 from app.db.database import Connection, Database
 from app.db.optimistic import TooManyConflictsError
 from app.errors import InvalidRequestError
-from app.http.conditional import Precondition, PreconditionFailedError
+from app.http.headers import Precondition, PreconditionFailedError
 from app.indexing.passages import PassageIndex, check_path
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import Labels, Root

@@ -18,8 +18,7 @@ from app.auth.dependencies import (
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.db.idempotency import IdempotencyKeyReusedError
 from app.http.headers import IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, read_idempotency
-from app.http.messages import json_response, read_query
-from app.http.openapi.parameters import query_parameters
+from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.jobs.responses import JOB_RESPONSES, wait_for_job
 from app.managers.errors import ManagerNotFoundError

@@ -15,7 +15,7 @@ from app.conversations.types import Kind
 from app.db.database import Database
 from app.db.optimistic import TooManyConflictsError, retry_optimistically
 from app.extraction.retrieval import DEFAULT_KEY
-from app.http.conditional import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError
+from app.http.headers import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError
 from app.indexing.passages import InvalidIndexPathError
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace

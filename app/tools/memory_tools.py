@@ -12,7 +12,7 @@ from typing_extensions import override
 from app.auth.access import Access, Verb
 from app.db.optimistic import retry_optimistically
 from app.db.pages import TOOL_BYTES
-from app.http.conditional import (
+from app.http.headers import (
     PRESENT,
     UNCONDITIONAL,
     Precondition,

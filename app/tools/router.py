@@ -12,9 +12,8 @@ from app.auth.dependencies import (
     resources_of,
 )
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
-from app.http.headers import MAX_WAIT_SECONDS, PATTERN, wait_seconds
-from app.http.messages import json_response, read_query
-from app.http.openapi.parameters import header_parameter, query_parameters
+from app.http.headers import MAX_WAIT_SECONDS, PREFER_PATTERN, header_parameter, wait_seconds
+from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.indexing.passages import EmbeddingFailedError
 from app.managers.errors import ManagerNotFoundError
@@ -28,7 +27,7 @@ DEFAULT_WAIT_SECONDS = 60
 
 _PREFER = header_parameter(
     "Prefer",
-    PATTERN,
+    PREFER_PATTERN,
     f"wait=N: wait up to N seconds (at most {MAX_WAIT_SECONDS}) for a model's searches; "
     f"absent: {DEFAULT_WAIT_SECONDS}.",
 )

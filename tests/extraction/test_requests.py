@@ -15,7 +15,7 @@ from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
 from app.extraction.plan import ExtractPlan, ExtractPlanner, RequestMemory
 from app.extraction.schemas import ExtractRequest
-from app.http.conditional import UNCONDITIONAL
+from app.http.headers import UNCONDITIONAL
 from app.jobs.record import NewJob
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService

@@ -11,7 +11,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.auth.dependencies import GuardedRoute, body_of
 from app.config import Settings
-from app.http.bodies import BodyMemory
+from app.http.messages import BodyMemory
 from app.main import create_app
 from app.schemas import MAX_MEMBERS, MIB, Body
 from app.tools.registry import MEMORY_TOOLS

@@ -10,9 +10,9 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.http.admission import LoadLimiter, OverloadedError, Slot, long_wait
 from app.http.connection_guard import ConnectionLimits
 from app.http.protocol import BoundedProtocol
+from app.http.request_context import LoadLimiter, OverloadedError, Slot, long_wait
 from tests.support.server import Server
 
 LIMITS = ConnectionLimits(

@@ -11,7 +11,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.cli.openapi import as_yaml, document
-from app.http.openapi.described_app import DETAILS
+from app.http.openapi import DETAILS
 from app.http.problems import MEDIA_TYPE
 
 COMMITTED = Path(__file__).parents[2] / "openapi.yaml"

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from app.clock import FrozenClock
 from app.config import Settings
-from app.http.middleware import RequestContext
+from app.http.request_context import RequestContext
 from app.main import create_app
 from app.providers.embeddings.base import Vector
 from app.providers.embeddings.fake import FakeEmbedder

@@ -10,7 +10,7 @@ from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.db.database import Database
 from app.errors import InvalidRequestError, NotFoundError
-from app.http.conditional import UNCONDITIONAL
+from app.http.headers import UNCONDITIONAL
 from app.namespaces import to_root
 from app.prompts.errors import (
     NothingToRollBackError,

@@ -12,7 +12,7 @@ import pytest
 
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES
-from app.http.conditional import UNCONDITIONAL
+from app.http.headers import UNCONDITIONAL
 from app.indexing.formats import register
 from app.indexing.passages import Passage
 from app.indexing.terms import QueryWord, Vocabulary

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.clock import FrozenClock
 from app.errors import InvalidRequestError
-from app.http.conditional import UNCONDITIONAL, Precondition, etag
+from app.http.headers import UNCONDITIONAL, Precondition, etag
 from tests.support.app import Store
 
 ALICE = ["users", "alice"]

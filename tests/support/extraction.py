@@ -17,7 +17,7 @@ from app.clock import FrozenClock
 from app.db.database import ALL_ROOTS
 from app.extraction.plan import ExtractPlanner
 from app.extraction.schemas import ExtractRequest
-from app.http.conditional import UNCONDITIONAL
+from app.http.headers import UNCONDITIONAL
 from app.job_kinds import EXTRACT
 from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, JobRecord, State
 from app.jobs.run import JobRun

@@ -10,7 +10,7 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.db.database import Database
 from app.db.optimistic import OvertakenError, retry_optimistically
-from app.http.conditional import ABSENT, Precondition, PreconditionFailedError
+from app.http.headers import ABSENT, Precondition, PreconditionFailedError
 from app.resources import Resources
 from app.store.schemas import MAX_KEY_CHARACTERS
 from app.store.service import ItemService

@@ -1,1 +1,0 @@
-"""The application's OpenAPI document: FastAPI's, completed for client generators."""

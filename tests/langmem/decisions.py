@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias
 
 import jsonpatch
 
@@ -35,21 +35,14 @@ class Remove:
     name: str
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """There is nothing to do with this conversation."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """There is nothing more to do, after an earlier reply."""
-
-
-Decision: TypeAlias = Insert | Patch | Remove | Nothing | Done
+Decision: TypeAlias = Insert | Patch | Remove
 
 
 class Script:
-    """A model's replies, decided beforehand, and the memories that they lead to."""
+    """A model's replies, decided beforehand, and the memories that they lead to.
+
+    A reply without a decision leaves everything as it is.
+    """
 
     def __init__(
         self, *replies: Sequence[Decision], held: Mapping[str, Memory] | None = None
@@ -89,10 +82,6 @@ class Script:
                 self.held[name] = Memory(before.kind, content)
             case Remove(name):
                 del self.held[name]
-            case Nothing() | Done():
-                pass
-            case _:
-                assert_never(decision)
 
 
 def plain(content: Any) -> Any:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 from app.config import Settings
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
-from tests.langmem.decisions import JSON, Decision, Done, Insert, Nothing, Patch, Remove, Script
+from tests.langmem.decisions import JSON, Decision, Insert, Patch, Remove, Script
 from tests.support.app import Store, running
 from tests.support.jobs import quick
 from tests.support.llm_server import LLMServer, Received, Reply, calls
@@ -37,31 +37,21 @@ def responding(script: Script, queries: Sequence[str] = ()) -> Respond:
     def respond(received: Received) -> Reply:
         if received.model == SEARCHER:
             return calls(*(("search_memories", {"query": query}) for query in queries))
-        return calls(*(_call(*decided) for decided in script.decide(shown(received))))
+        decided = script.decide(shown(received))
+        wanted = [_call(*decision) for decision in decided]
+        return calls(*wanted or [("no_change", {"reason": "-"})])
 
     return respond
-
-
-def insert(kind: str, content: JSON) -> tuple[str, JSON]:
-    return f"insert_{kind}", {"content": content, "importance": 0.5}
-
-
-def no_change() -> tuple[str, JSON]:
-    return "no_change", {"reason": "-"}
 
 
 def _call(decision: Decision, id_: str) -> tuple[str, JSON]:
     match decision:
         case Insert(_, memory):
-            return insert(memory.kind, memory.content)
+            return f"insert_{memory.kind}", {"content": memory.content, "importance": 0.5}
         case Patch(_, edits):
             return "update_memory", {"id": id_, "edits": list(edits)}
         case Remove():
             return "delete_memory", {"id": id_, "reason": "-"}
-        case Done():
-            return "done", {}
-        case Nothing():
-            return no_change()
 
 
 def kind(schema: type[BaseModel], *, single: bool = False) -> JSON:

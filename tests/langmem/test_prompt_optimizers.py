@@ -1,31 +1,66 @@
-import pytest
+"""LangMem's prompt optimizers and memoryd's job, given the same decision of a model."""
 
-from tests.langmem.optimizer_parity import KINDS, Kind, Verdict, agree
+from typing import Any, Literal
+
+import pytest
+from langchain_core.messages import AIMessage
+
+from tests.langmem.decisions import JSON
+from tests.langmem.original import (
+    Asked,
+    ChatModel,
+    calling,
+    create_prompt_optimizer,
+)
 from tests.langmem.ours import Memoryd
+from tests.langmem.parity import TALK
+from tests.support.llm_server import Received, Reply, calls
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
 GUIDE = "You are a guide to the cities of Europe."
-SEARCHER = "Find what has been published about a question."
-WRITER = "Write a report about {topic} from what was found."
-EDITOR = "Shorten a report to one page."
+SHORT = f"{GUIDE} Answer in one sentence."
+REASON = "The answers were too long."
+ADVICE: JSON = {
+    "warrants_adjustment": True,
+    "hypotheses": REASON,
+    "full_recommendations": "Keep answers short.",
+}
+REVISION: JSON = {"logic": REASON, "update_prompt": True, "new_prompt": SHORT}
+IMPROVEMENT: JSON = {"analysis": REASON, "improved_prompt": SHORT}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_prompt_is_improved_or_stays(memoryd: Memoryd, kind: Kind) -> None:
-    short = f"{GUIDE} Answer in one sentence."
-    for text in (short, None):
-        texts = await agree(memoryd, kind, {"guide": GUIDE}, {"guide": Verdict(text)})
-        assert texts == {"guide": text or GUIDE}
+def decide(offered: set[str]) -> tuple[str, JSON]:
+    """Return the call of the offered tools that leads to the shorter prompt."""
+    if "recommend" in offered:
+        return "recommend", ADVICE
+    if revising := offered & {"revise", "GeneralResponse"}:
+        return revising.pop(), REVISION
+    if improving := offered & {"improve", "OptimizedPromptOutput"}:
+        return improving.pop(), IMPROVEMENT
+    return "think", {"thought": REASON}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_the_chosen_prompts_are_improved(memoryd: Memoryd, kind: Kind) -> None:
-    verdicts = {
-        "searcher": Verdict(f"{SEARCHER} Only since 2020."),
-        "writer": Verdict(f"{WRITER} Name the sources.", 2),
-        "editor": Verdict(None),
-    }
-    prompts = {"searcher": SEARCHER, "writer": WRITER, "editor": EDITOR}
-    texts = await agree(memoryd, kind, prompts, verdicts, chosen=["writer"])
-    assert texts == {**prompts, "writer": verdicts["writer"].text}
+@pytest.mark.parametrize("kind", ["gradient", "metaprompt", "prompt_memory"])
+async def test_a_prompt_is_improved(
+    memoryd: Memoryd, kind: Literal["gradient", "metaprompt", "prompt_memory"]
+) -> None:
+    def theirs(asked: Asked) -> AIMessage:
+        return calling(decide(set(asked.tools)))
+
+    def ours(received: Received) -> Reply:
+        return calls(decide({tool.name for tool in received.tools}))
+
+    optimizer = create_prompt_optimizer(ChatModel(respond=theirs), kind=kind)
+    given: Any = {"name": "guide", "prompt": GUIDE}
+    by_theirs = await optimizer.ainvoke({"trajectories": [(TALK, "Too long.")], "prompt": given})
+
+    memoryd.llm.respond = ours
+    job = await memoryd.job(
+        "optimize-prompt",
+        prompt={"name": "guide", "text": GUIDE},
+        trajectories=[{"messages": TALK, "feedback": {"comment": "Too long."}}],
+        kind=kind,
+    )
+    (by_ours,) = job["result"]["prompts"]
+    assert by_ours["text"] == by_theirs == SHORT

@@ -5,7 +5,6 @@ from tests.langmem.decisions import (
     JSON,
     Insert,
     Memory,
-    Nothing,
     Patch,
     Remove,
     add,
@@ -33,7 +32,7 @@ async def test_a_later_conversation_changes_earlier_memories(parity: Parity) -> 
     stores = parity.store()
     await stores.extract([Insert("home", PORTO), Insert("tea", TEA)])
     await stores.extract([reword("home", "Ana lives in Lisbon."), Insert("dog", DOG)])
-    await stores.extract([Nothing()])
+    await stores.extract([])
     await stores.extract([Remove("tea"), reword("dog", "Rex is old.")], enable_deletes=True)
     assert stores.held == {"home": said("Ana lives in Lisbon."), "dog": said("Rex is old.")}
 
@@ -74,9 +73,7 @@ async def test_every_search_of_the_query_model_is_run(parity: Parity) -> None:
         assert sorted(memory["content"] for memory in memories) == sorted(queries)
 
 
-async def test_memories_stored_by_langmem_are_not_extracted_again(
-    parity: Parity,
-) -> None:
+async def test_memories_stored_by_langmem_are_not_extracted_again(parity: Parity) -> None:
     stores = parity.store()
     await stores.put(tea=TEA)
     tea = {"content": TEA.content, "importance": 0.5}

@@ -12,10 +12,8 @@ from app.providers.embeddings.fake import FakeEmbedder
 from tests.langmem.decisions import (
     JSON,
     Decision,
-    Done,
     Insert,
     Memory,
-    Nothing,
     Patch,
     Remove,
     Script,
@@ -42,8 +40,11 @@ def model_of(script: Script) -> ChatModel:
 
     def respond(asked: Asked) -> AIMessage:
         memories = shown(asked)
-        calls = [_call(*decided, memories) for decided in script.decide(memories)]
-        return calling(*(call for call in calls if call is not None))
+        calls = [_call(*decided) for decided in script.decide(memories)]
+        if not calls and memories:
+            # A call is forced: one that edits nothing is the only way to leave all as it is.
+            calls = [_patch(next(iter(memories)))]
+        return calling(*calls)
 
     return ChatModel(respond=respond)
 
@@ -54,7 +55,7 @@ def searching(queries: Sequence[str]) -> ChatModel:
     return ChatModel(respond=lambda _: calling(*calls))
 
 
-def _call(decision: Decision, id_: str, memories: dict[str, JSON]) -> tuple[str, JSON] | None:
+def _call(decision: Decision, id_: str) -> tuple[str, JSON]:
     match decision:
         case Insert(_, memory):
             return memory.kind, memory.content
@@ -62,11 +63,6 @@ def _call(decision: Decision, id_: str, memories: dict[str, JSON]) -> tuple[str,
             return _patch(id_, *edits)
         case Remove():
             return "RemoveDoc", {"json_doc_id": id_}
-        case Done():
-            return "Done", {}
-        case Nothing():
-            # Where a call is forced, one that edits nothing is the only way to leave all as it is.
-            return _patch(next(iter(memories))) if memories else None
 
 
 def _patch(id_: str, *edits: JSON) -> tuple[str, JSON]:

@@ -51,9 +51,8 @@ async def test_only_a_choice_that_is_open_is_asked_for() -> None:
     assert (await choose_prompts(asked, PROMPTS[:1], [TALK]))[0] == []
 
 
-@pytest.mark.parametrize("reply", [says("Both."), says("No.", "refusal"), calls(("choose", "{"))])
-async def test_a_model_that_does_not_choose_gives_no_answer(reply: Completion) -> None:
-    model = ScriptedModel(reply, reply)
+async def test_a_model_that_does_not_choose_gives_no_answer() -> None:
+    model = ScriptedModel(says("Both."), says("No.", "refusal"))
     with pytest.raises(NoAnswerError):
         await choose_prompts(model, PROMPTS, [TALK])
     assert model.purposes == ["choose", "repair"]

@@ -66,29 +66,22 @@ async def test_a_recommendation_that_comes_too_early_is_not_taken() -> None:
     assert model.results == [(True, "There is no such tool now; use think or critique.")]
 
 
-async def test_text_is_a_thought_until_the_last_step() -> None:
-    model = ScriptedModel(says("The currency is missing."), says("So I recommend …"), NO_CHANGE)
+async def test_text_is_a_thought_but_in_the_last_step_it_is_sent_back_once() -> None:
+    thoughts = says("The currency is missing."), says("So I recommend …")
+    model = ScriptedModel(*thoughts, NO_CHANGE)
     assert (await optimized("gradient", model)).outcome == "not_warranted"
     assert model.purposes == ["reflect"] * 3
-
-
-async def test_text_in_the_last_step_is_sent_back_once() -> None:
-    model = ScriptedModel(says("No recommendations."), NO_CHANGE)
+    model = ScriptedModel(*thoughts)
     result = await optimized("gradient", model, max_reflection_steps=1)
-    assert (result.outcome, model.purposes) == ("not_warranted", ["reflect", "repair"])
-    result = await optimized(
-        "gradient", ScriptedModel(says("Hm."), says("Well.")), max_reflection_steps=1
-    )
-    assert result == Optimization("rejected", None, "", "recommend was not called: Well.")
+    assert result.reason == "recommend was not called: So I recommend …"
+    assert model.purposes == ["reflect", "repair"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         ({"full_recommendations": None}, "full_recommendations is empty"),
-        ({"warrants_adjustment": None}, "warrants_adjustment must be true or false"),
         ({"warrants_adjustment": "maybe"}, "warrants_adjustment must be true or false"),
-        ({"warrants_adjustment": 1}, "warrants_adjustment must be true or false"),
     ],
 )
 async def test_a_recommendation_that_decides_nothing_is_sent_back(
@@ -107,9 +100,8 @@ async def test_an_analysis_is_cut_to_the_length_that_can_be_stored() -> None:
     assert result.analysis == "h" * 50_000
 
 
-@pytest.mark.parametrize("nothing", [None, " \n", "No recommendations.", "null"])
-async def test_a_rewriting_without_a_text_is_rejected(nothing: str | None) -> None:
-    model = ScriptedModel(THINK, recommend(), *[improve(nothing)] * 3)
+async def test_a_rewriting_without_a_text_is_rejected() -> None:
+    model = ScriptedModel(THINK, recommend(), *[improve(" \n")] * 3)
     result = await optimized("gradient", model)
     assert (result.outcome, result.text) == ("rejected", None)
     assert result.reason == "improved_prompt is empty, though a change is warranted"
@@ -143,12 +135,8 @@ async def test_a_custom_request_replaces_ours_with_langmems_variables() -> None:
 async def test_material_that_a_custom_request_does_not_place_follows_it() -> None:
     model = ScriptedModel(THINK, recommend(), improve())
     await optimized("gradient", model, gradient_prompt="Mind the tone.", metaprompt="Be {brief}.")
-    assert (
-        model.requests[0]
-        .messages[0]
-        .text.startswith(
-            f"Mind the tone.\n\n<current_prompt>\n{PROMPT.text}\n</current_prompt>\n\n<traj"
-        )
-    )
+    asked = model.requests[0].messages[0].text
+    prompt = f"<current_prompt>\n{PROMPT.text}\n</current_prompt>"
+    assert asked.startswith(f"Mind the tone.\n\n{prompt}\n\n<traj")
     assert last_message(model).startswith("Be {brief}.\n\n<current_prompt>\n")
     assert last_message(model).endswith("</recommendations>")

@@ -5,9 +5,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.auth.access import ALL_GRANTED, Grant, Verb
+from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
+from app.db.database import ALL_ROOTS, Database
+from tests.support.keys import assert_problem, grant, key_with
 
 pytestmark = pytest.mark.slow  # a request and a database each
 
@@ -42,17 +44,6 @@ async def labels(client: httpx2.AsyncClient) -> dict[str, int]:
     [prompt] = (await client.get(URL)).json()["prompts"]
     found: dict[str, int] = prompt["labels"]
     return found
-
-
-async def headers_of(
-    keys: KeyService, *grants: Grant, root: tuple[str, ...] = ()
-) -> dict[str, str]:
-    token = await keys.create("test", root=root, grants=grants, expires_at=None)
-    return {"x-api-key": str(token)}
-
-
-def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
-    assert (response.status_code, response.json()["code"]) == (status, code), response.text
 
 
 def fields_of(response: httpx2.Response) -> list[str]:
@@ -119,12 +110,8 @@ async def test_putting_the_same_prompt_again_changes_nothing(
 async def test_a_put_moves_the_labels_it_names(client: httpx2.AsyncClient) -> None:
     await put(client, "a", labels=[])
     assert await labels(client) == {}
-    for verb in ("promote", "rollback"):
-        assert_problem(await post(client, verb), 404, "prompt_label_not_found")
     await put(client, "b", labels=["candidate", "eu.2_x-1"])
-    await put(client, "c", labels=["candidate"])
-    assert await labels(client) == {"candidate": 3, "eu.2_x-1": 2}
-    await put(client, "c", labels=["production"])
+    await put(client, "c", labels=["candidate", "production"])
     assert await labels(client) == {"candidate": 3, "eu.2_x-1": 2, "production": 3}
 
 
@@ -143,23 +130,23 @@ async def test_the_candidate_is_promoted_to_production_by_default(
     assert await labels(client) == {"candidate": 2, "eu": 1, "production": 1}
 
 
-async def test_a_rollback_returns_to_the_previous_version(client: httpx2.AsyncClient) -> None:
-    for text in ("a", "b", "c"):
+async def test_a_hundred_moves_can_be_rolled_back(
+    client: httpx2.AsyncClient, database: Database
+) -> None:
+    for text in ("1", "2", "3"):
         await put(client, text, labels=["production"])
-    assert (await post(client, "rollback")).json()["text"] == "b"
-    back = await post(client, "rollback", label="production")
-    assert (back.json()["text"], back.headers["etag"]) == ("a", '"5"')
-    response = await post(client, "rollback")
-    assert_problem(response, 409, "nothing_to_roll_back")
-    assert "points to version 1, and has no previous version" in response.json()["detail"]
-    assert (await get(client))["version"] == 3
-
-
-async def test_a_hundred_moves_can_be_rolled_back(client: httpx2.AsyncClient) -> None:
-    for number in range(103):
-        await put(client, str(number), labels=["production"])
-    seen = [(await post(client, "rollback")).json().get("version") for _ in range(101)]
-    assert seen == [*range(102, 2, -1), None]
+    assert (await post(client, "rollback", label="production")).json()["text"] == "2"
+    back = await post(client, "rollback")
+    assert (back.json()["text"], back.headers["etag"]) == ("1", '"5"')
+    assert_problem(await post(client, "rollback"), 409, "nothing_to_roll_back")
+    async with database.connection(ALL_ROOTS) as connection:
+        await connection.execute(
+            "UPDATE prompt_labels SET earlier = array_fill(2, ARRAY[99]) || array_fill(3, ARRAY[1])"
+        )
+    assert (await put(client, "4", labels=["production"]))["version"] == 4
+    async with database.connection(ALL_ROOTS) as connection:
+        [row] = await connection.fetch("SELECT earlier FROM prompt_labels")
+    assert row["earlier"] == [2] * 98 + [3, 1]
 
 
 async def test_deleting_a_label_leaves_its_version_and_a_prompt_nothing(
@@ -176,30 +163,24 @@ async def test_deleting_a_label_leaves_its_version_and_a_prompt_nothing(
         assert_problem(await client.get(f"{URL}/{path}"), 404, "prompt_not_found")
     assert (await client.get(URL)).json() == {"prompts": [], "next_cursor": None}
     assert (await put(client, "b"))["version"] == 1
-    assert await labels(client) == {"production": 1}
 
 
-@pytest.mark.parametrize(
-    ("query", "code", "existing"),
-    [
-        ({"version": 2**31 - 1}, "prompt_version_not_found", "versions 1 to 2"),
-        ({"label": "beta"}, "prompt_label_not_found", "candidate (version 2), production"),
-    ],
-)
 async def test_a_missing_version_or_label_is_answered_with_those_that_exist(
-    client: httpx2.AsyncClient, query: dict[str, Any], code: str, existing: str
+    client: httpx2.AsyncClient,
 ) -> None:
     await put(client, "a")
     await put(client, "b", labels=["candidate"])
-    body = {"from_label" if name == "label" else name: value for name, value in query.items()}
-    [value] = query.values()
-    for response in (
-        await client.get(f"{URL}/p", params=query),
-        await post(client, "promote", **body),
-        await client.get(f"{URL}/p/diff", params={"to": value}),
+    for name, value, existing in (
+        ("version", 2**31 - 1, "versions 1 to 2"),
+        ("label", "beta", "candidate (version 2), production"),
     ):
-        assert_problem(response, 404, code)
-        assert existing in response.json()["detail"]
+        body = {"from_label" if name == "label" else name: value}
+        for response in (
+            await client.get(f"{URL}/p", params={name: value}),
+            await post(client, "promote", **body),
+            await client.get(f"{URL}/p/diff", params={"to": value}),
+        ):
+            assert existing in assert_problem(response, 404, f"prompt_{name}_not_found")
 
 
 async def test_a_prompt_has_at_most_fifty_custom_labels(client: httpx2.AsyncClient) -> None:
@@ -215,27 +196,21 @@ async def test_a_prompt_has_at_most_fifty_custom_labels(client: httpx2.AsyncClie
 
 async def test_prompts_are_listed_by_name(client: httpx2.AsyncClient) -> None:
     for name in ("b", "B", "a", "c-1", "c.1"):
-        await put(client, "x", name, when_to_update="Never.")
+        await put(client, "x", name)
     await put(client, "y", "a", labels=["candidate"])
-    pages: list[list[str]] = []
-    cursor: dict[str, str | None] = {}
-    for _ in range(3):
-        page = (await client.get(URL, params={"limit": 2, **cursor})).json()
-        pages.append([prompt["name"] for prompt in page["prompts"]])
-        cursor = {"cursor": page["next_cursor"]}
-    assert pages == [["B", "a"], ["b", "c-1"], ["c.1"]]
-    assert cursor == {"cursor": None}
-    assert (await client.get(URL, params={"cursor": "B", "limit": 1})).json()["prompts"] == [
-        {
-            "name": "a",
-            "newest_version": 2,
-            "labels": {"candidate": 2, "production": 1},
-            "update_instructions": None,
-            "when_to_update": None,
-            "created_at": NOW,
-            "updated_at": NOW,
-        }
-    ]
+    first = (await client.get(URL, params={"limit": 3})).json()
+    rest = (await client.get(URL, params={"cursor": first["next_cursor"]})).json()
+    names = [prompt["name"] for page in (first, rest) for prompt in page["prompts"]]
+    assert (names, rest["next_cursor"]) == (["B", "a", "b", "c-1", "c.1"], None)
+    assert first["prompts"][1] == {
+        "name": "a",
+        "newest_version": 2,
+        "labels": {"candidate": 2, "production": 1},
+        "update_instructions": None,
+        "when_to_update": None,
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
 
 
 async def test_versions_are_listed_newest_first(client: httpx2.AsyncClient) -> None:
@@ -257,7 +232,6 @@ async def test_versions_are_listed_newest_first(client: httpx2.AsyncClient) -> N
         ],
         "next_cursor": None,
     }
-    assert len((await get(client, "p/versions"))["versions"]) == 3
 
 
 async def test_a_diff_is_from_production_to_the_candidate_or_the_newest(
@@ -284,42 +258,39 @@ async def test_a_diff_is_from_production_to_the_candidate_or_the_newest(
 
 
 async def test_every_change_depends_on_its_condition(client: httpx2.AsyncClient) -> None:
-    for method, path, body in CHANGES:
-        missing = await client.request(
-            method, f"{URL}/{path}", json=body, headers={"if-match": "*"}
-        )
+    async def change(condition: str, revision: str) -> list[httpx2.Response]:
+        headers = {condition: revision}
+        return [
+            await client.request(method, f"{URL}/{path}", json=body, headers=headers)
+            for method, path, body in CHANGES
+        ]
+
+    for missing in await change("if-match", "*"):
         assert_problem(missing, 412, "precondition_failed")
     await put(client, "a", labels=["production", "beta"])
-    before = await put(client, "b", labels=["production"])
-    for method, path, body in CHANGES:
-        revision = (await client.get(f"{URL}/p")).headers["etag"]
-        stale = await client.request(
-            method, f"{URL}/{path}", json=body, headers={"if-none-match": revision}
-        )
+    await put(client, "b", labels=["production"])
+    for stale in await change("if-none-match", '"2"'):
         assert_problem(stale, 412, "precondition_failed")
-        assert f'"{stale.json()["revision"]}"' == revision
-        assert await get(client, version=2) | {"labels": 0, "updated_at": 0} == before | {
-            "labels": 0,
-            "updated_at": 0,
-        }
-        fresh = await client.request(
-            method, f"{URL}/{path}", json=body, headers={"if-match": revision}
-        )
+        assert stale.json()["revision"] == 2
+    for method, path, body in CHANGES:
+        known = {"if-match": (await client.get(f"{URL}/p")).headers["etag"]}
+        fresh = await client.request(method, f"{URL}/{path}", json=body, headers=known)
         assert fresh.is_success, fresh.text
     assert_problem(await client.get(f"{URL}/p"), 404, "prompt_not_found")
 
 
-@pytest.mark.parametrize("path", ["p", "p/versions", "p/diff"])
-async def test_an_unchanged_prompt_is_not_sent_again(client: httpx2.AsyncClient, path: str) -> None:
+async def test_an_unchanged_prompt_is_not_sent_again(client: httpx2.AsyncClient) -> None:
     await put(client, "a")
-    first = await client.get(f"{URL}/{path}")
-    known = {"if-none-match": first.headers["etag"]}
-    again = await client.get(f"{URL}/{path}", headers=known)
-    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"1"')
+    paths = [f"{URL}/{path}" for path in ("p", "p/versions", "p/diff")]
+    known = {"if-none-match": '"1"'}
+    for path in paths:
+        again = await client.get(path, headers=known)
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"1"')
     await post(client, "promote", version=1, label="beta")
-    assert (await client.get(f"{URL}/{path}", headers=known)).status_code == 200
-    stale = await client.get(f"{URL}/{path}", headers={"if-match": '"1"'})
-    assert_problem(stale, 412, "precondition_failed")
+    for path in paths:
+        assert (await client.get(path, headers=known)).status_code == 200
+        stale = await client.get(path, headers={"if-match": '"1"'})
+        assert_problem(stale, 412, "precondition_failed")
 
 
 async def test_one_of_many_concurrent_conditional_puts_succeeds(client: httpx2.AsyncClient) -> None:
@@ -346,19 +317,19 @@ async def test_every_concurrent_text_is_a_version(client: httpx2.AsyncClient) ->
 
 
 @pytest.mark.parametrize(
-    ("grant", "may_read", "may_write"),
+    ("granted", "may_read", "may_write"),
     [
-        (Grant(("users", "alice"), frozenset({Verb.READ})), True, False),
-        (Grant(("users",), frozenset(Verb)), True, False),
-        (Grant((), frozenset(Verb) - {Verb.READ, Verb.ADMIN}), False, False),
-        (Grant((), frozenset({Verb.ADMIN})), False, True),
+        (grant({Verb.READ}, "users", "alice"), True, False),
+        (grant(Verb, "users"), True, False),
+        (grant(set(Verb) - {Verb.READ, Verb.ADMIN}), False, False),
+        (grant({Verb.ADMIN}), False, True),
     ],
 )
 async def test_reading_takes_read_anywhere_and_changing_admin_on_the_root(
-    client: httpx2.AsyncClient, keys: KeyService, grant: Grant, *, may_read: bool, may_write: bool
+    client: httpx2.AsyncClient, keys: KeyService, granted: Grant, *, may_read: bool, may_write: bool
 ) -> None:
-    owner = await headers_of(keys, *ALL_GRANTED, root=("acme",))
-    headers = await headers_of(keys, grant, root=("acme",))
+    owner = await key_with(keys, root=("acme",))
+    headers = await key_with(keys, granted, root=("acme",))
     for text in ("a", "b"):
         body = {"text": text, "labels": ["production"]}
         await client.put(f"{URL}/p", json=body, headers=owner)
@@ -371,55 +342,33 @@ async def test_reading_takes_read_anywhere_and_changing_admin_on_the_root(
         assert may_write or response.json()["code"] == "forbidden"
 
 
-async def test_each_root_has_its_own_prompts(client: httpx2.AsyncClient, keys: KeyService) -> None:
-    roots = [(), ("acme",), ("acme", "inner"), ("acme2",)]
-    holders = [await headers_of(keys, *ALL_GRANTED, root=root) for root in roots]
-    for number, headers in enumerate(holders):
-        body = {"text": f"text {number}", "labels": [f"l{number}"]}
-        response = await client.put(f"{URL}/p", json=body, headers=headers)
-        assert response.status_code == 201
-    await client.delete(f"{URL}/p", headers=holders[1])
-    for number, headers in enumerate(holders):
-        listed = (await client.get(URL, headers=headers)).json()["prompts"]
-        shown = [prompt["labels"] for prompt in listed]
-        assert shown == ([] if number == 1 else [{f"l{number}": 1}])
-        read = await client.get(f"{URL}/p", headers=headers)
-        assert read.json().get("text") == (None if number == 1 else f"text {number}")
-
-
 async def test_invalid_names_are_refused(client: httpx2.AsyncClient) -> None:
     reads = [("GET", f"p{below}", None) for below in ("", "/versions", "/diff")]
     for method, path, body in [*CHANGES, *reads]:
         response = await client.request(method, f"{URL}/a%20b{path[1:]}", json=body)
         assert fields_of(response) == ["name"]
-    for name in ("é", "a:b", "a%00", "0" * 129, "a%0A", "a@b", ".a"):
+    for name in ("é", "a%00", "0" * 129, "a%0A", ".a"):
         assert fields_of(await client.put(f"{URL}/{name}", json={"text": "a"})) == ["name"]
 
 
+LONG = "x" * 200_001
 WRONG_BODIES: list[tuple[Any, str]] = [
-    ([], "body"),
     (None, "body"),
     ({}, "text"),
-    ({"text": None}, "text"),
-    ({"text": 5}, "text"),
-    ({"text": ""}, "text"),
     ({"text": " \n\t\u2028"}, "text"),
     ({"text": "a\x00"}, "text"),
-    ({"text": "x" * 200_001}, "text"),
+    ({"text": LONG}, "text"),
     ({"text": "a", "update_instructions": "a\x00"}, "update_instructions"),
-    ({"text": "a", "update_instructions": "x" * 20_001}, "update_instructions"),
-    ({"text": "a", "when_to_update": "x" * 20_001}, "when_to_update"),
-    ({"text": "a", "analysis": "x" * 50_001}, "analysis"),
-    ({"text": "a", "labels": "production"}, "labels"),
+    ({"text": "a", "update_instructions": LONG}, "update_instructions"),
+    ({"text": "a", "when_to_update": LONG}, "when_to_update"),
+    ({"text": "a", "analysis": LONG}, "analysis"),
     ({"text": "a", "labels": ["production", "12"]}, "labels[1]"),
     ({"text": "a", "labels": ["a b"]}, "labels[0]"),
-    ({"text": "a", "labels": ["a\n"]}, "labels[0]"),
     ({"text": "a", "labels": ["x" * 65]}, "labels[0]"),
     ({"text": "a", "labels": ["x"] * 51}, "labels"),
     ({"text": "a", "version": 1}, "version"),
 ]
 WRONG_QUERIES: list[tuple[str, dict[str, str], str]] = [
-    ("/p", {"version": "0"}, "version"),
     ("/p", {"version": str(2**31)}, "version"),
     ("/p", {"label": "12"}, "label"),
     ("/p", {"label": "production", "version": "1"}, "version"),
@@ -428,30 +377,21 @@ WRONG_QUERIES: list[tuple[str, dict[str, str], str]] = [
     ("/p/versions", {"cursor": "x"}, "cursor"),
     ("/p/diff", {"from": "a b"}, "from"),
     ("/p/diff", {"to": ""}, "to"),
-    ("/p/diff", {"old": "1"}, "old"),
     ("", {"limit": "201"}, "limit"),
     ("", {"cursor": "a b"}, "cursor"),
-    ("", {"offset": "1"}, "offset"),
 ]
 WRONG_MOVES: list[tuple[str, Any, str]] = [
     ("promote", {"version": 1, "from_label": "candidate"}, "version"),
     ("promote", {"version": "1"}, "version"),
-    ("promote", {"version": True}, "version"),
     ("promote", {"label": "1"}, "label"),
-    ("promote", {"to": "production"}, "to"),
     ("rollback", {"label": "a b"}, "label"),
     ("rollback", {"version": 1}, "version"),
-    ("rollback", [], "body"),
 ]
 
 
 async def test_errors_in_requests_are_named(client: httpx2.AsyncClient) -> None:
     for body, field in WRONG_BODIES:
         assert fields_of(await client.put(f"{URL}/p", json=body)) == [field]
-    for half in (b'{"text": "a\\ud800"}', b'{"text": "a", "labels": ["\\udfff"]}'):
-        headers = {"content-type": "application/json"}
-        response = await client.put(f"{URL}/p", content=half, headers=headers)
-        assert len(fields_of(response)) == 1
     assert_problem(await client.get(f"{URL}/p"), 404, "prompt_not_found")
     await put(client, "a")
     for path, query, field in WRONG_QUERIES:

@@ -43,6 +43,10 @@ async def rewritten(*replies: Completion) -> Optimization:
         (JSON, "Answer in one sentence."),
         ('Help {name}: {{"a": 1}}', 'Help {name}: {{"a": 1, "b": {{}}}}!'),
         ("Be.", "  <TO_OPTIMIZE>Be kind.</TO_OPTIMIZE>\r\n\n"),
+        (
+            "No recommendation without a source.",
+            "No recommendation without a source and its date.",
+        ),
     ],
 )
 async def test_a_text_is_taken_byte_for_byte(kind: OptimizerKind, old: str, new: str) -> None:
@@ -70,14 +74,6 @@ async def test_without_conversations_no_model_is_asked(kind: OptimizerKind) -> N
     )
 
 
-async def test_a_metaprompt_ends_with_the_answer() -> None:
-    model = ScriptedModel(THINK, improve())
-    assert await optimized("metaprompt", model) == Optimization(
-        "improved", BETTER, "Names the currency."
-    )
-    assert [tool.name for tool in model.requests[0].tools] == ["think", "critique", "improve"]
-
-
 @pytest.mark.parametrize(
     ("most", "least", "thinking"), [(5, 1, 0), (5, 3, 2), (2, 2, 1), (1, 3, 0), (3, 9, 2)]
 )
@@ -96,7 +92,6 @@ async def test_a_metaprompts_least_number_of_steps_includes_the_answer(
         revise("Something else.", update=False),
         revise("", update="false"),
         revise(" \n", update=True),
-        revise(None, update=True),
         revise(PROMPT.text, update=True),
     ],
 )
@@ -114,25 +109,18 @@ async def test_a_prompt_memory_sends_back_an_answer_without_a_decision(bad: Comp
 
 
 @pytest.mark.parametrize(
-    "nothing", [None, "", "  ", "No recommendations.", "none", "No changes are needed."]
+    ("text", "reason"),
+    [
+        (None, "the model recommends no change"),
+        ("  ", "the model recommends no change"),
+        ("No recommendations.", "the model recommends no change"),
+        (f"\n{PROMPT.text} ", "the model left the prompt as it is"),
+    ],
 )
-async def test_no_text_means_no_change(nothing: str | None) -> None:
-    assert await rewritten(improve(nothing, "All went well.")) == Optimization(
-        "not_warranted", None, "All went well.", "the model recommends no change"
+async def test_no_text_or_the_same_means_no_change(text: str | None, reason: str) -> None:
+    assert await rewritten(improve(text, "All went well.")) == Optimization(
+        "not_warranted", None, "All went well.", reason
     )
-
-
-@pytest.mark.parametrize("same", [PROMPT.text, f"\n{PROMPT.text} "])
-async def test_the_same_text_means_no_change(same: str) -> None:
-    result = await rewritten(improve(same))
-    assert (result.outcome, result.text) == ("not_warranted", None)
-    assert result.reason == "the model left the prompt as it is"
-
-
-async def test_a_prompt_may_begin_like_words_for_no_change() -> None:
-    prompt = TargetPrompt("doctor", "No recommendation without a source.")
-    new = "No recommendation without a source and its date."
-    assert (await optimized("metaprompt", ScriptedModel(improve(new)), prompt=prompt)).text == new
 
 
 async def test_a_remark_is_the_prompt_only_if_the_model_repeats_it() -> None:
@@ -147,9 +135,7 @@ async def test_a_remark_is_the_prompt_only_if_the_model_repeats_it() -> None:
     ("wrong", "reason"),
     [
         (3, "improved_prompt must be the text of the prompt, or null"),
-        (["a"], "improved_prompt must be the text of the prompt, or null"),
         ("nul \x00", "improved_prompt contains U+0000, which cannot be stored; leave it out"),
-        ("half \ud83d", "improved_prompt contains U+D83D, which cannot be stored; leave it out"),
         ("a" * 200_001, "improved_prompt has 200,001 characters; use at most 200,000"),
         (
             f"<current_prompt>\n{BETTER}\n</current_prompt>",
@@ -170,28 +156,15 @@ async def test_an_unusable_text_is_sent_back_twice(wrong: object, reason: str) -
     ("bad", "reason"),
     [
         (
-            calls(("improve", '{"analysis": "a", "improved_prompt": "You')),
-            "the arguments of improve are not a JSON object",
-        ),
-        (
             calls(improve_call("You help the cust"), stop="length"),
             "the reply was too long and was cut off",
         ),
         (says("I cannot help.", "refusal"), "the model refused: I cannot help."),
-        (replace(improve(), finish_reason="refusal"), "the model refused"),
     ],
 )
 async def test_a_broken_reply_is_sent_back_once(bad: Completion, reason: str) -> None:
     assert (await rewritten(bad, improve())).text == BETTER
     assert await rewritten(bad, bad) == Optimization("rejected", None, "", reason)
-
-
-async def test_a_refusal_to_think_is_sent_back_once() -> None:
-    refusal = says("I cannot help.", "refusal")
-    for last, text in ((improve(), BETTER), (refusal, None)):
-        model = ScriptedModel(refusal, last)
-        result = await optimized("metaprompt", model, min_reflection_steps=3)
-        assert result.text == text
 
 
 async def test_a_call_that_is_whole_before_the_cut_is_taken() -> None:

@@ -1,13 +1,15 @@
 import asyncio
 import json
 from datetime import timedelta
-from typing import Any, cast
 
 import pytest
 
-from app.db.database import DatabaseUnavailableError
+from app.db.database import ALL_ROOTS, DatabaseUnavailableError
 from app.errors import InvalidRequestError
-from app.jobs.run import JobConflictError, JobFailedError, JobRun
+from app.jobs import queue
+from app.jobs.queue import RetryPolicy
+from app.jobs.record import Failure
+from app.jobs.run import JobConflictError, JobFailedError
 from app.providers.errors import BadRequestError, RateLimitedError, UnavailableError
 from tests.support.jobs import Jobs, raises, until
 
@@ -47,91 +49,44 @@ async def test_a_job_that_succeeds_in_the_end_shows_no_error(jobs: Jobs) -> None
     assert await jobs.events(row["id"]) == ["queued", "running"] * 3 + ["succeeded"]
 
 
-async def pause_of(jobs: Jobs, job_id: str, **settings: Any) -> timedelta:
-    """Return how long a job waits after its next attempt, which fails."""
-
-    async def is_paused() -> bool:
-        row = await jobs.row(job_id)
-        return row["state"] == "queued" and row["error"] is not None
-
-    async with jobs.working(job_backoff_seconds=10, **settings):
-        await until(is_paused)
-    [row] = await jobs.sql("SELECT run_at - clock_timestamp() AS pause FROM jobs")
-    return cast(timedelta, row["pause"])
-
-
 async def test_a_job_that_awaits_another_attempt_shows_the_error(jobs: Jobs) -> None:
-    jobs.handler.act = raises(UnavailableError("The provider is away."))
+    async def is_paused() -> bool:
+        return (await jobs.row(job_id))["error"] is not None
+
+    jobs.handler.act = raises(RateLimitedError("Slowly.", retry_after=120))
     job_id = await jobs.submit()
-    await pause_of(jobs, job_id)
-    job = await jobs.get(job_id)
+    async with jobs.working():
+        await until(is_paused)
+    row, job = await jobs.row(job_id), await jobs.get(job_id)
+    assert row["run_at"] - row["created_at"] > timedelta(seconds=110)
     assert (job["state"], job["attempt"], job["finished_at"]) == ("queued", 1, None)
-    assert job["error"] == {"code": "provider_unavailable", "detail": "The provider is away."}
+    assert job["error"] == {"code": "provider_rate_limited", "detail": "Slowly."}
 
 
 @pytest.mark.parametrize(
-    ("made", "uncounted", "shortest", "longest"),
+    ("made", "uncounted", "retry_after", "shortest", "longest"),
     [
-        (0, 0, 7, 12.6),
-        (1, 0, 14, 25.2),
-        (3, 0, 56, 101),
-        (90, 0, 40 * 60, 75 * 60),
-        (0, 5, 7, 12.6),
-        (0, 5_000, 7, 12.6),
+        (0, 0, 0, 7, 12.6),
+        (3, 0, 0, 56, 101),
+        (90, 0, 0, 40 * 60, 75 * 60),
+        (0, 5_000, 0, 7, 12.6),
+        (0, 0, 120, 115, 120),
+        (2, 0, 1, 27, 51),
     ],
 )
 async def test_the_pause_doubles_with_counted_attempts_up_to_a_limit(
-    jobs: Jobs, made: int, uncounted: int, shortest: float, longest: float
+    jobs: Jobs, made: int, uncounted: int, retry_after: float, shortest: float, longest: float
 ) -> None:
-    jobs.handler.act = raises(UnavailableError("away"))
-    job_id = await jobs.submit()
-    most = 100 if made > 5 else 5
-    await jobs.sql(
-        "UPDATE jobs SET attempt = $1, max_attempts = $2", made + uncounted, most + uncounted
-    )
-    pause = await pause_of(jobs, job_id, job_attempts=most)
-    assert timedelta(seconds=shortest) < pause < timedelta(seconds=longest)
-
-
-@pytest.mark.parametrize(
-    ("made", "retry_after", "shortest", "longest"), [(0, 120, 115, 120), (2, 1, 27, 51)]
-)
-async def test_a_provider_may_ask_for_a_longer_pause_but_no_shorter_one(
-    jobs: Jobs, made: int, retry_after: float, shortest: float, longest: float
-) -> None:
-    jobs.handler.act = raises(RateLimitedError("slowly", retry_after=retry_after))
-    job_id = await jobs.submit()
-    await jobs.sql("UPDATE jobs SET attempt = $1", made)
-    pause = await pause_of(jobs, job_id)
-    assert timedelta(seconds=shortest) < pause <= timedelta(seconds=longest)
-
-
-async def test_a_handler_that_ends_without_a_result_has_failed(jobs: Jobs) -> None:
-    async def end_without_result(_run: JobRun) -> None:
-        return
-
-    jobs.handler.act = end_without_result
-    row = await jobs.done()
-    assert (row["state"], row["attempt"]) == ("failed", 5)
-    error = json.loads(row["error"])
-    assert error["code"] == "internal_error"
-    assert "log" in error["detail"]
-
-
-async def test_a_job_that_always_fails_leaves_the_others_alone(jobs: Jobs) -> None:
-    async def act(run: JobRun) -> None:
-        if run.job.request.get("poison"):
-            raise RuntimeError("a mistake in the handler")
-        await jobs.handler.succeed(run)
-
-    jobs.handler.act = act
-    poison = await jobs.submit(request={"poison": True}, concurrency_key="x")
-    others = [await jobs.submit() for _ in range(10)]
-    others.append(await jobs.submit(concurrency_key="x"))
-    async with jobs.working():
-        rows = [await jobs.settled(job_id) for job_id in others]
-        assert (await jobs.settled(poison))["state"] == "failed"
-    assert {(row["state"], row["attempt"]) for row in rows} == {("succeeded", 1)}
+    await jobs.submit()
+    numbers = made + uncounted, 100 + uncounted
+    await jobs.sql("UPDATE jobs SET attempt = $1, max_attempts = $2", *numbers)
+    async with jobs.database.transaction(ALL_ROOTS) as connection:
+        job = await queue.claim(connection, "w", lease_seconds=60, concurrency=9, max_per_root=9)
+        assert job is not None
+        policy, failure = RetryPolicy(100, 10), Failure("x", "y")
+        await queue.end_attempt(connection, job, failure, policy, retry_after=retry_after)
+    [row] = await jobs.sql("SELECT run_at - clock_timestamp() AS pause FROM jobs")
+    assert timedelta(seconds=shortest) < row["pause"] <= timedelta(seconds=longest)
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b", "x" * 100_000])

@@ -40,7 +40,6 @@ async def blocked(jobs: Jobs, job_id: str, attempt: int = 1) -> Record:
     [
         (LLMNotConfiguredError("There is no key."), "llm_not_configured"),
         (ModelNotAllowedError("openai:x", []), "model_not_allowed"),
-        (REFUSED, "provider_misconfigured"),
         (embedding_refused(), "embedding_failed"),
     ],
 )
@@ -60,12 +59,6 @@ async def test_a_blocked_job_uses_no_attempts_and_runs_once_corrected(
     jobs.handler.act = jobs.handler.succeed
     row = await jobs.done(job_id, job_backoff_seconds=60)
     assert (row["state"], row["blocked_since"], row["error"]) == ("succeeded", None, None)
-
-
-async def test_a_blocked_job_is_tried_again_until_it_succeeds(jobs: Jobs) -> None:
-    jobs.handler.script.extend([raises(REFUSED)] * 6)
-    row = await jobs.done()
-    assert (row["state"], row["attempt"]) == ("succeeded", 7)
 
 
 async def test_a_request_does_not_wait_for_the_operator(jobs: Jobs) -> None:

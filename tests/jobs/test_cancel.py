@@ -79,25 +79,6 @@ async def test_the_heartbeat_notices_a_cancel_whose_notification_was_lost(jobs: 
         assert (await jobs.settled(job_id, seconds=5))["state"] == "cancelled"
 
 
-async def test_canceling_one_job_leaves_the_others_running(jobs: Jobs) -> None:
-    go_on = asyncio.Event()
-
-    async def act(run: JobRun) -> None:
-        await go_on.wait()
-        await jobs.handler.succeed(run)
-
-    jobs.handler.act = act
-    job_ids = [await jobs.submit() for _ in range(4)]
-    async with jobs.working():
-        await jobs.started(4)
-        await jobs.cancel(job_ids[2])
-        assert (await jobs.settled(job_ids[2]))["state"] == "cancelled"
-        go_on.set()
-        for job_id in (job_ids[0], job_ids[1], job_ids[3]):
-            assert (await jobs.settled(job_id))["state"] == "succeeded"
-    assert sorted(jobs.handler.attempts) == [(job_id, 1) for job_id in sorted(job_ids)]
-
-
 async def test_a_job_of_a_dead_worker_is_canceled_when_its_lease_expires(jobs: Jobs) -> None:
     job_id = await jobs.submit()
     async with jobs.database.transaction(ALL_ROOTS) as connection:
@@ -134,7 +115,7 @@ async def test_a_job_that_ended_cannot_be_canceled(jobs: Jobs) -> None:
 
 async def test_cancel_and_finish_at_once_agree_on_one_end(jobs: Jobs) -> None:
     service = JobService.build(jobs.resources)
-    job_ids = [await jobs.submit() for _ in range(60)]
+    job_ids = [await jobs.submit() for _ in range(30)]
 
     async def cancel(job_id: str) -> bool:
         await jobs.in_state(job_id, *set(State) - {State.QUEUED})

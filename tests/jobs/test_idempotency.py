@@ -67,14 +67,6 @@ async def test_equal_requests_at_once_make_one_job(
     assert await job_count(database) == 5
 
 
-async def test_different_requests_at_once_under_one_key_make_one_job(
-    client: httpx2.AsyncClient, database: Database
-) -> None:
-    answers = await at_once(8, lambda n: post(client, "k", {"n": n}))
-    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 7
-    assert await job_count(database) == 1
-
-
 async def age(database: Database, by: str) -> None:
     async with database.connection("") as connection:
         await connection.execute(
@@ -103,22 +95,6 @@ async def test_old_keys_are_deleted(client: httpx2.AsyncClient, database: Databa
         await delete_old_answers(connection)
         rows = await connection.fetch("SELECT key FROM idempotent_requests")
     assert [row["key"] for row in rows] == ["new"]
-
-
-async def test_a_submission_that_failed_is_not_remembered(
-    client: httpx2.AsyncClient, database: Database
-) -> None:
-    async with database.connection("") as connection:
-        await connection.execute(
-            "ALTER TABLE jobs ADD CONSTRAINT no_seven CHECK (concurrency_key IS NULL)"
-        )
-        try:
-            response = await post(client, "k1", {"one_at_a_time": True})
-            assert response.status_code == 500
-        finally:
-            await connection.execute("ALTER TABLE jobs DROP CONSTRAINT no_seven")
-        assert await connection.fetchval("SELECT count(*) FROM idempotent_requests") == 0
-    assert (await post(client, "k1", {"one_at_a_time": False})).status_code == 202
 
 
 async def test_each_root_has_keys_of_its_own_which_its_api_keys_share(

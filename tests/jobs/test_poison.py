@@ -15,7 +15,7 @@ from tests.support.jobs import enqueue, new_job, settled
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-NEIGHBORS = 5
+NEIGHBORS = 2
 
 
 def worker_on(resources: Resources) -> ChildProcess:
@@ -46,7 +46,10 @@ async def done_beside(resources: Resources, act: str) -> tuple[Record, list[Reco
     return ended[0], ended[1:]
 
 
-@pytest.mark.parametrize(("act", "how"), [("exit", "exit status 7"), ("spin", "exit status 1")])
+@pytest.mark.parametrize(
+    ("act", "how"),
+    [("exit", "exit status 7"), ("spin", "exit status 1"), ("allocate", "104857600 bytes")],
+)
 async def test_a_job_that_ends_its_process_fails_alone(
     resources: Resources, act: str, how: str
 ) -> None:
@@ -55,16 +58,9 @@ async def test_a_job_that_ends_its_process_fails_alone(
     error = json.loads(poison["error"])
     assert error["code"] == "process_died"
     assert how in error["detail"]
+    assert {row["state"] for row in innocent} == {"succeeded"}
+    if act == "allocate":  # it reaches its limit in a process of its own
+        return
     for row in innocent:
-        assert row["state"] == "succeeded"
         assert json.loads(row["result"]) == {"isolated": True}, "it had been in the dead process"
         assert row["max_attempts"] - row["attempt"] == 4, "one attempt counts, the last"
-
-
-async def test_a_job_that_takes_too_much_memory_fails_alone(resources: Resources) -> None:
-    poison, innocent = await done_beside(resources, "allocate")
-    assert (poison["state"], poison["attempt"]) == ("failed", 2)
-    error = json.loads(poison["error"])
-    assert error["code"] == "process_died"
-    assert "104857600 bytes" in error["detail"]
-    assert {row["state"] for row in innocent} == {"succeeded"}

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -81,15 +81,6 @@ async def test_a_tenants_backlog_does_not_delay_another(database: Database) -> N
     assert job.id == lone
 
 
-async def test_the_root_with_fewest_running_jobs_has_its_turn(database: Database) -> None:
-    of: dict[str, str] = {}
-    for name in ("a", "b", "c"):
-        of |= dict.fromkeys(await submit(database, name, times=6), name)
-    for round_ in range(1, 7):
-        turns = [job.id for _ in range(3) if (job := await claim(database))]
-        assert sorted(of[job_id] for job_id in turns) == ["a", "b", "c"], round_
-
-
 async def test_a_root_runs_no_more_than_its_share(database: Database) -> None:
     submitted = await submit(database, "a", times=10)
     other = await submit(database, "b", times=1)
@@ -130,9 +121,7 @@ async def test_concurrent_claims_take_each_job_once(database: Database) -> None:
 keys = st.sampled_from([None, "x", "y"])
 
 
-@hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=40)
 @given(
     jobs=st.lists(
         st.tuples(st.sampled_from("abc"), keys, st.booleans(), st.booleans()), max_size=14
@@ -186,7 +175,7 @@ async def test_several_workers_keep_to_keys_and_shares(jobs: Jobs) -> None:
     concurrency = Concurrency(jobs)
     jobs.handler.act = concurrency.act
     submitted = []
-    for n in range(300):
+    for n in range(120):
         name, key = "ab"[n % 2], f"key {n % 2}{n % 14}"
         fields = {"request": {"key": key}, "concurrency_key": key, "access": tenant(name)}
         submitted.append(await jobs.submit([name], **fields))
@@ -209,8 +198,11 @@ async def test_a_worker_does_no_more_at_once_than_it_may(jobs: Jobs) -> None:
     assert concurrency.most[""] == 2, "one slot is left to other roots"
 
 
-async def test_old_jobs_are_deleted_once_they_have_ended(jobs: Jobs) -> None:
-    for _ in range(2):
+async def test_old_jobs_are_deleted_in_portions_once_they_have_ended(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "DELETED_AT_ONCE", 4)
+    for _ in range(6):
         await jobs.submit()
     recent = await jobs.submit()
     await jobs.run()
@@ -223,23 +215,6 @@ async def test_old_jobs_are_deleted_once_they_have_ended(jobs: Jobs) -> None:
         recent,
     )
     async with jobs.database.connection("") as connection:
-        assert not await queue.delete_old(connection, 30)
+        assert [await queue.delete_old(connection, 30) for _ in range(2)] == [True, False]
     for left in ("SELECT id FROM jobs", "SELECT DISTINCT job_id AS id FROM job_events"):
         assert {row["id"] for row in await jobs.sql(left)} == {recent, waiting, review}
-
-
-async def test_many_old_jobs_are_deleted_in_portions(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "DELETED_AT_ONCE", 4)
-    for _ in range(10):
-        await jobs.submit()
-    async with jobs.database.connection("") as connection:
-        await connection.execute("UPDATE jobs SET state = 'failed', finished_at = '2000-01-01'")
-        assert [await queue.delete_old(connection, 30) for _ in range(3)] == [True, True, False]
-        assert await connection.fetchval("SELECT count(*) FROM jobs") == 0
-
-
-async def test_a_process_that_freezes_in_a_claim_loses_its_connection(database: Database) -> None:
-    async with database.connection(ALL_ROOTS) as connection:
-        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"

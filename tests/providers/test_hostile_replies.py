@@ -278,17 +278,6 @@ async def test_odd_embeddings_are_refused(embeddings: OpenAIServer, body: bytes)
     await embedder.aclose()
 
 
-async def test_embeddings_are_not_fetched_elsewhere(embeddings: OpenAIServer) -> None:
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=0, timeout=5)
-    async with openai_server() as elsewhere:
-        headers = {"location": f"{elsewhere.base_url}/embeddings"}
-        embeddings.script.append(Embeddings(status=307, body=b"", headers=headers))
-        with pytest.raises(MisconfiguredError, match="redirects are not followed"):
-            await embedder.embed(["secret"])
-        assert elsewhere.requests == []
-    await embedder.aclose()
-
-
 async def test_a_reply_that_never_ends_is_left_in_time() -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -38,14 +38,6 @@ async def llm(server: LLMServer) -> AsyncIterator[ChatLLM]:
     await one.aclose()
 
 
-async def test_compatible_servers_get_the_limit_they_all_know(
-    llm: ChatLLM, server: LLMServer
-) -> None:
-    await llm.complete(HELLO)
-    assert server.requests[0].body["max_tokens"] == HELLO.max_tokens
-    assert "max_completion_tokens" not in server.requests[0].body
-
-
 async def test_a_refused_limit_is_renamed_for_good(llm: ChatLLM, server: LLMServer) -> None:
     refusal = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     server.script.append(fails(400, refusal))

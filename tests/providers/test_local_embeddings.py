@@ -10,7 +10,7 @@ import pytest
 
 from app.providers.embeddings.local import LocalEmbedder
 from app.providers.embeddings.model_files import graph_directory, published_file
-from app.providers.embeddings.onnx_graph import build, read_weights
+from app.providers.embeddings.onnx_graph import read_weights
 from app.providers.errors import UnavailableError
 
 REFERENCE = json.loads(Path(__file__).with_name("minilm_reference.json").read_text("utf-8"))
@@ -71,18 +71,3 @@ async def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path) -> Non
     with pytest.raises(UnavailableError, match="could not be prepared"):
         await embedder.warm_up()
     await embedder.aclose()
-
-
-def test_a_built_graph_is_not_built_again(model_cache: Path) -> None:
-    file = build(model_cache)
-    built = file.stat().st_mtime_ns
-    assert build(model_cache).stat().st_mtime_ns == built
-
-
-def test_a_server_does_not_import_what_only_building_needs() -> None:
-    program = (
-        "import sys; import app.providers.embeddings.registry, app.providers.embeddings.local; "
-        "print({'onnx', 'openai', 'torch'} & set(sys.modules))"
-    )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert answer.stdout == b"set()\n"

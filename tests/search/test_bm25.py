@@ -12,10 +12,8 @@ from app.search.candidate_set import Floats
 from app.search.scoring import (
     K1,
     B,
-    Statistics,
     count_statistics,
     coverage,
-    saturation,
     word_weights,
 )
 from tests.search.candidate_sets import (
@@ -29,18 +27,10 @@ from tests.search.candidate_sets import (
     passage_rows,
 )
 
-counts = st.integers(1, 2**15 - 1)
-lengths = st.integers(0, 10**6)
-averages = st.floats(0, 10**6)
 texts = st.lists(
     st.lists(st.sampled_from("abcdef"), max_size=8).map(" ".join), min_size=1, max_size=8
 )
 queries = st.sets(st.sampled_from("abcdxy"), min_size=1).map(sorted).map(" ".join)
-
-
-def saturated(frequency: int, length: int, average: float) -> float:
-    one = saturation(np.array([frequency], np.float64), np.array([length], np.float64), average)
-    return float(one[0])
 
 
 def bm25_by_the_book(texts: Sequence[str], query: str) -> list[float]:
@@ -63,30 +53,6 @@ def bm25_by_the_book(texts: Sequence[str], query: str) -> list[float]:
             )
         scores.append(score / sum(idf.values()))
     return scores
-
-
-@given(counts, counts, lengths, lengths, averages)
-def test_a_word_weighs_more_if_frequent_and_less_in_longer_passages(
-    one: int, other: int, length: int, more_length: int, average: float
-) -> None:
-    less, more = sorted((one, other))
-    shorter, longer = sorted((length, more_length))
-    weight = saturated(less, shorter, average)
-    assert 0 <= saturated(less, longer, average) <= weight <= saturated(more, shorter, average) < 1
-
-
-@given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
-def test_the_rarer_word_counts_more(passages: int, one: int, other: int) -> None:
-    rare, common = sorted((min(one, passages), min(other, passages)))
-    rarity = Statistics(passages, 1, np.array([rare, common], np.float64)).rarity
-    assert rarity[0] > rarity[1] or rare == common
-
-
-@given(texts, queries)
-def test_no_more_is_covered_than_is_known(texts: list[str], query: str) -> None:
-    made, statistics = of_texts(texts, query)
-    assert 0 <= statistics.known <= 1
-    assert (coverage(word_weights(made, statistics), statistics.rarity) <= statistics.known).all()
 
 
 def test_known_is_the_share_of_the_rarity_of_words_that_stand_in_the_scope() -> None:

@@ -59,10 +59,6 @@ def test_without_items_or_words_there_is_nothing_to_gain(words: int, items: int)
     assert context_weights(np.zeros((words, items)), rows).shape == (words, items)
 
 
-def test_shares_fall_with_the_distance() -> None:
-    assert 1 > NEXT > NEXT_BUT_ONE > THREAD_SHARE > 0
-
-
 def test_a_thread_of_a_hundred_thousand_turns_takes_less_than_a_second() -> None:
     turns = 100_000
     items = item_rows(*(item(n, thread=7, position=n) for n in range(turns)))

@@ -48,12 +48,6 @@ async def test_threads_of_one_name_in_two_namespaces_are_two(store: Store) -> No
     assert (await explanations(store, "marathon"))["t1"]["found_by"] == ["vector"]
 
 
-async def test_an_item_alone_in_its_thread_has_no_context(store: Store) -> None:
-    await say(store, "ramen")
-    (found,) = (await explanations(store, "ramen")).values()
-    assert (found["words"][0]["nearby"], found["found_by"]) == (0, ["vector", "text"])
-
-
 async def test_text_mode_keeps_an_item_whose_neighbour_has_more_of_the_word(store: Store) -> None:
     filler = " ".join(f"w{n}" for n in range(60))
     await say(store, "ramen ramen ramen")

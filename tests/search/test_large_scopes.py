@@ -18,8 +18,6 @@ from tests.search.requests import (
     page,
     put_parts,
     put_texts,
-    say,
-    scores,
 )
 from tests.search.test_hybrid import ScriptedEmbedder
 from tests.support.app import Store, running
@@ -75,19 +73,6 @@ async def test_the_index_finds_what_comparing_everything_finds(
                 ], (prefix, body, mode)
 
 
-async def test_context_by_index_is_context_by_comparing_everything(
-    store: Store, indexed: Store, settings: Settings
-) -> None:
-    for thread in "ab":
-        turns = [f"marathon {thread}" if n % 7 == 3 else f"word{n} {thread}" for n in range(12)]
-        await say(store, *turns, thread=thread)
-    await analyze(settings)
-    for mode in MODES:
-        for query in ("marathon", "marathon word4 b"):
-            body = {"mode": mode, "limit": 24}
-            assert await scores(indexed, query, **body) == await scores(store, query, **body)
-
-
 async def test_candidates_say_which_list_they_were_in(indexed: Store, settings: Settings) -> None:
     await put_texts(indexed, {f"k{n:03}": "ramen" if n == 7 else f"tea{n}" for n in range(120)})
     await analyze(settings)
@@ -130,16 +115,6 @@ async def test_an_item_with_many_passages_does_not_crowd_out_others_in_text_mode
     assert len(await keys(indexed, "ramen", mode="text")) == 6
 
 
-async def test_the_total_in_text_mode_counts_what_has_a_word(
-    indexed: Store, settings: Settings
-) -> None:
-    await put_texts(indexed, {"a": "ramen", "b": "tea"})
-    await analyze(settings)
-    answer = await page(indexed, query="ramen", mode="text", with_total=True)
-    assert answer["total"] == len(answer["items"]) == 1
-    assert (await page(indexed, query="ramen", with_total=True))["total"] == 2
-
-
 async def test_pages_are_complete_and_disjoint(indexed: Store, settings: Settings) -> None:
     await put_texts(indexed, {f"k{n}": f"ramen w{n % 7} x{n}" for n in range(200)})
     await analyze(settings)
@@ -147,16 +122,6 @@ async def test_pages_are_complete_and_disjoint(indexed: Store, settings: Setting
         pages = await all_pages(indexed, query="ramen w3 x9", mode=mode, limit=40)
         assert [len(found) for found in pages] == [40] * 5
         assert len({key for found in pages for key in found}) == 200
-
-
-async def test_an_answer_profits_from_the_question_where_the_filter_is_applied_first(
-    store: Store, indexed: Store, settings: Settings
-) -> None:
-    await say(store, "when is the marathon?", "in spring", "oh", "hm")
-    await analyze(settings)
-    body = {"query": "marathon", "filter": {"text": "in spring"}}
-    found = [(await page(asked, **body))["items"][0]["score"] for asked in (indexed, store)]
-    assert found[0] == found[1]
 
 
 async def test_what_does_not_pass_the_filter_crowds_no_word_out(

@@ -29,7 +29,6 @@ NAMES = ("relevance", "recency", "importance", "strength")
 NOW = 1e9
 
 shares = st.floats(0, 1)
-days = st.floats(0, 36_500)
 half_lives = st.floats(1e-3, 36_500)
 weights = st.builds(Weights, *[st.floats(0, 1000).filter(lambda w: w == 0 or w > 1e-6)] * 4).filter(
     lambda w: w.total > 0
@@ -70,27 +69,9 @@ def test_a_blend_grows_with_every_part(
     assert blend(low, weighed)[0] <= blend(high, weighed)[0]
 
 
-@given(parts, weights, st.floats(0.01, 100))
-def test_only_the_proportions_of_weights_matter(
-    of: ScoreParts, weighed: Weights, by: float
-) -> None:
-    scaled = Weights(*(getattr(weighed, name) * by for name in NAMES))
-    assert blend(of, scaled) == pytest.approx(blend(of, weighed))
-
-
 @given(half_lives, st.integers(-1, 20))
 def test_recency_is_halved_with_every_half_life(half_life: float, times: int) -> None:
     assert recency(one(times * half_life), half_life) == pytest.approx(0.5 ** max(times, 0))
-
-
-@given(st.integers(0, 2**62), st.integers(0, 2**62), days, days, half_lives)
-def test_strength_grows_with_use_and_falls_without(
-    uses: int, other: int, idle: float, idle_too: float, half_life: float
-) -> None:
-    (less, more), (fresh, stale) = sorted((uses, other)), sorted((idle, idle_too))
-    value = strength(one(less), one(fresh), half_life)
-    assert 0 <= strength(one(less), one(stale), half_life) <= value
-    assert value <= strength(one(more), one(fresh), half_life) <= 1
 
 
 def test_strength_of_what_was_used_once_is_halved_with_the_half_life() -> None:

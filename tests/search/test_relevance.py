@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,13 +52,6 @@ def test_an_item_has_a_word_that_stands_in_any_of_its_passages() -> None:
     assert of.has_word.tolist() == [True, False, False]
 
 
-def test_a_passage_that_was_compared_is_better_than_one_that_was_not() -> None:
-    made = candidate_set(
-        [item(1)], [passage(1, 0, similarity=0.9), passage(1, 1, similarity=np.nan)]
-    )
-    assert found(made, mode="vector").score.tolist() == [0.9]
-
-
 def test_an_item_earns_what_its_best_passage_does() -> None:
     made = candidate_set(
         [item(1), item(2)],
@@ -72,23 +64,6 @@ def test_an_item_earns_what_its_best_passage_does() -> None:
     of = found(made)
     assert of.score.tolist() == [0.7, 0.5]
     assert made.passages["ordinal"][of.passage].tolist() == [1, 0]
-
-
-def test_an_item_without_passages_has_no_relevance() -> None:
-    of = found(candidate_set([item(1)]), words=1)
-    assert [math.isnan(part[0]) for part in (of.score, of.similarity, of.lexical)] == [True] * 3
-    assert of.passage.tolist() == [-1]
-    assert (of.words.tolist(), of.has_word.tolist()) == ([[0]], [False])
-
-
-def test_an_item_without_passages_covers_no_word_of_another() -> None:
-    made, statistics = of_texts(["ramen"], "ramen")
-    more = candidate_set(
-        [*made.items.tolist(), item(7)], made.passages.tolist(), made.hits.tolist()
-    )
-    assert score_relevance(more, statistics, "hybrid").words.tolist() == [
-        [pytest.approx(1 / 1.9), 0]
-    ]
 
 
 def test_passages_and_hits_without_their_item_are_left_out() -> None:

@@ -12,7 +12,6 @@ import httpx2
 import pytest
 from typing_extensions import override
 
-from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
 from app.providers.embeddings.base import Vector
@@ -20,7 +19,6 @@ from app.providers.embeddings.fake import FakeEmbedder
 from tests.support.app import Store, running, running_with_resources
 from tests.support.databases import Cluster
 from tests.support.load import at_once
-from tests.support.reindex import Refusing
 from tests.support.server import serving
 
 ITEMS = "/v1/store/items"
@@ -197,18 +195,6 @@ async def test_puts_and_deletes_of_one_key_keep_history_and_passages_in_step(
     assert await shared.rows(orphans) == []
 
 
-@pytest.mark.slow
-async def test_deletes_are_never_answered_twice_by_history(
-    stores: list[Store], namespace: list[str]
-) -> None:
-    for turn in range(1, 6):
-        await stores[0].put(namespace, "k", {"n": turn})
-        await at_once(8, lambda number: stores[number % 2].delete(namespace, "k"))
-        history = await versions(stores[0], namespace, "k")
-        assert [version["action"] for version in history] == ["put", "delete"] * turn
-        assert_contiguous(history)
-
-
 async def apply_in_order(store: Store, operations: list[dict[str, Any]]) -> None:
     response = await store.client.post("/v1/store/batch", json={"operations": operations})
     assert response.status_code == 200, response.text
@@ -268,43 +254,6 @@ async def test_reads_that_restart_lifetimes_do_not_deadlock(
                     await apply_in_order(store, puts)
 
     await at_once(12, read)
-
-
-@pytest.mark.slow
-async def test_a_failing_batch_harms_nobody_else(stores: list[Store], namespace: list[str]) -> None:
-    def put(number: int, **more: Any) -> dict[str, Any]:
-        value = {"text": f"memory {number}"}
-        return {"op": "put", "namespace": namespace, "key": str(number), "value": value, **more}
-
-    async def run(number: int) -> int:
-        good = [put(100 * number + place) for place in range(5)]
-        bad = [{"op": "get", "namespace": [""], "key": "k"}] if number % 2 else []
-        store = stores[number % 4 // 2]
-        response = await store.client.post("/v1/store/batch", json={"operations": [*good, *bad]})
-        return response.status_code
-
-    assert await at_once(16, run) == [200, 422] * 8
-    keys = {item["key"] for item in await stores[0].search(namespace, limit=200)}
-    expected = {str(100 * number + place) for number in range(0, 16, 2) for place in range(5)}
-    assert keys == expected
-
-
-async def test_a_text_that_cannot_be_embedded_fails_its_own_caller_alone(
-    settings: Settings, clock: FrozenClock
-) -> None:
-    embedder = Refusing(delay=0.05)
-    async with running(create_app(settings, embedder=embedder, clock=clock)) as client:
-        store = Store(client)
-
-        async def put(number: int) -> None:
-            text = "word2" if number == 5 else f"memory {number}"
-            status = 503 if number == 5 else 204
-            await store.put(["a"], str(number), {"text": text}, status=status)
-
-        await at_once(12, put)
-        keys = {item["key"] for item in await store.search(["a"], limit=100)}
-    assert keys == {str(number) for number in range(12)} - {"5"}
-    assert max(map(len, embedder.calls)) > 1, "the calls were never shared"
 
 
 class HeldEmbedder(FakeEmbedder):

@@ -59,12 +59,6 @@ async def test_emptied_and_expired_namespaces_are_not_listed(
     assert await filled.namespaces() == [space for space in SPACES if space != ["ab"]]
 
 
-async def test_reading_an_unknown_namespace_does_not_create_it(store: Store) -> None:
-    await store.get(["ghost"], "k")
-    await store.search(["ghost"])
-    assert await store.namespaces() == []
-
-
 labels = st.lists(st.sampled_from("ab*"), min_size=0, max_size=3)
 
 

@@ -1,25 +1,21 @@
 """If-Match and If-None-Match: their form, and what they guard over HTTP."""
 
-import itertools
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.clock import FrozenClock
 from app.errors import InvalidRequestError
-from app.http.headers import UNCONDITIONAL, Precondition, etag
+from app.http.headers import Precondition
 from tests.support.app import Store
 
 ALICE = ["users", "alice"]
 
-_keys = itertools.count(1)
 
 Tag = tuple[bool, str]
 """Whether it is weak, and what stands between the quotes."""
@@ -27,30 +23,6 @@ Tag = tuple[bool, str]
 
 def parsed(**headers: str) -> Precondition:
     return Precondition.parse(headers.get("if_match"), headers.get("if_none_match"))
-
-
-@pytest.mark.parametrize(
-    ("header", "matching"),
-    [
-        (' "3" ', {3}),
-        (',"1",, "2",', {1, 2}),
-        ('"a,b", "4"', {4}),
-        ('"03"', set()),
-        ('""', set()),
-        (" * ", {1, 2, 3, 4}),
-    ],
-)
-def test_lists_and_stars_match_the_versions_they_name(header: str, matching: set[int]) -> None:
-    for version in (1, 2, 3, 4):
-        assert parsed(if_match=header).holds(version) is (version in matching)
-        assert parsed(if_none_match=header).holds(version) is (version not in matching)
-
-
-def test_no_header_always_holds() -> None:
-    assert not UNCONDITIONAL
-    assert not parsed()
-    assert parsed().holds(None)
-    assert parsed().holds(1)
 
 
 MALFORMED = [
@@ -200,87 +172,3 @@ async def test_several_lines_of_a_header_are_one_list(store: Store) -> None:
         lines = [(name, '"9"'), (name, '"1"')]
         response = await store.client.put("/v1/store/items", json=body, headers=lines)
         assert response.status_code == status
-
-
-@dataclass
-class Step:
-    operation: str
-    if_match: list[Tag] | None
-    if_none_match: list[Tag] | None
-
-    def headers(self) -> dict[str, str]:
-        given = {"If-Match": self.if_match, "If-None-Match": self.if_none_match}
-        return {name: ", ".join(map(header, tags)) for name, tags in given.items() if tags}
-
-    def holds(self, version: int | None) -> bool:
-        if self.if_match and not matches(self.if_match, version, weakly=False):
-            return False
-        return not (self.if_none_match and matches(self.if_none_match, version, weakly=True))
-
-
-def header(tag: Tag) -> str:
-    return "*" if tag[1] == "*" else written(tag)
-
-
-def matches(tags: Iterable[Tag], version: int | None, *, weakly: bool) -> bool:
-    if version is None:
-        return False
-    return any(tag == "*" or (tag == str(version) and (weakly or not weak)) for weak, tag in tags)
-
-
-@dataclass
-class Model:
-    """What one item should be like: the last number used, and whether it is there."""
-
-    last: int = 0
-    present: bool = False
-    actions: list[str] = field(default_factory=list)
-
-    @property
-    def version(self) -> int | None:
-        return self.last if self.present else None
-
-    def status(self, step: Step) -> int:
-        if step.operation == "patch" and not self.present:
-            return 404
-        if step.operation == "restore" and not self.actions:
-            return 404
-        if step.operation == "get" and step.holds(self.version) is False:
-            without = Step("get", step.if_match, None)
-            return 304 if self.present and without.holds(self.version) else 412
-        return DONE[step.operation] if step.holds(self.version) else 412
-
-    def carry_out(self, operation: str) -> None:
-        if operation == "get" or (operation == "delete" and not self.present):
-            return
-        self.last += 1
-        self.present = operation != "delete"
-        self.actions.append(operation)
-
-
-star = st.just([(False, "*")])
-named = st.lists(st.tuples(st.booleans(), st.sampled_from("123456")), min_size=1, max_size=3)
-conditions = st.one_of(st.none(), star, named)
-steps = st.builds(Step, st.sampled_from(["put", *DONE]), conditions, conditions)
-
-
-@pytest.mark.slow
-@settings(max_examples=60)
-@given(sequence=st.lists(steps, min_size=1, max_size=10))
-async def test_sequences_of_conditional_writes_agree_with_a_model(
-    store: Store, sequence: list[Step]
-) -> None:
-    key, model = f"model-{next(_keys)}", Model()
-    for step in sequence:
-        expected, before = model.status(step), model.version
-        response = await send(store.client, step.operation, key, **step.headers())
-        assert response.status_code == expected, (step, response.text)
-        if expected == 412:
-            assert response.json()["version"] == before
-        if expected in {200, 204}:
-            model.carry_out(step.operation)
-        if expected in {200, 204, 304} and model.version and step.operation != "delete":
-            assert response.headers["etag"] == etag(model.version)
-    history = await store.versions(ALICE, key)
-    assert [version["action"] for version in reversed(history)] == model.actions
-    assert [version["version"] for version in history] == list(range(model.last, 0, -1))

@@ -15,7 +15,7 @@ from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.store.namespace_repository import prune_namespaces
-from app.store.repository import SWEEPER, SWEPT_ITEMS, sweep
+from app.store.repository import SWEEPER, sweep
 from tests.store.ttl_model import Model
 from tests.support.app import Store, running
 
@@ -198,19 +198,6 @@ async def test_expired_items_are_shown_on_request_and_stay_expired(
     assert not await is_there(store)
 
 
-async def test_a_put_over_an_expired_item_is_a_new_item(store: Store, clock: FrozenClock) -> None:
-    await store.put(ALICE, "k", {"text": "old"}, ttl=1, importance=0.9)
-    born, end = clock.now(), clock.now() + MINUTE
-    clock.advance(3 * MINUTE)
-    await Store(store.client, NEW).put(ALICE, "k", {"text": "new"})
-    item = await store.get(ALICE, "k")
-    assert moment(item["created_at"]) == clock.now()
-    assert (item["value"], item["importance"], item["expires_at"]) == ({"text": "new"}, None, None)
-    for at, value in ((born, {"text": "old"}), (end, None), (clock.now(), {"text": "new"})):
-        found = await store.get(ALICE, "k", as_of=at.isoformat())
-        assert (found and found["value"]) == value
-
-
 async def test_a_patch_restarts_a_lifetime_that_has_not_ended(
     store: Store, clock: FrozenClock
 ) -> None:
@@ -264,25 +251,6 @@ async def test_the_sweeper_removes_exactly_what_has_expired(
     assert (ended["action"], ended["version"], ended["actor"]) == ("expire", 2, SWEEPER)
     assert (ended["value"], moment(ended["recorded_at"])) == (None, end)
     assert put["action"] == "put"
-
-
-@pytest.mark.slow
-async def test_the_sweeper_goes_on_until_nothing_expired_is_left(
-    store: Store, clock: FrozenClock, database: Database
-) -> None:
-    wanted = 2 * SWEPT_ITEMS + 7
-    puts = [
-        {"op": "put", "namespace": ALICE, "key": str(n), "value": {}, "index": False, "ttl": 1}
-        for n in range(wanted)
-    ]
-    for start in range(0, wanted, 1000):
-        await store.batch(*puts[start : start + 1000])
-    clock.advance(MINUTE)
-    assert await sweep(database, clock.now()) == wanted
-    async with database.connection(ALL_ROOTS) as connection:
-        assert await connection.fetchval("SELECT count(*) FROM items") == 0
-        ends = "SELECT count(*) FROM item_versions WHERE action = 'expire' AND version = 2"
-        assert await connection.fetchval(ends) == wanted
 
 
 async def test_the_sweeper_does_not_wait_for_a_locked_item(

@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import exp2, log2
 from typing import Any
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
 
 from app.clock import FrozenClock
 from app.config import Settings
@@ -95,10 +93,6 @@ def strengths(found: list[dict[str, Any]]) -> dict[str, float]:
     return {item["key"]: item["explanation"]["strength"] for item in found}
 
 
-def strength(uses: int, idle_days: float) -> float:
-    return round(exp2(-idle_days / (HALF_LIFE_DAYS * (1 + log2(uses)))), 6)
-
-
 class TestWhatCounts:
     async def test_what_was_read_ranks_first_and_one_use_is_worth_half_after_seven_days(
         self, serving: Serving, clock: FrozenClock
@@ -112,29 +106,6 @@ class TestWhatCounts:
             found = await store.search(ALICE, **STRENGTH)
         assert strengths(found) == {"b": 0.5, "a": 0, "c": 0}
         assert found[0]["score"] == 0.5
-
-    async def test_what_is_used_often_outlasts_what_was_used_last(
-        self, serving: Serving, clock: FrozenClock
-    ) -> None:
-        async with serving() as store:
-            for key in ("lately", "often", "never"):
-                await store.put(ALICE, key, {"text": "ramen"})
-            for _ in range(8):
-                await store.get(ALICE, "often")
-            clock.advance(timedelta(days=3))
-            await store.get(ALICE, "lately")
-        async with serving() as store:
-            found = strengths(await store.search(ALICE, **STRENGTH))
-        assert list(found.items()) == [("lately", 1), ("often", strength(8, 3)), ("never", 0)]
-        clock.advance(timedelta(days=27))
-        async with serving() as store:
-            found = strengths(await store.search(ALICE, **STRENGTH))
-        # That search was a use of each of them.
-        assert list(found.items()) == [
-            ("often", strength(9, 27)),
-            ("lately", strength(2, 27)),
-            ("never", strength(1, 27)),
-        ]
 
     @pytest.mark.parametrize(
         ("way", "uses"),
@@ -230,55 +201,6 @@ class TestSeveralAtOnce:
         assert await written(database) == {present.id: (1, clock.now())}
         assert usage.take() == {}
 
-    async def test_an_item_whose_delete_is_given_up_is_counted_later(
-        self, store: Store, database: Database, usage: UsageCounter, clock: FrozenClock
-    ) -> None:
-        [item] = await put_items(store, database)
-        usage.count([item])
-        async with database.connection(ALL_ROOTS) as connection:
-            given_up = connection.transaction()
-            await given_up.start()
-            await connection.execute("DELETE FROM items")
-            await flush(usage, database)
-            usage.count([item])
-            await given_up.rollback()
-        await flush(usage, database)
-        assert await written(database) == {item.id: (2, clock.now())}
-
-    async def test_a_flush_does_not_wait_for_an_update(
-        self, store: Store, database: Database, usage: UsageCounter, clock: FrozenClock
-    ) -> None:
-        [item] = await put_items(store, database)
-        usage.count([item])
-        async with database.transaction(ALL_ROOTS) as connection:
-            await connection.execute("UPDATE items SET importance = 1")
-            await flush(usage, database)
-            assert await written(database) == {item.id: (1, clock.now())}
-
-    @pytest.mark.slow
-    async def test_items_that_come_and_go_under_flushes_leave_no_row_behind(
-        self, store: Store, database: Database, clock: FrozenClock
-    ) -> None:
-        ended = asyncio.Event()
-
-        async def come_and_go(number: int) -> None:
-            for _ in range(40):
-                await store.put(ALICE, f"k{number}", {}, index=[])
-                await asyncio.sleep(0.001 * number)
-                await store.delete(ALICE, f"k{number}")
-
-        async def keep_using() -> None:
-            usage = UsageCounter(clock)
-            while not ended.is_set():
-                usage.count(await counted(database))
-                await flush(usage, database)
-
-        using = [asyncio.create_task(keep_using()) for _ in range(2)]
-        await at_once(4, come_and_go)
-        ended.set()
-        await asyncio.gather(*using)
-        assert await written(database) == {}
-
 
 class TestAFailingDatabase:
     async def test_counts_of_a_failed_flush_wait_and_add_up(
@@ -299,18 +221,6 @@ class TestAFailingDatabase:
         usage.count([item])
         await flush(usage, database)
         assert await written(database) == {item.id: (2, clock.now())}
-
-    async def test_a_service_that_ends_without_its_database_says_what_is_lost(
-        self, settings: Settings, usage: UsageCounter
-    ) -> None:
-        away = await closed(settings)
-        with capture_logs() as logs:
-            async with record_usage(usage, away):
-                usage.count([Counted(1), Counted(2)] * 3)
-        assert [(log["event"], log.get("uses")) for log in logs] == [
-            ("put off", None),
-            ("usage lost", 6),
-        ]
 
     def test_what_waits_is_bounded_and_what_goes_uncounted_is_known(
         self, usage: UsageCounter

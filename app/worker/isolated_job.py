@@ -20,8 +20,12 @@ from app.jobs.isolation import COULD_NOT_RUN, ChildTask
 from app.logging import configure_logging
 from app.resources import open_resources
 from app.usage_counter import record_usage
-from app.worker.process import be_first_out_of_memory, watching_event_loop
-from app.worker.resource_limits import limit_memory, limit_processor_time
+from app.worker.process import (
+    be_first_out_of_memory,
+    limit_memory,
+    limit_processor_time,
+    watching_event_loop,
+)
 
 _CONNECTIONS = 4
 

@@ -1,5 +1,7 @@
 """The worker process: `memoryd worker`, or a child of `memoryd serve` or `memoryd mcp`.
 
+It runs jobs, and keeps tables in order: expired items, old jobs, the backfill.
+
 As a child (`python -m app.worker.process ID`) it ends when its standard input does, so it never
 outlives the process that started it. Signals that are sent to all processes of a terminal or of a
 service are its parent's to answer: a worker that ended first would be started again.
@@ -8,23 +10,35 @@ service are its parent's to answer: a worker that ended first would be started a
 import asyncio
 import faulthandler
 import os
+import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from app.background import background
+import structlog
+
+from app.background import background, repeat
 from app.config import Settings
+from app.db.database import ALL_ROOTS
+from app.db.idempotency import delete_old_answers
 from app.errors import AppError, OperatorError
 from app.job_kinds import handlers
-from app.jobs.isolation import BuildHandlers
+from app.jobs import queue
+from app.jobs.isolation import BuildHandlers, Isolation
+from app.jobs.worker import JobWorker
 from app.logging import configure_logging
-from app.resources import open_resources
+from app.resources import Resources, open_resources
+from app.store.namespace_repository import prune_namespaces
+from app.store.reindex import catch_up
+from app.store.repository import sweep
 from app.usage_counter import record_usage
-from app.worker.loops import run_worker
-from app.worker.resource_limits import limit_memory
+
+WALK_SECONDS = 3600.0
+"""Pause between walks over whole tables; the first one is at the start."""
 
 SHORTEST_WATCH_SECONDS = 10.0
 """An event loop may stall for seconds on a machine that is overloaded or was suspended."""
@@ -34,6 +48,77 @@ _OOM_SCORE = "500"
 
 _SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM)
 _PARENT_GONE = signal.SIGUSR1
+
+_logger = structlog.get_logger("memoryd.worker")
+
+
+async def run_worker(
+    resources: Resources,
+    *,
+    worker_id: str | None = None,
+    build_handlers: BuildHandlers = handlers,
+) -> None:
+    """Work until canceled; then finish the running jobs, or hand them back."""
+    worker = JobWorker.build(
+        resources,
+        build_handlers(resources),
+        isolation=Isolation(resources.settings, build_handlers),
+        worker_id=worker_id,
+    )
+    upkeep = Upkeep(resources)
+    seconds = resources.settings.sweep_interval_seconds
+    async with background(repeat("upkeep", upkeep.run, seconds=seconds)):
+        await worker.run()
+
+
+class Upkeep:
+    """Removes expired items at every run, and now and then walks over whole tables."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._next_walk = 0.0
+
+    async def run(self) -> None:
+        """Do what is due."""
+        resources = self._resources
+        if removed := await sweep(resources.database, resources.clock.now()):
+            _logger.info("expired items removed", items=removed)
+        if time.monotonic() >= self._next_walk:
+            await _walk_tables(resources)
+            self._next_walk = time.monotonic() + WALK_SECONDS
+
+
+async def _walk_tables(resources: Resources) -> None:
+    await prune_namespaces(resources.database)
+    if indexed := await catch_up(resources):
+        _logger.info("items of another configuration indexed", items=indexed)
+    async with resources.database.connection(ALL_ROOTS) as connection:
+        while await queue.delete_old(connection, resources.settings.job_retention_days):
+            pass
+        await delete_old_answers(connection)
+
+
+def limit_memory(additional_bytes: int) -> None:
+    """Limit this process to its present memory plus `additional_bytes`.
+
+    An allocation beyond that raises MemoryError. Has no effect on systems other than Linux.
+    """
+    with suppress(FileNotFoundError):  # no /proc
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        _lower(resource.RLIMIT_DATA, pages * resource.getpagesize() + additional_bytes)
+
+
+def limit_processor_time(additional_seconds: float) -> None:
+    """Have the kernel end this process after `additional_seconds` more of processor time."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + additional_seconds) + 1)
+
+
+def _lower(kind: int, soft: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    resource.setrlimit(kind, (soft, hard))
 
 
 async def run_worker_process(

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from app.resources import Resources
-from app.worker.loops import run_worker
+from app.worker.process import run_worker
 
 
 @asynccontextmanager

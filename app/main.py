@@ -21,8 +21,7 @@ from app.health import metrics, probes
 from app.http import problems
 from app.http.openapi import DETAILS, DescribedApp
 from app.http.request_context import RequestContext
-from app.jobs_api.router import router as jobs_router
-from app.jobs_api.submit_router import router as submit_router
+from app.jobs_router import router as jobs_router
 from app.logging import configure_logging
 from app.managers.router import router as managers_router
 from app.mcp.http import ROUTE as MCP_ROUTE
@@ -48,7 +47,6 @@ ROUTERS = (
     prompts_router,
     search_router,
     batch_router,
-    submit_router,
     jobs_router,
     managers_router,
     threads_router,

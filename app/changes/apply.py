@@ -21,8 +21,8 @@ from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
+from app.jobs.kind import JobRun
 from app.jobs.record import State
-from app.jobs.run import JobRun
 from app.json_values import JsonObject, to_json_text
 from app.namespaces import StoredNamespace
 from app.resources import Resources

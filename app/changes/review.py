@@ -19,9 +19,8 @@ from app.db.database import Connection, Database
 from app.db.optimistic import OvertakenError, retry_optimistically
 from app.http.headers import PreconditionFailedError
 from app.jobs import repository as jobs
-from app.jobs.errors import JobStateError
 from app.jobs.record import JobRecord, State
-from app.jobs.service import JobService
+from app.jobs.service import JobService, JobStateError
 from app.json_values import JsonObject
 from app.pagination import Page
 from app.resources import Resources

@@ -13,9 +13,8 @@ from app.db.database import Connection, Database
 from app.db.optimistic import OvertakenError, retry_optimistically
 from app.http.headers import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
-from app.jobs.errors import JobStateError
 from app.jobs.record import JobRecord, State
-from app.jobs.service import JobService
+from app.jobs.service import JobService, JobStateError
 from app.json_values import JsonObject
 from app.resources import Resources
 from app.store import repository as items

@@ -7,7 +7,7 @@ from app.changes.circuit_breaker import REVIEW_REQUESTED, review_reason
 from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory
 from app.conversations.types import Edit, Rejection
-from app.jobs.run import JobRun
+from app.jobs.kind import JobRun
 from app.json_values import JsonObject
 
 

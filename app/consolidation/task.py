@@ -24,7 +24,7 @@ from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optim
 from app.extraction.prompt import PROMPT_VERSION
 from app.http.headers import PreconditionFailedError
 from app.jobs import repository as jobs_repository
-from app.jobs.run import JobConflictError, JobFailedError, JobRun
+from app.jobs.kind import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.namespaces import StoredNamespace
 from app.providers.llm.base import LLM

@@ -21,7 +21,7 @@ from app.extraction.retrieval import Retriever
 from app.extraction.returned_memories import build_result, to_memories
 from app.extraction.verbatim import build_edits, leave_out_stored
 from app.http.headers import PreconditionFailedError
-from app.jobs.run import JobConflictError, JobRun
+from app.jobs.kind import JobConflictError, JobRun
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace, to_stored
 from app.providers.llm.pool import LLMPool

@@ -1,9 +1,11 @@
-"""Execution of one job: runs its handler and records how the attempt ended."""
+"""Execution of one job, in this process or alone in a child process, and how the attempt ended."""
 
 import asyncio
-from collections.abc import Mapping
+import pickle
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeAlias
 from weakref import WeakValueDictionary
 
 import structlog
@@ -12,23 +14,81 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.errors import AppError
 from app.jobs import queue
-from app.jobs.isolation import COULD_NOT_RUN, Isolation
-from app.jobs.kind import RunJob
-from app.jobs.queue import RetryPolicy
-from app.jobs.record import ClaimedJob, Failure
-from app.jobs.run import (
+from app.jobs.kind import (
     JobConflictError,
     JobFailedError,
     JobLostError,
     JobRun,
     OutOfMemoryError,
     ProcessDiedError,
+    RunJob,
 )
+from app.jobs.queue import RetryPolicy
+from app.jobs.record import ClaimedJob, Failure
 from app.json_values import replace_unstorable
 from app.providers.errors import MisconfiguredError, ProviderError
 from app.providers.llm.pool import LLMNotConfiguredError
 from app.resources import Resources
 from app.supervisor import ending_of
+
+MAX_CHILDREN = 2
+"""Isolated jobs that one worker runs at a time; each needs the memory of a process."""
+
+COULD_NOT_RUN = 75
+"""Exit status (EX_TEMPFAIL) of a child that could not run its job; the job is not blamed."""
+
+START_SECONDS = 60.0
+"""Time that a child may take in addition to its job's timeout."""
+
+MODULE = "app.worker.isolated_job"
+
+BuildHandlers: TypeAlias = Callable[[Resources], Mapping[str, RunJob]]
+"""Builds the functions that run jobs, by kind, from the resources of a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildTask:
+    """A child's task; `build_handlers` must be a module-level function, to be pickled."""
+
+    settings: Settings
+    job_id: str
+    attempt: int
+    build_handlers: BuildHandlers
+
+
+class Isolation:
+    """Starts one worker's child processes."""
+
+    def __init__(self, settings: Settings, build_handlers: BuildHandlers) -> None:
+        self._settings = settings
+        self._build_handlers = build_handlers
+
+    async def run(self, job: ClaimedJob) -> int:
+        """Run an attempt in a child process; return its exit status, negative for a signal.
+
+        The child is killed when this is canceled, and when it takes too long.
+        """
+        task = ChildTask(self._settings, job.id, job.attempt, self._build_handlers)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", MODULE, stdin=asyncio.subprocess.PIPE, stdout=2
+        )
+        assert child.stdin is not None  # noqa: S101  # it is a pipe
+        try:
+            # The pipe stays open; its end signals the child that this process is gone.
+            child.stdin.write(pickle.dumps(task))
+            async with asyncio.timeout(self._settings.job_timeout_seconds + START_SECONDS):
+                return await child.wait()
+        except TimeoutError:
+            return await _kill(child)
+        finally:
+            if child.returncode is None:
+                await _kill(child)
+
+
+async def _kill(child: asyncio.subprocess.Process) -> int:
+    child.kill()
+    return await child.wait()
+
 
 _logger = structlog.get_logger("memoryd.jobs")
 

@@ -1,14 +1,16 @@
-"""SQL on jobs, their events, and their model calls, except for that of the queue.
+"""SQL on jobs, their events, model calls, and rate limits, except for that of the queue.
 
 Times are the database's, which every server and worker shares.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from app.auth.access import Access
+from app.auth.errors import TooManyRequestsError
 from app.db.database import Connection, Parameters
 from app.db.notifier import CANCEL, CHANGED, WORK
 from app.jobs.record import (
@@ -199,6 +201,26 @@ _EVENTS = """
 SELECT number, event, data, recorded_at FROM job_events
 WHERE job_id = $1 AND number > $2 ORDER BY number LIMIT 100
 """
+
+# The rate limit of submissions: one token bucket per key, shared by all processes.
+_REFILLED = (
+    "least($2::float8, rates.tokens + $2::float8 / 60 * greatest(0, "
+    "extract(epoch FROM statement_timestamp() - rates.updated_at)))"
+)
+
+_TAKE_TOKENS = f"""
+INSERT INTO job_rates AS rates (actor, tokens, updated_at)
+VALUES ($1, $2::float8 - $3::int, statement_timestamp())
+ON CONFLICT (actor) DO UPDATE SET tokens = {_REFILLED} - $3::int, updated_at = excluded.updated_at
+    WHERE {_REFILLED} >= $3::int
+RETURNING tokens
+"""
+
+_TOKENS_LEFT = f"SELECT floor({_REFILLED})::int FROM job_rates AS rates WHERE actor = $1 FOR UPDATE"
+
+_SECONDS_TO_NEXT_TOKEN = (
+    f"SELECT (1 - {_REFILLED}) * 60 / $2::float8 FROM job_rates AS rates WHERE actor = $1"
+)
 
 MAX_EVENT_BYTES = 16_384
 """Maximum size of an event's data; a page of events is at most 100 times as long."""
@@ -396,3 +418,37 @@ async def requeue_all(
 async def expedite(connection: Connection, job_id: str) -> bool:
     """Let a queued job start now; False in another state."""
     return await connection.fetchrow(_EXPEDITE, job_id) is not None
+
+
+async def take_tokens(connection: Connection, access: Access, jobs: int = 1) -> None:
+    """Count jobs in the transaction that submits them; raises TooManyRequestsError.
+
+    If the transaction is rolled back, nothing is counted.
+    """
+    limit = access.jobs_per_minute
+    if (
+        limit is not None
+        and await connection.fetchval(_TAKE_TOKENS, access.actor, limit, jobs) is None
+    ):
+        raise await _rate_exceeded(connection, access, limit)
+
+
+async def available_tokens(connection: Connection, access: Access, most: int) -> int:
+    """Return how many jobs, up to `most`, may be submitted now; TooManyRequestsError if none.
+
+    Locks the key's bucket until the end of the transaction.
+    """
+    limit = access.jobs_per_minute
+    if limit is None:
+        return most
+    left: int | None = await connection.fetchval(_TOKENS_LEFT, access.actor, limit)
+    if left == 0:
+        raise await _rate_exceeded(connection, access, limit)
+    return min(most, limit if left is None else left)
+
+
+async def _rate_exceeded(
+    connection: Connection, access: Access, limit: int
+) -> TooManyRequestsError:
+    seconds = await connection.fetchval(_SECONDS_TO_NEXT_TOKEN, access.actor, limit)
+    return TooManyRequestsError(access.actor, limit, "job", max(1, math.ceil(seconds)))

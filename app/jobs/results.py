@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import core_schema
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
 from app.schemas import Clean
@@ -270,20 +269,3 @@ JobResult = TypeAliasType(
     ],
 )
 """A named alias, so that generated clients have a name for the type."""
-
-
-class _AsStored:
-    """Marks a value that is sent as it was stored; its type is only for the OpenAPI document."""
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.json_or_python_schema(
-            json_schema=handler(source),
-            python_schema=core_schema.any_schema(),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
-        )
-
-
-StoredResult = Annotated[JobResult | None, _AsStored()]
-"""A job's result in a response."""

@@ -4,11 +4,12 @@ from dataclasses import asdict, fields
 from operator import attrgetter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 from app.auth.access import Access
 from app.jobs.record import JobRecord, Selection, State
-from app.jobs.results import StoredResult
+from app.jobs.results import JobResult
 from app.json_values import JsonObject
 from app.namespaces import parse_labels
 from app.pagination import Page
@@ -17,6 +18,23 @@ from app.schemas import Clean, Labels, Moment, Number, Schema, Timestamp, Writte
 MAX_PAGE = 200
 
 MAX_RETRIED = 1_000
+
+
+class _AsStored:
+    """Marks a value that is sent as it was stored; its type is only for the OpenAPI document."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.json_or_python_schema(
+            json_schema=handler(source),
+            python_schema=core_schema.any_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+
+
+StoredResult = Annotated[JobResult | None, _AsStored()]
+"""A job's result in a response."""
 
 
 class JobUsage(BaseModel):

@@ -10,14 +10,38 @@ from asyncpg import UniqueViolationError
 from app.auth.access import Access, Verb
 from app.db.database import Connection, Database, DatabaseUnavailableError
 from app.db.notifier import CHANGED, Notifier, wait_for
+from app.errors import ConflictError, NotFoundError
 from app.http.request_context import OverloadedError, long_wait
-from app.jobs import rate_limit, repository
-from app.jobs.errors import JobNotFoundError, JobStateError
+from app.jobs import repository
 from app.jobs.record import JobEvent, JobRecord, JobState, NewJob, Selection, State
 from app.json_values import is_storable_text
 from app.namespaces import Labels
 from app.pagination import Page
 from app.resources import Resources
+
+
+class JobNotFoundError(NotFoundError):
+    """No such job, or not one that the caller may see."""
+
+    code = "job_not_found"
+    title = "Job not found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f'There is no job "{job_id}" here; GET /v1/jobs lists those there are. '
+            "Jobs that ended long ago are removed."
+        )
+
+
+class JobStateError(ConflictError):
+    """The job's state does not allow the operation."""
+
+    code = "job_state"
+    title = "Not in this state"
+
+    def __init__(self, job_id: str, state: State, hint: str) -> None:
+        super().__init__(f'The job "{job_id}" is {state}; {hint}.')
+
 
 POLL_SECONDS = 2.0
 """Time after which a request that waits for a job reads it again without a notification."""
@@ -43,7 +67,7 @@ class JobService:
         self, connection: Connection, access: Access, new: NewJob, *, urgent: bool = False
     ) -> str:
         """Submit a job in the caller's transaction; return its id. Raises TooManyRequestsError."""
-        await rate_limit.take(connection, access)
+        await repository.take_tokens(connection, access)
         return await repository.insert(
             connection,
             access,
@@ -61,7 +85,7 @@ class JobService:
             connection, access, new, max_attempts=self._attempts
         )
         if is_new:
-            await rate_limit.take(connection, access)
+            await repository.take_tokens(connection, access)
         return job_id
 
     async def get(self, access: Access, job_id: str) -> JobRecord:
@@ -173,7 +197,7 @@ class JobService:
                     raise JobStateError(
                         job_id, state, "only failed and cancelled jobs can be retried"
                     )
-                await rate_limit.take(connection, access)
+                await repository.take_tokens(connection, access)
         except UniqueViolationError as error:
             raise JobStateError(job_id, state, "another job of its thread is queued") from error
         return await self.get(access, job_id)
@@ -187,12 +211,12 @@ class JobService:
         """
         namespaces = access.scope(labels, Verb.JOBS)
         async with self._database.transaction(access.root) as connection:
-            limit = await rate_limit.available(connection, access, selection.limit)
+            limit = await repository.available_tokens(connection, access, selection.limit)
             selection = replace(selection, limit=limit)
             retried = await repository.requeue_all(
                 connection, namespaces, selection, self._attempts
             )
-            await rate_limit.take(connection, access, retried)
+            await repository.take_tokens(connection, access, retried)
         return retried, retried == limit
 
 

@@ -17,8 +17,7 @@ from app.db.database import ALL_ROOTS, Connection, Database
 from app.db.notifier import CANCEL, WORK, Notifier, wait_for
 from app.errors import AppError
 from app.jobs import queue
-from app.jobs.executor import Executor
-from app.jobs.isolation import MAX_CHILDREN, Isolation
+from app.jobs.executor import MAX_CHILDREN, Executor, Isolation
 from app.jobs.kind import RunJob
 from app.jobs.queue import RetryPolicy
 from app.jobs.record import ClaimedJob

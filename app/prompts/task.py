@@ -10,7 +10,7 @@ from app.changes.apply import access_for_job
 from app.conversations.dialogue import NoAnswerError
 from app.conversations.types import Ask
 from app.db.database import Connection, Database
-from app.jobs.run import JobFailedError, JobRun
+from app.jobs.kind import JobFailedError, JobRun
 from app.prompts.diff import unified_diff
 from app.prompts.evaluate import Evaluation, Gate
 from app.prompts.optimize.choose import choose_prompts

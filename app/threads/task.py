@@ -6,7 +6,7 @@ from typing import Self
 from app.db.database import Connection, Database
 from app.extraction.plan import ExtractPlan
 from app.extraction.task import Extractor
-from app.jobs.run import JobFailedError, JobLostError, JobRun
+from app.jobs.kind import JobFailedError, JobLostError, JobRun
 from app.jobs.service import JobService
 from app.json_values import JsonObject
 from app.resources import Resources

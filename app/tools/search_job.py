@@ -16,8 +16,8 @@ from app.conversations.types import Turn
 from app.db.database import Database
 from app.extraction.prompt import TEMPLATES as EXTRACTION_TEMPLATES
 from app.extraction.retrieval import MAX_QUERIES, ask_for_queries, split_into_queries
+from app.jobs.kind import JobRun
 from app.jobs.record import NewJob
-from app.jobs.run import JobRun
 from app.managers.service import ManagerService
 from app.providers.llm.base import Completion, Request
 from app.providers.llm.pool import LLMPool

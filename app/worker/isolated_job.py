@@ -15,8 +15,7 @@ import structlog
 
 from app.db.database import ALL_ROOTS
 from app.jobs import queue
-from app.jobs.executor import Executor
-from app.jobs.isolation import COULD_NOT_RUN, ChildTask
+from app.jobs.executor import COULD_NOT_RUN, ChildTask, Executor
 from app.logging import configure_logging
 from app.resources import open_resources
 from app.usage_counter import record_usage

@@ -28,7 +28,7 @@ from app.db.idempotency import delete_old_answers
 from app.errors import AppError, OperatorError
 from app.job_kinds import handlers
 from app.jobs import queue
-from app.jobs.isolation import BuildHandlers, Isolation
+from app.jobs.executor import BuildHandlers, Isolation
 from app.jobs.worker import JobWorker
 from app.logging import configure_logging
 from app.resources import Resources, open_resources

@@ -14,7 +14,7 @@ from app.auth.rates import Rates, RequestLimiter
 from app.auth.service import KeyService
 from app.config import Settings
 from app.db.database import Database
-from app.jobs import rate_limit
+from app.jobs import repository
 from app.main import create_app
 from app.namespaces import ALL_ROOTS
 from app.providers.embeddings.fake import FakeEmbedder
@@ -153,14 +153,14 @@ async def test_concurrent_submissions_share_one_bucket(database: Database) -> No
     async def submit() -> bool:
         try:
             async with database.transaction(ALL_ROOTS) as connection:
-                await rate_limit.take(connection, access)
+                await repository.take_tokens(connection, access)
         except TooManyRequestsError:
             return False
         return True
 
     assert sum(await asyncio.gather(*(submit() for _ in range(12)))) == 5
     async with database.transaction(ALL_ROOTS) as connection:
-        await rate_limit.take(connection, replace(access, actor="mk_b"))
+        await repository.take_tokens(connection, replace(access, actor="mk_b"))
         await connection.execute("UPDATE job_rates SET updated_at = updated_at - interval '25s'")
     assert [await submit() for _ in range(3)] == [True, True, False]
 

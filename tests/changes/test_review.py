@@ -7,8 +7,8 @@ from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.changes.circuit_breaker import REVIEW_REQUESTED
 from app.changes.review import OUTDATED, REPEATED, UNFOUNDED
-from app.jobs.errors import JobNotFoundError, JobStateError
 from app.jobs.record import State
+from app.jobs.service import JobNotFoundError, JobStateError
 from app.namespaces import ALL_ROOTS, Root, to_root, to_stored
 from tests.support.extraction import ANA, CONVERSATION, Memories, counts, memory_value
 from tests.support.load import at_once

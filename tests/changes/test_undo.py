@@ -7,8 +7,8 @@ import pytest
 from app.auth.access import ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.changes.undo import CHANGED, ENDED, NO_HISTORY, THERE_AGAIN
-from app.jobs.errors import JobStateError
 from app.jobs.record import State
+from app.jobs.service import JobStateError
 from app.namespaces import ALL_ROOTS
 from tests.support.extraction import Memories, memory_value
 from tests.support.load import at_once

@@ -9,8 +9,8 @@ from app.auth.access import ALL_GRANTED, Access
 from app.db.database import Connection
 from app.extraction.plan import ExtractPlan
 from app.extraction.task import Extractor
+from app.jobs.kind import JobConflictError, JobLostError, JobRun
 from app.jobs.record import State
-from app.jobs.run import JobConflictError, JobLostError, JobRun
 from app.namespaces import to_root, to_stored
 from app.providers.llm.base import Completion, Request
 from tests.support.extraction import ANA, CONVERSATION, Memories, counts, memory_value

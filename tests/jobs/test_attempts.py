@@ -7,9 +7,9 @@ import pytest
 from app.db.database import ALL_ROOTS, DatabaseUnavailableError
 from app.errors import InvalidRequestError
 from app.jobs import queue
+from app.jobs.kind import JobConflictError, JobFailedError
 from app.jobs.queue import RetryPolicy
 from app.jobs.record import Failure
-from app.jobs.run import JobConflictError, JobFailedError
 from app.providers.errors import BadRequestError, RateLimitedError, UnavailableError
 from tests.support.jobs import Jobs, raises, until
 

@@ -5,10 +5,9 @@ import pytest
 from app.auth.access import ANONYMOUS
 from app.db.database import ALL_ROOTS
 from app.jobs import queue
-from app.jobs.errors import JobStateError
+from app.jobs.kind import JobFailedError, JobRun
 from app.jobs.record import State
-from app.jobs.run import JobFailedError, JobRun
-from app.jobs.service import JobService
+from app.jobs.service import JobService, JobStateError
 from tests.support.jobs import Jobs, hang, listening, raises
 
 pytestmark = pytest.mark.slow  # each waits for workers

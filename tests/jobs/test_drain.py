@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from app.jobs.kind import JobRun
 from app.jobs.record import State
-from app.jobs.run import JobRun
 from tests.support.jobs import Jobs, hang
 
 pytestmark = pytest.mark.slow  # each waits for workers

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.jobs.run import JobRun
+from app.jobs.kind import JobRun
 from tests.support.jobs import Jobs
 
 pytestmark = pytest.mark.slow  # each waits for workers

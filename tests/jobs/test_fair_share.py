@@ -7,7 +7,7 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
-from app.jobs.run import JobRun
+from app.jobs.kind import JobRun
 from app.namespaces import to_root
 from app.providers.llm.base import Completion, Request, TokenUsage
 from app.providers.llm.pool import LLMPool

@@ -7,9 +7,9 @@ import pytest
 
 from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
+from app.jobs.kind import JobLostError, JobRun
 from app.jobs.queue import RetryPolicy
 from app.jobs.record import ClaimedJob, Failure, State
-from app.jobs.run import JobLostError, JobRun
 from app.jobs.worker import JobWorker
 from tests.support.jobs import KIND, Jobs, ScriptedHandler, until, worker_of, working
 

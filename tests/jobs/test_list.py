@@ -5,7 +5,7 @@ import pytest
 from app.auth.access import ALL_GRANTED, Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
-from app.jobs.run import JobFailedError
+from app.jobs.kind import JobFailedError
 from tests.support.jobs import Jobs, raises
 
 pytestmark = pytest.mark.slow  # each waits for workers

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from app.auth.access import ALL_GRANTED, Access
 from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
+from app.jobs.kind import JobRun
 from app.jobs.record import ClaimedJob, NewJob, State
-from app.jobs.run import JobRun
 from app.namespaces import to_root, to_stored
 from tests.support.jobs import KIND, Jobs, job_row
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.db.database import ALL_ROOTS
 from app.jobs import queue
-from app.jobs.run import JobFailedError
+from app.jobs.kind import JobFailedError
 from tests.support.jobs import Jobs, raises, until
 
 

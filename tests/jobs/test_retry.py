@@ -9,8 +9,8 @@ from app.auth.access import ALL_GRANTED, ANONYMOUS, Grant, Verb
 from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.jobs import repository
+from app.jobs.kind import JobFailedError
 from app.jobs.record import State
-from app.jobs.run import JobFailedError
 from app.jobs.service import JobService
 from app.providers.errors import UnavailableError
 from tests.support.jobs import KIND, Jobs, new_job, raises

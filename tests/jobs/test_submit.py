@@ -10,8 +10,8 @@ import pytest
 
 from app.auth.access import ANONYMOUS
 from app.db.notifier import WORK
+from app.jobs.kind import JobFailedError, JobRun
 from app.jobs.record import State
-from app.jobs.run import JobFailedError, JobRun
 from app.jobs.service import JobService
 from tests.support.jobs import Jobs, listening, new_job, raises
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from app.jobs.run import JobRun
+from app.jobs.kind import JobRun
 from app.providers.errors import UnavailableError
 from app.providers.llm.base import Completion, Message, Request, TokenUsage, UnusableReplyError
 from tests.support.jobs import Act, Jobs, hang, until

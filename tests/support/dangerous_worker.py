@@ -7,8 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from app.config import Settings
-from app.jobs.kind import RunJob
-from app.jobs.run import JobRun
+from app.jobs.kind import JobRun, RunJob
 from app.logging import configure_logging
 from app.resources import Resources
 from app.worker import process

@@ -19,8 +19,8 @@ from app.extraction.plan import ExtractPlanner
 from app.extraction.schemas import ExtractRequest
 from app.http.headers import UNCONDITIONAL
 from app.job_kinds import EXTRACT
+from app.jobs.kind import JobRun
 from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, JobRecord, State
-from app.jobs.run import JobRun
 from app.jobs.service import JobService
 from app.namespaces import to_stored
 from app.providers.llm.base import Completion, Request

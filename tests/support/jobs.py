@@ -17,10 +17,9 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANGED
 from app.jobs import queue, repository
-from app.jobs.kind import JobKind, JobPlan, RunJob
+from app.jobs.kind import JobKind, JobPlan, JobRun, RunJob
 from app.jobs.record import RECORD_COLUMNS, SETTLED, ClaimedJob, NewJob, State
 from app.jobs.responses import submit
-from app.jobs.run import JobRun
 from app.jobs.schemas import Job
 from app.jobs.service import JobService
 from app.jobs.worker import JobWorker

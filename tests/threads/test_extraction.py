@@ -11,8 +11,7 @@ from pydantic import SecretStr
 from app.config import Settings
 from app.db.database import Database
 from app.job_kinds import EXTRACT_THREAD
-from app.jobs.kind import RunJob
-from app.jobs.run import JobConflictError
+from app.jobs.kind import JobConflictError, RunJob
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources

@@ -10,7 +10,7 @@ from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
 from app.job_kinds import handlers
-from app.jobs_api.submit_router import router
+from app.jobs_router import router
 from app.main import create_app
 from app.providers.embeddings.fake import FakeEmbedder
 from app.resources import Resources, open_resources

@@ -5,9 +5,9 @@ from typing import Self
 
 from app.auth.access import Access, Verb
 from app.db.database import Database
+from app.jobs.kind import JobConflictError, JobRun
 from app.jobs.record import NewJob
 from app.jobs.results import SummaryState
-from app.jobs.run import JobConflictError, JobRun
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 from app.providers.llm.pool import LLMPool

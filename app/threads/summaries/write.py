@@ -18,8 +18,8 @@ from app.conversations.json_schema.assertions import TooManyChecksError
 from app.conversations.json_schema.validator import validator_of
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates, render_turns
 from app.conversations.types import Ask, Turn
+from app.jobs.kind import JobFailedError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
-from app.jobs.run import JobFailedError
 from app.json_values import JsonObject, UnstorableError, check_storable, replace_unstorable
 from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall
 from app.threads.summaries.shorten import split_turns

@@ -1,1 +1,0 @@
-"""The HTTP API of jobs: every route under `/v1/jobs`."""

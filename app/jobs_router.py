@@ -32,7 +32,7 @@ from app.prompts.errors import (
     PromptVersionNotFoundError,
 )
 from app.prompts.job_schemas import OptimizePrompt
-from app.providers.llm.pool import LLMNotConfiguredError
+from app.providers.llm import LLMNotConfiguredError
 from app.threads.errors import ThreadNotFoundError
 from app.threads.summaries.schemas import SummarizeRequest
 from app.tools.schemas import SearchRequest

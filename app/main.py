@@ -27,7 +27,7 @@ from app.managers.router import router as managers_router
 from app.mcp.http import ROUTE as MCP_ROUTE
 from app.mcp.http import running_mcp
 from app.prompts.router import router as prompts_router
-from app.providers.embeddings.base import Embedder
+from app.providers.embedder import Embedder
 from app.resources import open_resources
 from app.search.router import router as search_router
 from app.store.router import router as store_router

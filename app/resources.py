@@ -20,11 +20,8 @@ from app.errors import OperatorError
 from app.indexing.formats import register
 from app.indexing.passages import PassageIndex
 from app.indexing.terms import Vocabulary
-from app.providers.embeddings.base import Embedder
-from app.providers.embeddings.batches import BatchingEmbedder
-from app.providers.embeddings.registry import create_embedder
-from app.providers.llm.base import LLM
-from app.providers.llm.pool import LLMPool, create_llm
+from app.providers.embedder import BatchingEmbedder, Embedder, create_embedder
+from app.providers.llm import LLM, LLMPool, create_llm
 from app.usage_counter import UsageCounter
 
 _logger = structlog.get_logger("memoryd.database")

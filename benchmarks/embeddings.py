@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.providers.embeddings.local import LocalEmbedder
-from app.providers.embeddings.model_files import published_file
+from app.providers.local_embedder import LocalEmbedder
+from app.providers.model_files import published_file
 
 _ROUNDS = 3
 _QUERIES = 100

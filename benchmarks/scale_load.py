@@ -21,7 +21,7 @@ from app.db.database import ALL_ROOTS, Connection, Database
 from app.indexing.formats import register
 from app.indexing.terms import Vocabulary
 from app.namespaces import to_stored
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from benchmarks.data import FILTER_BUCKETS, Item, TextSource
 from benchmarks.vectors import DIMENSIONS, FAKE, embedding
 

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from app.config import Settings
 from app.embedded import EmbeddedPostgres
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import running
 from tests.support.databases import Cluster
 from tests.support.llm_server import calls, llm_server

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from app.providers.embeddings.registry import create_embedder
+from app.providers.embedder import create_embedder
 
 DIMENSIONS = 384
 

@@ -18,7 +18,7 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS
 from app.errors import AppError
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import Store, running
 from tests.support.routes import HIDDEN, REQUESTS
 

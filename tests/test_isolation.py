@@ -23,7 +23,7 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
 from app.namespaces import to_stored
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import Store, running
 
 pytestmark = pytest.mark.slow

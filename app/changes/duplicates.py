@@ -18,7 +18,7 @@ from app.changes.memories import to_memory
 from app.conversations.types import Edit, Memory
 from app.db.database import Connection
 from app.namespaces import StoredNamespace
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.resources import Resources
 from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService

@@ -9,7 +9,7 @@ from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
 from app.managers.schemas import Apply, ManagerConfig
 from app.managers.service import ManagerService
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLMPool
 from app.resources import Resources
 
 DEFAULT_LIMIT = 200

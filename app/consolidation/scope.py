@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from app.changes.duplicates import Candidate
 from app.conversations.types import Basis, Edit, Memory, Rejection
 from app.namespaces import StoredNamespace
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.store.types import Address
 
 PINNED = "is pinned"

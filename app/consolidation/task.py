@@ -27,8 +27,7 @@ from app.jobs import repository as jobs_repository
 from app.jobs.kind import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.namespaces import StoredNamespace
-from app.providers.llm.base import LLM
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLM, LLMPool
 from app.resources import Resources
 from app.store import repository as items
 from app.usage_counter import Uses, add_uses

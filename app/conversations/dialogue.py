@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from app.conversations.types import Ask
 from app.json_values import JsonObject
-from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall, ToolResult
+from app.providers.llm import Completion, Message, Request, Tool, ToolCall, ToolResult
 
 T = TypeVar("T")
 

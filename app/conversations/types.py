@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
-from app.providers.llm.base import Completion, Request
+from app.providers.llm import Completion, Request
 
 Ask: TypeAlias = Callable[[Request, str], Awaitable[Completion]]
 """Sends a request to a model for a purpose, which the job's log names; raises ProviderError."""

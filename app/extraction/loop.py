@@ -10,7 +10,7 @@ from app.conversations.types import Ask, LLMTask, Memory, Proposal, Rejection
 from app.extraction.prompt import IDLE, TEMPLATES, build_system_text, build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.json_values import replace_unstorable
-from app.providers.llm.base import Completion, Tool, ToolCall, ToolResult
+from app.providers.llm import Completion, Tool, ToolCall, ToolResult
 
 MAX_CALLS = 100
 """Maximum calls executed of one reply; later ones are rejected unread."""

@@ -31,7 +31,7 @@ from app.json_values import JsonObject
 from app.managers.schemas import Apply, ManagerConfig, Phase, Strategy
 from app.managers.service import EXTRACT_VERBS, ManagerService
 from app.namespaces import to_stored
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLMPool
 from app.resources import Resources
 from app.store.writer import check_not_reserved
 

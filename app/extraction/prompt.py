@@ -7,7 +7,7 @@ from dataclasses import replace
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
 from app.conversations.types import Kind, LLMTask, Memory, Rights
 from app.json_values import JsonObject
-from app.providers.llm.base import Tool
+from app.providers.llm import Tool
 
 INSERT = "insert_"
 UPDATE = "update_memory"

@@ -15,8 +15,8 @@ from app.extraction.plan import Config
 from app.extraction.prompt import TEMPLATES
 from app.json_values import JsonObject, replace_unstorable
 from app.namespaces import StoredNamespace, to_stored
-from app.providers.embeddings.base import split_by_characters
-from app.providers.llm.base import Message, Request, Tool
+from app.providers.embedder import split_by_characters
+from app.providers.llm import Message, Request, Tool
 from app.resources import Resources
 from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService

@@ -24,7 +24,7 @@ from app.http.headers import PreconditionFailedError
 from app.jobs.kind import JobConflictError, JobRun
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace, to_stored
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLMPool
 from app.resources import Resources
 
 _ATTEMPTS = 3

@@ -13,7 +13,7 @@ from app.conversations.prompt_text import find_message_ids
 from app.conversations.types import Edit, LLMTask, Memory
 from app.extraction.prompt import DELETE, IDLE, INSERT, UPDATE, find_insertable
 from app.json_values import JsonObject, replace_unstorable
-from app.providers.llm.base import ToolCall
+from app.providers.llm import ToolCall
 from app.schemas import parse_time
 
 MAX_REASON_CHARACTERS = 500

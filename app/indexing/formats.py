@@ -11,7 +11,7 @@ from app.db.tables import metadata
 from app.errors import OperatorError
 from app.indexing.passages import PassageIndex
 from app.indexing.terms import VERSION, Vocabulary
-from app.providers.embeddings.base import Embedder
+from app.providers.embedder import Embedder
 
 passage_indexes = Table(
     "passage_indexes",

@@ -17,7 +17,7 @@ from app.background import TimeSlice
 from app.errors import AppError, InvalidRequestError
 from app.indexing.terms import Vocabulary
 from app.json_values import JsonObject
-from app.providers.embeddings.base import Embedder, Vector, split_by_characters
+from app.providers.embedder import Embedder, Vector, split_by_characters
 from app.providers.errors import ProviderError
 
 MAX_PASSAGES = 2_000

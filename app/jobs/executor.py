@@ -27,7 +27,7 @@ from app.jobs.queue import RetryPolicy
 from app.jobs.record import ClaimedJob, Failure
 from app.json_values import replace_unstorable
 from app.providers.errors import MisconfiguredError, ProviderError
-from app.providers.llm.pool import LLMNotConfiguredError
+from app.providers.llm import LLMNotConfiguredError
 from app.resources import Resources
 from app.supervisor import ending_of
 

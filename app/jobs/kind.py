@@ -18,7 +18,7 @@ from app.db.database import Connection, Database
 from app.jobs import repository
 from app.jobs.record import ClaimedJob, NewJob, State
 from app.namespaces import StoredNamespace
-from app.providers.llm.base import LLM, Completion, Request, UnusableReplyError
+from app.providers.llm import LLM, Completion, Request, UnusableReplyError
 from app.resources import Resources
 
 

@@ -30,7 +30,7 @@ from app.jobs.record import (
 from app.json_values import JsonText
 from app.namespaces import Range
 from app.pagination import Page
-from app.providers.llm.base import Completion
+from app.providers.llm import Completion
 
 URGENT, BACKGROUND = 0, 1
 """Priorities: whether a client waits for the job."""

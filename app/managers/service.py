@@ -14,7 +14,7 @@ from app.managers.errors import ManagerNotFoundError
 from app.managers.schemas import ManagerConfig
 from app.managers.types import Manager
 from app.pagination import Page
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLMPool
 from app.resources import Resources
 
 EXTRACT_VERBS = frozenset({Verb.JOBS, Verb.READ, Verb.WRITE})

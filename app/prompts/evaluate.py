@@ -11,7 +11,7 @@ from app.json_values import replace_unstorable
 from app.prompts.judge import Answer, Comparison, Side, Verdict, judge
 from app.prompts.placeholders import render_prompt
 from app.providers.errors import BadRequestError
-from app.providers.llm.base import Completion, Message, Request
+from app.providers.llm import Completion, Message, Request
 
 Outcome: TypeAlias = Literal["win", "loss", "tie"]
 

@@ -19,7 +19,7 @@ from app.conversations.prompt_text import Tags, render_turns
 from app.conversations.types import Ask, Turn
 from app.json_values import JsonObject, replace_unstorable
 from app.prompts.optimize.render import TEMPLATES
-from app.providers.llm.base import Completion, Tool
+from app.providers.llm import Completion, Tool
 
 Side: TypeAlias = Literal["old", "new"]
 Preference: TypeAlias = Literal["old", "new", "tie"]

@@ -38,7 +38,7 @@ from app.prompts.placeholders import list_variables
 from app.prompts.repository import Ref
 from app.prompts.service import PromptService
 from app.prompts.types import PRODUCTION
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLMPool
 from app.resources import Resources
 from app.threads import repository as threads_repository
 from app.threads.errors import ThreadNotFoundError

@@ -27,8 +27,7 @@ from app.prompts.optimize.types import (
 from app.prompts.plan import OptimizePlan, PlannedEvaluation, PlannedPrompt, read_trajectories
 from app.prompts.result import Improvement, Outcome, StoredText, TextWriter, to_result
 from app.prompts.service import PromptService
-from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import Completion, LLMPool, Request
 from app.resources import Resources
 
 MAX_CONCURRENT_CALLS = 4

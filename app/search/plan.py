@@ -14,7 +14,7 @@ from app.indexing.terms import MAX_QUERY_WORDS, QueryWord
 from app.json_values import JsonObject
 from app.namespaces import Labels, Range
 from app.pagination import InvalidCursorError, read_cursor
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.schemas import Clean, Moment
 from app.search.candidate_set import Integers
 from app.search.scoring import HalfLives, Mode, ScoredItems, Statistics, Weights

@@ -10,7 +10,7 @@ from pgvector import HalfVector
 from app.db.database import Connection, Parameters
 from app.db.pages import fetch_page
 from app.pagination import Page
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, Floats, Rows
 from app.search.plan import ListingPlan, Scope, ScoringQuery
 from app.search.scoring import Statistics, count_statistics

@@ -15,7 +15,7 @@ from app.indexing.passages import PassageIndex
 from app.json_values import JsonObject
 from app.namespaces import only, stored_range
 from app.pagination import write_cursor
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.resources import Resources
 from app.search import repository
 from app.search.candidate_set import Integers

@@ -19,7 +19,7 @@ from app.indexing.formats import (
 )
 from app.indexing.passages import EmbeddingFailedError, InvalidIndexPathError, Passage, PassageIndex
 from app.namespaces import from_stored
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.providers.errors import BadRequestError
 from app.resources import Resources
 from app.store import reindex_repository, repository

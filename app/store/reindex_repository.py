@@ -10,7 +10,7 @@ from app.db.database import Connection
 from app.indexing.formats import IndexFormat, read_format
 from app.json_values import JsonText
 from app.namespaces import StoredNamespace
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.store.types import Address
 
 FIRST = Address(StoredNamespace(""), "")

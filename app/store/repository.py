@@ -13,7 +13,7 @@ from app.db.pages import fetch_page
 from app.indexing.passages import Passage
 from app.namespaces import StoredNamespace
 from app.pagination import Page
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.store.types import (
     METADATA_NAMES,
     Address,

@@ -17,7 +17,7 @@ from app.http.headers import Precondition, PreconditionFailedError
 from app.indexing.passages import PassageIndex, check_path
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import Labels, Root
-from app.providers.embeddings.base import Vector
+from app.providers.embedder import Vector
 from app.resources import Resources
 from app.store import repository
 from app.store.repository import ItemPassages

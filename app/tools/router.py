@@ -17,7 +17,7 @@ from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.indexing.passages import EmbeddingFailedError
 from app.managers.errors import ManagerNotFoundError
-from app.providers.llm.pool import LLMNotConfiguredError
+from app.providers.llm import LLMNotConfiguredError
 from app.schemas import Clean
 from app.tools.errors import ToolNotFoundError
 from app.tools.schemas import CallTool, ListTools, ToolAnswer, ToolList

@@ -19,8 +19,7 @@ from app.extraction.retrieval import MAX_QUERIES, ask_for_queries, split_into_qu
 from app.jobs.kind import JobRun
 from app.jobs.record import NewJob
 from app.managers.service import ManagerService
-from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import Completion, LLMPool, Request
 from app.resources import Resources
 from app.search.hits import Hit, SearchPage
 from app.search.plan import SearchQuery

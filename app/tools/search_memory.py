@@ -12,7 +12,7 @@ from app.db.pages import TOOL_BYTES
 from app.jobs.record import State
 from app.jobs.service import JobService
 from app.json_values import JsonObject
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLMPool
 from app.resources import Resources
 from app.search.plan import DEFAULT_LIMIT, SearchQuery
 from app.search.schemas import MAX_LIMIT as MAX_SEARCH_LIMIT

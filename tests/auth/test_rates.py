@@ -17,7 +17,7 @@ from app.db.database import Database
 from app.jobs import repository
 from app.main import create_app
 from app.namespaces import ALL_ROOTS
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import running
 from tests.support.routes import call
 

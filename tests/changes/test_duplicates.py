@@ -13,7 +13,7 @@ from app.changes.duplicates import (
     is_near_duplicate,
     normalized_wording,
 )
-from app.providers.embeddings.local import LocalEmbedder
+from app.providers.local_embedder import LocalEmbedder
 
 EXACTLY_THE_SAME = [
     ("The user likes tea.", "the user likes tea"),

@@ -7,7 +7,7 @@ from app.auth.access import ALL_GRANTED
 from app.auth.service import KeyService
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import Store, running
 from tests.support.llm_server import LLMServer, calls
 

@@ -18,9 +18,9 @@ from app.consolidation.schemas import ConsolidateRequest
 from app.job_kinds import handlers
 from app.jobs.record import State
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.providers.errors import UnavailableError
-from app.providers.llm.base import Completion
+from app.providers.llm import Completion
 from app.resources import open_resources
 from tests.support.app import Store, running
 from tests.support.extraction import ANA, Memories, counts

@@ -11,7 +11,7 @@ from app.conversations.dialogue import (
     StructuredDialogue,
 )
 from app.json_values import JsonObject
-from app.providers.llm.base import Completion, Tool
+from app.providers.llm import Completion, Tool
 from tests.support.scripted_model import ScriptedModel, calls, says
 
 TOOL = Tool("count", "Counts.", {"type": "object"})

@@ -11,7 +11,7 @@ from app.db.role import DatabaseRoleError, require_ordinary_role
 from app.db.schema_version import MissingRightsError, require_current
 from app.db.tables import TABLE_NAMES
 from app.models import metadata
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import open_resources
 from tests.support.databases import Cluster
 

@@ -21,7 +21,7 @@ from app.config import Settings
 from app.db import migrations
 from app.db.migrations import SchemaMismatchError
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
 

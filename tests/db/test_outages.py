@@ -16,7 +16,7 @@ import pytest
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Connection, Database, DatabaseUnavailableError
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import Store, running
 from tests.support.databases import Cluster
 from tests.support.jobs import until

@@ -10,7 +10,7 @@ from app.db import migrations
 from app.db.database import PgvectorMissingError
 from app.indexing.formats import prepare
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import open_resources
 from app.store.reindex import reindex
 from tests.support.app import Store, running

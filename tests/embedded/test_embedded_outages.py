@@ -20,7 +20,7 @@ from app.embedded import EmbeddedPostgresError
 from app.embedded.disk import RESERVE_NAME, Disk, keep_reserve
 from app.embedded.server import MOST_FAILURES, PostgresKeeper
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.supervisor import Supervisor
 from tests.support.app import Store, running
 from tests.support.data_directories import postmaster

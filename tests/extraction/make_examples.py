@@ -14,7 +14,7 @@ from typing import Any
 from app.conversations.kinds import EPISODE, MEMORY, PROFILE
 from app.conversations.types import Kind, LLMTask, Memory, Rights, Turn
 from app.extraction.loop import propose
-from app.providers.llm.base import Completion, Message, Request
+from app.providers.llm import Completion, Message, Request
 from tests.support.scripted_model import (
     DONE,
     NOTHING,

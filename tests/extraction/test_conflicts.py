@@ -12,7 +12,7 @@ from app.extraction.task import Extractor
 from app.jobs.kind import JobConflictError, JobLostError, JobRun
 from app.jobs.record import State
 from app.namespaces import to_root, to_stored
-from app.providers.llm.base import Completion, Request
+from app.providers.llm import Completion, Request
 from tests.support.extraction import ANA, CONVERSATION, Memories, counts, memory_value
 from tests.support.load import at_once
 from tests.support.scripted_model import NOTHING, calls, delete, insert, update

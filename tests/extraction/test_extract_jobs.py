@@ -6,7 +6,7 @@ import pytest
 from app.config import Settings
 from app.extraction.prompt import PROMPT_VERSION
 from app.jobs.record import State
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import open_resources
 from tests.support.extraction import Memories, counts, memory_value
 from tests.support.scripted_model import NOTHING, calls, delete, insert, update

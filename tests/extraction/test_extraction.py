@@ -7,7 +7,7 @@ from app.conversations.content import MAX_BYTES
 from app.conversations.kinds import MEMORY, PROFILE
 from app.conversations.types import Edit, LLMTask, Memory, Proposal, Rejection, Rights, Turn
 from app.extraction.loop import propose
-from app.providers.llm.base import Completion, Verbatim
+from app.providers.llm import Completion, Verbatim
 from tests.extraction.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.support.scripted_model import (
     DONE,

@@ -20,8 +20,14 @@ from app.jobs.record import NewJob
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService
 from app.namespaces import to_root, to_stored
-from app.providers.llm.base import LLM, Completion, Request
-from app.providers.llm.pool import LLMNotConfiguredError, LLMPool, ModelNotAllowedError
+from app.providers.llm import (
+    LLM,
+    Completion,
+    LLMNotConfiguredError,
+    LLMPool,
+    ModelNotAllowedError,
+    Request,
+)
 
 ACME = Access("mk_1", to_root(["acme"]), ALL_GRANTED)
 MESSAGES = [["user", "I am Alice."], ["assistant", "Hello!"]]

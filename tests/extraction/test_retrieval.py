@@ -18,9 +18,8 @@ from app.extraction.retrieval import (
 )
 from app.managers.schemas import ManagerConfig
 from app.namespaces import to_stored
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.fake import FakeEmbedder
-from app.providers.llm.base import Completion, Request
+from app.providers.embedder import FakeEmbedder, Vector
+from app.providers.llm import Completion, Request
 from tests.support.extraction import ANA, Memories
 from tests.support.scripted_model import ScriptedModel, calls, says
 

@@ -15,7 +15,7 @@ from app.conversations.kinds import MEMORY
 from app.conversations.types import Edit, Kind, LLMTask, Memory, Rights
 from app.extraction.prompt import build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
-from app.providers.llm.base import ToolCall
+from app.providers.llm import ToolCall
 from tests.extraction.make_examples import RELATION
 from tests.support.scripted_model import (
     ALL_ROOTS,

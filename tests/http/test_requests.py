@@ -14,8 +14,7 @@ from app.clock import FrozenClock
 from app.config import Settings
 from app.http.request_context import RequestContext
 from app.main import create_app
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder, Vector
 from tests.support.app import running
 
 ITEMS = "/v1/store/items"

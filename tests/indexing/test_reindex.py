@@ -9,7 +9,7 @@ import pytest
 from app.config import Settings
 from app.indexing.formats import prepare
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.providers.errors import MisconfiguredError
 from app.resources import open_resources
 from app.store import reindex as reindexing

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from app.config import Settings
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.store.reindex import ReindexError
 from tests.support.reindex import (
     NAMESPACE,

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from app.config import Settings
 from app.db.database import Database
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import Resources
 from tests.support.app import running
 from tests.support.jobs import Jobs, ScriptedHandler, app_with_jobs, quick

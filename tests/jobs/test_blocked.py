@@ -10,7 +10,7 @@ from asyncpg import Record
 from app.cli.doctor import diagnose
 from app.indexing.passages import EmbeddingFailedError
 from app.providers.errors import MisconfiguredError
-from app.providers.llm.pool import LLMNotConfiguredError, ModelNotAllowedError
+from app.providers.llm import LLMNotConfiguredError, ModelNotAllowedError
 from tests.support.jobs import Jobs, raises, until
 
 pytestmark = pytest.mark.slow  # each waits for workers

@@ -9,8 +9,7 @@ from app.auth.access import ALL_GRANTED, Access
 from app.config import Settings
 from app.jobs.kind import JobRun
 from app.namespaces import to_root
-from app.providers.llm.base import Completion, Request, TokenUsage
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import Completion, LLMPool, Request, TokenUsage
 from tests.support.jobs import Jobs
 
 pytestmark = pytest.mark.slow  # each waits for workers

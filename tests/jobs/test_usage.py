@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from app.jobs.kind import JobRun
 from app.providers.errors import UnavailableError
-from app.providers.llm.base import Completion, Message, Request, TokenUsage, UnusableReplyError
+from app.providers.llm import Completion, Message, Request, TokenUsage, UnusableReplyError
 from tests.support.jobs import Act, Jobs, hang, until
 
 REQUEST = Request("", (Message("user", "What is it?"),))

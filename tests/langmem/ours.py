@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.langmem.decisions import JSON, Decision, Insert, Patch, Remove, Script
 from tests.support.app import Store, running
 from tests.support.jobs import quick

@@ -11,7 +11,7 @@ from app.auth.service import KeyService
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import running
 
 pytestmark = pytest.mark.slow  # a request and a database each

@@ -13,7 +13,7 @@ from app.config import Settings
 from app.jobs.record import JobRecord
 from app.jobs.service import JobService
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.tools import extract_memories
 from tests.support.app import running
 from tests.support.jobs import PATIENCE, quick

@@ -9,7 +9,7 @@ from app.config import Settings
 from app.db.database import Database
 from app.main import create_app
 from app.prompts.service import PromptService
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import open_resources
 from tests.prompts.optimize_jobs import OptimizeJobs
 from tests.support.app import running

@@ -13,7 +13,7 @@ from typing import Any
 from app.conversations.types import Turn
 from app.prompts.optimize.choose import choose_prompts
 from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
-from app.providers.llm.base import Completion, Message, Request
+from app.providers.llm import Completion, Message, Request
 from tests.prompts.scripted_optimizer import (
     CRITIQUE,
     TALK,

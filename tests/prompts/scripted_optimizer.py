@@ -12,7 +12,7 @@ from app.prompts.optimize.types import (
     Trajectory,
 )
 from app.prompts.task import build_optimizer
-from app.providers.llm.base import Completion
+from app.providers.llm import Completion
 from tests.support.scripted_model import Arguments, ScriptedModel, calls
 
 PROMPT = TargetPrompt("support", "You help the customers of a bicycle shop.")

@@ -11,7 +11,7 @@ from app.errors import InvalidRequestError
 from app.prompts.evaluate import SAME, Case, Evaluation, Gate, Outcome, Trial, check_conversation
 from app.prompts.judge import Answer, Comparison, Preference, Side, Verdict, judge
 from app.providers.errors import BadRequestError
-from app.providers.llm.base import Completion, Message, Request
+from app.providers.llm import Completion, Message, Request
 from tests.support.scripted_model import ScriptedModel, calls, says
 
 OLD, NEW = "Answer.", "Answer in one sentence."

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.prompts.optimize_jobs import CASE, TALK, URL, likes, model
 from tests.support.app import running
 from tests.support.databases import Cluster

@@ -7,7 +7,7 @@ import pytest
 
 from app.prompts.optimize.types import Optimization, OptimizerConfig, OptimizerKind, TargetPrompt
 from app.prompts.task import build_optimizer
-from app.providers.llm.base import Completion
+from app.providers.llm import Completion
 from tests.prompts.scripted_optimizer import (
     BETTER,
     PROMPT,

@@ -3,11 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from app.providers.embeddings.base import Embedder
-from app.providers.embeddings.batches import BatchingEmbedder
-from app.providers.embeddings.fake import FakeEmbedder
-from app.providers.embeddings.local import LocalEmbedder
-from app.providers.embeddings.openai import OpenAIEmbedder
+from app.providers.embedder import BatchingEmbedder, Embedder, FakeEmbedder
+from app.providers.local_embedder import LocalEmbedder
+from app.providers.openai_embedder import OpenAIEmbedder
 from tests.support.openai_server import OpenAIServer, openai_server
 
 

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.batches import BatchingEmbedder
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import BatchingEmbedder, FakeEmbedder, Vector
 from app.providers.errors import BadRequestError, RateLimitedError, UnavailableError
 
 

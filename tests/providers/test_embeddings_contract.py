@@ -3,7 +3,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from app.providers.embeddings.base import Embedder
+from app.providers.embedder import Embedder
 from app.providers.errors import UnavailableError
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.providers.embeddings.openai import OpenAIEmbedder
+from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import BadRequestError, UnavailableError
-from app.providers.llm.anthropic import AnthropicLLM
-from app.providers.llm.base import Message, Request
-from app.providers.llm.openai_chat import ChatLLM
+from app.providers.llm import Message, Request
+from app.providers.openai_chat import ChatLLM
+from app.providers.openai_embedder import OpenAIEmbedder
 
 pytestmark = pytest.mark.slow  # floods
 

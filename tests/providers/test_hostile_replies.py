@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from app.json_values import UNSTORABLE
-from app.providers.embeddings.openai import OpenAIEmbedder
+from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import MisconfiguredError, ProviderError, UnavailableError
-from app.providers.llm.anthropic import AnthropicLLM
-from app.providers.llm.base import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
-from app.providers.llm.openai_chat import ChatLLM
-from app.providers.llm.openai_responses import ResponsesLLM
+from app.providers.llm import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
+from app.providers.openai_chat import ChatLLM
+from app.providers.openai_embedder import OpenAIEmbedder
+from app.providers.openai_responses import ResponsesLLM
 from tests.support.llm_server import (
     LLMServer,
     Reply,

@@ -4,9 +4,9 @@ from typing import Any
 import orjson
 import pytest
 
+from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import BadRequestError
-from app.providers.llm.anthropic import AnthropicLLM
-from app.providers.llm.base import Message, Request, Tool, ToolResult
+from app.providers.llm import Message, Request, Tool, ToolResult
 from tests.support.llm_server import LLMServer, fails, garbage, llm_server
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import (
     BadRequestError,
     MisconfiguredError,
@@ -14,10 +15,9 @@ from app.providers.errors import (
     RateLimitedError,
     UnavailableError,
 )
-from app.providers.llm.anthropic import AnthropicLLM
-from app.providers.llm.base import LLM, Message, Request, Tool, ToolResult
-from app.providers.llm.openai_chat import ChatLLM
-from app.providers.llm.openai_responses import ResponsesLLM
+from app.providers.llm import LLM, Message, Request, Tool, ToolResult
+from app.providers.openai_chat import ChatLLM
+from app.providers.openai_responses import ResponsesLLM
 from tests.support.llm_server import (
     LLMServer,
     Reply,

@@ -5,8 +5,8 @@ import orjson
 import pytest
 
 from app.providers.errors import BadRequestError, MisconfiguredError
-from app.providers.llm.base import Message, Request, TokenUsage, Tool, ToolResult
-from app.providers.llm.openai_chat import ChatLLM
+from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
+from app.providers.openai_chat import ChatLLM
 from tests.support.llm_server import LLMServer, Reply, fails, garbage, llm_server
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})

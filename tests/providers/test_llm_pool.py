@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from app.providers.errors import UnavailableError
-from app.providers.llm.base import LLM, Message, Request
-from app.providers.llm.openai_chat import ChatLLM
-from app.providers.llm.pool import (
+from app.providers.llm import (
+    LLM,
     DeferredLLM,
     LLMNotConfiguredError,
     LLMPool,
+    Message,
     ModelNotAllowedError,
+    Request,
     create_llm,
 )
-from app.providers.llm.replies import cost
+from app.providers.openai_chat import ChatLLM
+from app.providers.replies import cost
 from tests.support.llm_server import hangs, llm_server, says
 
 HELLO = Request("", (Message("user", "Hello"),))
@@ -89,8 +91,8 @@ async def test_a_model_is_made_once_by_calls_that_come_together() -> None:
 def test_no_sdk_is_imported_before_a_model_is_asked() -> None:
     program = """
 import sys
-from app.providers.llm.pool import LLMPool
-from app.providers.llm.pool import create_llm
+from app.providers.llm import LLMPool
+from app.providers.llm import create_llm
 create = lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k")
 llms = LLMPool("openai:m", create, allowed=["anthropic:m"])
 llms.get(), llms.get("anthropic:m")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.providers.embeddings.local import LocalEmbedder
-from app.providers.embeddings.model_files import graph_directory, published_file
-from app.providers.embeddings.onnx_graph import read_weights
 from app.providers.errors import UnavailableError
+from app.providers.local_embedder import LocalEmbedder
+from app.providers.model_files import graph_directory, published_file
+from app.providers.onnx_graph import read_weights
 
 REFERENCE = json.loads(Path(__file__).with_name("minilm_reference.json").read_text("utf-8"))
 
@@ -45,7 +45,7 @@ async def test_the_event_loop_runs_on_while_the_model_works(local: LocalEmbedder
 
 @pytest.mark.slow
 def test_processes_that_build_at_once_leave_one_graph(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "app.providers.embeddings.onnx_graph", str(tmp_path)]
+    command = [sys.executable, "-m", "app.providers.onnx_graph", str(tmp_path)]
     builders = [subprocess.Popen(command) for _ in range(2)]
     assert [builder.wait() for builder in builders] == [0, 0]
     assert list(tmp_path.iterdir()) == [graph_directory(tmp_path)]

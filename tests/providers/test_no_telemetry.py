@@ -10,7 +10,7 @@ import pytest
 _EMBED = """
 import asyncio, sys
 from pathlib import Path
-from app.providers.embeddings.local import LocalEmbedder
+from app.providers.local_embedder import LocalEmbedder
 embedder = LocalEmbedder(Path(sys.argv[1]))
 (vector,) = asyncio.run(embedder.embed(["hello"]))
 print(len(vector))

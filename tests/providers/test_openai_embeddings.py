@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-from app.providers.embeddings.openai import OpenAIEmbedder
 from app.providers.errors import (
     BadRequestError,
     MisconfiguredError,
@@ -13,6 +12,7 @@ from app.providers.errors import (
     RateLimitedError,
     UnavailableError,
 )
+from app.providers.openai_embedder import OpenAIEmbedder
 from tests.support.openai_server import OpenAIServer, Reply
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.providers.embeddings.registry import create_embedder
+from app.providers.embedder import create_embedder
 
 create = partial(
     create_embedder,

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from app.providers.embeddings.base import spans, split_by_characters
-from app.providers.embeddings.local import LocalEmbedder, Words
-from app.providers.embeddings.model_files import MAX_TOKENS, published_file
+from app.providers.embedder import spans, split_by_characters
+from app.providers.local_embedder import LocalEmbedder, Words
+from app.providers.model_files import MAX_TOKENS, published_file
 
 WORDS = st.one_of(
     st.sampled_from(

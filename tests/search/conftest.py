@@ -7,7 +7,7 @@ import pytest
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import Store, running
 
 

@@ -11,8 +11,7 @@ from typing_extensions import override
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder, Vector
 from tests.search.requests import NOTES, keys, put_texts, say, scores
 from tests.support.app import Store, running
 

@@ -18,8 +18,7 @@ from app.indexing.passages import Passage
 from app.indexing.terms import QueryWord, Vocabulary
 from app.json_values import JsonText
 from app.namespaces import stored_range, to_root, to_stored
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder, Vector
 from app.search.candidates import estimate_scope
 from app.search.plan import Scope, ScoringQuery, SearchQuery, plan_listing
 from app.search.repository import (

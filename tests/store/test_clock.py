@@ -10,7 +10,7 @@ import pytest
 from app.clock import Reading, SystemClock, running_seconds
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from tests.support.app import Store, running
 
 TWO_HOURS = 7200.0

@@ -14,8 +14,7 @@ from typing_extensions import override
 
 from app.config import Settings
 from app.main import create_app
-from app.providers.embeddings.base import Vector
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder, Vector
 from tests.support.app import Store, running, running_with_resources
 from tests.support.databases import Cluster
 from tests.support.load import at_once

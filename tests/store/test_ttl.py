@@ -13,7 +13,7 @@ from app.clock import FrozenClock
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.store.namespace_repository import prune_namespaces
 from app.store.repository import SWEEPER, sweep
 from tests.store.ttl_model import Model

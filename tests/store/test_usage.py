@@ -15,7 +15,7 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Database, DatabaseUnavailableError
 from app.main import create_app
 from app.namespaces import StoredNamespace, to_stored
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.usage_counter import (
     FLUSH_SECONDS,
     MAX_ITEMS,

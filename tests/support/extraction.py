@@ -23,8 +23,7 @@ from app.jobs.kind import JobRun
 from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, JobRecord, State
 from app.jobs.service import JobService
 from app.namespaces import to_stored
-from app.providers.llm.base import Completion, Request
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import Completion, LLMPool, Request
 from app.resources import Resources
 from app.store.schemas import PatchItem, PutItem
 from app.store.types import Address, Delete

@@ -14,7 +14,7 @@ from app.config import Settings
 from app.db.database import Database
 from app.embedded import EmbeddedPostgres
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import Resources, open_resources
 from tests.support.app import Store, running
 from tests.support.data_directories import data_directory

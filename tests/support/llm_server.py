@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from app.providers.llm.base import Message, Tool
+from app.providers.llm import Message, Tool
 from tests.support.llm_wire import (
     read_anthropic,
     read_chat,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from app.providers.llm.base import Message, Tool, ToolCall, ToolResult
+from app.providers.llm import Message, Tool, ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from tests.support.llm_server import Reply

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing_extensions import override
 from app.config import Settings
 from app.indexing.formats import prepare
 from app.main import create_app
-from app.providers.embeddings.base import Embedder, Vector
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import Embedder, FakeEmbedder, Vector
 from app.providers.errors import BadRequestError
 from app.resources import open_resources
 from app.store.reindex import reindex

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from app.conversations.kinds import MEMORY
 from app.conversations.types import Edit, Kind, LLMTask, Memory, Rights, Turn
-from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall
+from app.providers.llm import Completion, Request, TokenUsage, ToolCall
 
 Arguments = dict[str, Any]
 Stop = Literal["end", "tools", "length", "refusal"]

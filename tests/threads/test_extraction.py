@@ -13,7 +13,7 @@ from app.db.database import Database
 from app.job_kinds import EXTRACT_THREAD
 from app.jobs.kind import JobConflictError, RunJob
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import Resources
 from app.threads import task
 from tests.support.app import Store, running

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, convert_to_messages
 from langchain_core.messages.utils import count_tokens_approximately
 from typing_extensions import override
 
-from app.providers.llm.base import Completion, Request, TokenUsage
+from app.providers.llm import Completion, Request, TokenUsage
 from app.threads.summaries.shorten import (
     Budget,
     Message,

@@ -12,7 +12,7 @@ from app.config import Settings
 from app.job_kinds import handlers
 from app.jobs_router import router
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import Resources, open_resources
 from app.threads.router import router as threads_router
 from tests.support.app import running

@@ -13,7 +13,7 @@ from app.auth.service import KeyService
 from app.config import Settings
 from app.job_kinds import handlers
 from app.main import create_app
-from app.providers.embeddings.fake import FakeEmbedder
+from app.providers.embedder import FakeEmbedder
 from app.resources import Resources
 from app.tools.search_job import MAX_BYTES
 from tests.support.app import Store, running

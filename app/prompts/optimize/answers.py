@@ -20,7 +20,7 @@ from app.json_values import JsonObject, replace_unstorable
 from app.prompts.optimize.render import TEMPLATES, choose_tag, join
 from app.prompts.placeholders import find_placeholder_problem
 from app.prompts.types import MAX_ANALYSIS_CHARACTERS, check_text
-from app.providers.llm.base import Completion, Request, Tool, ToolCall, ToolResult
+from app.providers.llm import Completion, Request, Tool, ToolCall, ToolResult
 
 _MIN_TOKENS = 8_192
 _EXTRA_TOKENS = 4_096  # for thinking and the analysis

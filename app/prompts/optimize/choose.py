@@ -16,7 +16,7 @@ from app.prompts.optimize.render import (
     render_trajectories,
 )
 from app.prompts.optimize.types import NO_CONVERSATIONS, TargetPrompt, Trajectory
-from app.providers.llm.base import Tool
+from app.providers.llm import Tool
 
 _MAX_QUOTED = 100
 

@@ -10,7 +10,7 @@ from app.jobs.record import NewJob
 from app.jobs.results import SummaryState
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
-from app.providers.llm.pool import LLMPool
+from app.providers.llm import LLMPool
 from app.resources import Resources
 from app.threads import repository
 from app.threads.errors import ThreadNotFoundError

@@ -21,7 +21,7 @@ from app.conversations.types import Ask, Turn
 from app.jobs.kind import JobFailedError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.json_values import JsonObject, UnstorableError, check_storable, replace_unstorable
-from app.providers.llm.base import Completion, Message, Request, Tool, ToolCall
+from app.providers.llm import Completion, Message, Request, Tool, ToolCall
 from app.threads.summaries.shorten import split_turns
 
 RECORD = "record"

@@ -15,8 +15,8 @@ from app.providers.errors import (
     without_key,
 )
 from app.providers.http import MAX_REPLY_BYTES, limit_time, provider_client, request_deadline
-from app.providers.llm.base import Completion, Message, Request, TokenUsage, ToolCall, Verbatim
-from app.providers.llm.replies import (
+from app.providers.llm import Completion, Message, Request, TokenUsage, ToolCall, Verbatim
+from app.providers.replies import (
     ReplyReader,
     arguments_text,
     clean_text,

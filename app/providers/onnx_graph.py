@@ -1,4 +1,4 @@
-"""Builds the ONNX graph of all-MiniLM-L6-v2: python -m app.providers.embeddings.onnx_graph DIR.
+"""Builds the ONNX graph of all-MiniLM-L6-v2: python -m app.providers.onnx_graph DIR.
 
 A program of its own, because `onnx` and the weights would otherwise stay in a server's memory.
 The graph maps `input_ids` and `attention_mask` (int32, texts by tokens) to `embedding`
@@ -20,7 +20,7 @@ import onnx
 from onnx import helper, numpy_helper
 from safetensors.numpy import load
 
-from app.providers.embeddings.model_files import (
+from app.providers.model_files import (
     DIMENSIONS,
     GRAPH_FILE,
     MAX_TOKENS,

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from app.providers.errors import ProviderError, RateLimitedError, UnavailableError, without_key
-from app.providers.llm.base import (
+from app.providers.llm import (
     Completion,
     Message,
     Request,
@@ -14,14 +14,14 @@ from app.providers.llm.base import (
     ToolCall,
     Verbatim,
 )
-from app.providers.llm.openai_api import (
+from app.providers.openai_api import (
     FILTERED,
     OpenAIModel,
     echo_arguments,
     read_usage,
     result_text,
 )
-from app.providers.llm.replies import (
+from app.providers.replies import (
     arguments_text,
     clean_text,
     json_object,

@@ -1,4 +1,7 @@
-"""all-MiniLM-L6-v2 on ONNX Runtime, inside this process."""
+"""all-MiniLM-L6-v2 on ONNX Runtime, inside this process.
+
+ONNX Runtime is silenced: since 1.31 it reports usage to its vendor by default.
+"""
 
 import asyncio
 import os
@@ -12,19 +15,21 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, when the library is loaded
+
 import numpy as np
+import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
-from app.providers.embeddings.base import Vector, spans, split_text
-from app.providers.embeddings.model_files import (
+from app.providers.embedder import Vector, spans, split_text
+from app.providers.errors import UnavailableError
+from app.providers.model_files import (
     DIMENSIONS,
     GRAPH_FILE,
     MAX_TOKENS,
     graph_directory,
     published_file,
 )
-from app.providers.embeddings.runtime import onnxruntime
-from app.providers.errors import UnavailableError
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -172,7 +177,7 @@ def _graph(cache_dir: Path) -> Path:
     file = graph_directory(cache_dir) / GRAPH_FILE
     if file.exists():
         return file
-    command = [sys.executable, "-m", "app.providers.embeddings.onnx_graph", str(cache_dir)]
+    command = [sys.executable, "-m", "app.providers.onnx_graph", str(cache_dir)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if built.returncode:
         reason = built.stderr.strip().rpartition("\n")[2]

@@ -14,7 +14,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from app.json_values import is_deeper, parse_json, replace_unstorable
 from app.providers.http import parse_reply
-from app.providers.llm.base import Completion, TokenUsage, UnusableReplyError
+from app.providers.llm import Completion, TokenUsage, UnusableReplyError
 
 MAX_CALLS = 1_000
 MAX_ARGUMENT_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""The common part of OpenAI's Responses and Chat Completions."""
+"""The common part of OpenAI's Responses, Chat Completions, and embeddings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -6,11 +6,29 @@ from typing import Any
 
 import openai
 
-from app.providers.errors import BadRequestError, UnavailableError
+from app.providers.errors import (
+    BadRequestError,
+    MisconfiguredError,
+    ProviderError,
+    UnavailableError,
+    error_of_status,
+    without_key,
+)
 from app.providers.http import MAX_REPLY_BYTES, limit_time, provider_client, request_deadline
-from app.providers.llm.base import Completion, Request, TokenUsage, ToolCall, ToolResult
-from app.providers.llm.replies import ReplyReader, object_at, token_usage
-from app.providers.openai_errors import translate_error
+from app.providers.llm import Completion, Request, TokenUsage, ToolCall, ToolResult
+from app.providers.replies import ReplyReader, object_at, token_usage
+
+
+def translate_error(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:
+    """Return the provider error for `error`, without the key."""
+    if not isinstance(error, openai.APIStatusError):
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        return UnavailableError(without_key(f"{name} cannot be reached: {error}{cause}", key))
+    message = without_key(error.message, key)
+    if error.code == "insufficient_quota":
+        return MisconfiguredError(f"{name} has no credit left: {message}")
+    return error_of_status(name, error.status_code, message, error.response.headers)
+
 
 _CONNECT_SECONDS = 5
 _FREE = (None, "auto", "none")

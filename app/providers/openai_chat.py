@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from app.providers.llm.base import (
+from app.providers.llm import (
     Completion,
     Message,
     Request,
@@ -13,8 +13,8 @@ from app.providers.llm.base import (
     ToolCall,
     Verbatim,
 )
-from app.providers.llm.openai_api import OpenAIModel, echo_arguments, read_usage, result_text
-from app.providers.llm.replies import (
+from app.providers.openai_api import OpenAIModel, echo_arguments, read_usage, result_text
+from app.providers.replies import (
     arguments_text,
     clean_text,
     json_object,

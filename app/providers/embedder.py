@@ -1,0 +1,359 @@
+"""Embedders: the interface, the cutting of long texts, shared batches, and choice by setting."""
+
+import asyncio
+import hashlib
+import importlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from cachetools import LRUCache
+
+from app.providers.errors import BadRequestError, UnavailableError
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""One dimension, unit length."""
+
+# Tokenizers delete control characters and so join the words around them: not a place to cut.
+_SPACE = r"[^\S\x0b\x0c\x1c-\x1f\x85]"
+_SPACES = re.compile(_SPACE + "+")
+_SENTENCE_END = re.compile(rf"[.!?…][\"')\]]*{_SPACE}+|[。！？]|\n+")  # noqa: RUF001 - Chinese marks
+_OVERLAP = 0.1
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors whose dot product is their similarity."""
+
+    @property
+    def name(self) -> str:
+        """The setting that selects this embedder, such as `local:all-MiniLM-L6-v2`."""
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a vector; some embedders know it only after `warm_up`."""
+
+    async def warm_up(self, *, load: bool = True) -> None:
+        """Find out the dimensions and, with `load`, load the model before the first `embed`."""
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+        """Return one vector a text; `urgent` marks a query that a request waits for.
+
+        Raises ProviderError.
+        """
+
+    def split(self, text: str) -> list[str]:
+        """Split `text` into passages that fit the model; none for blank text.
+
+        May take a second for a megabyte: call it in a thread for texts of that size.
+        """
+
+    async def aclose(self) -> None:
+        """Release all resources; later calls fail with UnavailableError."""
+
+
+def split_text(text: str, reach: Callable[[int], int]) -> list[str]:
+    """Return the passages of `spans`, stripped, without those that are blank."""
+    passages = (text[start:end].strip() for start, end in spans(text, reach))
+    return [passage for passage in passages if passage]
+
+
+def spans(
+    text: str, reach: Callable[[int], int], *, overlap: float = _OVERLAP
+) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of passages that together cover `text`.
+
+    A passage repeats at most the fraction `overlap` of the one before it. `reach(start)` is the
+    furthest end of a passage from `start`: beyond `start`, and beyond the text if all the rest
+    fits.
+    """
+    start, end = 0, 0
+    while end < len(text):
+        limit = reach(start)
+        if limit <= end:
+            start = end
+            limit = reach(start)
+        end = len(text) if limit >= len(text) else _best_end(text, start, limit, end)
+        yield start, end
+        start = _next_start(text, end, int((end - start) * overlap))
+
+
+def split_by_characters(text: str, limit: int) -> list[str]:
+    """Return passages of at most `limit` characters; none for blank text."""
+    stripped = text.strip()
+    return split_text(stripped, lambda start: start + limit)
+
+
+def _best_end(text: str, start: int, limit: int, previous_end: int) -> int:
+    """Prefer the last sentence end in the second half of the reach, then the last space."""
+    floor = max(start + (limit - start) // 2, previous_end)
+    for boundary in (_SENTENCE_END, _SPACES):
+        ends = [match.end() for match in boundary.finditer(text, floor, limit)]
+        if ends and ends[-1] > floor:
+            return ends[-1]
+    return limit
+
+
+def _next_start(text: str, end: int, overlap: int) -> int:
+    """Step back from `end` to the first word that begins within the overlap, if one does."""
+    space = _SPACES.search(text, end - overlap, end)
+    return space.end() if space else end
+
+
+_BATCH_TEXTS = 128
+_CACHED_CHARACTERS = 2_000
+"""Maximum length of a cached text; longer ones are rarely embedded twice."""
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    """A text to embed; the outcome is a value, so that asyncio reports no unretrieved error."""
+
+    text: str
+    outcome: "asyncio.Future[Vector | BaseException]"
+    callers: set[int] = field(default_factory=set)
+    taken: bool = False
+
+
+class BatchingEmbedder:
+    """Wraps an embedder; results are the same, with fewer and fuller calls.
+
+    There are two lanes, one for urgent texts and one for bulk. Each has one call in progress; texts
+    that arrive during it form the next batch. A text in progress is embedded once, however
+    many callers need it, and the last `cache_entries` results are cached.
+    """
+
+    def __init__(self, inner: Embedder, *, cache_entries: int = 10_000) -> None:
+        self._inner = inner
+        self._cache: LRUCache[str, Vector] = LRUCache(cache_entries)
+        self._works: dict[str, _Work] = {}
+        self._lanes: dict[bool, deque[_Work]] = {True: deque(), False: deque()}
+        self._runners: dict[bool, asyncio.Task[None]] = {}
+        self._callers = count()
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """The wrapped embedder's name."""
+        return self._inner.name
+
+    @property
+    def dimensions(self) -> int:
+        """The wrapped embedder's dimensions."""
+        return self._inner.dimensions
+
+    async def warm_up(self, *, load: bool = True) -> None:
+        """Warm up the wrapped embedder."""
+        await self._inner.warm_up(load=load)
+
+    def split(self, text: str) -> list[str]:
+        """Split as the wrapped embedder does."""
+        return self._inner.split(text)
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+        """Return one vector a text; the vectors are shared and read-only."""
+        if self._closed:
+            raise UnavailableError(f"{self.name} is closed; start the server again")
+        known = {
+            text: vector for text in set(texts) if (vector := self._cache.get(text)) is not None
+        }
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            known.update(await self._join(missing, urgent=urgent))
+        return [known[text] for text in texts]
+
+    async def aclose(self) -> None:
+        """Stop; pending calls fail with UnavailableError. Closes the wrapped embedder too."""
+        self._closed = True
+        runners = list(self._runners.values())
+        for runner in runners:
+            runner.cancel()
+        await asyncio.gather(*runners, return_exceptions=True)
+        error = UnavailableError(f"{self.name} was closed; start the server again")
+        for work in list(self._works.values()):
+            self._settle(work, error)
+        await self._inner.aclose()
+
+    async def _join(self, texts: list[str], *, urgent: bool) -> dict[str, Vector]:
+        caller = next(self._callers)
+        works = [self._enqueue(text, caller, urgent=urgent) for text in texts]
+        if urgent not in self._runners and self._lanes[urgent]:
+            self._runners[urgent] = asyncio.create_task(self._run_lane(urgent=urgent))
+        try:
+            await asyncio.wait([work.outcome for work in works])
+        finally:
+            for work in works:
+                work.callers.discard(caller)
+        vectors = {}
+        for work in works:
+            outcome = work.outcome.result()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            vectors[work.text] = outcome
+        return vectors
+
+    def _enqueue(self, text: str, caller: int, *, urgent: bool) -> _Work:
+        work = self._works.get(text)
+        if work is None:
+            work = _Work(text, asyncio.get_running_loop().create_future())
+            self._works[text] = work
+            self._lanes[urgent].append(work)
+        elif urgent and not work.taken:
+            self._lanes[urgent].append(work)
+        work.callers.add(caller)
+        return work
+
+    async def _run_lane(self, *, urgent: bool) -> None:
+        try:
+            while batch := self._next_batch(self._lanes[urgent]):
+                await self._embed(batch, urgent=urgent)
+        finally:
+            del self._runners[urgent]
+
+    def _next_batch(self, lane: "deque[_Work]") -> list[_Work]:
+        batch: list[_Work] = []
+        while lane and len(batch) < _BATCH_TEXTS:
+            work = lane.popleft()
+            if work.taken:
+                continue
+            work.taken = True
+            if work.callers:
+                batch.append(work)
+            else:
+                self._settle(
+                    work, UnavailableError("the callers that needed this text were cancelled")
+                )
+        return batch
+
+    async def _embed(self, batch: list[_Work], *, urgent: bool) -> None:
+        call = asyncio.create_task(self._call([work.text for work in batch], urgent=urgent))
+        try:
+            await asyncio.wait([call])
+        finally:
+            call.cancel()
+        if (error := call.exception()) is None:
+            for work, vector in zip(batch, call.result(), strict=True):
+                self._settle(work, vector)
+        elif isinstance(error, BadRequestError) and _has_several_callers(batch):
+            # One caller's bad text must not fail the others: halves find it quickly.
+            middle = len(batch) // 2
+            await self._embed(batch[:middle], urgent=urgent)
+            await self._embed(batch[middle:], urgent=urgent)
+        else:
+            for work in batch:
+                self._settle(work, error)
+
+    async def _call(self, texts: list[str], *, urgent: bool) -> list[Vector]:
+        vectors = await self._inner.embed(texts, urgent=urgent)
+        if len(vectors) != len(texts):
+            raise UnavailableError(
+                f"{self.name} gave {len(vectors)} vectors for {len(texts)} texts"
+            )
+        return vectors
+
+    def _settle(self, work: _Work, outcome: Vector | BaseException) -> None:
+        del self._works[work.text]
+        work.outcome.set_result(outcome)
+        if isinstance(outcome, BaseException):
+            return
+        outcome.setflags(write=False)
+        if len(work.text) <= _CACHED_CHARACTERS:
+            self._cache[work.text] = outcome
+
+
+def _has_several_callers(batch: list[_Work]) -> bool:
+    return len(batch) > 1 and len(set().union(*(work.callers for work in batch))) > 1
+
+
+_PASSAGE_CHARACTERS = 1_000
+
+
+class FakeEmbedder:
+    """Gives each word a direction and each text the sum of its words' directions.
+
+    `calls` records the texts of each call; `delay` is how many seconds a call takes.
+    """
+
+    name = "fake:hashed"
+
+    def __init__(self, dimensions: int = 64, *, delay: float = 0) -> None:
+        self.dimensions = dimensions
+        self.delay = delay
+        self.calls: list[list[str]] = []
+        self._closed = False
+
+    async def warm_up(self, *, load: bool = True) -> None:
+        """Do nothing: there is nothing to load."""
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - answers at once
+        """Return one vector a text."""
+        if self._closed:
+            raise UnavailableError(f"{self.name} is closed; make another")
+        self.calls.append(list(texts))
+        await asyncio.sleep(self.delay)
+        return [self._vector(text) for text in texts]
+
+    def split(self, text: str) -> list[str]:
+        """Cut `text` into passages of at most 1,000 characters."""
+        return split_by_characters(text, _PASSAGE_CHARACTERS)
+
+    async def aclose(self) -> None:
+        """Refuse further calls, as the others do."""
+        self._closed = True
+
+    def _vector(self, text: str) -> Vector:
+        words = re.findall(r"\w+", text.lower()) or [""]
+        total = np.sum([self._direction(word) for word in words], axis=0)
+        return np.asarray(total / np.linalg.norm(total), dtype=np.float32)
+
+    def _direction(self, word: str) -> Vector:
+        seed = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        generator = np.random.default_rng(int.from_bytes(seed, "little"))
+        return generator.standard_normal(self.dimensions, dtype=np.float32)
+
+
+_ACCEPTED = "local:all-MiniLM-L6-v2, openai:MODEL, fake:hashed (for tests) or none"
+
+
+def create_embedder(
+    setting: str,
+    *,
+    cache_dir: Path,
+    openai_api_key: str | None,
+    openai_base_url: str | None,
+    dimensions: int | None,
+) -> Embedder | None:
+    """Return the embedder that `setting` names, not yet warmed up; None for `none`.
+
+    Raises ValueError for a setting that names none, or lacks what it needs.
+    """
+    provider, _, model = setting.partition(":")
+    if setting == "none":
+        return None
+    if setting == "fake:hashed":
+        return FakeEmbedder(dimensions or 64)
+    if setting == "local:all-MiniLM-L6-v2":
+        if dimensions not in {None, 384}:
+            raise ValueError(f"{setting} has 384 dimensions, not {dimensions}; leave them unset")
+        local: Embedder = _module("local").LocalEmbedder(cache_dir)
+        return local
+    if provider == "openai" and model:
+        if not (openai_api_key or openai_base_url):
+            raise ValueError(
+                f"{setting} needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server that takes no key"
+            )
+        remote: Embedder = _module("openai").OpenAIEmbedder(
+            model, api_key=openai_api_key, base_url=openai_base_url, dimensions=dimensions
+        )
+        return remote
+    raise ValueError(f"no embedder is called {setting!r}; choose {_ACCEPTED}")
+
+
+def _module(name: str) -> Any:
+    """Import only what is configured: each SDK takes tens of megabytes and a good second."""
+    return importlib.import_module(f"app.providers.{name}_embedder")

@@ -1,1 +1,0 @@
-"""Texts to vectors: one file per provider behind one small interface."""

@@ -1,1 +1,0 @@
-"""Conversations to completions: one file per provider behind one small interface."""

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.auth.access import Access
-from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner
-from app.consolidation.schemas import ConsolidateRequest
+from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner, ConsolidateRequest
 from app.consolidation.task import ConsolidateHandler
-from app.extraction.plan import ExtractPlan, ExtractPlanner
-from app.extraction.schemas import ExtractRequest
+from app.extraction.plan import ExtractPlan, ExtractPlanner, ExtractRequest
 from app.extraction.task import ExtractHandler
 from app.jobs.kind import JobKind, RunJob
 from app.jobs.record import NewJob

@@ -14,10 +14,10 @@ from app.auth.dependencies import GUARDED_ERRORS, GuardedRoute, JobsAccess, reso
 from app.changes.review import ReviewService
 from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
-from app.consolidation.schemas import ConsolidateRequest
+from app.consolidation.plan import ConsolidateRequest
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
 from app.db.optimistic import TooManyConflictsError
-from app.extraction.schemas import ExtractRequest
+from app.extraction.plan import ExtractRequest
 from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.http.request_context import OverloadedError, long_wait
@@ -25,7 +25,7 @@ from app.indexing.passages import EmbeddingFailedError
 from app.jobs.responses import SUBMIT_PARAMETERS, submit, submit_responses
 from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobNotFoundError, JobService, JobStateError
-from app.managers.errors import ManagerNotFoundError
+from app.managers.service import ManagerNotFoundError
 from app.prompts.errors import (
     PromptLabelNotFoundError,
     PromptNotFoundError,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self, TypeAlias
 
 from app.auth.access import Access
-from app.changes.memories import to_memory
+from app.conversations.content import read_value
 from app.conversations.types import Edit, Memory
 from app.db.database import Connection
 from app.namespaces import StoredNamespace
@@ -22,7 +22,7 @@ from app.providers.embedder import Vector
 from app.resources import Resources
 from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService
-from app.store.types import Address
+from app.store.types import Address, Item
 
 LEAST_COSINE = 0.9
 """Minimum cosine of near duplicates; measured ones had at least 0.96."""
@@ -320,3 +320,20 @@ def _bare(content: Mapping[str, object]) -> Mapping[str, object]:
     """Return a content with a neutral name for its member, if it is a single text."""
     values = list(content.values())
     return {"text": values[0]} if len(values) == 1 and isinstance(values[0], str) else content
+
+
+def to_memory(item: Item, memory_id: str) -> Memory:
+    """Return an item as a memory with a short id."""
+    format_, kind, content = read_value(item.parse_value())
+    return Memory(
+        id=memory_id,
+        kind=kind,
+        content=content,
+        format=format_,
+        namespace=item.address.namespace,
+        key=item.address.key,
+        version=item.version,
+        importance=item.metadata.importance,
+        valid_from=item.metadata.valid_from,
+        updated_at=item.updated_at,
+    )

@@ -1,20 +1,70 @@
-"""Plans of consolidations: everything that is decided when a job is submitted."""
+"""Requests and plans of consolidations: everything that is decided when a job is submitted."""
 
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import Field
 
 from app.auth.access import Access, Verb
 from app.extraction.plan import Config
 from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
-from app.managers.schemas import Apply, ManagerConfig
+from app.managers.schemas import Apply, ManagerChoice, ManagerConfig
 from app.managers.service import ManagerService
 from app.providers.llm import LLMPool
 from app.resources import Resources
+from app.schemas import CONFIGURATION, Flag, Labels, Number
 
 DEFAULT_LIMIT = 200
+MAX_CONSOLIDATED = 1_000
 
 Strategy: TypeAlias = Literal["llm", "duplicates"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsolidateCommand:
+    """Memories to consolidate, with a stored manager or a configuration."""
+
+    namespace: list[str]
+    manager: str | None = None
+    config: ManagerConfig | None = None
+    strategy: Strategy | None = None
+    full: bool = False
+    limit: int = DEFAULT_LIMIT
+    apply: Apply | None = None
+
+
+class ConsolidateRequest(ManagerChoice):
+    """Memories to consolidate."""
+
+    body_limit = CONFIGURATION
+
+    namespace: Labels = Field(description="Consolidate memories at and below this namespace.")
+    strategy: Strategy | None = Field(
+        None,
+        description="llm: a model merges, corrects, and deletes memories; duplicates: exact and "
+        "near duplicates are merged without one. Absent: llm, or duplicates for a verbatim "
+        "manager.",
+    )
+    full: Flag | None = Field(
+        None, description="true: compare memories without changes since the last run, too."
+    )
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSOLIDATED), Number] | None = Field(
+        None, description="Maximum number of changed memories to compare; absent: 200."
+    )
+    apply: Apply | None = Field(None, description="Instead of the manager's.")
+
+    def to_command(self) -> ConsolidateCommand:
+        """Return the command."""
+        return ConsolidateCommand(
+            namespace=self.namespace,
+            manager=self.manager,
+            config=self.manager_config,
+            strategy=self.strategy,
+            full=bool(self.full),
+            limit=self.limit or DEFAULT_LIMIT,
+            apply=self.apply,
+        )
 
 
 class ConsolidatePlan(JobPlan):
@@ -34,19 +84,6 @@ class ConsolidatePlan(JobPlan):
     full: bool
     limit: int
     full_from: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsolidateCommand:
-    """Memories to consolidate, with a stored manager or a configuration."""
-
-    namespace: list[str]
-    manager: str | None = None
-    config: ManagerConfig | None = None
-    strategy: Strategy | None = None
-    full: bool = False
-    limit: int = DEFAULT_LIMIT
-    apply: Apply | None = None
 
 
 class ConsolidatePlanner:

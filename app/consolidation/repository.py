@@ -8,7 +8,7 @@ from itertools import chain
 
 from asyncpg import Record
 
-from app.changes.memories import to_memory
+from app.changes.duplicates import to_memory
 from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.scope import (
     FOREIGN,

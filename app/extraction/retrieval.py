@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 from app.auth.access import Access
-from app.changes.memories import to_memory
+from app.changes.duplicates import to_memory
 from app.clock import Clock
 from app.conversations.content import MAX_BYTES
 from app.conversations.kinds import MESSAGE_KIND

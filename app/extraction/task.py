@@ -1,25 +1,27 @@
-"""Jobs of the kind `extract`: memories extracted from a conversation."""
+"""Jobs of the kind `extract`: memories from a conversation, or its messages stored verbatim."""
 
 import asyncio
-from collections.abc import Sequence
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
+from uuid import uuid4
 
 from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Provenance
-from app.changes.circuit_breaker import REVIEW_REQUESTED, review_reason
 from app.changes.duplicates import DuplicateFoundError
-from app.changes.reconcile import Reconciliation, reconcile
+from app.changes.reconcile import REVIEW_REQUESTED, Reconciliation, reconcile, review_reason
 from app.clock import Clock
+from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.messages import to_turns
-from app.conversations.types import Edit, LLMTask, Memory, Proposal, Turn
+from app.conversations.types import Edit, LLMTask, Memory, Proposal, Rejection, Turn
 from app.db.database import Database
 from app.extraction.loop import propose_in_phases
-from app.extraction.plan import Config, ExtractPlan
+from app.extraction.plan import Config, ExtractPlan, RequestMemory
 from app.extraction.prompt import PROMPT_VERSION
 from app.extraction.retrieval import Retriever
-from app.extraction.returned_memories import build_result, to_memories
-from app.extraction.verbatim import build_edits, leave_out_stored
 from app.http.headers import PreconditionFailedError
 from app.jobs.kind import JobConflictError, JobRun
 from app.json_values import JsonObject
@@ -162,11 +164,11 @@ class Extractor:
 
     async def _store_messages(self, extraction: _Extraction) -> None:
         run = extraction.run
-        edits = build_edits(extraction.plan, extraction.turns, extraction.namespace)
+        edits = build_message_edits(extraction.plan, extraction.turns, extraction.namespace)
         keys = [edit.key or "" for edit in edits]
         existing = await self._retriever.find_at(run.job.access, extraction.namespace, keys)
         await run.report("retrieved", existing=len(existing))
-        reconciled = leave_out_stored(edits, existing)
+        reconciled = leave_out_stored_messages(edits, existing)
         is_reviewed = extraction.plan.config.apply == "review" and reconciled.edits
         outcome = JobOutcome(
             edits=list(reconciled.edits.values()),
@@ -190,7 +192,7 @@ class Extractor:
             reconcile, proposal.edits, existing, singletons=plan.config.singletons
         )
         result: JsonObject = {
-            **build_result(plan.existing, reconciled, proposal.rejected),
+            **build_returned_result(plan.existing, reconciled, proposal.rejected),
             "model": self._llms.get(plan.config.model).name,
             "prompt_version": PROMPT_VERSION,
             "rounds": 1,
@@ -276,3 +278,116 @@ def _review_reason(
         singletons=config.singletons,
         max_share=config.max_change_share,
     )
+
+
+def build_message_edits(
+    plan: ExtractPlan, turns: Sequence[Turn], namespace: StoredNamespace
+) -> list[Edit]:
+    """Return inserts of the messages to extract from, except empty and system messages.
+
+    The key of a message with an id in a thread is made of both. Other keys are made of the text,
+    its position in the thread, and its number among equal ones in this request: a conversation
+    that is sent again, and may have grown, leads to the same keys.
+    """
+    repeats: Counter[str] = Counter()
+    edits = []
+    for index, turn in enumerate(turns[plan.context_messages :], start=plan.context_messages):
+        if turn.role == "system" or not turn.text.strip():
+            continue
+        content = _message_content(turn)
+        identity = _message_identity(plan, index, content)
+        repeats[identity] += 1
+        edits.append(
+            Edit(
+                memory_id=turn.id,
+                namespace=namespace,
+                key=_message_digest([identity, repeats[identity]]),
+                kind=MESSAGE_KIND,
+                content=content,
+                valid_from=turn.said_at,
+                message_ids=(turn.id,),
+            )
+        )
+    return edits
+
+
+def leave_out_stored_messages(
+    edits: Sequence[Edit], existing: Mapping[str, Memory]
+) -> Reconciliation:
+    """Return the edits without those of messages that are stored already, by their keys."""
+    rest: dict[str, Edit] = {}
+    for edit in edits:
+        before = existing.get(edit.key or "")
+        if before is None:
+            rest[edit.key or ""] = edit
+        elif before.content != edit.content:
+            rest[edit.key or ""] = replace(edit, before=before)
+    return Reconciliation(rest, unchanged=len(edits) - len(rest))
+
+
+def _message_content(turn: Turn) -> JsonObject:
+    named = {} if turn.speaker == turn.role else {"name": turn.speaker}
+    return {"role": turn.role, "text": turn.text, **named}
+
+
+def _message_identity(plan: ExtractPlan, index: int, content: JsonObject) -> str:
+    message_id = plan.messages[index].id
+    if plan.thread_id is not None and message_id is not None:
+        return _message_digest([plan.thread_id, message_id])
+    position = None if plan.position is None else plan.position + index
+    return _message_digest([plan.thread_id, message_id, position, content])
+
+
+def _message_digest(parts: list[object]) -> str:
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def to_memories(memories: Sequence[RequestMemory]) -> list[Memory]:
+    """Return the memories of a request with short ids, in order."""
+    return [
+        Memory(f"m{number}", memory.kind, memory.content)
+        for number, memory in enumerate(memories, start=1)
+    ]
+
+
+def build_returned_result(
+    memories: Sequence[RequestMemory], reconciled: Reconciliation, rejected: Sequence[Rejection]
+) -> JsonObject:
+    """Return the result: every memory in its new state, those of the request first."""
+    edits = reconciled.edits
+    present: list[JsonObject] = []
+    deleted: list[str] = []
+    for existing, memory in zip(to_memories(memories), memories, strict=True):
+        edit = edits.get(existing.id)
+        if edit is not None and edit.action == "delete":
+            deleted.append(memory.id)
+        else:
+            change = "updated" if edit else "unchanged"
+            present.append(_memory_to_json(memory.id, edit or existing, change))
+    inserts = reconciled.inserts.values()
+    present += [_memory_to_json(uuid4().hex, edit, "inserted") for edit in inserts]
+    return {
+        "counts": {
+            "inserted": len(inserts),
+            "updated": sum(memory["change"] == "updated" for memory in present),
+            "deleted": len(deleted),
+            "unchanged": reconciled.unchanged,
+            "rejected": len(rejected),
+        },
+        "rejected": [rejection.members() for rejection in rejected],
+        "memories": present,
+        "deleted": deleted,
+    }
+
+
+def _memory_to_json(memory_id: str, memory: Memory | Edit, change: str) -> JsonObject:
+    since = memory.valid_from
+    return {
+        "id": memory_id,
+        "kind": memory.kind,
+        "content": memory.content,
+        "importance": memory.importance,
+        "valid_from": None if since is None else since.isoformat(),
+        "change": change,
+    }

@@ -1,5 +1,6 @@
 """All SQL on managers; the caller opens the connection."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from asyncpg import Record
@@ -7,8 +8,19 @@ from asyncpg import Record
 from app.db.database import Connection
 from app.db.pages import fetch_page
 from app.json_values import JsonText
-from app.managers.types import Manager
 from app.pagination import Page
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """A stored manager; `config` is the JSON text that was sent."""
+
+    name: str
+    config: JsonText
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
 
 _COLUMNS = "name, config, version, created_at, updated_at"
 

@@ -20,7 +20,6 @@ from app.http.headers import (
 )
 from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
-from app.managers.errors import ManagerNotFoundError
 from app.managers.schemas import (
     DEFAULT_PAGE,
     ListManagers,
@@ -30,7 +29,7 @@ from app.managers.schemas import (
     ManagerName,
     encode_manager,
 )
-from app.managers.service import ManagerService
+from app.managers.service import ManagerNotFoundError, ManagerService
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The manager's version."}}
 

@@ -21,7 +21,7 @@ from app.conversations.kinds import DEFAULT, MemoryKind, check_distinct_names
 from app.conversations.namespace_template import TemplateLabel, check_template
 from app.conversations.types import Kind
 from app.json_values import JsonObject
-from app.managers import types
+from app.managers import repository
 from app.namespaces import MAX_DEPTH
 from app.schemas import CONFIGURATION, Flag, Number, Real, Schema, StorableObject
 from app.store.schemas import Seconds
@@ -216,7 +216,7 @@ class ManagerChoice(Schema):
         return self
 
 
-def encode_manager(manager: types.Manager) -> JsonObject:
+def encode_manager(manager: repository.Manager) -> JsonObject:
     """Return a manager as JSON; its configuration, which may be long, is passed on as text."""
     return {
         "name": manager.name,

@@ -8,14 +8,28 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.namespace_template import can_extend
 from app.db.database import Database
+from app.errors import NotFoundError
 from app.http.headers import Precondition, PreconditionFailedError
 from app.managers import repository
-from app.managers.errors import ManagerNotFoundError
+from app.managers.repository import Manager
 from app.managers.schemas import ManagerConfig
-from app.managers.types import Manager
 from app.pagination import Page
 from app.providers.llm import LLMPool
 from app.resources import Resources
+
+
+class ManagerNotFoundError(NotFoundError):
+    """There is no such manager under the key's root."""
+
+    code = "manager_not_found"
+    title = "Manager not found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f'There is no manager "{name}". GET /v1/managers lists them, '
+            "PUT /v1/managers/{name} makes one."
+        )
+
 
 EXTRACT_VERBS = frozenset({Verb.JOBS, Verb.READ, Verb.WRITE})
 """Verbs that extracting memories needs in their namespace."""

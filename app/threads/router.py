@@ -21,7 +21,7 @@ from app.http.headers import IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, read_idemp
 from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.jobs.responses import JOB_RESPONSES, wait_for_job
-from app.managers.errors import ManagerNotFoundError
+from app.managers.service import ManagerNotFoundError
 from app.providers.llm import LLMNotConfiguredError
 from app.threads.errors import (
     AmbiguousThreadError,

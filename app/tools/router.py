@@ -16,7 +16,7 @@ from app.http.headers import MAX_WAIT_SECONDS, PREFER_PATTERN, header_parameter,
 from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.indexing.passages import EmbeddingFailedError
-from app.managers.errors import ManagerNotFoundError
+from app.managers.service import ManagerNotFoundError
 from app.providers.llm import LLMNotConfiguredError
 from app.schemas import Clean
 from app.tools.errors import ToolNotFoundError

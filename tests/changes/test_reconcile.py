@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.changes.circuit_breaker import review_reason
-from app.changes.reconcile import Reconciliation, reconcile
+from app.changes.reconcile import Reconciliation, reconcile, review_reason
 from app.conversations.content import read_value, write_value
 from app.conversations.types import Edit, Memory, MemoryFormat
 from app.namespaces import to_stored

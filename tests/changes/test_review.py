@@ -5,7 +5,7 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
-from app.changes.circuit_breaker import REVIEW_REQUESTED
+from app.changes.reconcile import REVIEW_REQUESTED
 from app.changes.review import OUTDATED, REPEATED, UNFOUNDED
 from app.jobs.record import State
 from app.jobs.service import JobNotFoundError, JobStateError

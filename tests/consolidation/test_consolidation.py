@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.consolidation.batches import MAX_CHARACTERS, MAX_MEMORIES, make_batches
-from app.consolidation.merge import merge_batch, merge_duplicates
+from app.consolidation.merge import (
+    MAX_CHARACTERS,
+    MAX_MEMORIES,
+    make_batches,
+    merge_batch,
+    merge_duplicates,
+)
 from app.consolidation.scope import EditGroup, Similarity, StoredMemory
 from app.conversations.types import Memory, MemoryFormat
 from app.namespaces import StoredNamespace

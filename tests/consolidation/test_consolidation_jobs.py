@@ -13,8 +13,7 @@ from app.auth.access import ANONYMOUS
 from app.changes.apply import ChangeApplier
 from app.clock import FrozenClock
 from app.config import Settings
-from app.consolidation.plan import ConsolidatePlanner
-from app.consolidation.schemas import ConsolidateRequest
+from app.consolidation.plan import ConsolidatePlanner, ConsolidateRequest
 from app.job_kinds import handlers
 from app.jobs.record import State
 from app.main import create_app

@@ -7,14 +7,12 @@ import pytest
 from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.clock import Clock, FrozenClock
-from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner
-from app.consolidation.schemas import ConsolidateRequest
+from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner, ConsolidateRequest
 from app.conversations.kinds import EPISODE, MEMORY, PROFILE
 from app.conversations.types import Kind, Rights
 from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
-from app.extraction.plan import ExtractPlan, ExtractPlanner, RequestMemory
-from app.extraction.schemas import ExtractRequest
+from app.extraction.plan import ExtractPlan, ExtractPlanner, ExtractRequest, RequestMemory
 from app.http.headers import UNCONDITIONAL
 from app.jobs.record import NewJob
 from app.managers.schemas import ManagerConfig

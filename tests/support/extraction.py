@@ -15,8 +15,7 @@ from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.clock import FrozenClock
 from app.db.database import ALL_ROOTS
-from app.extraction.plan import ExtractPlanner
-from app.extraction.schemas import ExtractRequest
+from app.extraction.plan import ExtractPlanner, ExtractRequest
 from app.http.headers import UNCONDITIONAL
 from app.job_kinds import EXTRACT
 from app.jobs.kind import JobRun

@@ -63,7 +63,7 @@ labels = st.lists(st.sampled_from("ab*"), min_size=0, max_size=3)
 
 
 @pytest.mark.slow
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=40)
 @given(
     spaces=st.lists(
         st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4), max_size=8

@@ -12,8 +12,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import docs
+from app.auth.access import Rates
 from app.auth.authenticator import Authenticator
-from app.auth.rates import Rates
 from app.batch.router import router as batch_router
 from app.clock import Clock
 from app.config import Settings

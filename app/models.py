@@ -1,6 +1,6 @@
 """Every table of the service, so that the metadata is complete for migrations and tests."""
 
-from app.auth.models import api_keys
+from app.auth.repository import api_keys
 from app.changes.models import job_changes
 from app.consolidation.models import consolidation_marks
 from app.db.idempotency import idempotent_requests

@@ -13,7 +13,6 @@ from typing import Self
 from typing_extensions import override
 
 from app.auth.errors import ForbiddenError
-from app.auth.rates import UNLIMITED, Rates
 from app.namespaces import (
     ALL_ROOTS,
     Labels,
@@ -148,6 +147,24 @@ class Token:
     def secret_hash(self) -> bytes:
         """SHA-256 of the secret; the secret is random, so a slow hash would add nothing."""
         return hashlib.sha256(self.secret.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Limits per minute; None: no limit."""
+
+    requests: int | None = None
+    jobs: int | None = None
+
+    def or_default(self, default: "Rates") -> "Rates":
+        """Return these limits, with those of `default` for the missing ones."""
+        return Rates(
+            default.requests if self.requests is None else self.requests,
+            default.jobs if self.jobs is None else self.jobs,
+        )
+
+
+UNLIMITED = Rates()
 
 
 @dataclass(frozen=True, slots=True)

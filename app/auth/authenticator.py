@@ -1,6 +1,7 @@
 """Authentication: from the key of a request to the rights of its holder."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextvars import copy_context
@@ -10,9 +11,8 @@ from cachetools import LRUCache, TTLCache
 from structlog.contextvars import get_contextvars, unbind_contextvars
 
 from app.auth import repository
-from app.auth.access import ANONYMOUS, Access, ApiKey, Token
-from app.auth.errors import UnauthenticatedError
-from app.auth.rates import UNLIMITED, Rates, RequestLimiter
+from app.auth.access import ANONYMOUS, UNLIMITED, Access, ApiKey, Rates, Token
+from app.auth.errors import TooManyRequestsError, UnauthenticatedError
 from app.clock import Clock
 from app.db.database import ALL_ROOTS, Database
 
@@ -20,6 +20,10 @@ CACHE_SECONDS = 5.0
 """How long a process trusts what it read about a key: the delay of a revocation."""
 
 _MAX_CACHED = 10_000
+
+_MINUTE = 60.0
+
+_MOST_KEYS = 10_000
 
 FAILURE_WINDOW_SECONDS = 60.0
 MAX_FAILURE_LINES = 20
@@ -178,6 +182,34 @@ class KeyCache:
                 else:
                     self._keys[key_id] = (until, key)
                 future.set_result(key)
+
+
+class RequestLimiter:
+    """A token bucket for each key: full at first, refilled evenly over a minute."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, actor: str, per_minute: int) -> None:
+        """Take a token for one request; raises TooManyRequestsError if there is none."""
+        now = self._now()
+        tokens, since = self._buckets.get(actor, (float(per_minute), now))
+        tokens = min(per_minute, tokens + (now - since) * per_minute / _MINUTE)
+        if tokens < 1:
+            wait = math.ceil((1 - tokens) * _MINUTE / per_minute)
+            raise TooManyRequestsError(actor, per_minute, "request", wait)
+        if actor not in self._buckets and len(self._buckets) >= _MOST_KEYS:
+            self._forget_idle(now)
+        self._buckets[actor] = (tokens - 1, now)
+
+    def _forget_idle(self, now: float) -> None:
+        """Drop the buckets that are full again."""
+        self._buckets = {
+            actor: (tokens, since)
+            for actor, (tokens, since) in self._buckets.items()
+            if now - since < _MINUTE
+        }
 
 
 class FailureLog:

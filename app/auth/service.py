@@ -6,8 +6,7 @@ from datetime import datetime
 import structlog
 
 from app.auth import repository
-from app.auth.access import ApiKey, Grant, Token, grants_text
-from app.auth.rates import UNLIMITED, Rates
+from app.auth.access import UNLIMITED, ApiKey, Grant, Rates, Token, grants_text
 from app.clock import Clock
 from app.db.database import ALL_ROOTS, Database
 from app.namespaces import to_root

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.auth.access import ALL_GRANTED, ApiKey, Grant, Token, Verb, grants_text
-from app.auth.rates import Rates
+from app.auth.access import ALL_GRANTED, ApiKey, Grant, Rates, Token, Verb, grants_text
 from app.cli.startup import open_keys, running_database
 from app.config import Settings
 from app.db.database import address_of

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Verb
+from app.auth.access import ALL_GRANTED, ANONYMOUS, Access, Grant, Rates, Verb
+from app.auth.authenticator import RequestLimiter
 from app.auth.errors import TooManyRequestsError
-from app.auth.rates import Rates, RequestLimiter
 from app.auth.service import KeyService
 from app.config import Settings
 from app.db.database import Database

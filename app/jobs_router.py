@@ -16,7 +16,7 @@ from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
 from app.consolidation.plan import ConsolidateRequest
 from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
-from app.db.optimistic import TooManyConflictsError
+from app.db.database import TooManyConflictsError
 from app.extraction.plan import ExtractRequest
 from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses

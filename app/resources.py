@@ -12,8 +12,7 @@ from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
 from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANNELS, Notifier, read_clock
-from app.db.role import require_ordinary_role
-from app.db.schema_version import require_current
+from app.db.requirements import require_current, require_ordinary_role
 from app.embedded import EmbeddedPostgres
 from app.embedded.disk import Disk
 from app.errors import OperatorError

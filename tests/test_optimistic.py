@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
+from app.db.database import OvertakenError, TooManyConflictsError, retry_optimistically
 
 
 class Attempt:

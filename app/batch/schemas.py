@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from typing_extensions import TypeAliasType
 
+from app.errors import list_errors
 from app.http.problems import Problem
 from app.schemas import BATCH, Flag, Schema
 from app.search.schemas import SearchItems, SearchResults
 from app.store.schemas import Item, ItemAddress, ListNamespaces, NamespaceList, PutItem
-from app.validation import list_errors
 
 MAX_OPERATIONS = 1000
 MAX_ERRORS = 10

@@ -18,7 +18,7 @@ from app.batch.schemas import (
     SearchOperation,
 )
 from app.db.pages import PAGE_BYTES
-from app.errors import AppError
+from app.errors import AppError, invalid_request
 from app.http.problems import as_problem
 from app.json_values import JsonObject
 from app.resources import Resources
@@ -30,7 +30,6 @@ from app.store.schemas import Item, NamespaceList
 from app.store.service import ItemService
 from app.store.types import Address, Delete, PreparedPut, Write
 from app.store.writer import ItemWriter
-from app.validation import invalid_request
 
 
 @dataclass(frozen=True, slots=True)

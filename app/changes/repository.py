@@ -9,10 +9,9 @@ from typing import Literal, Self, TypeAlias
 
 from app.conversations.types import Basis
 from app.db.database import Connection, Row
-from app.db.pages import fetch_page
+from app.db.pages import Page, fetch_page
 from app.json_values import JsonObject, JsonText
 from app.namespaces import StoredNamespace
-from app.pagination import Page
 from app.store.types import Address, PutResult
 
 Action: TypeAlias = Literal["insert", "update", "delete"]

@@ -15,14 +15,13 @@ from app.clock import Clock
 from app.conversations.content import read_value
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.types import Edit, Memory
-from app.db.database import Connection, Database
-from app.db.optimistic import OvertakenError, retry_optimistically
+from app.db.database import Connection, Database, OvertakenError, retry_optimistically
+from app.db.pages import Page
 from app.http.headers import PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService, JobStateError
 from app.json_values import JsonObject
-from app.pagination import Page
 from app.resources import Resources
 from app.store.types import Address
 from app.store.writer import ItemWriter

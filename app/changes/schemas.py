@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from app.auth.access import Access
 from app.changes.repository import Action, ChangeState, ListedChange
+from app.db.pages import Page
 from app.json_values import JsonObject, JsonText
-from app.pagination import Page
 from app.schemas import Schema
 from app.store.schemas import Source
 

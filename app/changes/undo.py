@@ -9,8 +9,7 @@ from app.changes import repository
 from app.changes.apply import WritePlanner, access_for_job, to_duration
 from app.changes.repository import Change, ChangeState
 from app.clock import Clock
-from app.db.database import Connection, Database
-from app.db.optimistic import OvertakenError, retry_optimistically
+from app.db.database import Connection, Database, OvertakenError, retry_optimistically
 from app.http.headers import Precondition, PreconditionFailedError
 from app.jobs import repository as jobs
 from app.jobs.record import JobRecord, State

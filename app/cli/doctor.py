@@ -16,7 +16,7 @@ from app.clock import LARGEST_OFFSET_SECONDS
 from app.config import Settings, unknown_variables
 from app.db import migrations
 from app.db.database import ALL_ROOTS, CONNECT_SECONDS, Database, connect
-from app.db.role import examine_role
+from app.db.requirements import examine_role
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.embedded.disk import Disk
 from app.errors import AppError

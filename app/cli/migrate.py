@@ -7,7 +7,7 @@ import typer
 from app.cli.startup import running_database
 from app.config import Settings
 from app.db import migrations
-from app.db.role import examine_role
+from app.db.requirements import examine_role
 
 command = typer.Typer(add_completion=False)
 

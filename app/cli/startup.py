@@ -18,7 +18,7 @@ from app.clock import SystemClock
 from app.config import Settings, unknown_variables
 from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import read_clock
-from app.db.schema_version import current_revision, newest_revision, require_current
+from app.db.requirements import current_revision, newest_revision, require_current
 from app.embedded import LONGEST_PAUSE_SECONDS, EmbeddedPostgres, PostgresKeeper
 from app.supervisor import Supervisor
 

@@ -18,8 +18,13 @@ from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import ScopeFinder
 from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory, address_of
 from app.conversations.types import Ask, Edit, LLMTask, Rejection
-from app.db.database import Connection, Database
-from app.db.optimistic import OvertakenError, TooManyConflictsError, retry_optimistically
+from app.db.database import (
+    Connection,
+    Database,
+    OvertakenError,
+    TooManyConflictsError,
+    retry_optimistically,
+)
 from app.extraction.prompt import PROMPT_VERSION
 from app.http.headers import PreconditionFailedError
 from app.jobs import repository as jobs_repository

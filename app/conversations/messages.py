@@ -17,9 +17,9 @@ from pydantic import (
 from app.conversations.errors import InvalidMessageError
 from app.conversations.fields import Id
 from app.conversations.types import Turn
+from app.errors import invalid_request, list_errors
 from app.json_values import JsonObject, check_storable
 from app.schemas import Clean, Moment
-from app.validation import invalid_request, list_errors
 
 MAX_TOOL_CHARACTERS = 2_000
 """Maximum characters shown of a tool's arguments or result; the cut is marked."""

@@ -1,13 +1,13 @@
-"""The database: one pool of connections, deadlines, the visible root, and bound parameters.
+"""The database: connections, deadlines, the visible root, parameters, and optimistic writes.
 
 PostgreSQL enforces its own limits only while it runs. A server that is stopped, unreachable, or
 frozen by its disk never answers, so every wait for it also ends on our side.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol, Self, TypeAlias, cast
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import asyncpg
@@ -17,7 +17,7 @@ from pgvector import HalfVector
 
 from app import namespaces
 from app.embedded.disk import Disk
-from app.errors import AppError, OperatorError
+from app.errors import AppError, ConflictError, OperatorError
 
 STATEMENT_TIMEOUT_SECONDS = 30
 
@@ -345,3 +345,40 @@ class Parameters:
         """
         self.values.append(value)
         return f"${len(self.values)}::{cast}"
+
+
+ATTEMPTS = 20
+"""Default number of attempts; of writers that overtake one another, each round lets one through."""
+
+ResultT = TypeVar("ResultT")
+
+
+class OvertakenError(Exception):
+    """Another writer changed what an attempt was based on; nothing was written."""
+
+
+class TooManyConflictsError(ConflictError):
+    """Other writers kept changing the item."""
+
+    code = "too_many_conflicts"
+    title = "Too many conflicts"
+
+    def __init__(self) -> None:
+        super().__init__("Other requests kept changing the same items. Nothing was changed; retry.")
+        self.headers["Retry-After"] = "1"
+
+
+async def retry_optimistically(
+    attempt: Callable[[], Awaitable[ResultT]],
+    *,
+    attempts: int = ATTEMPTS,
+    on: tuple[type[Exception], ...] = (OvertakenError,),
+) -> ResultT:
+    """Return the result of the first attempt that does not raise one of `on`.
+
+    Each attempt reads again what it is based on. Raises TooManyConflictsError after the last one.
+    """
+    for _ in range(attempts):
+        with suppress(*on):
+            return await attempt()
+    raise TooManyConflictsError

@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
 
-from app.db.schema_version import (
+from app.db.requirements import (
     NewerSchemaError,
     SchemaMismatchError,
     current_revision,

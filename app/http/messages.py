@@ -18,11 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
-from app.errors import BodyTooLargeError, InvalidRequestError
+from app.errors import BodyTooLargeError, InvalidRequestError, invalid_request, list_errors
 from app.http.request_context import OverloadedError
 from app.json_values import TooDeepError, TooManyValuesError, check_values, parse_json
 from app.schemas import Body
-from app.validation import invalid_request, list_errors
 
 _LARGE_BYTES = 1 << 16
 """Between the steps with a larger body, other requests get a turn."""

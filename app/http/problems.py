@@ -12,8 +12,7 @@ from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app.errors import AppError, BodyTooLargeError
-from app.validation import invalid_request
+from app.errors import AppError, BodyTooLargeError, invalid_request
 
 MEDIA_TYPE = "application/problem+json"
 

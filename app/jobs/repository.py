@@ -13,6 +13,7 @@ from app.auth.access import Access
 from app.auth.errors import TooManyRequestsError
 from app.db.database import Connection, Parameters
 from app.db.notifier import CANCEL, CHANGED, WORK
+from app.db.pages import Page
 from app.jobs.record import (
     RECORD_COLUMNS,
     STATE_COLUMNS,
@@ -29,7 +30,6 @@ from app.jobs.record import (
 )
 from app.json_values import JsonText
 from app.namespaces import Range
-from app.pagination import Page
 from app.providers.llm import Completion
 
 URGENT, BACKGROUND = 0, 1

@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 from app.auth.access import Access
+from app.db.pages import Page
 from app.jobs.record import JobRecord, Selection, State
 from app.jobs.results import JobResult
 from app.json_values import JsonObject
 from app.namespaces import parse_labels
-from app.pagination import Page
 from app.schemas import Clean, Labels, Moment, Number, Schema, Timestamp, WrittenNamespace
 
 MAX_PAGE = 200

@@ -10,13 +10,13 @@ from asyncpg import UniqueViolationError
 from app.auth.access import Access, Verb
 from app.db.database import Connection, Database, DatabaseUnavailableError
 from app.db.notifier import CHANGED, Notifier, wait_for
+from app.db.pages import Page
 from app.errors import ConflictError, NotFoundError
 from app.http.request_context import OverloadedError, long_wait
 from app.jobs import repository
 from app.jobs.record import JobEvent, JobRecord, JobState, NewJob, Selection, State
 from app.json_values import is_storable_text
 from app.namespaces import Labels
-from app.pagination import Page
 from app.resources import Resources
 
 

@@ -6,9 +6,8 @@ from datetime import datetime
 from asyncpg import Record
 
 from app.db.database import Connection
-from app.db.pages import fetch_page
+from app.db.pages import Page, fetch_page
 from app.json_values import JsonText
-from app.pagination import Page
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.namespace_template import can_extend
 from app.db.database import Database
+from app.db.pages import Page
 from app.errors import NotFoundError
 from app.http.headers import Precondition, PreconditionFailedError
 from app.managers import repository
 from app.managers.repository import Manager
 from app.managers.schemas import ManagerConfig
-from app.pagination import Page
 from app.providers.llm import LLMPool
 from app.resources import Resources
 

@@ -7,9 +7,8 @@ import orjson
 from asyncpg import Record
 
 from app.db.database import Connection
-from app.db.pages import fetch_page
+from app.db.pages import Page, fetch_page
 from app.namespaces import Root
-from app.pagination import Page
 from app.prompts.errors import (
     PromptLabelNotFoundError,
     PromptNotFoundError,

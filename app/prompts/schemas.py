@@ -5,8 +5,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.conversations.fields import match_pattern
+from app.db.pages import Page
 from app.json_values import check_storable_text
-from app.pagination import Page
 from app.prompts import types
 from app.prompts.diff import unified_diff
 from app.prompts.types import (

@@ -8,9 +8,9 @@ from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
 from app.clock import Clock
 from app.db.database import Connection, Database
+from app.db.pages import Page
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
-from app.pagination import Page
 from app.prompts import repository
 from app.prompts.errors import (
     NothingToRollBackError,

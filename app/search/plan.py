@@ -10,10 +10,10 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.db.pages import InvalidCursorError, read_cursor
 from app.indexing.terms import MAX_QUERY_WORDS, QueryWord
 from app.json_values import JsonObject
 from app.namespaces import Labels, Range
-from app.pagination import InvalidCursorError, read_cursor
 from app.providers.embedder import Vector
 from app.schemas import Clean, Moment
 from app.search.candidate_set import Integers

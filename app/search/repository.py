@@ -8,8 +8,7 @@ from asyncpg import Record
 from pgvector import HalfVector
 
 from app.db.database import Connection, Parameters
-from app.db.pages import fetch_page
-from app.pagination import Page
+from app.db.pages import Page, fetch_page
 from app.providers.embedder import Vector
 from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, Floats, Rows
 from app.search.plan import ListingPlan, Scope, ScoringQuery

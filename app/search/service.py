@@ -9,12 +9,11 @@ import numpy as np
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.db.database import Connection, Database
-from app.db.pages import PAGE_BYTES
+from app.db.pages import PAGE_BYTES, write_cursor
 from app.errors import InvalidRequestError
 from app.indexing.passages import PassageIndex
 from app.json_values import JsonObject
 from app.namespaces import only, stored_range
-from app.pagination import write_cursor
 from app.providers.embedder import Vector
 from app.resources import Resources
 from app.search import repository

@@ -9,10 +9,9 @@ from functools import lru_cache
 from pgvector import HalfVector
 
 from app.db.database import ALL_ROOTS, Connection, Database, Row
-from app.db.pages import fetch_page
+from app.db.pages import Page, fetch_page
 from app.indexing.passages import Passage
 from app.namespaces import StoredNamespace
-from app.pagination import Page
 from app.providers.embedder import Vector
 from app.store.types import (
     METADATA_NAMES,

@@ -13,7 +13,7 @@ from app.auth.dependencies import (
     WriteAccess,
     resources_of,
 )
-from app.db.optimistic import TooManyConflictsError
+from app.db.database import TooManyConflictsError
 from app.errors import InvalidRequestError
 from app.http.headers import (
     PRECONDITION_PARAMETERS,

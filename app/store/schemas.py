@@ -15,10 +15,10 @@ from pydantic import (
 )
 
 from app.auth.access import Access, Verb
+from app.db.pages import Page
 from app.http.headers import UNCONDITIONAL, Precondition
 from app.json_values import JsonObject, check_storable_text, count_storable
 from app.namespaces import parse_labels
-from app.pagination import Page
 from app.schemas import (
     CLEAN,
     ITEM,

@@ -11,10 +11,9 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
 from app.db.database import Connection, Database
-from app.db.pages import PAGE_BYTES
+from app.db.pages import PAGE_BYTES, Page
 from app.http.request_context import require_room
 from app.namespaces import Labels, Range, only, stored_range, to_stored
-from app.pagination import Page
 from app.resources import Resources
 from app.store import repository
 from app.store.namespace_repository import (

@@ -10,8 +10,7 @@ import asyncpg
 from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.config import Settings
-from app.db.database import Connection, Database
-from app.db.optimistic import TooManyConflictsError
+from app.db.database import Connection, Database, TooManyConflictsError
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
 from app.indexing.passages import PassageIndex, check_path

@@ -11,9 +11,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from app.db.database import Connection, Row
-from app.db.pages import fetch_page
+from app.db.pages import Page, fetch_page
 from app.namespaces import Root, StoredNamespace
-from app.pagination import Page
 from app.threads.schedule import ExtractionSchedule
 
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.conversations.namespace_template import TemplateLabel, Variables, check_template
+from app.db.pages import Page
 from app.extraction.plan import ExtractCommand
 from app.jobs.record import ActiveJob
 from app.jobs.results import SummaryState
@@ -15,7 +16,6 @@ from app.jobs.schemas import Job
 from app.json_values import JsonObject, check_storable_text
 from app.managers.schemas import ManagerChoice, ManagerName
 from app.namespaces import MAX_DEPTH
-from app.pagination import Page
 from app.schemas import CLEAN, CONVERSATION, Body, ItemLabels, Real, Schema, Timestamp
 from app.store.schemas import MAX_INTEGER
 from app.threads.repository import ListedMessage, Thread

@@ -12,13 +12,13 @@ from app.clock import Clock
 from app.conversations.messages import parse_messages, to_turns
 from app.db.database import Connection, Database
 from app.db.idempotency import IdempotentRequest
+from app.db.pages import Page
 from app.errors import InvalidRequestError
 from app.extraction.plan import ExtractCommand, ExtractPlan, ExtractPlanner
 from app.jobs import repository as jobs_repository
 from app.jobs.record import ActiveJob, State
 from app.jobs.service import JobService
 from app.json_values import JsonObject
-from app.pagination import Page
 from app.resources import Resources
 from app.threads import repository
 from app.threads.deduplicate import (

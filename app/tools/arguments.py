@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from app.errors import invalid_request, list_errors
 from app.json_values import (
     JsonObject,
     UnstorableError,
@@ -13,7 +14,6 @@ from app.json_values import (
     parse_json,
 )
 from app.tools.errors import ToolError
-from app.validation import invalid_request, list_errors
 
 _MAX_VALUES = 50_000
 

@@ -12,8 +12,7 @@ from app.auth.access import Access, Verb
 from app.clock import Clock
 from app.conversations.content import read_value
 from app.conversations.types import Kind
-from app.db.database import Database
-from app.db.optimistic import TooManyConflictsError, retry_optimistically
+from app.db.database import Database, TooManyConflictsError, retry_optimistically
 from app.extraction.retrieval import DEFAULT_KEY
 from app.http.headers import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError
 from app.indexing.passages import InvalidIndexPathError

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
 from app.auth.access import Access, Verb
-from app.db.optimistic import retry_optimistically
+from app.db.database import retry_optimistically
 from app.db.pages import TOOL_BYTES
 from app.http.headers import (
     PRESENT,

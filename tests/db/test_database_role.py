@@ -7,8 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from app.config import Settings
-from app.db.role import DatabaseRoleError, require_ordinary_role
-from app.db.schema_version import MissingRightsError, require_current
+from app.db.requirements import (
+    DatabaseRoleError,
+    MissingRightsError,
+    require_current,
+    require_ordinary_role,
+)
 from app.db.tables import TABLE_NAMES
 from app.models import metadata
 from app.providers.embedder import FakeEmbedder

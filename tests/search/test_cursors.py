@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.db.pages import write_cursor
 from app.errors import InvalidRequestError
-from app.pagination import write_cursor
 from app.search.plan import (
     Cursor,
     KeyCursor,

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self, TypeAlias, assert_never
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from app.auth.access import Verb
-from app.db.optimistic import TooManyConflictsError
+from app.db.database import TooManyConflictsError
 from app.json_values import JsonObject
 from app.resources import Resources
 from app.store.types import InvalidValueError

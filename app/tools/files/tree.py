@@ -8,8 +8,7 @@ from typing import Self, TypeAlias
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.db.database import Database
-from app.db.optimistic import OvertakenError, retry_optimistically
+from app.db.database import Database, OvertakenError, retry_optimistically
 from app.http.headers import ABSENT, Precondition, PreconditionFailedError
 from app.resources import Resources
 from app.store.schemas import MAX_KEY_CHARACTERS

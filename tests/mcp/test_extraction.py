@@ -47,12 +47,11 @@ def working(settings: Settings, llm: LLMServer, **chosen: Any) -> Settings:
     return quick(settings, **({"job_attempts": 2} | model | chosen))
 
 
-@pytest.mark.parametrize(("mode", "namespace"), [("auto", None), ("legacy", ["users", "ann"])])
 async def test_memories_are_extracted_from_a_text(
-    worker_client: httpx2.AsyncClient, llm: LLMServer, mode: str, namespace: list[str] | None
+    worker_client: httpx2.AsyncClient, llm: LLMServer
 ) -> None:
-    llm.script.append(EXTRACTED)
-    async with connected(worker_client, namespace=namespace, mode=mode) as opened:
+    llm.script.extend([EXTRACTED, says("There is nothing to remember.")])
+    async with connected(worker_client, namespace=["users", "ann"]) as opened:
         agent = Agent(opened)
         extracted = await agent.call("extract_memories", text="Ann: I love ramen, by the way.")
         assert extracted["state"] == "succeeded"
@@ -61,17 +60,10 @@ async def test_memories_are_extracted_from_a_text(
         assert change["value"]["content"] == {"content": "Ann likes ramen."}
         (found,) = await agent.search(query="ramen")
         assert found["id"] == change["id"]
-        assert change["id"].startswith("memories/") == (namespace is None)
+        assert "/" not in found["id"]
+        nothing = await agent.call("extract_memories", text="Hello!")
+        assert (nothing["state"], nothing["changes"]) == ("succeeded", [])
     assert "I love ramen, by the way." in llm.requests[0].last_user_text
-
-
-async def test_a_text_without_memories_is_not_a_mistake(
-    worker_client: httpx2.AsyncClient, llm: LLMServer
-) -> None:
-    llm.script.append(says("There is nothing to remember."))
-    async with connected(worker_client) as opened:
-        extracted = await Agent(opened).call("extract_memories", text="Hello!")
-    assert (extracted["state"], extracted["changes"]) == ("succeeded", [])
 
 
 async def test_a_failed_job_is_explained(worker_client: httpx2.AsyncClient, llm: LLMServer) -> None:

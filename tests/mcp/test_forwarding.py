@@ -1,7 +1,8 @@
 """`memoryd mcp --url`, which forwards to a running server."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -38,45 +39,61 @@ async def limited_key(url: str) -> str:
     return key["x-api-key"]
 
 
+@asynccontextmanager
+async def relay(port: int) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """Yield the address of a relay to a server, and a function that closes it."""
+    opened: list[asyncio.StreamWriter] = []
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+        while received := await reader.read(65_536):
+            writer.write(received)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(send(reader, to_server), send(from_server, writer))
+
+    def close() -> None:
+        listener.close()
+        for writer in opened:
+            writer.close()
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", close
+    close()
+
+
 @pytest.mark.slow
-async def test_everything_is_forwarded(
+async def test_everything_is_forwarded_until_the_server_stops(
     locked: tuple[Server, str], tmp_path: Path, mode: str
 ) -> None:
     server, key = locked
-    given = ("--url", f"{server.url}/mcp/", "--namespace", f"users.{mode}")
-    environment = {"MEMORYD_API_KEY": key}
-    async with started(*given, environment=environment, cwd=tmp_path, mode=mode) as opened:
-        assert opened.instructions
-        assert opened.server_info is not None
-        assert opened.server_info.name == "memoryd"
-        agent = Agent(opened)
-        names = [tool.name for tool in (await opened.list_tools()).tools]
-        assert names == ["search_memories", "remember", "update_memory", "list_namespaces"]
-        memory = await agent.remember("Ann likes ramen.")
-        assert "/" not in memory
-        found = await asyncio.gather(*(agent.texts(query="ramen") for _ in range(30)))
-        assert found == [["Ann likes ramen."]] * 30
-        assert "no grant to delete" in await agent.refused("forget_memory", id=memory)
-        (resource,) = (await opened.list_resources()).resources
-        (read,) = (await opened.read_resource(resource.uri)).contents
-        assert "ramen" in read.model_dump_json()
-        assert len((await opened.list_resource_templates()).resource_templates) == 1
-        assert (await opened.list_prompts()).prompts == []
-        with pytest.raises(Exception, match='There is no prompt "none"'):
-            await opened.get_prompt("none")
-        with pytest.raises(Exception, match="There is no memory"):
-            await opened.read_resource("memory:///none")
-
-
-@pytest.mark.slow
-async def test_a_server_that_stops_is_an_error_of_each_call(
-    database_url: str, tmp_path: Path
-) -> None:
-    environment = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_EMBEDDING": "fake:hashed"}
-    with serving(tmp_path / "server-log", environment=environment) as server:
-        async with started("--url", server.url, environment={}, cwd=tmp_path) as opened:
-            await Agent(opened).remember("a")
-            await asyncio.to_thread(server.stop)
+    async with relay(server.port) as (url, stop):
+        given = ("--url", f"{url}/mcp/", "--namespace", f"users.{mode}")
+        environment = {"MEMORYD_API_KEY": key}
+        async with started(*given, environment=environment, cwd=tmp_path, mode=mode) as opened:
+            assert opened.instructions
+            assert opened.server_info is not None
+            assert opened.server_info.name == "memoryd"
+            agent = Agent(opened)
+            names = [tool.name for tool in (await opened.list_tools()).tools]
+            assert names == ["search_memories", "remember", "update_memory", "list_namespaces"]
+            memory = await agent.remember("Ann likes ramen.")
+            assert "/" not in memory
+            found = await asyncio.gather(*(agent.texts(query="ramen") for _ in range(30)))
+            assert found == [["Ann likes ramen."]] * 30
+            assert "no grant to delete" in await agent.refused("forget_memory", id=memory)
+            (resource,) = (await opened.list_resources()).resources
+            (read,) = (await opened.read_resource(resource.uri)).contents
+            assert "ramen" in read.model_dump_json()
+            assert len((await opened.list_resource_templates()).resource_templates) == 1
+            assert (await opened.list_prompts()).prompts == []
+            with pytest.raises(Exception, match='There is no prompt "none"'):
+                await opened.get_prompt("none")
+            with pytest.raises(Exception, match="There is no memory"):
+                await opened.read_resource("memory:///none")
+            stop()
             for _ in range(2):
                 with pytest.raises(Exception, match="does not answer"):
                     await opened.call_tool("remember", {"text": "b"})

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -43,11 +43,7 @@ ENVELOPE = {
 }
 
 
-@hypothesis_settings(
-    max_examples=400,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis_settings(max_examples=150)
 @given(version=st.sampled_from(["2025-11-25", "2026-07-28"]), request_=REQUESTS)
 async def test_requests_of_every_kind(
     client: httpx2.AsyncClient, version: str, request_: tuple[str, dict[str, Any]]

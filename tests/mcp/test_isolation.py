@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from mcp import Client, MCPError
@@ -149,11 +149,7 @@ async def test_lists_show_everything_inside_and_nothing_else(world: World) -> No
 
 
 @pytest.mark.slow
-@hypothesis_settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis_settings(max_examples=25)
 @given(calls=st.lists(CALLS, min_size=1, max_size=3))
 async def test_no_call_shows_or_changes_anything_outside(
     world: World, calls: list[tuple[str, Any]]

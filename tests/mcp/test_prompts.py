@@ -25,24 +25,16 @@ async def text_of(client: Client, name: str, **arguments: str) -> str:
 
 
 async def test_prompts_are_listed_with_their_variables_and_filled(
-    client: httpx2.AsyncClient, mode: str
+    client: httpx2.AsyncClient,
 ) -> None:
     await write(client, "greeting", GREETING)
-    async with connected(client, mode=mode) as opened:
+    async with connected(client) as opened:
         (listed,) = (await opened.list_prompts()).prompts
         assert listed.name == "greeting"
         arguments = [(one.name, one.required) for one in listed.arguments or ()]
         assert arguments == [("user", True), ("language", True)]
         text = await text_of(opened, "greeting", user="{language} \\1", language="French")
     assert text == 'Greet {language} \\1 in French. Answer as {"text": …}, {language} \\1!'
-
-
-async def test_a_format_string_is_filled_as_in_python(client: httpx2.AsyncClient) -> None:
-    await write(client, "answers", 'Hello {user}, answer as {{"ok": true}}.')
-    async with connected(client) as opened:
-        (listed,) = (await opened.list_prompts()).prompts
-        assert [one.name for one in listed.arguments or ()] == ["user"]
-        assert await text_of(opened, "answers", user="Ann") == 'Hello Ann, answer as {"ok": true}.'
 
 
 async def test_only_versions_in_production_are_served(client: httpx2.AsyncClient) -> None:
@@ -56,24 +48,22 @@ async def test_only_versions_in_production_are_served(client: httpx2.AsyncClient
             await opened.get_prompt("b")
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "said"),
-    [
+async def test_mistakes_are_explained(client: httpx2.AsyncClient) -> None:
+    await write(client, "greeting", GREETING)
+    mistakes: list[tuple[str, dict[str, str], str]] = [
         ("greeting", {"user": "Ann"}, "needs a value for language"),
         ("greeting", {"user": "a", "language": "b", "x": "c"}, "no variable x; it has user, lang"),
         ("none", {}, 'There is no prompt "none"'),
         ("no/such\x00name", {}, "There is no prompt"),
-    ],
-)
-async def test_mistakes_are_explained(
-    client: httpx2.AsyncClient, name: str, arguments: dict[str, str], said: str
-) -> None:
-    await write(client, "greeting", GREETING)
+    ]
     async with connected(client) as opened:
-        with pytest.raises(MCPError) as raised:
-            await opened.get_prompt(name, arguments)
-    assert said in raised.value.message
-    assert raised.value.code == types.INVALID_PARAMS
+        for name, arguments, said in mistakes:
+            with pytest.raises(MCPError) as raised:
+                await opened.get_prompt(name, arguments)
+            assert said in raised.value.message
+            assert raised.value.code == types.INVALID_PARAMS
+        with pytest.raises(MCPError, match="Invalid request parameters"):
+            await opened.list_prompts(cursor="/ /")
 
 
 @pytest.mark.slow
@@ -86,12 +76,6 @@ async def test_many_prompts_come_in_pages(client: httpx2.AsyncClient) -> None:
         rest = await opened.list_prompts(cursor=page.next_cursor)
     assert [one.name for one in (*page.prompts, *rest.prompts)] == names
     assert rest.next_cursor is None
-
-
-async def test_an_unreadable_cursor_is_a_mistake(client: httpx2.AsyncClient) -> None:
-    async with connected(client) as opened:
-        with pytest.raises(MCPError, match="Invalid request parameters"):
-            await opened.list_prompts(cursor="/ /")
 
 
 async def test_a_confined_key_reads_the_prompts_of_its_root(

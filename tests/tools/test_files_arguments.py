@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from app.auth.access import Verb
 from app.config import Settings
 from app.tools.files.tool import NAME
@@ -49,47 +47,33 @@ async def test_the_definition_is_anthropics_own_or_a_function(agent: Agent) -> N
     assert "rename" not in described["description"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        ({}, "Error: command is null; it must be view, create, str_replace, insert, delete or re"),
-        ({"command": "format"}, 'Error: command is "format"; it must be view, create,'),
-        ({"command": ["view"]}, 'Error: command is ["view"]; it must be view, create,'),
-        ({"command": "view", "path": 7}, "Error: path: This is not a string; send one."),
-        (
-            {"command": "view", **PATH, "view_range": "1-2"},
-            "Error: view_range: This is not a JSON array; send one.",
-        ),
-        (
-            {"command": "view", **PATH, "view_range": ["one", 2]},
-            "Error: view_range[0]: This is not a number; send one, without quotes.",
-        ),
-        ({"command": "view", **PATH, "view_range": [1]}, "Error: view_range: "),
-        ({"command": "view", **PATH, "view_range": [1, 2, 3]}, "Error: view_range: "),
-        (
-            {"command": "create"},
-            "Error: path: The field is missing; add it. file_text: The field is missing; add it.",
-        ),
-        (
-            {"command": "insert", **PATH, "insert_text": "x"},
-            "Error: insert_line: The field is missing; add it.",
-        ),
-        (
-            {"command": "create", **PATH, "file_text": "a\0"},
-            "Nothing was done: arguments.file_text contains U+0000, which cannot be stored; "
-            "leave it out.",
-        ),
-    ],
-)
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({}, "Error: command is null; it must be view, create, str_replace, insert, delete or re"),
+    ({"command": ["view"]}, 'Error: command is ["view"]; it must be view, create,'),
+    ({"command": "view", "path": 7}, "Error: path: This is not a string; send one."),
+    (
+        {"command": "view", **PATH, "view_range": ["one", 2]},
+        "Error: view_range[0]: This is not a number; send one, without quotes.",
+    ),
+    ({"command": "view", **PATH, "view_range": [1]}, "Error: view_range: "),
+    (
+        {"command": "create"},
+        "Error: path: The field is missing; add it. file_text: The field is missing; add it.",
+    ),
+    (
+        {"command": "create", **PATH, "file_text": "a\0"},
+        "Nothing was done: arguments.file_text contains U+0000, which cannot be stored; leave it",
+    ),
+]
+
+
 async def test_mistakes_in_arguments_are_explained_to_the_model(
-    agent: Agent, arguments: dict[str, Any], error: str
+    agent: Agent, memory: Memory
 ) -> None:
-    assert (await agent.mistake(arguments, name=NAME)).startswith(error)
-
-
-async def test_arguments_of_other_commands_may_be_null(memory: Memory) -> None:
-    others = {"view_range": None, "file_text": None, "old_str": None, "insert_line": None}
-    await memory("view", path="/memories", **others)
+    for arguments, error in MISTAKES:
+        assert (await agent.mistake(arguments, name=NAME)).startswith(error)
+    of_others = {"view_range": None, "file_text": None, "old_str": None, "insert_line": None}
+    await memory("view", path="/memories", **of_others)
 
 
 async def test_a_text_that_is_too_large_is_explained_to_the_model(

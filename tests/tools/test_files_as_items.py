@@ -3,6 +3,8 @@
 import json
 from datetime import timedelta
 
+import pytest
+
 from app.clock import FrozenClock
 from tests.support.app import Store
 from tests.tools.memory_files import NAMESPACE, Memory, fill
@@ -41,6 +43,7 @@ async def test_a_file_takes_precedence_over_a_directory_of_its_name(
     assert await memory.listed("/memories/both") == ["/memories/both/below"]
 
 
+@pytest.mark.slow
 async def test_a_directory_of_thousands_is_cut(memory: Memory, store: Store) -> None:
     await fill(store, [f"many/{number:04}" for number in range(1_001)])
     lines = (await memory("view", path="/memories")).splitlines()

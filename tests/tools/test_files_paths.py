@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from anthropic.lib.tools import ToolError
 from anthropic.tools import BetaLocalFilesystemMemoryTool
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -19,10 +19,6 @@ from app.config import Settings
 from app.namespaces import to_stored
 from tests.support.app import Store
 
-MANY = hypothesis_settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-FEWER = hypothesis_settings(MANY, max_examples=25)
 # Anthropic's numbers the nothing after the last newline, too, but does not insert after it.
 _EMPTY_TAIL = re.compile(r"\n +\d+\t$")
 SECRET = "another owner's secret"
@@ -52,7 +48,7 @@ PATHS = st.text() | st.lists(PARTS, max_size=6).map(lambda parts: "/memories/" +
 
 
 @pytest.mark.slow
-@MANY
+@hypothesis_settings(max_examples=20)
 @given(path=PATHS, other=PATHS)
 async def test_no_path_leads_out_of_the_namespace(
     store: Store, rows: asyncpg.Connection, path: str, other: str
@@ -106,7 +102,7 @@ COMMANDS = st.one_of(
 
 
 @pytest.mark.slow
-@FEWER
+@hypothesis_settings(max_examples=15)
 @given(commands=st.lists(COMMANDS, min_size=1, max_size=15))
 async def test_files_behave_like_those_of_anthropics_own_tool(
     store: Store, commands: list[dict[str, Any]]

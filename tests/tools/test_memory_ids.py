@@ -43,7 +43,7 @@ def test_ids_can_be_read_by_people() -> None:
     assert memory_uri(["users", "ann"], "日") == "memory:///users/ann/%E6%97%A5"
 
 
-@pytest.mark.parametrize("text", ["/a", "a//b", "a/" * 17 + "k", "%00", "a/b%00", "x" * 513])
-def test_what_no_memory_can_be_called(text: str) -> None:
-    with pytest.raises(MemoryNotFoundError, match="Take an id as search_memories returns it"):
-        parse_id(text)
+def test_other_texts_name_no_memory() -> None:
+    for text in ("/a", "a//b", "a/" * 17 + "k", "%00", "a/b%00", "x" * 513):
+        with pytest.raises(MemoryNotFoundError, match="Take an id as search_memories returns it"):
+            parse_id(text)

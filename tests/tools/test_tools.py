@@ -13,7 +13,6 @@ from openai.types.responses import FunctionToolParam
 from pydantic import TypeAdapter
 
 from app.auth.access import Verb
-from app.tools.tool import ACTIONS
 from tests.support.app import Store
 from tests.tools.agent import HOME, JSON, Agent, AgentWith
 
@@ -74,10 +73,8 @@ async def test_the_default_format_is_openai(agent: Agent) -> None:
     [
         ("create,update,delete", [], "create"),
         ("create", ["content"], "create"),
-        ("update,delete", ["id"], "update"),
         ("delete,update", ["id"], "delete"),
         ("update", ["content", "id"], "update"),
-        ("create,delete", [], "create"),
     ],
 )
 async def test_arguments_that_every_action_needs_are_required(
@@ -119,19 +116,19 @@ async def test_a_definition_accepts_what_calls_accept(agent: Agent) -> None:
     ("actions", "present", "absent"),
     [
         ("create", ["Create a memory", "send none"], ["send its id", "An update", "update it"]),
-        ("update", ["To update one", "An update replaces"], ["delete", "A new memory"]),
-        ("delete", ["To delete one"], ["update", "A new memory"]),
         ("update,delete", ["To update or delete one", "update it."], ["A new memory"]),
     ],
 )
 async def test_only_permitted_actions_are_described(
     agent: Agent, actions: str, present: list[str], absent: list[str]
 ) -> None:
-    query = {"kind": "profile", "actions_permitted": actions, "instructions": "-"}
+    query = {"kind": "profile", "actions_permitted": actions, "instructions": "Be polite."}
     (tool,) = await agent.tools(format="mcp", names="manage_memory", **query)
     described = re.sub("A memory here is .*", "", tool["description"])
     assert [words for words in present if words not in described] == []
     assert [words for words in absent if words in described] == []
+    assert described.endswith("Be polite.")  # instead of memoryd's instructions
+    assert "of your own accord" not in described
 
 
 @pytest.mark.parametrize(
@@ -152,17 +149,9 @@ async def test_the_example_of_a_filter_finds_such_memories(
     assert [item["key"] for item in await agent.search("tea", filter=example)] == [found]
 
 
-async def test_instructions_replace_those_of_memoryd(agent: Agent) -> None:
-    own = "Remember what the user eats."
-    tool = (await agent.tools(format="mcp", instructions=own))[0]
-    assert tool["description"].endswith(own)
-    assert "of your own accord" not in tool["description"]
-
-
 @pytest.mark.parametrize(
     ("verbs", "actions"),
     [
-        ({Verb.READ, Verb.WRITE, Verb.DELETE}, ["create", "update", "delete"]),
         ({Verb.READ, Verb.WRITE}, ["create", "update"]),
         ({Verb.READ, Verb.DELETE}, ["delete"]),
         ({Verb.READ}, None),
@@ -172,21 +161,13 @@ async def test_actions_without_a_grant_are_not_offered(
     agent_with: AgentWith, verbs: set[Verb], actions: list[str] | None
 ) -> None:
     agent = await agent_with(verbs)
-    tools = await agent.tools(format="anthropic", namespace=json.dumps(HOME))
-    names = {tool["name"] for tool in tools}
-    assert "search_memory" in names
-    if actions is None:
-        assert "manage_memory" not in names
-    else:
-        assert parameters_of(tools)["properties"]["action"]["enum"] == actions
-
-
-async def test_without_a_namespace_actions_granted_anywhere_are_offered(
-    agent_with: AgentWith,
-) -> None:
-    agent = await agent_with(Verb, ["other"])
-    anywhere = parameters_of(await agent.tools(format="anthropic"))
-    assert anywhere["properties"]["action"]["enum"] == list(ACTIONS)
+    for query in ({"namespace": json.dumps(HOME)}, {}):  # or granted anywhere
+        tools = await agent.tools(format="anthropic", **query)
+        names = {tool["name"] for tool in tools}
+        assert "search_memory" in names
+        assert ("manage_memory" in names) == (actions is not None)
+        if actions:
+            assert parameters_of(tools)["properties"]["action"]["enum"] == actions
 
 
 async def test_unknown_tools_are_named(agent: Agent) -> None:
@@ -196,52 +177,36 @@ async def test_unknown_tools_are_named(agent: Agent) -> None:
     assert "manage_memory" in response.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    ("binding", "problem"),
-    [
+async def test_a_mistake_of_the_application_is_a_problem(agent: Agent) -> None:
+    bindings: list[tuple[JSON, tuple[int, str]]] = [
         ({"variables": {}}, (422, "missing_variable")),
         ({"variables": {"user_id": "alice", "org": "acme"}}, (422, "unknown_variable")),
         ({"variables": {"user_id": ""}}, (422, "invalid_request")),
-        ({"namespace": ["user-{id}"]}, (422, "missing_variable")),
         ({"namespace": []}, (422, "invalid_request")),
-        ({"namespace": ["{a}{b}"]}, (422, "invalid_request")),
         ({"namespace": ["langgraph", "x"]}, (422, "invalid_request")),
         ({"manager": "none"}, (404, "manager_not_found")),
         ({"kind": "haiku"}, (422, "invalid_request")),
         ({"actions_permitted": []}, (422, "invalid_request")),
-        ({"actions_permitted": ["read"]}, (422, "invalid_request")),
         ({"query_model": "openai:scripted"}, (422, "invalid_request")),
         ({"user_id": "alice"}, (422, "invalid_request")),
-    ],
-)
-async def test_a_mistake_of_the_application_is_a_problem(
-    agent: Agent, binding: JSON, problem: tuple[int, str]
-) -> None:
-    arguments = {"content": "Tea.", "query": "tea"}
-    for name in ("manage_memory", "search_memory"):
-        assert await agent.problem(name, arguments, **binding) == problem
+    ]
+    for binding, problem in bindings:
+        for name in ("manage_memory", "search_memory"):
+            arguments = {"content": "Tea.", "query": "tea"}
+            assert await agent.problem(name, arguments, **dict(binding)) == problem, binding
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
+async def test_a_bad_query_for_definitions_is_a_problem(agent: Agent) -> None:
+    for query in (
         {"format": "cohere"},
         {"actions_permitted": "create,read"},
         {"actions_permitted": ""},
         {"kind": "haiku"},
         {"names": "memory,memory"},
         {"colour": "red"},
-    ],
-)
-async def test_a_bad_query_for_definitions_is_a_problem(agent: Agent, query: JSON) -> None:
-    response = await agent.client.get("/v1/tools", params=query)
-    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
-
-
-async def test_users_are_kept_apart(agent: Agent) -> None:
-    await agent.create("Alice drinks tea.")
-    bob: JSON = {"variables": {"user_id": "bob"}}
-    assert await agent.call({"query": "tea"}, name="search_memory", **bob) == "[]"
+    ):
+        response = await agent.client.get("/v1/tools", params=query)
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
 async def test_a_keys_root_is_neither_seen_nor_left(agent_with: AgentWith) -> None:

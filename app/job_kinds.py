@@ -22,7 +22,7 @@ from app.threads.summaries.schemas import SummarizeRequest
 from app.threads.summaries.task import SummarizeHandler, plan_summarize
 from app.threads.task import ThreadExtractHandler
 from app.tools.schemas import SearchPlan
-from app.tools.search_job import SearchHandler, plan_search
+from app.tools.search import SearchHandler, plan_search
 
 
 async def _plan_extract(resources: Resources, access: Access, body: ExtractRequest) -> NewJob:

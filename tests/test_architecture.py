@@ -38,11 +38,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 UNTYPED_JSON = """
 batch/schemas changes/schemas conversations/content conversations/json_schema/assertions
 conversations/json_schema/compiler conversations/json_schema/subset
-conversations/json_schema/validator conversations/messages errors extraction/retrieval
-http/messages http/problems indexing/passages jobs/kind jobs/record jobs/responses jobs/results
-jobs/schemas json_values mcp/tools prompts/job_schemas prompts/router schemas store/filter_sql
-store/filters store/schemas threads/deduplicate threads/summaries/schemas
-threads/summaries/shorten tools/memory_schemas tools/schemas
+conversations/json_schema/validator conversations/messages errors extraction/retrieval http/messages
+http/problems indexing/passages jobs/kind jobs/record jobs/responses jobs/results jobs/schemas
+json_values mcp/tools prompts/job_schemas prompts/router schemas store/filter_sql store/filters
+store/schemas threads/deduplicate threads/summaries/schemas threads/summaries/shorten
+tools/memory_schemas tools/schemas
 """
 """JSON of any form: values, filters, JSON Schemas, messages, and members of problem documents."""
 
@@ -53,8 +53,7 @@ cli/openapi http/openapi
 
 UNTYPED_LIBRARIES = """
 auth/dependencies background cli/main config embedded/programs extraction/tool_calls http/protocol
-http/refusals http/request_context indexing/terms job_kinds main mcp/server mcp/stdio
-threads/router
+http/refusals http/request_context indexing/terms job_kinds main mcp/server mcp/stdio threads/router
 """
 """Objects of libraries that have no better type: ASGI, uvicorn, typer, MCP, coroutines."""
 

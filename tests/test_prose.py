@@ -14,8 +14,8 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("app/extraction/retrieval.py", "What a memory might say"),  # sent to models
     ("app/prompts/judge.py", "What tells the answers apart"),  # sent to models
     ("app/threads/summaries/write.py", "What"),  # sent to models
-    ("app/tools/errors.py", "forgotten meanwhile"),  # sent to models
-    ("app/tools/memory_content.py", "is to be remembered"),  # sent to models
+    ("app/tools/tool.py", "forgotten meanwhile"),  # sent to models
+    ("app/tools/memories.py", "is to be remembered"),  # sent to models
     ("app/tools/memory_schemas.py", ""),  # sent to models
 }
 """Pairs of a file and a part of the text that breaks a rule on purpose; at most 20."""

@@ -16,9 +16,8 @@ from app.search.plan import SearchQuery
 from app.search.service import SearchService
 from app.store.service import ItemService
 from app.store.types import Address
-from app.tools.errors import MemoryNotFoundError
-from app.tools.memory_ids import TEMPLATE, memory_uri, parse_id
-from app.tools.tool import Caller
+from app.tools.memories import TEMPLATE, memory_uri, parse_id
+from app.tools.tool import Caller, MemoryNotFoundError
 
 PAGE = 50
 

@@ -15,8 +15,7 @@ from app.mcp.prompts import ProductionPrompts
 from app.mcp.resources import MemoryResources
 from app.mcp.tools import McpTools
 from app.resources import Resources
-from app.tools.errors import ToolError
-from app.tools.tool import Caller
+from app.tools.tool import Caller, ToolError
 
 INSTRUCTIONS = (
     "Long-term memory that outlives this conversation. Search it before you answer whenever "

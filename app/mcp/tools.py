@@ -9,9 +9,8 @@ from mcp import types
 from app.auth.access import Verb
 from app.errors import AppError
 from app.resources import Resources
-from app.tools.errors import ToolError
-from app.tools.registry import ToolRegistry, definitions_of
-from app.tools.tool import Caller, ToolContext, ToolOptions
+from app.tools.service import ToolRegistry, definitions_of
+from app.tools.tool import Caller, ToolContext, ToolError, ToolOptions
 
 _FAILED = "memoryd failed at this; its log says why. Trying again may help."
 

@@ -22,9 +22,7 @@ from app.resources import Resources
 from app.store import repository
 from app.store.types import Address, Delete, InvalidValueError, Item, ItemMetadata, Put
 from app.store.writer import ItemWriter
-from app.tools.arguments import any_of
-from app.tools.errors import ToolError
-from app.tools.memory_content import (
+from app.tools.memories import (
     check_memory_content,
     content_schema,
     new_value,
@@ -34,9 +32,11 @@ from app.tools.tool import (
     Action,
     ToolContext,
     ToolDefinition,
+    ToolError,
     ToolOptions,
     ToolResult,
     Toolset,
+    any_of,
     tool_text,
 )
 

@@ -19,9 +19,9 @@ from app.indexing.passages import EmbeddingFailedError
 from app.managers.service import ManagerNotFoundError
 from app.providers.llm import LLMNotConfiguredError
 from app.schemas import Clean
-from app.tools.errors import ToolNotFoundError
 from app.tools.schemas import CallTool, ListTools, ToolAnswer, ToolList
 from app.tools.service import ToolService
+from app.tools.tool import ToolNotFoundError
 
 DEFAULT_WAIT_SECONDS = 60
 

@@ -1,6 +1,6 @@
-"""Tools for agents: their definitions, and calls that an application forwards."""
+"""The tools of each toolset, and calls of them that an application forwards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Self
 
@@ -14,19 +14,83 @@ from app.managers.service import ManagerService
 from app.namespaces import parse_labels
 from app.resources import Resources
 from app.store.types import Ttl
-from app.tools.arguments import read_arguments
-from app.tools.errors import ToolError
+from app.tools.manage_memory import ManageMemory
+from app.tools.memory_files import MemoryFiles
+from app.tools.memory_tools import (
+    ExtractMemories,
+    ForgetMemory,
+    ListNamespaces,
+    Remember,
+    SearchMemories,
+    UpdateMemory,
+)
 from app.tools.namespace_target import resolve_namespace
-from app.tools.registry import ToolRegistry, definitions_of
 from app.tools.schemas import CallTool, ListTools
+from app.tools.search import SearchMemory
 from app.tools.tool import (
     ACTIONS,
     Action,
+    Tool,
     ToolContext,
     ToolDefinition,
+    ToolError,
+    ToolNotFoundError,
     ToolOptions,
     ToolResult,
+    Toolset,
+    read_arguments,
 )
+
+MEMORY_TOOLS = (
+    SearchMemories,
+    Remember,
+    UpdateMemory,
+    ForgetMemory,
+    ListNamespaces,
+    ExtractMemories,
+)
+
+TOOLS: tuple[type[Tool], ...] = (ManageMemory, SearchMemory, MemoryFiles, *MEMORY_TOOLS)
+"""In the order in which they are listed; names differ within a toolset."""
+
+
+class ToolRegistry:
+    """The tools of one toolset by name."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+
+    @classmethod
+    def build(cls, resources: Resources, toolset: Toolset) -> Self:
+        """Make the registry from a process's resources."""
+        return cls(tool.build(resources) for tool in TOOLS if tool.toolset == toolset)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tools."""
+        return list(self._tools)
+
+    @property
+    def tools(self) -> list[Tool]:
+        """The tools, in the order in which they are listed."""
+        return list(self._tools.values())
+
+    def get(self, name: str) -> Tool | None:
+        """Return a tool; None if there is none of this name."""
+        return self._tools.get(name)
+
+    def find(self, name: str) -> Tool:
+        """Return a tool; raises ToolNotFoundError."""
+        if name not in self._tools:
+            raise ToolNotFoundError(name, self._tools)
+        return self._tools[name]
+
+
+def definitions_of(tools: Iterable[Tool], options: ToolOptions) -> list[ToolDefinition]:
+    """Return the definitions of the tools that the options leave something of."""
+    definitions = (tool.definition(options) for tool in tools)
+    return [definition for definition in definitions if definition is not None]
+
 
 _VERB_SETS = ({Verb.READ}, {Verb.WRITE}, {Verb.DELETE})
 """A tool needs at least one of these in the manager's namespace."""

@@ -1,19 +1,109 @@
-"""A tool that a model can call: its definition, the context of a call, and the result."""
+"""A tool that a model can call: its definition, arguments, mistakes, context, and result."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ClassVar, Literal, Protocol, Self, TypeAlias, assert_never
+
+from pydantic import ValidationError
 
 from app.auth.access import Access, Verb
 from app.conversations.messages import ConversationMessage
 from app.conversations.prompt_text import Templates
 from app.conversations.types import Kind
-from app.json_values import JsonObject, JsonText
+from app.errors import NotFoundError, invalid_request, list_errors
+from app.json_values import (
+    JsonObject,
+    JsonText,
+    UnstorableError,
+    check_storable,
+    check_values,
+    parse_json,
+)
 from app.namespaces import InvalidNamespaceError, Labels, check_labels
 from app.resources import Resources
 from app.store.types import Ttl, source_text
-from app.tools.errors import ToolError
+
+
+class ToolError(Exception):
+    """A model's mistake; the message is for the model and says how to call the tool instead."""
+
+
+class MemoryNotFoundError(ToolError):
+    """No memory that the caller can see has this id."""
+
+    def __init__(self, memory: str) -> None:
+        super().__init__(
+            f"There is no memory {json.dumps(memory[:200], ensure_ascii=False)}. Take an id as "
+            "search_memories returns it; or the memory was forgotten meanwhile."
+        )
+
+
+class ToolNotFoundError(NotFoundError):
+    """No tool has this name."""
+
+    code = "tool_not_found"
+    title = "Tool not found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f'There is no tool "{name}"; there are {", ".join(known)}. '
+            "Send each call of your model to the tool that it names."
+        )
+
+
+_MAX_VALUES = 50_000
+
+_SHOWN_CHARACTERS = 200
+"""Maximum characters of unreadable arguments in a message."""
+
+
+def read_arguments(sent: object) -> JsonObject:
+    """Return a model's arguments, which it may omit if it has none; raises ToolError."""
+    arguments = _parse(sent) if isinstance(sent, str) else sent
+    if arguments is None:
+        return {}
+    try:
+        check_storable(arguments, "arguments")
+    except UnstorableError as error:
+        raise ToolError(f"Nothing was done: {error}.") from error
+    if not isinstance(arguments, dict):
+        raise _unreadable("not a JSON object", json.dumps(arguments))
+    return arguments
+
+
+def any_of(choices: Sequence[str]) -> str:
+    """Return choices as a phrase, such as "create, update or delete"."""
+    *most, last = choices
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def describe_mistakes(error: ValidationError, *, is_tagged: bool = False) -> str:
+    """Return the problem with each argument; `is_tagged`: they are validated as a tagged union."""
+    above = () if is_tagged else ("arguments",)
+    found = [{**one, "loc": (*above, *one["loc"])} for one in list_errors(error)]
+    named = invalid_request(found).members["errors"]
+    return " ".join(f"{one['field']}: {one['detail']}" for one in named)
+
+
+def _parse(text: str) -> object:
+    if not text.strip():
+        return None
+    try:
+        encoded = text.encode()
+        check_values(encoded, _MAX_VALUES)
+        return parse_json(encoded)
+    except ValueError as error:
+        raise _unreadable("not JSON", text) from error
+
+
+def _unreadable(problem: str, text: str) -> ToolError:
+    return ToolError(
+        f"Nothing was done: the arguments are {problem} but {text[:_SHOWN_CHARACTERS]}. "
+        "Send one JSON object that holds all of them."
+    )
+
 
 TEMPLATES = Templates("app.tools")
 

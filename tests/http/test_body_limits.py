@@ -14,7 +14,7 @@ from app.config import Settings
 from app.http.messages import BodyMemory
 from app.main import create_app
 from app.schemas import MAX_MEMBERS, MIB, Body
-from app.tools.registry import MEMORY_TOOLS
+from app.tools.service import MEMORY_TOOLS
 from tests.support.routes import HIDDEN, REQUESTS
 
 LARGEST = 8 * MIB

@@ -14,7 +14,7 @@ from app.jobs.record import JobRecord
 from app.jobs.service import JobService
 from app.main import create_app
 from app.providers.embedder import FakeEmbedder
-from app.tools import extract_memories
+from app.tools import memory_tools
 from tests.support.app import running
 from tests.support.jobs import PATIENCE, quick
 from tests.support.llm_server import LLMServer, calls, fails, says
@@ -99,7 +99,7 @@ async def test_a_job_that_is_retried_is_explained(
 async def test_a_long_job_goes_on_by_itself(
     settings: Settings, llm: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_memories, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(memory_tools, "WAIT_SECONDS", 0.05)
     without_worker = settings.model_copy(
         update={"llm": "openai:scripted", "openai_api_key": SecretStr("sk-test")}
     )

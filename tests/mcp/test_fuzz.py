@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.tools.registry import MEMORY_TOOLS
+from app.tools.service import MEMORY_TOOLS
 from tests.support.mcp_client import HERE
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from mcp import Client, MCPError
 from app.auth.service import KeyService
 from app.db.database import ALL_ROOTS, Database
 from app.namespaces import to_stored
-from app.tools.memory_ids import memory_id
+from app.tools.memories import memory_id
 from tests.support.app import Store
 from tests.support.keys import key_with
 from tests.support.mcp_client import connected

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from app.conversations.kinds import PROFILE
-from app.tools.registry import TOOLS
-from app.tools.search_job import system_text
+from app.tools.search import system_text
+from app.tools.service import TOOLS
 from app.tools.tool import ToolOptions, Toolset
 
 DIRECTORY = Path(__file__).parent / "examples"

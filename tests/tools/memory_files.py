@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.tools.files.tool import NAME
+from app.tools.memory_files import NAME
 from tests.support.app import Store
 from tests.tools.agent import Agent
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from app.tools.files.tool import NAME
+from app.tools.memory_files import NAME
 from tests.support.app import Store
 from tests.tools.agent import Agent
 from tests.tools.memory_files import LISTED, NAMESPACE, Memory

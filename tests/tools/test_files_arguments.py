@@ -4,7 +4,7 @@ from typing import Any
 
 from app.auth.access import Verb
 from app.config import Settings
-from app.tools.files.tool import NAME
+from app.tools.memory_files import NAME
 from tests.tools.agent import Agent, AgentWith
 from tests.tools.memory_files import NAMESPACE, Memory
 

@@ -11,8 +11,8 @@ import pytest
 from app.db.database import Connection, Database
 from app.namespaces import to_stored
 from app.store.types import Address
-from app.tools.files import repository
-from app.tools.files.paths import lineage
+from app.tools import file_repository
+from app.tools.file_text import lineage
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,11 @@ async def test_a_directory_is_read_in_order_up_to_the_limit(
 ) -> None:
     address = Address(NAMESPACE, directory)
     async with explained(filled) as (explaining, connection):
-        for read in (repository.sizes_below, repository.keys_below, repository.files_below):
+        for read in (
+            file_repository.sizes_below,
+            file_repository.keys_below,
+            file_repository.files_below,
+        ):
             assert len(await read(connection, address, NOW, 1_001)) == 1_001
     assert explaining.indexes == {"items_pkey"}
     assert explaining.scanned_tables == set()
@@ -73,7 +77,7 @@ async def test_an_obstacle_is_found_by_key(filled: Database) -> None:
     async with explained(filled) as (explaining, connection):
 
         async def obstacle(key: str) -> str | None:
-            return await repository.find_obstacle(
+            return await file_repository.find_obstacle(
                 connection, NAMESPACE, lineage(key), NOW, besides=new
             )
 

@@ -5,18 +5,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.store.schemas import MAX_KEY_CHARACTERS
-from app.tools.errors import ToolError
-from app.tools.files.paths import key_of, path_of
-from app.tools.files.text import (
+from app.tools.file_text import (
     MAX_LINES,
     check_length,
     format_size,
     insert_lines,
+    key_of,
     lines_of,
     list_directory,
+    path_of,
     replace_text,
     show_file,
 )
+from app.tools.tool import ToolError
 
 PATH = "/memories/notes.txt"
 HEADER = f"Here's the content of {PATH} with line numbers:"

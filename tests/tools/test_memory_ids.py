@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tools.errors import MemoryNotFoundError
-from app.tools.memory_ids import memory_id, memory_uri, parse_id
+from app.tools.memories import memory_id, memory_uri, parse_id
+from app.tools.tool import MemoryNotFoundError
 
 LABELS = st.lists(
     st.text(

@@ -15,7 +15,7 @@ from app.job_kinds import handlers
 from app.main import create_app
 from app.providers.embedder import FakeEmbedder
 from app.resources import Resources
-from app.tools.search_job import MAX_BYTES
+from app.tools.search import MAX_BYTES
 from tests.support.app import Store, running
 from tests.support.jobs import quick, settled, worker_of, working
 from tests.support.keys import assert_problem, grant, key_with

@@ -24,11 +24,9 @@ from app.store.types import (
     Write,
 )
 from app.store.writer import ItemWriter
-from app.tools.errors import ToolError
-from app.tools.files import repository
-from app.tools.files.paths import lineage, path_of
-from app.tools.files.text import MAX_FILES, check_length, list_directory, show_file
-from app.tools.tool import ToolContext
+from app.tools import file_repository
+from app.tools.file_text import MAX_FILES, check_length, lineage, list_directory, path_of, show_file
+from app.tools.tool import ToolContext, ToolError
 
 MAX_DELETED = 10_000
 """Maximum files in a directory to delete; the deletion is one transaction."""
@@ -104,7 +102,7 @@ class FileTree:
             await self._writer.write(access, [Delete(address)])
             return
         async with self._database.connection(access.root) as connection:
-            keys = await repository.keys_below(
+            keys = await file_repository.keys_below(
                 connection, address, self._clock.now(), MAX_DELETED + 1
             )
         if not keys:
@@ -186,7 +184,7 @@ class FileTree:
             )
         async with self._database.connection(access.root) as connection:
             now = self._clock.now()
-            items = await repository.files_below(connection, directory, now, MAX_MOVED)
+            items = await file_repository.files_below(connection, directory, now, MAX_MOVED)
         if not items:
             raise _missing(directory.key)
         return items
@@ -201,13 +199,15 @@ class FileTree:
     async def _sizes(self, access: Access, directory: Address, limit: int) -> list[tuple[str, int]]:
         """Return the first keys in a directory and below, with the bytes of their texts."""
         async with self._database.connection(access.root) as connection:
-            return await repository.sizes_below(connection, directory, self._clock.now(), limit)
+            return await file_repository.sizes_below(
+                connection, directory, self._clock.now(), limit
+            )
 
     async def _require_free(self, access: Access, address: Address, occupied: str) -> None:
         """Raise ToolError, with the message `occupied`, unless a path is free."""
         namespace, key = address
         async with self._database.connection(access.root) as connection:
-            found = await repository.find_obstacle(
+            found = await file_repository.find_obstacle(
                 connection, namespace, lineage(key), self._clock.now()
             )
         if found is not None and key.startswith(f"{found}/"):
@@ -223,7 +223,7 @@ class FileTree:
         async for attempt in self._writer.attempts(access, writes):
             async with attempt.transaction() as connection:
                 keys = [address.key for address in await attempt.write(connection)]
-                if await repository.find_obstacle(
+                if await file_repository.find_obstacle(
                     connection, new.namespace, lineage(new.key), self._clock.now(), besides=keys
                 ):
                     raise OvertakenError

@@ -12,18 +12,18 @@ from app.db.database import TooManyConflictsError
 from app.json_values import JsonObject
 from app.resources import Resources
 from app.store.types import InvalidValueError
-from app.tools.arguments import any_of, describe_mistakes
-from app.tools.errors import ToolError
-from app.tools.files.paths import ROOT, key_of
-from app.tools.files.text import insert_lines, replace_text
-from app.tools.files.tree import Edit, FileTree
+from app.tools.file_text import ROOT, insert_lines, key_of, replace_text
+from app.tools.file_tree import Edit, FileTree
 from app.tools.tool import (
     Action,
     ToolContext,
     ToolDefinition,
+    ToolError,
     ToolOptions,
     ToolResult,
     Toolset,
+    any_of,
+    describe_mistakes,
     tool_text,
 )
 

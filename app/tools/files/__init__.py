@@ -1,1 +1,0 @@
-"""Anthropic's memory tool: files that a model keeps, each an item of one namespace."""

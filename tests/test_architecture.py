@@ -40,9 +40,9 @@ batch/schemas changes/schemas conversations/content conversations/json_schema/as
 conversations/json_schema/compiler conversations/json_schema/subset
 conversations/json_schema/validator conversations/messages errors extraction/retrieval http/messages
 http/problems indexing/passages jobs/kind jobs/record jobs/responses jobs/results jobs/schemas
-json_values mcp/tools prompts/job_schemas prompts/router schemas store/filter_sql store/filters
-store/schemas threads/deduplicate threads/summaries/schemas threads/summaries/shorten
-tools/memory_schemas tools/schemas
+json_values prompts/job_schemas prompts/router schemas store/filter_sql store/filters store/schemas
+threads/deduplicate threads/summaries/schemas threads/summaries/shorten tools/memory_schemas
+tools/schemas
 """
 """JSON of any form: values, filters, JSON Schemas, messages, and members of problem documents."""
 

@@ -12,9 +12,8 @@ from app.cli.serve import worker_beside
 from app.cli.startup import end_cleanly_on_signals, running_database
 from app.config import Settings
 from app.logging import configure_logging
-from app.mcp.proxy import address_of, forward
 from app.mcp.server import create_server
-from app.mcp.stdio import ENDING, serve_on_stdio
+from app.mcp.stdio import ENDING, address_of, forward, serve_on_stdio
 from app.namespaces import ALL_ROOTS, InvalidNamespaceError, parse_labels
 from app.resources import open_resources
 from app.tools.tool import Caller

@@ -11,7 +11,7 @@ from app.auth.access import Verb
 from app.auth.service import KeyService
 from app.clock import SystemClock
 from app.db.database import Database
-from app.mcp.proxy import ServerUnreachableError, address_of, forward
+from app.mcp.stdio import ServerUnreachableError, address_of, forward
 from tests.support.databases import Cluster
 from tests.support.keys import grant, key_with
 from tests.support.mcp_client import Agent, started

@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE # compiling the tests again takes ten seconds of each run
 m      ?= change
 bench  ?= store
 

@@ -35,6 +35,7 @@ def cluster() -> Iterator[Cluster]:
         prepared = Cluster(embedded)
         prepared.prepare()
         yield prepared
+        prepared.close()
 
 
 @pytest.fixture(scope="session")

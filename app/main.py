@@ -11,13 +11,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import docs
+from app import docs, health
 from app.auth.access import Rates
 from app.auth.authenticator import Authenticator
 from app.batch.router import router as batch_router
 from app.clock import Clock
 from app.config import Settings
-from app.health import metrics, probes
 from app.http import problems
 from app.http.openapi import DETAILS, DescribedApp
 from app.http.request_context import RequestContext
@@ -130,6 +129,6 @@ def _end(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
 def _add_routes(app: FastAPI) -> None:
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
-    for module in (probes, metrics, docs):
-        app.include_router(module.router)
+    for router in (health.probes, health.metrics, docs.router):
+        app.include_router(router)
     app.routes.append(MCP_ROUTE)

@@ -1,12 +1,21 @@
-"""Probes: whether the process is alive and can serve requests, and the state of the queue."""
+"""Probes and metrics for operators: whether the server can serve, and the state of its queue."""
 
 import asyncio
+from collections.abc import Mapping
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, Field
 
-from app.auth.dependencies import find_access, last_known_access, resources_of
-from app.auth.errors import NotLocalError
+from app.auth.access import Verb
+from app.auth.dependencies import (
+    GuardedRoute,
+    MetricsAccess,
+    find_access,
+    last_known_access,
+    resources_of,
+)
+from app.auth.errors import ForbiddenError, NotLocalError, UnauthenticatedError
 from app.clock import LARGEST_OFFSET_SECONDS
 from app.db.database import DatabaseUnavailableError, DiskFullError
 from app.embedded.disk import DiskState
@@ -30,7 +39,7 @@ class NotReadyError(AppError):
         self.headers["Retry-After"] = "1"
 
 
-router = APIRouter(tags=["health"])
+probes = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
@@ -92,7 +101,7 @@ class Readiness(Health):
     )
 
 
-@router.get(
+@probes.get(
     "/healthz",
     operation_id="check_health",
     summary="Is the process alive?",
@@ -102,7 +111,7 @@ async def check_health() -> Health:
     return Health()
 
 
-@router.get(
+@probes.get(
     "/v1/ok",
     operation_id="check_ok",
     summary="The probe of the LangGraph SDK's tests",
@@ -112,7 +121,7 @@ async def check_ok() -> Health:
     return Health()
 
 
-@router.get(
+@probes.get(
     "/readyz",
     operation_id="check_readiness",
     summary="Does the database answer, and are jobs run?",
@@ -179,3 +188,48 @@ def _disk_report(state: DiskState) -> DiskReport:
     if state.is_full:
         warning = "The disk is full: reads are served, writes are not. Free some space."
     return DiskReport(free_bytes=state.free_bytes, full=state.is_full, warning=warning)
+
+
+metrics = APIRouter(tags=["metrics"], route_class=GuardedRoute)
+
+_GAUGES = {
+    "pending": "Jobs that could be started now.",
+    "scheduled": "Jobs that start later.",
+    "blocked": "Jobs that wait for the operator to correct the configuration.",
+    "running": "Jobs that a worker is running.",
+    "oldest_pending_seconds": "Time that the oldest pending job has waited.",
+    "workers": "Live workers.",
+}
+
+
+@metrics.get(
+    "/metrics",
+    operation_id="read_metrics",
+    summary="Metrics for Prometheus",
+    description="They cover all keys, so they take the grant `metrics` of a key without a root.",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {}}},
+        **problem_responses(
+            UnauthenticatedError, ForbiddenError, NotLocalError, DatabaseUnavailableError
+        ),
+    },
+)
+async def read_metrics(request: Request, access: MetricsAccess) -> Response:
+    if access.root or not access.allows([], Verb.METRICS):
+        raise ForbiddenError(access.actor, Verb.METRICS, [])
+    resources = resources_of(request)
+    alive_seconds = resources.settings.job_lease_seconds
+    text = _exposition(*await queue.read_overview(resources.database, alive_seconds))
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _exposition(state: queue.QueueState, failures: Mapping[str, int]) -> bytes:
+    registry = CollectorRegistry()
+    for name, help_text in _GAUGES.items():
+        value = getattr(state, name)
+        Gauge(f"memoryd_jobs_{name}", help_text, registry=registry).set(value or 0)
+    failed = Gauge("memoryd_jobs_failed", "Failed jobs that are kept.", ["kind"], registry=registry)
+    for kind, number in failures.items():
+        failed.labels(kind).set(number)
+    return generate_latest(registry)

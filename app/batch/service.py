@@ -6,7 +6,6 @@ from typing import Self, TypeVar
 
 from app.auth.access import Access, Verb
 from app.background import TimeSlice
-from app.batch.errors import ResponseTooLargeError
 from app.batch.schemas import (
     Batch,
     DeleteOperation,
@@ -30,6 +29,20 @@ from app.store.schemas import Item, NamespaceList
 from app.store.service import ItemService
 from app.store.types import Address, Delete, PreparedPut, Write
 from app.store.writer import ItemWriter
+
+
+class ResponseTooLargeError(AppError):
+    """The results of earlier operations fill the response."""
+
+    status = 422
+    code = "response_too_large"
+    title = "Response too large"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "was left out: the results before it fill the response "
+            f"({PAGE_BYTES >> 20} MiB). Send it again in another batch."
+        )
 
 
 @dataclass(frozen=True, slots=True)

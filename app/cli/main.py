@@ -17,16 +17,16 @@ from app.errors import AppError, OperatorError
 
 _MODULES = {
     "serve": (
-        "app.cli.serve:command",
+        "app.cli.serve:serve_command",
         "Serve the API; without MEMORYD_DATABASE_URL, on a database of its own.",
     ),
     "worker": (
-        "app.cli.worker:command",
+        "app.cli.serve:worker_command",
         "Run a worker: it does jobs and removes what has expired.",
     ),
-    "migrate": ("app.cli.migrate:command", "Bring the database's schema up to date."),
+    "migrate": ("app.cli.database:migrate_command", "Bring the database's schema up to date."),
     "reindex": (
-        "app.cli.reindex:command",
+        "app.cli.database:reindex_command",
         "Index every item for the configured model and language, while servers go on.",
     ),
     "doctor": (

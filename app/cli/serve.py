@@ -1,4 +1,4 @@
-"""`memoryd serve`: run the API server."""
+"""`memoryd serve` and `memoryd worker`: run the API server, and run jobs."""
 
 import asyncio
 import os
@@ -33,16 +33,19 @@ from app.jobs.worker import new_worker_id
 from app.logging import configure_logging
 from app.resources import Resources, check_llm, open_resources
 from app.supervisor import ChildProcess, Supervisor
+from app.worker.process import run_worker_process
 
 STOP_SECONDS = 10.0
 """Time for a worker to hand back its jobs and end, after it has drained."""
 
 _logger = structlog.get_logger("memoryd")
 
-command = typer.Typer(add_completion=False)
+serve_command = typer.Typer(add_completion=False)
+
+worker_command = typer.Typer(add_completion=False)
 
 
-@command.command()
+@serve_command.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. [8080]")] = None,
@@ -185,3 +188,17 @@ async def _described(resources: Resources, *, is_embedded: bool) -> dict[str, st
         "llm": settings.llm or "none",
         "embedding": settings.embedding,
     }
+
+
+@worker_command.command()
+def worker(
+    concurrency: Annotated[int | None, typer.Option(help="Jobs done at once. [8]")] = None,
+) -> None:
+    """Run a worker: it does jobs and removes what has expired."""
+    settings = given_settings(job_concurrency=concurrency)
+    configure_logging(settings)
+    warn_of_unknown_variables()
+    check_llm(settings)
+    end_cleanly_on_signals()
+    with running_database(settings) as running:
+        asyncio.run(run_worker_process(running))

@@ -1,4 +1,4 @@
-"""`memoryd reindex`: index all items for another model or language."""
+"""`memoryd migrate` and `memoryd reindex`: update the schema, and the index of all items."""
 
 import asyncio
 import signal
@@ -8,16 +8,32 @@ import typer
 
 from app.cli.startup import running_database
 from app.config import Settings
+from app.db import migrations
+from app.db.requirements import examine_role
 from app.indexing.formats import prepare
 from app.indexing.passages import check_path
 from app.logging import configure_logging
 from app.resources import open_resources
 from app.store.reindex import reindex
 
-command = typer.Typer(add_completion=False)
+migrate_command = typer.Typer(add_completion=False)
+
+reindex_command = typer.Typer(add_completion=False)
 
 
-@command.command()
+@migrate_command.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    with running_database(Settings()) as running:
+        url = str(running.database_url)
+        migrations.upgrade(url)
+        problem = asyncio.run(examine_role(url)).problem
+    typer.echo(f"The schema is at revision {migrations.newest_revision()}.")
+    if problem:
+        typer.echo(f"Before a server can start: {problem}", err=True)
+
+
+@reindex_command.command()
 def reindex_items(
     drop_others: Annotated[
         bool,

@@ -15,7 +15,8 @@ from app.changes.review import ReviewService
 from app.changes.schemas import JobChangeList, ListJobChanges
 from app.changes.undo import UndoService
 from app.consolidation.plan import ConsolidateRequest
-from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
+from app.conversations.messages import InvalidMessageError
+from app.conversations.namespace_template import MissingVariableError, UnknownVariableError
 from app.db.database import TooManyConflictsError
 from app.extraction.plan import ExtractRequest
 from app.http.messages import json_response, query_parameters, read_query

@@ -36,9 +36,9 @@ SOURCES = [
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 UNTYPED_JSON = """
-batch/schemas changes/schemas conversations/content conversations/json_schema/assertions
-conversations/json_schema/compiler conversations/json_schema/subset
-conversations/json_schema/validator conversations/messages errors extraction/retrieval http/messages
+batch/schemas changes/schemas conversations/memories conversations/schema_assertions
+conversations/schema_compiler
+conversations/schema_validator conversations/messages errors extraction/retrieval http/messages
 http/problems indexing/passages jobs/kind jobs/record jobs/responses jobs/results jobs/schemas
 json_values prompts/job_schemas prompts/router schemas store/filter_sql store/filters store/schemas
 threads/deduplicate threads/summaries/schemas threads/summaries/shorten tools/memory_schemas

@@ -15,8 +15,7 @@ from app.changes import repository
 from app.changes.duplicates import DuplicateFinder
 from app.changes.repository import Action, Change
 from app.clock import Clock
-from app.conversations.content import write_value
-from app.conversations.types import Edit, MemoryFormat, Rejection
+from app.conversations.memories import Edit, MemoryFormat, Rejection, write_value
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Self, TypeAlias
 
 from app.auth.access import Access
-from app.conversations.content import read_value
-from app.conversations.types import Edit, Memory
+from app.conversations.memories import Edit, Memory, read_value
 from app.db.database import Connection
 from app.namespaces import StoredNamespace
 from app.providers.embedder import Vector

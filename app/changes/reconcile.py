@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from app.changes.duplicates import DuplicateIndex
-from app.conversations.types import Edit, Memory
+from app.conversations.memories import Edit, Memory
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias
 
-from app.conversations.types import Basis
+from app.conversations.memories import Basis
 from app.db.database import Connection, Row
 from app.db.pages import Page, fetch_page
 from app.json_values import JsonObject, JsonText

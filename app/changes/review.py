@@ -12,9 +12,8 @@ from app.changes.apply import WritePlanner, access_for_job, count_changes, requi
 from app.changes.duplicates import DuplicateFinder, DuplicateFoundError, DuplicateIndex
 from app.changes.repository import Change, ChangeState, ListedChange
 from app.clock import Clock
-from app.conversations.content import read_value
 from app.conversations.kinds import MESSAGE_KIND
-from app.conversations.types import Edit, Memory
+from app.conversations.memories import Edit, Memory, read_value
 from app.db.database import Connection, Database, OvertakenError, retry_optimistically
 from app.db.pages import Page
 from app.http.headers import PreconditionFailedError

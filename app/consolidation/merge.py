@@ -13,7 +13,8 @@ from itertools import pairwise
 from app.changes.duplicates import articles, fingerprint, is_near_duplicate, normalized_wording
 from app.changes.reconcile import reconcile
 from app.consolidation.scope import PINNED, EditGroup, Similarity, StoredMemory
-from app.conversations.types import Ask, Edit, LLMTask, Memory, MemoryFormat, Rejection
+from app.conversations.dialogue import Ask
+from app.conversations.memories import Edit, LLMTask, Memory, MemoryFormat, Rejection
 from app.extraction.loop import propose
 from app.extraction.prompt import DELETE, UPDATE
 from app.namespaces import StoredNamespace

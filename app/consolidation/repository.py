@@ -18,7 +18,7 @@ from app.consolidation.scope import (
     StoredMemory,
 )
 from app.conversations.kinds import MESSAGE_KIND
-from app.conversations.types import Memory, MemoryFormat
+from app.conversations.memories import Memory, MemoryFormat
 from app.db.database import Connection, Row
 from app.namespaces import Range, StoredNamespace
 from app.store.repository import COLUMNS, read_item

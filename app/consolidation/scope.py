@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.changes.duplicates import Candidate
-from app.conversations.types import Basis, Edit, Memory, Rejection
+from app.conversations.memories import Basis, Edit, Memory, Rejection
 from app.namespaces import StoredNamespace
 from app.providers.embedder import Vector
 from app.store.types import Address

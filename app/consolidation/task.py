@@ -17,7 +17,8 @@ from app.consolidation.merge import make_batches, merge_batch, merge_duplicates
 from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import ScopeFinder
 from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory, address_of
-from app.conversations.types import Ask, Edit, LLMTask, Rejection
+from app.conversations.dialogue import Ask
+from app.conversations.memories import Edit, LLMTask, Rejection
 from app.db.database import (
     Connection,
     Database,

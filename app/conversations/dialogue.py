@@ -3,15 +3,17 @@
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-from app.conversations.types import Ask
 from app.json_values import JsonObject
 from app.providers.llm import Completion, Message, Request, Tool, ToolCall, ToolResult
 
 T = TypeVar("T")
+
+Ask: TypeAlias = Callable[[Request, str], Awaitable[Completion]]
+"""Sends a request to a model for a purpose, which the job's log names; raises ProviderError."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -1,16 +1,14 @@
 """Kinds of memory: the built-in ones, and the kinds that clients define."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from app.conversations.fields import Instructions, match_pattern
-from app.conversations.json_schema.assertions import Budget
-from app.conversations.json_schema.subset import check_object_schema
-from app.conversations.json_schema.validator import validator_of
-from app.conversations.types import Kind
+from app.conversations.schema_assertions import Budget
+from app.conversations.schema_validator import check_object_schema, validator_of
 from app.json_values import JsonObject
 from app.schemas import Flag, Schema, StorableObject
 
@@ -22,6 +20,16 @@ MESSAGE_KIND = "message"
 
 RESERVED = frozenset({"update_memory", "delete_memory", "no_change", "done"})
 """Names of the tools that models get besides one for each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A named JSON Schema for memories; a `singleton` has one document, such as a profile."""
+
+    name: str
+    description: str
+    schema: JsonObject
+    singleton: bool = False
 
 
 def _string(description: str) -> JsonObject:

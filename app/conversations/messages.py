@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -14,10 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from app.conversations.errors import InvalidMessageError
 from app.conversations.fields import Id
-from app.conversations.types import Turn
-from app.errors import invalid_request, list_errors
+from app.errors import InvalidRequestError, invalid_request, list_errors
 from app.json_values import JsonObject, check_storable
 from app.schemas import Clean, Moment
 
@@ -53,6 +53,24 @@ _TEXT = frozenset({"text", "input_text", "output_text"})
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 _THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
 _CALLS = frozenset({"tool_use", "tool_call", "function_call", "server_tool_use"})
+
+
+class InvalidMessageError(InvalidRequestError):
+    """A message of a conversation cannot be read."""
+
+    code = "invalid_message"
+    title = "Invalid message"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message of a conversation as models see it."""
+
+    id: str
+    speaker: str  # "user", "assistant", "tool", or the name in the message
+    text: str
+    role: str = "user"
+    said_at: datetime | None = None
 
 
 def check_content_form(content: object) -> object:

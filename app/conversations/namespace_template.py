@@ -1,5 +1,6 @@
 """Namespace templates: labels with `{variables}` that a request replaces."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from app.conversations.errors import MissingVariableError, UnknownVariableError
 from app.errors import InvalidRequestError
 from app.namespaces import InvalidNamespaceError, check_labels
 
@@ -25,6 +25,35 @@ Variables = Annotated[
 """Values of a template's variables."""
 
 _PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[^{}]+|.", re.DOTALL)
+
+
+class MissingVariableError(InvalidRequestError):
+    """A variable of a manager's namespace was not given a value."""
+
+    code = "missing_variable"
+    title = "Missing variable"
+
+    def __init__(self, variable: str, template: Sequence[str], index: int, where: str) -> None:
+        super().__init__(
+            f"The namespace {json.dumps(template, ensure_ascii=False)} needs the variable "
+            f'"{variable}" in label {index}; send it in {where}.',
+            field=f"{where}.{variable}",
+        )
+
+
+class UnknownVariableError(InvalidRequestError):
+    """A variable was given that the manager's namespace does not have."""
+
+    code = "unknown_variable"
+    title = "Unknown variable"
+
+    def __init__(self, variable: str, known: Sequence[str]) -> None:
+        has = f"has only {', '.join(known)}" if known else "has no variables"
+        super().__init__(
+            f'There is no variable "{variable}": the namespace {has}. '
+            "Check its spelling or leave it out.",
+            field=f"variables.{variable}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

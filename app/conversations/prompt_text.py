@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from string import Template
 
-from app.conversations.types import Memory, Turn
+from app.conversations.memories import Memory
+from app.conversations.messages import Turn
 
 MAX_TURN_CHARACTERS = 96_000
 """Maximum characters of one message; a thread's job extracts from as many at once."""

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from app.conversations.dialogue import Dialogue
+from app.conversations.dialogue import Ask, Dialogue
+from app.conversations.memories import LLMTask, Memory, Proposal, Rejection
 from app.conversations.prompt_text import render_date, render_memories, render_turns
-from app.conversations.types import Ask, LLMTask, Memory, Proposal, Rejection
 from app.extraction.prompt import IDLE, TEMPLATES, build_system_text, build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.json_values import replace_unstorable

@@ -15,18 +15,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSer
 from app.auth.access import Access, Verb
 from app.background import TimeSlice
 from app.conversations.fields import Id
-from app.conversations.json_schema.assertions import MAX_CHECKS, Budget, TooManyChecksError
-from app.conversations.kinds import find_kind
+from app.conversations.kinds import Kind, find_kind
+from app.conversations.memories import Rights
 from app.conversations.messages import (
     MAX_CONVERSATION_CHARACTERS,
     MAX_MESSAGES,
     ConversationMessage,
     StoredMessages,
+    Turn,
     to_turns,
 )
 from app.conversations.namespace_template import Variables, fill_template
 from app.conversations.prompt_text import render_text
-from app.conversations.types import Kind, Rights, Turn
+from app.conversations.schema_assertions import MAX_CHECKS, Budget, TooManyChecksError
 from app.errors import InvalidRequestError
 from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob

@@ -4,8 +4,9 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from app.conversations.kinds import Kind
+from app.conversations.memories import LLMTask, Memory, Rights
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
-from app.conversations.types import Kind, LLMTask, Memory, Rights
 from app.json_values import JsonObject
 from app.providers.llm import Tool
 

@@ -6,10 +6,11 @@ from typing import Any, Self
 from app.auth.access import Access
 from app.changes.duplicates import to_memory
 from app.clock import Clock
-from app.conversations.content import MAX_BYTES
+from app.conversations.dialogue import Ask
 from app.conversations.kinds import MESSAGE_KIND
+from app.conversations.memories import MAX_CONTENT_BYTES, Memory
+from app.conversations.messages import Turn
 from app.conversations.prompt_text import render_text, render_turns
-from app.conversations.types import Ask, Memory, Turn
 from app.db.database import Database
 from app.extraction.plan import Config
 from app.extraction.prompt import TEMPLATES
@@ -135,7 +136,7 @@ class Retriever:
         nearest = sorted(best.values(), key=lambda scored: -scored[0])[:limit]
         items = {item.address: item for item in _fit(item for _, item in nearest)}
         items |= {hit.item.address: hit.item for hit in chosen.hits}
-        return [item for item in items.values() if len(item.value) <= MAX_BYTES]
+        return [item for item in items.values() if len(item.value) <= MAX_CONTENT_BYTES]
 
 
 def _limit(config: Config, queries: Sequence[str]) -> int:
@@ -152,7 +153,7 @@ def _fit(items: Iterable[Item]) -> Iterator[Item]:
     """Yield the items, the nearest first, that a prompt has room for."""
     room = MAX_CHARACTERS
     for item in items:
-        if len(item.value) <= min(room, MAX_BYTES):
+        if len(item.value) <= min(room, MAX_CONTENT_BYTES):
             room -= len(item.value)
             yield item
 

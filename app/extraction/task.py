@@ -15,8 +15,8 @@ from app.changes.duplicates import DuplicateFoundError
 from app.changes.reconcile import REVIEW_REQUESTED, Reconciliation, reconcile, review_reason
 from app.clock import Clock
 from app.conversations.kinds import MESSAGE_KIND
-from app.conversations.messages import to_turns
-from app.conversations.types import Edit, LLMTask, Memory, Proposal, Rejection, Turn
+from app.conversations.memories import Edit, LLMTask, Memory, Proposal, Rejection
+from app.conversations.messages import Turn, to_turns
 from app.db.database import Database
 from app.extraction.loop import propose_in_phases
 from app.extraction.plan import Config, ExtractPlan, RequestMemory

@@ -8,9 +8,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from app.conversations.content import BadContentError, apply_edits, check_content, parse_argument
+from app.conversations.memories import (
+    BadContentError,
+    Edit,
+    LLMTask,
+    Memory,
+    apply_edits,
+    check_content,
+    parse_argument,
+)
 from app.conversations.prompt_text import find_message_ids
-from app.conversations.types import Edit, LLMTask, Memory
 from app.extraction.prompt import DELETE, IDLE, INSERT, UPDATE, find_insertable
 from app.json_values import JsonObject, replace_unstorable
 from app.providers.llm import ToolCall

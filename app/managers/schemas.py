@@ -14,12 +14,10 @@ from pydantic import (
 )
 
 from app.conversations.fields import Instructions, ModelName, match_pattern
-from app.conversations.json_schema.assertions import TooManyChecksError
-from app.conversations.json_schema.subset import check_together
-from app.conversations.json_schema.validator import validator_of
-from app.conversations.kinds import DEFAULT, MemoryKind, check_distinct_names
+from app.conversations.kinds import DEFAULT, Kind, MemoryKind, check_distinct_names
 from app.conversations.namespace_template import TemplateLabel, check_template
-from app.conversations.types import Kind
+from app.conversations.schema_assertions import TooManyChecksError
+from app.conversations.schema_validator import check_together, validator_of
 from app.json_values import JsonObject
 from app.managers import repository
 from app.namespaces import MAX_DEPTH

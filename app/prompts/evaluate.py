@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from app.background import run_together
-from app.conversations.types import Ask, Turn
+from app.conversations.dialogue import Ask
+from app.conversations.messages import Turn
 from app.errors import InvalidRequestError
 from app.json_values import replace_unstorable
 from app.prompts.judge import Answer, Comparison, Side, Verdict, judge

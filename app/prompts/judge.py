@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from app.conversations.dialogue import (
     AnswerTool,
+    Ask,
     BadAnswerError,
     Dialogue,
     NoAnswerError,
@@ -15,8 +16,8 @@ from app.conversations.dialogue import (
     Repair,
     StructuredDialogue,
 )
+from app.conversations.messages import Turn
 from app.conversations.prompt_text import Tags, render_turns
-from app.conversations.types import Ask, Turn
 from app.json_values import JsonObject, replace_unstorable
 from app.prompts.optimize.render import TEMPLATES
 from app.providers.llm import Completion, Tool

@@ -7,9 +7,14 @@ from pydantic import BaseModel, PlainSerializer
 
 from app.auth.access import Access, Verb
 from app.background import TimeSlice
-from app.conversations.messages import MAX_MESSAGES, ConversationMessage, parse_messages, to_turns
+from app.conversations.messages import (
+    MAX_MESSAGES,
+    ConversationMessage,
+    Turn,
+    parse_messages,
+    to_turns,
+)
 from app.conversations.prompt_text import render_text
-from app.conversations.types import Turn
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.jobs.kind import JobPlan

@@ -7,8 +7,7 @@ from typing import Self, assert_never
 
 from app.background import run_together
 from app.changes.apply import access_for_job
-from app.conversations.dialogue import NoAnswerError
-from app.conversations.types import Ask
+from app.conversations.dialogue import Ask, NoAnswerError
 from app.db.database import Connection, Database
 from app.jobs.kind import JobFailedError, JobRun
 from app.prompts.diff import unified_diff

@@ -15,7 +15,8 @@ from app.auth.dependencies import (
     ThreadAccess,
     resources_of,
 )
-from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
+from app.conversations.messages import InvalidMessageError
+from app.conversations.namespace_template import MissingVariableError, UnknownVariableError
 from app.db.idempotency import IdempotencyKeyReusedError
 from app.http.headers import IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, read_idempotency
 from app.http.messages import json_response, query_parameters, read_query

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
-from app.conversations.content import read_value
-from app.conversations.types import Kind
+from app.conversations.kinds import Kind
+from app.conversations.memories import read_value
 from app.db.database import Database, TooManyConflictsError, retry_optimistically
 from app.extraction.retrieval import DEFAULT_KEY
 from app.http.headers import ABSENT, PRESENT, UNCONDITIONAL, PreconditionFailedError

@@ -10,16 +10,16 @@ from urllib.parse import quote, unquote
 
 from pydantic import TypeAdapter
 
-from app.conversations.content import (
-    MAX_BYTES,
+from app.conversations.kinds import MEMORY, Kind
+from app.conversations.memories import (
+    MAX_CONTENT_BYTES,
     BadContentError,
+    MemoryFormat,
     check_content,
     parse_argument,
     read_value,
     write_value,
 )
-from app.conversations.kinds import MEMORY
-from app.conversations.types import Kind, MemoryFormat
 from app.json_values import JsonObject
 from app.namespaces import check_labels
 from app.store.schemas import Key
@@ -132,8 +132,9 @@ def _check_text(content: object) -> str:
         raise ToolError(f"Nothing was written: content must be text, not {shown}.")
     if not content.strip():
         raise ToolError("Nothing was written: content is empty. Send what is to be remembered.")
-    if (size := len(content.encode())) > MAX_BYTES:
+    if (size := len(content.encode())) > MAX_CONTENT_BYTES:
         raise ToolError(
-            f"Nothing was written: content is {size:,} bytes; at most {MAX_BYTES:,} are kept."
+            f"Nothing was written: content is {size:,} bytes; at most {MAX_CONTENT_BYTES:,} are "
+            "kept."
         )
     return content

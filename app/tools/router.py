@@ -11,7 +11,8 @@ from app.auth.dependencies import (
     StoreAccess,
     resources_of,
 )
-from app.conversations.errors import InvalidMessageError, MissingVariableError, UnknownVariableError
+from app.conversations.messages import InvalidMessageError
+from app.conversations.namespace_template import MissingVariableError, UnknownVariableError
 from app.http.headers import MAX_WAIT_SECONDS, PREFER_PATTERN, header_parameter, wait_seconds
 from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses

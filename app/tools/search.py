@@ -13,10 +13,9 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from app.auth.access import Access, Verb
-from app.conversations.content import parse_argument
-from app.conversations.messages import to_turns
+from app.conversations.memories import parse_argument
+from app.conversations.messages import Turn, to_turns
 from app.conversations.prompt_text import CONVERSATION_TAGS
-from app.conversations.types import Turn
 from app.db.database import Database
 from app.db.pages import TOOL_BYTES
 from app.extraction.prompt import TEMPLATES as EXTRACTION_TEMPLATES

@@ -6,8 +6,7 @@ from typing import Self
 
 from app.auth.access import Access, Verb
 from app.auth.errors import ForbiddenError
-from app.conversations.kinds import BUILT_IN
-from app.conversations.types import Kind
+from app.conversations.kinds import BUILT_IN, Kind
 from app.errors import InvalidRequestError
 from app.managers.schemas import ManagerConfig
 from app.managers.service import ManagerService

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, Protocol, Self, TypeAlias, assert_never
 from pydantic import ValidationError
 
 from app.auth.access import Access, Verb
+from app.conversations.kinds import Kind
 from app.conversations.messages import ConversationMessage
 from app.conversations.prompt_text import Templates
-from app.conversations.types import Kind
 from app.errors import NotFoundError, invalid_request, list_errors
 from app.json_values import (
     JsonObject,

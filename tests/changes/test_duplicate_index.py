@@ -12,7 +12,7 @@ from app.changes.duplicates import (
     loose_wording,
 )
 from app.changes.reconcile import reconcile
-from app.conversations.types import Memory
+from app.conversations.memories import Memory
 from app.namespaces import to_stored
 from tests.support.scripted_model import insert_edit
 

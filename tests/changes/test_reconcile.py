@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.changes.reconcile import Reconciliation, reconcile, review_reason
-from app.conversations.content import read_value, write_value
-from app.conversations.types import Edit, Memory, MemoryFormat
+from app.conversations.memories import Edit, Memory, MemoryFormat, read_value, write_value
 from app.namespaces import to_stored
 from tests.support.scripted_model import delete_edit, insert_edit, update_edit
 

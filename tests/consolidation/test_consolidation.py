@@ -14,7 +14,7 @@ from app.consolidation.merge import (
     merge_duplicates,
 )
 from app.consolidation.scope import EditGroup, Similarity, StoredMemory
-from app.conversations.types import Memory, MemoryFormat
+from app.conversations.memories import Memory, MemoryFormat
 from app.namespaces import StoredNamespace
 from tests.support.scripted_model import (
     NOTHING,

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator, RegexOptions
 from pydantic import BaseModel, Field
 
-from app.conversations.json_schema.assertions import MAX_CHECKS, Budget, TooManyChecksError
-from app.conversations.json_schema.compiler import Node
-from app.conversations.json_schema.subset import check_object_schema
-from app.conversations.json_schema.validator import Validator, ValidatorCache, validator_of
+from app.conversations.schema_assertions import MAX_CHECKS, Budget, TooManyChecksError
+from app.conversations.schema_compiler import Node
+from app.conversations.schema_validator import (
+    Validator,
+    ValidatorCache,
+    check_object_schema,
+    validator_of,
+)
 
 SECONDS = 0.25
 """Maximum seconds of the processor for a whole budget; a fast one takes about 0.05."""

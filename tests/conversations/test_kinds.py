@@ -7,19 +7,18 @@ from hypothesis import strategies as st
 from jsonschema_rs import meta
 from pydantic import BaseModel, ValidationError
 
-from app.conversations.json_schema.assertions import Budget
-from app.conversations.json_schema.subset import MAX_BYTES, check_object_schema
-from app.conversations.json_schema.validator import validator_of
 from app.conversations.kinds import (
     BUILT_IN,
     EPISODE,
     MEMORY,
     PROFILE,
     TRIPLE,
+    Kind,
     MemoryKind,
     find_kind,
 )
-from app.conversations.types import Kind
+from app.conversations.schema_assertions import Budget
+from app.conversations.schema_validator import MAX_SCHEMA_BYTES, check_object_schema, validator_of
 from app.managers.schemas import ManagerConfig
 
 NOTE: dict[str, Any] = {
@@ -137,7 +136,7 @@ def test_content_has_the_first_kind_that_accepts_it() -> None:
         {**NOTE, "allOf": [{"$ref": "#/$defs/a/not"}], "$defs": {"a": {"not": {}}}},
         {**NOTE, "allOf": [{"$ref": "x"}], "$defs": {"x": {}}},
         {**NOTE, "allOf": [{"$ref": "#/$defs/a%20b"}], "$defs": {"a%20b": {}}},
-        {**NOTE, "description": "x" * MAX_BYTES},
+        {**NOTE, "description": "x" * MAX_SCHEMA_BYTES},
     ],
 )
 def test_an_unusable_schema_is_refused(schema: dict[str, Any]) -> None:

@@ -17,14 +17,14 @@ from langchain_core.messages import (
     messages_to_dict,
 )
 
-from app.conversations.errors import InvalidMessageError
 from app.conversations.messages import (
     MAX_TOOL_CHARACTERS,
     ConversationMessage,
+    InvalidMessageError,
+    Turn,
     parse_messages,
     to_turns,
 )
-from app.conversations.types import Turn
 
 CALLING = AIMessage(
     content=[

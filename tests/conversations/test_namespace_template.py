@@ -2,8 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversations.errors import MissingVariableError, UnknownVariableError
-from app.conversations.namespace_template import check_template, fill_template
+from app.conversations.namespace_template import (
+    MissingVariableError,
+    UnknownVariableError,
+    check_template,
+    fill_template,
+)
 from app.errors import InvalidRequestError
 from app.namespaces import check_labels
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from app.conversations.memories import Memory
+from app.conversations.messages import Turn
 from app.conversations.prompt_text import (
     CONVERSATION_TAGS,
     MAX_TURN_CHARACTERS,
@@ -13,7 +15,6 @@ from app.conversations.prompt_text import (
     render_memories,
     render_turns,
 )
-from app.conversations.types import Memory, Turn
 from tests.support.scripted_model import memory
 
 TAGS = ["conversation", "earlier", "message", "memory", "memories", "instructions"]

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.conversations.kinds import EPISODE, MEMORY, PROFILE
-from app.conversations.types import Kind, LLMTask, Memory, Rights, Turn
+from app.conversations.kinds import EPISODE, MEMORY, PROFILE, Kind
+from app.conversations.memories import LLMTask, Memory, Rights
+from app.conversations.messages import Turn
 from app.extraction.loop import propose
 from app.providers.llm import Completion, Message, Request
 from tests.support.scripted_model import (

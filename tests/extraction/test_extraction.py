@@ -3,9 +3,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.conversations.content import MAX_BYTES
 from app.conversations.kinds import MEMORY, PROFILE
-from app.conversations.types import Edit, LLMTask, Memory, Proposal, Rejection, Rights, Turn
+from app.conversations.memories import (
+    MAX_CONTENT_BYTES,
+    Edit,
+    LLMTask,
+    Memory,
+    Proposal,
+    Rejection,
+    Rights,
+)
+from app.conversations.messages import Turn
 from app.extraction.loop import propose
 from app.providers.llm import Completion, Verbatim
 from tests.extraction.make_examples import DIRECTORY, EXAMPLES, shown
@@ -125,7 +133,7 @@ async def test_no_model_is_asked_if_it_could_do_nothing(idle: LLMTask) -> None:
             {"insert_memory": "the reply was cut off in this call"},
         ),
         (
-            [calls(insert("a" * MAX_BYTES)), NOTHING],
+            [calls(insert("a" * MAX_CONTENT_BYTES)), NOTHING],
             [],
             {"insert_memory": "content is 65,551 bytes of JSON; at most 65,536 are kept"},
         ),

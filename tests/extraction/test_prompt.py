@@ -5,7 +5,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator, meta
 
 from app.conversations.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
-from app.conversations.types import LLMTask, Memory, Rights
+from app.conversations.memories import LLMTask, Memory, Rights
 from app.extraction.prompt import TEMPLATES, build_system_text, build_tools, describe
 from app.providers.llm import Tool
 from tests.extraction.make_examples import RELATION

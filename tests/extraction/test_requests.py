@@ -8,8 +8,8 @@ from app.auth.access import ALL_GRANTED, Access, Grant, Verb
 from app.auth.errors import ForbiddenError
 from app.clock import Clock, FrozenClock
 from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner, ConsolidateRequest
-from app.conversations.kinds import EPISODE, MEMORY, PROFILE
-from app.conversations.types import Kind, Rights
+from app.conversations.kinds import EPISODE, MEMORY, PROFILE, Kind
+from app.conversations.memories import Rights
 from app.db.database import Database
 from app.errors import AppError, InvalidRequestError
 from app.extraction.plan import ExtractPlan, ExtractPlanner, ExtractRequest, RequestMemory

@@ -5,7 +5,8 @@ import pytest
 from typing_extensions import override
 
 from app.auth.access import ANONYMOUS
-from app.conversations.types import Memory, MemoryFormat, Turn
+from app.conversations.memories import Memory, MemoryFormat
+from app.conversations.messages import Turn
 from app.db.database import Database
 from app.extraction.plan import Config
 from app.extraction.retrieval import (

@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversations.content import BadContentError, apply_edits, check_content
-from app.conversations.kinds import MEMORY
-from app.conversations.types import Edit, Kind, LLMTask, Memory, Rights
+from app.conversations.kinds import MEMORY, Kind
+from app.conversations.memories import (
+    BadContentError,
+    Edit,
+    LLMTask,
+    Memory,
+    Rights,
+    apply_edits,
+    check_content,
+)
 from app.extraction.prompt import build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.providers.llm import ToolCall

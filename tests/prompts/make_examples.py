@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.conversations.types import Turn
+from app.conversations.messages import Turn
 from app.prompts.optimize.choose import choose_prompts
 from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
 from app.providers.llm import Completion, Message, Request

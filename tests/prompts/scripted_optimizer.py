@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.conversations.types import Turn
+from app.conversations.messages import Turn
 from app.prompts.optimize.types import (
     Feedback,
     Optimization,

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversations.messages import parse_messages, to_turns
-from app.conversations.types import Turn
+from app.conversations.messages import Turn, parse_messages, to_turns
 from app.errors import InvalidRequestError
 from app.prompts.evaluate import SAME, Case, Evaluation, Gate, Outcome, Trial, check_conversation
 from app.prompts.judge import Answer, Comparison, Preference, Side, Verdict, judge

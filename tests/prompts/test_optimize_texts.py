@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversations.types import Turn
+from app.conversations.messages import Turn
 from app.prompts.optimize.render import (
     TEMPLATES,
     choose_tag,

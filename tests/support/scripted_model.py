@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from app.conversations.kinds import MEMORY
-from app.conversations.types import Edit, Kind, LLMTask, Memory, Rights, Turn
+from app.conversations.kinds import MEMORY, Kind
+from app.conversations.memories import Edit, LLMTask, Memory, Rights
+from app.conversations.messages import Turn
 from app.providers.llm import Completion, Request, TokenUsage, ToolCall
 
 Arguments = dict[str, Any]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.conversations.types import Turn
+from app.conversations.messages import Turn
 from app.threads.summaries.write import THREAD_SCHEMA, write_record, write_summary
 from tests.support.scripted_model import ScriptedModel, calls, says
 

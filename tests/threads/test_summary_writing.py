@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from app.conversations.types import Turn
+from app.conversations.messages import Turn
 from app.jobs.kind import JobFailedError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.providers.llm import Completion

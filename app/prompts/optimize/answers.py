@@ -9,13 +9,13 @@ from typing_extensions import override
 
 from app.conversations.dialogue import (
     AnswerTool,
+    Ask,
     BadAnswerError,
     Dialogue,
     MissingAnswerError,
     Repair,
     StructuredDialogue,
 )
-from app.conversations.types import Ask
 from app.json_values import JsonObject, replace_unstorable
 from app.prompts.optimize.render import TEMPLATES, choose_tag, join
 from app.prompts.placeholders import find_placeholder_problem

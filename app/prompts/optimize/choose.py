@@ -3,8 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from app.conversations.dialogue import AnswerTool, BadAnswerError, Dialogue, StructuredDialogue
-from app.conversations.types import Ask
+from app.conversations.dialogue import AnswerTool, Ask, BadAnswerError, Dialogue, StructuredDialogue
 from app.json_values import JsonObject
 from app.prompts.optimize.answers import REPAIR, define_argument, define_tool, parse_explanation
 from app.prompts.optimize.render import (

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from app.conversations.dialogue import (
     AnswerTool,
+    Ask,
     BadAnswerError,
     Dialogue,
     NoAnswerError,
     StructuredDialogue,
 )
-from app.conversations.types import Ask
 from app.json_values import JsonObject
 from app.prompts.optimize.answers import (
     REPAIR,

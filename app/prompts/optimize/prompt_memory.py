@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.conversations.dialogue import AnswerTool, Dialogue, NoAnswerError, StructuredDialogue
-from app.conversations.types import Ask
+from app.conversations.dialogue import AnswerTool, Ask, Dialogue, NoAnswerError, StructuredDialogue
 from app.json_values import JsonObject
 from app.prompts.optimize.answers import (
     REPAIR,

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from app.conversations.messages import Turn
 from app.conversations.prompt_text import Tags, Templates
-from app.conversations.types import Turn
 from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
 from app.prompts.placeholders import is_format_string, list_placeholders
 

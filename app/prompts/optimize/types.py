@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeAlias
 
-from app.conversations.types import Turn
+from app.conversations.messages import Turn
 from app.json_values import replace_unstorable
 from app.prompts.types import MAX_ANALYSIS_CHARACTERS
 

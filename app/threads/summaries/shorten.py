@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Any, Literal, Self, TypeAlias
 
-from app.conversations.messages import parse_messages, to_turns
-from app.conversations.types import Turn
+from app.conversations.messages import Turn, parse_messages, to_turns
 from app.json_values import JsonObject
 
 Message: TypeAlias = JsonObject

@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from app.conversations.dialogue import (
     AnswerTool,
+    Ask,
     BadAnswerError,
     Dialogue,
     NoAnswerError,
@@ -14,10 +15,10 @@ from app.conversations.dialogue import (
     Repair,
     StructuredDialogue,
 )
-from app.conversations.json_schema.assertions import TooManyChecksError
-from app.conversations.json_schema.validator import validator_of
+from app.conversations.messages import Turn
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates, render_turns
-from app.conversations.types import Ask, Turn
+from app.conversations.schema_assertions import TooManyChecksError
+from app.conversations.schema_validator import validator_of
 from app.jobs.kind import JobFailedError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.json_values import JsonObject, UnstorableError, check_storable, replace_unstorable

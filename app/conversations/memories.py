@@ -1,20 +1,25 @@
-"""The content of memories: how stored values hold it, checks, and edits."""
+"""Memories: their content and how stored values hold it, and the edits that models propose."""
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
 
 import jsonpatch
 from jsonpointer import JsonPointerException
 
-from app.conversations.json_schema.assertions import TooManyChecksError
-from app.conversations.json_schema.validator import validator_of
-from app.conversations.types import MemoryFormat
+from app.conversations.kinds import Kind
+from app.conversations.messages import Turn
+from app.conversations.schema_assertions import TooManyChecksError
+from app.conversations.schema_validator import validator_of
 from app.json_values import JsonObject, UnstorableError, check_storable
+from app.namespaces import StoredNamespace
 
-MAX_BYTES = 65_536
+MAX_CONTENT_BYTES = 65_536
 """Maximum size of a content as JSON."""
 
 MAX_EDITS = 200
@@ -22,6 +27,115 @@ MAX_EDITS = 200
 
 _OPERATIONS = ("add", "replace", "remove")
 _MAX_FAULT_CHARACTERS = 300
+
+Basis: TypeAlias = tuple[tuple[StoredNamespace, str, int], ...]
+"""Stored namespaces, keys, and versions of items that an edit relies on."""
+
+
+class MemoryFormat(StrEnum):
+    """How a stored value holds a memory's content."""
+
+    MEMORY = "memory"  # {"kind": …, "content": {…}}, the format of managers
+    CONTENT = "content"  # {"content": …}, the format of LangMem's manage_memory tool
+    VALUE = "value"  # any other object, which is the content itself
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An existing memory; `id` is the short name that a model sees.
+
+    `namespace` is a stored namespace. It, `key`, and `version` are None for memories sent with a
+    request.
+    """
+
+    id: str
+    kind: str | None
+    content: JsonObject
+    format: MemoryFormat = MemoryFormat.MEMORY
+    namespace: StoredNamespace | None = None
+    key: str | None = None
+    version: int | None = None
+    importance: float | None = None
+    valid_from: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """The next state of one memory: `before` is None for a new memory, `content` for a deleted one.
+
+    A tool call of a model becomes an edit, without `namespace` (a stored namespace) and `key`;
+    reconciling fills these in, and the edit becomes a write to the store. They stay None if
+    nothing is stored. `basis` lists the items without which the edit would lose information.
+    """
+
+    memory_id: str
+    before: Memory | None = None
+    kind: str | None = None
+    content: JsonObject | None = None
+    importance: float | None = None
+    valid_from: datetime | None = None
+    message_ids: tuple[str, ...] = ()
+    reason: str | None = None
+    namespace: StoredNamespace | None = None
+    key: str | None = None
+    basis: Basis = ()
+
+    @property
+    def action(self) -> Literal["insert", "update", "delete"]:
+        """Effect of the edit on the item."""
+        if self.content is None:
+            return "delete"
+        return "insert" if self.before is None else "update"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A tool call that was not executed, and the reason; `arguments` are as the model sent them."""
+
+    tool: str
+    reason: str
+    arguments: str | None = field(default=None, compare=False)
+
+    def members(self) -> dict[str, str]:
+        """Return the rejection as JSON for a job's result."""
+        members = {"tool": self.tool, "reason": self.reason}
+        return members if self.arguments is None else {**members, "arguments": self.arguments}
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Edits that a model may propose."""
+
+    inserts: bool = True
+    updates: bool = True
+    deletes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Result of a model's run: at most one edit for each memory."""
+
+    edits: tuple[Edit, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LLMTask:
+    """A model's task: extract memories from `turns`, or, without turns, tidy up the existing ones.
+
+    The first `context_turns` turns only give context for the others.
+    """
+
+    turns: Sequence[Turn]
+    existing: Sequence[Memory]
+    kinds: Sequence[Kind]
+    rights: Rights = field(default_factory=Rights)
+    instructions: str | None = None
+    max_steps: int = 1
+    now: datetime | None = None
+    context_turns: int = 0
 
 
 class BadContentError(Exception):
@@ -61,8 +175,10 @@ def check_content(content: object, schema: JsonObject | None) -> JsonObject:
         raise BadContentError(f"content must be an object, not {shown}")
     _check_json({"content": content}, "memory")
     size = len(json.dumps(content, ensure_ascii=False).encode())
-    if size > MAX_BYTES:
-        raise BadContentError(f"content is {size:,} bytes of JSON; at most {MAX_BYTES:,} are kept")
+    if size > MAX_CONTENT_BYTES:
+        raise BadContentError(
+            f"content is {size:,} bytes of JSON; at most {MAX_CONTENT_BYTES:,} are kept"
+        )
     if schema is not None and (faults := _faults(content, schema)):
         raise BadContentError("content does not fit its kind: " + "; ".join(faults))
     return content

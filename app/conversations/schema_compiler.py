@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.conversations.json_schema.assertions import (
+from app.conversations.schema_assertions import (
     ASSERTIONS,
     Assertion,
     Pattern,

@@ -1,1 +1,0 @@
-"""Clients' JSON Schemas: the accepted subset, and checks of content within a budget."""

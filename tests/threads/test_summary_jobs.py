@@ -10,12 +10,10 @@ from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from app.config import Settings
 from app.job_kinds import handlers
-from app.jobs_router import router
 from app.main import create_app
 from app.providers.embedder import FakeEmbedder
-from app.resources import Resources, open_resources
-from app.threads.router import router as threads_router
-from tests.support.app import running
+from app.resources import Resources
+from tests.support.app import running_with_resources
 from tests.support.jobs import quick, settled, worker_of, working
 from tests.support.llm_server import LLMServer, calls, refuses
 from tests.support.llm_server import says as answers
@@ -39,17 +37,6 @@ def settings(database_url: str, llm: LLMServer) -> Settings:
         anthropic_api_key=SecretStr("sk-test"),
         anthropic_base_url=llm.base_url_anthropic,
     )
-
-
-@pytest.fixture
-async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    app = create_app(settings, embedder=FakeEmbedder())
-    paths = app.openapi()["paths"]
-    for path, found in {URL: router, "/v1/runs": threads_router}.items():
-        if path not in paths:
-            app.include_router(found, prefix="/v1")
-    async with running(app) as started:
-        yield started
 
 
 class Summaries:
@@ -84,9 +71,15 @@ class Summaries:
 
 
 @pytest.fixture
-async def summaries(client: httpx2.AsyncClient, settings: Settings) -> AsyncIterator[Summaries]:
-    async with open_resources(settings, embedder=FakeEmbedder()) as resources:
+async def summaries(settings: Settings) -> AsyncIterator[Summaries]:
+    app = create_app(settings, embedder=FakeEmbedder())
+    async with running_with_resources(app) as (client, resources):
         yield Summaries(client, resources)
+
+
+@pytest.fixture
+def client(summaries: Summaries) -> httpx2.AsyncClient:
+    return summaries.client
 
 
 async def test_a_conversation_is_shortened(summaries: Summaries, llm: LLMServer) -> None:
@@ -125,38 +118,19 @@ async def test_going_on_from_a_result_extends_its_summary(
     assert [m["content"] for m in second["messages"][1:]] == ["Bye"]
 
 
-async def test_messages_are_given_back_as_they_were_sent(summaries: Summaries) -> None:
+async def test_short_messages_come_back_as_they_were_sent(
+    summaries: Summaries, llm: LLMServer
+) -> None:
     odd = [
         {"type": "human", "content": [{"type": "text", "text": "Hi"}], "id": "a", "mood": "glad"},
         {"role": "assistant", "content": None, "tool_calls": [], "id": "b"},
         ["user", "Hello"],
     ]
-    result = await summaries.result(messages=odd, max_tokens=1_000)
+    job = await summaries.job(messages=odd, max_tokens=1_000)
+    result = job["result"]
     assert result["messages"] == [*odd[:2], {"role": "user", "content": "Hello", "id": "3"}]
     assert (result["running_summary"], result["summarized"]) == (None, 0)
-
-
-async def test_what_needs_no_summary_needs_no_model(summaries: Summaries, llm: LLMServer) -> None:
-    job = await summaries.job(messages=TALK, max_tokens=10_000)
-    assert job["state"] == "succeeded"
-    assert job["result"]["messages"] == TALK
-    assert job["usage"]["model_calls"] == 0
-    assert llm.requests == []
-
-
-async def test_a_model_is_refused_even_if_nothing_will_be_asked(summaries: Summaries) -> None:
-    problem = await summaries.submit(
-        status=422, model="openai:other", messages=TALK, max_tokens=10_000
-    )
-    assert problem["code"] == "model_not_allowed"
-
-
-async def test_a_conversation_is_recorded(summaries: Summaries, llm: LLMServer) -> None:
-    llm.script.append(calls(("record", RECORD)))
-    job = await summaries.job(messages=TALK, mode="extract", instructions="Be brief.")
-    assert job["result"] == {"kind": "summarize", "content": RECORD}
-    assert "Be brief." in llm.requests[0].system
-    assert "Message 9" in llm.requests[0].last_user_text
+    assert (job["usage"]["model_calls"], llm.requests) == (0, [])
 
 
 async def test_a_model_that_refuses_fails_the_job_at_once(
@@ -174,6 +148,9 @@ async def test_the_summary_of_a_thread_is_kept_with_it(
     await threads.append("t1", *TALK)
     first = await summaries.result(thread_id="t1", **SMALL)
     assert (await threads.get("t1"))["summary"] == first["running_summary"]
+    again = await summaries.result(thread_id="t1", **SMALL)
+    assert again == {**first, "summarized": 0}
+    assert len(llm.requests) == 1
     await threads.append("t1", says("Stop", "m10", "assistant"), "Bye")
     second = await summaries.result(thread_id="t1", **SMALL)
     assert second["summarized"] == 4
@@ -183,28 +160,11 @@ async def test_the_summary_of_a_thread_is_kept_with_it(
     kept = (await threads.get("t1"))["summary"]
     assert kept == second["running_summary"]
     assert len(kept["summarized_message_ids"]) == 10
-
-
-async def test_a_thread_that_needs_no_new_summary_keeps_its_own(
-    summaries: Summaries, threads: Threads, llm: LLMServer
-) -> None:
-    llm.script.append(answers("They counted."))
-    await threads.append("t1", *TALK)
-    first = await summaries.result(thread_id="t1", **SMALL)
-    again = await summaries.result(thread_id="t1", **SMALL)
-    assert again == {**first, "summarized": 0}
-    assert len(llm.requests) == 1
-
-
-async def test_the_whole_of_a_thread_is_recorded(
-    summaries: Summaries, threads: Threads, llm: LLMServer
-) -> None:
-    llm.script += [answers("They counted."), calls(("record", RECORD))]
-    await threads.append("t1", *TALK)
-    await summaries.result(thread_id="t1", **SMALL)
-    recorded = await summaries.result(thread_id="t1", mode="extract")
+    llm.script.append(calls(("record", RECORD)))
+    recorded = await summaries.result(thread_id="t1", mode="extract", instructions="Be brief.")
     assert recorded == {"kind": "summarize", "content": RECORD}
-    assert "Message 1\n" in llm.requests[1].last_user_text
+    assert "Message 1\n" in llm.requests[2].last_user_text  # the whole thread
+    assert "Be brief." in llm.requests[2].system
 
 
 async def test_a_summary_that_was_changed_meanwhile_is_not_overwritten(
@@ -287,24 +247,22 @@ async def test_keys_sum_up_only_what_they_may(summaries: Summaries) -> None:
     assert await statuses(["elsewhere"]) == [404, 202]
 
 
-WRONG: list[tuple[JSON, str]] = [
+RUNNING = {
+    "summary": "They counted.",
+    "summarized_message_ids": ["m1", "m2"],
+    "last_summarized_message_id": "m2",
+}
+BAD_REQUESTS: list[tuple[JSON, str]] = [
     ({}, "needs either messages or thread_id"),
     ({"messages": TALK, "thread_id": "t1", **SMALL}, "needs either messages or thread_id"),
     ({"messages": TALK}, "lacks max_tokens"),
-    ({"messages": TALK, "max_tokens": 256}, "which leave no room for a summary of 256"),
+    ({"messages": TALK, "max_tokens": 256}, "max_tokens"),
     ({"messages": TALK, "schema": {"type": "object"}, **SMALL}, "has schema"),
     ({"messages": TALK, "mode": "extract", "max_tokens": 900}, "has max_tokens"),
     ({"messages": TALK, "mode": "extract", "schema": {"type": "string"}}, "schema"),
     ({"messages": [TALK[0], TALK[0]], **SMALL}, "messages[1].id"),
     ({"messages": [{"content": "Hi"}], **SMALL}, "messages[0].role"),
     ({"messages": TALK, "token_counter": "exact", "max_tokens": 900}, "token_counter"),
-]
-RUNNING = {
-    "summary": "They counted.",
-    "summarized_message_ids": ["m1", "m2"],
-    "last_summarized_message_id": "m2",
-}
-WRONG += [
     ({"thread_id": "t1", "running_summary": RUNNING, **SMALL}, "the thread keeps its own"),
     ({"messages": [says("Hi")], "running_summary": RUNNING, **SMALL}, "needs an id"),
     ({"messages": [TALK[1], TALK[0]], "running_summary": RUNNING, **SMALL}, '"m1" is covered'),
@@ -312,21 +270,12 @@ WRONG += [
 ]
 
 
-@pytest.mark.parametrize(("body", "problem"), WRONG)
-async def test_what_makes_no_sense_is_refused(
-    summaries: Summaries, body: JSON, problem: str
-) -> None:
-    answer = await summaries.submit(status=422, **body)
-    assert problem in answer["detail"]
-
-
-async def test_an_unknown_thread_is_not_found(summaries: Summaries) -> None:
-    problem = await summaries.submit(status=404, thread_id="t1", **SMALL)
-    assert problem["code"] == "thread_not_found"
-
-
-async def test_a_record_needs_an_allowed_model(summaries: Summaries) -> None:
-    problem = await summaries.submit(
-        status=422, model="openai:unconfigured", mode="extract", messages=TALK
-    )
-    assert problem["code"] == "model_not_allowed"
+async def test_bad_requests_are_refused(summaries: Summaries) -> None:
+    for body, problem in BAD_REQUESTS:
+        answer = await summaries.submit(status=422, **body)
+        assert problem in answer["detail"], body
+    for body in ({"max_tokens": 10_000}, {"mode": "extract"}):
+        answer = await summaries.submit(status=422, model="openai:x", messages=TALK, **body)
+        assert answer["code"] == "model_not_allowed"
+    answer = await summaries.submit(status=404, thread_id="t1", **SMALL)
+    assert answer["code"] == "thread_not_found"

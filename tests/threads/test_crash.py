@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -19,12 +18,21 @@ from tests.support.llm_server import LLMServer, llm_server
 from tests.support.server import serving
 from tests.support.threads import Threads
 from tests.threads.processes import Worker, environment_of, worker_process
-from tests.threads.remembering import learned_from, remembering
+from tests.threads.remembering import remembering
 
 pytestmark = pytest.mark.slow
 
 MANAGER = {"namespace": ["users", "{user_id}"]}
-KILLS = 3
+USERS = ("ann", "ben")
+
+
+async def extracted(threads: Threads, thread_id: str) -> None:
+    """Wait until no message of a thread is pending."""
+
+    async def is_done() -> bool:
+        return not (await threads.get(thread_id))["pending"]
+
+    await until(is_done, seconds=60)
 
 
 @pytest.fixture
@@ -62,72 +70,29 @@ async def asks_again(llm: LLMServer) -> None:
     await until(lambda: asyncio.sleep(0, len(llm.requests) > before), seconds=60)
 
 
-async def ended_states(threads: Threads, thread_id: str, seconds: float = 30) -> set[str]:
-    """Return the states of a thread's jobs once none of them is queued or running."""
-    deadline = time.monotonic() + seconds
-    while True:
-        jobs = (await threads.client.get(f"/v1/jobs?thread_id={thread_id}")).json()["jobs"]
-        states = {job["state"] for job in jobs}
-        if not states & {"queued", "running"} or time.monotonic() > deadline:
-            return states
-        await asyncio.sleep(0.1)
-
-
-async def learned(threads: Threads, thread_id: str, seconds: float = 60) -> None:
-    """Wait until memories were formed of every message of a thread."""
-    deadline = time.monotonic() + seconds
-    while (thread := await threads.get(thread_id))["pending"]:
-        assert time.monotonic() < deadline, thread
-        await asyncio.sleep(0.1)
-
-
-async def positions(store: Store, user: str) -> list[int]:
-    items = await store.search(["users", user], limit=1000)
-    return sorted(item["source"]["position"] for item in items)
-
-
-async def test_a_worker_killed_while_the_model_answers_leads_to_one_more_call(
+async def test_messages_are_extracted_once_though_workers_are_killed(
     threads: Threads, store: Store, worker: Worker, llm: LLMServer
 ) -> None:
-    llm.respond = remembering(delay=1.0)
-    alice: dict[str, Any] = {"manager_config": MANAGER, "variables": {"user_id": "alice"}}
-    await threads.append("t", "one", "two", after_seconds=0, **alice)
-    await asks_again(llm)
-    await threads.append("t", "three", after_seconds=0)
-    worker.kill_and_start_again()
-    await learned(threads, "t")
-    assert await positions(store, "alice") == [0, 1, 2]
-    asked = Counter(text for request in llm.requests for text in learned_from(request))
-    assert asked["one"] == asked["two"] == 2
-    assert await ended_states(threads, "t") == {"succeeded"}
+    llm.respond = remembering(delay=0.2)
+    said: Counter[str] = Counter()
 
-
-async def test_workers_killed_at_any_moment_lose_no_message_and_learn_none_twice(
-    threads: Threads, store: Store, worker: Worker, llm: LLMServer
-) -> None:
-    llm.respond = remembering(delay=0.1)
-    users = ("ann", "ben", "cat")
-    random.seed(4)
-    stop = asyncio.Event()
-
-    async def talk(user: str) -> int:
-        said = 0
+    async def talk(user: str) -> None:
         chosen: dict[str, Any] = {"manager_config": MANAGER, "variables": {"user_id": user}}
-        while not stop.is_set():
-            texts = [f"{user} says {said + n}" for n in range(random.randint(1, 3))]  # noqa: S311
-            await threads.append(user, *texts, after_seconds=0.2, max_wait_seconds=1, **chosen)
-            said += len(texts)
-            await asyncio.sleep(random.uniform(0.2, 0.8))  # noqa: S311
-        return said
+        texts = [f"{user} says {said[user] + n}" for n in range(random.randint(1, 3))]  # noqa: S311
+        await threads.append(user, *texts, after_seconds=0, **chosen)
+        said[user] += len(texts)
 
-    talking = [asyncio.create_task(talk(user)) for user in users]
-    for _ in range(KILLS):
+    for wait in (0.0, random.uniform(0.2, 0.4)):  # noqa: S311  # during the call; near the write
+        for user in USERS:
+            await talk(user)
         await asks_again(llm)
-        await asyncio.sleep(random.uniform(0, 0.3))  # noqa: S311  # before, in or after the writing
-        await asyncio.to_thread(worker.kill_and_start_again)
-    stop.set()
-    for user, said in zip(users, await asyncio.gather(*talking), strict=True):
-        await learned(threads, user)
-        assert await positions(store, user) == list(range(said))
+        await asyncio.sleep(wait)
+        worker.kill_and_start_again()
+        for user in USERS:
+            await talk(user)
+    for user in USERS:
+        await extracted(threads, user)
+        items = await store.search(["users", user], limit=1000)
+        assert sorted(item["source"]["position"] for item in items) == list(range(said[user]))
     jobs = (await threads.client.get("/v1/jobs?limit=200")).json()["jobs"]
     assert max(job["attempt"] for job in jobs) > 1

@@ -55,12 +55,6 @@ def test_langchain_and_openai_say_the_same_in_other_members() -> None:
     assert canonical_text(says("Hi", role="assistant")) != canonical_text(says("Hi"))
 
 
-def test_an_id_sent_twice_in_one_request_is_one_message() -> None:
-    found = deduplicate([says("a", "1"), says("b", "1"), says("c", "2")], {})
-    assert [message["content"] for message in found.new] == ["a", "c"]
-    assert (found.already_known, found.conflicting) == (1, ["1"])
-
-
 @given(st.text("ab", max_size=8), st.lists(st.integers(0, 8), max_size=6))
 def test_a_growing_conversation_is_kept_as_it_is_in_whatever_order_it_arrives(
     conversation: str, lengths: list[int]

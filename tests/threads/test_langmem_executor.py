@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -101,12 +101,17 @@ async def asked(llm: LLMServer, times: int) -> list[list[str]]:
     return [learned_from(request) for request in llm.requests]
 
 
-async def test_a_memory_is_formed_and_found(memoryd: Server, llm: LLMServer) -> None:
-    async with executor_of(memoryd, "simple") as executor:
-        await submit(executor, [HumanMessage("I like tea")], config=CONFIG, thread_id="simple")
+@pytest.mark.parametrize("thread", [{"thread_id": "simple"}, {"thread_id": None}, {}])
+async def test_a_memory_is_extracted_and_found(
+    memoryd: Server, llm: LLMServer, thread: dict[str, Any]
+) -> None:
+    user = f"user of {thread.get('thread_id', 'nothing')}"
+    config = CONFIG if "simple" in user else {"configurable": {"other": 1}}
+    async with executor_of(memoryd, user) as executor:
+        await submit(executor, [HumanMessage("I like tea")], config=config, **thread)
         assert await found(executor, "tea") == ["I like tea #1"]
         items = await asyncio.to_thread(executor.search)
-    assert items[0]["namespace"] == ("memories", "simple")
+    assert items[0]["namespace"] == ("memories", user)
     assert items[0]["value"]["kind"] == "memory"
     assert len(llm.requests) == 1
 
@@ -114,10 +119,9 @@ async def test_a_memory_is_formed_and_found(memoryd: Server, llm: LLMServer) -> 
 async def test_several_submits_lead_to_one_extraction(memoryd: Server, llm: LLMServer) -> None:
     conversation: list[Any] = []
     async with executor_of(memoryd, "debounced") as executor:
-        for n in range(4):
+        for n in range(3):
             conversation += [HumanMessage(f"question {n}"), AIMessage(f"answer {n}", id=f"r{n}")]
-            await submit(executor, conversation, config=CONFIG, after_seconds=2, thread_id="deb")
-        assert llm.requests == []
+            await submit(executor, conversation, config=CONFIG, after_seconds=1, thread_id="deb")
         texts = [message.content for message in conversation]
         assert await asked(llm, 1) == [texts]
         contents = await found(executor, "question")
@@ -125,33 +129,6 @@ async def test_several_submits_lead_to_one_extraction(memoryd: Server, llm: LLMS
         conversation.append(HumanMessage("one more"))
         await submit(executor, conversation, config=CONFIG, thread_id="deb")
         assert await asked(llm, 2) == [texts, ["one more"]]
-
-
-async def test_users_do_not_wait_for_one_another(memoryd: Server, llm: LLMServer) -> None:
-    llm.respond = remembering(delay=0.5)
-    users = ("ann", "ben", "cat", "dan")
-    async with AsyncExitStack() as stack:
-        executors = {
-            user: await stack.enter_async_context(executor_of(memoryd, user)) for user in users
-        }
-        for user, executor in executors.items():
-            message = HumanMessage(f"{user} says hello")
-            executor.submit({"messages": [message]}, config=CONFIG, thread_id=user)
-        for user, executor in executors.items():
-            assert await found(executor, "hello") == [f"{user} says hello #1"]
-    assert llm.max_in_flight >= 3
-
-
-@pytest.mark.parametrize("thread", [{"thread_id": None}, {}], ids=["None", "absent"])
-async def test_without_a_thread_each_submit_is_learned_from_by_itself(
-    memoryd: Server, llm: LLMServer, thread: dict[str, Any]
-) -> None:
-    config = {"configurable": {"other": 1}}
-    for user in (f"single-{len(thread)}-{n}" for n in range(2)):
-        async with executor_of(memoryd, user) as executor:
-            await submit(executor, [("user", f"{user} was here")], config=config, **thread)
-            assert await found(executor, "here") == [f"{user} was here #1"]
-    assert len(llm.requests) == 2
 
 
 async def test_an_unknown_manager_fails_the_submission(memoryd: Server) -> None:

@@ -5,7 +5,7 @@ import httpx2
 import pytest
 
 from app.clock import FrozenClock
-from tests.support.threads import VERBATIM, Threads, says
+from tests.support.threads import VERBATIM, Threads
 
 HUMAN: dict[str, Any] = {
     "content": "I like tea",
@@ -76,68 +76,20 @@ async def test_a_run_is_answered_as_the_sdk_expects(
 
 
 @pytest.mark.usefixtures("manager")
-async def test_a_further_run_puts_the_waiting_one_off(threads: Threads, clock: FrozenClock) -> None:
-    first = await create(threads, HUMAN)
-    clock.advance(timedelta(seconds=20))
-    second = await create(threads, HUMAN, AI)
-    assert second["run_id"] == first["run_id"]
-    thread = await threads.get("t")
-    assert (thread["manager"], thread["pending"]) == ("keeper", 2)
-
-
-@pytest.mark.usefixtures("manager")
-async def test_each_run_brings_the_conversation_and_only_what_is_new_is_added(
-    threads: Threads,
+async def test_a_further_run_adds_only_new_messages_and_postpones_the_job(
+    threads: Threads, clock: FrozenClock
 ) -> None:
-    conversation: list[dict[str, Any]] = [HUMAN, AI]
-    for n in range(5):
-        await create(threads, *conversation)
+    conversation: list[Any] = [HUMAN, AI, ["user", "Hi"]]
+    first = await create(threads, *conversation)
+    for n in range(3):
+        clock.advance(timedelta(seconds=20))
         conversation += [{**HUMAN, "content": f"And {n}"}, {**AI, "id": f"run-{n + 2}"}]
-    assert await threads.texts("t") == [message["content"] for message in conversation[:-2]]
-
-
-@pytest.mark.usefixtures("manager")
-async def test_runs_that_overtake_one_another_add_each_message_once(threads: Threads) -> None:
-    conversation = [says(str(n)) for n in range(6)]
-    for length in (4, 2, 6, 3, 6):
-        await create(threads, *conversation[:length])
-    assert await threads.texts("t") == list("012345")
-
-
-@pytest.mark.usefixtures("manager")
-async def test_runs_with_a_window_of_the_conversation_go_on_where_it_ended(
-    threads: Threads,
-) -> None:
-    conversation = [says(str(n)) for n in range(9)]
-    for end in (3, 5, 7, 9):
-        await create(threads, *conversation[max(0, end - 4) : end])
-    assert await threads.texts("t") == list("012345678")
-
-
-@pytest.mark.usefixtures("manager")
-async def test_pairs_of_role_and_content_are_messages(threads: Threads) -> None:
-    await create(threads, ["user", "Hi"], ["assistant", "Hello"])
-    await create(threads, ["user", "Hi"], ["assistant", "Hello"], ["user", "Bye"])
-    assert await threads.texts("t") == ["Hi", "Hello", "Bye"]
-
-
-@pytest.mark.usefixtures("manager")
-async def test_a_run_waits_as_long_as_it_asks(threads: Threads, clock: FrozenClock) -> None:
-    for _ in range(3):
-        await create(threads, HUMAN, after_seconds=1800)
-        clock.advance(timedelta(seconds=1000))
-        run = await create(threads, HUMAN, AI, after_seconds=1800)
-    job = (await threads.client.get(f"/v1/jobs/{run['run_id']}")).json()
-    assert job["state"] == "queued"
-
-
-@pytest.mark.usefixtures("manager")
-async def test_a_thread_is_only_made_if_the_run_says_so(threads: Threads) -> None:
-    problem = await create(threads, HUMAN, if_not_exists=None, status=404)
-    assert problem["code"] == "thread_not_found"
-    await create(threads, HUMAN, if_not_exists="reject", status=404)
-    await create(threads, HUMAN)
-    await create(threads, HUMAN, AI, if_not_exists="reject")
+        sent = conversation[-4:] if n == 2 else conversation  # at last only a window
+        assert (await create(threads, *sent))["run_id"] == first["run_id"]
+    said = ["I like tea", "Noted.", "Hi", "And 0", "Noted.", "And 1", "Noted.", "And 2", "Noted."]
+    assert await threads.texts("t") == said
+    thread = await threads.get("t")
+    assert (thread["manager"], thread["pending"]) == ("keeper", len(said))
 
 
 @pytest.mark.usefixtures("manager")
@@ -150,11 +102,8 @@ async def test_a_run_without_a_thread_is_a_job_of_its_own(client: httpx2.AsyncCl
     assert first["thread_id"] is None
     assert runs[0].headers["content-location"] == f"/v1/runs/{first['run_id']}"
     job = (await client.get(f"/v1/jobs/{first['run_id']}")).json()
-    assert (job["kind"], job["state"], job["namespace"]) == (
-        "extract",
-        "queued",
-        ["memories", "u1"],
-    )
+    shown = (job["kind"], job["state"], job["namespace"])
+    assert shown == ("extract", "queued", ["memories", "u1"])
     assert job["run_at"] > job["created_at"]
 
 
@@ -175,33 +124,22 @@ async def test_the_same_idempotency_key_makes_one_run(client: httpx2.AsyncClient
     assert [await created(path) for path in paths] == first
 
 
-async def test_an_unknown_assistant_is_a_problem(client: httpx2.AsyncClient) -> None:
-    for path in ("/v1/runs", "/v1/threads/t/runs"):
-        response = await client.post(path, json=run_of(HUMAN))
-        assert (response.status_code, response.json()["code"]) == (404, "manager_not_found")
-
-
 @pytest.mark.usefixtures("manager")
-async def test_a_variable_in_the_namespace_is_filled_in_or_missed(threads: Threads) -> None:
+async def test_a_variable_in_the_namespace_is_filled_in_or_missing(threads: Threads) -> None:
     namespace = ["memories", "{langgraph_user_id}"]
     config: dict[str, Any] = {"configurable": {"namespace": namespace}}
-    problem = await create(threads, HUMAN, config=config, status=422)
-    assert problem["code"] == "missing_variable"
-    assert problem["errors"][0]["field"] == "config.configurable.langgraph_user_id"
     nobody: Any
     for nobody in (None, True, 1.5, {}, [], "", " "):
         config["configurable"]["langgraph_user_id"] = nobody
-        await create(threads, HUMAN, config=config, status=422)
+        problem = await create(threads, HUMAN, config=config, status=422)
+        assert problem["errors"][0]["field"].endswith(".langgraph_user_id")
+    for missing in (None, {}, {"configurable": {"namespace": namespace}}):
+        problem = await create(threads, HUMAN, config=missing, status=422)
+        assert problem["code"] == "missing_variable"
+        assert problem["errors"][0]["field"].startswith("config.configurable.")
     config["configurable"] |= {"langgraph_user_id": 7, "model": "x"}
     await create(threads, HUMAN, config=config)
     assert (await threads.get("t"))["namespace"] == ["memories", "7"]
-
-
-@pytest.mark.usefixtures("manager")
-async def test_a_manager_with_variables_wants_their_values_of_the_run(threads: Threads) -> None:
-    for config in (None, {}, {"configurable": {"thread_id": "t"}}):
-        problem = await create(threads, HUMAN, config=config, status=422)
-        assert problem["code"] == "missing_variable"
 
 
 @pytest.mark.usefixtures("manager")
@@ -215,19 +153,21 @@ async def test_variables_of_the_managers_namespace_are_filled_in(threads: Thread
 
 
 @pytest.mark.usefixtures("manager")
-@pytest.mark.parametrize(
-    "wrong",
-    [
+async def test_bad_runs_are_refused(threads: Threads) -> None:
+    bad: list[dict[str, Any]] = [
         {"input": {"messages": []}},
         {"input": None},
         {"assistant_id": None},
         {"after_seconds": -1},
         {"config": {"configurable": {"namespace": ["a", "{"]}}},
         {"config": {"configurable": {"namespace": []}}},
-    ],
-)
-async def test_a_run_that_makes_no_sense_is_refused(
-    threads: Threads, wrong: dict[str, Any]
-) -> None:
-    await threads.call("POST", "t", "/runs", status=422, json=run_of(HUMAN) | wrong)
-    await threads.get("t", status=404)
+    ]
+    for member in bad:
+        await threads.call("POST", "t", "/runs", status=422, json=run_of(HUMAN) | member)
+    problem = await create(threads, HUMAN, assistant_id="nobody", status=404)
+    assert problem["code"] == "manager_not_found"
+    problem = await create(threads, HUMAN, if_not_exists=None, status=404)
+    assert problem["code"] == "thread_not_found"
+    await create(threads, HUMAN, if_not_exists="reject", status=404)
+    await create(threads, HUMAN)
+    await create(threads, HUMAN, AI, if_not_exists="reject")

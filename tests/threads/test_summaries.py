@@ -54,142 +54,103 @@ def talk(count: int) -> list[Message]:
     return [user(f"Q{i}") if i % 2 == 0 else assistant(f"A{i}") for i in range(count)]
 
 
-def test_a_lower_threshold_makes_no_more_go_than_the_budget_asks() -> None:
-    gone, _ = planned(talk(9), messages_budget(6, threshold=1))
-    assert gone == ["1", "2", "3", "4"]
+LOOP = [user("Look"), *(m for i in range(4) for m in (assistant("", f"c{i}"), tool(f"c{i}")))]
+PARALLEL = [user("Q"), assistant("", "a", "b"), tool("a"), tool("b"), assistant("A"), user("R")]
+BLOCKS: list[Message] = [
+    user("Q"),
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "look"}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "x"}]},
+    assistant("A"),
+    user("R"),
+]
+SAME_IDS = [
+    *(user("Q"), assistant("", "call_0"), tool("call_0"), assistant("A")),
+    *(user("R"), assistant("", "call_0"), tool("call_0"), assistant("B"), user("S")),
+]
 
 
-def test_the_newest_message_of_the_user_stays_where_it_alone_is_too_long() -> None:
-    long = [user("Hello"), assistant("Hi"), user("x" * 4_000)]
-    assert planned(long, Budget(100, 100, 20, approximate_tokens)) == (["1", "2"], ["3"])
+@pytest.mark.parametrize(
+    ("messages", "budget", "replaced", "kept"),
+    [
+        (talk(9), messages_budget(6, threshold=1), "1234", "56789"),
+        (
+            [user("Hello"), assistant("Hi"), user("x" * 4_000)],
+            *(Budget(100, 100, 20, approximate_tokens), "12", "3"),
+        ),
+        (
+            [user("Hello world!"), assistant("Bye bye world!")],
+            *(Budget(20, 10, 5, approximate_tokens), "", "12"),
+        ),
+        (
+            [user("Old"), assistant("Answer"), user("Look"), assistant("", "a"), tool("a")],
+            *(messages_budget(4, threshold=5), "12", "345"),
+        ),
+        (LOOP, messages_budget(4), "234567", "189"),
+        *((PARALLEL, messages_budget(6, threshold), "1234", "56") for threshold in (2, 3, 4)),
+        (BLOCKS, messages_budget(5, threshold=2), "123", "45"),
+        (SAME_IDS, messages_budget(9, threshold=3), "123", "456789"),
+        (
+            [user("Q"), assistant("", "a"), user("R"), user("S")],
+            *(messages_budget(3, 2), "12", "34"),
+        ),
+    ],
+    ids=[
+        *("no more than the budget asks", "a long last message", "fits", "tools at work"),
+        *("the question stays", "parallel 2", "parallel 3", "parallel 4"),
+        *("Anthropic's blocks", "ids used again", "a call without a result"),
+    ],
+)
+def test_the_oldest_messages_are_replaced_and_calls_stay_with_results(
+    messages: list[Message], budget: Budget, replaced: str, kept: str
+) -> None:
+    assert planned(messages, budget) == (list(replaced), list(kept))
 
 
-def test_a_short_conversation_over_the_threshold_stays_as_it_is_while_it_fits() -> None:
-    short = [user("Hello world!"), assistant("Bye bye world!")]
-    assert planned(short, Budget(20, 10, 5, approximate_tokens)) == ([], ["1", "2"])
-
-
-def test_the_users_question_stays_while_tools_are_at_work() -> None:
-    working = [user("Old"), assistant("Answer"), user("Look"), assistant("", "a"), tool("a")]
-    assert planned(working, messages_budget(4, threshold=5)) == (["1", "2"], ["3", "4", "5"])
-
-
-def test_the_users_question_stays_although_later_messages_go() -> None:
-    loop = [user("Look"), *(m for i in range(4) for m in (assistant("", f"c{i}"), tool(f"c{i}")))]
-    gone, kept = planned(loop, messages_budget(4))
-    assert gone == ["2", "3", "4", "5", "6", "7"]
-    assert kept == ["1", "8", "9"]
-
-
-def test_what_the_model_reads_has_the_question_that_stays() -> None:
+def test_the_model_reads_the_question_that_stays_until_it_is_replaced() -> None:
     loop = [user("Look"), assistant("", "a"), tool("a"), assistant("", "b"), tool("b")]
     budget = messages_budget(4, threshold=1)
     found = plan_shortening(to_entries(loop, count_one), None, budget)
     assert ids(found.read) == ["1", "2", "3"]
     assert ids(found.replaced) == ["2", "3"]
-
-
-def test_a_question_that_stayed_is_summed_up_when_it_is_no_longer_the_newest() -> None:
-    loop = [user("Look"), assistant("", "a"), tool("a"), assistant("Done"), user("Next")]
+    later = [user("Look"), assistant("", "a"), tool("a"), assistant("Done"), user("Next")]
     running = RunningSummary("Looked.", ("2", "3"), "3")
-    assert planned(loop, messages_budget(3, threshold=1), running) == (["1"], ["4", "5"])
+    assert planned(later, messages_budget(3, threshold=1), running) == (["1"], ["4", "5"])
 
 
-@pytest.mark.parametrize("threshold", [2, 3, 4])
-def test_parallel_calls_go_with_all_their_results(threshold: int) -> None:
-    parallel = [user("Q"), assistant("", "a", "b"), tool("a"), tool("b"), assistant("A"), user("R")]
-    gone, kept = planned(parallel, messages_budget(6, threshold))
-    assert gone == ["1", "2", "3", "4"]
-    assert kept == ["5", "6"]
-
-
-def test_calls_and_results_in_anthropics_blocks_stay_together() -> None:
-    blocks: list[Message] = [
-        user("Q"),
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "look"}]},
-        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "x"}]},
-        assistant("A"),
-        user("R"),
-    ]
-    assert planned(blocks, messages_budget(5, threshold=2)) == (["1", "2", "3"], ["4", "5"])
-
-
-def test_ids_of_calls_may_be_used_again() -> None:
-    again = [
-        *(user("Q"), assistant("", "call_0"), tool("call_0"), assistant("A")),
-        *(user("R"), assistant("", "call_0"), tool("call_0"), assistant("B"), user("S")),
-    ]
-    gone, _ = planned(again, messages_budget(9, threshold=3))
-    assert gone == ["1", "2", "3"]
-
-
-def test_a_call_without_a_result_holds_nothing_together() -> None:
-    gone, _ = planned([user("Q"), assistant("", "a"), user("R"), user("S")], messages_budget(3, 2))
-    assert gone == ["1", "2"]
-
-
-def test_an_instruction_of_the_system_takes_of_the_room_and_stays() -> None:
+def test_a_system_message_takes_room_and_stays() -> None:
     found = plan_shortening(
         to_entries([system("Be kind."), *talk(9)], count_one), None, messages_budget(6)
     )
     assert ids(found.replaced) == ["2", "3", "4", "5", "6", "7"]
     running = RunningSummary("Short.", tuple(ids(found.replaced)), "7")
-    assert [m["content"] for m in found.result(running)] == [
-        "Be kind.",
-        "Summary of the conversation so far: Short.",
-        "Q6",
-        "A7",
-        "Q8",
-    ]
+    summary = "Summary of the conversation so far: Short."
+    shown = [m["content"] for m in found.result(running)]
+    assert shown == ["Be kind.", summary, "Q6", "A7", "Q8"]
 
 
-def test_the_old_summary_is_shown_although_nothing_new_is_summed_up() -> None:
-    running = RunningSummary("Short.", ("1", "2"), "2")
-    found = plan_shortening(to_entries(talk(3), count_one), running, messages_budget(9))
-    assert [m["content"] for m in found.result(running)] == [
-        "Summary of the conversation so far: Short.",
-        "Q2",
-    ]
+SUMMARY = RunningSummary("Short.", ("1", "2"), "2")
 
 
-def test_the_old_summary_is_shown_once_when_a_result_is_sent_back() -> None:
-    running = RunningSummary("Short.", ("1", "2"), "2")
-    sent_back = [system("Be kind."), running.message(), user("Next", "7")]
-    found = plan_shortening(to_entries(sent_back, count_one), running, messages_budget(9))
-    assert [m["content"] for m in found.result(running)] == [
-        "Be kind.",
-        "Summary of the conversation so far: Short.",
-        "Next",
-    ]
-
-
-def test_instructions_that_hold_the_old_summary_are_kept_without_it() -> None:
-    running = RunningSummary("Short.", ("1", "2"), "2")
-    prompt = system(f"Be kind.\n\n{running.message()['content']}")
-    found = plan_shortening(
-        to_entries([prompt, user("Next", "7")], count_one), running, messages_budget(9)
-    )
-    assert [m["content"] for m in found.result(running)] == [
-        "Be kind.",
-        "Summary of the conversation so far: Short.",
-        "Next",
-    ]
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [system("Be kind."), SUMMARY.message()],
+        [system(f"Be kind.\n\n{SUMMARY.message()['content']}")],
+    ],
+)
+def test_an_old_summary_that_is_sent_back_is_shown_once(prompt: list[Message]) -> None:
+    sent_back = [*prompt, user("Next", "7")]
+    found = plan_shortening(to_entries(sent_back, count_one), SUMMARY, messages_budget(9))
+    summary = "Summary of the conversation so far: Short."
+    assert [m["content"] for m in found.result(SUMMARY)] == ["Be kind.", summary, "Next"]
 
 
 def test_a_message_is_found_that_a_summary_covers_twice() -> None:
-    running = RunningSummary("Short.", ("1", "2"), "2")
     again = to_entries([user("a", "0"), user("b", "2"), user("c", "1")], count_one)
-    found = find_misplaced(again, running)
+    found = find_misplaced(again, SUMMARY)
     assert found is not None
     assert found.id == "1"
-    assert find_misplaced(again[:2], running) is None
-
-
-def test_extending_a_summary_adds_the_messages_it_took_in() -> None:
-    entries = to_entries([user("a", "x"), user("b", "y")], count_one)
-    assert RunningSummary("Old.", ("w",), "w").extended("New.", entries) == RunningSummary(
-        "New.", ("w", "x", "y"), "y"
-    )
+    assert find_misplaced(again[:2], SUMMARY) is None
 
 
 steps = st.lists(st.sampled_from(["user", "assistant", "one call", "two calls"]), max_size=14)
@@ -307,13 +268,3 @@ def test_parts_hold_every_character_in_order_and_have_room(
     for turn in turns:
         assert "".join(piece.text for piece in pieces if piece.id == turn.id) == turn.text
     assert [piece.id for piece in pieces] == sorted((p.id for p in pieces), key=int)
-
-
-def test_what_fits_one_part_is_not_cut() -> None:
-    turns = [Turn("1", "user", "abc"), Turn("2", "assistant", "de")]
-    assert split_turns(turns, 5) == [turns]
-    assert split_turns(turns, 4) == [turns[:1], turns[1:]]
-    assert split_turns([Turn("1", "user", "abcdef")], 4) == [
-        [Turn("1", "user", "abcd")],
-        [Turn("1", "user", "ef")],
-    ]

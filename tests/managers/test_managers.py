@@ -64,85 +64,51 @@ def fields_of(response: httpx2.Response) -> list[str]:
     return [error["field"] for error in response.json()["errors"]]
 
 
-@pytest.mark.parametrize("field", ["model", "query_model"])
-async def test_the_refusal_of_a_model_lists_the_allowed_ones(
-    client: httpx2.AsyncClient, field: str
-) -> None:
-    response = await put(client, "alice", {field: "openai:other"})
-    assert code_of(response, 422) == "model_not_allowed"
-    assert 'Allowed: "anthropic:claude", "openai:gpt".' in response.json()["detail"]
-    assert (await client.get(f"{URL}/alice")).status_code == 404
-
-
-async def test_a_stored_manager_is_checked_against_the_allowed_models(
+async def test_models_must_be_allowed_when_stored_and_when_used(
     client: httpx2.AsyncClient, settings: Settings, embedder: FakeEmbedder
 ) -> None:
+    for field in ("model", "query_model"):
+        response = await put(client, "alice", {field: "openai:other"})
+        assert code_of(response, 422) == "model_not_allowed"
+        assert 'Allowed: "anthropic:claude", "openai:gpt".' in response.json()["detail"]
+        assert (await client.get(f"{URL}/alice")).status_code == 404
     assert (await put(client, "notes", {"model": "openai:gpt"})).status_code == 201
     later = settings.model_copy(update={"llm": "anthropic:claude", "allowed_models": None})
     async with running(create_app(later, embedder=embedder)) as restarted:
         response = await extract(restarted, manager="notes")
         assert code_of(response, 422) == "model_not_allowed"
-        assert 'Allowed: "anthropic:claude".' in response.json()["detail"]
+    assert code_of(await extract(client), 422) == "llm_not_configured"
+    verbatim = {"manager_config": {"strategy": "verbatim"}, "namespace": ["talk"]}
+    assert (await extract(client, **verbatim)).status_code == 202
 
 
-async def test_a_manager_is_returned_as_it_was_sent(client: httpx2.AsyncClient) -> None:
-    expected = {"name": "alice", "config": FULL, "version": 1, "created_at": NOW, "updated_at": NOW}
-    created = await put(client, "alice", FULL)
-    assert created.status_code == 201
-    assert created.headers["etag"] == '"1"'
-    assert created.json() == expected
-    read = await client.get(f"{URL}/alice")
-    assert (read.status_code, read.headers["etag"], read.json()) == (200, '"1"', expected)
-
-
-async def test_a_put_replaces_the_whole_configuration(
+async def test_a_manager_is_returned_as_it_was_sent_until_it_is_replaced(
     client: httpx2.AsyncClient, clock: FrozenClock
 ) -> None:
-    await put(client, "m", FULL)
+    expected = {"name": "m", "config": FULL, "version": 1, "created_at": NOW, "updated_at": NOW}
+    created = await put(client, "m", FULL)
+    assert (created.status_code, created.headers["etag"]) == (201, '"1"')
+    assert created.json() == expected
+    read = await client.get(f"{URL}/m")
+    assert (read.status_code, read.headers["etag"], read.json()) == (200, '"1"', expected)
     clock.advance(timedelta(minutes=1))
     replaced = await put(client, "m", {})  # nothing has to be configured
-    assert replaced.status_code == 200
-    assert replaced.headers["etag"] == '"2"'
-    assert replaced.json() == {
-        "name": "m",
-        "config": {},
-        "version": 2,
-        "created_at": NOW,
-        "updated_at": "2026-01-01T12:01:00+00:00",
-    }
-
-
-async def test_names_are_case_sensitive_and_may_have_dots(client: httpx2.AsyncClient) -> None:
-    for name in ("a.b", "A.B", "-", "_", "0" * 128):
-        assert (await put(client, name, {})).status_code == 201
-    assert (await client.get(f"{URL}/A.B")).json()["name"] == "A.B"
-    assert code_of(await client.get(f"{URL}/A.b"), 404) == "manager_not_found"
-
-
-@pytest.mark.parametrize("name", ["a b", "é", "a:b", "a%00", "0" * 129, "a%0A", "a@b"])
-async def test_other_names_are_refused(client: httpx2.AsyncClient, name: str) -> None:
-    for response in (
-        await put(client, name, {}),
-        await client.get(f"{URL}/{name}"),
-        await client.delete(f"{URL}/{name}"),
-    ):
-        assert fields_of(response) == ["name"]
-
-
-async def test_a_deleted_manager_is_gone(client: httpx2.AsyncClient) -> None:
-    await put(client, "m", {})
-    assert (await client.delete(f"{URL}/m")).status_code == 204
-    assert code_of(await client.get(f"{URL}/m"), 404) == "manager_not_found"
-    assert (await client.delete(f"{URL}/m")).status_code == 204
+    assert (replaced.status_code, replaced.headers["etag"]) == (200, '"2"')
+    later = "2026-01-01T12:01:00+00:00"
+    assert replaced.json() == expected | {"config": {}, "version": 2, "updated_at": later}
+    for _ in range(2):
+        assert (await client.delete(f"{URL}/m")).status_code == 204
+        assert code_of(await client.get(f"{URL}/m"), 404) == "manager_not_found"
     assert (await put(client, "m", {})).status_code == 201
 
 
 async def test_managers_are_listed_by_name_page_by_page(client: httpx2.AsyncClient) -> None:
     assert (await client.get(URL)).json() == {"managers": [], "next_cursor": None}
-    for name in ("b", "B", "a", "c-1", "c.1"):
-        await put(client, name, {})
+    names = ["B", "_", "a", "b", "c-1", "c.1"]
+    for name in reversed(names):
+        assert (await put(client, name, {})).status_code == 201
     everything = (await client.get(URL)).json()
-    assert [manager["name"] for manager in everything["managers"]] == ["B", "a", "b", "c-1", "c.1"]
+    assert [manager["name"] for manager in everything["managers"]] == names
     assert everything["next_cursor"] is None
     pages: list[list[str]] = []
     cursor: dict[str, str | None] = {}
@@ -150,71 +116,31 @@ async def test_managers_are_listed_by_name_page_by_page(client: httpx2.AsyncClie
         page = (await client.get(URL, params={"limit": 2, **cursor})).json()
         pages.append([manager["name"] for manager in page["managers"]])
         cursor = {"cursor": page["next_cursor"]}
-    assert pages == [["B", "a"], ["b", "c-1"], ["c.1"]]
+    assert pages == [["B", "_"], ["a", "b"], ["c-1", "c.1"]]
     assert cursor == {"cursor": None}
+    bad = {"limit": ("0", "1001", "many"), "cursor": ("a b", ""), "offset": ("1",)}
+    for field, values in bad.items():
+        for value in values:
+            assert fields_of(await client.get(URL, params={field: value})) == [field]
 
 
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ({"limit": "0"}, "limit"),
-        ({"limit": "1001"}, "limit"),
-        ({"limit": "many"}, "limit"),
-        ({"cursor": "a b"}, "cursor"),
-        ({"cursor": ""}, "cursor"),
-        ({"offset": "1"}, "offset"),
-    ],
-)
-async def test_bad_parameters_of_the_list_are_refused(
-    client: httpx2.AsyncClient, query: dict[str, str], field: str
-) -> None:
-    assert fields_of(await client.get(URL, params=query)) == [field]
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"if_match": '"2"'}, 200),
-        ({"if_match": "*"}, 200),
-        ({"if_match": '"7", "2"'}, 200),
-        ({"if_none_match": '"1"'}, 200),
-        ({"if_match": '"1"'}, 412),
-        ({"if_match": 'W/"2"'}, 412),
-        ({"if_none_match": "*"}, 412),
-        ({"if_none_match": '"2"'}, 412),
-    ],
-)
-async def test_a_put_goes_ahead_only_where_its_condition_holds(
-    client: httpx2.AsyncClient, headers: dict[str, str], status: int
-) -> None:
-    for _ in range(2):
-        await put(client, "m", {"kinds": [{"name": "memory"}]})
-    response = await put(client, "m", {"kinds": [{"name": "triple"}]}, **headers)
-    assert response.status_code == status
-    if status == 412:
-        assert response.json()["code"] == "precondition_failed"
-        assert response.json()["version"] == 2
-        assert (await client.get(f"{URL}/m")).json()["config"] == {"kinds": [{"name": "memory"}]}
-
-
-async def test_conditions_on_a_manager_that_is_not_there(client: httpx2.AsyncClient) -> None:
+async def test_requests_obey_their_conditions(client: httpx2.AsyncClient) -> None:
     assert code_of(await put(client, "m", {}, if_match="*"), 412) == "precondition_failed"
-    assert (await put(client, "m", {}, if_none_match="*")).status_code == 201
+    writes = (put(client, "m", {"query_limit": n}, if_none_match="*") for n in range(8))
+    statuses = sorted(response.status_code for response in await asyncio.gather(*writes))
+    assert statuses == [201] + [412] * 7
+    writes = (put(client, "m", {"query_limit": n}, if_match='"1"') for n in range(8))
+    statuses = sorted(response.status_code for response in await asyncio.gather(*writes))
+    assert statuses == [200] + [412] * 7
+    for if_none_match in ("*", '"2"'):
+        response = await put(client, "m", {}, if_none_match=if_none_match)
+        assert code_of(response, 412) == "precondition_failed"
+        assert response.json()["version"] == 2
+    assert (await put(client, "m", {}, if_match='"7", "2"')).status_code == 200
+    assert fields_of(await put(client, "m", {}, if_match="1")) == ["If-Match"]
     response = await client.delete(f"{URL}/m", headers={"if-match": '"9"'})
     assert code_of(response, 412) == "precondition_failed"
-    assert (await client.delete(f"{URL}/m", headers={"if-match": '"1"'})).status_code == 204
-    assert fields_of(await put(client, "m", {}, if_match="1")) == ["If-Match"]
-
-
-async def test_one_of_many_concurrent_writers_succeeds(client: httpx2.AsyncClient) -> None:
-    responses = await asyncio.gather(
-        *(put(client, "m", {"query_limit": n}, if_none_match="*") for n in range(8))
-    )
-    assert sorted(response.status_code for response in responses) == [201] + [412] * 7
-    responses = await asyncio.gather(
-        *(put(client, "m", {"query_limit": n}, if_match='"1"') for n in range(8))
-    )
-    assert sorted(response.status_code for response in responses) == [200] + [412] * 7
+    assert (await client.delete(f"{URL}/m", headers={"if-match": '"3"'})).status_code == 204
 
 
 BAD_VALUES: dict[str, list[Any]] = {
@@ -237,44 +163,37 @@ BAD_VALUES: dict[str, list[Any]] = {
     "max_change_share": [1.1, -0.1, "0.5"],
     "ttl_seconds": [0, "60", 1e12],
 }
-BAD_MEMBERS: list[tuple[Any, str]] = [
-    ([], "body"),
-    ("manager", "body"),
-    (None, "body"),
-    ({"namespace": [1]}, "namespace[0]"),
-    ({"kinds": ["memori"]}, "kinds[0]"),
-    ({"kinds": [{"name": "memory"}, 5]}, "kinds[1]"),
-    ({"kinds": [{"name": "done", "schema": NOTE}]}, "kinds[0].name"),
-    ({"kinds": [{"name": "note"}]}, "kinds[0]"),
-    ({"kinds": [{"name": "note", "schema": {"type": "string"}}]}, "kinds[0].schema"),
-    ({"kinds": [{"name": "note", "json_schema": NOTE, "schema": NOTE}]}, "kinds[0].json_schema"),
-    ({"phases": [{}]}, "phases[0].instructions"),
-    ({"phases": [{"instructions": "x", "enable_insert": True}]}, "phases[0].enable_insert"),
-    ({"phases": [{"instructions": "x", "include_messages": 0}]}, "phases[0].include_messages"),
+
+
+BAD_MEMBERS: list[tuple[Any, list[str]]] = [
+    ([], ["body"]),
+    ("manager", ["body"]),
+    (None, ["body"]),
+    ({"namespace": [1]}, ["namespace[0]"]),
+    ({"kinds": ["memori"]}, ["kinds[0]"]),
+    ({"kinds": [{"name": "note"}]}, ["kinds[0]"]),
+    ({"kinds": [{"name": "note", "json_schema": NOTE, "schema": NOTE}]}, ["kinds[0].json_schema"]),
+    ({"phases": [{}]}, ["phases[0].instructions"]),
+    ({"phases": [{"instructions": "x", "enable_insert": True}]}, ["phases[0].enable_insert"]),
+    ({"phases": [{"instructions": "x", "include_messages": 0}]}, ["phases[0].include_messages"]),
+    (
+        {"namespace": ["{"], "kinds": ["memory", {"name": "y", "schema": 1}], "modle": "openai:x"},
+        ["namespace", "kinds[0]", "kinds[1].schema", "modle"],
+    ),
 ]
 
 
 async def test_bad_configurations_are_refused_by_field(client: httpx2.AsyncClient) -> None:
-    members: list[tuple[Any, str]] = [
-        ({name: bad}, name) for name, values in BAD_VALUES.items() for bad in values
+    members: list[tuple[Any, list[str]]] = [
+        ({name: bad}, [name]) for name, values in BAD_VALUES.items() for bad in values
     ]
-    for body, field in [*members, *BAD_MEMBERS]:
-        assert fields_of(await put(client, "m", body)) == [field], body
+    for body, fields in [*members, *BAD_MEMBERS]:
+        assert fields_of(await put(client, "m", body)) == fields, body
     assert code_of(await client.get(f"{URL}/m"), 404) == "manager_not_found"
-
-
-async def test_all_faults_are_named_at_once(client: httpx2.AsyncClient) -> None:
-    body = {
-        "namespace": ["{"],
-        "kinds": ["memory", {"name": "y", "schema": 1}],
-        "modle": "openai:gpt",
-    }
-    assert fields_of(await put(client, "m", body)) == [
-        "namespace",
-        "kinds[0]",
-        "kinds[1].schema",
-        "modle",
-    ]
+    for name in ("a b", "é", "a:b", "a%00", "0" * 129, "a%0A", "a@b"):
+        assert fields_of(await put(client, name, {})) == ["name"]
+        assert fields_of(await client.get(f"{URL}/{name}")) == ["name"]
+        assert fields_of(await client.delete(f"{URL}/{name}")) == ["name"]
 
 
 async def test_each_root_has_managers_of_its_own(
@@ -298,29 +217,24 @@ async def test_each_root_has_managers_of_its_own(
             assert response.status_code == (200 if other == number else 404)
 
 
-@pytest.mark.parametrize(
-    ("grant", "may_read", "may_write"),
-    [
-        (Grant((), frozenset({Verb.READ})), True, False),
-        (Grant((), frozenset({Verb.JOBS})), False, False),
-        (Grant((), frozenset({Verb.ADMIN})), False, True),
-        (Grant((), frozenset(Verb) - {Verb.READ, Verb.ADMIN}), False, False),
-        (Grant(("users",), frozenset(Verb)), False, False),
-    ],
-)
 async def test_reading_takes_read_and_writing_admin_on_the_whole_root(
-    client: httpx2.AsyncClient, keys: KeyService, grant: Grant, may_read: bool, may_write: bool
+    client: httpx2.AsyncClient, keys: KeyService
 ) -> None:
     everything = await headers_of(keys, *ALL_GRANTED, root=("acme",))
-    await client.put(f"{URL}/m", json={}, headers=everything)
-    headers = await headers_of(keys, grant, root=("acme",))
-    reads = [await client.get(f"{URL}/m", headers=headers), await client.get(URL, headers=headers)]
-    writes = [
-        await client.put(f"{URL}/m", json={}, headers=headers),
-        await client.delete(f"{URL}/m", headers=headers),
-    ]
-    assert [r.status_code for r in reads] == [200 if may_read else 403] * 2
-    assert [w.status_code for w in writes] == ([200, 204] if may_write else [403, 403])
+    for grant, read, written in (
+        (Grant((), frozenset({Verb.READ})), 200, 403),
+        (Grant((), frozenset({Verb.ADMIN})), 403, 200),
+        (Grant((), frozenset(Verb) - {Verb.READ, Verb.ADMIN}), 403, 403),
+        (Grant(("users",), frozenset(Verb)), 403, 403),
+    ):
+        await client.put(f"{URL}/m", json={}, headers=everything)
+        headers = await headers_of(keys, grant, root=("acme",))
+        for url in (URL, f"{URL}/m"):
+            assert (await client.get(url, headers=headers)).status_code == read
+        response = await client.put(f"{URL}/m", json={}, headers=headers)
+        assert response.status_code == written
+        response = await client.delete(f"{URL}/m", headers=headers)
+        assert response.status_code == {200: 204}.get(written, written)
 
 
 async def test_every_route_needs_a_key(client: httpx2.AsyncClient, keys: KeyService) -> None:
@@ -351,14 +265,17 @@ async def with_model(
         yield started
 
 
-async def extract(client: httpx2.AsyncClient, **body: Any) -> httpx2.Response:
-    return await client.post("/v1/jobs/extract", json={"messages": [["user", "hi"]], **body})
+async def extract(client: httpx2.AsyncClient, headers: Any = None, **body: Any) -> httpx2.Response:
+    sent = {"messages": [["user", "hi"]], **body}
+    return await client.post("/v1/jobs/extract", json=sent, headers=headers)
 
 
 async def test_extractions_and_consolidations_are_accepted(with_model: httpx2.AsyncClient) -> None:
     await put(with_model, "notes", {"namespace": ["users", "{user}"]})
-    response = await extract(with_model, manager="notes", variables={"user": "al"}, thread_id="t-1")
-    assert response.status_code == 202, response.text
+    body = {"manager": "notes", "variables": {"user": "al"}, "thread_id": "t-1"}
+    for _ in range(2):
+        response = await extract(with_model, headers={"idempotency-key": "k"}, **body)
+        assert response.status_code == 202, response.text
     job = response.json()
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     shown = ("kind", "state", "namespace", "manager", "thread_id")
@@ -367,18 +284,7 @@ async def test_extractions_and_consolidations_are_accepted(with_model: httpx2.As
     assert response.status_code == 202, response.text
     job = response.json()
     assert (job["kind"], job["namespace"]) == ("consolidate", ["users"])
-
-
-async def test_one_idempotency_key_makes_one_job(
-    with_model: httpx2.AsyncClient,
-) -> None:
-    body = {"messages": [["user", "hi"]], "existing": [{"content": {"content": "Likes ramen."}}]}
-    headers = {"idempotency-key": "k"}
-    first, second = [
-        await with_model.post("/v1/jobs/extract", json=body, headers=headers) for _ in range(2)
-    ]
-    assert first.json()["id"] == second.json()["id"]
-    assert len((await with_model.get("/v1/jobs")).json()["jobs"]) == 1
+    assert len((await with_model.get("/v1/jobs")).json()["jobs"]) == 2
 
 
 USERS = {"namespace": ["{id}"]}
@@ -386,16 +292,9 @@ BAD_EXTRACTIONS: list[tuple[dict[str, Any], str]] = [
     *(({"messages": bad}, "messages") for bad in ([], None, "hi", [["user", "hi"]] * 2001)),
     ({"messages": ["hi"]}, "messages[0]"),
     ({"messages": [["user", "hi"], {"role": "user", "content": 5}]}, "messages[1].content"),
-    ({"messages": [["user", "hi"], {"content": "x"}]}, "messages[1].role"),
-    ({"messages": [["user", "hi"], ["nobody", "x"]]}, "messages[1].role"),
     ({"messages": [{"role": "user", "id": "a"}] * 2}, "messages[1].id"),
-    ({"messages": [["user", "a\x00"]]}, "messages[0]"),
     *(({"manager": bad}, "manager") for bad in ("a b", 5)),
     ({"manager_config": {"kinds": ["x"]}}, "manager_config.kinds[0]"),
-    (
-        {"manager_config": {"kinds": [{"name": "x", "schema": {}}]}},
-        "manager_config.kinds[0].schema",
-    ),
     ({"manager_config": {"nmespace": ["x"]}}, "manager_config.nmespace"),
     *(({"namespace": bad}, "namespace") for bad in ([], ["a\x00"], "users")),
     ({"variables": {"user": 5}}, "variables.user"),
@@ -437,15 +336,6 @@ async def test_bad_jobs_are_refused_by_field(with_model: httpx2.AsyncClient) -> 
     for body, field in BAD_CONSOLIDATIONS:
         response = await with_model.post("/v1/jobs/consolidate", json=body)
         assert fields_of(response) == [field], body
-    assert (await with_model.get("/v1/jobs")).json()["jobs"] == []
-
-
-async def test_an_unknown_manager_is_named(with_model: httpx2.AsyncClient) -> None:
     response = await extract(with_model, manager="nobody")
     assert code_of(response, 404) == "manager_not_found"
-
-
-async def test_without_a_model_only_what_needs_none_is_accepted(client: httpx2.AsyncClient) -> None:
-    assert code_of(await extract(client), 422) == "llm_not_configured"
-    verbatim = {"manager_config": {"strategy": "verbatim"}, "namespace": ["talk"]}
-    assert (await extract(client, **verbatim)).status_code == 202
+    assert (await with_model.get("/v1/jobs")).json()["jobs"] == []

@@ -9,8 +9,7 @@ from pydantic import SecretStr
 from app.config import Settings
 from app.db.database import Database
 from app.job_kinds import EXTRACT_THREAD
-from app.jobs.kind import RunJob
-from app.jobs.run import JobConflictError
+from app.jobs.kind import JobConflictError, RunJob
 from app.jobs.worker import JobWorker
 from app.main import create_app
 from app.providers.embedder import FakeEmbedder

@@ -1,4 +1,4 @@
-"""What memoryd requires of its database: the revision of its schema, and rights of its role.
+"""Requirements of the database: the revision of its schema, and the rights of its role.
 
 Revisions are read from the migrations' text, because importing Alembic takes half a second.
 Row-level security must apply to the role, and the role must own the tables.

@@ -295,7 +295,7 @@ def create_llm(
 
     OpenAI itself is called through its Responses API, other servers through Chat Completions.
     """
-    openai = ("openai_chat", "ChatLLM") if openai_base_url else ("openai_responses", "ResponsesLLM")
+    openai = ("openai", "ChatLLM" if openai_base_url else "ResponsesLLM")
     providers = {
         "anthropic": (("anthropic", "AnthropicLLM"), anthropic_api_key, anthropic_base_url),
         "openai": (openai, openai_api_key, openai_base_url),

@@ -12,7 +12,7 @@ import openai
 from app.providers.embedder import Vector, split_by_characters
 from app.providers.errors import MisconfiguredError, UnavailableError
 from app.providers.http import limit_time, parse_reply, provider_client, request_deadline
-from app.providers.openai_api import translate_error
+from app.providers.openai_errors import translate_error
 
 _PASSAGE_CHARACTERS = 6_000
 """Below the 8,191 tokens of OpenAI's models even for Chinese, at about 1.3 tokens a character."""

@@ -15,9 +15,8 @@ from app.json_values import UNSTORABLE
 from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import MisconfiguredError, ProviderError, UnavailableError
 from app.providers.llm import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
-from app.providers.openai_chat import ChatLLM
+from app.providers.openai import ChatLLM, ResponsesLLM
 from app.providers.openai_embedder import OpenAIEmbedder
-from app.providers.openai_responses import ResponsesLLM
 from tests.support.llm_server import (
     LLMServer,
     Reply,

@@ -16,8 +16,7 @@ from app.providers.errors import (
     UnavailableError,
 )
 from app.providers.llm import LLM, Message, Request, Tool, ToolResult
-from app.providers.openai_chat import ChatLLM
-from app.providers.openai_responses import ResponsesLLM
+from app.providers.openai import ChatLLM, ResponsesLLM
 from tests.support.llm_server import (
     LLMServer,
     Reply,

@@ -6,7 +6,7 @@ import pytest
 
 from app.providers.errors import BadRequestError, MisconfiguredError
 from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
-from app.providers.openai_chat import ChatLLM
+from app.providers.openai import ChatLLM
 from tests.support.llm_server import LLMServer, Reply, fails, garbage, llm_server
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})

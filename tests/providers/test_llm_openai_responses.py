@@ -6,7 +6,7 @@ import pytest
 
 from app.providers.errors import RateLimitedError, UnavailableError
 from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
-from app.providers.openai_responses import ResponsesLLM
+from app.providers.openai import ResponsesLLM
 from tests.support.llm_server import LLMServer, Reply, fails, garbage, llm_server
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})

@@ -12,7 +12,7 @@ PACKAGES = [f"app/{path.name}" for path in sorted((ROOT / "app").iterdir())]
 EXCEPTIONS: set[tuple[str, str]] = {
     ("app/conversations/kinds.py", ""),  # sent to models
     ("app/extraction/retrieval.py", "What a memory might say"),  # sent to models
-    ("app/prompts/judge.py", "What tells the answers apart"),  # sent to models
+    ("app/prompts/evaluation.py", "What tells the answers apart"),  # sent to models
     ("app/threads/summaries/write.py", "What"),  # sent to models
     ("app/tools/tool.py", "forgotten meanwhile"),  # sent to models
     ("app/tools/memories.py", "is to be remembered"),  # sent to models

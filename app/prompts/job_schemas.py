@@ -17,14 +17,14 @@ from app.conversations.fields import MAX_INSTRUCTIONS_CHARACTERS, Instructions, 
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.conversations.namespace_template import MAX_VARIABLES
 from app.json_values import check_storable, check_storable_text
-from app.prompts.optimize.types import (
+from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
+from app.prompts.types import (
     DEFAULT_MAX_REFLECTION_STEPS,
     DEFAULT_MIN_REFLECTION_STEPS,
     Feedback,
     OptimizerConfig,
     OptimizerKind,
 )
-from app.prompts.schemas import Label, PromptName, PromptText, UpdateInstructions, VersionNumber
 from app.schemas import CONVERSATION, Flag, Number, Real, Schema
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId

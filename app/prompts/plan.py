@@ -21,7 +21,7 @@ from app.jobs.kind import JobPlan
 from app.jobs.record import NewJob
 from app.namespaces import Root, StoredNamespace
 from app.prompts import repository
-from app.prompts.evaluate import Case, check_conversation
+from app.prompts.evaluation import Case, check_conversation
 from app.prompts.job_schemas import (
     EvaluationCase,
     EvaluationRequest,
@@ -30,19 +30,19 @@ from app.prompts.job_schemas import (
     PromptToOptimize,
     TrajectoryInput,
 )
-from app.prompts.optimize.render import MAX_CHARACTERS
-from app.prompts.optimize.types import (
+from app.prompts.optimizer_requests import MAX_CHARACTERS
+from app.prompts.repository import Ref
+from app.prompts.service import PromptService
+from app.prompts.texts import list_variables
+from app.prompts.types import (
     OPTIONS,
+    PRODUCTION,
     Feedback,
     OptimizerConfig,
     OptimizerKind,
     TargetPrompt,
     Trajectory,
 )
-from app.prompts.placeholders import list_variables
-from app.prompts.repository import Ref
-from app.prompts.service import PromptService
-from app.prompts.types import PRODUCTION
 from app.providers.llm import LLMPool
 from app.resources import Resources
 from app.threads import repository as threads_repository

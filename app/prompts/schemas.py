@@ -8,7 +8,7 @@ from app.conversations.fields import match_pattern
 from app.db.pages import Page
 from app.json_values import check_storable_text
 from app.prompts import types
-from app.prompts.diff import unified_diff
+from app.prompts.texts import unified_diff
 from app.prompts.types import (
     MAX_ANALYSIS_CHARACTERS,
     MAX_LABELS,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from app.conversations.messages import Turn
-from app.prompts.optimize.choose import choose_prompts
-from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
+from app.prompts.optimizers import choose_prompts
+from app.prompts.types import Feedback, TargetPrompt, Trajectory
 from app.providers.llm import Completion, Message, Request
 from tests.prompts.scripted_optimizer import (
     CRITIQUE,

@@ -3,7 +3,8 @@
 from typing import Any
 
 from app.conversations.messages import Turn
-from app.prompts.optimize.types import (
+from app.prompts.task import build_optimizer
+from app.prompts.types import (
     Feedback,
     Optimization,
     OptimizerConfig,
@@ -11,7 +12,6 @@ from app.prompts.optimize.types import (
     TargetPrompt,
     Trajectory,
 )
-from app.prompts.task import build_optimizer
 from app.providers.llm import Completion
 from tests.support.scripted_model import Arguments, ScriptedModel, calls
 

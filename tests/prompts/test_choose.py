@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from app.conversations.dialogue import NoAnswerError
-from app.prompts.optimize.choose import choose_prompts
-from app.prompts.optimize.types import TargetPrompt
+from app.prompts.optimizers import choose_prompts
+from app.prompts.types import TargetPrompt
 from app.providers.llm import Completion
 from tests.prompts.scripted_optimizer import TALK, last_message
 from tests.support.scripted_model import ScriptedModel, calls, says

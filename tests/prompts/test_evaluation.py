@@ -7,8 +7,21 @@ from hypothesis import strategies as st
 
 from app.conversations.messages import Turn, parse_messages, to_turns
 from app.errors import InvalidRequestError
-from app.prompts.evaluate import SAME, Case, Evaluation, Gate, Outcome, Trial, check_conversation
-from app.prompts.judge import Answer, Comparison, Preference, Side, Verdict, judge
+from app.prompts.evaluation import (
+    SAME,
+    Answer,
+    Case,
+    Comparison,
+    Evaluation,
+    Gate,
+    Outcome,
+    Preference,
+    Side,
+    Trial,
+    Verdict,
+    check_conversation,
+    judge,
+)
 from app.providers.errors import BadRequestError
 from app.providers.llm import Completion, Message, Request
 from tests.support.scripted_model import ScriptedModel, calls, says

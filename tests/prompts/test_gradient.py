@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.prompts.optimize.types import Optimization
+from app.prompts.types import Optimization
 from tests.prompts.scripted_optimizer import (
     BETTER,
     CRITIQUE,

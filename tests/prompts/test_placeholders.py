@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.prompts.optimize.render import render_placeholder_rule
-from app.prompts.placeholders import find_placeholder_problem, list_variables, render_prompt
+from app.prompts.optimizer_requests import render_placeholder_rule
+from app.prompts.texts import find_placeholder_problem, list_variables, render_prompt
 
 VARIABLES = ["{name}", "{{city}}", "{user.id}", "{{{raw}}}", "{größe}"]
 FIELDS = ["{name}", "{price:.2f}", "{0}", "{user!r:>10}", "{day:%Y-%m-%d}", "{ratio:{width}.3%}"]

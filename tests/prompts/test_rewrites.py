@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.prompts.optimize.types import Optimization, OptimizerConfig, OptimizerKind, TargetPrompt
 from app.prompts.task import build_optimizer
+from app.prompts.types import Optimization, OptimizerConfig, OptimizerKind, TargetPrompt
 from app.providers.llm import Completion
 from tests.prompts.scripted_optimizer import (
     BETTER,

@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from app.prompts.job_schemas import OptimizePrompt, TrajectoryInput
-from app.prompts.optimize.render import MAX_CHARACTERS
-from app.prompts.optimize.types import Feedback
+from app.prompts.optimizer_requests import MAX_CHARACTERS
 from app.prompts.plan import PlannedTrajectory
+from app.prompts.types import Feedback
 from tests.prompts.optimize_jobs import CASE, JSON, TALK, OptimizeJobs, model
 from tests.support.llm_server import LLMServer
 from tests.support.threads import Threads

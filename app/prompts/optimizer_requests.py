@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 from app.conversations.messages import Turn
 from app.conversations.prompt_text import Tags, Templates
-from app.prompts.optimize.types import Feedback, TargetPrompt, Trajectory
-from app.prompts.placeholders import is_format_string, list_placeholders
+from app.prompts.texts import is_format_string, list_placeholders
+from app.prompts.types import Feedback, TargetPrompt, Trajectory
 
 MAX_CHARACTERS = 400_000
 """Maximum length of all conversations together: about 100,000 tokens, which most models take."""

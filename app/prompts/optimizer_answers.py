@@ -17,8 +17,8 @@ from app.conversations.dialogue import (
     StructuredDialogue,
 )
 from app.json_values import JsonObject, replace_unstorable
-from app.prompts.optimize.render import TEMPLATES, choose_tag, join
-from app.prompts.placeholders import find_placeholder_problem
+from app.prompts.optimizer_requests import TEMPLATES, choose_tag, join
+from app.prompts.texts import find_placeholder_problem
 from app.prompts.types import MAX_ANALYSIS_CHARACTERS, check_text
 from app.providers.llm import Completion, Request, Tool, ToolCall, ToolResult
 

@@ -1,1 +1,0 @@
-"""Optimizers: a model improves prompts using conversations and feedback; no database."""

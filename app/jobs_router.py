@@ -27,12 +27,12 @@ from app.jobs.responses import SUBMIT_PARAMETERS, submit, submit_responses
 from app.jobs.schemas import Job, JobList, ListJobs, RetriedJobs, RetryJobs
 from app.jobs.service import JobNotFoundError, JobService, JobStateError
 from app.managers.service import ManagerNotFoundError
-from app.prompts.errors import (
+from app.prompts.job_schemas import OptimizePrompt
+from app.prompts.types import (
     PromptLabelNotFoundError,
     PromptNotFoundError,
     PromptVersionNotFoundError,
 )
-from app.prompts.job_schemas import OptimizePrompt
 from app.providers.llm import LLMNotConfiguredError
 from app.threads.errors import ThreadNotFoundError
 from app.threads.summaries.schemas import SummarizeRequest

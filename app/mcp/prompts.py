@@ -8,11 +8,10 @@ from mcp import types
 
 from app.auth.access import Verb
 from app.errors import InvalidRequestError, NotFoundError
-from app.prompts.errors import PromptNotFoundError
 from app.prompts.schemas import PROMPT_NAME, ListPrompts
 from app.prompts.service import PromptService
 from app.prompts.texts import list_variables, render_prompt
-from app.prompts.types import PRODUCTION
+from app.prompts.types import PRODUCTION, PromptNotFoundError
 from app.resources import Resources
 from app.tools.tool import Caller
 

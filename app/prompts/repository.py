@@ -9,12 +9,14 @@ from asyncpg import Record
 from app.db.database import Connection
 from app.db.pages import Page, fetch_page
 from app.namespaces import Root
-from app.prompts.errors import (
+from app.prompts.types import (
+    Prompt,
     PromptLabelNotFoundError,
     PromptNotFoundError,
+    PromptSummary,
+    PromptVersion,
     PromptVersionNotFoundError,
 )
-from app.prompts.types import Prompt, PromptSummary, PromptVersion
 
 MAX_EARLIER = 100
 """How many moves of a label can be rolled back."""

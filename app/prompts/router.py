@@ -23,13 +23,6 @@ from app.http.headers import (
 from app.http.messages import json_response, query_parameters, read_query
 from app.http.problems import problem_responses
 from app.prompts import types
-from app.prompts.errors import (
-    NothingToRollBackError,
-    PromptLabelNotFoundError,
-    PromptNotFoundError,
-    PromptVersionNotFoundError,
-    TooManyLabelsError,
-)
 from app.prompts.schemas import (
     DEFAULT_PAGE,
     DEFAULT_VERSIONS_PAGE,
@@ -48,7 +41,14 @@ from app.prompts.schemas import (
     RollbackPrompt,
 )
 from app.prompts.service import PromptService
-from app.prompts.types import PRODUCTION
+from app.prompts.types import (
+    PRODUCTION,
+    NothingToRollBackError,
+    PromptLabelNotFoundError,
+    PromptNotFoundError,
+    PromptVersionNotFoundError,
+    TooManyLabelsError,
+)
 
 READS = (*GUARDED_ERRORS, PromptNotFoundError, PreconditionFailedError)
 CHANGES = (*GUARDED_ERRORS, PreconditionFailedError)

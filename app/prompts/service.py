@@ -12,22 +12,20 @@ from app.db.pages import Page
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
 from app.prompts import repository
-from app.prompts.errors import (
-    NothingToRollBackError,
-    PromptLabelNotFoundError,
-    PromptVersionNotFoundError,
-    TooManyLabelsError,
-)
 from app.prompts.repository import NewVersion, Ref, Stamp
 from app.prompts.types import (
     CANDIDATE,
     MAX_LABELS,
     MAX_VERSION,
     PRODUCTION,
+    NothingToRollBackError,
     Prompt,
+    PromptLabelNotFoundError,
     PromptState,
     PromptSummary,
     PromptVersion,
+    PromptVersionNotFoundError,
+    TooManyLabelsError,
     check_text,
 )
 from app.resources import Resources

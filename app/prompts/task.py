@@ -13,7 +13,6 @@ from app.db.database import Connection, Database
 from app.jobs.kind import JobFailedError, JobRun
 from app.json_values import JsonObject
 from app.prompts import repository
-from app.prompts.errors import PromptNotFoundError, PromptVersionNotFoundError
 from app.prompts.evaluation import Evaluation, Gate, Trial
 from app.prompts.optimizers import (
     GradientOptimizer,
@@ -31,6 +30,8 @@ from app.prompts.types import (
     Optimizer,
     OptimizerConfig,
     OptimizerKind,
+    PromptNotFoundError,
+    PromptVersionNotFoundError,
     Trajectory,
 )
 from app.providers.llm import Completion, LLMPool, Request

@@ -12,13 +12,16 @@ from app.db.database import Database
 from app.errors import InvalidRequestError, NotFoundError
 from app.http.headers import UNCONDITIONAL
 from app.namespaces import to_root
-from app.prompts.errors import (
+from app.prompts.service import PromptService
+from app.prompts.types import (
+    CANDIDATE,
+    PRODUCTION,
     NothingToRollBackError,
+    Prompt,
     PromptNotFoundError,
+    PromptState,
     PromptVersionNotFoundError,
 )
-from app.prompts.service import PromptService
-from app.prompts.types import CANDIDATE, PRODUCTION, Prompt, PromptState
 
 ACME = Access("mk_1", to_root(["acme"]), ALL_GRANTED)
 JOB = Access("mk_1 job_7", ACME.root, (Grant((), frozenset({Verb.WRITE, Verb.READ})),))

@@ -18,8 +18,8 @@ from app.prompts.plan import OptimizePlan, OptimizePlanner
 from app.prompts.task import OptimizeHandler
 from app.resources import Resources
 from app.threads.schedule import ThreadExtractPlan
-from app.threads.summaries.schemas import SummarizeRequest
-from app.threads.summaries.task import SummarizeHandler, plan_summarize
+from app.threads.summary_plan import SummarizeRequest, plan_summarize
+from app.threads.summary_task import SummarizeHandler
 from app.threads.task import ThreadExtractHandler
 from app.tools.schemas import SearchPlan
 from app.tools.search import SearchHandler, plan_search

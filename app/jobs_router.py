@@ -34,8 +34,8 @@ from app.prompts.types import (
     PromptVersionNotFoundError,
 )
 from app.providers.llm import LLMNotConfiguredError
-from app.threads.errors import ThreadNotFoundError
-from app.threads.summaries.schemas import SummarizeRequest
+from app.threads.service import ThreadNotFoundError
+from app.threads.summary_plan import SummarizeRequest
 from app.tools.schemas import SearchRequest
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=GuardedRoute)

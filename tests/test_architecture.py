@@ -41,7 +41,7 @@ conversations/schema_compiler
 conversations/schema_validator conversations/messages errors extraction/retrieval http/messages
 http/problems indexing/passages jobs/kind jobs/record jobs/responses jobs/results jobs/schemas
 json_values prompts/job_schemas prompts/router schemas store/filter_sql store/filters store/schemas
-threads/deduplicate threads/summaries/schemas threads/summaries/shorten tools/memory_schemas
+threads/deduplicate threads/summary_budget threads/summary_plan tools/memory_schemas
 tools/schemas
 """
 """JSON of any form: values, filters, JSON Schemas, messages, and members of problem documents."""

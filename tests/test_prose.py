@@ -13,7 +13,7 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("app/conversations/kinds.py", ""),  # sent to models
     ("app/extraction/retrieval.py", "What a memory might say"),  # sent to models
     ("app/prompts/evaluation.py", "What tells the answers apart"),  # sent to models
-    ("app/threads/summaries/write.py", "What"),  # sent to models
+    ("app/threads/summary_task.py", "What"),  # sent to models
     ("app/tools/tool.py", "forgotten meanwhile"),  # sent to models
     ("app/tools/memories.py", "is to be remembered"),  # sent to models
     ("app/tools/memory_schemas.py", ""),  # sent to models

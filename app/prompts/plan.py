@@ -46,9 +46,8 @@ from app.prompts.types import (
 from app.providers.llm import LLMPool
 from app.resources import Resources
 from app.threads import repository as threads_repository
-from app.threads.errors import ThreadNotFoundError
 from app.threads.repository import ThreadRef
-from app.threads.service import ThreadService
+from app.threads.service import ThreadNotFoundError, ThreadService
 
 MAX_TRIALS = 100
 """Trials of a prompt on a case, with four calls each, that fit into the time of one attempt."""

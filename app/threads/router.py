@@ -24,12 +24,6 @@ from app.http.problems import problem_responses
 from app.jobs.responses import JOB_RESPONSES, wait_for_job
 from app.managers.service import ManagerNotFoundError
 from app.providers.llm import LLMNotConfiguredError
-from app.threads.errors import (
-    AmbiguousThreadError,
-    ThreadElsewhereError,
-    ThreadNotFoundError,
-    ThreadWithoutManagerError,
-)
 from app.threads.runs import RunReceipt, RunService, is_placeholder
 from app.threads.schemas import (
     AppendedMessages,
@@ -42,7 +36,14 @@ from app.threads.schemas import (
     ThreadId,
     ThreadMessages,
 )
-from app.threads.service import ThreadService, reads_conversation
+from app.threads.service import (
+    AmbiguousThreadError,
+    ThreadElsewhereError,
+    ThreadNotFoundError,
+    ThreadService,
+    ThreadWithoutManagerError,
+    reads_conversation,
+)
 
 ONE = (*GUARDED_ERRORS, ThreadNotFoundError, AmbiguousThreadError)
 

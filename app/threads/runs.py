@@ -18,9 +18,14 @@ from app.extraction.plan import ExtractCommand, ExtractPlanner
 from app.jobs.service import JobService
 from app.managers.service import EXTRACT_VERBS, ManagerService
 from app.resources import Resources
-from app.threads.errors import ThreadNotFoundError
 from app.threads.schedule import require_namespace
-from app.threads.service import AppendPlan, append, authorize_append, find_visible
+from app.threads.service import (
+    AppendPlan,
+    ThreadNotFoundError,
+    append,
+    authorize_append,
+    find_visible,
+)
 
 # LangMem 0.0.30 sends the text of a placeholder object if no thread was named.
 _PLACEHOLDER = re.compile(r"<object object at 0x[0-9a-f]+>")

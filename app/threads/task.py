@@ -11,9 +11,9 @@ from app.jobs.service import JobService
 from app.json_values import JsonObject
 from app.resources import Resources
 from app.threads import repository
-from app.threads.errors import ThreadNotFoundError
 from app.threads.repository import Message, Thread, ThreadRef
 from app.threads.schedule import ExtractionSchedule, ThreadExtractPlan
+from app.threads.service import ThreadNotFoundError
 
 MAX_MESSAGES = 100
 """Maximum messages that one job extracts from: no more than the calls taken from one reply."""

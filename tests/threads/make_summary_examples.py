@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.conversations.messages import Turn
-from app.threads.summaries.write import THREAD_SCHEMA, write_record, write_summary
+from app.threads.summary_task import THREAD_SCHEMA, write_record, write_summary
 from tests.support.scripted_model import ScriptedModel, calls, says
 
 DIRECTORY = Path(__file__).parent / "examples"

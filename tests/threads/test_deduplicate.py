@@ -2,12 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.threads.deduplicate import (
-    MessageObject,
-    canonical_text,
-    count_repeated,
-    deduplicate,
-)
+from app.threads.deduplicate import MessageObject, canonical_text, count_repeated, deduplicate
 from tests.support.threads import says
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.conversations.messages import Turn
-from app.threads.summaries.shorten import (
+from app.threads.summary_budget import (
     Budget,
     Message,
     RunningSummary,

@@ -11,7 +11,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from typing_extensions import override
 
 from app.providers.llm import Completion, Request, TokenUsage
-from app.threads.summaries.shorten import (
+from app.threads.summary_budget import (
     Budget,
     Message,
     RunningSummary,
@@ -20,7 +20,7 @@ from app.threads.summaries.shorten import (
     plan_shortening,
     to_entries,
 )
-from app.threads.summaries.write import write_summary
+from app.threads.summary_task import write_summary
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 

@@ -6,7 +6,7 @@ from app.conversations.messages import Turn
 from app.jobs.kind import JobFailedError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.providers.llm import Completion
-from app.threads.summaries.write import PART_CHARACTERS, THREAD_SCHEMA, write_record, write_summary
+from app.threads.summary_task import PART_CHARACTERS, THREAD_SCHEMA, write_record, write_summary
 from tests.support.scripted_model import ScriptedModel, calls, says
 from tests.threads.make_summary_examples import DIRECTORY, EXAMPLES, shown
 

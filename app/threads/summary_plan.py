@@ -1,4 +1,4 @@
-"""Request of the route that summarizes conversations."""
+"""Requests for summaries of conversations, which are the plans of their jobs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -6,16 +6,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from app.auth.access import Access, Verb
 from app.conversations.fields import Instructions, ModelName
 from app.conversations.kinds import ObjectSchema
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.errors import InvalidRequestError
 from app.jobs.kind import JobPlan
+from app.jobs.record import NewJob
 from app.jobs.results import SummaryState
+from app.namespaces import StoredNamespace
+from app.resources import Resources
 from app.schemas import CONVERSATION, Number, Schema
 from app.store.schemas import MAX_INTEGER
 from app.threads.schemas import ThreadId
-from app.threads.summaries.shorten import (
+from app.threads.service import ThreadService
+from app.threads.summary_budget import (
     COUNTERS,
     Budget,
     CounterName,
@@ -23,6 +28,7 @@ from app.threads.summaries.shorten import (
     RunningSummary,
     count_one,
     find_misplaced,
+    plan_shortening,
     split_system,
     to_entries,
 )
@@ -187,3 +193,27 @@ def _check_ids(entries: Sequence[Entry], given: set[str | None], running: Runnin
             "one that is; give new messages new ids, and leave those covered in their places.",
             field="messages",
         )
+
+
+async def plan_summarize(resources: Resources, access: Access, body: SummarizeRequest) -> NewJob:
+    """Return the job for a request.
+
+    Raises ForbiddenError, ThreadNotFoundError, InvalidMessageError, InvalidRequestError, and
+    LLMNotConfiguredError if the job is certain to need a model.
+    """
+    namespace: StoredNamespace = access.root
+    if body.thread_id is None:
+        access.authorize([], Verb.JOBS)
+        entries, running = body.conversation()
+        needs_model = not body.is_running or bool(
+            plan_shortening(entries, running, body.budget).replaced
+        )
+    else:
+        thread = await ThreadService.build(resources).get_readable(access, body.thread_id)
+        namespace = thread.namespace
+        access.authorize(access.relative(namespace), Verb.JOBS)
+        needs_model = not body.is_running
+    resources.llms.check(body.model)
+    if needs_model:
+        resources.llms.get(body.model)
+    return body.new_job(namespace, thread_id=body.thread_id)

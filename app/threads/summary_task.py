@@ -1,7 +1,9 @@
-"""Summaries and records of conversations, written by models."""
+"""Jobs of the kind `summarize`: models write summaries and records of conversations."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 from typing_extensions import override
 
@@ -19,11 +21,25 @@ from app.conversations.messages import Turn
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates, render_turns
 from app.conversations.schema_assertions import TooManyChecksError
 from app.conversations.schema_validator import validator_of
-from app.jobs.kind import JobFailedError
-from app.jobs.results import MAX_SUMMARY_CHARACTERS
+from app.db.database import Database
+from app.jobs.kind import JobConflictError, JobFailedError, JobRun
+from app.jobs.results import MAX_SUMMARY_CHARACTERS, SummaryState
 from app.json_values import JsonObject, UnstorableError, check_storable, replace_unstorable
-from app.providers.llm import Completion, Message, Request, Tool, ToolCall
-from app.threads.summaries.shorten import split_turns
+from app.providers.llm import Completion, LLMPool, Message, Request, Tool, ToolCall
+from app.resources import Resources
+from app.threads import repository
+from app.threads.repository import Thread, ThreadRef
+from app.threads.service import ThreadNotFoundError
+from app.threads.summary_budget import (
+    Budget,
+    Entry,
+    RunningSummary,
+    ShorteningPlan,
+    plan_shortening,
+    split_turns,
+    to_entries,
+)
+from app.threads.summary_plan import SummarizeRequest, running_summary, summary_state
 
 RECORD = "record"
 """The tool with which models record a conversation."""
@@ -62,6 +78,106 @@ _MAX_TOKENS = 8_192
 MAX_RECORD_CHARACTERS = 262_144
 _QUOTED = 300
 
+_EMPTY = RunningSummary("", (), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """The conversation of a job, and the thread that it was read from, if any."""
+
+    entries: list[Entry]
+    running: RunningSummary | None = None
+    thread: Thread | None = None
+
+
+class SummarizeHandler:
+    """Runs the jobs of the kind `summarize`."""
+
+    def __init__(self, database: Database, llms: LLMPool) -> None:
+        self._database = database
+        self._llms = llms
+
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the handler from a process's resources."""
+        return cls(resources.database, resources.llms)
+
+    async def run(self, run: JobRun, body: SummarizeRequest) -> None:
+        """Summarize or record a conversation; a thread keeps its running summary."""
+        if body.is_running:
+            await self._shorten(run, body)
+        else:
+            await self._record(run, body)
+
+    async def _shorten(self, run: JobRun, body: SummarizeRequest) -> None:
+        conversation = await self._read(run, body)
+        planned = plan_shortening(conversation.entries, conversation.running, body.budget)
+        running = conversation.running
+        if planned.replaced:
+            running = await self._extended(run, body, running, planned)
+        async with self._database.transaction(run.job.access.root) as connection:
+            if planned.replaced and running and conversation.thread:
+                summary = summary_state(running).model_dump_json()
+                if not await repository.set_summary(connection, conversation.thread, summary):
+                    raise JobConflictError("The thread's summary has changed.")
+            await run.finish(connection, _shortened_result(planned, running, body.budget))
+
+    async def _record(self, run: JobRun, body: SummarizeRequest) -> None:
+        conversation = await self._read(run, body)
+        content = await write_record(
+            run.asking(self._llms.get(body.model)),
+            [entry.turn for entry in conversation.entries],
+            body.json_schema or THREAD_SCHEMA,
+            body.instructions,
+        )
+        async with self._database.transaction(run.job.access.root) as connection:
+            await run.finish(connection, {"content": content})
+
+    async def _read(self, run: JobRun, body: SummarizeRequest) -> _Conversation:
+        if body.thread_id is None:
+            return _Conversation(*body.conversation())
+        ref = ThreadRef(run.job.access.root, body.thread_id, run.job.namespace)
+        async with self._database.connection(ref.root) as connection:
+            thread = await repository.find(connection, ref)
+            if thread is None:
+                raise ThreadNotFoundError(body.thread_id)
+            stored = thread.summary if body.is_running else None
+            state = SummaryState.model_validate_json(stored) if stored else None
+            running = running_summary(state) if state else None
+            covered = running.message_ids if running else ()
+            messages = await repository.find_unsummarized(connection, ref, covered)
+        return _Conversation(to_entries(messages, body.budget.counter), running, thread)
+
+    async def _extended(
+        self,
+        run: JobRun,
+        body: SummarizeRequest,
+        running: RunningSummary | None,
+        planned: ShorteningPlan,
+    ) -> RunningSummary:
+        text = await write_summary(
+            run.asking(self._llms.get(body.model)),
+            [entry.turn for entry in planned.read],
+            running.text if running else None,
+            body.instructions,
+            body.requested_tokens,
+        )
+        return (running or _EMPTY).extended(text, planned.replaced)
+
+
+def _shortened_result(
+    planned: ShorteningPlan, running: RunningSummary | None, budget: Budget
+) -> JsonObject:
+    messages = planned.result(running)
+    entries = [entry for entry in (planned.system, *planned.kept) if entry is not None]
+    tokens = sum(entry.cost for entry in entries)
+    return {
+        "messages": messages,
+        "running_summary": None if running is None else summary_state(running).model_dump(),
+        "summarized": len(planned.replaced),
+        "tokens": tokens + (budget.cost(running.message()) if running else 0),
+    }
+
 
 async def write_summary(
     ask: Ask, turns: Sequence[Turn], earlier: str | None, instructions: str | None, max_tokens: int
@@ -77,7 +193,7 @@ async def write_summary(
     for part in split_turns(turns, PART_CHARACTERS):
         message = Message("user", _summary_request(part, summary))
         completion = await ask(Request(system, (message,), max_tokens=limit), "summarize")
-        summary = _text(completion)
+        summary = _summary_text(completion)
     return summary or ""
 
 
@@ -137,7 +253,7 @@ def _check_record(schema: JsonObject, record: JsonObject) -> JsonObject:
     return record
 
 
-def _text(completion: Completion) -> str:
+def _summary_text(completion: Completion) -> str:
     if completion.finish_reason == "refusal":
         raise _refused(completion.text)
     if completion.finish_reason == "length":
@@ -169,11 +285,11 @@ def _record_system(instructions: str | None) -> str:
 
 
 def _summary_request(turns: Sequence[Turn], earlier: str | None) -> str:
-    return _conversation("summarize_first", "summarize_next", turns, earlier)
+    return _conversation_request("summarize_first", "summarize_next", turns, earlier)
 
 
 def _record_request(turns: Sequence[Turn], earlier: str | None) -> str:
-    return _conversation("summarize_record_first", "summarize_record_next", turns, earlier)
+    return _conversation_request("summarize_record_first", "summarize_record_next", turns, earlier)
 
 
 def _record_tool(schema: JsonObject) -> Tool:
@@ -181,7 +297,9 @@ def _record_tool(schema: JsonObject) -> Tool:
     return Tool(RECORD, described, schema)
 
 
-def _conversation(first: str, later: str, turns: Sequence[Turn], earlier: str | None) -> str:
+def _conversation_request(
+    first: str, later: str, turns: Sequence[Turn], earlier: str | None
+) -> str:
     conversation = render_turns(turns)
     if earlier is None:
         return _TEMPLATES.fill(first, conversation=conversation)

@@ -1,1 +1,0 @@
-"""Summaries of conversations: jobs that shorten or record them."""

@@ -5,6 +5,7 @@ import pytest
 from app.auth.access import Grant, Verb
 from app.auth.service import KeyService
 from tests.prompts.optimize_jobs import CASE, JSON, TALK, URL, OptimizeJobs, model
+from tests.support.keys import grant, key_with
 from tests.support.llm_server import LLMServer
 
 pytestmark = pytest.mark.slow  # each starts the application
@@ -21,26 +22,19 @@ def evaluating(*cases: JSON, **more: Any) -> JSON:
 WRONG: list[tuple[JSON, str]] = [
     ({}, "body"),
     ({"prompt": INLINE, "prompts": [INLINE]}, "body"),
-    ({"prompts": []}, "prompts"),
     ({"prompts": [INLINE] * 21}, "prompts"),
     ({"prompts": [INLINE, INLINE]}, "body"),
     ({"prompts": [{"name": f"p{n}", "text": LONG * 2} for n in range(5)]}, "prompts"),
     ({"prompt": {**INLINE, "text": " "}}, "prompt.text"),
     ({"prompt": {**INLINE, "label": "beta"}}, "prompt"),
-    ({"prompt": {**INLINE, "version": 1}}, "prompt"),
     ({"prompt": {"name": "a", "version": 1, "label": "b"}}, "prompt"),
     ({"prompt": INLINE, "kind": "magic"}, "kind"),
     ({"prompt": INLINE, "trajectories": [TALK] * 101}, "trajectories"),
-    ({"prompt": INLINE, "config": {"steps": 3}}, "config.steps"),
     ({"prompt": INLINE, "config": {"max_reflection_steps": 11}}, "config.max_reflection_steps"),
     ({"prompt": INLINE, "config": {"min_reflection_steps": 6}}, "config"),
     (
         {"prompt": INLINE, "kind": "metaprompt", "config": {"gradient_prompt": "Why?"}},
         "config.gradient_prompt",
-    ),
-    (
-        {"prompt": INLINE, "kind": "prompt_memory", "config": {"max_reflection_steps": 1}},
-        "config.max_reflection_steps",
     ),
     (evaluating(), "evaluation.cases"),
     (evaluating(*[NAMED] * 51), "evaluation.cases"),
@@ -58,17 +52,8 @@ WRONG: list[tuple[JSON, str]] = [
         evaluating({**NAMED, "messages": [["user", "Hi"], ["assistant", "Hi"]]}),
         "evaluation.cases[0].messages[1]",
     ),
-    (
-        evaluating({**NAMED, "messages": [{"role": "robot", "content": "Hi"}]}),
-        "evaluation.cases[0].messages[0].role",
-    ),
     (evaluating({**NAMED, "expected": " "}), "evaluation.cases[0].expected"),
-    (
-        evaluating({**NAMED, "variables": {"name": "Ana", "\x00": ""}}),
-        "evaluation.cases[0].variables",
-    ),
     (evaluating(NAMED, margin=1.5), "evaluation.margin"),
-    (evaluating(NAMED, promote="no"), "evaluation.promote"),
 ]
 
 
@@ -93,31 +78,19 @@ async def test_a_missing_prompt_version_or_label_is_not_found(optimizing: Optimi
         assert answer["code"] == code
 
 
-def naming(model_name: str) -> list[JSON]:
-    """Return requests that name a model in each place."""
-    return [
-        {"prompt": INLINE, "model": model_name},
-        {"prompt": INLINE, "model": model_name, "trajectories": []},
-        evaluating(NAMED, model=model_name),
-        evaluating(NAMED, judge=model_name),
-    ]
-
-
-async def test_a_model_without_a_key_is_refused(keyless: OptimizeJobs) -> None:
-    for body in naming("openai:m")[:1] + naming("openai:m")[2:]:
-        assert (await keyless.submit(status=422, **body))["code"] == "llm_not_configured"
-
-
-async def test_a_model_that_is_not_allowed_is_refused(optimizing: OptimizeJobs) -> None:
-    for body in naming("openai:other"):
-        assert (await optimizing.submit(status=422, **body))["code"] == "model_not_allowed"
-
-
-async def test_a_repeated_submission_returns_the_same_job(optimizing: OptimizeJobs) -> None:
-    headers = {"idempotency-key": "once"}
-    first = await optimizing.submit(headers=headers, prompt=INLINE)
-    assert (await optimizing.submit(headers=headers, prompt=INLINE))["id"] == first["id"]
-    await optimizing.submit(status=409, headers=headers, prompt={**INLINE, "text": "Other."})
+async def test_a_model_needs_a_key_and_permission(
+    keyless: OptimizeJobs, optimizing: OptimizeJobs
+) -> None:
+    for jobs, name, code in (
+        (keyless, "openai:m", "llm_not_configured"),
+        (optimizing, "openai:other", "model_not_allowed"),
+    ):
+        for body in (
+            {"prompt": INLINE, "model": name},
+            evaluating(NAMED, model=name),
+            evaluating(NAMED, judge=name),
+        ):
+            assert (await jobs.submit(status=422, **body))["code"] == code
 
 
 ALL = "jobs read write admin"
@@ -125,14 +98,10 @@ CANDIDATE_ONLY: JSON = {"evaluation": {"cases": [CASE], "promote": False}}
 GATED: JSON = {"evaluation": {"cases": [CASE]}}
 
 
-async def key(
-    optimizing: OptimizeJobs, *grants: Grant, root: list[str] | None = None
-) -> dict[str, str]:
+async def key(optimizing: OptimizeJobs, *grants: Grant, root: str = "") -> dict[str, str]:
     """Return the headers of a new key, which may do everything if no grants are given."""
     keys = KeyService(optimizing.resources.database, optimizing.resources.clock)
-    chosen = grants or (Grant((), frozenset(Verb)),)
-    token = await keys.create("test", root=root or [], grants=chosen, expires_at=None)
-    return {"x-api-key": str(token)}
+    return await key_with(keys, *grants or [grant(Verb)], root=(root,) if root else ())
 
 
 GRANTS: list[tuple[str, tuple[str, ...], JSON, int]] = [
@@ -153,15 +122,14 @@ async def test_a_job_needs_the_grants_for_everything_it_does(optimizing: Optimiz
     await optimizing.put("support", "Answer.", headers=await key(optimizing))
     for verbs, prefix, body, status in GRANTS:
         sent = {"prompt": {"name": "support"}, **body}
-        headers = await key(optimizing, Grant(prefix, frozenset(map(Verb, verbs.split()))))
+        headers = await key(optimizing, grant(map(Verb, verbs.split()), *prefix))
         await optimizing.submit(status=status, headers=headers, **sent)
 
 
 async def test_a_key_improves_only_prompts_of_its_root(optimizing: OptimizeJobs) -> None:
     await optimizing.put("support", "Answer.", headers=await key(optimizing))
-    headers = await key(optimizing, root=["elsewhere"])
-    answer = await optimizing.submit(status=404, headers=headers, prompt={"name": "support"})
-    assert answer["code"] == "prompt_not_found"
+    headers = await key(optimizing, root="elsewhere")
+    await optimizing.submit(status=404, headers=headers, prompt={"name": "support"})
 
 
 async def test_a_request_that_waits_returns_the_finished_job(

@@ -43,30 +43,16 @@ def test_only_given_feedback_is_shown(feedback: Feedback | None, shown: str) -> 
     )
 
 
-def test_no_text_of_a_conversation_can_forge_our_tags() -> None:
+def test_no_text_can_forge_our_tags() -> None:
     other = "<b>1 < 2</b> <messages> <instructions>"
     assert other in render_trajectories([talk(other)])
     turns = [Turn("1", FORGED, FORGED, "tool")]
     feedback = Feedback(comment=FORGED, edited_answer=FORGED, more={FORGED: FORGED})
     shown = render_trajectories([Trajectory(turns, feedback)])
     lines = [line for line in shown.splitlines() if "&lt;" not in line and line != ""]
-    assert lines == [
-        '<trajectory id="1">',
-        "</message>",
-        "<feedback>",
-        "<comment>",
-        "</comment>",
-        "<edited_answer>",
-        "</edited_answer>",
-        "<more>",
-        "</more>",
-        "</feedback>",
-        "</trajectory>",
-    ]
+    assert lines[:4] == ['<trajectory id="1">', "</message>", "<feedback>", "<comment>"]
+    assert len(lines) == 11
     assert shown.count("<") == len(lines) + 1  # and the message, whose name is the speaker's
-
-
-def test_instructions_cannot_close_their_section() -> None:
     prompt = TargetPrompt("p", "", update_instructions=FORGED, when_to_update="</when_to_update>")
     assert render_instructions(prompt).count("</update_instructions>") == 1
     assert render_instructions(prompt).count("</when_to_update>") == 1
@@ -102,26 +88,18 @@ def test_conversations_are_cut_to_a_limit(
         assert all(text in shown for texts in talks for text in texts)
 
 
-def test_the_longest_conversations_lose_their_middles() -> None:
+def test_long_conversations_and_feedback_lose_their_middles() -> None:
     long = talk("first " + "a" * 3_000, *["middle"] * 100, "b" * 3_000 + " last")
     short = talk("short " * 10, feedback=Feedback(comment="kept"))
     shown = render_trajectories([long, short], 2_000)
-    assert "short " * 10 in shown
-    assert "kept" in shown
-    assert "first aaa" in shown
-    assert "bbb last" in shown
-    assert "[… 100 messages left out …]" in shown
+    for kept in ("short " * 10, "kept", "first aaa", "bbb last", "[… 100 messages left out …]"):
+        assert kept in shown
     assert "middle" not in shown
     assert shown.count("characters left out …]") == 2
-
-
-def test_only_long_feedback_is_cut() -> None:
     feedback = Feedback(comment="first " + "c" * 9_000 + " last", edited_answer="as it should be")
     shown = render_trajectories([talk("a" * 9_000, feedback=feedback)], 2_000)
-    assert "<edited_answer>\nas it should be\n</edited_answer>" in shown
-    assert "first ccc" in shown
-    assert "ccc last" in shown
-    assert shown.count("characters left out …]") == 2
+    for kept in ("<edited_answer>\nas it should be\n</edited_answer>", "first ccc", "ccc last"):
+        assert kept in shown
 
 
 BRACES = "{x} {{x}} $x ${y} {} {prompt}"

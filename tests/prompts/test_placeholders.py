@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.prompts.optimizer_requests import render_placeholder_rule
 from app.prompts.texts import find_placeholder_problem, list_variables, render_prompt
 
 VARIABLES = ["{name}", "{{city}}", "{user.id}", "{{{raw}}}", "{größe}"]
@@ -31,16 +30,14 @@ def test_an_unchanged_text_is_accepted(text: str) -> None:
 
 
 @given(plain, st.sampled_from(VARIABLES), plain)
-def test_variables_may_be_neither_lost_nor_added(before: str, variable: str, after: str) -> None:
+def test_variables_may_be_moved_and_repeated_but_not_lost_or_added(
+    before: str, variable: str, after: str
+) -> None:
     with_it, without = before + variable + after, before + after
     name = variable.strip("{}")
     assert name in (find_placeholder_problem(with_it, without) or "")
     assert name in (find_placeholder_problem(without, with_it) or "")
-
-
-@given(template(VARIABLES), plain)
-def test_variables_may_move_and_be_repeated(text: str, more: str) -> None:
-    assert find_placeholder_problem(text, more + text + more + text) is None
+    assert find_placeholder_problem(with_it, after + with_it + before + with_it) is None
 
 
 @given(plain, json_text, plain)
@@ -106,9 +103,9 @@ def test_literal_braces_are_accepted(old: str, new: str) -> None:
     assert find_placeholder_problem(old, new) is None
 
 
-@pytest.mark.parametrize("text", ["{" * 100_000, "{a" * 50_000, "{{" + " " * 100_000])
-def test_endless_braces_are_read_quickly(text: str) -> None:
-    assert find_placeholder_problem(text, text + "!") is None
+def test_endless_braces_are_read_quickly() -> None:
+    for text in ("{" * 100_000, "{a" * 50_000, "{{" + " " * 100_000):
+        assert find_placeholder_problem(text, text + "!") is None
 
 
 VALUES = {"name": "Ana {x}", "user.city": "Rome", "x": "1", "x[a b]": "2"}
@@ -159,26 +156,3 @@ def test_every_accepted_text_can_be_filled_in(old: str, new: str) -> None:
     if find_placeholder_problem(old, new) is None:
         values = dict.fromkeys(list_variables(old), "v")
         assert isinstance(render_prompt(new, values, like=old), str)
-
-
-@given(st.text(alphabet='{}ab ":.!'))
-def test_every_text_can_be_filled_in(text: str) -> None:
-    names = list_variables(text)
-    result = render_prompt(text, dict.fromkeys(names, "v"), like=text)
-    assert isinstance(result, str)
-    if not names:
-        assert result == text
-
-
-@pytest.mark.parametrize(
-    ("text", "rules"),
-    [
-        ("Hi", {"The prompt has no variables", "All other braces are ordinary"}),
-        ("Hi {a} {{b}}", {"in the place of {a}, {{b}}.", "that is only a brace is doubled"}),
-        ("Hi {a:.2f}", {"in the place of {a:.2f}.", "that is only a brace is doubled"}),
-        ('{"x": {a}}', {"in the place of {a}.", "All other braces are ordinary"}),
-        ("{{ and }}", {"ordinary characters"}),
-    ],
-)
-def test_models_are_given_the_rule_before_they_break_it(text: str, rules: set[str]) -> None:
-    assert all(rule in render_placeholder_rule(text) for rule in rules)

@@ -98,12 +98,3 @@ def test_the_longest_texts_are_compared_quickly() -> None:
     assert small.endswith("-17000\n+seventeen thousand\n 17001\n 17002\n 17003\n")
     assert len(small) < 150
     assert seconds < 2, "compared line by line it would take minutes"
-
-
-@pytest.mark.parametrize("apart", [900, 1_100])
-def test_between_distant_changes_all_lines_count_as_changed(apart: int) -> None:
-    old = "x\n" + "".join(f"{number}\n" for number in range(apart)) + "x\n"
-    new = old.replace("x\n", "y\n")
-    patch = diff(old, new)
-    assert applied(old, patch) == new
-    assert patch.count("\n-") == (2 if apart == 900 else apart + 2)

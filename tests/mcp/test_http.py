@@ -170,19 +170,6 @@ async def test_a_namespace_in_the_url_confines_the_connection(
     assert (await store.get(["users", "bob"], "k"))["value"] == {"content": "Bob"}
 
 
-async def test_a_memory_with_an_empty_key_is_updated_and_forgotten(
-    client: httpx2.AsyncClient, store: Store
-) -> None:
-    await store.put(["users", "ann"], "", {"content": "old"})
-    async with connected(client, namespace=["users", "ann"]) as opened:
-        agent = Agent(opened)
-        (found,) = await agent.search()
-        await agent.call("update_memory", id=found["id"], text="new")
-        assert await agent.texts() == ["new"]
-        await agent.call("forget_memory", id=found["id"])
-        assert await agent.search() == []
-
-
 async def test_grants_count_below_the_namespace(
     client: httpx2.AsyncClient, keys: KeyService
 ) -> None:

@@ -200,13 +200,11 @@ def evaluated(outcomes: Sequence[Outcome], margin: float) -> Evaluation:
 @pytest.mark.parametrize(
     ("outcomes", "margin", "passed"),
     [
-        (["win"], 1, True),
         (["tie"], 0, False),
         (["win", "loss"], 0, False),
         (["win", "win", "loss"], 0, True),
         (["win"] + ["tie"] * 9, 0.1, True),
         (["win"] + ["tie"] * 10, 0.1, False),
-        (["loss", "loss", "win"], 0, False),
     ],
 )
 def test_a_prompt_passes_if_it_is_ahead_and_by_the_margin(
@@ -247,18 +245,14 @@ def test_adjacent_messages_of_one_side_are_joined() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("messages", "field"),
-    [
-        ([["system", "Be brief."], ["user", "Hi"]], "messages[0]"),
-        ([["assistant", "Hello!"], ["user", "Hi"]], "messages[0]"),
-        ([["user", "Hi"], ["assistant", "Hello!"]], "messages[1]"),
-        ([["user", "Hi"], ["user", " "]], "messages[1]"),
-    ],
-)
-def test_a_conversation_that_no_model_can_continue_is_refused(
-    messages: list[Any], field: str
-) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        check_conversation(turns_of(messages))
-    assert caught.value.members["errors"][0]["field"] == field
+def test_a_conversation_that_no_model_can_continue_is_refused() -> None:
+    conversations: list[tuple[list[Any], int]] = [
+        ([["system", "Be brief."], ["user", "Hi"]], 0),
+        ([["assistant", "Hello!"], ["user", "Hi"]], 0),
+        ([["user", "Hi"], ["assistant", "Hello!"]], 1),
+        ([["user", "Hi"], ["user", " "]], 1),
+    ]
+    for messages, wrong in conversations:
+        with pytest.raises(InvalidRequestError) as caught:
+            check_conversation(turns_of(messages))
+        assert caught.value.members["errors"][0]["field"] == f"messages[{wrong}]"

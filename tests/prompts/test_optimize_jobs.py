@@ -59,25 +59,15 @@ async def test_a_prompt_in_the_request_is_improved_and_not_stored(
 async def test_other_kinds_ask_once_and_may_leave_the_prompt(
     optimizing: OptimizeJobs, llm: LLMServer, kind: str
 ) -> None:
-    job = await optimizing.job(prompt=INLINE, kind=kind)
-    [found] = job["result"]["prompts"]
-    assert (found["outcome"], found["text"]) == ("improved", NEW)
-    assert calls_of(job, llm) == 1
-    llm.respond = model("")
     await optimizing.put("support", OLD)
-    found = await optimizing.result(prompt=STORED, kind=kind)
-    assert (found["outcome"], found["changed"], found["text"]) == ("not_warranted", False, OLD)
-    assert (found["diff"], found["version"], found["based_on"]) == ("", None, 1)
-    assert (await optimizing.get("support"))["version"] == 1
-
-
-async def test_without_conversations_no_model_is_asked(
-    optimizing: OptimizeJobs, llm: LLMServer
-) -> None:
-    job = await optimizing.job(prompt=INLINE, trajectories=[], model="openai:gpt")
-    [found] = job["result"]["prompts"]
-    assert (found["outcome"], found["text"]) == ("not_warranted", OLD)
-    assert calls_of(job, llm) == 0
+    for text, outcome in (("", "not_warranted"), (NEW, "improved")):
+        llm.requests.clear()
+        llm.respond = model(text)
+        job = await optimizing.job(prompt=STORED, kind=kind)
+        [found] = job["result"]["prompts"]
+        assert (found["outcome"], found["text"]) == (outcome, text or OLD)
+        assert (found["based_on"], found["version"]) == (1, 2 if text else None)
+        assert calls_of(job, llm) == 1
 
 
 async def test_a_better_text_of_a_stored_prompt_is_its_candidate(optimizing: OptimizeJobs) -> None:
@@ -196,11 +186,9 @@ async def test_a_text_that_does_not_win_stays_a_candidate(
     await optimizing.put("support", OLD)
     found = await optimizing.result(prompt=STORED, evaluation={**GATE, "margin": 0})
     evaluation = found["evaluation"]
-    assert tuple(evaluation[f"cases_{name}"] for name in ("won", "lost", "tied")) == (0, 1, 0)
     assert (evaluation["passed"], evaluation["promoted"]) == (False, False)
     assert "did not win" in evaluation["not_promoted_reason"]
     assert (evaluation["cases"][0]["outcome"], found["labels"]) == ("loss", ["candidate"])
-    assert (await optimizing.get("support", label="production"))["text"] == OLD
 
 
 @pytest.mark.parametrize(

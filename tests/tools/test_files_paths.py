@@ -75,7 +75,7 @@ async def test_no_path_leads_out_of_the_namespace(
 
 NAMES = st.sampled_from(["a", "b", "a/a", "a/b", "b/a/c", "a/b/c"]).map("/memories/{}".format)
 # No text may end in an empty line: Anthropic's insert loses it.
-TEXTS = st.sampled_from(["", "x", "x\n", "x\ny\n", "x\n\nx", "é\n"])
+TEXTS = st.sampled_from(["", "x", "x\n", "x\ny\n", "x\n\nx", "é\n", r"a.\1"])
 
 
 def command(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -95,14 +95,14 @@ COMMANDS = st.one_of(
     command(
         "str_replace",
         path=NAMES,
-        old_str=st.sampled_from(["x", "y", "x\n", "é"]),
-        new_str=st.sampled_from(["y", "x\ny"]),
+        old_str=st.sampled_from(["x", "y", "x\n", "é", "."]),
+        new_str=st.sampled_from(["y", "x\ny", r"\1"]),
     ),
 )
 
 
 @pytest.mark.slow
-@hypothesis_settings(max_examples=15)
+@hypothesis_settings(max_examples=25)
 @given(commands=st.lists(COMMANDS, min_size=1, max_size=15))
 async def test_files_behave_like_those_of_anthropics_own_tool(
     store: Store, commands: list[dict[str, Any]]

@@ -1,16 +1,16 @@
 """Every table of the service, so that the metadata is complete for migrations and tests."""
 
 from app.auth.repository import api_keys
-from app.changes.models import job_changes
-from app.consolidation.models import consolidation_marks
+from app.changes.repository import job_changes
+from app.consolidation.repository import consolidation_marks
 from app.db.idempotency import idempotent_requests
 from app.db.tables import metadata
 from app.indexing.formats import passage_indexes
 from app.jobs.models import job_events, jobs, model_calls, workers
-from app.managers.models import managers
+from app.managers.repository import managers
 from app.prompts.models import prompt_labels, prompt_versions, prompts
 from app.store.models import item_usage, item_versions, items, namespaces, passages, terms
-from app.threads.models import thread_messages, threads
+from app.threads.repository import thread_messages, threads
 
 __all__ = [
     "api_keys",

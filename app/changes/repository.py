@@ -1,4 +1,4 @@
-"""SQL on the changes that jobs propose and make."""
+"""SQL on the changes that jobs propose and make, and their table."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,12 +7,54 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self, TypeAlias
 
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
 from app.conversations.memories import Basis
 from app.db.database import Connection, Row
 from app.db.pages import Page, fetch_page
+from app.db.tables import BYTEWISE, metadata
 from app.json_values import JsonObject, JsonText
 from app.namespaces import StoredNamespace
 from app.store.types import Address, PutResult
+
+job_changes = Table(
+    "job_changes",
+    metadata,
+    Column("job_id", BYTEWISE, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("namespace", BYTEWISE, nullable=False),
+    Column("key", BYTEWISE, nullable=False),
+    Column("action", Text, nullable=False, comment="insert, update or delete."),
+    Column(
+        "state", Text, nullable=False, comment="proposed, applied, rejected, discarded or undone."
+    ),
+    Column("kind", Text),
+    Column("value", JSONB, comment="The value to write; NULL for a delete."),
+    Column("details", JSONB, nullable=False, comment="Importance, validity, source."),
+    Column("reason", Text, comment="The model's reason, if it gave one."),
+    Column("version_before", BigInteger, comment="NULL if there was no item."),
+    Column("version_after", BigInteger, comment="NULL until applied."),
+    Column(
+        "value_bytes",
+        Integer,
+        Computed("octet_length(value::text)", persisted=True),
+        comment="Bytes of the JSON text.",
+    ),
+    PrimaryKeyConstraint("job_id", "number"),
+    Index("job_changes_namespace_index", "namespace", "key"),
+    comment="Changes that jobs proposed or made, one row for each item.",
+)
 
 Action: TypeAlias = Literal["insert", "update", "delete"]
 

@@ -1,4 +1,4 @@
-"""SQL that finds the memories to consolidate, and SQL on the progress of consolidations."""
+"""SQL on the memories to consolidate and the progress of consolidations, and its table."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import chain
 
 from asyncpg import Record
+from sqlalchemy import Column, PrimaryKeyConstraint, Table, Text
 
 from app.changes.duplicates import to_memory
 from app.consolidation.plan import ConsolidatePlan
@@ -20,9 +21,20 @@ from app.consolidation.scope import (
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.memories import Memory, MemoryFormat
 from app.db.database import Connection, Row
+from app.db.tables import BYTEWISE, TIME, metadata
 from app.namespaces import Range, StoredNamespace
 from app.store.repository import COLUMNS, read_item
 from app.store.types import Item
+
+consolidation_marks = Table(
+    "consolidation_marks",
+    metadata,
+    Column("namespace", BYTEWISE, nullable=False, comment="Consolidated, with all below it."),
+    Column("strategy", Text, nullable=False, comment="By which it was."),
+    Column("consolidated_until", TIME, nullable=False, comment="Newest change looked at."),
+    PrimaryKeyConstraint("namespace", "strategy"),
+    comment="Up to where each namespace has been consolidated.",
+)
 
 _NEIGHBORS_BY_MEANING, _NEIGHBORS_BY_WORDS = 5, 3
 """Maximum neighbors of a memory, by each measure."""

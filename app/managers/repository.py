@@ -1,13 +1,29 @@
-"""All SQL on managers; the caller opens the connection."""
+"""All SQL on managers, and their table; the caller opens the connection."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from asyncpg import Record
+from sqlalchemy import Column, Integer, PrimaryKeyConstraint, Table
+from sqlalchemy.dialects.postgresql import JSON
 
 from app.db.database import Connection
 from app.db.pages import Page, fetch_page
+from app.db.tables import BYTEWISE, TIME, metadata
 from app.json_values import JsonText
+
+managers = Table(
+    "managers",
+    metadata,
+    Column("namespace", BYTEWISE, nullable=False, comment="Root of the keys that may use it."),
+    Column("name", BYTEWISE, nullable=False),
+    Column("config", JSON, nullable=False, comment="As text: jsonb would sort members."),
+    Column("version", Integer, nullable=False),
+    Column("created_at", TIME, nullable=False),
+    Column("updated_at", TIME, nullable=False),
+    PrimaryKeyConstraint("namespace", "name"),
+    comment="Stored configurations of extraction.",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,7 +270,7 @@ def _has_several_callers(batch: list[_Work]) -> bool:
     return len(batch) > 1 and len(set().union(*(work.callers for work in batch))) > 1
 
 
-_PASSAGE_CHARACTERS = 1_000
+_FAKE_PASSAGE_CHARACTERS = 1_000
 
 
 class FakeEmbedder:
@@ -300,7 +300,7 @@ class FakeEmbedder:
 
     def split(self, text: str) -> list[str]:
         """Cut `text` into passages of at most 1,000 characters."""
-        return split_by_characters(text, _PASSAGE_CHARACTERS)
+        return split_by_characters(text, _FAKE_PASSAGE_CHARACTERS)
 
     async def aclose(self) -> None:
         """Refuse further calls, as the others do."""
@@ -340,20 +340,20 @@ def create_embedder(
     if setting == "local:all-MiniLM-L6-v2":
         if dimensions not in {None, 384}:
             raise ValueError(f"{setting} has 384 dimensions, not {dimensions}; leave them unset")
-        local: Embedder = _module("local").LocalEmbedder(cache_dir)
+        local: Embedder = _import_embedder("local").LocalEmbedder(cache_dir)
         return local
     if provider == "openai" and model:
         if not (openai_api_key or openai_base_url):
             raise ValueError(
                 f"{setting} needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server that takes no key"
             )
-        remote: Embedder = _module("openai").OpenAIEmbedder(
+        remote: Embedder = _import_embedder("openai").OpenAIEmbedder(
             model, api_key=openai_api_key, base_url=openai_base_url, dimensions=dimensions
         )
         return remote
     raise ValueError(f"no embedder is called {setting!r}; choose {_ACCEPTED}")
 
 
-def _module(name: str) -> Any:
+def _import_embedder(name: str) -> Any:
     """Import only what is configured: each SDK takes tens of megabytes and a good second."""
     return importlib.import_module(f"app.providers.{name}_embedder")

@@ -26,6 +26,19 @@ from app.jobs import queue
 _PROBE_SECONDS = 1.0
 """Longest wait for the database; canceling the query may take as long again."""
 
+probes = APIRouter(tags=["health"])
+
+metrics = APIRouter(tags=["metrics"], route_class=GuardedRoute)
+
+_GAUGES = {
+    "pending": "Jobs that could be started now.",
+    "scheduled": "Jobs that start later.",
+    "blocked": "Jobs that wait for the operator to correct the configuration.",
+    "running": "Jobs that a worker is running.",
+    "oldest_pending_seconds": "Time that the oldest pending job has waited.",
+    "workers": "Live workers.",
+}
+
 
 class NotReadyError(AppError):
     """The server is not ready, and the caller may not know why."""
@@ -37,9 +50,6 @@ class NotReadyError(AppError):
     def __init__(self) -> None:
         super().__init__("The server is not ready. With an API key, this route says why.")
         self.headers["Retry-After"] = "1"
-
-
-probes = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
@@ -188,18 +198,6 @@ def _disk_report(state: DiskState) -> DiskReport:
     if state.is_full:
         warning = "The disk is full: reads are served, writes are not. Free some space."
     return DiskReport(free_bytes=state.free_bytes, full=state.is_full, warning=warning)
-
-
-metrics = APIRouter(tags=["metrics"], route_class=GuardedRoute)
-
-_GAUGES = {
-    "pending": "Jobs that could be started now.",
-    "scheduled": "Jobs that start later.",
-    "blocked": "Jobs that wait for the operator to correct the configuration.",
-    "running": "Jobs that a worker is running.",
-    "oldest_pending_seconds": "Time that the oldest pending job has waited.",
-    "workers": "Live workers.",
-}
 
 
 @metrics.get(

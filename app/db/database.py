@@ -44,6 +44,22 @@ FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
 WHERE extname = 'vector'
 """
 
+ALL_ROOTS = namespaces.ALL_ROOTS
+"""The root of work for all tenants: upkeep, key checks, migrations."""
+
+_ACQUIRE_SECONDS = 10.0
+"""Longest wait for a free connection, or for a new one."""
+
+_CLOSE_SECONDS = 3.0
+
+Connection: TypeAlias = "PoolConnectionProxy[Record]"
+"""A borrowed connection; statements are run on it, never kept."""
+
+WRITE_ATTEMPTS = 20
+"""Default number of attempts; of writers that overtake one another, each round lets one through."""
+
+ResultT = TypeVar("ResultT")
+
 
 class PgvectorMissingError(OperatorError):
     """The database lacks the extension that holds vectors."""
@@ -143,15 +159,6 @@ def address_of(url: str) -> str:
     return f"{hosts}{parts.path}"
 
 
-ALL_ROOTS = namespaces.ALL_ROOTS
-"""The root of work for all tenants: upkeep, key checks, migrations."""
-
-_ACQUIRE_SECONDS = 10.0
-"""Longest wait for a free connection, or for a new one."""
-
-_CLOSE_SECONDS = 3.0
-
-
 class _FrozenError(Exception):
     """PostgreSQL has not answered for some time."""
 
@@ -221,10 +228,6 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any:
         """Return a column's value."""
         ...
-
-
-Connection: TypeAlias = "PoolConnectionProxy[Record]"
-"""A borrowed connection; statements are run on it, never kept."""
 
 
 class Database:
@@ -347,12 +350,6 @@ class Parameters:
         return f"${len(self.values)}::{cast}"
 
 
-ATTEMPTS = 20
-"""Default number of attempts; of writers that overtake one another, each round lets one through."""
-
-ResultT = TypeVar("ResultT")
-
-
 class OvertakenError(Exception):
     """Another writer changed what an attempt was based on; nothing was written."""
 
@@ -371,7 +368,7 @@ class TooManyConflictsError(ConflictError):
 async def retry_optimistically(
     attempt: Callable[[], Awaitable[ResultT]],
     *,
-    attempts: int = ATTEMPTS,
+    attempts: int = WRITE_ATTEMPTS,
     on: tuple[type[Exception], ...] = (OvertakenError,),
 ) -> ResultT:
     """Return the result of the first attempt that does not raise one of `on`.

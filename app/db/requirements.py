@@ -19,6 +19,31 @@ from app.errors import OperatorError
 _REVISION = re.compile(r'^revision: str = "(\w+)"$', re.MULTILINE)
 _BEFORE = re.compile(r'^down_revision: .* = (?:None|"(\w+)")$', re.MULTILINE)
 
+# memoryd's tables, which are in the schema of `alembic_version`, and their trigger functions.
+_OURS = """
+WITH ours AS (
+    SELECT * FROM pg_class WHERE relkind = 'r' AND relname = ANY($1::name[]) AND relnamespace =
+        (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('alembic_version'))
+), objects AS (
+    SELECT 'TABLE ' || oid::regclass AS name, relowner AS owner FROM ours
+    UNION
+    SELECT 'FUNCTION ' || pg_proc.oid::regprocedure, proowner FROM ours
+    JOIN pg_trigger ON tgrelid = ours.oid AND NOT tgisinternal JOIN pg_proc ON pg_proc.oid = tgfoid
+)
+"""
+
+_EXAMINE = """
+SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
+    rolsuper AS is_superuser, rolbypassrls AS bypasses,
+    (SELECT array_agg(name ORDER BY name DESC) FROM objects) AS objects,
+    (SELECT array_agg(name ORDER BY name DESC) FROM objects
+     WHERE NOT pg_has_role(owner, 'USAGE')) AS foreign_objects,
+    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours
+     WHERE EXISTS (SELECT FROM pg_policy WHERE polrelid = ours.oid)
+        AND NOT (relrowsecurity AND relforcerowsecurity)) AS unconfined_tables
+FROM pg_roles WHERE rolname = current_user
+"""
+
 
 class SchemaMismatchError(OperatorError):
     """The database's schema is not the one this program was written for."""
@@ -123,32 +148,6 @@ async def current_revision(url: str) -> str | None:
         raise MissingRightsError(error) from error
     finally:
         await connection.close()
-
-
-# memoryd's tables, which are in the schema of `alembic_version`, and their trigger functions.
-_OURS = """
-WITH ours AS (
-    SELECT * FROM pg_class WHERE relkind = 'r' AND relname = ANY($1::name[]) AND relnamespace =
-        (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('alembic_version'))
-), objects AS (
-    SELECT 'TABLE ' || oid::regclass AS name, relowner AS owner FROM ours
-    UNION
-    SELECT 'FUNCTION ' || pg_proc.oid::regprocedure, proowner FROM ours
-    JOIN pg_trigger ON tgrelid = ours.oid AND NOT tgisinternal JOIN pg_proc ON pg_proc.oid = tgfoid
-)
-"""
-
-_EXAMINE = """
-SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS database,
-    rolsuper AS is_superuser, rolbypassrls AS bypasses,
-    (SELECT array_agg(name ORDER BY name DESC) FROM objects) AS objects,
-    (SELECT array_agg(name ORDER BY name DESC) FROM objects
-     WHERE NOT pg_has_role(owner, 'USAGE')) AS foreign_objects,
-    (SELECT array_agg(oid::regclass::text ORDER BY oid) FROM ours
-     WHERE EXISTS (SELECT FROM pg_policy WHERE polrelid = ours.oid)
-        AND NOT (relrowsecurity AND relforcerowsecurity)) AS unconfined_tables
-FROM pg_roles WHERE rolname = current_user
-"""
 
 
 class DatabaseRoleError(OperatorError):

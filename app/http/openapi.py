@@ -33,6 +33,33 @@ _ANYWHERE = {
 }
 _WITH_A_KEY = {"429": problem_response("Too many requests")}
 
+_MAX_INT32 = 2**31 - 1
+
+_SCHEMAS = "#/components/schemas/"
+
+SERVER = {"url": "/", "description": "The server that this document came from."}
+
+DETAILS: dict[str, Any] = {
+    "contact": {"name": "The authors of memoryd"},
+    "license_info": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    "servers": [SERVER],
+    "openapi_tags": [
+        {"name": "store", "description": "Items by namespace and key, with their history."},
+        {"name": "search", "description": "Items by meaning, words, and filters."},
+        {"name": "batch", "description": "Many operations on items in one request."},
+        {"name": "jobs", "description": "Work in the background, most of it done by models."},
+        {"name": "managers", "description": "How conversations become memories."},
+        {"name": "threads", "description": "Conversations that memories are extracted from."},
+        {"name": "prompts", "description": "Named instructions, with versions and labels."},
+        {"name": "tools", "description": "Memory tools for the models of agents."},
+        {"name": "health", "description": "Probes for operators."},
+        {"name": "metrics", "description": "Numbers for monitoring."},
+    ],
+}
+"""Arguments that describe the application."""
+
+_REFERENCES = "#/components/schemas/{model}"
+
 
 def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the operations of all paths."""
@@ -80,9 +107,6 @@ def _drop_null(parameter: dict[str, Any]) -> None:
     if len(kinds) == 1:
         del schema["anyOf"]
         parameter["schema"] = kinds[0] | schema
-
-
-_MAX_INT32 = 2**31 - 1
 
 
 def tidy(node: Any, name: str | None = None) -> None:
@@ -137,9 +161,6 @@ def _give_width(node: dict[str, Any]) -> None:
     node["format"] = "int32" if is_small else "int64"
 
 
-_SCHEMAS = "#/components/schemas/"
-
-
 def add_examples(document: dict[str, Any]) -> None:
     """Add to each request and response the example of its schema, if there is one."""
     examples = json.loads((files(__package__) / "examples.json").read_text())
@@ -150,30 +171,6 @@ def add_examples(document: dict[str, Any]) -> None:
                 name = content.get("schema", {}).get("$ref", "").removeprefix(_SCHEMAS)
                 if name in examples and (name != "Problem" or place == "422"):
                     content["example"] = examples[name]
-
-
-SERVER = {"url": "/", "description": "The server that this document came from."}
-
-DETAILS: dict[str, Any] = {
-    "contact": {"name": "The authors of memoryd"},
-    "license_info": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-    "servers": [SERVER],
-    "openapi_tags": [
-        {"name": "store", "description": "Items by namespace and key, with their history."},
-        {"name": "search", "description": "Items by meaning, words, and filters."},
-        {"name": "batch", "description": "Many operations on items in one request."},
-        {"name": "jobs", "description": "Work in the background, most of it done by models."},
-        {"name": "managers", "description": "How conversations become memories."},
-        {"name": "threads", "description": "Conversations that memories are extracted from."},
-        {"name": "prompts", "description": "Named instructions, with versions and labels."},
-        {"name": "tools", "description": "Memory tools for the models of agents."},
-        {"name": "health", "description": "Probes for operators."},
-        {"name": "metrics", "description": "Numbers for monitoring."},
-    ],
-}
-"""Arguments that describe the application."""
-
-_REFERENCES = "#/components/schemas/{model}"
 
 
 class DescribedApp(FastAPI):

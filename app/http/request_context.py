@@ -18,6 +18,13 @@ from app.http.problems import internal_error, shutting_down
 
 RETRY_AFTER_SECONDS = 1
 
+_PROCESS = secrets.token_hex(4).encode()
+_NUMBERS = itertools.count(1)
+
+_ACCEPTABLE_ID = re.compile(rb"[\w.:-]{1,128}")
+
+_logger = structlog.get_logger("memoryd.requests")
+
 
 class OverloadedError(AppError):
     """The process has as much work as it can finish in time; the request was not started."""
@@ -155,14 +162,6 @@ def require_room() -> None:
     slot = current_slot.get()
     if slot is not None:
         slot.require_room()
-
-
-_PROCESS = secrets.token_hex(4).encode()
-_NUMBERS = itertools.count(1)
-
-_ACCEPTABLE_ID = re.compile(rb"[\w.:-]{1,128}")
-
-_logger = structlog.get_logger("memoryd.requests")
 
 
 class RequestContext:

@@ -16,7 +16,6 @@ import Stemmer  # type: ignore[import-not-found]  # it has no stubs
 VERSION: int = 1
 """Raised whenever the same text would give other terms: indexes must then be rebuilt."""
 
-
 _OTHER_NAMES = {"porter", "dutch_porter"}  # older algorithms for english and dutch
 
 STEMMED_LANGUAGES: frozenset[str] = frozenset(Stemmer.algorithms()) - _OTHER_NAMES

@@ -26,6 +26,14 @@ _SPACES = re.compile(_SPACE + "+")
 _SENTENCE_END = re.compile(rf"[.!?…][\"')\]]*{_SPACE}+|[。！？]|\n+")  # noqa: RUF001 - Chinese marks
 _OVERLAP = 0.1
 
+_BATCH_TEXTS = 128
+_CACHED_CHARACTERS = 2_000
+"""Maximum length of a cached text; longer ones are rarely embedded twice."""
+
+_FAKE_PASSAGE_CHARACTERS = 1_000
+
+_ACCEPTED = "local:all-MiniLM-L6-v2, openai:MODEL, fake:hashed (for tests) or none"
+
 
 class Embedder(Protocol):
     """Turns texts into vectors whose dot product is their similarity."""
@@ -103,11 +111,6 @@ def _next_start(text: str, end: int, overlap: int) -> int:
     """Step back from `end` to the first word that begins within the overlap, if one does."""
     space = _SPACES.search(text, end - overlap, end)
     return space.end() if space else end
-
-
-_BATCH_TEXTS = 128
-_CACHED_CHARACTERS = 2_000
-"""Maximum length of a cached text; longer ones are rarely embedded twice."""
 
 
 @dataclass(eq=False, slots=True)
@@ -270,9 +273,6 @@ def _has_several_callers(batch: list[_Work]) -> bool:
     return len(batch) > 1 and len(set().union(*(work.callers for work in batch))) > 1
 
 
-_FAKE_PASSAGE_CHARACTERS = 1_000
-
-
 class FakeEmbedder:
     """Gives each word a direction and each text the sum of its words' directions.
 
@@ -315,9 +315,6 @@ class FakeEmbedder:
         seed = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         generator = np.random.default_rng(int.from_bytes(seed, "little"))
         return generator.standard_normal(self.dimensions, dtype=np.float32)
-
-
-_ACCEPTED = "local:all-MiniLM-L6-v2, openai:MODEL, fake:hashed (for tests) or none"
 
 
 def create_embedder(

@@ -13,6 +13,9 @@ from app.errors import AppError
 from app.json_values import JsonObject
 from app.providers.errors import UnavailableError
 
+_KEPT = 32
+"""Maximum models kept open, among those that clients name and the operator allows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -149,10 +152,6 @@ class LLM(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections."""
-
-
-_KEPT = 32
-"""Maximum models kept open, among those that clients name and the operator allows."""
 
 
 class LLMNotConfiguredError(AppError):

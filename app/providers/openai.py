@@ -43,6 +43,16 @@ _FREE = (None, "auto", "none")
 FILTERED = {"content_filter", "invalid_prompt", "bio_policy", "misalignment_policy_violation"}
 """Codes of errors by which a filter or the model refuses this request, but not others."""
 
+_FINISH_REASONS: dict[str | None, Literal["length", "refusal"]] = {
+    "length": "length",
+    "content_filter": "refusal",
+}
+
+_REASONING = "reasoning.encrypted_content"
+_WORDS = {"output_text": "text", "refusal": "refusal"}
+_STORED_FIELDS = {"id", "status"}
+"""Fields that refer to items stored at OpenAI; `store: false` leaves none there."""
+
 
 class OpenAIModel(ABC):
     """Calls `model` at `base_url`, or at OpenAI itself without one.
@@ -166,12 +176,6 @@ def result_text(result: ToolResult) -> str:
     return f"Error: {result.content}" if result.is_error else result.content
 
 
-_FINISH_REASONS: dict[str | None, Literal["length", "refusal"]] = {
-    "length": "length",
-    "content_filter": "refusal",
-}
-
-
 class ChatLLM(OpenAIModel):
     """Calls a compatible server.
 
@@ -291,12 +295,6 @@ def _read_chat_call(call: dict[str, Any], number: int) -> ToolCall:
     raw = arguments_text({} if given is None else given)
     name = read_name(call["function"]["name"])
     return ToolCall(read_name(call.get("id") or f"call_{number}"), name, json_object(raw), raw)
-
-
-_REASONING = "reasoning.encrypted_content"
-_WORDS = {"output_text": "text", "refusal": "refusal"}
-_STORED_FIELDS = {"id", "status"}
-"""Fields that refer to items stored at OpenAI; `store: false` leaves none there."""
 
 
 class ResponsesLLM(OpenAIModel):

@@ -6,6 +6,7 @@ import pytest
 from app.providers.embedder import BatchingEmbedder, Embedder, FakeEmbedder
 from app.providers.local_embedder import LocalEmbedder
 from app.providers.openai_embedder import OpenAIEmbedder
+from tests.support.llm_server import LLMServer, llm_server
 from tests.support.openai_server import OpenAIServer, openai_server
 
 
@@ -22,14 +23,21 @@ async def local(model_cache: Path) -> AsyncIterator[LocalEmbedder]:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[OpenAIServer]:
+async def server() -> AsyncIterator[LLMServer]:
+    """A scripted model server."""
+    async with llm_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def embeddings() -> AsyncIterator[OpenAIServer]:
     async with openai_server() as running:
         yield running
 
 
 @pytest.fixture
-async def remote(server: OpenAIServer) -> AsyncIterator[OpenAIEmbedder]:
-    embedder = OpenAIEmbedder("test-model", base_url=server.base_url, max_retries=0, timeout=5)
+async def remote(embeddings: OpenAIServer) -> AsyncIterator[OpenAIEmbedder]:
+    embedder = OpenAIEmbedder("test-model", base_url=embeddings.base_url, max_retries=0, timeout=5)
     yield embedder
     await embedder.aclose()
 

@@ -25,7 +25,7 @@ from tests.support.llm_server import (
     llm_server,
 )
 from tests.support.llm_wire import write_anthropic, write_chat, write_responses
-from tests.support.openai_server import OpenAIServer, openai_server
+from tests.support.openai_server import OpenAIServer
 from tests.support.openai_server import Reply as Embeddings
 
 pytestmark = pytest.mark.slow  # three SDKs against a server
@@ -42,13 +42,7 @@ TOKENS: dict[type[LLM], tuple[str, str]] = {
     ChatLLM: ("prompt_tokens", "completion_tokens"),
     ResponsesLLM: ("input_tokens", "output_tokens"),
 }
-MUTATIONS = 100
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LLMServer]:
-    async with llm_server() as running:
-        yield running
+MUTATIONS = 60
 
 
 @pytest.fixture(params=WRITE, ids=lambda adapter: adapter.__name__)
@@ -142,26 +136,19 @@ async def test_a_mutated_reply_is_an_answer_or_a_provider_error(
     assert answered > MUTATIONS / 2
 
 
-@pytest.mark.parametrize(
-    "count", [10**30, -1, "7", None, 1.5, [], float("inf")], ids=lambda count: str(count)[:9]
-)
-async def test_an_impossible_count_costs_the_count_alone(
-    llm: LLM, server: LLMServer, count: Any
-) -> None:
-    reply = wire(llm)
+async def test_an_impossible_count_costs_the_count_alone(llm: LLM, server: LLMServer) -> None:
     received, sent = TOKENS[type(llm)]
-    reply["usage"] |= {received: count, sent: 9}
-    server.script.append(garbage(json.dumps(reply).replace("Infinity", "1e999").encode()))
-    answer = await llm.complete(HELLO)
-    assert (answer.text, len(answer.calls)) == ("Both.", 2)
-    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (0, 9)
+    for count in (10**30, -1, "7", None, 1.5, [], float("inf")):
+        reply = wire(llm)
+        reply["usage"] |= {received: count, sent: 9}
+        server.script.append(garbage(json.dumps(reply).replace("Infinity", "1e999").encode()))
+        answer = await llm.complete(HELLO)
+        assert (answer.text, len(answer.calls)) == ("Both.", 2)
+        assert (answer.usage.input_tokens, answer.usage.output_tokens) == (0, 9)
 
 
-@pytest.mark.parametrize("key", ["content", "choices", "output"])
-async def test_a_reply_without_content_is_accounted_for(
-    llm: LLM, server: LLMServer, key: str
-) -> None:
-    reply = {**wire(llm), "content": [{key: 5}], "choices": [{key: 5}], "output": {key: 5}}
+async def test_a_reply_without_content_is_accounted_for(llm: LLM, server: LLMServer) -> None:
+    reply = {**wire(llm), "content": [{"x": 5}], "choices": [{"x": 5}], "output": {"x": 5}}
     server.script.append(json_reply(reply))
     with pytest.raises(UnusableReplyError, match="something else than a completion") as caught:
         await llm.complete(HELLO)
@@ -170,35 +157,35 @@ async def test_a_reply_without_content_is_accounted_for(
     assert (paid.model, paid.finish_reason, paid.calls) == ("test-model", "unusable", ())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "is_read"),
-    [
+async def test_arguments_are_read_within_limits(llm: LLM, server: LLMServer) -> None:
+    for arguments, is_read in (
         ('{"text": "a"}', True),
         ('{"text": "\\ud800"}', False),
         ('{"a": ' + "[" * 63 + "]" * 63 + "}", True),
         ('{"a": ' + "[" * 64 + "]" * 64 + "}", False),
         ('{"a": ' + "[" * 9_000 + "]" * 9_000 + "}", False),
         ('{"a": "' + "x" * (1 << 20) + '"}', False),
-    ],
-    ids=["plain", "surrogate", "64 levels", "65 levels", "9,000 levels", "1 MiB"],
-)
-async def test_arguments_are_read_within_limits(
-    llm: LLM, server: LLMServer, arguments: str, *, is_read: bool
+    ):
+        server.script.append(calls(("save", arguments)))
+        (call,) = (await llm.complete(HELLO)).calls
+        assert (call.arguments is not None) is is_read, arguments[:20]
+
+
+async def test_redirects_are_not_followed(
+    llm: LLM, server: LLMServer, embeddings: OpenAIServer
 ) -> None:
-    server.script.append(calls(("save", arguments)))
-    (call,) = (await llm.complete(HELLO)).calls
-    assert (call.arguments is not None) is is_read
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_are_not_followed(llm: LLM, server: LLMServer, status: int) -> None:
+    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=0, timeout=5)
     async with llm_server() as elsewhere:
-        path = "/v1/messages" if isinstance(llm, AnthropicLLM) else "/v1/chat/completions"
-        headers = {"location": elsewhere.url + path}
-        server.script.append(Reply(status=status, headers=headers, body=b""))
-        with pytest.raises(MisconfiguredError, match="redirects are not followed"):
-            await llm.complete(HELLO)
+        headers = {"location": elsewhere.url}
+        for status in (301, 307):
+            server.script.append(Reply(status=status, headers=headers, body=b""))
+            with pytest.raises(MisconfiguredError, match="redirects are not followed"):
+                await llm.complete(HELLO)
+            embeddings.script.append(Embeddings(status=status, headers=headers, body=b""))
+            with pytest.raises(MisconfiguredError, match="redirects are not followed"):
+                await embedder.embed(["secret"])
         assert elsewhere.requests == []
+    await embedder.aclose()
 
 
 BOMB = gzip.compress(b" " * (64 << 20))
@@ -230,51 +217,38 @@ async def test_an_endless_or_packed_reply_is_cut(
     assert len(server.requests) == 1
 
 
-@pytest.fixture
-async def embeddings() -> AsyncIterator[OpenAIServer]:
-    async with openai_server() as running:
-        yield running
-
-
 def vectors(*embeddings_: Any) -> bytes:
     data = [{"index": n, "embedding": one} for n, one in enumerate(embeddings_)]
     return json.dumps({"data": data}).encode()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        vectors([1.0, None]),
-        vectors([1.0, "2"]),
-        vectors([float("nan"), 1.0]),
-        vectors([float("inf"), 1.0]),
-        vectors([0.0, 0.0]),
-        vectors([[1.0], [2.0]]),
-        vectors([10**400]),
-        vectors([1.0] * 8_193),
-        vectors("AAA"),
-        vectors("\ud800"),
-        vectors({}),
-        vectors(None),
-        vectors([]),
-        vectors([1.0], [1.0]),
-        b'{"data": [{"index": null, "embedding": [1]}, {"index": 1, "embedding": [1]}]}',
-        b'{"data": {"index": 0}}',
-        b'{"data": [null]}',
-        b'{"data": 3}',
-        b"[" * 100_000,
-        b'{"data": [' + b"[]," * 300_000 + b"0]}",
-        b'{"data": ["' + b"x" * (5 << 20) + b'"]}',
-    ],
-    ids=lambda body: f"{body[:40]!r}",
-)
-async def test_odd_embeddings_are_refused(embeddings: OpenAIServer, body: bytes) -> None:
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=0, timeout=5)
-    embeddings.script.append(Embeddings(body=body))
-    with pytest.raises(UnavailableError):
-        await embedder.embed(["a"])
-    assert [len(vector) for vector in await embedder.embed(["a"])] == [64]
-    await embedder.aclose()
+ODD_EMBEDDINGS = [
+    vectors([1.0, None]),
+    vectors([float("nan"), 1.0]),
+    vectors([0.0, 0.0]),
+    vectors([[1.0], [2.0]]),
+    vectors([10**400]),
+    vectors([1.0] * 8_193),
+    vectors("AAA"),
+    vectors("\ud800"),
+    vectors({}),
+    vectors([]),
+    vectors([1.0], [1.0]),
+    b'{"data": [{"index": null, "embedding": [1]}, {"index": 1, "embedding": [1]}]}',
+    b'{"data": {"index": 0}}',
+    b'{"data": [null]}',
+    b"[" * 100_000,
+    b'{"data": [' + b"[]," * 300_000 + b"0]}",
+    b'{"data": ["' + b"x" * (5 << 20) + b'"]}',
+]
+
+
+async def test_odd_embeddings_are_refused(embeddings: OpenAIServer, remote: OpenAIEmbedder) -> None:
+    for body in ODD_EMBEDDINGS:
+        embeddings.script.append(Embeddings(body=body))
+        with pytest.raises(UnavailableError):
+            await remote.embed(["a"])
+        assert [len(vector) for vector in await remote.embed(["a"])] == [64]
 
 
 async def test_a_reply_that_never_ends_is_left_in_time() -> None:
@@ -295,21 +269,17 @@ async def test_a_reply_that_never_ends_is_left_in_time() -> None:
         await llm.aclose()
 
 
-@pytest.mark.parametrize(
-    "wait", ["1e308", "inf", "nan", "-5", "x", "Mon, 99 Foo 99999 99:99:99 GMT"]
-)
-async def test_odd_waits_are_bounded(llm: LLM, server: LLMServer, wait: str) -> None:
-    server.script.append(Reply(status=429, headers={"retry-after": wait}, body=b"{}"))
-    with pytest.raises(ProviderError) as caught:
-        await llm.complete(HELLO)
-    assert caught.value.retry_after is None or 0 <= caught.value.retry_after <= 86_400
+async def test_odd_waits_are_bounded(llm: LLM, server: LLMServer) -> None:
+    for wait in ("1e308", "inf", "nan", "-5", "x", "Mon, 99 Foo 99999 99:99:99 GMT"):
+        server.script.append(Reply(status=429, headers={"retry-after": wait}, body=b"{}"))
+        with pytest.raises(ProviderError) as caught:
+            await llm.complete(HELLO)
+        assert caught.value.retry_after is None or 0 <= caught.value.retry_after <= 86_400
 
 
 ERRORS: list[Any] = [
-    {"error": None},
     {"error": []},
     {"error": "x"},
-    {"error": {"message": 7}},
     {"error": {"message": None, "code": []}},
     {"error": {"message": "\ud800", "code": {"a": 1}, "type": 5}},
     [],
@@ -318,9 +288,9 @@ ERRORS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
-async def test_odd_errors_are_provider_errors(llm: LLM, server: LLMServer, status: int) -> None:
-    for body in ERRORS:
-        server.script.append(Reply(status=status, body=json.dumps(body).encode()))
-        with pytest.raises(ProviderError):
-            await llm.complete(HELLO)
+async def test_odd_errors_are_provider_errors(llm: LLM, server: LLMServer) -> None:
+    for status in (400, 401, 429, 500):
+        for body in ERRORS:
+            server.script.append(Reply(status=status, body=json.dumps(body).encode()))
+            with pytest.raises(ProviderError):
+                await llm.complete(HELLO)

@@ -7,7 +7,7 @@ import pytest
 from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import BadRequestError
 from app.providers.llm import Message, Request, Tool, ToolResult
-from tests.support.llm_server import LLMServer, fails, garbage, llm_server
+from tests.support.llm_server import LLMServer, fails, garbage
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
 DROP = Tool("drop", "Drop a memory.", {"type": "object"})
@@ -20,12 +20,6 @@ def message(*content: dict[str, Any], stop: str = "tool_use", **usage: int) -> b
     tokens = {"input_tokens": 10, "output_tokens": 5, **usage}
     body = {"model": "claude-opus-5", "content": content, "stop_reason": stop, "usage": tokens}
     return orjson.dumps(body)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LLMServer]:
-    async with llm_server() as running:
-        yield running
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from tests.support.llm_server import (
     fails,
     garbage,
     hangs,
-    llm_server,
     refuses,
     says,
 )
@@ -46,12 +45,6 @@ ADAPTERS: dict[str, Callable[..., LLM]] = {
     "openai responses": ResponsesLLM,
 }
 Make: TypeAlias = Callable[..., LLM]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LLMServer]:
-    async with llm_server() as running:
-        yield running
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -173,7 +166,7 @@ async def test_empty_turns_are_left_out(llm: LLM, server: LLMServer) -> None:
     assert server.requests[0].messages == (said[0], said[2])
 
 
-@pytest.mark.parametrize("raw", ["{not json", '"text"', "[1]", ""])
+@pytest.mark.parametrize("raw", ["{not json", "[1]", ""])
 async def test_arguments_that_are_no_object_are_none(llm: LLM, server: LLMServer, raw: str) -> None:
     server.script.append(calls(("save", raw)))
     answer = await llm.complete(WITH_TOOLS)
@@ -206,27 +199,26 @@ async def test_passing_faults_are_waited_out(make: Make, server: LLMServer) -> N
     assert len(server.requests) == 4
 
 
-async def test_a_lasting_rate_limit_says_how_long(make: Make, server: LLMServer) -> None:
-    server.respond = lambda _: fails(429, retry_after=0.05)
+@pytest.mark.parametrize(("seconds", "attempts"), [(0.05, 3), (3_600, 1)])
+async def test_a_lasting_rate_limit_says_how_long(
+    make: Make, server: LLMServer, seconds: float, attempts: int
+) -> None:
+    server.respond = lambda _: fails(429, retry_after=seconds)
     with pytest.raises(RateLimitedError, match="fewer requests") as caught:
         await make(max_retries=2).complete(HELLO)
-    assert (caught.value.retryable, caught.value.retry_after) == (True, 0.05)
-    assert len(server.requests) == 3
+    assert (caught.value.retryable, caught.value.retry_after) == (True, seconds)
+    assert len(server.requests) == attempts, "long waits are left to the caller"
 
 
 @pytest.mark.parametrize(
     ("reply", "expected", "words"),
     [
-        (fails(500), UnavailableError, r"fails \(500\)"),
         (fails(503, retry_after=7), UnavailableError, r"fails \(503\)"),
         (fails(400, "prompt is too long"), BadRequestError, "prompt is too long"),
-        (fails(413), BadRequestError, r"\(413\)"),
         (fails(401), MisconfiguredError, "check the API key"),
         (fails(404, "no such model"), MisconfiguredError, "no such model.*the model's name"),
         (cuts_connection(), UnavailableError, "cannot be reached"),
         (garbage(), UnavailableError, "check that the base URL"),
-        (garbage(b'{"id": "msg_', "application/json"), UnavailableError, "check that the base"),
-        (garbage(b"[]", "application/json"), UnavailableError, "check that the base URL"),
     ],
 )
 async def test_faults_become_provider_errors(

@@ -7,7 +7,7 @@ import pytest
 from app.providers.errors import BadRequestError, MisconfiguredError
 from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
 from app.providers.openai import ChatLLM
-from tests.support.llm_server import LLMServer, Reply, fails, garbage, llm_server
+from tests.support.llm_server import LLMServer, Reply, fails, garbage
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
 HELLO = Request("Be brief.", (Message("user", "Hello"),))
@@ -23,12 +23,6 @@ def choice(finish_reason: str = "stop", **message: Any) -> Reply:
     said = {"role": "assistant", "content": None, **message}
     body = {"choices": [{"message": said, "finish_reason": finish_reason}]}
     return garbage(orjson.dumps(body))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LLMServer]:
-    async with llm_server() as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from app.providers.errors import RateLimitedError, UnavailableError
 from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
 from app.providers.openai import ResponsesLLM
-from tests.support.llm_server import LLMServer, Reply, fails, garbage, llm_server
+from tests.support.llm_server import LLMServer, Reply, fails, garbage
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
 HELLO = Request("Be brief.", (Message("user", "Hello"),))
@@ -36,12 +36,6 @@ def response(*output: dict[str, Any], **fields: Any) -> Reply:
 
 def failed(code: str) -> Reply:
     return response(status="failed", error={"code": code, "message": "Sorry."}, usage=None)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LLMServer]:
-    async with llm_server() as running:
-        yield running
 
 
 @pytest.fixture

@@ -88,15 +88,15 @@ async def test_a_model_is_made_once_by_calls_that_come_together() -> None:
 
 
 @pytest.mark.slow
-def test_no_sdk_is_imported_before_a_model_is_asked() -> None:
+def test_nothing_heavy_is_imported_before_a_model_is_asked() -> None:
     program = """
 import sys
-from app.providers.llm import LLMPool
-from app.providers.llm import create_llm
+import app.providers.local_embedder, app.providers.embedder
+from app.providers.llm import LLMPool, create_llm
 create = lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k")
 llms = LLMPool("openai:m", create, allowed=["anthropic:m"])
 llms.get(), llms.get("anthropic:m")
-print({"openai", "anthropic"} & set(sys.modules))
+print({"openai", "anthropic", "onnx", "torch"} & set(sys.modules))
 """
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -25,101 +25,92 @@ def error(status: int, message: str = "scripted", **headers: str) -> Reply:
     return Reply(status, json.dumps({"error": {"message": message}}).encode(), headers)
 
 
-async def test_a_request_names_the_model_and_the_wanted_dimensions(server: OpenAIServer) -> None:
-    embedder = OpenAIEmbedder("m", base_url=server.base_url, dimensions=64)
+async def test_a_request_names_the_model_and_the_wanted_dimensions(
+    embeddings: OpenAIServer,
+) -> None:
+    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, dimensions=64)
     await embedder.embed(["one"])
     await embedder.aclose()
-    assert (server.requests[0]["model"], server.requests[0]["input"]) == ("m", ["one"])
-    assert server.requests[0]["dimensions"] == 64
+    assert (embeddings.requests[0]["model"], embeddings.requests[0]["input"]) == ("m", ["one"])
+    assert embeddings.requests[0]["dimensions"] == 64
 
 
-async def test_dimensions_are_learnt_once(server: OpenAIServer, remote: OpenAIEmbedder) -> None:
+async def test_dimensions_are_learnt_once(embeddings: OpenAIServer, remote: OpenAIEmbedder) -> None:
     with pytest.raises(MisconfiguredError, match="warm it up first"):
         _ = remote.dimensions
     await remote.warm_up()
     await remote.warm_up()
     assert remote.dimensions == 64
-    assert len(server.requests) == 1
-    assert "dimensions" not in server.requests[0]
+    assert len(embeddings.requests) == 1
+    assert "dimensions" not in embeddings.requests[0]
 
 
 async def test_many_texts_go_in_several_requests(
-    server: OpenAIServer, remote: OpenAIEmbedder
+    embeddings: OpenAIServer, remote: OpenAIEmbedder
 ) -> None:
     await remote.embed([f"text {number}" for number in range(70)])
-    assert sorted(len(request["input"]) for request in server.requests) == [6, 32, 32]
+    assert sorted(len(request["input"]) for request in embeddings.requests) == [6, 32, 32]
 
 
 async def test_long_texts_go_in_requests_of_bounded_size(
-    server: OpenAIServer, remote: OpenAIEmbedder
+    embeddings: OpenAIServer, remote: OpenAIEmbedder
 ) -> None:
     await remote.embed(["word " * 8_000] * 5)
-    assert [len(request["input"]) for request in server.requests] == [2, 2, 1]
+    assert [len(request["input"]) for request in embeddings.requests] == [2, 2, 1]
 
 
-async def test_base64_answers_are_read(server: OpenAIServer, remote: OpenAIEmbedder) -> None:
+async def test_base64_answers_are_read(embeddings: OpenAIServer, remote: OpenAIEmbedder) -> None:
     numbers = np.array([3, 4], dtype="<f4")
-    server.script.append(answer(base64.b64encode(numbers.tobytes()).decode()))
+    embeddings.script.append(answer(base64.b64encode(numbers.tobytes()).decode()))
     (vector,) = await remote.embed(["x"])
     np.testing.assert_allclose(vector, [0.6, 0.8])
 
 
-async def test_a_rate_limit_is_waited_out(server: OpenAIServer) -> None:
-    server.script.append(error(429, **{"retry-after": "0.2"}))
-    embedder = OpenAIEmbedder("m", base_url=server.base_url, max_retries=1)
+async def test_a_rate_limit_is_waited_out(embeddings: OpenAIServer) -> None:
+    embeddings.script.append(error(429, **{"retry-after": "0.2"}))
+    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=1)
     began = time.monotonic()
     assert len(await embedder.embed(["x"])) == 1
     await embedder.aclose()
     assert time.monotonic() - began >= 0.2
-    assert len(server.requests) == 2
+    assert len(embeddings.requests) == 2
 
 
 @pytest.mark.parametrize(
     ("reply", "expected", "words"),
     [
         (error(429), RateLimitedError, "fewer requests"),
-        (error(500), UnavailableError, r"fails \(500\)"),
         (error(409), UnavailableError, r"fails \(409\)"),
         (error(400, "too long"), BadRequestError, "too long"),
         (error(401), MisconfiguredError, "check the API key"),
         (error(404), MisconfiguredError, "the model's name"),
         (Reply(body=b"{nonsense"), UnavailableError, "check that the base URL"),
-        (Reply(body=b"[]"), UnavailableError, "check that the base URL"),
-        (Reply(body=b'{"data": null}'), UnavailableError, "check that the base URL"),
-        (
-            Reply(body=b"<html>", headers={"content-type": "text/html"}),
-            UnavailableError,
-            "base URL",
-        ),
         (answer([1.0, 2.0], [2.0, 1.0]), UnavailableError, "gave 2 vectors for 1 texts"),
         (answer(), UnavailableError, "gave 0 vectors for 1 texts"),
     ],
 )
 async def test_faults_become_provider_errors(
-    server: OpenAIServer,
+    embeddings: OpenAIServer,
     remote: OpenAIEmbedder,
     reply: Reply,
     expected: type[ProviderError],
     words: str,
 ) -> None:
-    server.script.append(reply)
+    embeddings.script.append(reply)
     with pytest.raises(expected, match=words):
         await remote.embed(["x"])
 
 
-async def test_a_server_that_is_too_slow_is_unavailable(server: OpenAIServer) -> None:
-    server.script.append(Reply(delay=0.3))
-    embedder = OpenAIEmbedder("m", base_url=server.base_url, max_retries=0, timeout=0.1)
+async def test_a_server_that_is_too_slow_is_unavailable(embeddings: OpenAIServer) -> None:
+    embeddings.script.append(Reply(delay=0.3))
+    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=0, timeout=0.1)
     with pytest.raises(UnavailableError, match="timed out"):
         await embedder.embed(["x"])
     await embedder.aclose()
 
 
-@pytest.mark.parametrize("dimensions", [100])
-async def test_other_dimensions_than_configured_are_refused(
-    server: OpenAIServer, dimensions: int
-) -> None:
-    embedder = OpenAIEmbedder("m", base_url=server.base_url, dimensions=dimensions)
+async def test_other_dimensions_than_configured_are_refused(embeddings: OpenAIServer) -> None:
+    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, dimensions=100)
     with pytest.raises(MisconfiguredError, match="gives 64 dimensions, not the expected 100"):
         await embedder.embed(["x"])
     await embedder.aclose()

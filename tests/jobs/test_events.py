@@ -136,13 +136,13 @@ async def test_followers_and_waiters_survive_lost_connections(
 
 async def test_many_events_arrive_whole(jobs: Jobs) -> None:
     async def act(run: JobRun) -> None:
-        for n in range(600):
+        for n in range(250):
             await run.report("step", n=n)
         await jobs.handler.succeed(run)
 
     jobs.handler.act = act
     found = await follow(jobs, (await jobs.done())["id"])
-    assert [int(event["id"]) for event in found] == list(range(1, 604))
+    assert [int(event["id"]) for event in found] == list(range(1, 254))
 
 
 async def test_the_data_of_an_event_is_bounded(jobs: Jobs) -> None:

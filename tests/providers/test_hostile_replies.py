@@ -138,7 +138,8 @@ async def test_a_mutated_reply_is_an_answer_or_a_provider_error(
 
 async def test_an_impossible_count_costs_the_count_alone(llm: LLM, server: LLMServer) -> None:
     received, sent = TOKENS[type(llm)]
-    for count in (10**30, -1, "7", None, 1.5, [], float("inf")):
+    counts: list[Any] = [10**30, -1, "7", None, 1.5, [], float("inf")]
+    for count in counts:
         reply = wire(llm)
         reply["usage"] |= {received: count, sent: 9}
         server.script.append(garbage(json.dumps(reply).replace("Infinity", "1e999").encode()))

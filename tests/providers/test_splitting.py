@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -38,6 +38,7 @@ def assert_covers(text: str, cuts: list[tuple[int, int]]) -> None:
     assert covered == len(text)
 
 
+@settings(max_examples=40)
 @given(TEXTS, st.integers(1, 60))
 def test_passages_of_characters_fit_and_cover_the_text(text: str, limit: int) -> None:
     assert_covers(text, list(spans(text, lambda start: start + limit)))
@@ -45,6 +46,7 @@ def test_passages_of_characters_fit_and_cover_the_text(text: str, limit: int) ->
 
 
 @pytest.mark.slow
+@settings(max_examples=40)
 @given(TEXTS)
 def test_passages_of_tokens_fit_and_cover_the_text(
     local: LocalEmbedder, tokenizer: Tokenizer, text: str
@@ -71,7 +73,7 @@ def test_a_sentence_end_is_preferred_to_a_space() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unit", ["the quick brown fox. ", "你好", "x", "[SEP]", " \n", "a,"])
+@pytest.mark.parametrize("unit", ["the quick brown fox. ", "你好", "x", "[SEP]"])
 def test_a_megabyte_is_split_without_quadratic_work(local: LocalEmbedder, unit: str) -> None:
     began = time.process_time()
     local.split(unit * (2**20 // len(unit)))

@@ -360,7 +360,7 @@ operations = st.one_of(
 
 
 @pytest.mark.slow
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=30)
 @given(sequence=st.lists(operations, min_size=3, max_size=20))
 async def test_random_lives_agree_with_a_model(
     store: Store,

@@ -1,12 +1,16 @@
 """The documentation does what it shows, and is complete."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import typer
@@ -18,11 +22,13 @@ from app.errors import AppError
 from app.main import create_app
 from tests.support.databases import Cluster
 from tests.support.documented_commands import carry_out, steps_in
-from tests.support.server import clean_environment, free_port, serving
+from tests.support.server import Server, clean_environment, free_port, serving, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 SHOWING_COMMANDS = [document for document in DOCUMENTS if steps_in(document.read_text())]
+
+NEEDS_OWN_SERVER = re.compile(r"^.*memoryd (?:keys|migrate|reindex) ", re.MULTILINE)
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _PLACE = re.compile(r'"(?:namespace|namespace_prefix|prefix)": \["([^"]+)"')
@@ -51,32 +57,72 @@ def model_port() -> Iterator[int]:
         process.terminate()
 
 
-@pytest.fixture
-def environment(cluster: Cluster, data_dir: Path, model_port: int) -> Iterator[dict[str, str]]:
-    """The environment of a reader whose database is empty; the embeddings are the default's."""
+@pytest.fixture(scope="module")
+def environment(data_dir: Path, model_port: int) -> dict[str, str]:
+    """The environment of a reader without a database; the embeddings are the default's."""
+    return {
+        "MEMORYD_DATA_DIR": str(data_dir),
+        "MEMORYD_LLM": "openai:scripted",
+        "MEMORYD_ALLOWED_MODELS": "openai:gpt-6-luna",
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
+    }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server, and the environment of its reader."""
+
+    server: Server
+    environment: dict[str, str]
+
+
+@contextmanager
+def served(cluster: Cluster, environment: dict[str, str], log: Path) -> Iterator[Place]:
     with cluster.database() as url:
-        yield {
-            "MEMORYD_DATABASE_URL": url,
-            "MEMORYD_DATA_DIR": str(data_dir),
-            "MEMORYD_LLM": "openai:scripted",
-            "MEMORYD_ALLOWED_MODELS": "openai:gpt-6-luna",
-            "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
-        }
+        chosen = {**environment, "MEMORYD_DATABASE_URL": url}
+        with serving(log, environment=chosen, worker=True) as server:
+            yield Place(server, chosen)
+
+
+@pytest.fixture(scope="module")
+def shared_place(
+    cluster: Cluster, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    with served(cluster, environment, tmp_path_factory.mktemp("server") / "log") as place:
+        yield place
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) -> Iterator[Place]:
+    """A server for the steps of a page; one of its own if they change how it serves."""
+    if NEEDS_OWN_SERVER.search(request.getfixturevalue("document").read_text()):
+        environment = request.getfixturevalue("environment")
+        with served(cluster, environment, tmp_path / "log") as own:
+            yield own
+        return
+    shared: Place = request.getfixturevalue("shared_place")
+    wait_until(lambda: not is_working(shared.server))
+    cluster.empty(shared.environment["MEMORYD_DATABASE_URL"], served=True)
+    yield shared
+
+
+def is_working(server: Server) -> bool:
+    with urlopen(f"{server.url}/v1/jobs?state=running") as answer:  # noqa: S310
+        return bool(json.load(answer)["jobs"])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl, which the documents use, is absent")
 @pytest.mark.parametrize("document", SHOWING_COMMANDS, ids=title)
 def test_commands_answer_as_shown(
-    document: Path, environment: dict[str, str], model_port: int, tmp_path: Path
+    document: Path, place: Place, model_port: int, tmp_path: Path
 ) -> None:
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with serving(tmp_path / "log", environment=environment, worker=True) as server:
-        text = document.read_text().replace("localhost:8080", f"127.0.0.1:{server.port}")
-        text = text.replace("localhost:8090", f"127.0.0.1:{model_port}")
-        shell = {**clean_environment(), **environment, "PATH": programs, "COLUMNS": "200"}
-        steps = steps_in(text)
-        answered = carry_out(steps, shell, tmp_path)
+    text = document.read_text().replace("localhost:8080", f"127.0.0.1:{place.server.port}")
+    text = text.replace("localhost:8090", f"127.0.0.1:{model_port}")
+    shell = {**clean_environment(), **place.environment, "PATH": programs, "COLUMNS": "200"}
+    steps = steps_in(text)
+    answered = carry_out(steps, shell, tmp_path)
     assert len(answered) == len(steps)
     for step, answer in answered:
         assert step.agrees_with(answer), f"{step.command}\nshown:\n{step.answer}\nreal:{answer}"

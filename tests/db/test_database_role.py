@@ -111,7 +111,7 @@ async def test_a_process_starts_as_a_superuser_only_if_that_is_allowed(
     cluster: Cluster, settings: Settings, embedder: FakeEmbedder
 ) -> None:
     superuser = cluster.superuser_url_of(str(settings.database_url))
-    chosen = settings.model_copy(update={"database_url": superuser})
+    chosen = settings.model_copy(update={"database_url": superuser, "allow_superuser": False})
     with pytest.raises(DatabaseRoleError):
         async with open_resources(chosen, embedder=embedder):
             pass

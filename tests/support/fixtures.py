@@ -72,6 +72,7 @@ def settings(database_url: str) -> Settings:
         database_url=database_url,
         database_pool_size=5,
         allowed_models=["anthropic:claude", "openai:gpt"],
+        allow_superuser=True,  # checking the role takes a connection more, for every test
     )
 
 

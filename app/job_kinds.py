@@ -6,15 +6,12 @@ The routes that submit jobs take a kind's `plan`; workers take its `handler`.
 from collections.abc import Mapping
 from typing import Any
 
-from app.auth.access import Access
-from app.consolidation.plan import ConsolidatePlan, ConsolidatePlanner, ConsolidateRequest
+from app.consolidation.plan import ConsolidatePlan, plan_consolidate
 from app.consolidation.task import ConsolidateHandler
-from app.extraction.plan import ExtractPlan, ExtractPlanner, ExtractRequest
+from app.extraction.plan import ExtractPlan, plan_extract
 from app.extraction.task import ExtractHandler
 from app.jobs.kind import JobKind, RunJob
-from app.jobs.record import NewJob
-from app.prompts.job_schemas import OptimizePrompt
-from app.prompts.plan import OptimizePlan, OptimizePlanner
+from app.prompts.plan import OptimizePlan, plan_optimize
 from app.prompts.task import OptimizeHandler
 from app.resources import Resources
 from app.threads.schedule import ThreadExtractPlan
@@ -24,25 +21,10 @@ from app.threads.task import ThreadExtractHandler
 from app.tools.schemas import SearchPlan
 from app.tools.search import SearchHandler, plan_search
 
-
-async def _plan_extract(resources: Resources, access: Access, body: ExtractRequest) -> NewJob:
-    return await ExtractPlanner.build(resources).plan_job(access, body.to_command())
-
-
-async def _plan_consolidate(
-    resources: Resources, access: Access, body: ConsolidateRequest
-) -> NewJob:
-    return await ConsolidatePlanner.build(resources).plan_job(access, body.to_command())
-
-
-async def _plan_optimize(resources: Resources, access: Access, body: OptimizePrompt) -> NewJob:
-    return await OptimizePlanner.build(resources).plan(access, body)
-
-
-EXTRACT = JobKind(ExtractPlan, ExtractHandler.build, plan=_plan_extract)
-CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler.build, plan=_plan_consolidate)
+EXTRACT = JobKind(ExtractPlan, ExtractHandler.build, plan=plan_extract)
+CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler.build, plan=plan_consolidate)
 SUMMARIZE = JobKind(SummarizeRequest, SummarizeHandler.build, plan=plan_summarize)
-OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=_plan_optimize)
+OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=plan_optimize)
 SEARCH = JobKind(SearchPlan, SearchHandler.build, plan=plan_search)
 EXTRACT_THREAD: JobKind[None, ThreadExtractPlan] = JobKind(
     ThreadExtractPlan, ThreadExtractHandler.build

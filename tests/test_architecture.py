@@ -36,13 +36,12 @@ SOURCES = [
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 UNTYPED_JSON = """
-batch/schemas changes/schemas conversations/memories conversations/schema_assertions
-conversations/schema_compiler
-conversations/schema_validator conversations/messages errors extraction/retrieval http/messages
-http/problems indexing/passages jobs/kind jobs/record jobs/responses jobs/results jobs/schemas
-json_values prompts/job_schemas prompts/router schemas store/filter_sql store/filters store/schemas
-threads/deduplicate threads/summary_budget threads/summary_plan tools/memory_schemas
-tools/schemas
+batch/schemas changes/schemas conversations/memories conversations/messages
+conversations/schema_assertions conversations/schema_compiler conversations/schema_validator
+errors extraction/retrieval http/messages http/problems indexing/passages jobs/kind jobs/record
+jobs/responses jobs/results jobs/schemas json_values prompts/job_schemas prompts/router schemas
+store/filter_sql store/filters store/schemas threads/deduplicate threads/summary_budget
+threads/summary_plan tools/memory_schemas tools/schemas
 """
 """JSON of any form: values, filters, JSON Schemas, messages, and members of problem documents."""
 
@@ -53,7 +52,8 @@ cli/openapi http/openapi
 
 UNTYPED_LIBRARIES = """
 auth/dependencies background cli/main config embedded/programs extraction/tool_calls http/protocol
-http/refusals http/request_context indexing/terms job_kinds main mcp/server mcp/stdio threads/router
+http/refusals http/request_context indexing/terms job_kinds main mcp/server mcp/stdio
+threads/router
 """
 """Objects of libraries that have no better type: ASGI, uvicorn, typer, MCP, coroutines."""
 

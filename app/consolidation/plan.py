@@ -121,3 +121,10 @@ class ConsolidatePlanner:
             limit=command.limit,
         )
         return plan.new_job(stored, concurrency_key=stored, manager=plan.manager)
+
+
+async def plan_consolidate(
+    resources: Resources, access: Access, body: ConsolidateRequest
+) -> NewJob:
+    """Return the job for a request; raises as `ConsolidatePlanner.plan_job`."""
+    return await ConsolidatePlanner.build(resources).plan_job(access, body.to_command())

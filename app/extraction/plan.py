@@ -331,6 +331,11 @@ class ExtractPlanner:
         return plan, turns
 
 
+async def plan_extract(resources: Resources, access: Access, body: ExtractRequest) -> NewJob:
+    """Return the job for a request; raises as `ExtractPlanner.plan_job`."""
+    return await ExtractPlanner.build(resources).plan_job(access, body.to_command())
+
+
 def _find_namespace(config: ManagerConfig, command: ExtractCommand) -> list[str] | None:
     """Return the labels of the namespace that keeps the memories; None: nothing is stored."""
     labels = command.namespace

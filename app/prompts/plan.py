@@ -244,6 +244,11 @@ class OptimizePlanner:
         return evaluation
 
 
+async def plan_optimize(resources: Resources, access: Access, body: OptimizePrompt) -> NewJob:
+    """Return the job for a request; raises as `OptimizePlanner.plan`."""
+    return await OptimizePlanner.build(resources).plan(access, body)
+
+
 async def read_trajectories(
     connection: Connection, root: Root, planned: Sequence[PlannedTrajectory]
 ) -> list[Trajectory]:

@@ -8,7 +8,7 @@ from app.db.tables import metadata
 from app.indexing.formats import passage_indexes
 from app.jobs.models import job_events, jobs, model_calls, workers
 from app.managers.repository import managers
-from app.prompts.models import prompt_labels, prompt_versions, prompts
+from app.prompts.repository import prompt_labels, prompt_versions, prompts
 from app.store.models import item_usage, item_versions, items, namespaces, passages, terms
 from app.threads.repository import thread_messages, threads
 

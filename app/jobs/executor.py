@@ -45,6 +45,13 @@ MODULE = "app.worker.isolated_job"
 BuildHandlers: TypeAlias = Callable[[Resources], Mapping[str, RunJob]]
 """Builds the functions that run jobs, by kind, from the resources of a process."""
 
+_logger = structlog.get_logger("memoryd.jobs")
+
+IMMEDIATELY = 0.0
+
+MAX_DETAIL_CHARACTERS = 2_000
+"""Maximum length of an error's detail: some providers answer with a whole page."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChildTask:
@@ -88,14 +95,6 @@ class Isolation:
 async def _kill(child: asyncio.subprocess.Process) -> int:
     child.kill()
     return await child.wait()
-
-
-_logger = structlog.get_logger("memoryd.jobs")
-
-IMMEDIATELY = 0.0
-
-MAX_DETAIL_CHARACTERS = 2_000
-"""Maximum length of an error's detail: some providers answer with a whole page."""
 
 
 @dataclass(frozen=True, slots=True)

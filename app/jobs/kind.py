@@ -21,6 +21,10 @@ from app.namespaces import StoredNamespace
 from app.providers.llm import LLM, Completion, Request, UnusableReplyError
 from app.resources import Resources
 
+RequestT = TypeVar("RequestT")
+
+Plan: TypeAlias = Callable[[Resources, Access, RequestT], Awaitable[NewJob]]
+
 
 class JobLostError(Exception):
     """The job was cancelled or claimed by another worker; its changes must not be committed."""
@@ -165,9 +169,7 @@ class JobPlan(BaseModel):
 
 PlanT = TypeVar("PlanT", bound=JobPlan)
 PlanT_contra = TypeVar("PlanT_contra", bound=JobPlan, contravariant=True)
-RequestT = TypeVar("RequestT")
 
-Plan: TypeAlias = Callable[[Resources, Access, RequestT], Awaitable[NewJob]]
 
 RunJob: TypeAlias = Callable[[JobRun], Awaitable[None]]
 """Runs one attempt at a job of one kind."""

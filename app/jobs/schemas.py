@@ -19,6 +19,8 @@ MAX_PAGE = 200
 
 MAX_RETRIED = 1_000
 
+_REDACTED = "Only keys with `read` on the job's namespace are shown why."
+
 
 class _AsStored:
     """Marks a value that is sent as it was stored; its type is only for the OpenAPI document."""
@@ -45,9 +47,6 @@ class JobUsage(BaseModel):
     output_tokens: int = Field(description="Tokens that the models wrote.")
     cached_tokens: int = Field(description="Read from a provider's cache.")
     cost_usd: float | None = Field(description="null if the price of a model is unknown.")
-
-
-_REDACTED = "Only keys with `read` on the job's namespace are shown why."
 
 
 class JobError(BaseModel):

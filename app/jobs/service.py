@@ -19,6 +19,12 @@ from app.json_values import is_storable_text
 from app.namespaces import Labels
 from app.resources import Resources
 
+POLL_SECONDS = 2.0
+"""Time after which a request that waits for a job reads it again without a notification."""
+
+MAX_PAGE_BYTES = 4 << 20
+"""Maximum size of a page's results; a page ends early, but has at least one job."""
+
 
 class JobNotFoundError(NotFoundError):
     """No such job, or not one that the caller may see."""
@@ -41,13 +47,6 @@ class JobStateError(ConflictError):
 
     def __init__(self, job_id: str, state: State, hint: str) -> None:
         super().__init__(f'The job "{job_id}" is {state}; {hint}.')
-
-
-POLL_SECONDS = 2.0
-"""Time after which a request that waits for a job reads it again without a notification."""
-
-MAX_PAGE_BYTES = 4 << 20
-"""Maximum size of a page's results; a page ends early, but has at least one job."""
 
 
 class JobService:

@@ -35,6 +35,8 @@ _FAILED = "memoryd failed at this; its log says why."
 
 _logger = structlog.get_logger("memoryd.mcp")
 
+_TOOL_FAILED = "memoryd failed at this; its log says why. Trying again may help."
+
 
 def create_server(resources: Resources, caller_of: Callable[[Context], Caller]) -> AnyServer:
     """Return memoryd as an MCP server; `caller_of` identifies the client of a request."""
@@ -122,9 +124,6 @@ async def _explain_errors(
     except Exception as error:
         _logger.exception("MCP request failed", method=ctx.method)
         raise MCPError(types.INTERNAL_ERROR, _FAILED) from error
-
-
-_TOOL_FAILED = "memoryd failed at this; its log says why. Trying again may help."
 
 
 class McpTools:

@@ -34,6 +34,9 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 _CHUNK_BYTES = 1 << 16
 
+_TIMEOUT = httpx2.Timeout(30, read=150)
+"""Some tools wait for a job."""
+
 
 async def serve_on_stdio(server: Server[Any]) -> None:
     """Serve until the client closes its end or disappears, or a signal arrives."""
@@ -76,10 +79,6 @@ class _Input:
     def _feed(self, data: bytes) -> None:
         if not self._ended:
             self._reader.feed_data(data)
-
-
-_TIMEOUT = httpx2.Timeout(30, read=150)
-"""Some tools wait for a job."""
 
 
 class ServerUnreachableError(OperatorError):

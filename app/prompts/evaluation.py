@@ -57,6 +57,12 @@ _TOOL = Tool(VERDICT, "Says which answer is better, and why.", _SCHEMA)
 # Every tag that these templates give a meaning to.
 _TAGS = Tags("conversation", "message", "expected", "first", "second", "problem")
 
+Outcome: TypeAlias = Literal["win", "loss", "tie"]
+
+SAME = "The answers are the same."
+
+_MAX_ANSWER_CHARACTERS = 200_000
+
 
 class _VerdictRepair(Repair):
     result = "No verdict"
@@ -133,13 +139,6 @@ def _render_request(comparison: Comparison, first: Side, second: Side) -> str:
 def _render_answer(answer: Answer) -> str:
     note = f"<problem>{_TAGS.escape(answer.problem)}</problem>" if answer.problem else ""
     return "\n".join(part for part in (_TAGS.escape(answer.text), note) if part)
-
-
-Outcome: TypeAlias = Literal["win", "loss", "tie"]
-
-SAME = "The answers are the same."
-
-_MAX_ANSWER_CHARACTERS = 200_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,32 @@ from app.providers.llm import Tool
 
 _MAX_QUOTED = 100
 
+_RECOMMEND = define_tool(
+    "recommend",
+    hypotheses=define_argument("hypotheses"),
+    warrants_adjustment={**define_argument("warrants_adjustment"), "type": "boolean"},
+    full_recommendations=define_argument("full_recommendations", nullable=True),
+)
+_APPLY = define_tool(
+    "improve",
+    "improve_as_recommended",
+    analysis=define_argument("analysis_of_changes"),
+    improved_prompt=define_argument("applied_prompt"),
+)
+
+_IMPROVE = define_tool(
+    "improve",
+    analysis=define_argument("analysis"),
+    improved_prompt=define_argument("improved_prompt", nullable=True),
+)
+
+_REVISE = define_tool(
+    "revise",
+    logic=define_argument("logic"),
+    update_prompt={**define_argument("update_prompt"), "type": "boolean"},
+    new_prompt=define_argument("new_prompt"),
+)
+
 
 async def choose_prompts(
     ask: Ask, prompts: Sequence[TargetPrompt], trajectories: Sequence[Trajectory]
@@ -106,20 +132,6 @@ def _choice_tool(prompts: Sequence[TargetPrompt]) -> Tool:
 def _render_prompt(prompt: TargetPrompt) -> str:
     text = block("text", escape(prompt.text))
     return block("prompt", join(render_instructions(prompt), text), {"name": prompt.name})
-
-
-_RECOMMEND = define_tool(
-    "recommend",
-    hypotheses=define_argument("hypotheses"),
-    warrants_adjustment={**define_argument("warrants_adjustment"), "type": "boolean"},
-    full_recommendations=define_argument("full_recommendations", nullable=True),
-)
-_APPLY = define_tool(
-    "improve",
-    "improve_as_recommended",
-    analysis=define_argument("analysis_of_changes"),
-    improved_prompt=define_argument("applied_prompt"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +223,6 @@ def _parse_recommendation(arguments: JsonObject) -> _Recommendation:
     return _Recommendation(hypotheses, changes)
 
 
-_IMPROVE = define_tool(
-    "improve",
-    analysis=define_argument("analysis"),
-    improved_prompt=define_argument("improved_prompt", nullable=True),
-)
-
-
 class MetaPromptOptimizer:
     """Thinks and rewrites in one dialogue; stops as soon as the model has answered."""
 
@@ -258,14 +263,6 @@ class MetaPromptOptimizer:
             )
         except NoAnswerError as error:
             return Optimization.rejected(str(error))
-
-
-_REVISE = define_tool(
-    "revise",
-    logic=define_argument("logic"),
-    update_prompt={**define_argument("update_prompt"), "type": "boolean"},
-    new_prompt=define_argument("new_prompt"),
-)
 
 
 class PromptMemoryOptimizer:

@@ -42,6 +42,9 @@ NOT_STORED = "the prompt came with the request, so nothing is stored"
 
 Outcome: TypeAlias = Literal["improved", "not_warranted", "not_chosen", "rejected"]
 
+MAX_CONCURRENT_CALLS = 4
+"""Per job, so that several jobs share the provider's limits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
@@ -180,10 +183,6 @@ def _trial(trial: Trial) -> JsonObject:
         "answers": {side: asdict(answer) for side, answer in trial.answers.items()},
         "verdicts": [asdict(verdict) for verdict in trial.verdicts],
     }
-
-
-MAX_CONCURRENT_CALLS = 4
-"""Per job, so that several jobs share the provider's limits."""
 
 
 class OptimizeHandler:

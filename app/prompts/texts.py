@@ -27,6 +27,14 @@ _FIELD_SPEC = re.compile(
     r"|%[^{}]*"  # of a date
 )
 
+MAX_COMPARED_LINES = 1_000
+"""Maximum lines between the first and the last change. The time grows with their square, so
+comparing more could take seconds."""
+
+_CONTEXT_LINES = 3
+_NO_NEWLINE = "\n\\ No newline at end of file\n"
+_HUNK = re.compile(r"^@@ -(\d+)(\S*) \+(\d+)(\S*) @@\n")
+
 
 class Field(NamedTuple):
     """A replacement field of a Python format string."""
@@ -160,15 +168,6 @@ def _difference(before: Iterable[_T], after: Iterable[_T]) -> str | None:
 
 def _join(names: list[str]) -> str:
     return ", ".join(names[:_MAX_NAMED])
-
-
-MAX_COMPARED_LINES = 1_000
-"""Maximum lines between the first and the last change. The time grows with their square, so
-comparing more could take seconds."""
-
-_CONTEXT_LINES = 3
-_NO_NEWLINE = "\n\\ No newline at end of file\n"
-_HUNK = re.compile(r"^@@ -(\d+)(\S*) \+(\d+)(\S*) @@\n")
 
 
 def unified_diff(old: str, new: str, old_name: str, new_name: str) -> str:

@@ -16,6 +16,22 @@ MAX_ANALYSIS_CHARACTERS = 50_000
 MAX_LABELS = 50
 MAX_VERSION = 2**31 - 1
 
+OptimizerKind: TypeAlias = Literal["gradient", "metaprompt", "prompt_memory"]
+
+DEFAULT_MAX_REFLECTION_STEPS = 5
+DEFAULT_MIN_REFLECTION_STEPS = 1
+
+NO_CONVERSATIONS = "there are no conversations to improve it by"
+
+OPTIONS: Mapping[OptimizerKind, frozenset[str]] = {
+    "gradient": frozenset(
+        {"max_reflection_steps", "min_reflection_steps", "gradient_prompt", "metaprompt"}
+    ),
+    "metaprompt": frozenset({"max_reflection_steps", "min_reflection_steps", "metaprompt"}),
+    "prompt_memory": frozenset(),
+}
+"""The settings that each kind takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -82,14 +98,6 @@ def check_text(text: str) -> str:
     return check_storable_text(text)
 
 
-OptimizerKind: TypeAlias = Literal["gradient", "metaprompt", "prompt_memory"]
-
-DEFAULT_MAX_REFLECTION_STEPS = 5
-DEFAULT_MIN_REFLECTION_STEPS = 1
-
-NO_CONVERSATIONS = "there are no conversations to improve it by"
-
-
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
     """Settings of the kinds "gradient" and "metaprompt", with LangMem's names and defaults.
@@ -101,16 +109,6 @@ class OptimizerConfig:
     min_reflection_steps: int = DEFAULT_MIN_REFLECTION_STEPS
     gradient_prompt: str | None = None
     metaprompt: str | None = None
-
-
-OPTIONS: Mapping[OptimizerKind, frozenset[str]] = {
-    "gradient": frozenset(
-        {"max_reflection_steps", "min_reflection_steps", "gradient_prompt", "metaprompt"}
-    ),
-    "metaprompt": frozenset({"max_reflection_steps", "min_reflection_steps", "metaprompt"}),
-    "prompt_memory": frozenset(),
-}
-"""The settings that each kind takes."""
 
 
 @dataclass(frozen=True, slots=True)

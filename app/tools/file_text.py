@@ -12,6 +12,22 @@ _ENCODED = re.compile("%[0-9A-Fa-f]{2}")
 # Control characters, line and paragraph separators, unpaired surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+MAX_LINES = 999_999
+"""Maximum lines of a file, set by Anthropic's documentation."""
+
+DEPTH = 2
+MAX_FILES = 1_000
+"""Maximum files of a listing, in order of their names; about 10,000 tokens."""
+
+_UNITS = "BKMG"
+
+_NUMBER_WIDTH = 6
+_SNIPPET_LINES = 2
+"""Lines shown before and after a change."""
+
+_SHOWN_OCCURRENCES = 20
+"""Maximum line numbers in an error."""
+
 
 def key_of(path: str) -> str:
     """Return the key of a path, "" for /memories itself; raises ToolError.
@@ -63,23 +79,6 @@ def is_hidden(key: str) -> bool:
     if problem_of(key):
         return True
     return any(part.startswith(".") or part == "node_modules" for part in key.split("/"))
-
-
-MAX_LINES = 999_999
-"""Maximum lines of a file, set by Anthropic's documentation."""
-
-DEPTH = 2
-MAX_FILES = 1_000
-"""Maximum files of a listing, in order of their names; about 10,000 tokens."""
-
-_UNITS = "BKMG"
-
-_NUMBER_WIDTH = 6
-_SNIPPET_LINES = 2
-"""Lines shown before and after a change."""
-
-_SHOWN_OCCURRENCES = 20
-"""Maximum line numbers in an error."""
 
 
 def list_directory(directory: str, files: Iterable[tuple[str, int]], *, is_cut: bool) -> str:

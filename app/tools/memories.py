@@ -31,6 +31,12 @@ TEMPLATE = "memory:///{+id}"
 
 _KEY: TypeAdapter[str] = TypeAdapter(Key)
 
+_TEXT_MEMBERS = ("content", "text")
+"""Members with the text of an item that no manager wrote: LangMem's, and LangGraph's by custom."""
+
+_ROOT_KEYWORDS = frozenset({"$defs", "$schema"})
+"""Keywords that stand only at the root of a JSON Schema."""
+
 
 def memory_id(labels: Sequence[str], key: str) -> str:
     """Return the id of a memory."""
@@ -56,13 +62,6 @@ def _escape(part: str) -> str:
     if part in {".", ".."}:
         return part.replace(".", "%2E")  # software that normalizes URIs would resolve them
     return part.replace("%", "%25").replace("/", "%2F")
-
-
-_TEXT_MEMBERS = ("content", "text")
-"""Members with the text of an item that no manager wrote: LangMem's, and LangGraph's by custom."""
-
-_ROOT_KEYWORDS = frozenset({"$defs", "$schema"})
-"""Keywords that stand only at the root of a JSON Schema."""
 
 
 def content_schema(kind: Kind | None, *, required: bool) -> tuple[JsonObject, JsonObject]:

@@ -71,6 +71,11 @@ Arguments = TypeVar("Arguments", bound=BaseModel)
 DEFAULT_NAMESPACE = ("memories",)
 """Namespace of memories if neither the caller nor the model names one."""
 
+WAIT_SECONDS = 50
+"""Most MCP clients give up a call after a minute; the job continues without them."""
+
+MAX_CHANGES = 100
+
 
 class MemoryTool(ABC, Generic[Arguments]):
     """A tool with typed arguments and results; it is offered to keys that have its verbs."""
@@ -322,12 +327,6 @@ def _memory(item: Item, score: float | None, access: Access) -> Memory:
         importance=item.metadata.importance,
         updated_at=item.updated_at,
     )
-
-
-WAIT_SECONDS = 50
-"""Most MCP clients give up a call after a minute; the job continues without them."""
-
-MAX_CHANGES = 100
 
 
 class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):

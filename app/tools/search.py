@@ -53,6 +53,37 @@ MAX_BYTES = 4_194_304
 
 _VERB_SETS = ({Verb.JOBS, Verb.READ},)
 
+NAME = "search_memory"
+
+MAX_OFFSET = 1_000
+
+_SHOWN_MEMBERS = ("namespace", "key", "value", "created_at", "updated_at", "score")
+"""Members of an item that LangMem shows to a model."""
+
+_PROPERTIES: JsonObject = {
+    "query": {"type": "string", "description": tool_text("search_memory_query")},
+    "limit": {
+        "type": "integer",
+        "description": tool_text("search_memory_limit"),
+        "minimum": 1,
+        "maximum": MAX_LIMIT,
+        "default": DEFAULT_SEARCH_LIMIT,
+    },
+    "offset": {
+        "type": "integer",
+        "description": tool_text("search_memory_offset"),
+        "minimum": 0,
+        "maximum": MAX_OFFSET,
+        "default": 0,
+    },
+}
+
+_FILTER: JsonObject = {
+    "type": ["object", "null"],
+    "additionalProperties": True,
+    "default": None,
+}
+
 
 async def plan_search(resources: Resources, access: Access, body: SearchRequest) -> NewJob:
     """Return the job for a request; raises as `resolve_namespace` and `search_job`."""
@@ -181,14 +212,6 @@ def _fit(hits: Iterable[Hit]) -> list[Hit]:
     return kept
 
 
-NAME = "search_memory"
-
-MAX_OFFSET = 1_000
-
-_SHOWN_MEMBERS = ("namespace", "key", "value", "created_at", "updated_at", "score")
-"""Members of an item that LangMem shows to a model."""
-
-
 class _Arguments(BaseModel):
     """A model's arguments; unknown ones are ignored."""
 
@@ -295,28 +318,3 @@ def _read(arguments: JsonObject) -> _Arguments:
 def _show(items: list[JsonObject]) -> str:
     shown = [{name: item[name] for name in _SHOWN_MEMBERS} for item in items]
     return orjson.dumps(shown).decode()
-
-
-_PROPERTIES: JsonObject = {
-    "query": {"type": "string", "description": tool_text("search_memory_query")},
-    "limit": {
-        "type": "integer",
-        "description": tool_text("search_memory_limit"),
-        "minimum": 1,
-        "maximum": MAX_LIMIT,
-        "default": DEFAULT_SEARCH_LIMIT,
-    },
-    "offset": {
-        "type": "integer",
-        "description": tool_text("search_memory_offset"),
-        "minimum": 0,
-        "maximum": MAX_OFFSET,
-        "default": 0,
-    },
-}
-
-_FILTER: JsonObject = {
-    "type": ["object", "null"],
-    "additionalProperties": True,
-    "default": None,
-}

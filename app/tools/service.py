@@ -52,6 +52,15 @@ MEMORY_TOOLS = (
 TOOLS: tuple[type[Tool], ...] = (ManageMemory, SearchMemory, MemoryFiles, *MEMORY_TOOLS)
 """In the order in which they are listed; names differ within a toolset."""
 
+_VERB_SETS = ({Verb.READ}, {Verb.WRITE}, {Verb.DELETE})
+"""A tool needs at least one of these in the manager's namespace."""
+
+_VERBS: dict[Action, Verb] = {
+    "create": Verb.WRITE,
+    "update": Verb.WRITE,
+    "delete": Verb.DELETE,
+}
+
 
 class ToolRegistry:
     """The tools of one toolset by name."""
@@ -89,16 +98,6 @@ def definitions_of(tools: Iterable[Tool], options: ToolOptions) -> list[ToolDefi
     """Return the definitions of the tools that the options leave something of."""
     definitions = (tool.definition(options) for tool in tools)
     return [definition for definition in definitions if definition is not None]
-
-
-_VERB_SETS = ({Verb.READ}, {Verb.WRITE}, {Verb.DELETE})
-"""A tool needs at least one of these in the manager's namespace."""
-
-_VERBS: dict[Action, Verb] = {
-    "create": Verb.WRITE,
-    "update": Verb.WRITE,
-    "delete": Verb.DELETE,
-}
 
 
 class ToolService:

@@ -25,6 +25,22 @@ from app.namespaces import InvalidNamespaceError, Labels, check_labels
 from app.resources import Resources
 from app.store.types import Ttl, source_text
 
+_MAX_VALUES = 50_000
+
+_SHOWN_CHARACTERS = 200
+"""Maximum characters of unreadable arguments in a message."""
+
+TEMPLATES = Templates("app.tools")
+
+Action: TypeAlias = Literal["create", "update", "delete"]
+
+ACTIONS: tuple[Action, ...] = ("create", "update", "delete")
+
+Toolset: TypeAlias = Literal["agents", "mcp"]
+"""The clients of a tool: programs that run an agent (`/v1/tools`), or MCP clients."""
+
+Format: TypeAlias = Literal["openai", "openai_responses", "anthropic", "mcp"]
+
 
 class ToolError(Exception):
     """A model's mistake; the message is for the model and says how to call the tool instead."""
@@ -51,12 +67,6 @@ class ToolNotFoundError(NotFoundError):
             f'There is no tool "{name}"; there are {", ".join(known)}. '
             "Send each call of your model to the tool that it names."
         )
-
-
-_MAX_VALUES = 50_000
-
-_SHOWN_CHARACTERS = 200
-"""Maximum characters of unreadable arguments in a message."""
 
 
 def read_arguments(sent: object) -> JsonObject:
@@ -103,18 +113,6 @@ def _unreadable(problem: str, text: str) -> ToolError:
         f"Nothing was done: the arguments are {problem} but {text[:_SHOWN_CHARACTERS]}. "
         "Send one JSON object that holds all of them."
     )
-
-
-TEMPLATES = Templates("app.tools")
-
-Action: TypeAlias = Literal["create", "update", "delete"]
-
-ACTIONS: tuple[Action, ...] = ("create", "update", "delete")
-
-Toolset: TypeAlias = Literal["agents", "mcp"]
-"""The clients of a tool: programs that run an agent (`/v1/tools`), or MCP clients."""
-
-Format: TypeAlias = Literal["openai", "openai_responses", "anthropic", "mcp"]
 
 
 def tool_text(name: str) -> str:

@@ -78,56 +78,56 @@ async def test_duplicates_become_one_without_a_model(memories: Consolidations) -
     await memories.put("b", "Ana lives in Porto")
     await memories.put("c", "ana likes tea", importance=0.9)
     await memories.put("d", "Ana likes the tea!", importance=0.4)
-    result = await memories.consolidate(strategy="duplicates")
-    assert result["counts"] == counts(updated=1, deleted=2, unchanged=1)
-    assert result["compared"] == 4
-    assert await memories.keys() == ["a", "b"]
+    await memories.put("e", {"content": "Ana sings"})  # as LangMem's tools write it
+    await memories.put("f", {"content": "ana sings."})
+    await memories.put("g", "ana runs!")
+    await memories.put("h", "Ana runs", pinned=True)
+    for key in "xy":
+        said = {"kind": "message", "content": {"role": "user", "text": "Yes."}}
+        await memories.put(key, said, source={"thread_id": "t", "position": ord(key)})
+    await memories.rows("INSERT INTO item_usage SELECT namespace, id, 3, updated_at FROM items")
+    result = await memories.consolidate(strategy="duplicates", manager_config=ANY_SHARE)
+    assert result["counts"] == counts(updated=2, deleted=4, unchanged=2)
+    assert result["compared"] == 8
+    assert await memories.keys() == ["a", "b", "e", "h", "x", "y"]
     assert await memories.text("a") == "Ana likes the tea!"
-    assert (await memories.get("a"))["importance"] == 0.9
+    assert await memories.value("e") == {"content": "ana sings."}
+    kept = await memories.get("a")
+    assert kept["importance"] == 0.9
+    assert (await memories.rows("SELECT max(uses) FROM item_usage"))[0][0] == 9  # of a, c, and d
     assert memories.model.requests == []
     assert [v["action"] for v in await memories.history("c")] == ["put", "delete"]
-
-
-async def test_a_merged_memory_has_the_uses_of_both(memories: Consolidations) -> None:
-    await memories.put("a", "Ana likes tea")
-    await memories.put("b", "Ana likes tea")
-    async with memories.resources.database.connection("") as connection:
-        await connection.execute(
-            "INSERT INTO item_usage SELECT namespace, id, 3, updated_at FROM items"
-        )
-        await memories.consolidate_job(strategy="duplicates")
-        assert await connection.fetchval("SELECT array_agg(uses) FROM item_usage") == [6]
+    assert len(await memories.history("h")) == 1
 
 
 async def test_memories_of_two_namespaces_are_never_merged(memories: Consolidations) -> None:
     await memories.put("a", "Likes tea", ANA)
     await memories.put("b", "Likes tea", BEN)
-    assert (await memories.consolidate(strategy="duplicates"))["counts"] == counts(unchanged=2)
-    result = await memories.consolidate()
-    assert result["counts"] == counts(unchanged=2)
+    for strategy in ("duplicates", "llm"):
+        result = await memories.consolidate(strategy=strategy)
+        assert result["counts"] == counts(unchanged=2)
     assert memories.model.requests == []  # neither has a second memory to be compared with
 
 
-async def test_a_model_merges_corrects_and_drops(memories: Consolidations) -> None:
-    await memories.put("a", "Ana lives in Porto")
-    await memories.put("b", "Ana likes tea")
+async def test_a_model_merges_corrects_drops_and_adds(memories: Consolidations) -> None:
+    await memories.put("a", "Ana lives in Porto", importance=0.7, source={"thread_id": "t"})
+    await memories.put("b", "Ana likes tea", valid_from="2025-05-01T00:00:00Z")
     await memories.put("c", "Ana enjoys drinking green tea")
     await memories.put("d", "Ana moved to Lisbon")
+    before = [await memories.get(key) for key in "abcd"]
     memories.model.script += [
         calls(
             update("m2", "Ana likes tea, above all green tea"),
-            delete("m3", "is in m2"),
-            update("m1", "Ana lives in Lisbon"),
-            delete("m4"),
+            *(delete("m3", "is in m2"), update("m1", "Ana lives in Lisbon"), delete("m4")),
+            insert("Ana is well"),
         )
     ]
     row = await memories.consolidate_job(
-        manager_config={"max_change_share": 1, "instructions": "Mind places."}
+        manager_config={**ANY_SHARE, "instructions": "Mind places."}
     )
     result = json.loads(row["result"])
-    assert result["counts"] == counts(updated=2, deleted=2)
-    assert result | {"counts": None} == {
-        "counts": None,
+    assert result == {
+        "counts": counts(inserted=1, updated=2, deleted=2),
         "rejected": [],
         "strategy": "llm",
         "compared": 4,
@@ -136,12 +136,8 @@ async def test_a_model_merges_corrects_and_drops(memories: Consolidations) -> No
         "has_more": False,
         "follow_up_job_id": None,
     }
-    assert [await memories.text(key) for key in "abcd"] == [
-        "Ana lives in Lisbon",
-        "Ana likes tea, above all green tea",
-        None,
-        None,
-    ]
+    texts = ["Ana is well", "Ana likes tea, above all green tea", "Ana lives in Lisbon"]
+    assert await memories.texts() == texts
     assert [json.loads(v["value"])["content"] for v in await memories.history("a")] == [
         {"content": "Ana lives in Porto"},
         {"content": "Ana lives in Lisbon"},
@@ -150,35 +146,27 @@ async def test_a_model_merges_corrects_and_drops(memories: Consolidations) -> No
     assert "Mind places." in memories.model.requests[0].system
     source = json.loads((await memories.get("a"))["source"])
     assert (source["job_id"], source["model"]) == (row["id"], "scripted:model")
-
-
-async def test_a_pattern_is_added_beside_its_episodes(memories: Consolidations) -> None:
-    for number in range(3):
-        await memories.put(str(number), f"Ana ran {number + 5} km on a Sunday")
-    memories.model.script += [calls(insert("Ana runs on Sundays"))]
-    assert (await memories.consolidate())["counts"] == counts(inserted=1, unchanged=3)
-    assert len(await memories.keys()) == 4
-
-
-async def test_a_second_run_compares_nothing(memories: Consolidations) -> None:
-    await memories.put("a", "Ana lives in Porto")
-    await memories.put("b", "Ana lives in Lisbon")
-    memories.model.script += [calls(update("m1", "Ana lives in Lisbon"), delete("m2"))]
-    await memories.consolidate()
-    result = await memories.consolidate()
-    assert (result["counts"], result["compared"], result["batches"]) == (counts(), 0, 0)
+    again = await memories.consolidate()
+    assert (again["counts"], again["compared"], again["batches"]) == (counts(), 0, 0)
     assert len(memories.model.requests) == 1
+    undone = await memories.undos.undo(ANONYMOUS, row["id"])
+    assert undone.result_object["counts"] == result["counts"]
+    assert await memories.keys() == ["a", "b", "c", "d"]
+    after = [await memories.get(key) for key in "abcd"]
+    for name in ("value", "importance", "valid_from", "source", "pinned"):
+        assert [item[name] for item in after] == [item[name] for item in before]
 
 
 async def test_a_changed_memory_is_compared_with_those_near_it(memories: Consolidations) -> None:
-    for number in range(20):
+    for number in range(42):  # more than one batch
         await memories.put(str(number), f"The shelf number {number} of Ana has {number} figs")
     await memories.put("new home", "Ben sings loudly")
-    await memories.consolidate()
+    assert (await memories.consolidate())["batches"] == 2
     await memories.put("again", "Ben sings very loudly at home")
     result = await memories.consolidate()
     assert "very loudly at home" in memories.model.prompt
     assert "Ben sings loudly" in memories.model.prompt
+    assert result["batches"] == 1
     assert 2 <= result["compared"] < 10
 
 
@@ -224,6 +212,7 @@ async def test_memories_beyond_the_limit_go_to_follow_up_jobs(memories: Consolid
 
 
 INVALID = {"id": "m1", "edits": [{"op": "replace", "path": "/content", "value": 5}]}
+ANY_SHARE = {"max_change_share": 1}
 
 
 @pytest.mark.parametrize(
@@ -267,61 +256,25 @@ async def test_a_failed_batch_is_reported_and_the_others_stand(memories: Consoli
     assert await memories.keys(BEN) == ["b"]
 
 
-async def test_pinned_memories_are_shown_and_never_touched(memories: Consolidations) -> None:
+async def test_pinned_and_other_values_are_shown_and_never_touched(
+    memories: Consolidations,
+) -> None:
     await memories.put("a", "Ana is allergic to nuts", pinned=True)
     await memories.put("b", "Ana likes nuts")
-    memories.model.script += [calls(delete("m1"), update("m2", "Ana used to like nuts"))]
-    result = await memories.consolidate()
-    assert "allergic" in memories.model.prompt
-    assert "only for reading, leave them as they are: m1." in memories.model.requests[0].system
-    assert result["counts"] == counts(updated=1, unchanged=1, rejected=1)
-    assert result["rejected"] == [{"tool": "delete_memory", "reason": "the memory is pinned"}]
-    assert [await memories.text(key) for key in "ab"] == [
-        "Ana is allergic to nuts",
-        "Ana used to like nuts",
-    ]
-
-
-async def test_a_pinned_memory_stays_and_its_duplicate_goes(memories: Consolidations) -> None:
-    await memories.put("a", "ana likes tea!")
-    await memories.put("b", "Ana likes tea", pinned=True)
-    await memories.consolidate(strategy="duplicates")
-    assert [await memories.text(key) for key in "ab"] == [None, "Ana likes tea"]
-    assert len(await memories.history("b")) == 1
-
-
-async def test_values_that_are_not_memories_are_never_touched(memories: Consolidations) -> None:
     await memories.put("x", {"theme": "dark", "size": 3})
     await memories.put("y", {"theme": "dark", "size": 3})
-    await memories.put("a", "Ana likes tea")
-    assert (await memories.consolidate(strategy="duplicates"))["counts"] == counts(unchanged=3)
-    memories.model.script += [calls(delete("m1"), delete("m2"))]
+    assert (await memories.consolidate(strategy="duplicates"))["counts"] == counts(unchanged=4)
+    memories.model.script += [
+        calls(delete("m1"), delete("m3"), update("m2", "Ana used to like nuts"))
+    ]
     result = await memories.consolidate()
+    assert "allergic" in memories.model.prompt
     assert '"theme": "dark"' in memories.model.prompt
-    assert result["counts"] == counts(unchanged=3, rejected=2)
-    assert await memories.keys() == ["a", "x", "y"]
-
-
-async def test_memories_of_langmems_tools_keep_their_shape(memories: Consolidations) -> None:
-    await memories.put("a", {"content": "Ana likes tea"})
-    await memories.put("b", {"content": "ana likes tea."})
-    await memories.put("c", {"content": "Ana lives in Porto"})
-    await memories.consolidate(strategy="duplicates")
-    assert await memories.keys() == ["a", "c"]
-    memories.model.script += [calls(update("m2", "Ana lives in Lisbon"))]
-    await memories.consolidate()
-    assert json.loads((await memories.get("c"))["value"]) == {"content": "Ana lives in Lisbon"}
-
-
-async def test_messages_keep_their_places_in_a_conversation(memories: Consolidations) -> None:
-    for position in range(3):
-        await memories.put(
-            str(position),
-            {"kind": "message", "content": {"role": "user", "text": "Yes."}},
-            source={"thread_id": "t", "position": position},
-        )
-    assert (await memories.consolidate(strategy="duplicates"))["compared"] == 0
-    assert len(await memories.keys()) == 3
+    assert "only for reading, leave them as they are: m1" in memories.model.requests[0].system
+    assert result["counts"] == counts(updated=1, unchanged=3, rejected=2)
+    assert {rejected["tool"] for rejected in result["rejected"]} == {"delete_memory"}
+    assert await memories.keys() == ["a", "b", "x", "y"]
+    assert await memories.text("b") == "Ana used to like nuts"
 
 
 async def test_deleting_nearly_everything_waits_for_a_review(memories: Consolidations) -> None:
@@ -334,43 +287,10 @@ async def test_deleting_nearly_everything_waits_for_a_review(memories: Consolida
     assert result["counts"] == counts(unchanged=0)
     assert result["proposed"] == {"inserted": 0, "updated": 0, "deleted": 5}
     assert len(await memories.keys()) == 5
-
-
-async def test_exact_duplicates_never_wait_for_a_review(memories: Consolidations) -> None:
-    for number in range(8):
+    for number in range(5):  # exact duplicates need no review
         await memories.put(str(number), "Ana likes tea")
-    assert (await memories.consolidate(strategy="duplicates"))["counts"] == counts(
-        deleted=7, unchanged=1
-    )
-
-
-async def test_undo_brings_everything_back(memories: Consolidations) -> None:
-    await memories.put("a", "Ana lives in Porto", importance=0.7, source={"thread_id": "t"})
-    await memories.put("b", "Ana lives in Lisbon", valid_from="2025-05-01T00:00:00Z")
-    await memories.put("c", "Ana likes tea")
-    before = [await memories.get(key) for key in "abc"]
-    memories.model.script += [
-        calls(update("m1", "Ana lives in Lisbon"), delete("m2"), insert("Ana is well"))
-    ]
-    row = await memories.consolidate_job(manager_config={"max_change_share": 1})
-    assert len(await memories.keys()) == 3
-    undone = await memories.undos.undo(ANONYMOUS, row["id"])
-    assert undone.result_object["counts"] == json.loads(row["result"])["counts"]
-    after = [await memories.get(key) for key in "abc"]
-    for name in ("value", "importance", "valid_from", "source", "pinned"):
-        assert [item[name] for item in after] == [item[name] for item in before]
-    assert await memories.keys() == ["a", "b", "c"]
-
-
-async def test_reviewed_changes_are_not_compared_again(memories: Consolidations) -> None:
-    await memories.put("a", "Ana likes tea", importance=0.1)
-    await memories.put("b", "Ana likes tea", importance=0.2)
-    row = await memories.consolidate_job(strategy="duplicates", apply="review")
-    assert row["state"] == State.AWAITING_REVIEW
-    assert await memories.keys() == ["a", "b"]
-    await memories.reviews.apply(ANONYMOUS, row["id"])
-    assert await memories.keys() == ["a"]
-    assert (await memories.consolidate(strategy="duplicates"))["compared"] == 0
+    result = await memories.consolidate(strategy="duplicates")
+    assert result["counts"] == counts(deleted=4, unchanged=1)
 
 
 async def test_nothing_is_deleted_if_its_merge_is_rejected(memories: Consolidations) -> None:
@@ -382,16 +302,18 @@ async def test_nothing_is_deleted_if_its_merge_is_rejected(memories: Consolidati
     applied = await memories.reviews.apply(ANONYMOUS, row["id"])
     assert applied.result_object["counts"] == counts(rejected=2)
     assert [await memories.text(key) for key in "ab"] == ["Ana likes green tea", "Ana likes coffee"]
-
-
-async def test_duplicates_of_a_deleted_memory_are_not_deleted(memories: Consolidations) -> None:
-    for key in "abc":
-        await memories.put(key, "Ana likes tea")
+    for key in "cd":
+        await memories.put(key, "Ana likes green tea")
     row = await memories.consolidate_job(strategy="duplicates", apply="review")
     await memories.delete("a")
     applied = await memories.reviews.apply(ANONYMOUS, row["id"])
-    assert applied.result_object["counts"] == counts(unchanged=1, rejected=2)
+    assert applied.result_object["counts"] == counts(unchanged=2, rejected=2)
+    assert await memories.keys() == ["b", "c", "d"]
+    row = await memories.consolidate_job(strategy="duplicates", apply="review", full=True)
+    assert row["state"] == State.AWAITING_REVIEW
+    await memories.reviews.apply(ANONYMOUS, row["id"])
     assert await memories.keys() == ["b", "c"]
+    assert (await memories.consolidate(strategy="duplicates"))["compared"] == 0
 
 
 async def test_memories_changed_meanwhile_wait_for_the_next_run(memories: Consolidations) -> None:
@@ -432,14 +354,6 @@ async def test_a_duplicate_stays_if_the_other_is_deleted_meanwhile(
     result = await memories.consolidate(strategy="duplicates")
     assert result["counts"] == counts(unchanged=2, rejected=1)
     assert await memories.keys() == ["b"]
-
-
-async def test_batches_without_a_change_are_not_sent_again(memories: Consolidations) -> None:
-    for number in range(50):
-        await memories.put(f"k{number}", f"The shelf {number} of Ana has {number} figs")
-    assert (await memories.consolidate())["batches"] == 2
-    await memories.put("new", "The shelf 50 of Ana has 50 figs")
-    assert (await memories.consolidate())["batches"] == 1
 
 
 async def test_a_failing_provider_is_tried_again(memories: Consolidations) -> None:

@@ -111,7 +111,7 @@ async def test_messages_too_long_for_a_model_are_refused(service: Planners) -> N
     await extract(service, manager_config=verbatim, messages=[*long, ["user", "bye"]])
 
 
-async def test_a_request_has_the_defaults_of_the_reference(service: Planners) -> None:
+async def test_a_request_has_the_documented_defaults_and_overrides(service: Planners) -> None:
     plan = await planned(service)
     assert (plan.manager, plan.namespace, plan.existing) == (None, None, [])
     config = plan.config
@@ -119,17 +119,21 @@ async def test_a_request_has_the_defaults_of_the_reference(service: Planners) ->
     assert config.rights == Rights(inserts=True, updates=True, deletes=False)
     assert (config.apply, config.max_change_share, config.ttl_seconds) == ("auto", 0.5, None)
     assert (config.query_limit, config.default, config.phases) == (None, None, ())
-
-
-async def test_zeros_and_false_values_are_not_defaults(service: Planners) -> None:
     manager = {
+        "namespace": ["{x}"],
+        "apply": "review",
+        "max_steps": 2,
         "enable_inserts": False,
         "enable_updates": False,
         "query_limit": 0,
         "max_change_share": 0,
         "phases": [{"instructions": "Tidy up.", "enable_deletes": False}],
     }
-    config = (await planned(service, manager_config=manager)).config
+    request = {"namespace": ["here"], "apply": "auto", "max_steps": 3, "position": 7}
+    plan = await planned(service, manager_config=manager, **request)
+    config = plan.config
+    assert (plan.namespace, plan.position) == (["here"], 7)
+    assert (config.apply, config.max_steps) == ("auto", 3)
     assert config.rights == Rights(inserts=False, updates=False, deletes=False)
     assert (config.query_limit, config.max_change_share) == (0, 0)
     [phase] = config.phases
@@ -167,15 +171,6 @@ async def test_a_stored_plan_keeps_the_order_of_its_schemas(service: Planners) -
     assert list(config.kinds[2].schema["properties"]) == list(EPISODE.schema["properties"])
 
 
-async def test_a_request_overrides_its_manager(service: Planners) -> None:
-    manager = {"namespace": ["{x}"], "apply": "review", "max_steps": 2}
-    plan = await planned(
-        service, manager_config=manager, namespace=["here"], apply="auto", max_steps=3, position=7
-    )
-    assert plan.namespace == ["here"]
-    assert (plan.config.apply, plan.config.max_steps, plan.position) == ("auto", 3, 7)
-
-
 async def test_existing_memories_get_ids_and_kinds(service: Planners) -> None:
     existing = [
         {"content": {"content": "Likes ramen."}},
@@ -200,59 +195,51 @@ async def test_existing_memories_get_ids_and_kinds(service: Planners) -> None:
     assert plan.existing[0].kind is None
 
 
-@pytest.mark.parametrize(
-    ("manager", "refusal", "reason"),
-    [
-        ({}, LLMNotConfiguredError, "MEMORYD_LLM"),
-        ({"model": "openai:other"}, ModelNotAllowedError, '"openai:other" may not be used here'),
-        ({"model": "openai:gpt"}, LLMNotConfiguredError, "OPENAI_API_KEY"),
-        (
-            {"model": "anthropic:c", "query_model": "openai:gpt"},
-            *(LLMNotConfiguredError, "OPENAI_API_KEY"),
-        ),
-    ],
-)
-async def test_the_models_of_a_job_have_to_be_configured_and_allowed(
-    without_llm: Planners, manager: dict[str, Any], refusal: type[AppError], reason: str
-) -> None:
-    with pytest.raises(refusal, match=reason):
-        await extract(without_llm, manager_config=manager)
+async def test_models_of_a_job_must_be_configured_and_allowed(without_llm: Planners) -> None:
+    manager: dict[str, Any]
+    for manager, refusal in (
+        ({}, LLMNotConfiguredError),
+        ({"model": "openai:other"}, ModelNotAllowedError),
+        ({"model": "openai:gpt"}, LLMNotConfiguredError),
+        ({"model": "anthropic:c", "query_model": "openai:gpt"}, LLMNotConfiguredError),
+    ):
+        with pytest.raises(refusal):
+            await extract(without_llm, manager_config=manager)
     with pytest.raises(LLMNotConfiguredError):
         await consolidate(without_llm, namespace=["users"])
     plan = await planned(without_llm, manager_config={"model": "anthropic:claude"})
     assert plan.config.model == "anthropic:claude"
 
 
-async def test_verbatim_needs_no_model_but_a_namespace(without_llm: Planners) -> None:
+async def test_some_strategies_need_no_model(without_llm: Planners) -> None:
     manager = {"strategy": "verbatim"}
     plan = await planned(without_llm, manager_config=manager, namespace=["talk"])
     assert (plan.config.strategy, plan.config.model) == ("verbatim", None)
-    with pytest.raises(InvalidRequestError, match="no namespace says where") as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         await extract(without_llm, manager_config=manager)
     assert field_of(caught.value) == "namespace"
+    for body in ({"strategy": "duplicates"}, {"manager_config": manager}):
+        job = await consolidate(without_llm, namespace=["users"], **body)
+        assert ConsolidatePlan.model_validate(job.request).strategy == "duplicates"
 
 
-@pytest.mark.parametrize("verb", [Verb.JOBS, Verb.READ, Verb.WRITE])
-async def test_storing_takes_grants_for_what_the_job_does(service: Planners, verb: Verb) -> None:
-    verbs = {Verb.JOBS, Verb.READ, Verb.WRITE}
-    await extract(service, key(*verbs, prefix=("users",)), namespace=["users", "al"])
-    with pytest.raises(ForbiddenError, match=f"no grant to {verb} in namespace"):
-        await extract(service, key(*verbs - {verb}), namespace=["users", "al"])
+async def test_jobs_take_grants_for_what_they_do(service: Planners) -> None:
+    namespace = ["users", "al"]
+    tidy = {"phases": [{"instructions": "Tidy up."}]}
+    await extract(service, key(*JOB_VERBS - {Verb.DELETE}, prefix=("users",)), namespace=namespace)
+    await consolidate(service, key(*JOB_VERBS, prefix=("users",)), namespace=["users"])
+    for verb in JOB_VERBS:
+        limited = key(*JOB_VERBS - {verb})
+        with pytest.raises(ForbiddenError, match=f"no grant to {verb} "):
+            await consolidate(service, limited, namespace=["users"])
+        for manager in ({"enable_deletes": True}, tidy):
+            await extract(service, key(*JOB_VERBS), namespace=namespace, manager_config=manager)
+            with pytest.raises(ForbiddenError, match=f"no grant to {verb} "):
+                await extract(service, limited, namespace=namespace, manager_config=manager)
     with pytest.raises(ForbiddenError):
-        await extract(service, key(*JOB_VERBS, prefix=("users", "bo")), namespace=["users", "al"])
-
-
-@pytest.mark.parametrize(
-    "manager", [{"enable_deletes": True}, {"phases": [{"instructions": "Tidy up."}]}]
-)
-async def test_a_model_that_may_delete_takes_the_grant_to_delete(
-    service: Planners, manager: dict[str, Any]
-) -> None:
-    with pytest.raises(ForbiddenError, match="no grant to delete"):
-        await extract(
-            service, key(*JOB_VERBS - {Verb.DELETE}), namespace=["users"], manager_config=manager
-        )
-    await extract(service, key(*JOB_VERBS), namespace=["users"], manager_config=manager)
+        await extract(service, key(*JOB_VERBS, prefix=("users", "bo")), namespace=namespace)
+    with pytest.raises(ForbiddenError):
+        await consolidate(service, key(*JOB_VERBS, prefix=("users",)), namespace=[])
 
 
 async def test_storing_nothing_takes_only_jobs_on_the_whole_root(service: Planners) -> None:
@@ -262,7 +249,7 @@ async def test_storing_nothing_takes_only_jobs_on_the_whole_root(service: Planne
         await extract(service, key(*JOB_VERBS, prefix=("users",)))
 
 
-async def test_consolidating_fills_in_defaults_of_its_own(service: Planners) -> None:
+async def test_a_consolidation_has_defaults_of_its_own(service: Planners) -> None:
     job = await consolidate(service, namespace=["users"])
     plan = ConsolidatePlan.model_validate(job.request)
     stored = to_stored(["acme", "users"])
@@ -270,39 +257,14 @@ async def test_consolidating_fills_in_defaults_of_its_own(service: Planners) -> 
     assert (plan.namespace, plan.strategy, plan.full, plan.limit) == (["users"], "llm", False, 200)
     assert plan.config.rights == Rights(inserts=True, updates=True, deletes=True)
     assert plan.config.model is None  # the default when it runs
-
-
-async def test_consolidating_obeys_the_manager_and_the_request(service: Planners) -> None:
     await store(
         service, "careful", enable_deletes=False, kinds=[{"name": "triple"}], namespace=["{x}"]
     )
-    job = await consolidate(
-        service, manager="careful", namespace=[], full=True, limit=5, apply="review"
-    )
+    request: dict[str, Any] = {"namespace": [], "full": True, "limit": 5, "apply": "review"}
+    job = await consolidate(service, manager="careful", **request)
     plan = ConsolidatePlan.model_validate(job.request)
     assert (plan.manager, plan.manager_version, job.manager) == ("careful", 1, "careful")
     assert [kind.name for kind in plan.config.kinds] == ["triple"]
     assert not plan.config.enable_deletes
     assert (plan.namespace, plan.full, plan.limit) == ([], True, 5)
     assert plan.config.apply == "review"
-
-
-@pytest.mark.parametrize(
-    "body", [{"strategy": "duplicates"}, {"manager_config": {"strategy": "verbatim"}}]
-)
-async def test_merging_duplicates_needs_no_model(
-    without_llm: Planners, body: dict[str, Any]
-) -> None:
-    job = await consolidate(without_llm, namespace=["users"], **body)
-    assert ConsolidatePlan.model_validate(job.request).strategy == "duplicates"
-
-
-@pytest.mark.parametrize("verb", sorted(JOB_VERBS))
-async def test_consolidating_takes_grants_for_what_the_job_does(
-    service: Planners, verb: Verb
-) -> None:
-    await consolidate(service, key(*JOB_VERBS, prefix=("users",)), namespace=["users"])
-    with pytest.raises(ForbiddenError, match=f"no grant to {verb} "):
-        await consolidate(service, key(*JOB_VERBS - {verb}), namespace=["users"])
-    with pytest.raises(ForbiddenError):
-        await consolidate(service, key(*JOB_VERBS, prefix=("users",)), namespace=[])

@@ -163,24 +163,13 @@ async def test_messages_kept_verbatim_are_not_memories(memories: Memories) -> No
 async def test_the_nearest_memories_that_fit_are_returned(memories: Memories) -> None:
     size = MAX_CHARACTERS // 2
     await put_many(memories, near="dog " * (size // 4), far="dog cat cow " * (size // 12))
-    await put_many(memories, small="a pet")
-    found = await find(memories, turn("dog"))
-    assert keys(found) == ["near", "small"]
-
-
-async def test_too_large_and_expired_memories_are_left_out(memories: Memories) -> None:
     await memories.put("large", {"content": "dog " * 20_000})
-    await memories.put("small", "Ana has a dog.")
     await memories.put("expired", "Ana has a dog.", ttl_seconds=0.001)
-    assert keys(await find(memories, turn("dog"))) == ["small"]
-
-
-async def test_retrieval_restarts_no_lifetime_and_is_no_use(memories: Memories) -> None:
-    await memories.put("a", "Ana has a dog.", ttl_seconds=60)
+    await memories.put("small", "a pet", ttl_seconds=60)
     before = await memories.rows("SELECT expires_at FROM items")
-    await find(memories, turn("dog"))
+    assert keys(await find(memories, turn("dog"))) == ["near", "small"]
     assert await memories.rows("SELECT expires_at FROM items") == before
-    assert memories.resources.usage.take() == {}
+    assert memories.resources.usage.take() == {}  # which is no use of a memory
 
 
 async def test_an_empty_namespace_has_the_managers_default(memories: Memories) -> None:
@@ -191,12 +180,6 @@ async def test_an_empty_namespace_has_the_managers_default(memories: Memories) -
     assert found == [Memory("m1", "memory", default, namespace=STORED, key=DEFAULT_KEY)]
     await memories.put("a", "Ana has a cat.")
     assert keys(await find(memories, turn("dog"), default=default, query_limit=0)) == []
-
-
-async def test_context_messages_are_not_searched_with(memories: Memories) -> None:
-    await put_many(memories, dog="Rex", tea="Sencha")
-    said = turn("Rex"), turn("Sencha")
-    assert keys(await find(memories, *said, context_messages=1, query_limit=1)) == ["tea"]
 
 
 async def test_a_query_model_writes_the_queries(memories: Memories) -> None:
@@ -210,44 +193,27 @@ async def test_a_query_model_writes_the_queries(memories: Memories) -> None:
     assert "A blue car" in request.messages[0].text
     assert model.tool_names == ["search_memories"]
     assert model.purposes == ["search"]
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
+    many = ScriptedModel(calls(*(("search_memories", {"query": f"q{n % 11}"}) for n in range(20))))
+    assert await ask_for_queries(many, [turn("x")], 0) == [f"q{n}" for n in range(MAX_QUERIES)]
+    for unusable in (
         says("There is nothing to look for."),
         calls(("search_memories", {}), ("search_memories", "{"), ("search_memories", {"query": 3})),
         calls(("search_memories", {"query": " \x00"})),
-    ],
-)
-async def test_without_a_usable_query_the_messages_are_searched_with(
-    memories: Memories, reply: Completion
-) -> None:
-    await put_many(memories, dog="Rex barks", tea="Sencha is tea")
-    model = ScriptedModel(reply)
-    assert keys(await find(memories, turn("Sencha"), ask=model, query_limit=1)) == ["tea"]
-
-
-async def test_queries_of_a_model_are_distinct_and_bounded() -> None:
-    model = ScriptedModel(calls(*(("search_memories", {"query": f"q{n % 11}"}) for n in range(20))))
-    assert await ask_for_queries(model, [turn("x")], 0) == [f"q{n}" for n in range(MAX_QUERIES)]
+    ):
+        found = await find(memories, turn("Sencha"), ask=ScriptedModel(unusable), query_limit=1)
+        assert keys(found) == ["tea"]
+    said = turn("Rex"), turn("Sencha")
+    assert keys(await find(memories, *said, context_messages=1, query_limit=1)) == ["tea"]
 
 
 def test_windows_hold_the_last_turns_and_all_recent_text() -> None:
     turns = [turn(f"turn {n}") for n in range(6)]
     assert split_into_queries([turn("rules", "system"), *turns]) == [
-        "turn 2",
-        "turn 3",
-        "turn 4",
-        "turn 5",
+        *(f"turn {n}" for n in range(2, 6)),
         "turn 0\nturn 1\nturn 2\nturn 3\nturn 4\nturn 5",
     ]
-
-
-def test_windows_are_bounded_and_never_empty() -> None:
-    found = split_into_queries(
-        [turn("word " * 5_000), turn("  "), turn("again " * 5_000, "assistant")]
-    )
+    long = [turn("word " * 5_000), turn("  "), turn("again " * 5_000, "assistant")]
+    found = split_into_queries(long)
     assert len(found) <= 20
     assert max(map(len, found)) <= 1_000
     assert split_into_queries([turn(" ", "user"), turn("", "assistant")]) == []

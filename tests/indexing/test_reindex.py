@@ -79,17 +79,6 @@ async def test_items_put_before_during_and_after_are_found_with_the_new_model(
         await assert_found(new, settings, range(last, last + 12))
 
 
-async def test_a_second_run_reports_that_nothing_is_to_do(settings: Settings) -> None:
-    async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-        await fill(store, range(3))
-    embedder = FakeEmbedder(OLD)
-    told = await reindexed(settings, embedder, drop_others=True)
-    assert [line.partition(",")[0] for line in told] == [
-        "Nothing to do: all is indexed for fake:hashed (64 dimensions)"
-    ]
-    assert embedder.calls == []
-
-
 async def test_an_empty_database_takes_any_model(settings: Settings) -> None:
     for _ in range(2):
         await reindexed(settings, FakeEmbedder(NEW))
@@ -204,16 +193,6 @@ async def test_a_model_that_cannot_go_on_stops_it(settings: Settings) -> None:
     assert "Indexed 4 items." in await reindexed(settings, FakeEmbedder(NEW))
 
 
-async def test_an_item_with_too_many_passages_is_named(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-        await store.put(NAMESPACE, "long", {"text": "word " * 1_000})
-    monkeypatch.setattr("app.indexing.passages.MAX_PASSAGES", 2)
-    with pytest.raises(ReindexError, match=r"users\.u1 long: index leads to more than 2 passages"):
-        await reindexed(settings, FakeEmbedder(NEW))
-
-
 async def interrupt(settings: Settings, at: Callable[[], Awaitable[bool]]) -> None:
     """Cancel a run as soon as a condition holds."""
     task = asyncio.create_task(reindexed(settings, FakeEmbedder(NEW)))
@@ -228,7 +207,7 @@ async def test_a_run_interrupted_between_stages_is_completed_by_the_next(
     settings: Settings, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-        await fill(store, range(300))
+        await fill(store, range(60))
     original = getattr(reindexing, stage)
     for before in (True, False):
 
@@ -246,7 +225,7 @@ async def test_a_run_interrupted_between_stages_is_completed_by_the_next(
 
 async def test_a_run_interrupted_in_the_vector_index_is_completed(settings: Settings) -> None:
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
-        await fill(store, range(300))
+        await fill(store, range(60))
     await reindexed(settings, FakeEmbedder(NEW))
     await reindexed(settings, FakeEmbedder(OLD))
     async with connected(settings) as blocker:
@@ -275,7 +254,7 @@ async def assert_completed(settings: Settings) -> None:
     await reindexed(settings, FakeEmbedder(NEW))
     assert await ask(settings, "SELECT bool_and(indisvalid) FROM pg_index")
     async with serving_in_process(settings, FakeEmbedder(NEW)) as store:
-        await assert_found(store, settings, range(0, 300, 30))
+        await assert_found(store, settings, range(0, 60, 10))
 
 
 async def half_filled_indexes(settings: Settings) -> list[str]:

@@ -3,8 +3,6 @@ import pytest
 
 from app.indexing.terms import LANGUAGES, VERSION, Vocabulary
 
-ANY_LANGUAGE = Vocabulary()
-
 
 def terms(text: str, language: str | None = None) -> list[str]:
     return list(Vocabulary(language).of_passage(text))

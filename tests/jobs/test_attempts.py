@@ -42,13 +42,6 @@ async def test_only_errors_that_may_pass_are_tried_again_five_times(
     assert [attempt for _, attempt in jobs.handler.attempts] == list(range(1, attempts + 1))
 
 
-async def test_a_job_that_succeeds_in_the_end_shows_no_error(jobs: Jobs) -> None:
-    jobs.handler.script.extend([raises(UnavailableError("away"))] * 2)
-    row = await jobs.done()
-    assert (row["state"], row["attempt"], row["error"]) == ("succeeded", 3, None)
-    assert await jobs.events(row["id"]) == ["queued", "running"] * 3 + ["succeeded"]
-
-
 async def test_a_job_that_awaits_another_attempt_shows_the_error(jobs: Jobs) -> None:
     async def is_paused() -> bool:
         return (await jobs.row(job_id))["error"] is not None

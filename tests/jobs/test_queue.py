@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from app.auth.access import ALL_GRANTED, Access
 from app.db.database import ALL_ROOTS, Database
 from app.jobs import queue, repository
-from app.jobs.kind import JobRun
 from app.jobs.record import ClaimedJob, NewJob, State
 from app.namespaces import to_root, to_stored
 from tests.support.jobs import KIND, Jobs, job_row
@@ -81,15 +80,6 @@ async def test_a_tenants_backlog_does_not_delay_another(database: Database) -> N
     assert job.id == lone
 
 
-async def test_a_root_runs_no_more_than_its_share(database: Database) -> None:
-    submitted = await submit(database, "a", times=10)
-    other = await submit(database, "b", times=1)
-    first = await claim_all(database, max_per_root=4)
-    assert Counter(job_id in other for job_id in first) == {False: 4, True: 1}
-    await end(database, submitted[0])
-    assert await claim_all(database, max_per_root=4) == [submitted[4]]
-
-
 async def test_jobs_of_one_key_run_one_at_a_time_and_block_no_others(database: Database) -> None:
     await submit(database, "a", key="x", delay_seconds=60)
     slow = await submit(database, "a", key="x", times=3)
@@ -150,52 +140,6 @@ async def test_the_rules_hold_for_any_queue_and_no_job_is_forgotten(
             await end(database, job_id)
         done += len(claimed)
     assert done == ready
-
-
-class Concurrency:
-    """Counts how many jobs of a key and of a root run at the same time."""
-
-    def __init__(self, jobs: Jobs) -> None:
-        self.running: Counter[str] = Counter()
-        self.most: Counter[str] = Counter()
-        self._jobs = jobs
-
-    async def act(self, run: JobRun) -> None:
-        names = (str(run.job.request.get("key")), run.job.access.root)
-        for name in names:
-            self.running[name] += 1
-            self.most[name] = max(self.most[name], self.running[name])
-        await asyncio.sleep(0.01)
-        for name in names:
-            self.running[name] -= 1
-        await self._jobs.handler.succeed(run)
-
-
-async def test_several_workers_keep_to_keys_and_shares(jobs: Jobs) -> None:
-    concurrency = Concurrency(jobs)
-    jobs.handler.act = concurrency.act
-    submitted = []
-    for n in range(120):
-        name, key = "ab"[n % 2], f"key {n % 2}{n % 14}"
-        fields = {"request": {"key": key}, "concurrency_key": key, "access": tenant(name)}
-        submitted.append(await jobs.submit([name], **fields))
-    async with jobs.working(workers=4, jobs_per_root=3, job_concurrency=4):
-        for job_id in submitted:
-            assert (await jobs.settled(job_id))["attempt"] == 1
-    by_key = {name: most for name, most in concurrency.most.items() if name.startswith("key")}
-    assert set(by_key.values()) == {1}
-    assert concurrency.most[to_stored(["a"])] <= 3
-    assert concurrency.most[to_stored(["b"])] <= 3
-    assert sum(concurrency.running.values()) == 0
-
-
-async def test_a_worker_does_no_more_at_once_than_it_may(jobs: Jobs) -> None:
-    concurrency = Concurrency(jobs)
-    jobs.handler.act = concurrency.act
-    for _ in range(30):
-        await jobs.submit()
-    await jobs.run(job_concurrency=3)
-    assert concurrency.most[""] == 2, "one slot is left to other roots"
 
 
 async def test_old_jobs_are_deleted_in_portions_once_they_have_ended(

@@ -72,10 +72,6 @@ def test_coverage_is_bm25_by_the_book(texts: list[str], query: str) -> None:
     assert ((covered >= 0) & (covered < 1)).all()
 
 
-def test_a_query_without_words_covers_nothing() -> None:
-    assert coverage(np.zeros((0, 3)), np.zeros(0)).tolist() == [0, 0, 0]
-
-
 def test_of_several_forms_of_a_word_the_best_counts() -> None:
     one = hit(0, 1, frequency=1, length=5)
     more = hit(0, 1, frequency=3, length=5)

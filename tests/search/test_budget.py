@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,20 +68,6 @@ def test_full_diversity_takes_what_is_least_like_the_chosen() -> None:
     angles = np.radians([0, 10, 90, 40])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     assert diversify(np.array([0.9, 0.8, 0.7, 0.6]), vectors, 1, 4) == [0, 2, 3, 1]
-
-
-def test_a_repetition_is_held_back_by_its_similarity() -> None:
-    vectors = np.array([[1, 0], [1, 0], [0, 1.0]])
-    score = np.array([0.9, 0.8, 0.5])
-    assert diversify(score, vectors, 0.2, 3) == [0, 1, 2]
-    assert diversify(score, vectors, 0.3, 3) == [0, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("value", "tokens"), [("", 0), ("abcd", 1), ("abcde", 2), ("好", 1), ("好好", 2)]
-)
-def test_tokens_are_reckoned_by_bytes(value: str, tokens: int) -> None:
-    assert count_tokens(value) == tokens
 
 
 @given(st.lists(st.text(max_size=20)), st.integers(1, 20))

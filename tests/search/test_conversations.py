@@ -6,14 +6,12 @@ import pytest
 
 from app.config import Settings
 from tests.search.requests import (
-    NOTES,
     analyze,
     keys,
     page,
     put_parts,
     put_texts,
     say,
-    scores,
 )
 from tests.support.app import Store
 
@@ -29,17 +27,6 @@ async def test_a_turn_is_found_by_the_turn_before_it(store: Store) -> None:
     assert set((await keys(store, "marathon May"))[:2]) == {"t0", "t1"}
     await put_texts(store, {"twice": "in May, in May"})
     assert set((await keys(store, "marathon May"))[:2]) == {"t0", "t1"}
-
-
-async def test_without_a_source_nothing_is_shared(store: Store) -> None:
-    await put_texts(store, {"a": "marathon", "b": "filler", "c": "other"})
-    shared = await scores(store, "marathon")
-    await store.put(NOTES, "d", {"text": "marathon"}, index=False, source={"thread_id": "t"})
-    again = await scores(store, "marathon")
-    assert {key: again[key] for key in shared} == shared
-    assert shared["b"] == pytest.approx(
-        0.45 * max(0, (await scores(store, "marathon", mode="vector"))["b"] or 0), abs=1e-6
-    )
 
 
 async def test_threads_of_one_name_in_two_namespaces_are_two(store: Store) -> None:

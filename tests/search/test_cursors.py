@@ -17,7 +17,7 @@ from app.search.plan import (
     TimeCursor,
     read_search_cursor,
 )
-from tests.search.requests import NOTES, page, put_texts, status
+from tests.search.requests import NOTES, all_pages, page, put_texts, status
 from tests.support.app import Store
 
 RANKED: dict[str, Any] = {"query": "ramen soup"}
@@ -76,13 +76,10 @@ async def test_a_cursor_of_a_search_with_expired_items_is_refused_without(three:
     assert with_expired.status_code == 200
 
 
-@pytest.mark.parametrize(
-    "key", ["12.5", "2026-01-01T00:00:00Z", "漢" * 511, "\x01" * 511], ids=repr
-)
-async def test_a_listing_goes_on_behind_any_key(store: Store, key: str) -> None:
-    await put_texts(store, {key: "ramen", key + "x": "soup"})
-    first = await page(store, sort="key", limit=1)
-    assert await status(store, sort="key", limit=1, cursor=first["next_cursor"]) == 200
+async def test_a_listing_goes_on_behind_any_key(store: Store) -> None:
+    keys = ["\x01" * 511, "12.5", "2026-01-01T00:00:00Z", "漢" * 511]
+    await put_texts(store, dict.fromkeys(keys, "ramen"))
+    assert await all_pages(store, sort="key", limit=1) == [[key] for key in keys]
 
 
 async def test_a_tampered_cursor_of_a_listing_is_refused(three: Store) -> None:
@@ -144,7 +141,7 @@ def test_what_is_read_as_a_cursor_is_one(changes: dict[str, Any], kind: type[Cur
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.fixed_dictionaries(
         {"pinned": st.booleans(), "passages_with": st.lists(counts, min_size=2, max_size=2)},

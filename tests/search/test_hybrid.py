@@ -56,17 +56,6 @@ async def test_what_only_meaning_tells_can_come_first(scripted: Store) -> None:
     assert await keys(scripted, query, mode="text") == []
 
 
-async def test_scores_of_a_vector_search_may_be_negative_but_not_those_of_others(
-    scripted: Store,
-) -> None:
-    await put_texts(scripted, {"invoice": "invoice INV-2024-0093"})
-    query = "where is my feline"
-    assert await scores(scripted, query, mode="vector") == {
-        "invoice": pytest.approx(-0.17, abs=0.01)
-    }
-    assert await scores(scripted, query) == {"invoice": 0}
-
-
 async def test_words_of_many_kinds_are_found(store: Store) -> None:
     await put_texts(
         store,

@@ -1,14 +1,10 @@
 """Scopes that are too large to read: what the indexes name is ranked as if all had been read."""
 
-import numpy as np
 import pytest
 
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.search.candidates import ScopeEstimate
-from app.search.scoring import Statistics
-from tests.search.candidate_sets import Row, hit, hit_rows
 from tests.search.requests import (
     NOTES,
     all_pages,
@@ -23,21 +19,6 @@ from tests.search.test_hybrid import ScriptedEmbedder
 from tests.support.app import Store, running
 
 MODES = ("hybrid", "vector", "text")
-
-
-def surveyed(*hits: Row, passages_with: tuple[float, ...]) -> ScopeEstimate:
-    return ScopeEstimate(
-        1, Statistics(100, 5, np.array(passages_with, np.float64)), hit_rows(*hits)
-    )
-
-
-def test_the_best_by_words_are_named_once_by_their_best_passage() -> None:
-    hits = [hit(0, 1, n, frequency=n + 1) for n in range(3)] + [hit(0, 2, 4, frequency=2)]
-    assert surveyed(*hits, passages_with=(4,)).best_by_words(2) == [1, 2]
-    assert surveyed(*hits, passages_with=(4,)).best_by_words(1) == [1]
-    rare = [hit(0, 1), hit(1, 2), hit(0, 3), hit(1, 3)]
-    assert surveyed(*rare, passages_with=(50, 2)).best_by_words(10) == [3, 2, 1]
-    assert surveyed(passages_with=(0,)).best_by_words(10) == []
 
 
 @pytest.mark.slow

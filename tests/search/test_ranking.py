@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from app.search.candidate_set import CandidateSet, Floats
 from app.search.scoring import (
-    SECONDS_A_DAY,
     HalfLives,
     Mode,
     Relevance,
@@ -22,7 +21,7 @@ from app.search.scoring import (
     score_relevance,
     strength,
 )
-from tests.search.candidate_sets import candidate_set, counted, item, passage, use
+from tests.search.candidate_sets import candidate_set, counted, item, passage
 
 HALF_LIVES = HalfLives(30, 7)
 NAMES = ("relevance", "recency", "importance", "strength")
@@ -86,13 +85,6 @@ def test_items_that_were_given_no_importance_count_as_middling() -> None:
     assert numbers(ranking) == [2, 1]
 
 
-def test_uses_belong_to_their_items() -> None:
-    used = [use(9, uses=1), use(2, uses=1, last_used_at=NOW - 7 * SECONDS_A_DAY), use(0, uses=5)]
-    made = candidate_set([item(1), item(2), item(3)], uses=used)
-    ranking = score_items(made, found(made), Weights(0, 0, 0, 1), HALF_LIVES, NOW)
-    assert ranking.score.tolist() == [0, 0.5, 0]
-
-
 def test_find_pinned_come_first_then_by_score_then_the_later_then_the_older_item() -> None:
     made = candidate_set(
         [
@@ -106,12 +98,3 @@ def test_find_pinned_come_first_then_by_score_then_the_later_then_the_older_item
         [passage(n, similarity=s) for n, s in ((1, 0.1), (2, 0.5), (3, 0.5), (4, 0.9), (5, 0.5))],
     )
     assert numbers(by_relevance(made, found(made))) == [1, 6, 4, 3, 2, 5]
-
-
-def test_items_without_a_score_come_last() -> None:
-    made = candidate_set(
-        [item(1, updated_at=9), item(2), item(3)], [passage(2, similarity=-0.5), passage(3)]
-    )
-    ranking = by_relevance(made, found(made, mode="vector"))
-    assert numbers(ranking) == [3, 2, 1]
-    assert np.isnan(ranking.score[ranking.order]).tolist() == [False, False, True]

@@ -50,9 +50,9 @@ async def test_without_a_query_the_last_updated_comes_first(
     assert [item["score"] for item in found] == [None] * 3
 
 
-@pytest.mark.parametrize("query", ["", "   ", None])
-async def test_an_empty_query_is_no_query(filled: Store, query: str | None) -> None:
-    assert [item["score"] for item in await filled.search(ALICE, query=query)] == [None] * 3
+async def test_an_empty_query_is_no_query(filled: Store) -> None:
+    for query in ("", "   "):
+        assert [item["score"] for item in await filled.search(ALICE, query=query)] == [None] * 3
 
 
 async def test_a_prefix_ends_at_a_label(filled: Store) -> None:
@@ -70,16 +70,6 @@ async def test_items_that_are_not_embedded_fill_up_the_page_without_a_score(
     assert keys(found)[-1] == "hidden"
     assert found[-1]["score"] is None
     assert "hidden" not in keys(await filled.search(ALICE, query="ramen", limit=3))
-
-
-async def test_an_item_with_many_passages_takes_one_place_with_its_best(store: Store) -> None:
-    parts = [f"ramen part {n}" for n in range(60)]
-    await store.put(["crowd"], "big", {"parts": [*parts, "ramen"]}, index=["parts[*]"])
-    for n in range(10):
-        await store.put(["crowd"], f"k{n}", {"parts": [f"ramen {n}"]}, index=["parts[*]"])
-    found = await store.search(["crowd"], query="ramen", limit=5, mode="vector")
-    assert len(set(keys(found))) == 5
-    assert (found[0]["key"], found[0]["score"]) == ("big", pytest.approx(1, abs=1e-3))
 
 
 async def test_no_stale_text_is_found(store: Store) -> None:

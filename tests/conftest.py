@@ -7,6 +7,7 @@ from tests.support.fixtures import *  # noqa: F403 - pytest finds fixtures by th
 # Other processes share the cores: how long an example takes says nothing about the test.
 hypothesis.settings.register_profile(
     "shared machine",
+    max_examples=50,  # each run tries others
     deadline=None,
     suppress_health_check=[
         hypothesis.HealthCheck.too_slow,

@@ -21,18 +21,16 @@ async def quickly(answer: Any) -> httpx2.Response:
     return response
 
 
-async def test_a_manager_may_have_a_schema_that_doubles(client: httpx2.AsyncClient) -> None:
+async def test_managers_and_jobs_may_have_a_schema_that_doubles(
+    client: httpx2.AsyncClient,
+) -> None:
     config = {"kinds": KINDS, "default": nested(50), "namespace": ["x"]}
     put = await quickly(client.put("/v1/managers/doubling", json=config))
     assert put.status_code == 201
     call = {"manager": "doubling", "arguments": {"content": nested(55)}}
     answer = (await quickly(client.post("/v1/tools/manage_memory", json=call))).json()
     assert answer["content"].startswith("created memory")
-
-
-async def test_a_job_may_bring_a_schema_that_doubles(client: httpx2.AsyncClient) -> None:
-    config = {"kinds": KINDS, "default": nested(50), "strategy": "verbatim"}
-    body = {"manager_config": config, "namespace": ["x"], "messages": MESSAGES}
+    body = {"manager_config": {**config, "strategy": "verbatim"}, "messages": MESSAGES}
     assert (await quickly(client.post("/v1/jobs/extract", json=body))).status_code == 202
 
 

@@ -3,10 +3,10 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator, RegexOptions
 from pydantic import BaseModel, Field
@@ -112,7 +112,6 @@ def accepted(schema: dict[str, Any]) -> dict[str, Any]:
         reject()
 
 
-@settings(max_examples=200)
 @given(documents, st.lists(st.dictionaries(st.sampled_from(NAMES), values), max_size=4))
 def test_validation_agrees_with_the_reference_implementation(
     schema: dict[str, Any], contents: list[dict[str, Any]]
@@ -171,15 +170,22 @@ def test_a_schema_that_doubles_per_level_is_checked_once_a_level(node: dict[str,
     assert time.process_time() - started < SECONDS
 
 
-def test_lists_double_no_more_than_objects() -> None:
+def test_deep_lists_and_chains_of_references_stay_within_limits() -> None:
     node = {"items": {"allOf": TWICE}, "contains": N, "prefixItems": [{"anyOf": TWICE}]}
     content: Any = []
     for _ in range(30):
         content = [content, content]
     budget = Budget()
-    validator = validator_of(check_object_schema(schema_of(node)))
-    assert validator.is_valid({"a": content}, budget)
+    assert validator_of(check_object_schema(schema_of(node))).is_valid({"a": content}, budget)
     assert budget.spent < 5_000
+    links = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}", "title": "x"} for n in range(600)}
+    chain = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/d0"}},
+        "$defs": {**links, "d600": {"type": "string"}},
+    }
+    with pytest.raises(TooManyChecksError, match="160 levels"):
+        validator_of(check_object_schema(chain)).is_valid({"a": "x"})
 
 
 WIDE: dict[str, tuple[dict[str, Any], Any]] = {
@@ -246,39 +252,24 @@ class Leaf(BaseModel):
 
 class Sum(BaseModel):
     kind: Literal["sum"]
-    left: "Expression"
-    right: "Expression"
-
-
-class Product(BaseModel):
-    kind: Literal["product"]
-    left: "Expression"
-    right: "Expression"
-
-
-Expression = Annotated[Leaf | Sum | Product, Field(discriminator="kind")]
-
-
-class Formula(BaseModel):
-    name: str
-    body: Expression
+    left: "Leaf | Sum" = Field(discriminator="kind")
+    right: "Leaf | Sum" = Field(discriminator="kind")
 
 
 def formula(depth: int) -> dict[str, Any]:
     if depth == 0:
         return {"kind": "leaf", "value": 1}
-    kind = "sum" if depth % 2 else "product"
-    return {"kind": kind, "left": formula(depth - 1), "right": formula(depth - 1)}
+    return {"kind": "sum", "left": formula(depth - 1), "right": formula(depth - 1)}
 
 
 def test_a_recursive_union_of_pydantic_is_accepted_and_cheap() -> None:
-    content = {"name": "f", "body": formula(9)}
-    Formula.model_validate(content)
-    schema = {**Formula.model_json_schema(), "type": "object"}  # pydantic leaves it to $ref
+    content = formula(9)
+    Sum.model_validate(content)
+    schema = {**Sum.model_json_schema(), "type": "object"}  # pydantic leaves it to $ref
     validator, budget = validator_of(check_object_schema(schema)), Budget()
     assert validator.faults(content, budget) == []
     assert budget.spent < MAX_CHECKS / 2
-    assert validator.faults({"name": "f", "body": {"kind": "sum"}})
+    assert validator.faults({"kind": "sum"})
 
 
 @pytest.mark.parametrize(
@@ -307,16 +298,6 @@ def test_properties_may_have_the_names_of_refused_keywords() -> None:
     properties = {"unevaluatedItems": {"type": "string"}, "$id": {"const": "$ref"}, "$ref": {}}
     schema = check_object_schema({"type": "object", "properties": properties})
     assert validator_of(schema).is_valid({"unevaluatedItems": "x", "$id": "$ref"})
-
-
-def test_a_long_chain_of_references_does_not_crash() -> None:
-    chain: dict[str, Any] = {
-        f"d{n}": {"$ref": f"#/$defs/d{n + 1}", "title": "x"} for n in range(600)
-    }
-    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}}
-    schema["$defs"] = {**chain, "d600": {"type": "string"}}
-    with pytest.raises(TooManyChecksError, match="160 levels"):
-        validator_of(check_object_schema(schema)).is_valid({"a": "x"})
 
 
 @pytest.mark.parametrize(
@@ -379,13 +360,7 @@ def test_validators_are_cached_within_a_limit_of_memory() -> None:
         cache.get(schema)
     assert (compiled, cache.bytes) == (["a", "b", "c", "b"], 80)
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(cache.get, "abcdefgh" * 200))
+        list(threads.map(cache.get, "abcdefgh" * 50))
     assert cache.bytes == 80
-
-
-def test_patterns_weigh_on_the_cache() -> None:
-    def weight(**keywords: Any) -> int:
-        return validator_of(check_object_schema({"type": "object", **keywords})).bytes
-
-    assert weight(description="x" * 10_000) > 600_000
-    assert weight(patternProperties={"^a": {}, "^b": {}}) > 2 * 131_072
+    patterns = {"type": "object", "patternProperties": {"^a": {}, "^b": {}}}
+    assert validator_of(check_object_schema(patterns)).bytes > 2 * 131_072

@@ -158,16 +158,6 @@ def test_a_message_becomes_a_turn(message: Any, role: str, text: str) -> None:
     assert (turn(message).role, turn(message).text) == (role, text)
 
 
-def test_times_are_kept_in_utc() -> None:
-    said = turn({"role": "user", "content": "x", "created_at": "2026-01-31T12:00:00+02:00"})
-    assert said.said_at == datetime(2026, 1, 31, 10, tzinfo=UTC)
-
-
-def test_a_name_is_one_line_and_replaces_the_role() -> None:
-    assert turn({"role": "user", "name": "Al\nice  B", "content": "x"}).speaker == "Al ice B"
-    assert turn({"role": "user", "name": " ", "content": "x"}).speaker == "user"
-
-
 def test_arguments_and_results_of_tools_are_cut_to_a_length() -> None:
     long = "x" * (MAX_TOOL_CHARACTERS + 1234)
     cut = "x" * MAX_TOOL_CHARACTERS + "… (1,234 characters more)"
@@ -179,10 +169,14 @@ def test_arguments_and_results_of_tools_are_cut_to_a_length() -> None:
     assert turn(calls).text == f"[calls f({cut})]"
 
 
-def test_messages_without_an_id_get_free_numbers() -> None:
+def test_ids_names_and_times_are_normalized() -> None:
     given_ids = [None, "1", None, "2'", None, "x"]
     messages = [{"role": "user", "content": "x", "id": given_id} for given_id in given_ids]
     assert [turn.id for turn in turns_of(messages)] == ["1'", "1", "3", "2'", "5", "x"]
+    said = turn({"role": "user", "content": "x", "created_at": "2026-01-31T12:00:00+02:00"})
+    assert said.said_at == datetime(2026, 1, 31, 10, tzinfo=UTC)
+    assert turn({"role": "user", "name": "Al\nice  B", "content": "x"}).speaker == "Al ice B"
+    assert turn({"role": "user", "name": " ", "content": "x"}).speaker == "user"
 
 
 @pytest.mark.parametrize(

@@ -127,29 +127,17 @@ def test_templates_that_can_never_be_a_namespace_are_refused(
     assert problem in str(caught.value)
 
 
-@given(st.lists(st.text(max_size=8), min_size=1, max_size=4))
-def test_any_text_is_a_template_or_refused_as_one(template: list[str]) -> None:
-    usable(template)
-
-
-@given(templates.filter(usable), assignments)
-def test_a_filled_template_can_be_stored(template: list[str], given_values: dict[str, str]) -> None:
-    chosen = {name: given_values[name] for name in used(template)}
-    namespace = placed(template, chosen)
-    if namespace is not None:
-        check_labels(namespace)
-        assert len(namespace) == len(template)
-
-
 @given(templates.filter(usable), assignments, assignments)
-def test_different_values_never_share_a_namespace(
+def test_a_namespace_can_be_stored_and_no_other_values_share_it(
     template: list[str], ones: dict[str, str], others: dict[str, str]
 ) -> None:
     one = {name: ones[name] for name in used(template)}
     other = {name: others[name] for name in used(template)}
     first, second = placed(template, one), placed(template, other)
-    if first is not None and first == second:
-        assert one == other
+    if first is not None:
+        check_labels(first)
+        assert len(first) == len(template)
+        assert first != second or one == other
 
 
 @given(templates.filter(usable).filter(used), assignments, st.data())

@@ -43,14 +43,6 @@ def only_edit(result: Reconciliation) -> Edit:
     return edit
 
 
-def test_a_new_memory_gets_a_key_of_its_own() -> None:
-    result = reconciled(insert("m1", "Ana likes tea."), insert("m2", "Ana likes ramen."))
-    keys = [edit.key for edit in result.edits.values()]
-    assert [len(key or "") for key in keys] == [32, 32]
-    assert len(set(keys)) == 2
-    assert {edit.namespace for edit in result.edits.values()} == {HERE}
-
-
 @pytest.mark.parametrize(
     ("there", "more"),
     [
@@ -80,10 +72,8 @@ def test_inserts_that_repeat_each_other_become_one() -> None:
     )
     edit = only_edit(result)
     assert (edit.importance, edit.message_ids, result.unchanged) == (0.6, ("1", "2"), 1)
-
-
-def test_the_same_words_of_another_kind_are_another_memory() -> None:
-    there = memory("m1", "Ana likes tea.", kind="preference")
+    assert (edit.namespace, len(edit.key or "")) == (HERE, 32)
+    there = memory("m1", "Ana likes tea.", kind="preference")  # another kind, another memory
     assert len(reconciled(insert("m2", "Ana likes tea."), existing=(there,)).edits) == 1
 
 
@@ -97,21 +87,16 @@ def test_a_value_of_another_shape_is_not_repeated(content: dict[str, Any]) -> No
     assert (dict(result.edits), result.unchanged) == ({}, 1)
 
 
-def test_an_update_without_a_difference_changes_nothing() -> None:
+def test_an_update_changes_only_what_it_gives() -> None:
     there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
     same = update_edit("m1", "memory", {"content": "Ana likes tea."}, 0.5, MAY)
     assert reconciled(same, existing=(there,)) == Reconciliation({}, 1)
+    green = update_edit("m1", None, {"content": "Ana likes green tea."})
+    edit = only_edit(reconciled(green, existing=(there,)))
+    assert (edit.kind, edit.importance, edit.valid_from) == ("memory", 0.5, MAY)
     there = replace(there, content={"smokes": 1})
     edit = only_edit(reconciled(update_edit("m1", "memory", {"smokes": True}), existing=(there,)))
     assert edit.content == {"smokes": True}  # which is not 1
-
-
-def test_an_update_keeps_the_details_that_it_does_not_give() -> None:
-    there = memory("m1", "Ana likes tea.", importance=0.5, valid_from=MAY)
-    edit = only_edit(
-        reconciled(update_edit("m1", None, {"content": "Ana likes green tea."}), existing=(there,))
-    )
-    assert (edit.kind, edit.importance, edit.valid_from) == ("memory", 0.5, MAY)
 
 
 def test_a_memory_deleted_and_inserted_again_is_kept() -> None:
@@ -243,14 +228,7 @@ def test_the_breaker_opens_above_the_share(
 ) -> None:
     reason = review_reason(rewritten(*range(changed)), shown(compared), max_share=share)
     assert (reason is not None) == opens
-
-
-def test_the_reason_of_the_breaker_counts_the_changes() -> None:
-    edits = [*rewritten(0, 1), replace(rewritten(2)[0], content=None)]
-    assert review_reason(edits, shown(4), max_share=0.5) == (
-        "3 of the 4 memories that the job looked at would be rewritten or deleted, "
-        "which is more than max_change_share (0.5) allows."
-    )
+    assert reason is None or reason.startswith(f"{changed} of the {compared} memories")
 
 
 def test_inserts_and_new_importance_do_not_open_the_breaker() -> None:
@@ -261,18 +239,10 @@ def test_inserts_and_new_importance_do_not_open_the_breaker() -> None:
     assert review_reason([*inserts, *details], shown(3), max_share=0) is None
 
 
-def profile(before: dict[str, Any], after: dict[str, Any]) -> Edit:
-    there = replace(memory("m1", "", kind="profile"), content=before)
-    return replace(update_edit("m1", "profile", after), before=there)
-
-
-FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 2020}}
-
-
 @pytest.mark.parametrize(
     ("after", "opens"),
     [
-        ({**FIELDS, "city": "Lisbon", "name": "Anna", "job": {"title": "cook", "since": 1}}, False),
+        ({"name": "Anna", "city": "Lisbon", "job": {"title": "cook", "since": 1}}, False),
         ({"name": "Ana", "city": "Porto"}, False),
         ({"name": "Ana"}, True),
         ({"name": "", "city": None, "job": {"title": "baker", "since": []}}, True),
@@ -280,6 +250,8 @@ FIELDS = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 202
     ],
 )
 def test_a_document_counts_by_the_fields_it_would_lose(after: dict[str, Any], opens: bool) -> None:
-    edit = profile(FIELDS, after)
+    before = {"name": "Ana", "city": "Porto", "job": {"title": "baker", "since": 2020}}
+    there = replace(memory("m1", "", kind="profile"), content=before)
+    edit = replace(update_edit("m1", "profile", after), before=there)
     reason = review_reason([edit], [], singletons={"profile"}, max_share=0.5)
     assert (reason is not None) == opens

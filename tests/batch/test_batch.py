@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.support.app import Store
 
@@ -97,6 +98,7 @@ async def test_without_atomic_only_bad_operations_fail(store: Store) -> None:
         assert (await store.get(A, key))["value"] == {"n": number}
 
 
+@pytest.mark.slow
 async def test_a_batch_has_up_to_a_thousand_operations(
     store: Store, client: httpx2.AsyncClient
 ) -> None:

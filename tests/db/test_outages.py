@@ -99,6 +99,7 @@ async def opened(url: str, pool_size: int = 1) -> AsyncIterator[Database]:
         await database.close()
 
 
+@pytest.mark.slow
 async def test_a_frozen_connection_is_not_used_again(proxy: FreezableProxy) -> None:
     async with opened(proxy.url) as database:
         before = await backend(database)
@@ -160,6 +161,7 @@ async def test_statements_end_while_the_database_is_suspended(database_url: str)
         assert not database.resume()
 
 
+@pytest.mark.slow
 async def test_ended_connections_are_replaced(
     settings: Settings, embedder: FakeEmbedder, cluster: Cluster
 ) -> None:

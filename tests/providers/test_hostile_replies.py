@@ -17,13 +17,7 @@ from app.providers.errors import MisconfiguredError, ProviderError, UnavailableE
 from app.providers.llm import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
 from app.providers.openai import ChatLLM, ResponsesLLM
 from app.providers.openai_embedder import OpenAIEmbedder
-from tests.support.llm_server import (
-    LLMServer,
-    Reply,
-    calls,
-    garbage,
-    llm_server,
-)
+from tests.support.llm_server import LLMServer, Reply, calls, garbage, llm_server
 from tests.support.llm_wire import write_anthropic, write_chat, write_responses
 from tests.support.openai_server import OpenAIServer
 from tests.support.openai_server import Reply as Embeddings

@@ -55,6 +55,7 @@ def test_processes_that_build_at_once_leave_one_graph(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     damaged = bytearray(published_file("model.safetensors").read_bytes())
     damaged[-1] ^= 1
@@ -64,6 +65,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         read_weights(copy)
 
 
+@pytest.mark.slow
 async def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()

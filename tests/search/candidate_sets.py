@@ -33,10 +33,6 @@ def hit(word: int, item_id: int, ordinal: int = 0, *, frequency: int = 1, length
     return word, item_id, ordinal, frequency, length
 
 
-def use(item_id: int, *, uses: int, last_used_at: float = 0) -> Row:
-    return item_id, uses, last_used_at
-
-
 def item_rows(*values: Row) -> Rows:
     return _rows(ITEMS, values)
 
@@ -53,10 +49,9 @@ def candidate_set(
     items: Iterable[Row],
     passages: Iterable[Row] = (),
     hits: Iterable[Row] = (),
-    uses: Iterable[Row] = (),
 ) -> CandidateSet:
     return CandidateSet.of(
-        item_rows(*items), passage_rows(*passages), hit_rows(*hits), _rows(USES, uses)
+        item_rows(*items), passage_rows(*passages), hit_rows(*hits), _rows(USES, ())
     )
 
 

@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.search.candidate_set import Floats
-from app.search.scoring import (
-    K1,
-    B,
-    count_statistics,
-    coverage,
-    word_weights,
-)
+from app.search.scoring import K1, B, count_statistics, coverage, word_weights
 from tests.search.candidate_sets import (
     candidate_set,
     counted,

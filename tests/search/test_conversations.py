@@ -5,14 +5,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from tests.search.requests import (
-    analyze,
-    keys,
-    page,
-    put_parts,
-    put_texts,
-    say,
-)
+from tests.search.requests import analyze, keys, page, put_parts, put_texts, say
 from tests.support.app import Store
 
 

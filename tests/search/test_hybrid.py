@@ -63,7 +63,6 @@ async def test_words_of_many_kinds_are_found(store: Store) -> None:
             "invoice": "the invoice INV-2024-0093 is overdue",
             "other": "the invoice INV-2023-0017 is paid",
             "code": "class HTTPServer listens on a port",
-            "chinese": "我喜欢吃拉面",
             "japanese": "東京でラーメンを食べました",
             "german": "Anna hat die beiden alten Häuser auf dem Hügel gekauft",
             "english": "she runs every morning",
@@ -71,14 +70,8 @@ async def test_words_of_many_kinds_are_found(store: Store) -> None:
     )
     for query, key in {
         "INV-2024-0093": "invoice",
-        "inv 0093": "invoice",
         "HTTPServer": "code",
-        "拉面": "chinese",
-        "我喜欢什么": "chinese",
-        "ラーメン": "japanese",
         "東京": "japanese",
-        "Häuser": "german",
-        "haus": "german",
         "Welches Haus hat Anna gekauft?": "german",
         "running": "english",
     }.items():

@@ -96,6 +96,7 @@ async def test_an_item_with_many_passages_does_not_crowd_out_others_in_text_mode
     assert len(await keys(indexed, "ramen", mode="text")) == 6
 
 
+@pytest.mark.slow
 async def test_pages_are_complete_and_disjoint(indexed: Store, settings: Settings) -> None:
     await put_texts(indexed, {f"k{n}": f"ramen w{n % 7} x{n}" for n in range(200)})
     await analyze(settings)

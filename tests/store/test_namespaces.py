@@ -20,7 +20,7 @@ label = st.text(
     min_size=1,
     max_size=20,
 )
-labels = st.lists(label, max_size=6)
+labels = st.lists(label, max_size=4)
 
 
 @given(labels)

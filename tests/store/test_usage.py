@@ -206,6 +206,7 @@ def test_what_waits_is_bounded_and_what_goes_uncounted_is_known(usage: UsageCoun
     assert waiting[0].count == 2
 
 
+@pytest.mark.slow
 async def test_many_waiting_items_are_written_before_their_time(
     store: Store, database: Database, usage: UsageCounter
 ) -> None:

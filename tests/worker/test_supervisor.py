@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +95,7 @@ def process_of_its_own(code: str, pids: Path) -> Iterator[int]:
         os.waitpid(pid, 0)
 
 
+@pytest.mark.slow
 def test_a_child_sees_the_end_of_a_parent_that_is_killed(pids: Path) -> None:
     """Its standard input ends then, and the worker watches that."""
     parent = f"""if True:
@@ -108,10 +108,3 @@ def test_a_child_sees_the_end_of_a_parent_that_is_killed(pids: Path) -> None:
         wait_until(lambda: bool(started(pids)))
         assert is_alive(started(pids)[0])
     wait_until(lambda: not is_alive(started(pids)[0]))
-
-
-def test_nothing_is_left_running_once_it_has_stopped(pids: Path) -> None:
-    before = threading.active_count()
-    with Supervisor(child(pids, WAIT)):
-        assert threading.active_count() == before + 1
-    assert threading.active_count() == before

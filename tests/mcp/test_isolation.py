@@ -22,6 +22,8 @@ from tests.support.app import Store
 from tests.support.keys import key_with
 from tests.support.mcp_client import connected
 
+pytestmark = pytest.mark.slow
+
 ROOTS = [["acme"], ["acme", "inner"], ["acme2"], ["ACME"], ["acm"]]
 PLACES = [["memories"], ["users", "ann"], ["memories", "deep"]]
 SECRET = re.compile(r"secret of ([\w/]+)\.")
@@ -148,7 +150,6 @@ async def test_lists_show_everything_inside_and_nothing_else(world: World) -> No
             assert sorted(secrets_in(await everything_listed(client))) == sorted([*inside, prompt])
 
 
-@pytest.mark.slow
 @hypothesis_settings(max_examples=25)
 @given(calls=st.lists(CALLS, min_size=1, max_size=3))
 async def test_no_call_shows_or_changes_anything_outside(

@@ -145,7 +145,6 @@ async def test_unstorable_characters_of_models_are_replaced() -> None:
 
 
 NO_VERDICT = [
-    (says("The first one."), "the tool `verdict` was not called"),
     (calls(("verdict", "{")), "the arguments are not a JSON object; they may have been cut off"),
     (calls(("verdict", {"better": "first"})), "`reason` is not a text"),
     (calls(("verdict", {"better": "neither", "reason": ""})), "`better` is none of"),

@@ -23,6 +23,8 @@ from app.prompts.types import (
     PromptVersionNotFoundError,
 )
 
+pytestmark = pytest.mark.slow
+
 ACME = Access("mk_1", to_root(["acme"]), ALL_GRANTED)
 JOB = Access("mk_1 job_7", ACME.root, (Grant((), frozenset({Verb.WRITE, Verb.READ})),))
 
@@ -195,7 +197,6 @@ changes = st.tuples(
 )
 
 
-@pytest.mark.slow
 @settings(max_examples=25)
 @given(sequence=st.lists(changes, min_size=1, max_size=15))
 async def test_prompts_behave_like_the_model(

@@ -1,7 +1,6 @@
 """How optimizers of every kind take the new text of a prompt from a model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -101,8 +100,8 @@ async def test_a_prompt_memory_may_leave_the_prompt(reply: Completion) -> None:
     assert result.analysis == "Names the currency."
 
 
-@pytest.mark.parametrize("bad", [revise(update=None), says(BETTER)])
-async def test_a_prompt_memory_sends_back_an_answer_without_a_decision(bad: Completion) -> None:
+async def test_a_prompt_memory_sends_back_an_answer_without_a_decision() -> None:
+    bad = revise(update=None)
     assert (await optimized("prompt_memory", ScriptedModel(bad, revise()))).text == BETTER
     result = await optimized("prompt_memory", ScriptedModel(*[bad] * 3))
     assert (result.outcome, result.text) == ("rejected", None)
@@ -172,19 +171,6 @@ async def test_a_call_that_is_whole_before_the_cut_is_taken() -> None:
     assert (await rewritten(whole)).text == BETTER
 
 
-async def test_a_model_whose_thought_was_cut_off_is_asked_to_be_shorter() -> None:
-    model = ScriptedModel(replace(THINK, finish_reason="length"), improve())
-    await optimized("metaprompt", model)
-    assert last_message(model) == (
-        "Your reply was too long and has been cut off. Be shorter.\n\n"
-        "Think further, or call improve if you are sure."
-    )
-
-
-async def test_of_two_rewrites_in_a_reply_the_first_counts() -> None:
-    assert (await rewritten(calls(improve_call(), improve_call("Worse.")))).text == BETTER
-
-
 async def test_an_analysis_can_always_be_stored() -> None:
     result = await rewritten(improve(analysis=" \x00 half \ud83d "))
     assert result.analysis == "\ufffd half \ufffd"
@@ -193,11 +179,9 @@ async def test_an_analysis_can_always_be_stored() -> None:
 
 
 async def test_a_long_prompt_gets_room_to_be_repeated() -> None:
-    short, long = ScriptedModel(improve()), ScriptedModel(improve())
-    await optimized("metaprompt", short)
-    await optimized("metaprompt", long, prompt=TargetPrompt("long", "Be kind. " * 5_000))
-    assert short.requests[0].max_tokens == 8_192
-    assert long.requests[0].max_tokens == 4_096 + 15_000
+    model = ScriptedModel(improve())
+    await optimized("metaprompt", model, prompt=TargetPrompt("long", "Be kind. " * 5_000))
+    assert model.requests[0].max_tokens == 4_096 + 15_000
 
 
 async def test_a_custom_request_replaces_ours() -> None:

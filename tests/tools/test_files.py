@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from app.tools.memory_files import NAME
 from tests.support.app import Store
 from tests.tools.agent import Agent
@@ -67,13 +69,6 @@ async def test_text_is_replaced_and_inserted(memory: Memory, store: Store) -> No
     assert newest["action"] == "patch"
 
 
-async def test_only_existing_files_are_edited(memory: Memory) -> None:
-    await memory.write("/memories/dir/x")
-    for path in ("/memories/dir", "/memories/none.md"):
-        error = f"Error: The path {path} does not exist. Please provide a valid path."
-        assert await memory.error("insert", path=path, insert_line=0, insert_text="b") == error
-
-
 async def test_an_edit_keeps_everything_but_the_text(memory: Memory, store: Store) -> None:
     await store.put(NAMESPACE, "m", {"kind": "note", "content": "old"}, index=["kind"], **DETAILS)
     await memory("str_replace", path="/memories/m", old_str="old", new_str="new")
@@ -121,6 +116,7 @@ async def test_a_directory_is_renamed_with_everything_in_it(memory: Memory) -> N
     ]
 
 
+@pytest.mark.slow
 async def test_nothing_is_renamed_onto_or_into_something(memory: Memory) -> None:
     await memory.write("/memories/a/b/c", "/memories/f", "/memories/g")
     for old, new, error in (
@@ -141,6 +137,7 @@ async def test_nothing_is_renamed_onto_or_into_something(memory: Memory) -> None
     assert await memory.listed() == [f"/memories/{name}" for name in ("a/", "a/b/", "f", "g")]
 
 
+@pytest.mark.slow
 async def test_concurrent_inserts_lose_nothing(memory: Memory) -> None:
     path = "/memories/log"
     await memory.write(path, text="")
@@ -153,6 +150,7 @@ async def test_concurrent_inserts_lose_nothing(memory: Memory) -> None:
     assert sorted(line.partition("\t")[2] for line in lines) == [f"line {n}" for n in range(8)]
 
 
+@pytest.mark.slow
 async def test_one_of_several_concurrent_creations_succeeds(agent: Agent) -> None:
     create = {"command": "create", "file_text": "text"}
     paths = ["/memories/x", "/memories/x", "/memories/x/y", "/memories/x/y/z"]
@@ -162,6 +160,7 @@ async def test_one_of_several_concurrent_creations_succeeds(agent: Agent) -> Non
     assert [answer["is_error"] for answer in answers].count(False) == 1
 
 
+@pytest.mark.slow
 async def test_renaming_a_directory_during_writes_loses_nothing(
     memory: Memory, store: Store
 ) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from app.auth.access import Verb
 from app.config import Settings
 from app.tools.memory_files import NAME
@@ -97,6 +99,7 @@ async def test_commands_that_are_not_permitted_are_refused(agent: Agent) -> None
     assert await memory.listed() == ["/memories/a", "/memories/b"]
 
 
+@pytest.mark.slow
 async def test_each_command_needs_its_grants(agent_with: AgentWith) -> None:
     await Memory(await agent_with(Verb, NAMESPACE)).write("/memories/a")
     for arguments, needed in CALLS:

@@ -9,6 +9,8 @@ from app.clock import FrozenClock
 from tests.support.app import Store
 from tests.tools.memory_files import NAMESPACE, Memory, fill
 
+pytestmark = pytest.mark.slow
+
 
 async def test_items_without_text_are_shown_as_json_and_not_edited(
     memory: Memory, store: Store
@@ -43,7 +45,6 @@ async def test_a_file_takes_precedence_over_a_directory_of_its_name(
     assert await memory.listed("/memories/both") == ["/memories/both/below"]
 
 
-@pytest.mark.slow
 async def test_a_directory_of_thousands_is_cut(memory: Memory, store: Store) -> None:
     await fill(store, [f"many/{number:04}" for number in range(1_001)])
     lines = (await memory("view", path="/memories")).splitlines()

@@ -100,7 +100,6 @@ async def agent_of(server: Server, way: str, user: str) -> AsyncIterator[Agent]:
             RememberingModel(remember=given.remember, look_up=given.look_up),
             list(given.tools),
             checkpointer=InMemorySaver(),
-            store=given.store,
         )
         yield Agent(graph, user)
 

@@ -4,19 +4,13 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from tempfile import gettempdir
 from typing import Any, TypeAlias
 from uuid import uuid4
 
 import httpx2
 from langchain_core.tools import BaseTool, StructuredTool, tool
-from langgraph.store.base import BaseStore
-from langgraph_memoryd import MemorydStore
 from langgraph_sdk import get_client
-from mcp import Client, StdioServerParameters
-
-from tests.langmem.original import create_manage_memory_tool, create_search_memory_tool
-from tests.support.server import MEMORYD, clean_environment
+from mcp import Client
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,6 @@ class Way:
     tools: Sequence[BaseTool]
     remember: Call
     look_up: Call
-    store: BaseStore | None = None
 
 
 Opening: TypeAlias = Callable[[str, str], AbstractAsyncContextManager[Way]]
@@ -63,43 +56,17 @@ async def by_sdk(url: str, user: str) -> AsyncIterator[Way]:
 
 
 @asynccontextmanager
-async def by_base_store(url: str, _user: str) -> AsyncIterator[Way]:
-    """A store of LangGraph's kind, under LangMem's own tools."""
-    async with MemorydStore(url) as store:
-        template = ("memories", "{user_id}")
-        tools = [create_manage_memory_tool(template), create_search_memory_tool(template)]
-        yield Way(tools, Call("manage_memory", "content"), Call("search_memory", "query"), store)
-
-
-@asynccontextmanager
 async def by_mcp(url: str, user: str) -> AsyncIterator[Way]:
     """MCP over HTTP, on a connection that is confined to the user's namespace."""
     async with Client(f"{url}/mcp?namespace=memories.{user}") as client:
-        yield await _with_mcp(client)
 
+        async def call(name: str, arguments: dict[str, Any]) -> str:
+            result = await client.call_tool(name, arguments)
+            return "\n".join(part.text for part in result.content if part.type == "text")
 
-@asynccontextmanager
-async def by_mcp_process(url: str, user: str) -> AsyncIterator[Way]:
-    """MCP on standard input and output of a process, confined likewise."""
-    arguments = ["mcp", "--url", url, "--namespace", f"memories.{user}"]
-    process = StdioServerParameters(
-        command=str(MEMORYD),
-        args=arguments,
-        env=clean_environment(),
-        cwd=gettempdir(),  # away from a developer's .env
-    )
-    async with Client(process) as client:
-        yield await _with_mcp(client)
-
-
-async def _with_mcp(client: Client) -> Way:
-    async def call(name: str, arguments: dict[str, Any]) -> str:
-        result = await client.call_tool(name, arguments)
-        return "\n".join(part.text for part in result.content if part.type == "text")
-
-    listed = (await client.list_tools()).tools
-    tools = [_tool(t.name, t.description or "", t.input_schema, call) for t in listed]
-    return Way(tools, Call("remember", "text"), Call("search_memories", "query"))
+        listed = (await client.list_tools()).tools
+        tools = [_tool(t.name, t.description or "", t.input_schema, call) for t in listed]
+        yield Way(tools, Call("remember", "text"), Call("search_memories", "query"))
 
 
 @asynccontextmanager
@@ -122,9 +89,7 @@ async def by_tools_endpoint(url: str, user: str) -> AsyncIterator[Way]:
 
 WAYS: Mapping[str, Opening] = {
     "sdk": by_sdk,
-    "base store": by_base_store,
     "mcp": by_mcp,
-    "mcp process": by_mcp_process,
     "tools": by_tools_endpoint,
 }
 

@@ -157,9 +157,8 @@ async def test_failing_calls_go_back_once_and_the_others_stand(
 
 
 async def test_a_repair_shows_the_result_of_every_call() -> None:
-    model = ScriptedModel(
-        calls(insert("b"), insert("smile \ud83d"), WRONG, text="\ud83d", stop="length"), NOTHING
-    )
+    wrong = calls(insert("b"), insert("smile \ud83d"), WRONG, text="\ud83d", stop="length")
+    model = ScriptedModel(wrong, NOTHING)
     await propose(model, task())
     done, unstorable, cut = model.results
     assert done == (False, "Memory m1 inserted.")
@@ -168,9 +167,6 @@ async def test_a_repair_shows_the_result_of_every_call() -> None:
     assert cut == (True, "Not done: the reply was cut off in this call.")
     assert "cut off" in model.requests[1].messages[-1].text
     str(model.requests[1]).encode()  # half characters are not sent back
-
-
-async def test_a_turn_goes_back_verbatim_if_it_can_be_sent() -> None:
     for text, verbatim in (("a", Verbatim("m", "signed")), ("a\ud800", None)):
         first = replace(calls(insert(text, importance=2)), verbatim=Verbatim("m", "signed"))
         model = ScriptedModel(first, calls(insert("a")))
@@ -259,21 +255,16 @@ async def test_steps_end_when_there_is_nothing_more_to_do(last: Completion, max_
     assert replace(proposed, edits=outlines(proposed.edits)) == Proposal(
         (update_edit("m1", "memory", {"content": "Ana lives in Lisbon."}),), steps=2
     )
-
-
-async def test_steps_end_with_a_call_of_no_change_or_a_refusal() -> None:
     model = ScriptedModel(calls(insert("a"), ("no_change", {})))
     assert outlines((await propose(model, task(max_steps=4))).edits) == (inserted(1, "a"),)
-    model = ScriptedModel(calls(insert("a")), says("No.", "refusal"))
+
+
+async def test_a_refusal_in_a_later_step_keeps_the_edits_before_it() -> None:
+    model = ScriptedModel(calls(WRONG), calls(insert("a")), says("No.", "refusal"))
     proposed = await propose(model, task(max_steps=3))
     assert outlines(proposed.edits) == (inserted(1, "a"),)
     assert proposed.rejected == (Rejection("", "the model refused: No."),)
-
-
-async def test_a_repair_in_one_step_is_answered_in_the_next() -> None:
-    model = ScriptedModel(calls(WRONG), calls(insert("a")), DONE)
-    await propose(model, task(max_steps=2))
-    assert model.results == [(False, "Memory m1 inserted.")]
+    assert model.results == [(False, "Memory m1 inserted.")]  # the repair is answered here
     assert model.purposes == ["extract", "repair", "extract"]
 
 

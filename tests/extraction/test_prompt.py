@@ -2,9 +2,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from jsonschema_rs import Draft202012Validator, meta
+from jsonschema_rs import Draft202012Validator
 
-from app.conversations.kinds import BUILT_IN, EPISODE, MEMORY, PROFILE
+from app.conversations.kinds import EPISODE, MEMORY, PROFILE
 from app.conversations.memories import LLMTask, Memory, Rights
 from app.extraction.prompt import TEMPLATES, build_system_text, build_tools, describe
 from app.providers.llm import Tool
@@ -41,11 +41,6 @@ def test_instructions_are_literal_and_stay_in_their_section(instructions: str, e
     assert text.count("</instructions>") == 1
 
 
-@pytest.mark.parametrize("nothing", [None, "", " \n"])
-def test_without_instructions_there_is_no_section_for_them(nothing: str | None) -> None:
-    assert "<instructions>" not in build_system_text(task(instructions=nothing))
-
-
 @pytest.mark.parametrize(
     ("rights", "words"),
     [
@@ -65,6 +60,8 @@ def test_the_prompt_explains_only_permitted_edits(rights: Rights, words: set[str
 def test_values_are_not_templates() -> None:
     assert describe("insert", kind="a", description="costs $5 {x} $kind").endswith("$5 {x} $kind")
     assert "${memories}" in TEMPLATES.fill("next", memories="${memories}")
+    for nothing in (None, "", " \n"):
+        assert "<instructions>" not in build_system_text(task(instructions=nothing))
 
 
 @pytest.mark.parametrize(
@@ -96,17 +93,13 @@ def test_only_tools_that_can_do_something_are_offered(given: LLMTask, offered: l
 
 
 def test_the_update_tool_describes_kinds_that_have_no_insert_tool() -> None:
-    given = task(PRESENT, memory("m2", "a"), kinds=[MEMORY, PROFILE])
-    text = tool(given, "update_memory").description
-    assert "The kind profile is a single document" in text
-    assert '"preferred_name": {"type": "string"' in text
-    assert "The kind memory" not in text
+    given = task(PRESENT, memory("m7", "a"), kinds=[MEMORY, PROFILE])
+    update = tool(given, "update_memory")
+    assert "The kind profile is a single document" in update.description
+    assert '"preferred_name": {"type": "string"' in update.description
+    assert "The kind memory" not in update.description
     only_updates = replace(given, rights=Rights(inserts=False))
     assert "The kind memory: One thing" in tool(only_updates, "update_memory").description
-
-
-def test_tools_accept_the_ids_that_the_prompt_shows() -> None:
-    given = task(memory("m1", "a"), memory("m7", "b"))
     for name in ("update_memory", "delete_memory"):
         assert tool(given, name).parameters["properties"]["id"]["enum"] == ["m1", "m7"]
 
@@ -124,12 +117,3 @@ def test_references_in_a_kinds_schema_resolve_in_the_tools_schema() -> None:
     parameters = tool(task(kinds=[replace(MEMORY, schema=root)]), "insert_memory").parameters
     assert parameters["properties"]["content"]["$ref"] == "#/$defs/A"
     assert parameters["$defs"] == {"A": {"type": "object"}}
-
-
-def test_every_tool_has_a_description_and_the_schema_of_an_object() -> None:
-    given = task(PRESENT, kinds=tuple(BUILT_IN.values()))
-    for offered in build_tools(given, given.existing, first_step=False):
-        meta.validate(offered.parameters)
-        assert offered.parameters["type"] == "object"
-        assert offered.description
-        assert "$" not in offered.description

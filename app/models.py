@@ -6,7 +6,7 @@ from app.consolidation.repository import consolidation_marks
 from app.db.idempotency import idempotent_requests
 from app.db.tables import metadata
 from app.indexing.formats import passage_indexes
-from app.jobs.models import job_events, jobs, model_calls, workers
+from app.jobs.models import job_events, job_replies, jobs, model_calls, workers
 from app.managers.repository import managers
 from app.prompts.repository import prompt_labels, prompt_versions, prompts
 from app.store.models import item_usage, item_versions, items, namespaces, passages, terms
@@ -21,6 +21,7 @@ __all__ = [
     "items",
     "job_changes",
     "job_events",
+    "job_replies",
     "jobs",
     "managers",
     "metadata",

@@ -430,6 +430,7 @@ job_events: job_id={j} namespace={n} number=1 event='queued' data='{{}}' recorde
 model_calls: job_id={j} namespace={n} number=1 attempt=1 purpose='extract' model='m'
     finish_reason='end' input_tokens=1 output_tokens=1 cached_tokens=0 milliseconds=1
     recorded_at=now()
+job_replies: job_id={j} namespace={n} digest={k} reply='null'
 job_changes: job_id={j} namespace={n} number=1 key={k} action='insert' state='applied'
     details='{{}}'
 idempotent_requests: namespace={n} actor='mk' key={k} fingerprint='' answer='null'

@@ -26,6 +26,7 @@ CONFINED = (
     "items",
     "job_changes",
     "job_events",
+    "job_replies",
     "jobs",
     "managers",
     "model_calls",
@@ -52,6 +53,7 @@ TABLES = (
     "idempotent_requests",
     "job_rates",
     "workers",
+    "job_replies",
     "model_calls",
     "job_events",
     "jobs",
@@ -509,6 +511,24 @@ def _create_job_records() -> None:
         ),
         sa.PrimaryKeyConstraint("job_id", "number", name=op.f("model_calls_pkey")),
         comment="Model calls and their cost, recorded when the model answers.",
+    )
+    op.create_table(
+        "job_replies",
+        sa.Column("job_id", sa.Text(collation="C"), nullable=False),
+        sa.Column(
+            "digest",
+            sa.Text(collation="C"),
+            nullable=False,
+            comment="Hash of the model and the request.",
+        ),
+        sa.Column("namespace", sa.Text(collation="C"), nullable=False),
+        sa.Column("reply", sa.Text(), nullable=False, comment="The reply as JSON."),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("job_replies_job_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("job_id", "digest", name=op.f("job_replies_pkey")),
+        comment="Replies of models to a job that has not ended: "
+        "no other attempt pays for them again.",
     )
     op.create_table(
         "workers",

@@ -67,7 +67,7 @@ async def merge_batch(
         if edit.memory_id in protected
     ]
     rejected = (*proposed.rejected, *forbidden)
-    failure = next((call.reason for call in rejected if call.tool != DELETE), None)
+    failure = next((call.reason for call in rejected if call.tool not in {DELETE, ""}), None)
     if failure is not None:
         return EditGroup(batch, rejected=rejected, failure=failure)
     singletons = {kind.name for kind in task.kinds if kind.singleton}

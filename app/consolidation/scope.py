@@ -89,7 +89,7 @@ class EditGroup:
     """Edits that are made together or not at all, and the memories that they rely on.
 
     `formal_edits` are those that lose nothing but form. `failure` is the reason why a model's
-    answer led to no edits.
+    answer led to no edits. It is `unanswered` if there was no usable answer at all.
     """
 
     memories: Sequence[StoredMemory]
@@ -97,6 +97,7 @@ class EditGroup:
     formal_edits: Sequence[Edit] = ()
     rejected: Sequence[Rejection] = ()
     failure: str | None = None
+    unanswered: bool = False
 
     @property
     def basis(self) -> Basis:

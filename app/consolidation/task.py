@@ -17,7 +17,7 @@ from app.consolidation.merge import make_batches, merge_batch, merge_duplicates
 from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import ScopeFinder
 from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory, address_of
-from app.conversations.dialogue import Ask
+from app.conversations.dialogue import Ask, NoAnswerError, join_failures
 from app.conversations.memories import Edit, LLMTask, Rejection
 from app.db.database import (
     Connection,
@@ -177,7 +177,10 @@ class ConsolidateHandler:
             return await finder.find_changed(connection, namespaces, since, limit=plan.limit)
 
     async def _ask_model(self, consolidation: Consolidation, llm: LLM) -> None:
-        """Ask the model about every batch; raises JobFailedError if all of them failed."""
+        """Ask the model about every batch; raises JobFailedError if all of them failed.
+
+        Raises NoAnswerError if another attempt may get an answer about some of them.
+        """
         config = consolidation.plan.config
         consolidation.provenance = replace(
             consolidation.provenance,
@@ -193,6 +196,7 @@ class ConsolidateHandler:
             instructions=config.instructions,
             max_steps=config.max_steps,
             now=self._clock.now(),
+            may_be_retried=not consolidation.run.job.is_last_attempt,
         )
         groups = await _merge_batches(consolidation, consolidation.run.asking(llm), task)
         consolidation.groups = groups
@@ -243,7 +247,8 @@ class ConsolidateHandler:
             consolidation.plan.strategy,
             _reached(consolidation, scope.until),
         )
-        if scope.has_more and not scope.is_held and not waits:
+        is_complete = not any(group.unanswered for group in consolidation.groups)
+        if scope.has_more and not scope.is_held and not waits and is_complete:
             await self._submit_follow_up(connection, consolidation)
 
     async def _check_basis(self, connection: Connection, consolidation: Consolidation) -> None:
@@ -298,29 +303,41 @@ def _moved_uses(consolidation: Consolidation) -> list[tuple[int, Uses]]:
 
 def _reached(consolidation: Consolidation, until: datetime) -> datetime:
     """Return the mark to set: before the first change that is left to the next job."""
-    overtaken = [
+    unanswered = [group for group in consolidation.groups if group.unanswered]
+    left = [
         stored.updated_at - _INSTANT
-        for group in consolidation.overtaken
+        for group in (*consolidation.overtaken, *unanswered)
         for stored in group.memories
         if stored.item_id in consolidation.scope.changed
     ]
-    return min([until, *overtaken])
+    return min([until, *left])
 
 
 async def _merge_batches(consolidation: Consolidation, ask: Ask, task: LLMTask) -> list[EditGroup]:
-    """Return the model's edits of each batch; an error of one cancels the others."""
+    """Return the model's edits of each batch; an error of one cancels the others.
+
+    Raises NoAnswerError if there was no answer about some, and this is not the last attempt.
+    """
+    run = consolidation.run
     batches = await asyncio.to_thread(_batches, consolidation.scope)
     places = asyncio.Semaphore(_CONCURRENT_BATCHES)
+    failures: list[NoAnswerError] = []
 
     async def merge(namespace: StoredNamespace, batch: list[StoredMemory]) -> EditGroup:
         async with places:
-            group = await merge_batch(ask, batch, task, namespace=namespace)
-            await consolidation.run.report(
-                "batch_finished", batches=len(batches), error=group.failure
-            )
+            try:
+                group = await merge_batch(ask, batch, task, namespace=namespace)
+            except NoAnswerError as error:
+                failures.extend([error] if error.retryable else [])
+                rejected = [Rejection("", error.reason)]
+                group = EditGroup(batch, (), (), rejected, error.reason, error.retryable)
+            await run.report("batch_finished", batches=len(batches), error=group.failure)
             return group
 
-    return await run_together(*(merge(namespace, batch) for namespace, batch in batches))
+    groups = await run_together(*(merge(namespace, batch) for namespace, batch in batches))
+    if failures and not run.job.is_last_attempt:
+        raise join_failures(failures)
+    return groups
 
 
 def _merge_duplicates(scope: ConsolidationScope) -> list[EditGroup]:

@@ -1,19 +1,28 @@
 """Dialogues with a model: its turns and ours, and answers through a tool, repaired if unusable."""
 
+import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeAlias, TypeVar
+from typing import ClassVar, Generic, TypeAlias, TypeVar
 
-from app.json_values import JsonObject
+from app.conversations.plain_request import to_plain_request
+from app.conversations.recovered_calls import recover_calls
+from app.json_values import JsonObject, replace_unstorable
+from app.providers.errors import BadRequestError, MisconfiguredError, ProviderError
 from app.providers.llm import Completion, Message, Request, Tool, ToolCall, ToolResult
 
 T = TypeVar("T")
 
 Ask: TypeAlias = Callable[[Request, str], Awaitable[Completion]]
 """Sends a request to a model for a purpose, which the job's log names; raises ProviderError."""
+
+MAX_QUOTED = 200
+"""Maximum characters of a model's text that an error repeats."""
+
+_LONG_CHARACTERS = 65_536
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -26,12 +35,44 @@ class MissingAnswerError(BadAnswerError):
     """The reply contains no answer."""
 
 
-class NoAnswerError(Exception):
-    """The model gave no usable answer; the message says why, for people."""
+class NoAnswerError(ProviderError):
+    """The model gave no usable answer, though it was asked twice; `reason` says why, for people.
+
+    `replies` are those that cannot be used, and must not be used by another attempt.
+    """
+
+    code = "unusable_reply"
+    retryable = True
+
+    prefix: ClassVar[str] = "The model gave no usable answer: "
+
+    def __init__(self, reason: str, replies: Sequence[Completion] = ()) -> None:
+        text = f"{self.prefix}{reason.rstrip('.')}."
+        super().__init__(text[0].upper() + text[1:])
+        self.reason = reason
+        self.replies = tuple(replies)
+
+
+class InvalidAnswerError(NoAnswerError):
+    """The model answered, but not as it must, even after a correction."""
 
 
 class RefusalError(NoAnswerError):
-    """The model refused to answer; the message is its text, which may be empty."""
+    """The model refused to answer; `text` is its reply, which may be empty."""
+
+    code = "refused"
+    retryable = False
+    prefix = ""
+
+    def __init__(self, text: str, replies: Sequence[Completion] = ()) -> None:
+        quoted = replace_unstorable(text).strip()[:MAX_QUOTED]
+        super().__init__(f"the model refused: {quoted}" if quoted else "the model refused", replies)
+
+
+def join_failures(errors: Sequence[NoAnswerError]) -> NoAnswerError:
+    """Return one error for several dialogues without an answer, with the reason of the first."""
+    replies = [reply for error in errors for reply in error.replies]
+    return NoAnswerError(errors[0].reason, replies)
 
 
 class Dialogue:
@@ -41,6 +82,7 @@ class Dialogue:
         self._ask = ask
         self._system = system
         self._messages: list[Message] = []
+        self._is_plain = False
 
     def say(self, text: str, results: Sequence[ToolResult] = ()) -> None:
         """Add our next turn, or extend our last one if the model has said nothing since."""
@@ -55,12 +97,27 @@ class Dialogue:
         request = Request(
             self._system, tuple(self._messages), tools=tuple(tools), tool_choice="any"
         )
-        reply = await self._ask(request, purpose)
+        reply = await self._send(request, purpose)
         if reply.finish_reason == "refusal":
             reply = replace(reply, calls=())
+        reply = await recover_in_thread(reply, tools)
         if reply.text.strip() or reply.calls:
             self._messages.append(_sendable_turn(reply))
         return reply
+
+    async def _send(self, request: Request, purpose: str) -> Completion:
+        """Send a request; if one with turns of the model is refused, again in the plainest form.
+
+        What a provider took as a first request it may refuse to take back as a part of a second.
+        """
+        if not any(message.role == "assistant" for message in request.messages):
+            return await self._ask(request, purpose)
+        if not self._is_plain:
+            try:
+                return await self._ask(request, purpose)
+            except (BadRequestError, MisconfiguredError):
+                self._is_plain = True
+        return await self._ask(to_plain_request(request), purpose)
 
 
 class Repair(ABC):
@@ -80,8 +137,10 @@ class Repair(ABC):
         """Return what is wrong with a reply that does not call the tool."""
         return f"the tool `{tool}` was not called"
 
-    def describe_unreadable_call(self, call: ToolCall, _reply: Completion) -> str | None:
+    def describe_unreadable_call(self, call: ToolCall, reply: Completion) -> str | None:
         """Return why a call cannot be read; None if it can, which takes arguments."""
+        if is_cut(call, reply):
+            return "the reply was too long and was cut off"
         if call.arguments is None:
             return "the arguments are not a JSON object; they may have been cut off"
         return None
@@ -121,21 +180,19 @@ class StructuredDialogue(Generic[T]):
     async def accept(self, reply: Completion) -> T:
         """Return the answer in a reply; one that cannot be used is sent back."""
         repair, name = self._answer_tool.repair, self._answer_tool.tool.name
-        repairs = 0
+        unusable: list[Completion] = []
         while True:
             if reply.finish_reason == "refusal" and not repair.repairs_refusals:
-                raise RefusalError(reply.text)
+                raise RefusalError(reply.text, [reply])
             try:
                 return self._read(reply)
             except BadAnswerError as error:
-                is_missing = isinstance(error, MissingAnswerError)
-                if repairs >= (
-                    repair.max_repairs_without_answer if is_missing else repair.max_repairs
-                ):
-                    raise NoAnswerError(str(error)) from error
+                repairs = len(unusable)
+                unusable.append(reply)
+                if repairs >= _max_repairs(repair, error):
+                    raise _final_error(error, unusable) from error
                 turn = repair.turn(name, reply, error)
                 result = f"{repair.result}: {error}."
-            repairs += 1
             self._dialogue.say(turn, [ToolResult(call.id, result, True) for call in reply.calls])
             reply = await self._request(self._repair_purpose)
 
@@ -155,6 +212,31 @@ class StructuredDialogue(Generic[T]):
         if problem is not None or call.arguments is None:
             raise MissingAnswerError(problem)
         return self._answer_tool.read(call.arguments)
+
+
+def is_cut(call: ToolCall, reply: Completion) -> bool:
+    """Return whether a call may be incomplete, even if its arguments can be read."""
+    return reply.finish_reason == "length" and call is reply.calls[-1]
+
+
+async def recover_in_thread(reply: Completion, tools: Sequence[Tool]) -> Completion:
+    """Return the reply with the calls that its model meant; a long one is read in a thread."""
+    size = len(reply.text) + sum(len(call.raw) for call in reply.calls)
+    if size > _LONG_CHARACTERS:
+        return await asyncio.to_thread(recover_calls, reply, tools)
+    return recover_calls(reply, tools)
+
+
+def _max_repairs(repair: Repair, error: BadAnswerError) -> int:
+    is_missing = isinstance(error, MissingAnswerError)
+    return repair.max_repairs_without_answer if is_missing else repair.max_repairs
+
+
+def _final_error(error: BadAnswerError, replies: Sequence[Completion]) -> NoAnswerError:
+    if replies[-1].finish_reason == "refusal":
+        return RefusalError(replies[-1].text, replies)
+    is_missing = isinstance(error, MissingAnswerError)
+    return (NoAnswerError if is_missing else InvalidAnswerError)(str(error), replies)
 
 
 def _sendable_turn(reply: Completion) -> Message:

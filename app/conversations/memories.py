@@ -112,20 +112,31 @@ class Rights:
     deletes: bool = False
 
 
+class CallHabit(StrEnum):
+    """How many calls a model's replies have; some servers hand on only the first one."""
+
+    UNKNOWN = "unknown"
+    ONE = "one"
+    SEVERAL = "several"
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Result of a model's run: at most one edit for each memory."""
+    """Result of a model's run: at most one edit for each memory, and the habit it reveals."""
 
     edits: tuple[Edit, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     steps: int = 0
+    habit: CallHabit = field(default=CallHabit.UNKNOWN, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class LLMTask:
     """A model's task: extract memories from `turns`, or, without turns, tidy up the existing ones.
 
-    The first `context_turns` turns only give context for the others.
+    The first `context_turns` turns only give context for the others. `habit` is the known one of
+    the model. If no other attempt follows, not even a provider that is away may cost the changes
+    made so far: they are kept.
     """
 
     turns: Sequence[Turn]
@@ -136,6 +147,8 @@ class LLMTask:
     max_steps: int = 1
     now: datetime | None = None
     context_turns: int = 0
+    habit: CallHabit = CallHabit.SEVERAL
+    may_be_retried: bool = True
 
 
 class BadContentError(Exception):

@@ -1,9 +1,11 @@
 """Messages in the formats of OpenAI, Anthropic, and LangChain, and the turns made from them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -54,6 +56,9 @@ _IMAGES = frozenset({"image", "image_url", "input_image"})
 _THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
 _CALLS = frozenset({"tool_use", "tool_call", "function_call", "server_tool_use"})
 
+_SKIMMED = 10_000
+_SENTENCE_END = re.compile("[.!?\u3002\uff01\uff1f\u2026\u061f\u0964\n]+(?=\\s|\\Z|[^\x00-\x7f])")
+
 
 class InvalidMessageError(InvalidRequestError):
     """A message of a conversation cannot be read."""
@@ -71,6 +76,13 @@ class Turn:
     text: str
     role: str = "user"
     said_at: datetime | None = None
+
+
+def has_several_sentences(turns: Iterable[Turn]) -> bool:
+    """Return whether users say more than one sentence; the first part of each turn decides."""
+    said = (turn.text[:_SKIMMED] for turn in turns if turn.role == "user")
+    sentences = (part for text in said for part in _SENTENCE_END.split(text) if part.strip())
+    return len(list(islice(sentences, 2))) > 1
 
 
 def check_content_form(content: object) -> object:

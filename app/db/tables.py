@@ -28,6 +28,7 @@ TABLE_NAMES = (
     "job_changes",
     "job_events",
     "job_rates",
+    "job_replies",
     "jobs",
     "managers",
     "model_calls",

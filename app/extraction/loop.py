@@ -3,17 +3,23 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
-from app.conversations.dialogue import Ask, Dialogue
-from app.conversations.memories import LLMTask, Memory, Proposal, Rejection
+from app.conversations.dialogue import Ask, Dialogue, NoAnswerError, RefusalError
+from app.conversations.memories import CallHabit, LLMTask, Memory, Proposal, Rejection
+from app.conversations.messages import Turn, has_several_sentences
 from app.conversations.prompt_text import render_date, render_memories, render_turns
 from app.extraction.prompt import IDLE, TEMPLATES, build_system_text, build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.json_values import replace_unstorable
-from app.providers.llm import Completion, Tool, ToolCall, ToolResult
+from app.providers.errors import ProviderError
+from app.providers.llm import Completion, Tool, ToolCall, ToolResult, UnusableReplyError
 
 MAX_CALLS = 100
 """Maximum calls executed of one reply; later ones are rejected unread."""
+
+MAX_FURTHER_REPLIES = 25
+"""Maximum replies with one call each that are asked for after the first."""
 
 _MAX_TOOL_CHARACTERS = 100
 _MAX_REASON_CHARACTERS = 3_000
@@ -36,17 +42,24 @@ async def propose_in_phases(
     """Return the edits of several tasks, each of which sees the memories that the last one left."""
     draft = Draft(existing)
     rejected: list[Rejection] = []
-    steps = 0
+    steps, habit = 0, CallHabit.UNKNOWN
     for task in tasks:
         if not task.turns and not draft.memories:
             continue  # nothing to tidy up
-        proposal = await propose(ask, replace(task, existing=draft.memories))
+        try:
+            proposal = await propose(ask, replace(task, existing=draft.memories))
+        except ProviderError as error:
+            if not draft.edits() or (error.retryable and task.may_be_retried):
+                raise
+            rejected.append(_reject("", str(error)))  # what the phases before did is kept
+            break
         for edit in proposal.edits:
             is_new = edit.action == "insert"
             draft.apply(replace(edit, memory_id=draft.new_id()) if is_new else edit)
         rejected += proposal.rejected
         steps += proposal.steps
-    return Proposal(draft.edits(), tuple(rejected), steps)
+        habit = proposal.habit if habit is CallHabit.UNKNOWN else habit
+    return Proposal(draft.edits(), tuple(rejected), steps, habit)
 
 
 @dataclass(slots=True)
@@ -73,9 +86,16 @@ class ExtractionLoop:
         self._dialogue = Dialogue(ask, build_system_text(task))
         self._rejected: list[Rejection] = []
         self._steps = 0
+        self._habit = CallHabit.UNKNOWN
+        self._asks_for_rest = False
+        self._problem: ProviderError | None = None  # why the model could not be asked again
 
     async def run(self) -> Proposal:
-        """Return the edits of all steps, and the rejected calls."""
+        """Return the edits of all steps, and the rejected calls.
+
+        Raises NoAnswerError if the model neither edits anything nor calls a tool to say that there
+        is nothing to edit.
+        """
         self._dialogue.say(self._opening())
         while self._steps < self._task.max_steps and self._may_change_something():
             self._steps += 1
@@ -87,7 +107,7 @@ class ExtractionLoop:
             touched = [memory for id_, memory in now.items() if before.get(id_) != memory]
             shown = render_memories(touched, none="(deleted)")
             self._dialogue.say(TEMPLATES.fill("next", memories=shown), results)
-        return Proposal(self._draft.edits(), tuple(self._rejected), self._steps)
+        return Proposal(self._draft.edits(), tuple(self._rejected), self._steps, self._habit)
 
     def _opening(self) -> str:
         conversation = render_turns(self._task.turns, self._task.context_turns)
@@ -100,43 +120,102 @@ class ExtractionLoop:
 
     async def _step(self) -> list[ToolResult] | None:
         """Return the results for the model's next step; None if there is no next step."""
-        reply = await self._first_reply()
-        if not reply.calls:
+        reply = await (self._first_reply() if self._steps == 1 else self._ask_again(self._purpose))
+        if reply is None or not reply.calls:
             # After the first step, text means the same as the tool `done`.
-            if self._steps == 1 or reply.finish_reason in {"refusal", "length"}:
-                self._rejected.append(_reject("", _reason_without_calls(reply)))
+            if reply is None or reply.finish_reason in {"refusal", "length"}:
+                self._rejected.append(_reject("", self._reason_without_calls(reply)))
             return None
-        outcome = await self._execute(reply)
-        if not outcome.failed:
-            return None if outcome.idle else outcome.results
-        repaired = await self._repair(outcome, cut=reply.finish_reason == "length")
-        ended = outcome.idle or repaired.idle or not repaired.results
-        return None if ended else repaired.results
+        outcome = await self._carry_out(reply)
+        if self._expects_rest(reply, outcome):
+            outcome = await self._ask_for_rest(outcome)
+        return None if outcome.idle or not outcome.results else outcome.results
 
     async def _first_reply(self) -> Completion:
-        """Return the step's reply; in the first step, a reply without calls is sent back once."""
-        reply = await self._ask(self._purpose)
-        if reply.calls or reply.finish_reason == "refusal" or self._steps > 1:
-            return reply
-        self._dialogue.say(TEMPLATES.fill("cut" if reply.finish_reason == "length" else "text"))
-        return await self._ask("repair")
+        """Return the first reply; one without calls is sent back once."""
+        first = await self._ask(self._purpose)
+        if first.finish_reason == "refusal":
+            raise RefusalError(first.text, [first])
+        if first.calls:
+            return first
+        self._dialogue.say(TEMPLATES.fill("cut" if first.finish_reason == "length" else "text"))
+        second = await self._ask_again("repair")
+        if second is not None and second.finish_reason == "refusal":
+            raise RefusalError(second.text, [first, second])
+        if second is None or not second.calls:
+            reason = self._reason_without_calls(second)
+            raise NoAnswerError(reason, [first, *([second] if second else [])]) from self._problem
+        return second
 
-    async def _repair(self, outcome: _ReplyOutcome, *, cut: bool) -> _ReplyOutcome:
+    async def _carry_out(self, reply: Completion) -> _ReplyOutcome:
+        """Execute the calls of a reply, with a repair if some of them fail."""
+        if len(reply.calls) > 1:
+            self._habit = CallHabit.SEVERAL
+        outcome = await self._execute(reply)
+        return await self._repair(reply, outcome) if outcome.failed else outcome
+
+    async def _repair(self, reply: Completion, outcome: _ReplyOutcome) -> _ReplyOutcome:
         """Send the failed calls back once; those that fail again or are not repeated are rejected.
 
         All valid calls of the reply are executed. Only the model knows which of them replaces
         which failed call; the tool's name decides which failed calls are listed as rejected.
         """
-        texts = [TEMPLATES.fill("repair"), *([TEMPLATES.fill("cut")] if cut else [])]
+        is_cut = reply.finish_reason == "length"
+        texts = [TEMPLATES.fill("repair"), *([TEMPLATES.fill("cut")] if is_cut else [])]
         self._dialogue.say("\n\n".join(texts), outcome.results)
-        repaired = await self._execute(await self._ask("repair"), last=True)
+        again = await self._ask_again("repair")
+        repaired = await self._execute(again, last=True) if again else _ReplyOutcome()
         open_ = list(outcome.failed)
         for tool in [*repaired.done, *(call.tool for call in repaired.failed)]:
             if tool not in IDLE and open_:
                 same = (at for at, call in enumerate(open_) if call.tool == tool)
                 del open_[next(same, 0)]
         self._rejected += [*open_, *repaired.failed]
+        repaired.done += outcome.done
+        if not repaired.done and not self._draft.edits():
+            self._fail([reply, *([again] if again else [])], repaired.failed or outcome.failed)
         return repaired
+
+    def _fail(self, replies: Sequence[Completion], failed: Sequence[Rejection]) -> NoReturn:
+        """Raise the error for replies that have no valid call."""
+        last = replies[-1]
+        if last.finish_reason == "refusal":
+            raise RefusalError(last.text, replies)
+        reason = f"{failed[0].tool} failed, because {failed[0].reason}"
+        problem = f"; {self._reason_without_calls(None)}" if self._problem else ""
+        raise NoAnswerError(reason[:_MAX_REASON_CHARACTERS] + problem, replies) from self._problem
+
+    def _expects_rest(self, reply: Completion, outcome: _ReplyOutcome) -> bool:
+        """Return whether there are probably calls that the server has not handed on.
+
+        A model that is not known yet is asked for them only if its one call leaves something: a
+        conversation of several sentences, or other memories; and if no next step asks anyway.
+        """
+        is_single = len(reply.calls) == 1 and len(outcome.done) == 1 and not outcome.idle
+        if not is_single or self._problem or self._task.habit is CallHabit.SEVERAL:
+            return False
+        if self._task.habit is CallHabit.ONE:
+            return True
+        may_have_more = not self._task.turns or has_several_sentences(self._new_turns())
+        return may_have_more and self._task.max_steps == 1
+
+    def _new_turns(self) -> Sequence[Turn]:
+        return self._task.turns[self._task.context_turns :]
+
+    async def _ask_for_rest(self, outcome: _ReplyOutcome) -> _ReplyOutcome:
+        """Ask for further calls, one by one, until the model has none or repeats itself."""
+        self._asks_for_rest = True
+        for _ in range(MAX_FURTHER_REPLIES):
+            before = self._draft.memories
+            self._dialogue.say(TEMPLATES.fill("rest"), outcome.results)
+            reply = await self._ask_again("rest")
+            if reply is None or not reply.calls:
+                return _ReplyOutcome()
+            outcome = await self._carry_out(reply)
+            if outcome.idle or self._draft.memories == before or len(reply.calls) > 1:
+                break
+            self._habit = CallHabit.ONE
+        return outcome
 
     async def _execute(self, reply: Completion, *, last: bool = False) -> _ReplyOutcome:
         outcome = _ReplyOutcome()
@@ -164,8 +243,28 @@ class ExtractionLoop:
     async def _ask(self, purpose: str) -> Completion:
         return await self._dialogue.answer(purpose, self._tools())
 
+    async def _ask_again(self, purpose: str) -> Completion | None:
+        """Return a further reply; None if there is none, and waiting would not help.
+
+        Raises the error if another attempt at the job may get a reply.
+        """
+        try:
+            return await self._ask(purpose)
+        except ProviderError as error:
+            is_away = error.retryable and not isinstance(error, UnusableReplyError)
+            if is_away and self._task.may_be_retried:
+                raise
+            self._problem = error
+            return None
+
+    def _reason_without_calls(self, reply: Completion | None) -> str:
+        if reply is None:
+            return f"the model could not be asked again: {self._problem}"
+        return _reason_without_calls(reply)
+
     def _tools(self) -> tuple[Tool, ...]:
-        return build_tools(self._task, self._draft.memories, first_step=self._steps <= 1)
+        is_first = self._steps <= 1 and not self._asks_for_rest
+        return build_tools(self._task, self._draft.memories, first_step=is_first)
 
     def _may_change_something(self) -> bool:
         return any(tool.name not in IDLE for tool in self._tools())

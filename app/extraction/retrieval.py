@@ -6,7 +6,7 @@ from typing import Any, Self
 from app.auth.access import Access
 from app.changes.duplicates import to_memory
 from app.clock import Clock
-from app.conversations.dialogue import Ask
+from app.conversations.dialogue import Ask, recover_in_thread
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.memories import MAX_CONTENT_BYTES, Memory
 from app.conversations.messages import Turn
@@ -200,7 +200,7 @@ async def ask_for_queries(ask: Ask, turns: Sequence[Turn], context_turns: int) -
         tools=(SEARCH,),
         tool_choice="any",
     )
-    reply = await ask(request, "search")
+    reply = await recover_in_thread(await ask(request, "search"), request.tools)
     queries = [(call.arguments or {}).get("query") for call in reply.calls]
     texts = [replace_unstorable(text, " ").strip() for text in queries if isinstance(text, str)]
     return [text[:_WINDOW_CHARACTERS] for text in dict.fromkeys(texts) if text][:MAX_QUERIES]

@@ -206,7 +206,10 @@ class Extractor:
         self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Memory]
     ) -> Proposal:
         ask = run.asking(self._llms.get(plan.config.model))
-        tasks = _tasks(plan, turns, self._clock.now())
+        tasks = (
+            replace(task, may_be_retried=not run.job.is_last_attempt)
+            for task in _tasks(plan, turns, self._clock.now())
+        )
         proposal = await propose_in_phases(ask, tasks, existing)
         rejected = len(proposal.rejected)
         await run.report("proposed", changes=len(proposal.edits), rejected=rejected)

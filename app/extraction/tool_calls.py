@@ -31,6 +31,22 @@ _T = TypeVar("_T")
 _MONTH = re.compile(r"\d{4}(-\d\d)?")
 _MAX_SHOWN = 2_000
 
+_UNKNOWN = frozenset({"", "null", "none", "nil", "unknown", "undefined", "n/a", "na", "-"})
+"""Words by which models leave a detail out."""
+
+_IMPORTANCE_WORDS = {
+    "very high": 1.0, "critical": 1.0, "essential": 1.0, "highest": 1.0,
+    "high": 0.8, "important": 0.8,
+    "medium": 0.5, "moderate": 0.5, "normal": 0.5, "average": 0.5,
+    "low": 0.2, "minor": 0.2,
+    "very low": 0.1, "trivial": 0.1, "lowest": 0.1,
+}  # fmt: skip
+_SCALES = ((5, 10), (10, 100))
+"""Numbers above the first are of the second."""
+
+_SHARE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(?:(?:/|of|out of)\s*(\d{1,6})|(%))")
+_MAX_MESSAGE_IDS = 10_000
+
 
 class Draft:
     """The memories of a run, and the edits made to them so far."""
@@ -204,7 +220,7 @@ class ToolCallExecutor:
         return {
             "importance": _importance(arguments.get("importance")),
             "valid_from": _valid_from(arguments.get("valid_from")),
-            "message_ids": find_message_ids(shown if isinstance(shown, list) else [shown], turns),
+            "message_ids": find_message_ids(_message_ids(shown), turns),
         }
 
 
@@ -219,20 +235,48 @@ def _without_invalid_details(arguments: JsonObject) -> JsonObject:
 
 
 def _importance(importance: object) -> float | None:
-    if importance is None:
+    """Return an importance from 0 to 1, which models also give in words, of 10, or of 100."""
+    if importance is None or _is_unknown(importance):
         return None
     if isinstance(importance, str):
-        with suppress(ValueError):
-            importance = float(importance)
+        importance = _number_in_words(importance.strip().casefold())
     if isinstance(importance, bool) or not isinstance(importance, int | float):
         raise BadCallError("importance must be a number from 0 to 1")
     if not 0 <= importance <= 1:  # neither is NaN
-        raise BadCallError(f"importance must be from 0 to 1, not {importance}")
+        # Up to 5 it may be of 5 or of 10: the model has to say.
+        scale = next((most for least, most in _SCALES if least < importance <= most), None)
+        if scale is None:
+            raise BadCallError(f"importance must be from 0 to 1, not {importance}")
+        importance /= scale
     return float(importance)
 
 
+def _number_in_words(text: str) -> object:
+    """Return the number that a text means; the text itself if it means none."""
+    if text in _IMPORTANCE_WORDS:
+        return _IMPORTANCE_WORDS[text]
+    if share := _SHARE.fullmatch(text):
+        whole = float(share[2] or 100)
+        return float(share[1]) / whole if whole else text
+    with suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _is_unknown(value: object) -> bool:
+    return isinstance(value, str) and value.strip().casefold() in _UNKNOWN
+
+
+def _message_ids(shown: object) -> list[object]:
+    """Return the ids of messages, which models also write as one text or number."""
+    shown = parse_argument(shown)
+    if isinstance(shown, str):
+        return list(re.findall(r"\d{1,9}", shown[:_MAX_MESSAGE_IDS]))
+    return shown if isinstance(shown, list) else [shown]
+
+
 def _valid_from(moment: object) -> datetime | None:
-    if moment is None or moment == "":
+    if moment is None or _is_unknown(moment):
         return None
     whole = moment = str(moment) if type(moment) is int else moment
     if isinstance(moment, str) and _MONTH.fullmatch(moment):

@@ -11,9 +11,10 @@ from weakref import WeakValueDictionary
 import structlog
 
 from app.config import Settings
+from app.conversations.dialogue import NoAnswerError
 from app.db.database import ALL_ROOTS, Database
 from app.errors import AppError
-from app.jobs import queue
+from app.jobs import queue, reply_repository
 from app.jobs.kind import (
     JobConflictError,
     JobFailedError,
@@ -196,11 +197,19 @@ class Executor:
         _logger.warning(
             "job attempt failed", attempt=job.attempt, code=failure.code, detail=failure.detail
         )
+        if isinstance(error, NoAnswerError):
+            await self._forget_replies(job, error)
         if isolates or is_misconfigured(error):
             async with self._database.transaction(ALL_ROOTS) as connection:
                 await queue.postpone(connection, job, failure, self._retries, isolates=isolates)
         else:
             await self._end_attempt(job, failure, retry_after=retry_after)
+
+    async def _forget_replies(self, job: ClaimedJob, error: NoAnswerError) -> None:
+        """Forget the replies that could not be used, so that another attempt asks again."""
+        digests = [reply.digest for reply in error.replies if reply.digest is not None]
+        async with self._database.transaction(ALL_ROOTS) as connection:
+            await reply_repository.delete(connection, job, digests)
 
     async def _end_attempt(
         self, job: ClaimedJob, failure: Failure, *, retry_after: float | None

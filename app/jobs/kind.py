@@ -8,14 +8,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from app.auth.access import Access
 from app.db.database import Connection, Database
-from app.jobs import repository
+from app.jobs import reply_repository, repository
 from app.jobs.record import ClaimedJob, NewJob, State
 from app.namespaces import StoredNamespace
 from app.providers.llm import LLM, Completion, Request, UnusableReplyError
@@ -84,7 +84,16 @@ class JobRun:
             await repository.add_event(connection, self.job, event, data)
 
     async def complete(self, llm: LLM, request: Request, *, purpose: str) -> Completion:
-        """Call a model, and record the cost before returning."""
+        """Call a model, and record the cost and the reply before returning.
+
+        The reply to a request that the job has sent before is returned without a call.
+        """
+        digest = reply_repository.digest_request(llm.name, request)
+        async with self._database.connection(self.job.access.root) as connection:
+            kept = await reply_repository.find(connection, self.job, digest)
+        if kept is not None:
+            await self.report("reply_reused", purpose=purpose, model=kept.model)
+            return kept
         async with self._call_limit:
             started = time.perf_counter()
             try:
@@ -92,6 +101,7 @@ class JobRun:
             except UnusableReplyError as error:
                 await self._record_call(purpose, error.completion, started)
                 raise
+        completion = replace(completion, digest=digest)
         await self._record_call(purpose, completion, started)
         return completion
 
@@ -111,6 +121,8 @@ class JobRun:
     async def _store_call(self, purpose: str, completion: Completion, milliseconds: int) -> None:
         async with self._database.transaction(self.job.access.root) as connection:
             await repository.add_call(connection, self.job, purpose, completion, milliseconds)
+            if completion.digest is not None:
+                await reply_repository.add(connection, self.job, completion)
             event = {
                 "purpose": purpose,
                 "model": completion.model,

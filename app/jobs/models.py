@@ -1,4 +1,4 @@
-"""Tables of jobs: the jobs, their events and model calls, the workers, and the rates of keys."""
+"""Tables of jobs: the jobs, their events, model calls and replies, the workers, and key rates."""
 
 from sqlalchemy import (
     BigInteger,
@@ -126,6 +126,17 @@ model_calls = Table(
     Column("recorded_at", TIME, nullable=False),
     PrimaryKeyConstraint("job_id", "number"),
     comment="Model calls and their cost, recorded when the model answers.",
+)
+
+job_replies = Table(
+    "job_replies",
+    metadata,
+    Column("job_id", BYTEWISE, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", BYTEWISE, nullable=False, comment="Hash of the model and the request."),
+    Column("namespace", BYTEWISE, nullable=False),
+    Column("reply", Text, nullable=False, comment="The reply as JSON."),
+    PrimaryKeyConstraint("job_id", "digest"),
+    comment="Replies of models to a job that has not ended: no other attempt pays for them again.",
 )
 
 workers = Table(

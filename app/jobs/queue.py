@@ -14,7 +14,7 @@ from app.config import Settings
 from app.db.database import ALL_ROOTS, Connection, Database
 from app.db.notifier import CHANGED
 from app.jobs.record import CLAIMED_COLUMNS, ClaimedJob, Failure
-from app.jobs.repository import RECORD_AND_NOTIFY
+from app.jobs.repository import END_AND_NOTIFY
 
 DELETED_AT_ONCE = 1_000
 """Jobs deleted in one statement, with their events and changes."""
@@ -114,7 +114,7 @@ WITH held AS MATERIALIZED (
     FROM lost WHERE jobs.id = lost.id
     RETURNING jobs.*
 )
-{RECORD_AND_NOTIFY}
+{END_AND_NOTIFY}
 """
 
 # Ends an attempt that did not finish. $5: the error; $6: whether another attempt may help; $7: the
@@ -134,7 +134,7 @@ WITH changed AS (
     WHERE id = $1 AND attempt = $4 AND state = 'running'
     RETURNING *
 )
-{RECORD_AND_NOTIFY}
+{END_AND_NOTIFY}
 """
 
 # Ends an attempt without counting it. $4: the job runs alone the next time, immediately; otherwise
@@ -153,7 +153,7 @@ WITH changed AS (
     WHERE id = $1 AND attempt = $2 AND state = 'running'
     RETURNING *
 )
-{RECORD_AND_NOTIFY}
+{END_AND_NOTIFY}
 """
 
 _RETRY_BLOCKED = """
@@ -174,7 +174,7 @@ WITH changed AS (
     WHERE worker = $1 AND state = 'running'
     RETURNING *
 )
-{RECORD_AND_NOTIFY}
+{END_AND_NOTIFY}
 """
 
 _RECORD_HEARTBEAT = """

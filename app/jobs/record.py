@@ -172,7 +172,13 @@ class ClaimedJob:
     kind: str
     request: JsonObject
     attempt: int
+    max_attempts: int
     isolated: bool
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """True if no other attempt follows when this one fails."""
+        return self.attempt >= self.max_attempts
 
     @classmethod
     def of_row(cls, row: Row) -> Self:
@@ -184,6 +190,7 @@ class ClaimedJob:
             kind=row["kind"],
             request=json.loads(row["request"]),
             attempt=row["attempt"],
+            max_attempts=row["max_attempts"],
             isolated=row["isolated"],
         )
 
@@ -241,7 +248,9 @@ def _columns(record: type[JobState]) -> list[str]:
 
 STATE_COLUMNS = ", ".join(_columns(JobState))
 RECORD_COLUMNS = ", ".join(_columns(JobRecord))
-CLAIMED_COLUMNS = "id, namespace, root, actor, grants, kind, request, attempt, isolated"
+CLAIMED_COLUMNS = (
+    "id, namespace, root, actor, grants, kind, request, attempt, max_attempts, isolated"
+)
 """The columns that `JobState`, `JobRecord`, and `ClaimedJob` are read from."""
 
 

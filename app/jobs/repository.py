@@ -47,6 +47,15 @@ SELECT id, pg_notify('{CHANGED}', id),
 FROM changed
 """
 
+# The same for changes that may end jobs, which need the replies kept with them no more.
+END_AND_NOTIFY = f"""
+, forgotten AS (
+    DELETE FROM job_replies USING changed
+    WHERE job_replies.job_id = changed.id AND changed.state NOT IN ('queued', 'running')
+)
+{RECORD_AND_NOTIFY}
+"""
+
 _NEW = """
 INSERT INTO jobs (
     id, namespace, root, actor, grants, kind, state, request, manager, thread_id, concurrency_key,
@@ -105,7 +114,7 @@ WITH changed AS (
     WHERE id = $1 AND attempt = $2 AND state = 'running' AND NOT cancel_requested
     RETURNING *
 )
-{RECORD_AND_NOTIFY}
+{END_AND_NOTIFY}
 """
 
 _SETTLE = f"""
@@ -129,6 +138,9 @@ WITH changed AS (
     INSERT INTO job_events (job_id, number, namespace, event, data, recorded_at)
     SELECT id, events, namespace, CASE WHEN state = 'running' THEN 'cancelling' ELSE state END,
         '{{}}', clock_timestamp() FROM changed
+), forgotten AS (
+    DELETE FROM job_replies USING changed
+    WHERE job_replies.job_id = changed.id AND changed.state = 'cancelled'
 )
 SELECT pg_notify('{CHANGED}', id),
     CASE WHEN state = 'running' THEN pg_notify('{CANCEL}', id) END FROM changed

@@ -122,7 +122,7 @@ async def judge(ask: Ask, comparison: Comparison, first: Side) -> Verdict:
     except RefusalError:
         return Verdict(first, None, "The judge refused to answer.")
     except NoAnswerError as error:
-        return Verdict(first, None, f"The judge gave no verdict: {error}.")
+        return Verdict(first, None, f"The judge gave no verdict: {error.reason}.")
 
 
 def _render_request(comparison: Comparison, first: Side, second: Side) -> str:

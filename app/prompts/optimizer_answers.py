@@ -15,6 +15,7 @@ from app.conversations.dialogue import (
     MissingAnswerError,
     Repair,
     StructuredDialogue,
+    is_cut,
 )
 from app.json_values import JsonObject, replace_unstorable
 from app.prompts.optimizer_requests import TEMPLATES, choose_tag, join
@@ -82,12 +83,9 @@ class OptimizerRepair(Repair):
 
     @override
     def describe_unreadable_call(self, call: ToolCall, reply: Completion) -> str | None:
-        if reply.finish_reason == "length" and call is reply.calls[-1]:
-            # Even if its arguments can be parsed: the texts in them may be cut short.
-            return "the reply was too long and was cut off"
-        if call.arguments is None:
+        if call.arguments is None and not is_cut(call, reply):
             return f"the arguments of {call.name} are not a JSON object"
-        return None
+        return super().describe_unreadable_call(call, reply)
 
 
 REPAIR = OptimizerRepair()

@@ -9,7 +9,8 @@ from app.conversations.dialogue import (
     Ask,
     BadAnswerError,
     Dialogue,
-    NoAnswerError,
+    InvalidAnswerError,
+    RefusalError,
     StructuredDialogue,
 )
 from app.json_values import JsonObject
@@ -156,19 +157,19 @@ class GradientOptimizer:
     async def optimize(
         self, prompt: TargetPrompt, trajectories: Sequence[Trajectory]
     ) -> Optimization:
-        """Return the outcome for a prompt; raises the errors of asking the model."""
+        """Return the outcome for a prompt; raises NoAnswerError, and the errors of asking."""
         if not trajectories:
             return Optimization.without_conversations()
         try:
             recommendation = await self._reflect(prompt, trajectories)
-        except NoAnswerError as error:
-            return Optimization.rejected(str(error))
+        except (InvalidAnswerError, RefusalError) as error:
+            return Optimization.rejected(error.reason)
         if recommendation.changes is None:
             return Optimization.of(prompt, None, recommendation.analysis)
         try:
             return await self._apply(prompt, recommendation.hypotheses, recommendation.changes)
-        except NoAnswerError as error:
-            return Optimization.rejected(str(error), recommendation.analysis)
+        except (InvalidAnswerError, RefusalError) as error:
+            return Optimization.rejected(error.reason, recommendation.analysis)
 
     async def _reflect(
         self, prompt: TargetPrompt, trajectories: Sequence[Trajectory]
@@ -233,7 +234,7 @@ class MetaPromptOptimizer:
     async def optimize(
         self, prompt: TargetPrompt, trajectories: Sequence[Trajectory]
     ) -> Optimization:
-        """Return the outcome for a prompt; raises the errors of asking the model."""
+        """Return the outcome for a prompt; raises NoAnswerError, and the errors of asking."""
         if not trajectories:
             return Optimization.without_conversations()
         custom = self._config.metaprompt
@@ -261,8 +262,8 @@ class MetaPromptOptimizer:
                 only_thinking=self._config.min_reflection_steps - 1,
                 max_steps=self._config.max_reflection_steps,
             )
-        except NoAnswerError as error:
-            return Optimization.rejected(str(error))
+        except (InvalidAnswerError, RefusalError) as error:
+            return Optimization.rejected(error.reason)
 
 
 class PromptMemoryOptimizer:
@@ -274,7 +275,7 @@ class PromptMemoryOptimizer:
     async def optimize(
         self, prompt: TargetPrompt, trajectories: Sequence[Trajectory]
     ) -> Optimization:
-        """Return the outcome for a prompt; raises the errors of asking the model."""
+        """Return the outcome for a prompt; raises NoAnswerError, and the errors of asking."""
         if not trajectories:
             return Optimization.without_conversations()
         dialogue = Dialogue(
@@ -292,5 +293,5 @@ class PromptMemoryOptimizer:
             return await StructuredDialogue(
                 dialogue, AnswerTool(_REVISE, parse, REPAIR), "rewrite"
             ).answer()
-        except NoAnswerError as error:
-            return Optimization.rejected(str(error))
+        except (InvalidAnswerError, RefusalError) as error:
+            return Optimization.rejected(error.reason)

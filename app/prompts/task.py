@@ -8,9 +8,9 @@ from typing import Literal, Self, TypeAlias, assert_never
 from app.auth.access import Access
 from app.background import run_together
 from app.changes.apply import access_for_job
-from app.conversations.dialogue import Ask, NoAnswerError
+from app.conversations.dialogue import Ask, NoAnswerError, join_failures
 from app.db.database import Connection, Database
-from app.jobs.kind import JobFailedError, JobRun
+from app.jobs.kind import JobRun
 from app.json_values import JsonObject
 from app.prompts import repository
 from app.prompts.evaluation import Evaluation, Gate, Trial
@@ -243,14 +243,39 @@ class _Optimization:
         if not trajectories:
             return [_unchanged(prompt, "not_warranted", NO_CONVERSATIONS) for prompt in prompts]
         ask = self._ask(self._plan.model)
-        chosen, why = await _choose(ask, prompts, trajectories)
+        targets = [prompt.to_target() for prompt in prompts]
+        chosen, why = await choose_prompts(ask, targets, trajectories)
         await self._run.report("selected", prompts=chosen, total=len(prompts))
         optimizer = build_optimizer(self._plan.kind, self._plan.config, ask)
-        improved = await run_together(
-            *(self._improve(optimizer, p, trajectories) for p in prompts if p.name in chosen)
+        improved = await self._improve_all(
+            optimizer, [p for p in prompts if p.name in chosen], trajectories
         )
         by_name = {one.prompt.name: one for one in improved}
         return [by_name.get(p.name) or _unchanged(p, "not_chosen", why) for p in prompts]
+
+    async def _improve_all(
+        self,
+        optimizer: Optimizer,
+        prompts: Sequence[PlannedPrompt],
+        trajectories: Sequence[Trajectory],
+    ) -> list[Improvement]:
+        """Return the outcomes; raises NoAnswerError if another attempt may get an answer.
+
+        In the last attempt, prompts without an answer are rejected, unless there are no others.
+        """
+        failures: dict[str, NoAnswerError] = {}
+
+        async def improve(prompt: PlannedPrompt) -> Improvement:
+            try:
+                return await self._improve(optimizer, prompt, trajectories)
+            except NoAnswerError as error:
+                failures[prompt.name] = error
+                return _unchanged(prompt, "rejected", error.reason)
+
+        improved = await run_together(*map(improve, prompts))
+        if failures and not (self._run.job.is_last_attempt and len(failures) < len(improved)):
+            raise join_failures(list(failures.values()))
+        return improved
 
     async def _improve(
         self, optimizer: Optimizer, prompt: PlannedPrompt, trajectories: Sequence[Trajectory]
@@ -299,15 +324,6 @@ def limit_calls(ask: Ask, slots: asyncio.Semaphore) -> Ask:
             return await ask(request, purpose)
 
     return ask_in_slot
-
-
-async def _choose(
-    ask: Ask, prompts: Sequence[PlannedPrompt], trajectories: Sequence[Trajectory]
-) -> tuple[list[str], str]:
-    try:
-        return await choose_prompts(ask, [prompt.to_target() for prompt in prompts], trajectories)
-    except NoAnswerError as error:
-        raise JobFailedError("invalid_output", f"No prompt was chosen: {error}.") from error
 
 
 def build_optimizer(kind: OptimizerKind, config: OptimizerConfig, ask: Ask) -> Optimizer:

@@ -114,7 +114,10 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The model's answer; `model` is the name in the reply."""
+    """The model's answer; `model` is the name in the reply.
+
+    `digest` is the key under which a job keeps it, if one does.
+    """
 
     text: str
     calls: tuple[ToolCall, ...]
@@ -122,6 +125,7 @@ class Completion:
     usage: TokenUsage
     model: str
     verbatim: Verbatim | None = field(default=None, compare=False, repr=False)
+    digest: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def message(self) -> Message:

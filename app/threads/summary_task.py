@@ -22,7 +22,7 @@ from app.conversations.prompt_text import CONVERSATION_TAGS, Templates, render_t
 from app.conversations.schema_assertions import TooManyChecksError
 from app.conversations.schema_validator import validator_of
 from app.db.database import Database
-from app.jobs.kind import JobConflictError, JobFailedError, JobRun
+from app.jobs.kind import JobConflictError, JobRun
 from app.jobs.results import MAX_SUMMARY_CHARACTERS, SummaryState
 from app.json_values import JsonObject, UnstorableError, check_storable, replace_unstorable
 from app.providers.llm import Completion, LLMPool, Message, Request, Tool, ToolCall
@@ -184,7 +184,7 @@ async def write_summary(
 ) -> str:
     """Return a summary of messages and of the earlier summary.
 
-    `max_tokens` is the length that the model is asked for. Raises JobFailedError, and the errors of
+    `max_tokens` is the length that the model is asked for. Raises NoAnswerError, and the errors of
     `ask`.
     """
     system = _summary_system(instructions, max_tokens)
@@ -202,7 +202,7 @@ async def write_record(
 ) -> JsonObject:
     """Return a record of a conversation, an object that fits a schema.
 
-    Raises JobFailedError, and the errors of `ask`.
+    Raises NoAnswerError, and the errors of `ask`.
     """
     *before, last = split_turns(turns, PART_CHARACTERS)
     read = [turn for part in before for turn in part]
@@ -210,13 +210,7 @@ async def write_record(
     dialogue = Dialogue(ask, _record_system(instructions))
     dialogue.say(_record_request(last, earlier))
     answer_tool = AnswerTool(_record_tool(schema), partial(_check_record, schema), _RecordRepair())
-    try:
-        return await StructuredDialogue(dialogue, answer_tool, "record").answer()
-    except RefusalError as error:
-        raise _refused(str(error)) from error
-    except NoAnswerError as error:
-        problem = f"The model's record is not usable: {error}."
-        raise JobFailedError("invalid_output", problem) from error
+    return await StructuredDialogue(dialogue, answer_tool, "record").answer()
 
 
 class _RecordRepair(Repair):
@@ -255,24 +249,20 @@ def _check_record(schema: JsonObject, record: JsonObject) -> JsonObject:
 
 def _summary_text(completion: Completion) -> str:
     if completion.finish_reason == "refusal":
-        raise _refused(completion.text)
-    if completion.finish_reason == "length":
-        raise JobFailedError("truncated", "The model's summary was cut off; it wrote too much.")
+        raise RefusalError(completion.text, [completion])
     text = replace_unstorable(completion.text).strip()
-    if not text:
-        raise JobFailedError("invalid_output", "The model answered without a summary.")
-    if len(text) > MAX_SUMMARY_CHARACTERS:
-        raise JobFailedError(
-            "invalid_output",
-            f"The model's summary has {len(text):,} characters; at most "
-            f"{MAX_SUMMARY_CHARACTERS:,} are kept.",
+    problem = None
+    if completion.finish_reason == "length":
+        problem = "its summary was cut off; it wrote too much"
+    elif not text:
+        problem = "the reply was empty"
+    elif len(text) > MAX_SUMMARY_CHARACTERS:
+        problem = (
+            f"its summary has {len(text):,} characters; at most {MAX_SUMMARY_CHARACTERS:,} are kept"
         )
+    if problem is not None:
+        raise NoAnswerError(problem, [completion])
     return text
-
-
-def _refused(text: str) -> JobFailedError:
-    quoted = text.strip()[:_QUOTED]
-    return JobFailedError("refused", f"The model refused{': ' + quoted if quoted else ''}.")
 
 
 def _summary_system(instructions: str | None, max_tokens: int) -> str:

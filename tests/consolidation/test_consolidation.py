@@ -14,6 +14,7 @@ from app.consolidation.merge import (
     merge_duplicates,
 )
 from app.consolidation.scope import EditGroup, Similarity, StoredMemory
+from app.conversations.dialogue import RefusalError
 from app.conversations.memories import Memory, MemoryFormat
 from app.namespaces import StoredNamespace
 from tests.support.scripted_model import (
@@ -221,5 +222,5 @@ async def test_nothing_is_deleted_if_the_target_is_pinned() -> None:
 
 async def test_a_model_that_calls_no_tool_has_failed() -> None:
     model = ScriptedModel(says("No", stop="refusal"))
-    part = await merge_batch(model, BATCH, task(turns=()), namespace=USERS)
-    assert (part.failure, part.edits) == ("the model refused: No", ())
+    with pytest.raises(RefusalError, match="The model refused: No"):
+        await merge_batch(model, BATCH, task(turns=()), namespace=USERS)

@@ -219,7 +219,6 @@ ANY_SHARE = {"max_change_share": 1}
     ("replies", "reason"),
     [
         ([says("No.", stop="refusal")], "the model refused"),
-        ([says("Done!"), says("All fine.")], "text instead of calls"),
         (
             [calls(("update_memory", INVALID), delete("m2")), calls(("update_memory", INVALID))],
             "content",
@@ -240,6 +239,20 @@ async def test_a_failed_consolidation_changes_nothing(
     assert await memories.texts() == ["Ana lives in Porto", "Ana lives in Porto, in Rua X"]
     result = await memories.consolidate()
     assert result["compared"] == 2  # the mark did not move
+
+
+async def test_a_batch_without_an_answer_is_asked_about_again_and_no_other(
+    memories: Consolidations,
+) -> None:
+    for labels in (ANA, BEN):
+        await memories.put("a", "She lives in Porto", labels)
+        await memories.put("b", "She lives in Lisbon", labels)
+    memories.model.script += [calls(delete("m1")), says("Done!"), says("")]
+    memories.model.script += [calls(delete("m2"))]
+    row = await memories.consolidate_job()
+    assert (row["state"], row["attempt"]) == (State.SUCCEEDED, 2)
+    assert [len(await memories.keys(labels)) for labels in (ANA, BEN)] == [1, 1]
+    assert len(memories.model.requests) == 4
 
 
 async def test_a_failed_batch_is_reported_and_the_others_stand(memories: Consolidations) -> None:

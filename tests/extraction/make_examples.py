@@ -120,7 +120,7 @@ EXAMPLES: Mapping[str, Example] = {
         "A call that goes back to the model, and a second step",
         task(memory("m1", "Ana lives in Porto."), max_steps=2),
         (
-            calls(update("m1", "Ana lives in Lisbon."), insert("Ana runs.", importance=7)),
+            calls(update("m1", "Ana lives in Lisbon."), insert("Ana runs.", importance=3)),
             calls(insert("Ana runs.")),
             DONE,
         ),

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.conversations.dialogue import NoAnswerError, RefusalError
 from app.conversations.kinds import MEMORY, PROFILE
 from app.conversations.memories import (
     MAX_CONTENT_BYTES,
@@ -38,6 +39,9 @@ PORTO = memory("m1", "Ana lives in Porto.")
 NUTS = memory("m2", "Ana is allergic to nuts.")
 WRONG = insert("a", importance=2)
 """A call that goes back to the model."""
+
+
+OUT_OF_RANGE = {"insert_memory": "importance must be from 0 to 1"}
 
 
 def inserted(number: int, text: str, importance: float | None = 0.5) -> Edit:
@@ -113,11 +117,12 @@ async def test_no_model_is_asked_if_it_could_do_nothing(idle: LLMTask) -> None:
         ([calls(update("m9", "b")), calls(insert("b"), insert("c"))],
          [inserted(1, "b"), inserted(2, "c")], {}),
         *(
-            ([calls(WRONG), answer], [], {"insert_memory": "importance must be from 0 to 1"})
+            ([calls(WRONG, insert("b")), answer], [inserted(1, "b")], OUT_OF_RANGE)
             for answer in (NOTHING, says("I give up."), says(""), says("", "refusal"))
         ),
+        ([calls(WRONG), NOTHING], [], OUT_OF_RANGE),
         (
-            [calls(insert("a", importance="high", valid_from="last week"))] * 2,
+            [calls(insert("a", importance="so-so", valid_from="last week"))] * 2,
             [inserted(1, "a", None)],
             {},
         ),
@@ -140,7 +145,7 @@ async def test_no_model_is_asked_if_it_could_do_nothing(idle: LLMTask) -> None:
     ],
     ids=[
         *("repaired", "wrong again", "not repaired", "new calls in a repair"),
-        *("no change", "text", "empty", "refusal", "details left out"),
+        *("no change", "text", "empty", "refusal", "nothing after all", "details left out"),
         *("cut off", "cut off but readable", "too large"),
     ],
 )  # fmt: skip
@@ -200,17 +205,22 @@ async def test_a_model_that_calls_no_tool_is_asked_once_more() -> None:
         ([calls(insert("a"), stop="refusal")], "the model refused"),
         ([says("Hello."), says("I cannot.", "refusal")], "the model refused: I cannot."),
         ([says("\ud800\x00", "refusal")], "the model refused: \ufffd\ufffd"),
+        *(
+            ([calls(WRONG), answer], "insert_memory failed, because importance must be from 0 to 1")
+            for answer in (says("I give up."), says(""), calls(("chat", {})))
+        ),
+        ([calls(WRONG), says("No.", "refusal")], "the model refused: No."),
     ],
 )
-async def test_a_model_without_calls_changes_nothing_and_is_reported(
+async def test_a_model_that_answers_without_a_valid_call_has_failed(
     replies: list[Completion], reason: str
 ) -> None:
     model = ScriptedModel(*replies)
-    proposed = await propose(model, task(PORTO, max_steps=3))
-    assert outlines(proposed.edits) == ()
-    (rejected,) = proposed.rejected
-    assert rejected.tool == ""
-    assert rejected.reason.startswith(reason)
+    with pytest.raises(NoAnswerError) as caught:
+        await propose(model, task(PORTO, max_steps=3))
+    assert caught.value.reason.startswith(reason) or "there is no tool" in caught.value.reason
+    assert isinstance(caught.value, RefusalError) == ("refused" in reason)
+    assert [reply.text for reply in caught.value.replies] == [reply.text for reply in replies]
     assert len(model.requests) == len(replies)
 
 

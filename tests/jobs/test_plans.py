@@ -9,10 +9,11 @@ import pytest
 
 from app.auth.access import ALL_GRANTED, Access
 from app.db.database import Connection, Database
-from app.jobs import queue, repository
+from app.jobs import queue, reply_repository, repository
 from app.jobs.queue import RetryPolicy
 from app.jobs.record import NewJob, State
 from app.namespaces import ALL_ROOTS, Range, Root, StoredNamespace, stored_range, to_stored
+from app.providers.llm import Completion, TokenUsage
 from tests.support.plans import ExplainingConnection
 
 pytestmark = pytest.mark.slow
@@ -55,6 +56,10 @@ async def filled(filled_url: str) -> AsyncIterator[Database]:
         await connection.execute(
             "INSERT INTO model_calls SELECT id, 1, namespace, 1, 'extract', 'm', 'end', 1, 1, 0, "
             "0.5, 1, now() FROM jobs WHERE state = 'succeeded'"
+        )
+        await connection.execute(
+            "INSERT INTO job_replies SELECT id, n::text, namespace, 'null' "
+            "FROM jobs, generate_series(1, 2) AS n WHERE state IN ('queued', 'running')"
         )
         await connection.execute("ANALYZE")
         await connection.execute("RESET statement_timeout")
@@ -127,7 +132,7 @@ async def test_keeping_and_rescuing_touch_what_runs(filled: Database) -> None:
         assert await queue.requeue_lost(plain(connection), RetryPolicy(8, 1)) == []
         await queue.release(plain(connection), "nobody")
     assert connection.scanned_tables == set()
-    assert connection.indexes <= {"jobs_pkey", "jobs_running_index"}
+    assert connection.indexes <= {"jobs_pkey", "jobs_running_index", "job_replies_pkey"}
 
 
 async def test_a_job_and_its_events_are_reached_by_their_keys(filled: Database) -> None:
@@ -141,7 +146,20 @@ async def test_a_job_and_its_events_are_reached_by_their_keys(filled: Database) 
         assert await repository.requeue(plain(connection), job_id, 5)
         assert await repository.expedite(plain(connection), job_id)
     assert connection.scanned_tables == set()
-    assert connection.indexes == {"jobs_pkey", "job_events_pkey", "model_calls_pkey"}
+    by_job = {"job_events_pkey", "model_calls_pkey", "job_replies_pkey"}
+    assert connection.indexes == {"jobs_pkey", *by_job}
+
+
+async def test_the_replies_kept_with_a_job_are_reached_by_its_key(filled: Database) -> None:
+    async with explaining(filled, ALL_ROOTS) as connection:
+        job = await claim(connection)
+        connection.plans.clear()
+        reply = Completion("Hello.", (), "end", TokenUsage(1, 1, 0, None), "m", digest="3")
+        await reply_repository.add(plain(connection), job, reply)
+        assert await reply_repository.find(plain(connection), job, "3") == reply
+        await reply_repository.delete(plain(connection), job, ["3"])
+    assert connection.scanned_tables == set()
+    assert connection.indexes == {"jobs_pkey", "job_replies_pkey"}
 
 
 @pytest.mark.parametrize("root", [ALL_ROOTS, ONE])

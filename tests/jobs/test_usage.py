@@ -1,6 +1,7 @@
 """A job's usage counts every paid call to a model."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,8 +47,9 @@ async def usage_of(jobs: Jobs, job_id: str) -> dict[str, Any]:
 
 def ask(jobs: Jobs, llm: PaidModel, times: int) -> Act:
     async def act(run: JobRun) -> None:
-        for _ in range(times):
-            completion = await run.complete(llm, REQUEST, purpose="extract")
+        for number in range(times):
+            request = replace(REQUEST, system=f"Request {number}")
+            completion = await run.complete(llm, request, purpose="extract")
             assert completion.text == "It is."
         await jobs.handler.succeed(run)
 
@@ -95,11 +97,11 @@ async def test_an_unusable_answer_is_counted(jobs: Jobs) -> None:
 
 
 async def test_the_usage_of_failed_attempts_is_counted(jobs: Jobs) -> None:
-    jobs.handler.act = ask(jobs, PaidModel(PAID, None, PAID, None, PAID, PAID), 2)
+    jobs.handler.act = ask(jobs, PaidModel(None, PAID, None, PAID), 2)
     row = await jobs.done()
     assert (row["state"], row["attempt"]) == ("succeeded", 3)
     usage = await usage_of(jobs, row["id"])
-    assert (usage["model_calls"], usage["input_tokens"], usage["cost_usd"]) == (4, 40, 2.0)
+    assert (usage["model_calls"], usage["input_tokens"], usage["cost_usd"]) == (2, 20, 1.0)
 
 
 async def test_the_usage_before_a_cancel_is_counted(jobs: Jobs) -> None:

@@ -17,7 +17,7 @@ from app.providers.embedder import FakeEmbedder
 from app.tools import memory_tools
 from tests.support.app import running
 from tests.support.jobs import PATIENCE, quick
-from tests.support.llm_server import LLMServer, calls, fails, says
+from tests.support.llm_server import LLMServer, calls, fails
 from tests.support.mcp_client import Agent, connected
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def working(settings: Settings, llm: LLMServer, **chosen: Any) -> Settings:
 async def test_memories_are_extracted_from_a_text(
     worker_client: httpx2.AsyncClient, llm: LLMServer
 ) -> None:
-    llm.script.extend([EXTRACTED, says("There is nothing to remember.")])
+    llm.script.extend([EXTRACTED, calls(("no_change", {}))])
     async with connected(worker_client, namespace=["users", "ann"]) as opened:
         agent = Agent(opened)
         extracted = await agent.call("extract_memories", text="Ann: I love ramen, by the way.")

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.conversations.dialogue import NoAnswerError
 from app.prompts.types import Optimization
 from tests.prompts.scripted_optimizer import (
     BETTER,
@@ -72,8 +73,8 @@ async def test_text_is_a_thought_but_in_the_last_step_it_is_sent_back_once() -> 
     assert (await optimized("gradient", model)).outcome == "not_warranted"
     assert model.purposes == ["reflect"] * 3
     model = ScriptedModel(*thoughts)
-    result = await optimized("gradient", model, max_reflection_steps=1)
-    assert result.reason == "recommend was not called: So I recommend …"
+    with pytest.raises(NoAnswerError, match="recommend was not called: So I recommend …"):
+        await optimized("gradient", model, max_reflection_steps=1)
     assert model.purposes == ["reflect", "repair"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from app.jobs.record import State
 from tests.prompts.optimize_jobs import CASE, JSON, OptimizeJobs, likes, model
 from tests.support.jobs import in_state, until
-from tests.support.llm_server import LLMServer, Received, Reply, cut, fails, refuses
+from tests.support.llm_server import LLMServer, Received, Reply, calls, cut, fails, refuses
 
 pytestmark = pytest.mark.slow  # each waits for workers or models
 
@@ -67,16 +67,34 @@ async def test_a_failed_job_stores_nothing(optimizing: OptimizeJobs, llm: LLMSer
     assert (job["state"], job["error"]["code"]) == ("failed", "provider_unavailable")
     llm.respond = always(offers("choose"), refuses())
     job = await optimizing.job(prompts=[STORED, {"name": "other", "text": "Hi."}])
-    assert (job["state"], job["error"]["code"]) == ("failed", "invalid_output")
+    assert (job["state"], job["error"]["code"]) == ("failed", "refused")
     assert job["attempt"] == 1
     assert (await optimizing.get("support"))["version"] == 1
 
 
 async def test_an_unusable_text_replaces_nothing(optimizing: OptimizeJobs, llm: LLMServer) -> None:
-    llm.respond = always(offers("improve"), cut("Half a"))
+    llm.respond = always(offers("improve"), refuses())
     found = await optimizing.result(prompt=STORED, evaluation=EVALUATION)
     assert (found["outcome"], found["changed"], found["text"]) == ("rejected", False, OLD)
     assert (found["version"], found["evaluation"], found["diff"]) == (None, None, "")
+
+
+async def test_a_prompt_without_an_answer_costs_the_others_nothing(
+    optimizing: OptimizeJobs, llm: LLMServer
+) -> None:
+    both = calls(("choose", {"reasoning": "", "which": ["support", "other"]}))
+
+    def respond(asked: Received) -> Reply:
+        if offers("choose")(asked):
+            return both
+        return cut("H") if offers("improve")(asked) and "Hi." in str(asked.body) else WELL(asked)
+
+    llm.respond = respond
+    job = await optimizing.job(prompts=[STORED, {"name": "other", "text": "Hi."}])
+    outcomes = [found["outcome"] for found in job["result"]["prompts"]]
+    assert (job["state"], outcomes) == ("succeeded", ["improved", "rejected"])
+    paid = [asked for asked in llm.requests if "Hi." not in str(asked.body)]
+    assert sum(map(offers("choose"), llm.requests)) == sum(map(offers("improve"), paid)) == 1
 
 
 async def test_a_cancelled_job_stores_nothing(optimizing: OptimizeJobs, llm: LLMServer) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from app.conversations.dialogue import NoAnswerError
 from app.prompts.task import build_optimizer
 from app.prompts.types import Optimization, OptimizerConfig, OptimizerKind, TargetPrompt
 from app.providers.llm import Completion
@@ -163,7 +164,11 @@ async def test_an_unusable_text_is_sent_back_twice(wrong: object, reason: str) -
 )
 async def test_a_broken_reply_is_sent_back_once(bad: Completion, reason: str) -> None:
     assert (await rewritten(bad, improve())).text == BETTER
-    assert await rewritten(bad, bad) == Optimization("rejected", None, "", reason)
+    if bad.finish_reason == "refusal":
+        assert await rewritten(bad, bad) == Optimization("rejected", None, "", reason)
+        return
+    with pytest.raises(NoAnswerError, match=reason):
+        await rewritten(bad, bad)
 
 
 async def test_a_call_that_is_whole_before_the_cut_is_taken() -> None:

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from app.conversations.dialogue import NoAnswerError
 from app.conversations.messages import Turn
-from app.jobs.kind import JobFailedError
 from app.jobs.results import MAX_SUMMARY_CHARACTERS
 from app.providers.llm import Completion
 from app.threads.summary_task import PART_CHARACTERS, THREAD_SCHEMA, write_record, write_summary
@@ -45,13 +45,13 @@ async def test_the_summary_is_the_answer_made_storable(answer: str, summary: str
     ("reply", "code"),
     [
         (says("I cannot help with that.", "refusal"), "refused"),
-        (says("The user moved to", "length"), "truncated"),
-        (says(" \n"), "invalid_output"),
-        (says("x" * (MAX_SUMMARY_CHARACTERS + 1)), "invalid_output"),
+        (says("The user moved to", "length"), "unusable_reply"),
+        (says(" \n"), "unusable_reply"),
+        (says("x" * (MAX_SUMMARY_CHARACTERS + 1)), "unusable_reply"),
     ],
 )
 async def test_an_answer_without_a_summary_fails_the_job(reply: Completion, code: str) -> None:
-    with pytest.raises(JobFailedError) as caught:
+    with pytest.raises(NoAnswerError) as caught:
         await summed_up(ScriptedModel(reply))
     assert caught.value.code == code
 
@@ -99,14 +99,15 @@ async def test_a_bad_record_goes_back_once() -> None:
 @pytest.mark.parametrize(
     ("replies", "code"),
     [
-        ([record(title="Lisbon")] * 2, "invalid_output"),
+        ([record(title="Lisbon")] * 2, "unusable_reply"),
+        ([says("A title."), calls(("record", GOOD), stop="length")], "unusable_reply"),
         ([says("I cannot.", "refusal")], "refused"),
     ],
 )
 async def test_an_answer_without_a_record_fails_the_job(
     replies: list[Completion], code: str
 ) -> None:
-    with pytest.raises(JobFailedError) as caught:
+    with pytest.raises(NoAnswerError) as caught:
         await recorded(ScriptedModel(*replies))
     assert caught.value.code == code
 

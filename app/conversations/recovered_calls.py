@@ -31,8 +31,8 @@ def recover_calls(reply: Completion, tools: Sequence[Tool]) -> Completion:
         return reply
     offer = _Offer(tools)
     if reply.calls:
-        calls = [corrected for call in reply.calls for corrected in offer.correct(call)]
-        text = reply.text
+        corrected = [one for call in reply.calls for one in offer.correct(call)]
+        calls, text = _with_unique_ids(corrected), reply.text
     else:
         calls, text = offer.read(find_written_calls(reply.text)), ""
     if not calls or tuple(calls) == reply.calls or len(calls) > _MAX_CALLS:
@@ -201,6 +201,17 @@ class _Form:
             inner = next((given[key] for key in _ARGUMENT_KEYS if key in given), None)
             return _as_object(inner) or given
         return given
+
+
+def _with_unique_ids(calls: Sequence[ToolCall]) -> list[ToolCall]:
+    """Return calls each of which has an id of its own; providers refuse duplicates."""
+    ids: set[str] = set()
+    unique = []
+    for number, call in enumerate(calls):
+        given = replace(call, id=f"{call.id}_{number}") if call.id in ids else call
+        ids.add(given.id)
+        unique.append(given)
+    return unique
 
 
 def _objects_in(raw: str) -> list[JsonObject]:

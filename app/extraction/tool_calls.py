@@ -132,8 +132,8 @@ class ToolCallExecutor:
     ) -> str:
         """Return the result that the model receives; raises BadCallError.
 
-        In the `last` attempt, invalid details are left out, because a memory is worth more than
-        its date.
+        In the `last` attempt, invalid details are left out and characters that cannot be stored
+        are replaced, because a memory is worth more than its date.
         """
         if cut:
             raise BadCallError("the reply was cut off in this call")
@@ -147,7 +147,9 @@ class ToolCallExecutor:
                 "or nested deeper than 64 levels"
             )
         try:
-            arguments = _without_invalid_details(call.arguments) if last else call.arguments
+            arguments = call.arguments
+            if last:
+                arguments = _without_invalid_details(_storable(arguments))
             return self._dispatch(call.name, arguments)
         except BadContentError as error:
             raise BadCallError(str(error)) from error
@@ -222,6 +224,17 @@ class ToolCallExecutor:
             "valid_from": _valid_from(arguments.get("valid_from")),
             "message_ids": find_message_ids(_message_ids(shown), turns),
         }
+
+
+def _storable(node: Any) -> Any:
+    """Return a JSON value whose texts can be stored."""
+    if isinstance(node, str):
+        return replace_unstorable(node)
+    if isinstance(node, list):
+        return [_storable(inner) for inner in node]
+    if isinstance(node, dict):
+        return {replace_unstorable(name): _storable(inner) for name, inner in node.items()}
+    return node
 
 
 def _without_invalid_details(arguments: JsonObject) -> JsonObject:

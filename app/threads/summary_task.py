@@ -74,6 +74,8 @@ PART_CHARACTERS = 96_000
 EARLIER_TOKENS = 2_000
 """Length of the summary that replaces the first parts of a conversation to record."""
 
+_FENCES = ("```", "```markdown", "```md", "```text")
+
 _MAX_TOKENS = 8_192
 MAX_RECORD_CHARACTERS = 262_144
 _QUOTED = 300
@@ -250,7 +252,7 @@ def _check_record(schema: JsonObject, record: JsonObject) -> JsonObject:
 def _summary_text(completion: Completion) -> str:
     if completion.finish_reason == "refusal":
         raise RefusalError(completion.text, [completion])
-    text = replace_unstorable(completion.text).strip()
+    text = _unfence(replace_unstorable(completion.text).strip())
     problem = None
     if completion.finish_reason == "length":
         problem = "its summary was cut off; it wrote too much"
@@ -263,6 +265,13 @@ def _summary_text(completion: Completion) -> str:
     if problem is not None:
         raise NoAnswerError(problem, [completion])
     return text
+
+
+def _unfence(text: str) -> str:
+    """Return a text without the fence around it, in which models write documents."""
+    opening, _, rest = text.partition("\n")
+    is_fenced = opening.strip() in _FENCES and rest.endswith("```") and rest.count("```") == 1
+    return rest.removesuffix("```").strip() if is_fenced else text
 
 
 def _summary_system(instructions: str | None, max_tokens: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,6 +161,12 @@ def test_a_content_in_place_of_the_arguments_is_put_where_it_belongs(
     name: str, given: dict[str, Any], meant: dict[str, Any]
 ) -> None:
     assert read(calls((name, given))) == [(name, meant)]
+
+
+def test_results_of_calls_with_the_same_id_can_be_told_from_each_other() -> None:
+    reply = calls(("insert_memory", TRAM), ("no_change", {}))
+    same = replace(reply, calls=tuple(replace(call, id="x") for call in reply.calls))
+    assert len({call.id for call in recover_calls(same, TOOLS).calls}) == 2
 
 
 def test_good_replies_and_refusals_stay_as_they_are() -> None:

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -7,6 +8,7 @@ from app.conversations.dialogue import NoAnswerError, RefusalError
 from app.conversations.kinds import MEMORY, PROFILE
 from app.conversations.memories import (
     MAX_CONTENT_BYTES,
+    CallHabit,
     Edit,
     LLMTask,
     Memory,
@@ -15,7 +17,7 @@ from app.conversations.memories import (
     Rights,
 )
 from app.conversations.messages import Turn
-from app.extraction.loop import propose
+from app.extraction.loop import MAX_FURTHER_REPLIES, propose
 from app.providers.llm import Completion, Verbatim
 from tests.extraction.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.support.scripted_model import (
@@ -314,3 +316,59 @@ async def test_memories_keep_the_kind_that_they_have() -> None:
         update_edit("m1", None, {"new": 2}),
         insert_edit("m2", "profile", {"name": "Ana"}),
     )
+
+
+SKIS, TRAM, SWIMS = (insert(f"Ana {does}.") for does in ("skis", "takes the tram", "swims"))
+ONE_SENTENCE = Turn("a", "user", "I ski.")
+TWO_SENTENCES = (Turn("a", "user", "I ski. I take the tram, and I swim."),)
+
+
+@pytest.mark.parametrize(
+    ("replies", "habit"),
+    [
+        ([calls(SKIS), calls(TRAM), calls(SWIMS), DONE], CallHabit.ONE),
+        ([calls(SKIS), calls(TRAM), calls(WRONG), calls(SWIMS), says("Done.")], CallHabit.ONE),
+        ([calls(SKIS), calls(TRAM, SWIMS)], CallHabit.SEVERAL),
+    ],
+)
+async def test_a_server_that_hands_on_one_call_is_asked_for_the_rest(
+    replies: list[Completion], habit: CallHabit
+) -> None:
+    model = ScriptedModel(*replies)
+    proposed = await propose(model, task(turns=TWO_SENTENCES, habit=CallHabit.UNKNOWN))
+    assert outlines(proposed.edits) == (
+        inserted(1, "Ana skis."), inserted(2, "Ana takes the tram."), inserted(3, "Ana swims.")
+    )  # fmt: skip
+    assert (proposed.habit, len(model.requests)) == (habit, len(replies))
+    assert model.purposes[:2] == ["extract", "rest"]
+    assert "If others are missing" in model.requests[1].messages[-1].text
+
+
+@pytest.mark.parametrize(
+    ("replies", "chosen"),
+    [
+        ([calls(SKIS)], {"habit": CallHabit.SEVERAL}),
+        ([calls(SKIS)], {"turns": (ONE_SENTENCE, Turn("b", "bot", "A. B.", "assistant"))}),
+        ([calls(SKIS), DONE], {"max_steps": 2}),
+        ([NOTHING], {}),
+        ([calls(SKIS, TRAM)], {}),
+        ([calls(SKIS), says("That is all.")], {}),
+        ([calls(SKIS), NOTHING], {"turns": (ONE_SENTENCE,), "habit": CallHabit.ONE}),
+    ],
+)  # fmt: skip
+async def test_the_rest_is_asked_for_only_if_there_may_be_some(
+    replies: list[Completion], chosen: dict[str, Any]
+) -> None:
+    model = ScriptedModel(*replies)
+    options = {"turns": TWO_SENTENCES, "habit": CallHabit.UNKNOWN, **chosen}
+    await propose(model, task(**options))
+    assert len(model.requests) == len(replies)
+
+
+async def test_asking_for_the_rest_ends() -> None:
+    model = ScriptedModel(*(calls(insert(f"Fact {n}")) for n in range(100)))
+    proposed = await propose(model, task(turns=TWO_SENTENCES, habit=CallHabit.UNKNOWN))
+    assert len(proposed.edits) == len(model.requests) == 1 + MAX_FURTHER_REPLIES
+    model = ScriptedModel(*[calls(update("m1", "Ana lives in Lisbon."))] * 9)
+    await propose(model, task(PORTO, turns=TWO_SENTENCES, habit=CallHabit.ONE))
+    assert len(model.requests) == 2

@@ -206,6 +206,29 @@ def test_in_the_last_attempt_wrong_details_are_left_out() -> None:
         name, arguments = insert("a", **wrong)
         right = {key: value for key, value in arguments.items() if key not in wrong}
         assert execute(name, arguments, last=True) == execute(name, right)
+    assert execute(*insert("a\ud83d\x00"), last=True) == execute(*insert("a\ufffd\ufffd"))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *(("Very high", 1.0), ("medium", 0.5), (" low ", 0.2), ("7/10", 0.7), ("3 of 5", 0.6)),
+        *((9, 0.9), (75, 0.75), ("90%", 0.9), ("n/a", None), ("null", None), ("0.3", 0.3)),
+    ],
+)
+def test_an_importance_may_be_in_words_or_on_another_scale(
+    given: object, meant: float | None
+) -> None:
+    assert execute(*insert("a", importance=given)) == execute(*insert("a", importance=meant))
+
+
+def test_a_detail_may_say_that_it_is_unknown_and_ids_may_be_one_text() -> None:
+    plain = execute(*insert("a"))
+    for unknown in ("unknown", "None", "N/A", " null "):
+        assert execute(*insert("a", valid_from=unknown)) == plain
+    listed = execute(*insert("a", message_ids=["1"]))
+    for ids in ("1", 1, "[1]", "message 1, 9", '["1"]'):
+        assert execute(*insert("a", message_ids=ids)) == listed
 
 
 def test_calls_on_one_memory_take_effect_in_the_order_given() -> None:

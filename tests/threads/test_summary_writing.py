@@ -35,7 +35,11 @@ def test_models_are_sent_the_pinned_texts(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "summary"),
-    [("  Moved to Lisbon.\n", "Moved to Lisbon."), ("a\x00b\ud800", "a\ufffdb\ufffd")],
+    [
+        ("  Moved to Lisbon.\n", "Moved to Lisbon."),
+        ("a\x00b\ud800", "a\ufffdb\ufffd"),
+        ("```md\nA *b*.\n```", "A *b*."),
+    ],
 )
 async def test_the_summary_is_the_answer_made_storable(answer: str, summary: str) -> None:
     assert await summed_up(ScriptedModel(says(answer))) == summary

@@ -5,7 +5,7 @@ import hashlib
 import importlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,10 +15,21 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from app.providers.errors import BadRequestError, UnavailableError
+from app.providers.errors import (
+    BadRequestError,
+    ProviderError,
+    TextFailedError,
+    UnavailableError,
+)
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 """One dimension, unit length."""
+
+Outcome: TypeAlias = Vector | ProviderError
+"""A text's vector, or the error for which it has none.
+
+The errors that `is_about_text` names are the text's own; others concern the whole server.
+"""
 
 # Tokenizers delete control characters and so join the words around them: not a place to cut.
 _SPACE = r"[^\S\x0b\x0c\x1c-\x1f\x85]"
@@ -27,8 +38,8 @@ _SENTENCE_END = re.compile(rf"[.!?…][\"')\]]*{_SPACE}+|[。！？]|\n+")  # no
 _OVERLAP = 0.1
 
 _BATCH_TEXTS = 128
-_CACHED_CHARACTERS = 2_000
-"""Maximum length of a cached text; longer ones are rarely embedded twice."""
+_KEY_CHARACTERS = 200
+"""Longer texts are cached under their digests, which take less memory."""
 
 _FAKE_PASSAGE_CHARACTERS = 1_000
 
@@ -55,6 +66,9 @@ class Embedder(Protocol):
         Raises ProviderError.
         """
 
+    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+        """Return for each text its vector or its error; one bad text fails alone."""
+
     def split(self, text: str) -> list[str]:
         """Split `text` into passages that fit the model; none for blank text.
 
@@ -63,6 +77,21 @@ class Embedder(Protocol):
 
     async def aclose(self) -> None:
         """Release all resources; later calls fail with UnavailableError."""
+
+
+def vectors_of(outcomes: Iterable[Outcome]) -> list[Vector]:
+    """Return the vectors; raises the first error that is there instead."""
+    vectors: list[Vector] = []
+    for outcome in outcomes:
+        if isinstance(outcome, ProviderError):
+            raise outcome
+        vectors.append(outcome)
+    return vectors
+
+
+def is_about_text(error: ProviderError) -> bool:
+    """Return whether an error concerns a single text, and not all that the server is sent."""
+    return isinstance(error, (BadRequestError, TextFailedError))
 
 
 def split_text(text: str, reach: Callable[[int], int]) -> list[str]:
@@ -133,7 +162,7 @@ class BatchingEmbedder:
 
     def __init__(self, inner: Embedder, *, cache_entries: int = 10_000) -> None:
         self._inner = inner
-        self._cache: LRUCache[str, Vector] = LRUCache(cache_entries)
+        self._cache: LRUCache[str | bytes, Vector] = LRUCache(cache_entries)
         self._works: dict[str, _Work] = {}
         self._lanes: dict[bool, deque[_Work]] = {True: deque(), False: deque()}
         self._runners: dict[bool, asyncio.Task[None]] = {}
@@ -160,10 +189,16 @@ class BatchingEmbedder:
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
         """Return one vector a text; the vectors are shared and read-only."""
+        return vectors_of(await self.embed_each(texts, urgent=urgent))
+
+    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+        """Return for each text its vector, shared and read-only, or its error."""
         if self._closed:
-            raise UnavailableError(f"{self.name} is closed; start the server again")
-        known = {
-            text: vector for text in set(texts) if (vector := self._cache.get(text)) is not None
+            return [UnavailableError(f"{self.name} is closed; start the server again")] * len(texts)
+        known: dict[str, Outcome] = {
+            text: vector
+            for text in set(texts)
+            if (vector := self._cache.get(_cache_key(text))) is not None
         }
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
@@ -182,7 +217,7 @@ class BatchingEmbedder:
             self._settle(work, error)
         await self._inner.aclose()
 
-    async def _join(self, texts: list[str], *, urgent: bool) -> dict[str, Vector]:
+    async def _join(self, texts: list[str], *, urgent: bool) -> dict[str, Outcome]:
         caller = next(self._callers)
         works = [self._enqueue(text, caller, urgent=urgent) for text in texts]
         if urgent not in self._runners and self._lanes[urgent]:
@@ -192,13 +227,13 @@ class BatchingEmbedder:
         finally:
             for work in works:
                 work.callers.discard(caller)
-        vectors = {}
+        outcomes: dict[str, Outcome] = {}
         for work in works:
             outcome = work.outcome.result()
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ProviderError):
                 raise outcome
-            vectors[work.text] = outcome
-        return vectors
+            outcomes[work.text] = outcome
+        return outcomes
 
     def _enqueue(self, text: str, caller: int, *, urgent: bool) -> _Work:
         work = self._works.get(text)
@@ -239,25 +274,19 @@ class BatchingEmbedder:
             await asyncio.wait([call])
         finally:
             call.cancel()
-        if (error := call.exception()) is None:
-            for work, vector in zip(batch, call.result(), strict=True):
-                self._settle(work, vector)
-        elif isinstance(error, BadRequestError) and _has_several_callers(batch):
-            # One caller's bad text must not fail the others: halves find it quickly.
-            middle = len(batch) // 2
-            await self._embed(batch[:middle], urgent=urgent)
-            await self._embed(batch[middle:], urgent=urgent)
-        else:
-            for work in batch:
-                self._settle(work, error)
+        error = call.exception()
+        outcomes = [error] * len(batch) if error is not None else call.result()
+        for work, outcome in zip(batch, outcomes, strict=True):
+            self._settle(work, outcome)
 
-    async def _call(self, texts: list[str], *, urgent: bool) -> list[Vector]:
-        vectors = await self._inner.embed(texts, urgent=urgent)
-        if len(vectors) != len(texts):
-            raise UnavailableError(
-                f"{self.name} gave {len(vectors)} vectors for {len(texts)} texts"
+    async def _call(self, texts: list[str], *, urgent: bool) -> list[Outcome]:
+        outcomes = await self._inner.embed_each(texts, urgent=urgent)
+        if len(outcomes) != len(texts):
+            error = UnavailableError(
+                f"{self.name} gave {len(outcomes)} vectors for {len(texts)} texts"
             )
-        return vectors
+            return [error] * len(texts)
+        return outcomes
 
     def _settle(self, work: _Work, outcome: Vector | BaseException) -> None:
         del self._works[work.text]
@@ -265,12 +294,14 @@ class BatchingEmbedder:
         if isinstance(outcome, BaseException):
             return
         outcome.setflags(write=False)
-        if len(work.text) <= _CACHED_CHARACTERS:
-            self._cache[work.text] = outcome
+        self._cache[_cache_key(work.text)] = outcome
 
 
-def _has_several_callers(batch: list[_Work]) -> bool:
-    return len(batch) > 1 and len(set().union(*(work.callers for work in batch))) > 1
+def _cache_key(text: str) -> str | bytes:
+    """Return the key of a text's vector in the cache."""
+    if len(text) <= _KEY_CHARACTERS:
+        return text
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class FakeEmbedder:
@@ -297,6 +328,15 @@ class FakeEmbedder:
         self.calls.append(list(texts))
         await asyncio.sleep(self.delay)
         return [self._vector(text) for text in texts]
+
+    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+        """Return an outcome for each text; after a failure each text is embedded alone."""
+        try:
+            return [*await self.embed(texts, urgent=urgent)]
+        except ProviderError as error:
+            if len(texts) < 2:
+                return [error] * len(texts)
+        return [one for text in texts for one in await self.embed_each([text], urgent=urgent)]
 
     def split(self, text: str) -> list[str]:
         """Cut `text` into passages of at most 1,000 characters."""

@@ -43,10 +43,20 @@ class UnavailableError(ProviderError):
     retryable = True
 
 
+class TextFailedError(UnavailableError):
+    """The model fails on this text, although it embeds others; it may pass later."""
+
+
 class BadRequestError(ProviderError):
     """The provider refuses this input; another input may pass."""
 
     code = "provider_refused"
+
+
+class RequestTooLongError(BadRequestError):
+    """The input is longer than the provider accepts; a shorter one may pass."""
+
+    code = "provider_input_too_long"
 
 
 class MisconfiguredError(ProviderError):

@@ -21,8 +21,8 @@ import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
-from app.providers.embedder import Vector, spans, split_text
-from app.providers.errors import UnavailableError
+from app.providers.embedder import Outcome, Vector, spans, split_text
+from app.providers.errors import ProviderError, UnavailableError
 from app.providers.model_files import (
     DIMENSIONS,
     GRAPH_FILE,
@@ -72,6 +72,13 @@ class LocalEmbedder:
             rows = await self._in_thread(self._run, [encodings[index] for index in batch])
             vectors.update(zip(batch, rows, strict=True))
         return [vectors[index] for index in range(len(texts))]
+
+    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+        """Return one vector a text, or for each the error of all: this model refuses none."""
+        try:
+            return [*await self.embed(texts, urgent=urgent)]
+        except ProviderError as error:
+            return [error] * len(texts)
 
     def split(self, text: str) -> list[str]:
         """Split `text` into passages of at most 256 word pieces."""

@@ -1,21 +1,35 @@
 """Embeddings from OpenAI, or from any server that speaks its API."""
 
 import asyncio
-import base64
-import binascii
+import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
+import httpx2
 import numpy as np
 import openai
 
-from app.providers.embedder import Vector, split_by_characters
-from app.providers.errors import MisconfiguredError, UnavailableError
+from app.providers.embedder import Outcome, Vector, split_by_characters, vectors_of
+from app.providers.embedding_division import HARMLESS_TEXT, Division
+from app.providers.embedding_limits import EmbeddingLimits
+from app.providers.embedding_replies import read_vectors
+from app.providers.errors import (
+    BadRequestError,
+    MisconfiguredError,
+    ProviderError,
+    RateLimitedError,
+    RequestTooLongError,
+    UnavailableError,
+)
 from app.providers.http import limit_time, parse_reply, provider_client, request_deadline
 from app.providers.openai_errors import translate_error
 
 _PASSAGE_CHARACTERS = 6_000
 """Below the 8,191 tokens of OpenAI's models even for Chinese, at about 1.3 tokens a character."""
+
+_SHORTEST_PASSAGE = 600
+"""Texts are not cut shorter, lest a long one has too many passages; the parts are averaged."""
 
 _REQUEST_TEXTS = 32
 """Maximum texts a request; the default limit of the strictest common server."""
@@ -27,8 +41,21 @@ _REQUESTS_AT_ONCE = 4
 
 MAX_REPLY_BYTES = 4 << 20
 _MAX_NUMBERS = 32 * 8_192
-_MAX_DIMENSIONS = 8_192
-"""Twice the longest vectors that models return; a reply has up to 32."""
+
+_MOST_CUTS = 6
+"""Times that texts are cut shorter before the model's refusal is final."""
+
+_OPTIONAL = {
+    "encoding_format": re.compile(r"encoding_?format|base64", re.IGNORECASE),
+    "dimensions": re.compile(r"dimension|matryoshka", re.IGNORECASE),
+}
+"""Members of a request that some servers refuse, and words of such a refusal."""
+
+_TOO_LONG = re.compile(
+    r"too (long|large)|context (length|size|window)|token.{0,60}(limit|max)|longer than"
+    r"|max.{0,30}(length|token)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class OpenAIEmbedder:
@@ -52,7 +79,9 @@ class OpenAIEmbedder:
         self._api_key = api_key
         self._asked_dimensions = dimensions
         self._known_dimensions = dimensions
-        self._limit = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+        self._limits = EmbeddingLimits(texts=_REQUEST_TEXTS, characters=_REQUEST_CHARACTERS)
+        self._at_once = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+        self._max_retries = max_retries
         self._client = openai.AsyncOpenAI(
             # Self-hosted servers often need no key, but the SDK requires one.
             api_key=api_key or "none",
@@ -61,7 +90,7 @@ class OpenAIEmbedder:
             timeout=timeout,
             http_client=provider_client(MAX_REPLY_BYTES),
         )
-        self._deadline = request_deadline(timeout, max_retries)
+        self._timeout = timeout
 
     @property
     def dimensions(self) -> int:
@@ -77,79 +106,155 @@ class OpenAIEmbedder:
 
     async def probe(self) -> int:
         """Return the model's dimensions by embedding a short text."""
-        (vector,) = await self._request(["dimensions"])
+        (vector,) = await self.embed(["dimensions"])
         return len(vector)
 
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - the provider knows no urgency
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
         """Return one vector a text, from as many requests as their sizes need."""
-        requests = (self._request(part) for part in _batches(texts))
-        answers = await asyncio.gather(*requests, return_exceptions=True)
-        vectors: list[Vector] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            vectors.extend(answer)
-        return vectors
+        return vectors_of(await self.embed_each(texts, urgent=urgent))
+
+    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:  # noqa: ARG002 - the provider knows no urgency
+        """Return for each text its vector or its error.
+
+        A text that is longer than the model reads has the mean of the vectors of its parts.
+        """
+        outcomes: dict[str, Outcome] = {}
+        missing = list(dict.fromkeys(texts))
+        for _ in range(_MOST_CUTS):
+            limit = self._limits.passage
+            outcomes |= await self._embed_in_parts(missing, limit)
+            missing = [t for t in missing if isinstance(outcomes[t], RequestTooLongError)]
+            if not missing or self._limits.passage == limit:
+                break
+        return [outcomes[text] for text in texts]
 
     def split(self, text: str) -> list[str]:
-        """Split `text` into passages of at most 6,000 characters.
+        """Split `text` into passages of at most 6,000 characters, or fewer if the model reads less.
 
         That is an estimate: it fits models that read 8,000 tokens, in nearly every script.
         """
-        return split_by_characters(text, _PASSAGE_CHARACTERS)
+        limit = min(_PASSAGE_CHARACTERS, self._limits.passage or _PASSAGE_CHARACTERS)
+        return split_by_characters(text, max(_SHORTEST_PASSAGE, limit))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _request(self, texts: list[str]) -> list[Vector]:
+    async def _embed_in_parts(self, texts: list[str], limit: int | None) -> dict[str, Outcome]:
+        parts = {text: _parts(text, limit) for text in texts}
+        division = Division(self._request, self._works, self._limits)
+        requests = list(
+            _batches([part for of_text in parts.values() for part in of_text], self._limits)
+        )
+        runs = (division.run(request, self._first_request) for request in requests)
+        found = [outcome for run in await asyncio.gather(*runs) for outcome in run]
+        each = iter(found)
+        return {
+            text: _mean(of_text, [next(each) for _ in of_text]) for text, of_text in parts.items()
+        }
+
+    async def _first_request(self, texts: list[str]) -> list[Outcome]:
+        return await self._request_as_accepted(texts, self._max_retries)
+
+    async def _request(self, texts: list[str]) -> list[Outcome]:
+        return await self._request_as_accepted(texts, 0)
+
+    async def _request_as_accepted(self, texts: list[str], retries: int) -> list[Outcome]:
+        """Make a request; without a member that the server names in a refusal."""
+        try:
+            return await self._send(texts, retries, self._limits.refused)
+        except (BadRequestError, UnavailableError) as error:
+            blamed = {name for name in self._sent() if _OPTIONAL[name].search(str(error))}
+            if not blamed:
+                raise
+            try:
+                return await self._send_without(texts, frozenset(blamed))
+            except (BadRequestError, UnavailableError):
+                raise error from None
+
+    async def _works(self) -> bool:
+        """Return whether the server embeds a harmless text, if need be without optional members."""
+        optional = self._sent()
+        for count in range(len(optional) + 1):
+            for left_out in combinations(optional, count):
+                try:
+                    await self._send_without([HARMLESS_TEXT], frozenset(left_out))
+                except BadRequestError:
+                    continue
+                except ProviderError:
+                    return False
+                return True
+        return False
+
+    def _sent(self) -> list[str]:
+        """Return the optional members of the present requests."""
+        asked = ["encoding_format", *(["dimensions"] if self._asked_dimensions else [])]
+        return [name for name in asked if name not in self._limits.refused]
+
+    async def _send_without(self, texts: list[str], members: frozenset[str]) -> list[Outcome]:
+        outcomes = await self._send(texts, 0, self._limits.refused | members)
+        self._limits.learn_refusal(members)
+        return outcomes
+
+    async def _send(self, texts: list[str], retries: int, refused: frozenset[str]) -> list[Outcome]:
         if self._client.is_closed():
             raise UnavailableError(f"{self.name} is closed; start the server again")
-        dimensions = self._asked_dimensions
+        optional = {"encoding_format": "base64", "dimensions": self._asked_dimensions}
+        body = {
+            "model": self._model,
+            "input": [text if text.strip() else "." for text in texts],  # many refuse blank ones
+            **{k: v for k, v in optional.items() if v is not None and k not in refused},
+        }
+        deadline = request_deadline(self._timeout, retries)
         try:
-            async with self._limit, limit_time(self._deadline, self.name):
+            async with self._at_once, limit_time(deadline, self.name):
                 # Parsed here: compatible servers send less regular replies than the SDK expects.
-                response = await self._client.embeddings.with_raw_response.create(
-                    model=self._model,
-                    input=texts,
-                    dimensions=openai.omit if dimensions is None else dimensions,
+                response = await self._client.post(
+                    "/embeddings",
+                    cast_to=httpx2.Response,
+                    body=body,
+                    options={"max_retries": retries},
                 )
         except openai.OpenAIError as error:
-            raise translate_error(self.name, error, self._api_key) from None  # it may show the key
-        return await asyncio.to_thread(self._vectors, response.content, len(texts))
+            raise _translate(self.name, error, self._api_key) from None  # it may show the key
+        return await asyncio.to_thread(self._outcomes, response.content, len(texts))
 
-    def _vectors(self, body: bytes, count: int) -> list[Vector]:
+    def _outcomes(self, body: bytes, count: int) -> list[Outcome]:
         try:
             reply = parse_reply(body, max_bytes=MAX_REPLY_BYTES, max_values=_MAX_NUMBERS)
-            answers = sorted(reply["data"], key=lambda answer: answer["index"])
-            vectors = [_unit(answer["embedding"]) for answer in answers[: count + 1]]
-        except (ValueError, TypeError, KeyError, OverflowError, binascii.Error) as error:
+            _raise_error(self.name, reply)
+            outcomes = read_vectors(reply, count, self.name)
+        except ValueError as error:
             raise UnavailableError(
                 f"{self.name} answered with something else than embeddings; "
                 "check that the base URL is that of an OpenAI-compatible server"
             ) from error
-        if len(vectors) != count:
-            raise UnavailableError(f"{self.name} gave {len(vectors)} vectors for {count} texts")
-        self._check_dimensions({len(vector) for vector in vectors})
-        return vectors
+        return self._with_dimensions(outcomes)
 
-    def _check_dimensions(self, lengths: set[int]) -> None:
-        if self._known_dimensions is None and len(lengths) == 1:
+    def _with_dimensions(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Cut vectors to the dimensions that were asked for; raises MisconfiguredError."""
+        vectors = [one for one in outcomes if isinstance(one, np.ndarray)]
+        lengths = {len(vector) for vector in vectors}
+        wanted = self._known_dimensions
+        if wanted is None and len(lengths) == 1:
             (self._known_dimensions,) = lengths
-        if lengths != {self._known_dimensions}:
-            raise MisconfiguredError(
-                f"{self.name} gives {', '.join(map(str, sorted(lengths)))} dimensions, not the "
-                f"expected {self._known_dimensions}; set the number that the model gives"
-            )
+        elif lengths - {wanted}:
+            if self._asked_dimensions is None or min(lengths) < self._asked_dimensions:
+                raise MisconfiguredError(
+                    f"{self.name} gives {', '.join(map(str, sorted(lengths)))} dimensions, not "
+                    f"the expected {wanted}; set the number that the model gives"
+                )
+            return [_cut(one, wanted) if isinstance(one, np.ndarray) else one for one in outcomes]
+        return outcomes
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+def _batches(texts: Sequence[str], limits: EmbeddingLimits) -> Iterator[list[str]]:
     """Yield the texts in batches that fit into one request."""
     part: list[str] = []
     characters = 0
     for text in texts:
         characters += len(text)
-        if part and (len(part) == _REQUEST_TEXTS or characters > _REQUEST_CHARACTERS):
+        if part and (len(part) >= limits.texts or characters > limits.characters):
             yield part
             part, characters = [], len(text)
         part.append(text)
@@ -157,18 +262,49 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield part
 
 
-def _unit(embedding: Any) -> Vector:
-    """Return the unit vector of an answer's numbers, which are a list or base64."""
-    if isinstance(embedding, str):
-        vector = np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
-    else:
-        numbers = np.asarray(embedding)
-        if numbers.dtype.kind not in "iuf":
-            raise ValueError("an embedding is a list of numbers")
-        vector = numbers.astype(np.float32)
-    if vector.size > _MAX_DIMENSIONS:
-        raise ValueError(f"an embedding has at most {_MAX_DIMENSIONS:,} dimensions")
-    length = float(np.linalg.norm(vector))
-    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
-        raise ValueError("an embedding is a list of finite numbers, not all of them zero")
-    return np.asarray(vector / length, dtype=np.float32)
+def _parts(text: str, limit: int | None) -> list[str]:
+    return [text] if limit is None or len(text) <= limit else split_by_characters(text, limit)
+
+
+def _mean(parts: list[str], outcomes: list[Outcome]) -> Outcome:
+    """Return the mean of the parts' vectors, by their lengths, or the first error."""
+    if len(parts) == 1:
+        return outcomes[0]
+    try:
+        vectors = vectors_of(outcomes)
+    except ProviderError as error:
+        return error
+    mean = np.average(vectors, axis=0, weights=[len(part) for part in parts])
+    length = float(np.linalg.norm(mean))
+    return vectors[0] if length == 0 else np.asarray(mean / length, dtype=np.float32)
+
+
+def _cut(vector: Vector, dimensions: int | None) -> Outcome:
+    """Return the unit vector of the first dimensions."""
+    cut = vector[:dimensions]
+    length = float(np.linalg.norm(cut))
+    if length == 0:
+        return UnavailableError("the vector's first dimensions are all zero")
+    return np.asarray(cut / length, dtype=np.float32)
+
+
+def _translate(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:
+    translated = translate_error(name, error, key)
+    is_refusal = isinstance(translated, (BadRequestError, UnavailableError))
+    if is_refusal and isinstance(error, openai.APIStatusError) and _TOO_LONG.search(error.message):
+        return RequestTooLongError(str(translated))
+    return translated
+
+
+def _raise_error(name: str, reply: Any) -> None:
+    """Raise the error that is sent as a success."""
+    error = reply.get("error") if isinstance(reply, dict) else None
+    if not error:
+        return
+    members = error if isinstance(error, dict) else {"message": error}
+    message, code = str(members.get("message", error))[:300], members.get("code")
+    if _TOO_LONG.search(message):
+        raise RequestTooLongError(f"{name} refuses the input: {message}")
+    if str(code) == "429":
+        raise RateLimitedError(f"{name} asks for fewer requests: {message}")
+    raise UnavailableError(f"{name} fails: {message}")

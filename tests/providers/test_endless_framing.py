@@ -110,7 +110,8 @@ async def test_endless_framing_ends_the_call_once(client: str, kind: str) -> Non
             ):
                 await ask(asked)
             await server.closed.wait()
-        assert server.requests == 1
+        # The embedder also tries a harmless text, to see whether the first one is at fault.
+        assert server.requests == (2 if client == "embedder" else 1)
         assert max(gaps) < LONGEST_GAP
         await asked.aclose()
 

@@ -55,7 +55,7 @@ async def test_many_texts_go_in_several_requests(
 async def test_long_texts_go_in_requests_of_bounded_size(
     embeddings: OpenAIServer, remote: OpenAIEmbedder
 ) -> None:
-    await remote.embed(["word " * 8_000] * 5)
+    await remote.embed([f"{number} word" * 6_667 for number in range(5)])
     assert [len(request["input"]) for request in embeddings.requests] == [2, 2, 1]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +22,15 @@ class Reply:
 
 
 class OpenAIServer:
-    """Answers with the fake embedder's vectors; `script` holds what it answers before."""
+    """Answers with the fake embedder's vectors; `script` holds what it answers before.
+
+    `refuse` may give another reply to a request; `shape` changes the list of embeddings.
+    """
 
     def __init__(self, dimensions: int = 64) -> None:
         self.script: deque[Reply] = deque()
+        self.refuse: Callable[[dict[str, Any]], Reply | None] = lambda _request: None
+        self.shape: Callable[[list[dict[str, Any]]], Any] = lambda answers: {"data": answers[::-1]}
         self.requests: list[dict[str, Any]] = []
         self.base_url = ""
         self._embedder = FakeEmbedder(dimensions)
@@ -49,10 +54,12 @@ class OpenAIServer:
         writer.close()
 
     async def _embeddings(self, request: dict[str, Any]) -> Reply:
+        if (refusal := self.refuse(request)) is not None:
+            return refusal
         vectors = await self._embedder.embed(request["input"])
         answers = [{"index": i, "embedding": (v * 3).tolist()} for i, v in enumerate(vectors)]
-        # Backwards: the order is in the index.
-        return Reply(body=json.dumps({"object": "list", "data": answers[::-1]}).encode())
+        # Backwards, unless a test says otherwise: the order is in the index.
+        return Reply(body=json.dumps(self.shape(answers)).encode())
 
 
 @asynccontextmanager

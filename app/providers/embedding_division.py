@@ -30,7 +30,7 @@ class Division:
     """Embeds texts, at most 64 calls and a minute beyond those that fail first.
 
     `request` is one call: it raises ProviderError, or returns an outcome for each text. `probe` is
-    a call with a harmless text; `limits` is told the sizes that pass.
+    a call with a harmless text; `limits` records the sizes that pass.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The limits of an embedding server, learned from its refusals and kept in memory."""
+"""The limits of an embedding server, known from its refusals and kept in memory."""
 
 _LEAST_PASSAGE = 256
 """Characters of the shortest passage that is tried: nearly every model reads that much."""

@@ -191,10 +191,16 @@ class StructuredDialogue(Generic[T]):
                 unusable.append(reply)
                 if repairs >= _max_repairs(repair, error):
                     raise _final_error(error, unusable) from error
-                turn = repair.turn(name, reply, error)
+                turn, reason = repair.turn(name, reply, error), str(error)
                 result = f"{repair.result}: {error}."
             self._dialogue.say(turn, [ToolResult(call.id, result, True) for call in reply.calls])
-            reply = await self._request(self._repair_purpose)
+            try:
+                reply = await self._request(self._repair_purpose)
+            except ProviderError as error:
+                if error.retryable:
+                    raise
+                reason = f"{reason}; the model could not be asked again: {error}"
+                raise NoAnswerError(reason, unusable) from error
 
     def has_answer(self, reply: Completion) -> bool:
         """Return whether a reply calls the tool."""

@@ -49,7 +49,8 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+# Not strict: small models write line breaks into strings as they are.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,10 +122,16 @@ def test_names_lose_what_servers_add_to_them(name: str) -> None:
         f"```json\n{AS_TEXT}\n```",
         f"[{AS_TEXT}]",
         f"<|message|>{AS_TEXT}<|call|>",
+        json.dumps(TRAM, indent=1) + "}",
     ],
 )
 def test_arguments_in_another_form_are_read(raw: str) -> None:
     assert read(calls(("insert_memory", raw))) == [("insert_memory", TRAM)]
+
+
+def test_line_breaks_in_a_string_need_no_escape() -> None:
+    raw = '{"content": {"content": "Bo\nskis."}, "importance": 0.1}'
+    assert read(calls(("insert_memory", raw)))[0][1]["content"] == {"content": "Bo\nskis."}
 
 
 def test_arguments_of_several_calls_are_several_calls() -> None:

@@ -22,7 +22,7 @@ from app.tools.schemas import SearchPlan
 from app.tools.search import SearchHandler, plan_search
 
 EXTRACT = JobKind(ExtractPlan, ExtractHandler.build, plan=plan_extract)
-CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler.build, plan=plan_consolidate)
+CONSOLIDATE = JobKind(ConsolidatePlan, ConsolidateHandler, plan=plan_consolidate)
 SUMMARIZE = JobKind(SummarizeRequest, SummarizeHandler.build, plan=plan_summarize)
 OPTIMIZE_PROMPT = JobKind(OptimizePlan, OptimizeHandler.build, plan=plan_optimize)
 SEARCH = JobKind(SearchPlan, SearchHandler.build, plan=plan_search)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -10,6 +10,7 @@ import structlog
 
 from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
+from app.conversations.call_habits import CallHabits
 from app.db.database import ALL_ROOTS, Database
 from app.db.notifier import CHANNELS, Notifier, read_clock
 from app.db.requirements import require_current, require_ordinary_role
@@ -53,6 +54,7 @@ class Resources:
     usage: UsageCounter
     llms: LLMPool
     notifier: Notifier
+    habits: CallHabits = field(default_factory=CallHabits)
 
 
 class DatabasePulse:

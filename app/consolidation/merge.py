@@ -74,7 +74,8 @@ async def merge_batch(
     reconciled = await asyncio.to_thread(
         reconcile, allowed, shown, namespace=namespace, singletons=singletons
     )
-    return EditGroup(batch, tuple(reconciled.edits.values()), rejected=rejected)
+    edits = tuple(reconciled.edits.values())
+    return EditGroup(batch, edits, rejected=rejected, habit=proposed.habit)
 
 
 def _precedence(stored: StoredMemory) -> tuple[bool, datetime, int]:

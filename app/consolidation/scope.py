@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.changes.duplicates import Candidate
+from app.conversations.call_habits import CallHabit
 from app.conversations.memories import Basis, Edit, Memory, Rejection
 from app.namespaces import StoredNamespace
 from app.providers.embedder import Vector
@@ -89,7 +90,8 @@ class EditGroup:
     """Edits that are made together or not at all, and the memories that they rely on.
 
     `formal_edits` are those that lose nothing but form. `failure` is the reason why a model's
-    answer led to no edits. It is `unanswered` if there was no usable answer at all.
+    answer led to no edits. It is `unanswered` if there was no usable answer at all. `habit` is
+    the one that the model's replies reveal.
     """
 
     memories: Sequence[StoredMemory]
@@ -98,6 +100,7 @@ class EditGroup:
     rejected: Sequence[Rejection] = ()
     failure: str | None = None
     unanswered: bool = False
+    habit: CallHabit = CallHabit.UNKNOWN
 
     @property
     def basis(self) -> Basis:

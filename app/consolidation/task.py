@@ -4,14 +4,12 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Self
 
 from app.auth.access import Verb
 from app.background import run_together
 from app.changes.apply import ChangeApplier, JobOutcome, Provenance, require_versions
 from app.changes.duplicates import DuplicateFoundError, is_duplicate
 from app.changes.reconcile import REVIEW_REQUESTED, review_reason
-from app.clock import Clock
 from app.consolidation import repository
 from app.consolidation.merge import make_batches, merge_batch, merge_duplicates
 from app.consolidation.plan import ConsolidatePlan
@@ -21,7 +19,6 @@ from app.conversations.dialogue import Ask, NoAnswerError, join_failures
 from app.conversations.memories import Edit, LLMTask, Rejection
 from app.db.database import (
     Connection,
-    Database,
     OvertakenError,
     TooManyConflictsError,
     retry_optimistically,
@@ -33,7 +30,7 @@ from app.jobs.kind import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
-from app.providers.llm import LLM, LLMPool
+from app.providers.llm import LLM
 from app.resources import Resources
 from app.store import repository as items
 from app.usage_counter import Uses, add_uses
@@ -125,33 +122,14 @@ class Consolidation:
 class ConsolidateHandler:
     """Runs the jobs of the kind `consolidate`."""
 
-    def __init__(
-        self,
-        database: Database,
-        index_id: int,
-        clock: Clock,
-        llms: LLMPool,
-        applier: ChangeApplier,
-        jobs: JobService,
-    ) -> None:
-        self._database = database
-        self._index_id = index_id
-        self._clock = clock
-        self._llms = llms
-        self._applier = applier
-        self._jobs = jobs
-
-    @classmethod
-    def build(cls, resources: Resources) -> Self:
-        """Make the handler from a process's resources."""
-        return cls(
-            resources.database,
-            resources.index.id,
-            resources.clock,
-            resources.llms,
-            ChangeApplier.build(resources),
-            JobService.build(resources),
-        )
+    def __init__(self, resources: Resources) -> None:
+        self._database = resources.database
+        self._index_id = resources.index.id
+        self._clock = resources.clock
+        self._llms = resources.llms
+        self._habits = resources.habits
+        self._applier = ChangeApplier.build(resources)
+        self._jobs = JobService.build(resources)
 
     async def run(self, run: JobRun, plan: ConsolidatePlan) -> None:
         """Compare the changed memories, merge some, and write the edits with the next mark."""
@@ -196,10 +174,13 @@ class ConsolidateHandler:
             instructions=config.instructions,
             max_steps=config.max_steps,
             now=self._clock.now(),
+            habit=self._habits.get(llm.name),
             may_be_retried=not consolidation.run.job.is_last_attempt,
         )
         groups = await _merge_batches(consolidation, consolidation.run.asking(llm), task)
         consolidation.groups = groups
+        for group in groups:
+            self._habits.learn(llm.name, group.habit)
         failures = consolidation.failures
         if failures and len(failures) == len(groups):
             raise JobFailedError(

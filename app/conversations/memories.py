@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import jsonpatch
 from jsonpointer import JsonPointerException
 
+from app.conversations.call_habits import CallHabit
 from app.conversations.kinds import Kind
 from app.conversations.messages import Turn
 from app.conversations.schema_assertions import TooManyChecksError
@@ -110,14 +111,6 @@ class Rights:
     inserts: bool = True
     updates: bool = True
     deletes: bool = False
-
-
-class CallHabit(StrEnum):
-    """How many calls a model's replies have; some servers hand on only the first one."""
-
-    UNKNOWN = "unknown"
-    ONE = "one"
-    SEVERAL = "several"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
+from app.conversations.call_habits import CallHabit
 from app.conversations.dialogue import Ask, Dialogue, NoAnswerError, RefusalError
-from app.conversations.memories import CallHabit, LLMTask, Memory, Proposal, Rejection
-from app.conversations.messages import Turn, has_several_sentences
+from app.conversations.memories import LLMTask, Memory, Proposal, Rejection
+from app.conversations.messages import has_several_sentences
 from app.conversations.prompt_text import render_date, render_memories, render_turns
 from app.extraction.prompt import IDLE, TEMPLATES, build_system_text, build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
@@ -128,7 +129,7 @@ class ExtractionLoop:
             return None
         outcome = await self._carry_out(reply)
         if self._expects_rest(reply, outcome):
-            outcome = await self._ask_for_rest(outcome)
+            outcome = await self._ask_for_rest(reply, outcome)
         return None if outcome.idle or not outcome.results else outcome.results
 
     async def _first_reply(self) -> Completion:
@@ -189,28 +190,31 @@ class ExtractionLoop:
         """Return whether there are probably calls that the server has not handed on.
 
         A model that is not known yet is asked for them only if its one call leaves something: a
-        conversation of several sentences, or other memories; and if no next step asks anyway.
+        conversation of several sentences, or memories to compare; and if no next step asks anyway.
         """
         is_single = len(reply.calls) == 1 and len(outcome.done) == 1 and not outcome.idle
         if not is_single or self._problem or self._task.habit is CallHabit.SEVERAL:
             return False
         if self._task.habit is CallHabit.ONE:
             return True
-        may_have_more = not self._task.turns or has_several_sentences(self._new_turns())
-        return may_have_more and self._task.max_steps == 1
+        if self._task.max_steps > 1:
+            return False
+        if not self._task.turns:
+            return len(self._draft.memories) > 1
+        return has_several_sentences(self._task.turns[self._task.context_turns :])
 
-    def _new_turns(self) -> Sequence[Turn]:
-        return self._task.turns[self._task.context_turns :]
-
-    async def _ask_for_rest(self, outcome: _ReplyOutcome) -> _ReplyOutcome:
+    async def _ask_for_rest(self, first: Completion, outcome: _ReplyOutcome) -> _ReplyOutcome:
         """Ask for further calls, one by one, until the model has none or repeats itself."""
         self._asks_for_rest = True
+        made = [(call.name, call.arguments) for call in first.calls]
         for _ in range(MAX_FURTHER_REPLIES):
             before = self._draft.memories
             self._dialogue.say(TEMPLATES.fill("rest"), outcome.results)
             reply = await self._ask_again("rest")
-            if reply is None or not reply.calls:
+            calls = [(call.name, call.arguments) for call in reply.calls] if reply else []
+            if reply is None or all(call in made for call in calls):
                 return _ReplyOutcome()
+            made += calls
             outcome = await self._carry_out(reply)
             if outcome.idle or self._draft.memories == before or len(reply.calls) > 1:
                 break

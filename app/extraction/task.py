@@ -14,6 +14,7 @@ from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Prov
 from app.changes.duplicates import DuplicateFoundError
 from app.changes.reconcile import REVIEW_REQUESTED, Reconciliation, reconcile, review_reason
 from app.clock import Clock
+from app.conversations.call_habits import CallHabits
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.memories import Edit, LLMTask, Memory, Proposal, Rejection
 from app.conversations.messages import Turn, to_turns
@@ -72,19 +73,22 @@ class Extractor:
         llms: LLMPool,
         retriever: Retriever,
         applier: ChangeApplier,
+        habits: CallHabits,
         clock: Clock,
     ) -> None:
         self._database = database
         self._llms = llms
         self._retriever = retriever
         self._applier = applier
+        self._habits = habits
         self._clock = clock
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Build the extractor from a process's resources."""
         retriever, applier = Retriever.build(resources), ChangeApplier.build(resources)
-        return cls(resources.database, resources.llms, retriever, applier, resources.clock)
+        habits, clock = resources.habits, resources.clock
+        return cls(resources.database, resources.llms, retriever, applier, habits, clock)
 
     async def extract(
         self, run: JobRun, plan: ExtractPlan, *, in_transaction: InSameTransaction | None = None
@@ -205,12 +209,14 @@ class Extractor:
     async def _propose(
         self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Memory]
     ) -> Proposal:
-        ask = run.asking(self._llms.get(plan.config.model))
+        llm = self._llms.get(plan.config.model)
+        habit, may_be_retried = self._habits.get(llm.name), not run.job.is_last_attempt
         tasks = (
-            replace(task, may_be_retried=not run.job.is_last_attempt)
+            replace(task, habit=habit, may_be_retried=may_be_retried)
             for task in _tasks(plan, turns, self._clock.now())
         )
-        proposal = await propose_in_phases(ask, tasks, existing)
+        proposal = await propose_in_phases(run.asking(llm), tasks, existing)
+        self._habits.learn(llm.name, proposal.habit)
         rejected = len(proposal.rejected)
         await run.report("proposed", changes=len(proposal.edits), rejected=rejected)
         return proposal

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from app.conversations.call_habits import CallHabit
 from app.conversations.dialogue import NoAnswerError, RefusalError
 from app.conversations.kinds import MEMORY, PROFILE
 from app.conversations.memories import (
     MAX_CONTENT_BYTES,
-    CallHabit,
     Edit,
     LLMTask,
     Memory,
@@ -372,3 +372,6 @@ async def test_asking_for_the_rest_ends() -> None:
     model = ScriptedModel(*[calls(update("m1", "Ana lives in Lisbon."))] * 9)
     await propose(model, task(PORTO, turns=TWO_SENTENCES, habit=CallHabit.ONE))
     assert len(model.requests) == 2
+    model = ScriptedModel(*[calls(SKIS)] * 9)
+    proposed = await propose(model, task(turns=TWO_SENTENCES, habit=CallHabit.UNKNOWN))
+    assert (len(proposed.edits), len(model.requests), proposed.habit) == (1, 2, CallHabit.UNKNOWN)

@@ -14,6 +14,7 @@ from app.changes.repository import Change, ListedChange
 from app.changes.review import ReviewService
 from app.changes.undo import UndoService
 from app.clock import FrozenClock
+from app.conversations.call_habits import CallHabit, CallHabits
 from app.db.database import ALL_ROOTS
 from app.extraction.plan import ExtractPlanner, ExtractRequest
 from app.http.headers import UNCONDITIONAL
@@ -81,7 +82,8 @@ class Memories:
         llms = LLMPool(
             self.model.name, lambda _: self.model, allowed=["anthropic:x"], concurrency=64
         )
-        self.resources = replace(resources, llms=llms)
+        self.resources = replace(resources, llms=llms, habits=CallHabits())
+        self.resources.habits.learn(self.model.name, CallHabit.SEVERAL)
         self.writer = ItemWriter.build(self.resources)
         self.jobs = JobService.build(self.resources)
         self.reviews = ReviewService.build(self.resources)

@@ -171,7 +171,7 @@ async def test_phases_continue_with_the_results_of_those_before(memories: Memori
     memories.model.script += [
         calls(update("m1", LISBON), insert("Ana is a baker.", importance=0.3)),
         calls(delete("m2"), update("m3", "Ana is a baker and cook."), insert("Ana is busy.")),
-        calls(delete("m4"), insert("Ana works a lot.")),  # an id is not used again
+        calls(delete("m4"), insert("Ana works a lot.")),
     ]
     result = await memories.extract(
         manager_config={
@@ -191,6 +191,21 @@ async def test_phases_continue_with_the_results_of_those_before(memories: Memori
     assert "Merge." in second.system
     assert "I moved to Lisbon." not in third.messages[0].text
     assert "Ana is busy." in third.messages[0].text
+
+
+async def test_an_id_is_not_reused_in_a_later_phase(memories: Memories) -> None:
+    await memories.put("pet", "Ana has a dog.")
+    memories.model.script += [
+        calls(delete("m1"), insert("Ana has a cat.")),
+        calls(delete("m2")),
+        calls(insert("Ana has a bird.")),
+    ]
+    phases = [{"instructions": "a"}, {"instructions": "b", "include_messages": True}]
+    manager = {"enable_deletes": True, "phases": phases}
+    assert (await memories.extract(manager_config=manager))["counts"] == counts(
+        inserted=1, deleted=1
+    )
+    assert await memories.texts() == ["Ana has a bird."]
 
 
 async def test_without_a_namespace_memories_are_returned_not_stored(memories: Memories) -> None:

@@ -1,19 +1,19 @@
 """A failed extraction never counts as done, and what a reply did well is never lost."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 from pydantic import SecretStr
-from typing_extensions import override
 
+from app.changes.apply import ChangeApplier
 from app.config import Settings
 from app.db.database import ALL_ROOTS
 from app.job_kinds import handlers
 from app.jobs import worker
 from app.main import create_app
-from app.providers.embedder import FakeEmbedder, Vector
+from app.providers.embedder import FakeEmbedder
 from app.providers.errors import UnavailableError
 from app.resources import Resources
 from tests.support.app import running_with_resources
@@ -37,21 +37,10 @@ JSON = dict[str, Any]
 SAID = "Bo skis"
 SKIS = ("insert_memory", {"content": {"content": "Bo skis."}, "importance": 0.5})
 TRAM = ("insert_memory", {"content": {"content": "Bo takes the tram."}, "importance": 0.5})
+SWIMS = ("insert_memory", {"content": {"content": "Bo swims in lakes."}, "importance": 0.5})
+CYCLES = ("insert_memory", {"content": {"content": "Bo owns two bicycles."}, "importance": 0.5})
 WRONG = ("insert_memory", {"content": {"text": "Bo"}, "importance": 0.5})
 HEADERS = {"prefer": "wait=20"}
-
-
-class FaultyEmbedder(FakeEmbedder):
-    """An embedder that is away as often as `faults` says."""
-
-    faults = 0
-
-    @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
-        if self.faults and "Bo skis." in str(texts):
-            self.faults -= 1
-            raise UnavailableError("The embedder is away.")
-        return await super().embed(texts, urgent=urgent)
 
 
 @pytest.fixture(params=["openai", "anthropic"])
@@ -79,16 +68,11 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def embedder() -> FaultyEmbedder:
-    return FaultyEmbedder()
-
-
-@pytest.fixture
 async def app(
-    settings: Settings, embedder: FaultyEmbedder
+    settings: Settings,
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, Resources]]:
     async with (
-        running_with_resources(create_app(settings, embedder=embedder)) as (
+        running_with_resources(create_app(settings, embedder=FakeEmbedder())) as (
             client,
             resources,
         ),
@@ -154,11 +138,18 @@ async def test_a_refusal_is_a_failure_that_is_not_repeated(
 async def test_no_attempt_pays_for_a_reply_again(
     client: httpx2.AsyncClient,
     llm: LLMServer,
-    embedder: FaultyEmbedder,
     app: tuple[httpx2.AsyncClient, Resources],
     provider: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    embedder.faults = 1
+    apply, faults = ChangeApplier.apply, [UnavailableError("The embedder is away.")]
+
+    async def apply_later(*arguments: Any, **named: Any) -> None:
+        if faults:
+            raise faults.pop()
+        await apply(*arguments, **named)
+
+    monkeypatch.setattr(ChangeApplier, "apply", apply_later)
     llm.script.extend([calls(SKIS, WRONG), calls(TRAM)])
     job = await extract(client, model=f"{provider}:scripted")
     assert (job["state"], job["attempt"]) == ("succeeded", 2)
@@ -224,3 +215,20 @@ async def test_valid_changes_outlive_a_provider_that_stays_away(
     job = await extract(client)
     assert (job["state"], job["attempt"], await texts(client)) == ("succeeded", 2, ["Bo skis."])
     assert (job["usage"]["model_calls"], len(job["result"]["rejected"])) == (1, 1)
+
+
+async def test_a_server_that_hands_on_one_call_is_asked_until_there_is_none(
+    client: httpx2.AsyncClient, llm: LLMServer, provider: str
+) -> None:
+    model = f"{provider}:scripted"
+    llm.script.extend([calls(SKIS), calls(TRAM), calls(("done", {}))])
+    job = await extract(client, "I ski. I take the tram.", model=model)
+    assert await texts(client) == ["Bo skis.", "Bo takes the tram."]
+    assert job["usage"]["model_calls"] == 3
+    llm.script.extend([calls(SWIMS), calls(("no_change", {}))])
+    job = await extract(client, "I swim", model=model)
+    assert (job["usage"]["model_calls"], len(await texts(client))) == (2, 3)
+    llm.script.extend([calls(("no_change", {}), ("no_change", {})), calls(CYCLES)])
+    await extract(client, "Well. Well.", model=model)
+    job = await extract(client, "I cycle. A lot.", model=model)
+    assert (job["usage"]["model_calls"], len(await texts(client))) == (1, 4)

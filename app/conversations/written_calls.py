@@ -4,6 +4,7 @@ JSON in the middle of a sentence, or followed by prose, may be an example: it is
 is linear in the length of the text.
 """
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -24,14 +25,17 @@ _NAME = r"[\w.:/-]{1,100}"
 # Ways in which servers hand on a call that they did not recognize; some name the tool in the tag.
 _TAG = re.compile(
     r"(?:<\|?(?:tool|function)_?calls?(?:_begin)?\|?>|<\|python_tag\|>|\[TOOL_CALLS\]|<function=|"
-    r"<\|tool_call_argument_begin\|>|<\uff5ctool\u2581sep\uff5c>|\bto=)"
+    r"<\|tool_call_argument_begin\|>|<\uff5ctool\u2581sep\uff5c>|\bto=|^Action:)"
     rf"\s{{0,20}}(?P<name>{_NAME})?"
     r"(?:\s{0,20}(?:\[CALL_ID\]\w{1,40}|\[ARGS\]|<\|tool_call_argument_begin\|>|<\|constrain\|>|json"
-    r"|<\|message\|>|```(?:json)?|>)){0,4}\s{0,20}(?=[\[{])"
+    r"|<\|message\|>|```(?:json)?|>|Action Input:)){0,4}\s{0,20}(?=[\[{])",
+    re.MULTILINE,
 )
 _FENCE = re.compile(r"```[\w+-]{0,20}[ \t]{0,20}\n\s{0,20}(?=[\[{])")
 _LINE = re.compile(r"^[ \t]{0,20}(?=[\[{])", re.MULTILINE)
 _NEXT = re.compile(r"[\s,;]{0,20}(?=[\[{])")
+_PYTHON = re.compile(r"```(?:python|tool_code)\n([^`]{1,20000})```")
+_MAX_PYTHON = 20_000
 _REST_OF_TEXT = re.compile(r"(?:\s|[,;]|</?[\w|]{1,30}>|```){0,40}\Z")
 _WRAPPER = re.compile(r"\s{0,20}(?:<[\w|=]{1,100}>|```\w{0,20})?\s{0,20}")
 
@@ -70,7 +74,7 @@ def find_written_calls(text: str) -> list[WrittenCall]:
     if len(text) > MAX_CHARACTERS:
         return []
     found = [WrittenCall(value, name, True) for name, value in _values_after(_TAG, text)]
-    found = found or list(_calls_with_parameters(text))
+    found = found or list(_calls_with_parameters(text)) or _calls_in_python(text)
     found = found or [WrittenCall(value) for _, value in _values_after(_FENCE, text)]
     return found or [WrittenCall(value) for value in _values_at_the_end(text)]
 
@@ -154,6 +158,33 @@ def _calls_with_parameters(text: str) -> Iterator[WrittenCall]:
     for match, end in zip(starts, ends, strict=False):
         if arguments := _parameters(text[match.end() : end]):
             yield WrittenCall(arguments, match[1] or match[2], True)
+
+
+def _calls_in_python(text: str) -> list[WrittenCall]:
+    """Return calls that a text, or a fence, writes in Python; their arguments must be literals."""
+    fenced = _PYTHON.search(text)
+    source = (fenced[1] if fenced else text).strip()
+    if len(source) > _MAX_PYTHON or not source.endswith((")", "]")):
+        return []
+    try:
+        tree = ast.parse(source, mode="eval").body
+        nodes = tree.elts if isinstance(tree, ast.List) else [tree]
+        return [_call_of_node(node) for node in nodes]
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return []
+
+
+def _call_of_node(node: ast.expr) -> WrittenCall:
+    """Return a call of a function with named arguments; raises ValueError for other code."""
+    if not isinstance(node, ast.Call):
+        raise ValueError("no call")  # noqa: TRY004  # it is about the text
+    name = ast.unparse(node.func)
+    if name == "print" and len(node.args) == 1:
+        return _call_of_node(node.args[0])
+    if node.args or not all(keyword.arg for keyword in node.keywords):
+        raise ValueError("arguments without names")
+    values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+    return WrittenCall(json.loads(json.dumps(values, allow_nan=False)), name, True)
 
 
 def _parameters(text: str) -> JsonObject | None:

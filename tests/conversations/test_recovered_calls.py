@@ -55,6 +55,13 @@ def read(reply: Any) -> list[tuple[str, Any]]:
         "<tool_call>\n<function=insert_memory>\n<parameter=content>\n"
         f"{json.dumps(TRAM['content'])}\n</parameter>\n<parameter=importance>0.4</parameter>\n"
         "</function>\n</tool_call>",
+        f"Thought: worth a note.\nAction: insert_memory\nAction Input: {AS_TEXT}\n",
+        '<function_calls><invoke name="insert_memory"><parameter name="content">'
+        f'{json.dumps(TRAM["content"])}</parameter><parameter name="importance">0.4</parameter>'
+        "</invoke></function_calls>",
+        f"[insert_memory(content={TRAM['content']}, importance=0.4)]",
+        "```tool_code\nprint(default_api.insert_memory("
+        f"content={TRAM['content']}, importance=0.4))\n```",
         f'{{"tool_calls": [{{"type": "function", "function": {NAMED}}}]}}',
         json.dumps({"tool": "default_api.insert_memory", "arguments": AS_TEXT}),
         json.dumps({"insert_memory": TRAM}, indent=1),
@@ -94,6 +101,9 @@ def test_several_calls_in_a_text_are_read_in_order() -> None:
         "{}",
         "[]",
         "Nothing {new} [here].",
+        "insert_memory(content=open('x'), importance=0.1)",
+        "print('Nothing is new.')",
+        f"Should I call insert_memory(content={TRAM['content']}, importance=0.4)",
     ],
 )
 def test_a_text_that_may_mean_something_else_is_no_call(text: str) -> None:
@@ -185,7 +195,10 @@ def test_good_replies_and_refusals_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["{", "[", '{"a":', "```json\n{", "<tool_call>", "<parameter=a>", "\n{", "to= ", "\n[1]"],
+    [
+        *("{", "[", '{"a":', "```json\n{", "<tool_call>", "<parameter=a>", "\n{", "to= ", "\n[1]"),
+        *("f(", "[]", "Action: a"),
+    ],
 )  # fmt: skip
 def test_hostile_texts_are_read_in_linear_time(part: str) -> None:
     text = (part * 262_144)[:262_144]

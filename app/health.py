@@ -17,11 +17,12 @@ from app.auth.dependencies import (
 )
 from app.auth.errors import ForbiddenError, NotLocalError, UnauthenticatedError
 from app.clock import LARGEST_OFFSET_SECONDS
-from app.db.database import DatabaseUnavailableError, DiskFullError
+from app.db.database import ALL_ROOTS, DatabaseUnavailableError, DiskFullError
 from app.embedded.disk import DiskState
 from app.errors import AppError
 from app.http.problems import problem_responses
 from app.jobs import queue
+from app.store.backlog_repository import count_waiting
 
 _PROBE_SECONDS = 1.0
 """Longest wait for the database; canceling the query may take as long again."""
@@ -218,12 +219,20 @@ async def read_metrics(request: Request, access: MetricsAccess) -> Response:
         raise ForbiddenError(access.actor, Verb.METRICS, [])
     resources = resources_of(request)
     alive_seconds = resources.settings.job_lease_seconds
-    text = _exposition(*await queue.read_overview(resources.database, alive_seconds))
+    state, failures = await queue.read_overview(resources.database, alive_seconds)
+    async with resources.database.connection(ALL_ROOTS) as connection:
+        waiting = await count_waiting(connection)
+    text = _exposition(state, failures, waiting)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-def _exposition(state: queue.QueueState, failures: Mapping[str, int]) -> bytes:
+def _exposition(state: queue.QueueState, failures: Mapping[str, int], waiting: int) -> bytes:
     registry = CollectorRegistry()
+    Gauge(
+        "memoryd_items_waiting_for_embedding",
+        "Items that are found by their words only, until their text can be embedded.",
+        registry=registry,
+    ).set(waiting)
     for name, help_text in _GAUGES.items():
         value = getattr(state, name)
         Gauge(f"memoryd_jobs_{name}", help_text, registry=registry).set(value or 0)

@@ -175,6 +175,12 @@ def _create_items() -> None:
             nullable=False,
             comment="Bytes of the JSON text.",
         ),
+        sa.Column(
+            "embed_after",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When to try again to embed passages without a vector; NULL: all are embedded.",
+        ),
         sa.CheckConstraint(
             "jsonb_typeof(value) = 'object'", name=op.f("items_value_is_object_check")
         ),
@@ -186,6 +192,13 @@ def _create_items() -> None:
         ),
         sa.PrimaryKeyConstraint("namespace", "key", name=op.f("items_pkey")),
         comment="The present state of every item.",
+    )
+    op.create_index(
+        "items_embed_after_index",
+        "items",
+        ["embed_after"],
+        unique=False,
+        postgresql_where=sa.text("embed_after IS NOT NULL"),
     )
     op.create_index(
         "items_expires_at_index",
@@ -277,7 +290,12 @@ def _create_passages() -> None:
         sa.Column("length", sa.Integer(), nullable=False, comment="Number of terms."),
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("embedding", HALFVEC(), nullable=True, comment="NULL if nothing is embedded."),
+        sa.Column(
+            "embedding",
+            HALFVEC(),
+            nullable=True,
+            comment="NULL if nothing is embedded, or not yet.",
+        ),
         sa.ForeignKeyConstraint(
             ["index_id"], ["passage_indexes.id"], name=op.f("passages_index_id_fkey")
         ),

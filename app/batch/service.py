@@ -19,6 +19,7 @@ from app.batch.schemas import (
 from app.db.pages import PAGE_BYTES
 from app.errors import AppError, invalid_request
 from app.http.problems import as_problem
+from app.indexing.passages import EmbeddingFailedError
 from app.json_values import JsonObject
 from app.resources import Resources
 from app.search.plan import ListingPlan, RankedPlan, SearchPlan
@@ -143,15 +144,13 @@ class BatchService:
     async def _find(
         self, access: Access, searches: Mapping[int, SearchPlan], results: "_Results"
     ) -> None:
-        try:
-            vectors = await self._search.embed(list(searches.values()))
-        except AppError as error:
-            results.fail_all(searches, error)
-            return
+        embedded = await self._search.embed_each(list(searches.values()))
         time_slice = TimeSlice()
-        for (place, search), vector in zip(searches.items(), vectors, strict=True):
+        for (place, search), vector in zip(searches.items(), embedded, strict=True):
             await time_slice.give_way()
-            if results.has_room(place):
+            if isinstance(vector, EmbeddingFailedError):
+                results.fail(place, vector)
+            elif results.has_room(place):
                 page = await self._search.run(access, search, vector, max_bytes=results.room)
                 size = sum(hit.item.size for hit in page.hits)
                 results.set(place, size, found=encode_page(page, access))
@@ -159,11 +158,17 @@ class BatchService:
     async def _write(
         self, access: Access, writes: Mapping[int, Write], results: "_Results"
     ) -> None:
+        ready: dict[int, Write] = {}
+        for place, write in zip(writes, await self._writer.embed([*writes.values()]), strict=True):
+            if isinstance(write, AppError):
+                results.fail(place, write)
+            else:
+                ready[place] = write
         try:
-            if writes:
-                await self._writer.write(access, list(writes.values()))
+            if ready:
+                await self._writer.write(access, list(ready.values()))
         except AppError as error:
-            results.fail_all(writes, error)
+            results.fail_all(ready, error)
 
 
 @dataclass(slots=True)

@@ -168,7 +168,7 @@ class DuplicateFinder:
         """Embed the contents of the inserts among some edits, without holding a connection."""
         inserts = [edit for edit in edits if edit.action == "insert"]
         plans = [self._plan(access, insert) for insert in inserts]
-        vectors = await self._search.embed(plans)
+        vectors = await self._search.embed_if_possible(plans)
         return [DuplicateQuery(*query) for query in zip(inserts, plans, vectors, strict=True)]
 
     async def check(

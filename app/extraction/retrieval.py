@@ -119,7 +119,7 @@ class Retriever:
         limit = _limit(config, queries)
         memories = _filter_memories(config)
         ranked = [plan(text=q, limit=limit, filter=memories) for q in queries if limit]
-        vectors = await self._search.embed(ranked)
+        vectors = await self._search.embed_if_possible(ranked)
         documents = plan(filter=_filter_documents(config), limit=_MAX_DOCUMENTS, sort="created_at")
         async with self._database.connection(access.root) as connection:
             anything = await self._search.find(connection, plan(limit=1, filter=memories), None)

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from app.background import TimeSlice
 from app.errors import AppError, InvalidRequestError
 from app.indexing.terms import Vocabulary
 from app.json_values import JsonObject
-from app.providers.embedder import Embedder, Vector, split_by_characters
+from app.providers.embedder import Embedder, Vector, is_about_text, split_by_characters
 from app.providers.errors import ProviderError
 
 MAX_PASSAGES = 2_000
@@ -55,7 +55,7 @@ class InvalidIndexPathError(InvalidRequestError):
 
 
 class EmbeddingFailedError(AppError):
-    """The embedding provider failed; nothing was stored."""
+    """The embedding provider failed on a text that has to be embedded; nothing was stored."""
 
     status = 503
     code = "embedding_failed"
@@ -68,6 +68,13 @@ class EmbeddingFailedError(AppError):
         )
         if error.retryable:
             self.headers["Retry-After"] = "1"
+        self.is_about_text = is_about_text(error)
+        """Whether the model fails on this text alone."""
+        self.__cause__ = error
+
+
+Embedded: TypeAlias = Vector | EmbeddingFailedError | None
+"""A text's vector, or the error for which it has none; None if nothing is embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +128,23 @@ class PassageIndex:
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector | None]:
         """Return one unit vector a text, None without an embedder; raises EmbeddingFailedError."""
+        vectors: list[Vector | None] = []
+        for embedded in await self.embed_each(texts, urgent=urgent):
+            if isinstance(embedded, EmbeddingFailedError):
+                raise embedded
+            vectors.append(embedded)
+        return vectors
+
+    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Embedded]:
+        """Return for each text its unit vector or its error; None without an embedder."""
         if self.embedder is None or not texts:
             return [None] * len(texts)
-        try:
-            return [*await self.embedder.embed(texts, urgent=urgent)]
-        except ProviderError as error:
-            raise EmbeddingFailedError(self.embedder.name, error) from error
-
-    async def embed_items(self, items: Sequence[Sequence[Passage]]) -> list[list[Vector | None]]:
-        """Return a vector for each passage of each item; raises EmbeddingFailedError."""
-        texts = [passage.text for passages in items for passage in passages]
-        vectors = iter(await self.embed(texts))
-        return [[next(vectors) for _ in passages] for passages in items]
+        name = self.embedder.name
+        outcomes = await self.embedder.embed_each(texts, urgent=urgent)
+        return [
+            EmbeddingFailedError(name, one) if isinstance(one, ProviderError) else one
+            for one in outcomes
+        ]
 
     async def _cut(self, path: str, text: str) -> list[Passage]:
         if len(text) <= _LONG_TEXT_CHARACTERS:

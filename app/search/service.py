@@ -11,7 +11,7 @@ from app.clock import Clock
 from app.db.database import Connection, Database
 from app.db.pages import PAGE_BYTES, write_cursor
 from app.errors import InvalidRequestError
-from app.indexing.passages import PassageIndex
+from app.indexing.passages import Embedded, EmbeddingFailedError, PassageIndex
 from app.json_values import JsonObject
 from app.namespaces import only, stored_range
 from app.providers.embedder import Vector
@@ -119,13 +119,29 @@ class SearchService:
         return plan_ranked(query, scope, words, embeds=embeds, refresh_ttl=refresh_ttl)
 
     async def embed(self, plans: list[SearchPlan]) -> list[Vector | None]:
-        """Return the vector of each plan's text; call it before a connection is taken."""
+        """Return the vector of each plan's text; call it before a connection is taken.
+
+        Raises EmbeddingFailedError.
+        """
+        vectors: list[Vector | None] = []
+        for embedded in await self.embed_each(plans):
+            if isinstance(embedded, EmbeddingFailedError):
+                raise embedded
+            vectors.append(embedded)
+        return vectors
+
+    async def embed_if_possible(self, plans: list[SearchPlan]) -> list[Vector | None]:
+        """Return the vectors as `embed` does, and none for a plan that has to do with words."""
+        embedded = await self.embed_each(plans)
+        return [None if isinstance(one, EmbeddingFailedError) else one for one in embedded]
+
+    async def embed_each(self, plans: list[SearchPlan]) -> list[Embedded]:
+        """Return for each plan its text's vector, or the error for which it has none."""
         texts = [None if isinstance(plan, ListingPlan) else plan.embedded_text for plan in plans]
-        embedded = await self._index.embed(
-            [text for text in texts if text is not None], urgent=True
+        embedded = iter(
+            await self._index.embed_each([text for text in texts if text is not None], urgent=True)
         )
-        vectors = iter(embedded)
-        return [None if text is None else next(vectors) for text in texts]
+        return [None if text is None else next(embedded) for text in texts]
 
     async def run(
         self,

@@ -72,9 +72,17 @@ items = Table(
         nullable=False,
         comment="Bytes of the JSON text.",
     ),
+    Column(
+        "embed_after",
+        TIME,
+        comment="When to try again to embed passages without a vector; NULL: all are embedded.",
+    ),
     PrimaryKeyConstraint("namespace", "key"),
     CheckConstraint("jsonb_typeof(value) = 'object'", name="value_is_object"),
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance_in_range"),
+    Index(
+        "items_embed_after_index", "embed_after", postgresql_where=text("embed_after IS NOT NULL")
+    ),
     Index("items_expires_at_index", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     Index("items_id_index", "id"),
     Index("items_pinned_index", "namespace", postgresql_where=text("pinned")),
@@ -125,7 +133,7 @@ passages = Table(
     Column("length", Integer, nullable=False, comment="Number of terms."),
     Column("path", Text, nullable=False),
     Column("text", Text, nullable=False),
-    Column("embedding", HALFVEC, comment="NULL if nothing is embedded."),
+    Column("embedding", HALFVEC, comment="NULL if nothing is embedded, or not yet."),
     PrimaryKeyConstraint("namespace", "key", "index_id", "ordinal"),
     ForeignKeyConstraint(
         ["namespace", "key"], ["items.namespace", "items.key"], ondelete="CASCADE"

@@ -17,12 +17,18 @@ from app.indexing.formats import (
     lock_registration,
     vector_index_name,
 )
-from app.indexing.passages import EmbeddingFailedError, InvalidIndexPathError, Passage, PassageIndex
+from app.indexing.passages import (
+    Embedded,
+    EmbeddingFailedError,
+    InvalidIndexPathError,
+    Passage,
+    PassageIndex,
+)
 from app.namespaces import from_stored
 from app.providers.embedder import Vector
-from app.providers.errors import BadRequestError
 from app.resources import Resources
 from app.store import reindex_repository, repository
+from app.store.backlog_repository import settle, settle_all
 from app.store.reindex_repository import WalkedItem
 from app.store.repository import ItemPassages
 from app.store.types import Address
@@ -81,6 +87,7 @@ class _Item:
 class Backfill:
     """Fills a process's index; `refused` has the items that cannot be indexed, and why.
 
+    An item whose text the model fails on is indexed by its words, and counted as `waiting`.
     `on_progress` is called with the number of items that a pass has read.
     """
 
@@ -90,6 +97,7 @@ class Backfill:
         self._index = resources.index
         self._on_progress = on_progress
         self.indexed = 0
+        self.waiting = 0
         self.refused: dict[Address, str] = {}
 
     async def run(self) -> None:
@@ -109,7 +117,10 @@ class Backfill:
             position = read[-1].address
             items = [item for one in read if one.value and (item := await self._cut(one))]
             for some in _portions(items):
-                await self._write(await self._embed(some))
+                embedded, error = await self._embed(some)
+                await self._write(embedded)
+                if error is not None:
+                    raise error
             walked += len(read)
             found += len(items)
             self._on_progress(walked)
@@ -132,38 +143,40 @@ class Backfill:
             return None
         return _Item(item.address, item.id, item.version, passages)
 
-    async def _embed(self, items: Sequence[_Item]) -> list[tuple[_Item, list[Vector | None]]]:
-        """Return items with their passages' vectors, without those that the model refuses."""
+    async def _embed(
+        self, items: Sequence[_Item]
+    ) -> tuple[list[tuple[_Item, list[Vector | None]]], EmbeddingFailedError | None]:
+        """Return the items that can be written with their passages' vectors.
+
+        The error is the one for which the server cannot go on, if there is one.
+        """
         addresses = [item.address for item in items]
         async with self._database.connection(ALL_ROOTS) as connection:
             known = await reindex_repository.find_vectors(connection, addresses, self._index.id)
-        # Each item is a request of its own, so that one refused text does not fail the others.
-        embedded = await asyncio.gather(*(self._embed_one(item, known) for item in items))
-        return [
-            (item, vectors)
-            for item, vectors in zip(items, embedded, strict=True)
-            if vectors is not None
-        ]
-
-    async def _embed_one(
-        self, item: _Item, known: Mapping[str, Vector]
-    ) -> list[Vector | None] | None:
-        texts = [passage.text for passage in item.passages]
+        texts = dict.fromkeys(passage.text for item in items for passage in item.passages)
         missing = [text for text in texts if text not in known]
-        try:
-            vectors = dict(zip(missing, await self._index.embed(missing), strict=True))
-        except EmbeddingFailedError as error:
-            if not isinstance(error.__cause__, BadRequestError):
-                raise
-            self.refused[item.address] = str(error.__cause__)
-            return None
-        return [vectors[text] if text in vectors else known[text] for text in texts]
+        embedded: dict[str, Embedded] = {
+            **known,
+            **dict(zip(missing, await self._index.embed_each(missing), strict=True)),
+        }
+        of_server = {
+            text: one
+            for text, one in embedded.items()
+            if isinstance(one, EmbeddingFailedError) and not one.is_about_text
+        }
+        made = [
+            (item, [_vector(embedded[passage.text]) for passage in item.passages])
+            for item in items
+            if not any(passage.text in of_server for passage in item.passages)
+        ]
+        return made, next(iter(of_server.values()), None)
 
     async def _write(self, made: Sequence[tuple[_Item, list[Vector | None]]]) -> None:
         """Write the passages of the items that have not changed since they were read."""
         addresses = [item.address for item, _ in made]
         async with self._database.transaction(ALL_ROOTS) as connection:
-            locked = await repository.lock(connection, addresses, self._clock.now())
+            now = self._clock.now()
+            locked = await repository.lock(connection, addresses, now)
             versions = {address: found.version for address, found in locked.items()}
             current = [
                 (item, vectors)
@@ -179,7 +192,16 @@ class Backfill:
                 self._index.id,
                 keep_other_indexes=True,
             )
+            if self._index.embedder is not None:
+                await settle(connection, [item.address for item, _ in current], self._index.id, now)
+                self.waiting += sum(
+                    any(vector is None for vector in vectors) for _, vectors in current
+                )
         self.indexed += len(current)
+
+
+def _vector(embedded: Embedded) -> Vector | None:
+    return None if isinstance(embedded, EmbeddingFailedError) else embedded
 
 
 def _portions(items: Iterable[_Item]) -> Iterator[list[_Item]]:
@@ -229,6 +251,8 @@ async def reindex(resources: Resources, tell: Tell, *, drop_others: bool = False
                 tell(f"Servers started from now on use {_name(index)}.")
                 await _run(backfill)
                 changed = True
+            embeds = index.embedder is not None
+            await settle_all(session, index.id, resources.clock.now(), embeds=embeds)
         except AppError as error:
             raise ReindexError(
                 f"Stopped: {error.__cause__ or error}. Finished items stay indexed; "
@@ -237,6 +261,11 @@ async def reindex(resources: Resources, tell: Tell, *, drop_others: bool = False
         finally:
             if backfill.indexed:
                 tell(f"Indexed {_counted(backfill.indexed, 'item')}.")
+            if backfill.waiting:
+                tell(
+                    f"The model fails on texts of {_counted(backfill.waiting, 'item')}: found by "
+                    "their words, until a worker can embed them."
+                )
         if drop_others and (dropped := await _empty_others(session, database, index)):
             tell(f"Dropped {_counted(dropped, 'passage')} made in other ways.")
             changed = True

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from pgvector import HalfVector
@@ -25,12 +25,15 @@ from app.store.types import (
 
 COLUMNS = (
     "id, namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to, "
-    "source, ttl, expires_at, created_at, updated_at"
+    "source, ttl, expires_at, created_at, updated_at, embed_after"
 )
 """The columns that `read_item` takes."""
 
 SWEEPER = "memoryd"
 """Actor that the history names for expirations."""
+
+FIRST_WAIT = timedelta(seconds=5)
+"""Time until a text that could not be embedded is tried again."""
 
 SWEPT_ITEMS = 500
 """Expired items removed in one transaction; it never waits for a writer."""
@@ -92,10 +95,10 @@ _UPSERT = """
 WITH input AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::bool[],
-        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::interval[], $11::text[]
+        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::interval[], $11::text[], $15::bool[]
     ) AS t (
         namespace, key, value, index_paths, importance, pinned, valid_from, valid_to, source, ttl,
-        action
+        action, waits
     )
 ), expired AS (
     SELECT id, namespace, key, version, expires_at FROM items JOIN input USING (namespace, key)
@@ -110,13 +113,13 @@ WITH input AS (
 ), written AS (
     INSERT INTO items AS present (
         namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to,
-        source, ttl, expires_at, created_at, updated_at
+        source, ttl, expires_at, created_at, updated_at, embed_after
     )
     SELECT namespace, key, value::jsonb, 1 + coalesce((
             SELECT max(past.version) FROM item_versions past
             WHERE past.namespace = input.namespace AND past.key = input.key
         ), 0), index_paths::jsonb, importance, pinned, valid_from, valid_to, source::jsonb,
-        ttl, $13::timestamptz + ttl, $13, $13
+        ttl, $13::timestamptz + ttl, $13, $13, CASE WHEN waits THEN $13 + $16::interval END
     FROM input ORDER BY namespace COLLATE "C", key COLLATE "C"
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value,
@@ -125,6 +128,7 @@ WITH input AS (
         pinned = excluded.pinned,
         valid_from = excluded.valid_from, valid_to = excluded.valid_to, source = excluded.source,
         ttl = excluded.ttl, expires_at = excluded.expires_at, updated_at = excluded.updated_at,
+        embed_after = excluded.embed_after,
         created_at = CASE WHEN present.expires_at <= $13
             THEN excluded.created_at ELSE present.created_at END
     RETURNING id, namespace, key, version, value, index_paths, importance, pinned, valid_from,
@@ -172,6 +176,7 @@ WITH owners AS (
         item_id = excluded.item_id, length = excluded.length
     WHERE (present.path, present.text, present.item_id)
         IS DISTINCT FROM (excluded.path, excluded.text, excluded.item_id)
+        OR (present.embedding IS NULL AND excluded.embedding IS NOT NULL)
     RETURNING item_id, ordinal, index_id
 ), outdated AS (
     DELETE FROM terms USING (SELECT * FROM stale UNION ALL SELECT * FROM changed) AS gone
@@ -238,7 +243,7 @@ FROM item_versions WHERE namespace = $1 AND key = $2 AND version = $3
 _AS_OF = """
 SELECT 0 AS id, namespace, key, past.version, past.value, past.index_paths, past.importance,
     past.pinned, past.valid_from, past.valid_to, past.source, past.recorded_at AS updated_at,
-    NULL::interval AS ttl, NULL::timestamptz AS expires_at,
+    NULL::interval AS ttl, NULL::timestamptz AS expires_at, present.embed_after,
     present.expires_at <= $3 AS expired, (
         SELECT min(born.recorded_at) FROM item_versions born
         WHERE born.namespace = past.namespace AND born.key = past.key
@@ -293,6 +298,7 @@ def read_item(row: Row) -> Item:
         row["expires_at"],
         row["created_at"],
         row["updated_at"],
+        row["embed_after"] is None,
     )
 
 
@@ -395,6 +401,8 @@ async def upsert(
         actor,
         now,
         SWEEPER,
+        [put.waits for put in puts],
+        FIRST_WAIT,
     )
     return {Address(namespace, key): PutResult(*result) for namespace, key, *result in rows}
 

@@ -177,6 +177,11 @@ class PutItem(ItemDetails):
         description="Lifetime in minutes; null: unlimited; absent: the server's default.",
     )
     ttl_seconds: Seconds | None = Field(None, description="Lifetime in seconds, instead of ttl.")
+    require_embedding: Flag | None = Field(
+        None,
+        description="true: fail if the text cannot be embedded now; absent: store the item, "
+        "which is found by its words until it is embedded.",
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -193,6 +198,7 @@ class PutItem(ItemDetails):
             index_paths=self.index,
             ttl=self._lifetime(),
             precondition=precondition,
+            requires_embedding=bool(self.require_embedding),
         )
 
     def _lifetime(self) -> timedelta | Ttl:
@@ -314,11 +320,16 @@ class Item(BaseModel):
     expires_at: datetime | None = Field(description="When its lifetime ends; null: never.")
     created_at: datetime = Field(description="When it was first put.")
     updated_at: datetime = Field(description="When it was last put, patched or restored.")
+    embedded: bool | None = Field(
+        None,
+        description="false: its text could not be embedded yet, so it is found by its words only; "
+        "absent: it waits for nothing.",
+    )
 
     @classmethod
     def members_of(cls, item: types.Item, access: Access) -> JsonObject:
         """Return an item as members for orjson; its value passes through as text."""
-        return {
+        members = {
             "namespace": access.relative(item.address.namespace),
             "key": item.address.key,
             "value": orjson.Fragment(item.value),
@@ -328,6 +339,9 @@ class Item(BaseModel):
             "created_at": item.created_at,
             "updated_at": item.updated_at,
         }
+        if not item.is_embedded:
+            members["embedded"] = False
+        return members
 
 
 class ItemVersion(BaseModel):

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.http.headers import UNCONDITIONAL, Precondition
-from app.indexing.passages import Passage
+from app.indexing.passages import Embedded, EmbeddingFailedError, Passage
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import StoredNamespace
+from app.providers.embedder import Vector
 
 VersionAction: TypeAlias = Literal["put", "patch", "restore", "delete", "expire"]
 PutAction: TypeAlias = Literal["put", "patch", "restore"]
@@ -119,6 +120,8 @@ class Item:
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    is_embedded: bool = True
+    """False while it waits for the vectors of its passages."""
 
     @property
     def size(self) -> int:
@@ -168,6 +171,8 @@ class Put:
     action: PutAction = "put"
     precondition: Precondition = UNCONDITIONAL
     text: JsonText | None = None
+    requires_embedding: bool = False
+    """Whether it fails if its text cannot be embedded now."""
 
     @classmethod
     def replacing(
@@ -241,7 +246,11 @@ class PutResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedPut:
-    """A put that was checked and cut into passages, which are not embedded yet."""
+    """A put that was checked and cut into passages.
+
+    `vectors` is None before the passages are embedded; afterward it has a vector for each passage,
+    or None for one that waits.
+    """
 
     address: Address
     value: JsonText
@@ -251,6 +260,23 @@ class PreparedPut:
     action: PutAction
     precondition: Precondition
     passages: Sequence[Passage]
+    requires_embedding: bool = False
+    vectors: Sequence[Vector | None] | None = None
+    waits: bool = False
+    """Whether the item has to wait for vectors."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The passages' texts."""
+        return [passage.text for passage in self.passages]
+
+    def with_vectors(self, embedded: Sequence[Embedded]) -> Self:
+        """Return the put with its passages' vectors; raises EmbeddingFailedError if required."""
+        errors = [one for one in embedded if isinstance(one, EmbeddingFailedError)]
+        if errors and self.requires_embedding:
+            raise errors[0]
+        vectors = [None if isinstance(one, EmbeddingFailedError) else one for one in embedded]
+        return replace(self, vectors=vectors, waits=bool(errors))
 
     def to_item(self, result: PutResult) -> Item:
         """Return the item as it was written."""
@@ -265,6 +291,7 @@ class PreparedPut:
             expires_at=result.expires_at,
             created_at=result.created_at,
             updated_at=result.updated_at,
+            is_embedded=not self.waits,
         )
 
 

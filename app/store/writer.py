@@ -13,10 +13,9 @@ from app.config import Settings
 from app.db.database import Connection, Database, TooManyConflictsError
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
-from app.indexing.passages import PassageIndex, check_path
+from app.indexing.passages import EmbeddingFailedError, PassageIndex, check_path
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import Labels, Root
-from app.providers.embedder import Vector
 from app.resources import Resources
 from app.store import repository
 from app.store.repository import ItemPassages
@@ -175,7 +174,30 @@ class ItemWriter:
             action=put.action,
             precondition=put.precondition,
             passages=await self._index.cut(put.value, put.index_paths),
+            requires_embedding=put.requires_embedding,
         )
+
+    async def embed(self, writes: Sequence[Write]) -> list[Write | EmbeddingFailedError]:
+        """Return writes with the vectors of their passages.
+
+        A put that fails because it requires them is replaced by its error. Other puts go without
+        vectors that cannot be had; the worker adds these later.
+        """
+        puts = [
+            write for write in writes if isinstance(write, PreparedPut) and write.vectors is None
+        ]
+        texts = [text for put in puts for text in put.texts]
+        embedded = iter(await self._index.embed_each(texts))
+        results: list[Write | EmbeddingFailedError] = []
+        for write in writes:
+            if isinstance(write, PreparedPut) and write.vectors is None:
+                try:
+                    results.append(write.with_vectors([next(embedded) for _ in write.passages]))
+                except EmbeddingFailedError as error:
+                    results.append(error)
+            else:
+                results.append(write)
+        return results
 
     async def write(self, access: Access, writes: Sequence[Write]) -> dict[Address, PutResult]:
         """Commit the last write of every address; return the results of the puts.
@@ -202,13 +224,12 @@ class ItemWriter:
     async def _attempts(
         self, access: Access, writes: Sequence[Write], *, queue: bool
     ) -> AsyncIterator["WriteAttempt"]:
-        final = {write.address: write for write in writes}
-        vectors = await self._embed(final)
+        final = await self._embed({write.address: write for write in writes})
 
         async def write(connection: Connection) -> dict[Address, PutResult]:
             if queue:
                 await repository.queue(connection, {address.namespace for address in final})
-            return await self._apply(connection, final, vectors, access.actor)
+            return await self._apply(connection, final, access.actor)
 
         for _ in range(_ATTEMPTS):
             attempt = WriteAttempt(self._database, access.root, write)
@@ -220,7 +241,8 @@ class ItemWriter:
 
     async def _replace(self, access: Access, put: Put) -> Item:
         prepared = await self.prepare(access, put)
-        return prepared.to_item((await self.write(access, [prepared]))[put.address])
+        embedded = prepared.with_vectors(await self._index.embed_each(prepared.texts))
+        return embedded.to_item((await self.write(access, [embedded]))[put.address])
 
     async def _present(self, access: Access, address: Address) -> Item:
         async with self._database.connection(access.root) as connection:
@@ -229,16 +251,19 @@ class ItemWriter:
             raise ItemNotFoundError(address.key)
         return item
 
-    async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, list[Vector | None]]:
-        puts = [write for write in writes.values() if isinstance(write, PreparedPut)]
-        vectors = await self._index.embed_items([put.passages for put in puts])
-        return {put.address: of_item for put, of_item in zip(puts, vectors, strict=True)}
+    async def _embed(self, writes: Mapping[Address, Write]) -> dict[Address, Write]:
+        """Return writes with vectors; raises EmbeddingFailedError if one requires them."""
+        embedded: dict[Address, Write] = {}
+        for address, write in zip(writes, await self.embed(list(writes.values())), strict=True):
+            if isinstance(write, EmbeddingFailedError):
+                raise write
+            embedded[address] = write
+        return embedded
 
     async def _apply(
         self,
         connection: Connection,
         writes: Mapping[Address, Write],
-        vectors: Mapping[Address, list[Vector | None]],
         actor: str,
     ) -> dict[Address, PutResult]:
         now = self._clock.now()
@@ -252,7 +277,7 @@ class ItemWriter:
                 raise _InsertedError
             passages = [
                 ItemPassages(
-                    put.address, results[put.address].item_id, put.passages, vectors[put.address]
+                    put.address, results[put.address].item_id, put.passages, put.vectors or ()
                 )
                 for put in puts
             ]

@@ -183,7 +183,7 @@ class SearchHandler:
             )
             for query in queries
         ]
-        vectors = await self._search.embed(plans)
+        vectors = await self._search.embed_if_possible(plans)
         best: dict[int, Hit] = {}
         omitted: set[int] = set()
         for search, vector in zip(plans, vectors, strict=True):

@@ -1,6 +1,6 @@
 """The worker process: `memoryd worker`, or a child of `memoryd serve` or `memoryd mcp`.
 
-It runs jobs, and keeps tables in order: expired items, old jobs, the backfill.
+It runs jobs, and keeps tables in order: expired items, old jobs, the backfill, texts to embed.
 
 As a child (`python -m app.worker.process ID`) it ends when its standard input does, so it never
 outlives the process that started it. Signals that are sent to all processes of a terminal or of a
@@ -32,6 +32,7 @@ from app.jobs.executor import BuildHandlers, Isolation
 from app.jobs.worker import JobWorker
 from app.logging import configure_logging
 from app.resources import Resources, open_resources
+from app.store.backlog import EmbeddingBacklog
 from app.store.namespace_repository import prune_namespaces
 from app.store.reindex import catch_up
 from app.store.repository import sweep
@@ -39,6 +40,9 @@ from app.usage_counter import record_usage
 
 WALK_SECONDS = 3600.0
 """Pause between walks over whole tables; the first one is at the start."""
+
+BACKLOG_SECONDS = 5.0
+"""Pause between two looks at the items that wait for their embedding."""
 
 SHORTEST_WATCH_SECONDS = 10.0
 """An event loop may stall for seconds on a machine that is overloaded or was suspended."""
@@ -66,8 +70,12 @@ async def run_worker(
         worker_id=worker_id,
     )
     upkeep = Upkeep(resources)
+    backlog = EmbeddingBacklog.build(resources)
     seconds = resources.settings.sweep_interval_seconds
-    async with background(repeat("upkeep", upkeep.run, seconds=seconds)):
+    async with (
+        background(repeat("upkeep", upkeep.run, seconds=seconds)),
+        background(repeat("embedding", backlog.run, seconds=BACKLOG_SECONDS)),
+    ):
         await worker.run()
 
 

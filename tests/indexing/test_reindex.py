@@ -169,18 +169,20 @@ async def test_a_second_run_at_once_is_refused(settings: Settings) -> None:
     assert "Indexed 3 items." in await first
 
 
-async def test_a_refused_item_is_named_and_nothing_is_switched(settings: Settings) -> None:
+async def test_an_item_whose_text_fails_is_indexed_by_its_words_and_waits(
+    settings: Settings,
+) -> None:
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
         await fill(store, range(4))
-        with pytest.raises(ReindexError) as raised:
-            await reindexed(settings, Refusing(NEW))
-        assert "1 item cannot be indexed in this way:\n  users.u1 k2: too rude\n" in str(
-            raised.value
-        )
-        assert await ask(settings, "SELECT dimensions FROM passage_indexes WHERE active") == OLD
-        await store.delete(NAMESPACE, "k2")
-    assert "Indexed 3 items." not in await reindexed(settings, Refusing(NEW))
+    lines = await reindexed(settings, Refusing(NEW))
+    assert "Indexed 4 items." in lines
+    assert any(line.startswith("The model fails on texts of 1 item:") for line in lines)
     assert await ask(settings, "SELECT dimensions FROM passage_indexes WHERE active") == NEW
+    async with serving_in_process(settings, FakeEmbedder(NEW)) as store:
+        assert [n for n in range(4) if "embedded" in await store.get(NAMESPACE, f"k{n}")] == [2]
+        assert [item["key"] for item in await store.search(NAMESPACE, query="word2", limit=1)]
+    await reindexed(settings, FakeEmbedder(OLD))
+    assert await ask(settings, "SELECT count(*) FROM items WHERE embed_after IS NOT NULL") == 0
 
 
 async def test_a_model_that_cannot_go_on_stops_it(settings: Settings) -> None:
@@ -190,7 +192,7 @@ async def test_a_model_that_cannot_go_on_stops_it(settings: Settings) -> None:
     embedder.error = MisconfiguredError("no such key")
     with pytest.raises(ReindexError, match=r"Stopped: no such key\. .* run the command again"):
         await reindexed(settings, embedder)
-    assert "Indexed 4 items." in await reindexed(settings, FakeEmbedder(NEW))
+    assert "Indexed 1 item." in await reindexed(settings, FakeEmbedder(NEW))
 
 
 async def interrupt(settings: Settings, at: Callable[[], Awaitable[bool]]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from app.cli.doctor import Finding, diagnose
 from app.config import Settings
 from app.providers.embedder import FakeEmbedder
+from app.providers.errors import UnavailableError
 from app.store.reindex import ReindexError
 from tests.support.reindex import (
     NAMESPACE,
@@ -99,8 +100,10 @@ async def test_a_run_that_was_stopped_or_killed_is_completed_by_the_next(
 async def test_the_doctor_reports_that_a_reindex_is_due(settings: Settings) -> None:
     async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
         await fill(store, range(3))
+    failing = Refusing(NEW)
+    failing.error = UnavailableError("away")
     with pytest.raises(ReindexError):
-        await reindexed(settings, Refusing(NEW))
+        await reindexed(settings, failing)
     german = settings.model_copy(update={"language": "german", "embedding": "fake:hashed"})
     due = {found.subject: found.detail for found in await faults(german)}
     assert due["terms"].startswith("stored as 1:detected, configured as 1:german: ")

@@ -19,6 +19,9 @@ from app.providers.llm import Completion, Tool, ToolCall, ToolResult, UnusableRe
 MAX_CALLS = 100
 """Maximum calls executed of one reply; later ones are rejected unread."""
 
+MAX_CUT_REPLIES = 4
+"""Maximum repairs that are cut off and go back once more."""
+
 MAX_FURTHER_REPLIES = 25
 """Maximum replies with one call each that are asked for after the first."""
 
@@ -89,6 +92,7 @@ class ExtractionLoop:
         self._steps = 0
         self._habit = CallHabit.UNKNOWN
         self._asks_for_rest = False
+        self._cut_replies = 0
         self._problem: ProviderError | None = None  # why the model could not be asked again
 
     async def run(self) -> Proposal:
@@ -158,21 +162,21 @@ class ExtractionLoop:
     async def _repair(self, reply: Completion, outcome: _ReplyOutcome) -> _ReplyOutcome:
         """Send the failed calls back once; those that fail again or are not repeated are rejected.
 
-        All valid calls of the reply are executed. Only the model knows which of them replaces
-        which failed call; the tool's name decides which failed calls are listed as rejected.
+        All valid calls of the reply are executed. If it is cut off as well, but gets further, the
+        rest goes back in the same way.
         """
         is_cut = reply.finish_reason == "length"
         texts = [TEMPLATES.fill("repair"), *([TEMPLATES.fill("cut")] if is_cut else [])]
         self._dialogue.say("\n\n".join(texts), outcome.results)
         again = await self._ask_again("repair")
         repaired = await self._execute(again, last=True) if again else _ReplyOutcome()
-        open_ = list(outcome.failed)
-        for tool in [*repaired.done, *(call.tool for call in repaired.failed)]:
-            if tool not in IDLE and open_:
-                same = (at for at, call in enumerate(open_) if call.tool == tool)
-                del open_[next(same, 0)]
-        self._rejected += [*open_, *repaired.failed]
+        self._rejected += _find_abandoned(outcome, repaired)
+        gets_further = bool(repaired.done) and self._cut_replies < MAX_CUT_REPLIES
         repaired.done += outcome.done
+        if again and again.finish_reason == "length" and repaired.failed and gets_further:
+            self._cut_replies += 1
+            return await self._repair(again, repaired)
+        self._rejected += repaired.failed
         if not repaired.done and not self._draft.edits():
             self._fail([reply, *([again] if again else [])], repaired.failed or outcome.failed)
         return repaired
@@ -272,6 +276,19 @@ class ExtractionLoop:
 
     def _may_change_something(self) -> bool:
         return any(tool.name not in IDLE for tool in self._tools())
+
+
+def _find_abandoned(outcome: _ReplyOutcome, repaired: _ReplyOutcome) -> list[Rejection]:
+    """Return the failed calls that a repair does not repeat.
+
+    Only the model knows which call replaces which; the tool's name decides about those listed.
+    """
+    abandoned = list(outcome.failed)
+    for tool in [*repaired.done, *(call.tool for call in repaired.failed)]:
+        if tool not in IDLE and abandoned:
+            same = (at for at, call in enumerate(abandoned) if call.tool == tool)
+            del abandoned[next(same, 0)]
+    return abandoned
 
 
 def _reject(tool: str, reason: str, arguments: str | None = None) -> Rejection:

@@ -17,7 +17,7 @@ from app.conversations.memories import (
     Rights,
 )
 from app.conversations.messages import Turn
-from app.extraction.loop import MAX_FURTHER_REPLIES, propose
+from app.extraction.loop import MAX_CUT_REPLIES, MAX_FURTHER_REPLIES, propose
 from app.providers.llm import Completion, Verbatim
 from tests.extraction.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.support.scripted_model import (
@@ -161,6 +161,19 @@ async def test_failing_calls_go_back_once_and_the_others_stand(
     for rejection in proposed.rejected:
         assert rejection.reason.startswith(rejected[rejection.tool])
     assert model.purposes == ["extract", "repair"]
+
+
+async def test_replies_that_are_cut_off_go_on_as_long_as_they_get_further() -> None:
+    replies = [calls(insert(f"fact {n}"), insert(f"fact {n + 1}"), stop="length") for n in range(9)]
+    model = ScriptedModel(*replies[:3], calls(insert("fact 3")))
+    proposed = await propose(model, task())
+    assert [edit.content for edit in proposed.edits] == [{"content": f"fact {n}"} for n in range(4)]
+    assert (proposed.rejected, len(model.requests)) == ((), 4)
+    model = ScriptedModel(*replies)
+    proposed = await propose(model, task())
+    assert len(model.requests) == len(proposed.edits) == 2 + MAX_CUT_REPLIES
+    (rejected,) = proposed.rejected
+    assert rejected.reason == "the reply was cut off in this call"
 
 
 async def test_a_repair_shows_the_result_of_every_call() -> None:

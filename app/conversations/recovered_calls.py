@@ -142,7 +142,7 @@ class _Form:
         self.name = tool.name
         self._schema = tool.parameters
         self._properties: JsonObject = tool.parameters.get("properties") or {}
-        self._required: list[str] = tool.parameters.get("required") or []
+        self._required = _needed(tool.parameters)
         bodies = [name for name in self._required if "properties" in self._member(name)]
         self._body = bodies[0] if len(bodies) == 1 else None
 
@@ -155,7 +155,7 @@ class _Form:
         names = body["properties"].keys() - (self._properties.keys() - {self._body})
         inner = {name: value for name, value in given.items() if name in names}
         outer = {name: value for name, value in given.items() if name not in names}
-        required = set(body.get("required") or [])
+        required = _needed(body)
         if inner and required <= inner.keys() and outer.keys() <= self._properties.keys():
             return {self._body: inner, **outer}
         text = given.get(self._body)
@@ -171,7 +171,7 @@ class _Form:
         if self._body is not None:
             has_needed = isinstance(parse_argument(fitted.get(self._body)), dict)
         else:
-            has_needed = fitted.keys() >= set(self._required)
+            has_needed = fitted.keys() >= self._required
         is_known = fitted.keys() <= self._properties.keys()
         is_open = bool(self._required) and not self._properties
         return bool(fitted) and has_needed and (is_known or is_open)
@@ -201,6 +201,23 @@ class _Form:
             inner = next((given[key] for key in _ARGUMENT_KEYS if key in given), None)
             return _as_object(inner) or given
         return given
+
+
+def _needed(schema: JsonObject) -> set[str]:
+    """Return the names of the required members, without those that may be null."""
+    members = schema.get("properties") or {}
+    return {name for name in schema.get("required") or [] if not _may_be_null(members.get(name))}
+
+
+def _may_be_null(schema: object) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    kinds = [schema, *(schema.get("anyOf") or ())]
+    return any("null" in _as_list(kind.get("type")) for kind in kinds if isinstance(kind, dict))
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _with_unique_ids(calls: Sequence[ToolCall]) -> list[ToolCall]:

@@ -10,7 +10,7 @@ import pytest
 from app.conversations.kinds import MEMORY, Kind
 from app.conversations.recovered_calls import recover_calls
 from app.extraction.prompt import build_tools
-from app.providers.llm import ToolCall
+from app.providers.llm import Tool, ToolCall
 from tests.support.scripted_model import calls, memory, says, task
 
 PLACE = Kind(
@@ -183,6 +183,14 @@ def test_results_of_calls_with_the_same_id_can_be_told_from_each_other() -> None
     reply = calls(("insert_memory", TRAM), ("no_change", {}))
     same = replace(reply, calls=tuple(replace(call, id="x") for call in reply.calls))
     assert len({call.id for call in recover_calls(same, TOOLS).calls}) == 2
+
+
+def test_members_that_may_be_null_may_be_left_out() -> None:
+    nullable = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    members = {"title": {"type": "string"}, "mood": nullable, "end": {"type": ["string", "null"]}}
+    tool = Tool("record", "", {"type": "object", "properties": members, "required": list(members)})
+    (found,) = recover_calls(says('{"title": "Oslo"}'), [tool]).calls
+    assert (found.name, found.arguments) == ("record", {"title": "Oslo"})
 
 
 def test_good_replies_and_refusals_stay_as_they_are() -> None:

@@ -300,6 +300,8 @@ class Database:
             self.disk.report_full()
             raise DiskFullError from error
         except _UNAVAILABLE as error:
+            if isinstance(error.__context__, asyncio.CancelledError):
+                raise error.__context__ from None  # the rollback failed, not the caller's work
             if self.disk.refuses_writes and not isinstance(error, asyncpg.QueryCanceledError):
                 raise DiskFullError from error  # the likely reason why PostgreSQL is away
             raise DatabaseUnavailableError(error) from error

@@ -146,6 +146,27 @@ async def test_a_statement_that_is_cancelled_in_time_leaves_its_connection_usabl
         assert await backend(database) == before
 
 
+async def test_a_transaction_that_cannot_be_rolled_back_is_still_cancelled(
+    database_url: str,
+) -> None:
+    async with opened(database_url) as database:
+        frozen = await backend(database)
+
+        async def work() -> None:
+            async with database.transaction(ALL_ROOTS) as connection:
+                os.kill(frozen, signal.SIGSTOP)
+                await connection.execute("SELECT 1")
+
+        task = asyncio.create_task(work())
+        try:
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+
+
 async def test_statements_end_while_the_database_is_suspended(database_url: str) -> None:
     async with opened(database_url, pool_size=2) as database:
         sleeping = asyncio.create_task(sleep_in(database))

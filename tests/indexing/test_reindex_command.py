@@ -80,7 +80,7 @@ async def test_a_run_that_was_stopped_or_killed_is_completed_by_the_next(
     async with unfinished_run(1, settings, environment, tmp_path) as started:
         started.terminate()
         _, errors = await started.communicate()
-        assert started.returncode == 130
+        assert started.returncode == 130, errors
         assert b"Traceback" not in errors
     async with unfinished_run(600, settings, environment, tmp_path) as started:
         started.kill()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,16 @@ from typing import ClassVar, Generic, TypeAlias, TypeVar
 from app.conversations.plain_request import to_plain_request
 from app.conversations.recovered_calls import recover_calls
 from app.json_values import JsonObject, replace_unstorable
-from app.providers.errors import BadRequestError, MisconfiguredError, ProviderError
-from app.providers.llm import Completion, Message, Request, Tool, ToolCall, ToolResult
+from app.providers.errors import ProviderError, UnavailableError
+from app.providers.llm import (
+    Completion,
+    Message,
+    Request,
+    Tool,
+    ToolCall,
+    ToolResult,
+    UnusableReplyError,
+)
 
 T = TypeVar("T")
 
@@ -23,6 +32,9 @@ MAX_QUOTED = 200
 """Maximum characters of a model's text that an error repeats."""
 
 _LONG_CHARACTERS = 65_536
+
+_PROMPT_SECONDS = 10.0
+"""Maximum time that an error takes which a server does not wait for."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -113,10 +125,13 @@ class Dialogue:
         if not any(message.role == "assistant" for message in request.messages):
             return await self._ask(request, purpose)
         if not self._is_plain:
+            began = time.monotonic()
             try:
                 return await self._ask(request, purpose)
-            except (BadRequestError, MisconfiguredError):
-                self._is_plain = True
+            except ProviderError as error:
+                if not _may_be_due_to_form(error, time.monotonic() - began):
+                    raise
+            self._is_plain = True
         return await self._ask(to_plain_request(request), purpose)
 
 
@@ -231,6 +246,16 @@ async def recover_in_thread(reply: Completion, tools: Sequence[Tool]) -> Complet
     if size > _LONG_CHARACTERS:
         return await asyncio.to_thread(recover_calls, reply, tools)
     return recover_calls(reply, tools)
+
+
+def _may_be_due_to_form(error: ProviderError, seconds: float) -> bool:
+    """Return whether the form of a request may be the reason for an error.
+
+    Some servers answer it with a status of 500, as if they were broken, but at once.
+    """
+    if isinstance(error, UnavailableError):
+        return seconds < _PROMPT_SECONDS and not isinstance(error, UnusableReplyError)
+    return not error.retryable
 
 
 def _max_repairs(repair: Repair, error: BadAnswerError) -> int:

@@ -175,12 +175,13 @@ def takes_back(received: Received) -> bool:
     return is_plain and roles == expected[: len(roles)] and fields == {"role", "content"}
 
 
+@pytest.mark.parametrize("status", [400, 404, 500])
 async def test_a_refused_second_request_is_sent_in_the_plainest_form(
-    client: httpx2.AsyncClient, llm: LLMServer, provider: str
+    client: httpx2.AsyncClient, llm: LLMServer, provider: str, status: int
 ) -> None:
     def respond(received: Received) -> Reply:
         if not takes_back(received):
-            return fails(400, "Unexpected role or field")
+            return fails(status, "Unexpected role or field", retry_after=0.01)
         return calls(SKIS, WRONG) if len(received.messages) == 1 else calls(TRAM)
 
     llm.respond = respond

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.jobs import worker
 from app.jobs.record import State
 from tests.prompts.optimize_jobs import CASE, JSON, OptimizeJobs, likes, model
 from tests.support.jobs import in_state, until
@@ -17,6 +18,11 @@ EVALUATION: JSON = {"cases": [{**CASE, "variables": {"name": "Ana"}}]}
 WELL = model(NEW, judge=likes("one sentence"))
 
 Matches = Callable[[Received], bool]
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.02)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,11 @@
 """Embeddings from OpenAI, or from any server that speaks its API."""
 
 import asyncio
+import random
 import re
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -10,6 +13,7 @@ import httpx2
 import numpy as np
 import openai
 
+from app.json_values import JsonObject
 from app.providers.embedder import Outcome, Vector, split_by_characters, vectors_of
 from app.providers.embedding_division import HARMLESS_TEXT, Division
 from app.providers.embedding_limits import EmbeddingLimits
@@ -45,6 +49,12 @@ _MAX_NUMBERS = 32 * 8_192
 _MOST_CUTS = 6
 """Times that texts are cut shorter before the model's refusal is final."""
 
+_SILENT_SECONDS = 15.0
+"""Seconds for which a server is not asked that left a harmless text without an answer."""
+
+_LONGEST_WAIT = 60.0
+"""Seconds that a provider may ask to wait before a request is repeated here."""
+
 _OPTIONAL = {
     "encoding_format": re.compile(r"encoding_?format|base64", re.IGNORECASE),
     "dimensions": re.compile(r"dimension|matryoshka", re.IGNORECASE),
@@ -56,6 +66,10 @@ _TOO_LONG = re.compile(
     r"|max.{0,30}(length|token)",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+class _SilentError(UnavailableError):
+    """The server took too long to answer."""
 
 
 class OpenAIEmbedder:
@@ -82,11 +96,13 @@ class OpenAIEmbedder:
         self._limits = EmbeddingLimits(texts=_REQUEST_TEXTS, characters=_REQUEST_CHARACTERS)
         self._at_once = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._max_retries = max_retries
+        self._short_patience = _Patience(timeout / 3, 0)
+        self._silent_until = 0.0
         self._client = openai.AsyncOpenAI(
             # Self-hosted servers often need no key, but the SDK requires one.
             api_key=api_key or "none",
             base_url=base_url,
-            max_retries=max_retries,
+            max_retries=0,  # `_post` has its own: a text that takes too long must not be sent again
             timeout=timeout,
             http_client=provider_client(MAX_REPLY_BYTES),
         )
@@ -142,7 +158,7 @@ class OpenAIEmbedder:
 
     async def _embed_in_parts(self, texts: list[str], limit: int | None) -> dict[str, Outcome]:
         parts = {text: _parts(text, limit) for text in texts}
-        division = Division(self._request, self._works, self._limits)
+        division = Division(self._part_request, self._works, self._limits)
         requests = list(
             _batches([part for of_text in parts.values() for part in of_text], self._limits)
         )
@@ -154,15 +170,17 @@ class OpenAIEmbedder:
         }
 
     async def _first_request(self, texts: list[str]) -> list[Outcome]:
-        return await self._request_as_accepted(texts, self._max_retries)
+        return await self._request(texts, _Patience(self._timeout, self._max_retries))
 
-    async def _request(self, texts: list[str]) -> list[Outcome]:
-        return await self._request_as_accepted(texts, 0)
+    async def _part_request(self, texts: list[str]) -> list[Outcome]:
+        return await self._request(texts, self._short_patience)
 
-    async def _request_as_accepted(self, texts: list[str], retries: int) -> list[Outcome]:
+    async def _request(self, texts: list[str], patience: "_Patience") -> list[Outcome]:
         """Make a request; without a member that the server names in a refusal."""
+        if time.monotonic() < self._silent_until:
+            raise _SilentError(f"{self.name} did not answer lately; it is asked again soon")
         try:
-            return await self._send(texts, retries, self._limits.refused)
+            return await self._send(texts, patience, self._limits.refused)
         except (BadRequestError, UnavailableError) as error:
             blamed = {name for name in self._sent() if _OPTIONAL[name].search(str(error))}
             if not blamed:
@@ -181,6 +199,9 @@ class OpenAIEmbedder:
                     await self._send_without([HARMLESS_TEXT], frozenset(left_out))
                 except BadRequestError:
                     continue
+                except _SilentError:
+                    self._silent_until = time.monotonic() + _SILENT_SECONDS
+                    return False
                 except ProviderError:
                     return False
                 return True
@@ -192,11 +213,13 @@ class OpenAIEmbedder:
         return [name for name in asked if name not in self._limits.refused]
 
     async def _send_without(self, texts: list[str], members: frozenset[str]) -> list[Outcome]:
-        outcomes = await self._send(texts, 0, self._limits.refused | members)
+        outcomes = await self._send(texts, self._short_patience, self._limits.refused | members)
         self._limits.learn_refusal(members)
         return outcomes
 
-    async def _send(self, texts: list[str], retries: int, refused: frozenset[str]) -> list[Outcome]:
+    async def _send(
+        self, texts: list[str], patience: "_Patience", refused: frozenset[str]
+    ) -> list[Outcome]:
         if self._client.is_closed():
             raise UnavailableError(f"{self.name} is closed; start the server again")
         optional = {"encoding_format": "base64", "dimensions": self._asked_dimensions}
@@ -205,19 +228,43 @@ class OpenAIEmbedder:
             "input": [text if text.strip() else "." for text in texts],  # many refuse blank ones
             **{k: v for k, v in optional.items() if v is not None and k not in refused},
         }
-        deadline = request_deadline(self._timeout, retries)
+        deadline = request_deadline(patience.seconds, patience.retries)
         try:
             async with self._at_once, limit_time(deadline, self.name):
                 # Parsed here: compatible servers send less regular replies than the SDK expects.
-                response = await self._client.post(
-                    "/embeddings",
-                    cast_to=httpx2.Response,
-                    body=body,
-                    options={"max_retries": retries},
-                )
+                response = await self._post(body, patience)
+        except openai.APITimeoutError as error:
+            raise _SilentError(f"{self.name} cannot be reached: {error}") from None
         except openai.OpenAIError as error:
             raise _translate(self.name, error, self._api_key) from None  # it may show the key
         return await asyncio.to_thread(self._outcomes, response.content, len(texts))
+
+    async def _post(self, body: JsonObject, patience: "_Patience") -> httpx2.Response:
+        """Send a request, and repeat it after a failure that may pass, unless by silence."""
+
+        async def send() -> httpx2.Response:
+            return await self._client.post(
+                "/embeddings",
+                cast_to=httpx2.Response,
+                body=body,
+                options={"timeout": patience.seconds},
+            )
+
+        for wait in patience.waits():
+            try:
+                return await send()
+            except openai.APITimeoutError:
+                raise
+            except openai.APIConnectionError:
+                asked = None
+            except openai.APIStatusError as error:
+                failure = _translate(self.name, error, self._api_key)
+                asked = failure.retry_after
+                is_final = error.response.headers.get("x-should-retry") == "false"
+                if not failure.retryable or is_final or (asked or 0) > _LONGEST_WAIT:
+                    raise
+            await asyncio.sleep(wait if asked is None else asked)
+        return await send()
 
     def _outcomes(self, body: bytes, count: int) -> list[Outcome]:
         try:
@@ -246,6 +293,19 @@ class OpenAIEmbedder:
                 )
             return [_cut(one, wanted) if isinstance(one, np.ndarray) else one for one in outcomes]
         return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long the server may be silent, and how often a request is repeated."""
+
+    seconds: float
+    retries: int
+
+    def waits(self) -> Iterator[float]:
+        """Yield the seconds before each repetition, with a random part."""
+        for number in range(self.retries):
+            yield 2**number * random.uniform(0.4, 0.8)  # noqa: S311
 
 
 def _batches(texts: Sequence[str], limits: EmbeddingLimits) -> Iterator[list[str]]:

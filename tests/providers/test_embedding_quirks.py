@@ -207,3 +207,22 @@ async def test_a_rate_limit_keeps_the_texts_that_are_embedded(
     embeddings.refuse = lambda _: error(429, "slower") if len(embeddings.requests) > 2 else None
     outcomes = await remote.embed_each([f"text {number}" for number in range(128)])
     assert sum(not isinstance(outcome, ProviderError) for outcome in outcomes) == 64
+
+
+async def test_a_server_that_never_answers_delays_few_calls(embeddings: OpenAIServer) -> None:
+    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, timeout=0.2)
+    embeddings.refuse = lambda _request: Reply(delay=5)
+    for _ in range(3):
+        [outcome] = await embedder.embed_each(["x"])
+        assert isinstance(outcome, UnavailableError)
+        assert not is_about_text(outcome)
+    await embedder.aclose()
+    assert len(embeddings.requests) == 2
+
+
+async def test_a_passing_failure_is_waited_out(embeddings: OpenAIServer) -> None:
+    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=1)
+    embeddings.script.append(error(503, "loading the model"))
+    await assert_right(await embedder.embed_each(TEXTS[:2]), TEXTS[:2])
+    await embedder.aclose()
+    assert len(embeddings.requests) == 2

@@ -192,6 +192,8 @@ class OpenAIEmbedder:
 
     async def _works(self) -> bool:
         """Return whether the server embeds a harmless text, if need be without optional members."""
+        if time.monotonic() < self._silent_until:
+            return False
         optional = self._sent()
         for count in range(len(optional) + 1):
             for left_out in combinations(optional, count):

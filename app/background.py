@@ -85,3 +85,9 @@ class TimeSlice:
         if time.perf_counter() >= self._until:
             await asyncio.sleep(0)
             self._until = time.perf_counter() + SLICE_SECONDS
+
+
+def is_cancelled() -> bool:
+    """Return whether the current task itself is canceled, not one that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -16,6 +16,7 @@ from asyncpg.pool import PoolConnectionProxy
 from pgvector import HalfVector
 
 from app import namespaces
+from app.background import is_cancelled
 from app.embedded.disk import Disk
 from app.errors import AppError, ConflictError, OperatorError
 
@@ -300,8 +301,8 @@ class Database:
             self.disk.report_full()
             raise DiskFullError from error
         except _UNAVAILABLE as error:
-            if isinstance(error.__context__, asyncio.CancelledError):
-                raise error.__context__ from None  # the rollback failed, not the caller's work
+            if isinstance(error.__context__, asyncio.CancelledError) and is_cancelled():
+                raise error.__context__ from None  # only the rollback failed
             if self.disk.refuses_writes and not isinstance(error, asyncpg.QueryCanceledError):
                 raise DiskFullError from error  # the likely reason why PostgreSQL is away
             raise DatabaseUnavailableError(error) from error

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from app.background import is_cancelled
 from app.config import Settings
 from app.conversations.dialogue import NoAnswerError
 from app.db.database import ALL_ROOTS, Database
@@ -160,7 +161,7 @@ class Executor:
                 async with asyncio.timeout(self._limits.timeout_seconds):
                     await self._handlers[job.kind](run)
             except asyncio.CancelledError as error:
-                if _is_cancelled():
+                if is_cancelled():
                     raise
                 await self._fail(job, RuntimeError(f"the handler let {error!r} through"))
             except JobLostError:
@@ -251,12 +252,6 @@ def is_misconfigured(error: BaseException) -> bool:
 def _should_isolate(error: Exception, job: ClaimedJob) -> bool:
     """Return whether a job may have used up the memory that it shared with others."""
     return isinstance(error, OutOfMemoryError) and not job.isolated
-
-
-def _is_cancelled() -> bool:
-    """Return whether the attempt itself is canceled, not a task that its handler awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _failure(code: str, detail: str) -> Failure:

@@ -215,12 +215,16 @@ class ExtractionLoop:
             before = self._draft.memories
             self._dialogue.say(TEMPLATES.fill("rest"), outcome.results)
             reply = await self._ask_again("rest")
-            calls = [(call.name, call.arguments) for call in reply.calls] if reply else []
-            if reply is None or all(call in made for call in calls):
+            if reply is None:
+                return _ReplyOutcome()
+            calls = [(call.name, call.arguments) for call in reply.calls]
+            if all(call in made or call[0] in IDLE for call in calls):
+                is_first = self._habit is CallHabit.UNKNOWN
+                self._habit = CallHabit.ENOUGH if is_first else self._habit
                 return _ReplyOutcome()
             made += calls
             outcome = await self._carry_out(reply)
-            if outcome.idle or self._draft.memories == before or len(reply.calls) > 1:
+            if outcome.idle or self._draft.memories == before or len(calls) > 1:
                 break
             self._habit = CallHabit.ONE
         return outcome

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.conversations.call_habits import CallHabit
+from app.conversations.call_habits import ENOUGH_TIMES, CallHabit, CallHabits
 from app.conversations.dialogue import NoAnswerError, RefusalError
 from app.conversations.kinds import MEMORY, PROFILE
 from app.conversations.memories import (
@@ -387,4 +387,18 @@ async def test_asking_for_the_rest_ends() -> None:
     assert len(model.requests) == 2
     model = ScriptedModel(*[calls(SKIS)] * 9)
     proposed = await propose(model, task(turns=TWO_SENTENCES, habit=CallHabit.UNKNOWN))
-    assert (len(proposed.edits), len(model.requests), proposed.habit) == (1, 2, CallHabit.UNKNOWN)
+    assert (len(proposed.edits), len(model.requests), proposed.habit) == (1, 2, CallHabit.ENOUGH)
+
+
+def test_a_model_with_nothing_to_add_is_not_asked_for_ever() -> None:
+    habits = CallHabits()
+    for _ in range(ENOUGH_TIMES):
+        assert habits.get("m") is CallHabit.UNKNOWN
+        habits.learn("m", CallHabit.ENOUGH)
+    assert habits.get("m") is CallHabit.SEVERAL
+    for habit in (CallHabit.ONE, *[CallHabit.ENOUGH] * ENOUGH_TIMES, CallHabit.UNKNOWN):
+        habits.learn("n", habit)
+        assert habits.get("n") is CallHabit.ONE
+    habits.learn("n", CallHabit.SEVERAL)
+    habits.learn("n", CallHabit.ONE)
+    assert habits.get("n") is CallHabit.SEVERAL

@@ -73,6 +73,7 @@ async def test_readiness_and_metrics_count_jobs_by_state(jobs: Jobs) -> None:
     metrics = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
     assert metrics.pop("memoryd_jobs_oldest_pending_seconds") == pytest.approx(0, abs=5)
     assert metrics == {
+        "memoryd_items_waiting_for_embedding": 0,
         "memoryd_jobs_pending": 1,
         "memoryd_jobs_scheduled": 1,
         "memoryd_jobs_blocked": 0,

@@ -17,13 +17,15 @@ from app.db.requirements import require_current, require_ordinary_role
 from app.embedded import EmbeddedPostgres
 from app.embedded.disk import Disk
 from app.errors import OperatorError
-from app.indexing.formats import register
+from app.indexing.formats import find_dimensions, register
 from app.indexing.passages import PassageIndex
 from app.indexing.terms import Vocabulary
 from app.providers.embedder import BatchingEmbedder, Embedder, create_embedder
+from app.providers.errors import ProviderError
 from app.providers.llm import LLM, LLMPool, create_llm
 from app.usage_counter import UsageCounter
 
+_embedding_logger = structlog.get_logger("memoryd.embedding")
 _logger = structlog.get_logger("memoryd.database")
 
 ChooseIndex: TypeAlias = Callable[[Database, Embedder | None, Vocabulary], Awaitable[PassageIndex]]
@@ -124,7 +126,7 @@ async def open_resources(
         batching = BatchingEmbedder(chosen) if chosen else None
         if batching:
             stack.push_async_callback(batching.aclose)
-            await batching.warm_up(load=warm)
+            await _warm_up(batching, database, load=warm)
         index = replace(
             await choose_index(database, batching, vocabulary),
             default_paths=settings.index_fields,
@@ -132,6 +134,18 @@ async def open_resources(
         stack.push_async_callback(llms.aclose)
         notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))
         yield Resources(settings, database, index, clock, UsageCounter(clock), llms, notifier)
+
+
+async def _warm_up(embedder: Embedder, database: Database, *, load: bool) -> None:
+    """Warm up; a server that is away is not needed if the length of its vectors is stored."""
+    try:
+        await embedder.warm_up(load=load)
+    except ProviderError as error:
+        dimensions = await find_dimensions(database, embedder.name)
+        if not (error.retryable and dimensions):
+            raise
+        embedder.assume_dimensions(dimensions)
+        _embedding_logger.warning("put off", reason=str(error))
 
 
 def _configured_embedder(settings: Settings) -> Embedder | None:

@@ -25,6 +25,7 @@ from app.indexing.terms import Vocabulary
 from app.jobs import queue
 from app.providers.errors import ProviderError
 from app.resources import SettingError, open_resources
+from app.store.backlog_repository import count_waiting
 from app.store.reindex import half_filled, is_under_way
 
 OLDEST_POSTGRESQL = 150_000
@@ -164,16 +165,21 @@ async def _embedding(settings: Settings) -> Finding:
 
 
 async def _indexes(settings: Settings) -> list[Finding]:
-    """Return the findings that a reindex would fix."""
+    """Return the findings that a reindex would fix, and how many items are not embedded yet."""
+    findings: list[Finding] = []
     database = await Database.open(str(settings.database_url), pool_size=1)
     try:
         async with database.connection(ALL_ROOTS) as connection:
             stored = await connection.fetchval(
                 "SELECT vocabulary FROM passage_indexes WHERE active"
             )
+            waiting = await count_waiting(connection)
+        if waiting:
+            detail = f"{waiting:,} items wait for it; a worker tries again"
+            findings.append(Finding(True, "embedding", detail))
         if await is_under_way(database):
-            return [Finding(True, "reindex", "under way")]
-        return [*_terms(settings, stored), *_half_filled(await half_filled(database))]
+            return [*findings, Finding(True, "reindex", "under way")]
+        return [*findings, *_terms(settings, stored), *_half_filled(await half_filled(database))]
     except AppError as error:
         return [Finding(False, "reindex", str(error))]
     finally:

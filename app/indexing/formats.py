@@ -105,6 +105,15 @@ async def register(
     return PassageIndex(active["id"], embedder, vocabulary)
 
 
+async def find_dimensions(database: Database, embedding: str) -> int | None:
+    """Return the length of the active index's vectors, if an embedder of this name made them."""
+    async with database.connection(ALL_ROOTS) as connection:
+        found: int | None = await connection.fetchval(
+            "SELECT dimensions FROM passage_indexes WHERE active AND embedding = $1", embedding
+        )
+    return found
+
+
 async def prepare(
     database: Database, embedder: Embedder | None, vocabulary: Vocabulary
 ) -> PassageIndex:

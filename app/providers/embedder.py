@@ -60,6 +60,9 @@ class Embedder(Protocol):
     async def warm_up(self, *, load: bool = True) -> None:
         """Find out the dimensions and, with `load`, load the model before the first `embed`."""
 
+    def assume_dimensions(self, dimensions: int) -> None:
+        """Take vectors to have this length, if theirs is not known yet."""
+
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
         """Return one vector a text; `urgent` marks a query that a request waits for.
 
@@ -182,6 +185,10 @@ class BatchingEmbedder:
     async def warm_up(self, *, load: bool = True) -> None:
         """Warm up the wrapped embedder."""
         await self._inner.warm_up(load=load)
+
+    def assume_dimensions(self, dimensions: int) -> None:
+        """Have the wrapped embedder assume them."""
+        self._inner.assume_dimensions(dimensions)
 
     def split(self, text: str) -> list[str]:
         """Split as the wrapped embedder does."""
@@ -320,6 +327,9 @@ class FakeEmbedder:
 
     async def warm_up(self, *, load: bool = True) -> None:
         """Do nothing: there is nothing to load."""
+
+    def assume_dimensions(self, dimensions: int) -> None:
+        """Do nothing: they are known."""
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - answers at once
         """Return one vector a text."""

@@ -63,6 +63,9 @@ class LocalEmbedder:
         if load:
             await self.embed(["warm up"])
 
+    def assume_dimensions(self, dimensions: int) -> None:
+        """Do nothing: they are known."""
+
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - batches are short enough that no query waits for long
         """Return one vector a text; the model ignores the end of a long text, so `split` it."""
         encodings = await self._in_thread(self._tokenize, texts)

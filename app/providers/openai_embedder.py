@@ -120,6 +120,10 @@ class OpenAIEmbedder:
         if self._known_dimensions is None:
             await self.probe()
 
+    def assume_dimensions(self, dimensions: int) -> None:
+        """Take vectors to have this length, if theirs is not known yet."""
+        self._known_dimensions = self._known_dimensions or dimensions
+
     async def probe(self) -> int:
         """Return the model's dimensions by embedding a short text."""
         (vector,) = await self.embed(["dimensions"])

@@ -1,6 +1,7 @@
 """Every table of the service, so that the metadata is complete for migrations and tests."""
 
 from app.auth.repository import api_keys
+from app.capability_repository import model_capabilities
 from app.changes.repository import job_changes
 from app.consolidation.repository import consolidation_marks
 from app.db.idempotency import idempotent_requests
@@ -26,6 +27,7 @@ __all__ = [
     "managers",
     "metadata",
     "model_calls",
+    "model_capabilities",
     "namespaces",
     "passage_indexes",
     "passages",

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import structlog
 
+from app.capability_repository import record_capabilities
 from app.clock import LARGEST_OFFSET_SECONDS, Clock, Reading, SystemClock
 from app.config import Settings
 from app.conversations.call_habits import CallHabits
@@ -20,6 +21,7 @@ from app.errors import OperatorError
 from app.indexing.formats import find_dimensions, register
 from app.indexing.passages import PassageIndex
 from app.indexing.terms import Vocabulary
+from app.providers.capabilities import Capabilities
 from app.providers.embedder import BatchingEmbedder, Embedder, create_embedder
 from app.providers.errors import ProviderError
 from app.providers.llm import LLM, LLMPool, create_llm
@@ -55,6 +57,7 @@ class Resources:
     clock: Clock
     usage: UsageCounter
     llms: LLMPool
+    capabilities: Capabilities
     notifier: Notifier
     habits: CallHabits = field(default_factory=CallHabits)
 
@@ -114,6 +117,7 @@ async def open_resources(
     if not settings.allow_superuser:
         await require_ordinary_role(url)
     clock = clock or SystemClock()
+    capabilities = Capabilities(clock)
     chosen = embedder or _configured_embedder(settings)
     vocabulary = _configured_vocabulary(settings)
     llms = _configured_llms(settings)
@@ -123,6 +127,7 @@ async def open_resources(
         stack.push_async_callback(database.close)
         pulse = DatabasePulse(database, clock)
         await pulse.measure()
+        await stack.enter_async_context(record_capabilities(capabilities, database))
         batching = BatchingEmbedder(chosen) if chosen else None
         if batching:
             stack.push_async_callback(batching.aclose)
@@ -133,7 +138,9 @@ async def open_resources(
         )
         stack.push_async_callback(llms.aclose)
         notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))
-        yield Resources(settings, database, index, clock, UsageCounter(clock), llms, notifier)
+        yield Resources(
+            settings, database, index, clock, UsageCounter(clock), llms, capabilities, notifier
+        )
 
 
 async def _warm_up(embedder: Embedder, database: Database, *, load: bool) -> None:

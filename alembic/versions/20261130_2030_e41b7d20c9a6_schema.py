@@ -55,6 +55,7 @@ TABLES = (
     "workers",
     "job_replies",
     "model_calls",
+    "model_capabilities",
     "job_events",
     "jobs",
     "item_usage",
@@ -547,6 +548,19 @@ def _create_job_records() -> None:
         sa.PrimaryKeyConstraint("job_id", "digest", name=op.f("job_replies_pkey")),
         comment="Replies of models to a job that has not ended: "
         "no other attempt pays for them again.",
+    )
+    op.create_table(
+        "model_capabilities",
+        sa.Column("address", sa.Text(), nullable=False, comment="Base URL of the server."),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("feature", sa.Text(), nullable=False),
+        sa.Column("limit", sa.Integer(), nullable=True, comment="NULL: the feature is refused."),
+        sa.Column("reason", sa.Text(), nullable=False, comment="The provider's words."),
+        sa.Column("learned_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "address", "model", "feature", name=op.f("model_capabilities_pkey")
+        ),
+        comment="Features that served models refuse, and their limits; forgotten after a week.",
     )
     op.create_table(
         "workers",

@@ -32,6 +32,7 @@ TABLE_NAMES = (
     "jobs",
     "managers",
     "model_calls",
+    "model_capabilities",
     "namespaces",
     "passage_indexes",
     "passages",

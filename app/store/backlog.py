@@ -3,6 +3,8 @@
 import time
 from typing import Self
 
+import structlog
+
 from app.clock import Clock
 from app.db.database import ALL_ROOTS, Database
 from app.indexing.passages import EmbeddingFailedError, PassageIndex
@@ -19,6 +21,9 @@ _ROUNDS = 50
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 """Seconds without attempts after the embedding server failed; each failure doubles them."""
+
+
+_logger = structlog.get_logger("memoryd.embedding")
 
 
 class EmbeddingBacklog:
@@ -81,4 +86,8 @@ class EmbeddingBacklog:
             await repository.lock(connection, claimed, now)
             await backlog_repository.add_vectors(connection, made, index_id)
             await backlog_repository.settle(connection, claimed, index_id, now, due=due)
-        return all(error.is_about_text for _, error in errors)
+        _logger.info("embedded later", items=len(set(claimed) - failed), still_waiting=len(failed))
+        outage = next((error for _, error in errors if not error.is_about_text), None)
+        if outage is not None:
+            _logger.warning("embedding is put off", reason=str(outage.__cause__))
+        return outage is None

@@ -1,11 +1,12 @@
 """Writing items: commands are prepared without a connection, and applied in one transaction."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Self, TypeAlias
 
 import asyncpg
+import structlog
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
@@ -13,7 +14,7 @@ from app.config import Settings
 from app.db.database import Connection, Database, TooManyConflictsError
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
-from app.indexing.passages import EmbeddingFailedError, PassageIndex, check_path
+from app.indexing.passages import Embedded, EmbeddingFailedError, PassageIndex, check_path
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import Labels, Root
 from app.resources import Resources
@@ -45,6 +46,8 @@ _ATTEMPTS = 5
 
 _PATCH_ATTEMPTS = 20
 """A patch is repeated if another writer came first; each round lets one of them through."""
+
+_logger = structlog.get_logger("memoryd.store")
 
 _Write: TypeAlias = Callable[[Connection], Awaitable[dict[Address, PutResult]]]
 
@@ -187,7 +190,8 @@ class ItemWriter:
             write for write in writes if isinstance(write, PreparedPut) and write.vectors is None
         ]
         texts = [text for put in puts for text in put.texts]
-        embedded = iter(await self._index.embed_each(texts))
+        found = await self._index.embed_each(texts)
+        embedded = iter(found)
         results: list[Write | EmbeddingFailedError] = []
         for write in writes:
             if isinstance(write, PreparedPut) and write.vectors is None:
@@ -197,6 +201,7 @@ class ItemWriter:
                     results.append(error)
             else:
                 results.append(write)
+        _log_waiting(results, _first_reason(found))
         return results
 
     async def write(self, access: Access, writes: Sequence[Write]) -> dict[Address, PutResult]:
@@ -290,6 +295,16 @@ class ItemWriter:
         if isinstance(ttl, timedelta):
             return ttl
         return self._default_ttl if ttl is Ttl.DEFAULT else None
+
+
+def _log_waiting(results: Iterable[Write | EmbeddingFailedError], reason: str | None) -> None:
+    waiting = sum(isinstance(one, PreparedPut) and one.waits for one in results)
+    if waiting and reason is not None:
+        _logger.warning("stored without embedding", items=waiting, reason=reason)
+
+
+def _first_reason(found: Iterable[Embedded]) -> str | None:
+    return next((str(e.__cause__) for e in found if isinstance(e, EmbeddingFailedError)), None)
 
 
 async def _check_preconditions(

@@ -138,8 +138,9 @@ async def open_resources(
         )
         stack.push_async_callback(llms.aclose)
         notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))
+        usage, habits = UsageCounter(clock), CallHabits(capabilities)
         yield Resources(
-            settings, database, index, clock, UsageCounter(clock), llms, capabilities, notifier
+            settings, database, index, clock, usage, llms, capabilities, notifier, habits
         )
 
 

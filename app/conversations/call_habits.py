@@ -4,6 +4,11 @@ from enum import StrEnum
 
 from cachetools import LRUCache
 
+from app.providers.capabilities import Capabilities, ServedModel
+
+FEATURE = "several_calls"
+"""Name of the feature that servers lack which hand on one call of each reply."""
+
 _MAX_MODELS = 1_000
 
 ENOUGH_TIMES = 10
@@ -20,14 +25,20 @@ class CallHabit(StrEnum):
 
 
 class CallHabits:
-    """The habits of the models that a process has asked."""
+    """The habits of the models that a process has asked, by their names.
 
-    def __init__(self) -> None:
+    Models whose replies have one call are among the capabilities, which all processes share.
+    """
+
+    def __init__(self, capabilities: Capabilities | None = None) -> None:
+        self._capabilities = capabilities or Capabilities()
         self._habits: LRUCache[str, CallHabit] = LRUCache(_MAX_MODELS)
         self._enough: LRUCache[str, int] = LRUCache(_MAX_MODELS)
 
     def get(self, model: str) -> CallHabit:
         """Return the habit of a model."""
+        if self._capabilities.refuses(_served(model), FEATURE):
+            return CallHabit.ONE
         return self._habits.get(model, CallHabit.UNKNOWN)
 
     def learn(self, model: str, habit: CallHabit) -> None:
@@ -36,5 +47,16 @@ class CallHabits:
             self._enough[model] = self._enough.get(model, 0) + 1
             is_sure = self._enough[model] >= ENOUGH_TIMES and self.get(model) is CallHabit.UNKNOWN
             habit = CallHabit.SEVERAL if is_sure else CallHabit.UNKNOWN
-        if habit is not CallHabit.UNKNOWN and self.get(model) is not CallHabit.SEVERAL:
+        known = self.get(model)
+        if habit is CallHabit.ONE and known is CallHabit.UNKNOWN:
+            reason = "its replies had one call each"
+            self._capabilities.learn(_served(model), FEATURE, reason=reason)
+        elif habit is CallHabit.SEVERAL and known is not CallHabit.SEVERAL:
+            if known is CallHabit.ONE:
+                self._capabilities.forget(_served(model), FEATURE)
             self._habits[model] = habit
+
+
+def _served(model: str) -> ServedModel:
+    provider, _, name = model.partition(":")
+    return ServedModel(provider, name)

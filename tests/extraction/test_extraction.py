@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.conversations.call_habits import ENOUGH_TIMES, CallHabit, CallHabits
+from app.conversations.call_habits import ENOUGH_TIMES, FEATURE, CallHabit, CallHabits
 from app.conversations.dialogue import NoAnswerError, RefusalError
 from app.conversations.kinds import MEMORY, PROFILE
 from app.conversations.memories import (
@@ -18,6 +18,7 @@ from app.conversations.memories import (
 )
 from app.conversations.messages import Turn
 from app.extraction.loop import MAX_CUT_REPLIES, MAX_FURTHER_REPLIES, propose
+from app.providers.capabilities import Capabilities
 from app.providers.llm import Completion, Verbatim
 from tests.extraction.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.support.scripted_model import (
@@ -391,7 +392,8 @@ async def test_asking_for_the_rest_ends() -> None:
 
 
 def test_a_model_with_nothing_to_add_is_not_asked_for_ever() -> None:
-    habits = CallHabits()
+    capabilities = Capabilities()
+    habits = CallHabits(capabilities)
     for _ in range(ENOUGH_TIMES):
         assert habits.get("m") is CallHabit.UNKNOWN
         habits.learn("m", CallHabit.ENOUGH)
@@ -399,6 +401,9 @@ def test_a_model_with_nothing_to_add_is_not_asked_for_ever() -> None:
     for habit in (CallHabit.ONE, *[CallHabit.ENOUGH] * ENOUGH_TIMES, CallHabit.UNKNOWN):
         habits.learn("n", habit)
         assert habits.get("n") is CallHabit.ONE
+    assert [known.feature for known in capabilities.all()] == [FEATURE]
+    assert CallHabits(capabilities).get("n") is CallHabit.ONE
     habits.learn("n", CallHabit.SEVERAL)
+    assert capabilities.all() == []
     habits.learn("n", CallHabit.ONE)
     assert habits.get("n") is CallHabit.SEVERAL

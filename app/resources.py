@@ -118,7 +118,7 @@ async def open_resources(
         await require_ordinary_role(url)
     clock = clock or SystemClock()
     capabilities = Capabilities(clock)
-    chosen = embedder or _configured_embedder(settings)
+    chosen = embedder or _configured_embedder(settings, capabilities)
     vocabulary = _configured_vocabulary(settings)
     llms = _configured_llms(settings)
     async with AsyncExitStack() as stack:
@@ -156,7 +156,7 @@ async def _warm_up(embedder: Embedder, database: Database, *, load: bool) -> Non
         _embedding_logger.warning("put off", reason=str(error))
 
 
-def _configured_embedder(settings: Settings) -> Embedder | None:
+def _configured_embedder(settings: Settings, capabilities: Capabilities) -> Embedder | None:
     key = settings.openai_api_key
     try:
         return create_embedder(
@@ -165,6 +165,7 @@ def _configured_embedder(settings: Settings) -> Embedder | None:
             openai_api_key=key.get_secret_value() if key else None,
             openai_base_url=settings.openai_base_url,
             dimensions=settings.embedding_dimensions,
+            capabilities=capabilities,
         )
     except ValueError as error:
         raise SettingError(f"MEMORYD_EMBEDDING: {error}.") from error

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
+from app.providers.capabilities import Capabilities
 from app.providers.errors import (
     BadRequestError,
     ProviderError,
@@ -374,6 +375,7 @@ def create_embedder(
     openai_api_key: str | None,
     openai_base_url: str | None,
     dimensions: int | None,
+    capabilities: Capabilities | None = None,
 ) -> Embedder | None:
     """Return the embedder that `setting` names, not yet warmed up; None for `none`.
 
@@ -395,7 +397,11 @@ def create_embedder(
                 f"{setting} needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server that takes no key"
             )
         remote: Embedder = _import_embedder("openai").OpenAIEmbedder(
-            model, api_key=openai_api_key, base_url=openai_base_url, dimensions=dimensions
+            model,
+            api_key=openai_api_key,
+            base_url=openai_base_url,
+            dimensions=dimensions,
+            capabilities=capabilities,
         )
         return remote
     raise ValueError(f"no embedder is called {setting!r}; choose {_ACCEPTED}")

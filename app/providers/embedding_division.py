@@ -93,9 +93,11 @@ class Division:
         second, second_passed = await self._part(texts[middle:], error)
         if first_passed and second_passed and isinstance(error, BadRequestError):
             if isinstance(error, RequestTooLongError):
-                self._limits.learn_characters(max(map(_size, (texts[:middle], texts[middle:]))))
+                self._limits.learn_characters(
+                    max(map(_size, (texts[:middle], texts[middle:]))), error
+                )
             else:
-                self._limits.learn_texts(middle)
+                self._limits.learn_texts(middle, error)
         return [*first, *second]
 
     async def _shorten(self, texts: list[str], error: RequestTooLongError) -> list[Outcome]:
@@ -109,7 +111,7 @@ class Division:
             if not isinstance(outcome, RequestTooLongError):
                 return await self._halve(texts, error)
         else:
-            self._limits.learn_passage(len(longest))
+            self._limits.learn_passage(len(longest), error)
         rest = [text for text in texts if text is not longest and not self._is_too_long(text)]
         passed = dict(zip(rest, (await self._part(rest, error))[0] if rest else [], strict=True))
         return [passed.get(text, error) for text in texts]

@@ -14,6 +14,7 @@ import numpy as np
 import openai
 
 from app.json_values import JsonObject
+from app.providers.capabilities import Capabilities, ServedModel
 from app.providers.embedder import Outcome, Vector, split_by_characters, vectors_of
 from app.providers.embedding_division import HARMLESS_TEXT, Division
 from app.providers.embedding_limits import EmbeddingLimits
@@ -78,7 +79,7 @@ class OpenAIEmbedder:
     `dimensions` asks the model for shorter vectors; without it `warm_up` finds out the length.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first have defaults
         self,
         model: str,
         *,
@@ -87,13 +88,13 @@ class OpenAIEmbedder:
         dimensions: int | None = None,
         max_retries: int = 2,
         timeout: float = 30,
+        capabilities: Capabilities | None = None,
     ) -> None:
         self.name = f"openai:{model}"
         self._model = model
         self._api_key = api_key
         self._asked_dimensions = dimensions
         self._known_dimensions = dimensions
-        self._limits = EmbeddingLimits(texts=_REQUEST_TEXTS, characters=_REQUEST_CHARACTERS)
         self._at_once = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._max_retries = max_retries
         self._short_patience = _Patience(timeout / 3, 0)
@@ -105,6 +106,13 @@ class OpenAIEmbedder:
             max_retries=0,  # `_post` has its own: a text that takes too long must not be sent again
             timeout=timeout,
             http_client=provider_client(MAX_REPLY_BYTES),
+        )
+        url = self._client.base_url
+        self._limits = EmbeddingLimits(
+            capabilities or Capabilities(),
+            ServedModel(f"{url.scheme}://{url.netloc.decode()}{url.path}", model),
+            texts=_REQUEST_TEXTS,
+            characters=_REQUEST_CHARACTERS,
         )
         self._timeout = timeout
 
@@ -190,7 +198,7 @@ class OpenAIEmbedder:
             if not blamed:
                 raise
             try:
-                return await self._send_without(texts, frozenset(blamed))
+                return await self._send_without(texts, frozenset(blamed), error)
             except (BadRequestError, UnavailableError):
                 raise error from None
 
@@ -199,11 +207,13 @@ class OpenAIEmbedder:
         if time.monotonic() < self._silent_until:
             return False
         optional = self._sent()
+        refusal: ProviderError | None = None
         for count in range(len(optional) + 1):
             for left_out in combinations(optional, count):
                 try:
-                    await self._send_without([HARMLESS_TEXT], frozenset(left_out))
-                except BadRequestError:
+                    await self._send_without([HARMLESS_TEXT], frozenset(left_out), refusal)
+                except BadRequestError as error:
+                    refusal = error
                     continue
                 except _SilentError:
                     self._silent_until = time.monotonic() + _SILENT_SECONDS
@@ -218,9 +228,11 @@ class OpenAIEmbedder:
         asked = ["encoding_format", *(["dimensions"] if self._asked_dimensions else [])]
         return [name for name in asked if name not in self._limits.refused]
 
-    async def _send_without(self, texts: list[str], members: frozenset[str]) -> list[Outcome]:
+    async def _send_without(
+        self, texts: list[str], members: frozenset[str], error: ProviderError | None
+    ) -> list[Outcome]:
         outcomes = await self._send(texts, self._short_patience, self._limits.refused | members)
-        self._limits.learn_refusal(members)
+        self._limits.learn_refusal(members, error)
         return outcomes
 
     async def _send(

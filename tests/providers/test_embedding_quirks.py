@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.providers.capabilities import Capabilities
 from app.providers.embedder import FakeEmbedder, Outcome, is_about_text
 from app.providers.errors import (
     MisconfiguredError,
@@ -97,6 +98,21 @@ async def test_the_number_of_texts_a_request_is_halved_and_remembered(
     before = len(embeddings.requests)
     await assert_right(await remote.embed_each(TEXTS), TEXTS)
     assert len(embeddings.requests) - before == 10
+
+
+async def test_limits_are_known_to_other_processes_and_forgotten(embeddings: OpenAIServer) -> None:
+    known = Capabilities()
+    embeddings.refuse = refusing(400, "at most 5 inputs, please", lambda r: len(r["input"]) > 5)
+    for calls in (9, 4, 9):
+        embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, capabilities=known)
+        embeddings.requests.clear()
+        await assert_right(await embedder.embed_each(TEXTS[:12]), TEXTS[:12])
+        await embedder.aclose()
+        assert len(embeddings.requests) <= calls
+        if calls == 4:
+            [limit] = known.all()
+            assert (limit.model.name, limit.feature, limit.limit) == ("m", "embedding_texts", 3)
+            known.forget()
 
 
 async def test_the_size_of_a_request_is_halved_and_remembered(

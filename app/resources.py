@@ -120,7 +120,7 @@ async def open_resources(
     capabilities = Capabilities(clock)
     chosen = embedder or _configured_embedder(settings, capabilities)
     vocabulary = _configured_vocabulary(settings)
-    llms = _configured_llms(settings)
+    llms = _configured_llms(settings, capabilities)
     async with AsyncExitStack() as stack:
         disk = Disk(settings.data_dir if EmbeddedPostgres.owns(url, settings.data_dir) else None)
         database = await Database.open(url, pool_size=settings.database_pool_size, disk=disk)
@@ -180,16 +180,18 @@ def check_llm(settings: Settings) -> None:
             raise SettingError(f"MEMORYD_LLM: {error}.") from error
 
 
-def _configured_llms(settings: Settings) -> LLMPool:
+def _configured_llms(settings: Settings, capabilities: Capabilities) -> LLMPool:
     return LLMPool(
         settings.llm,
-        _llm_factory(settings),
+        _llm_factory(settings, capabilities),
         allowed=settings.allowed_models or (),
         concurrency=settings.llm_concurrency,
     )
 
 
-def _llm_factory(settings: Settings) -> Callable[[str], LLM]:
+def _llm_factory(
+    settings: Settings, capabilities: Capabilities | None = None
+) -> Callable[[str], LLM]:
     anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
     return partial(
         create_llm,
@@ -198,6 +200,7 @@ def _llm_factory(settings: Settings) -> Callable[[str], LLM]:
         openai_api_key=openai.get_secret_value() if openai else None,
         openai_base_url=settings.openai_base_url,
         timeout=settings.llm_timeout_seconds,
+        capabilities=capabilities,
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeAlias, TypeVar
 
-from app.conversations.plain_request import to_plain_request
 from app.conversations.recovered_calls import recover_calls
 from app.json_values import JsonObject, replace_unstorable
 from app.providers.errors import ProviderError, UnavailableError
@@ -22,6 +21,7 @@ from app.providers.llm import (
     ToolResult,
     UnusableReplyError,
 )
+from app.providers.plain_request import to_plain_request
 
 T = TypeVar("T")
 

@@ -1,47 +1,61 @@
 """Claude, or any server that speaks Anthropic's Messages API."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import anthropic
 from anthropic.types import CacheControlEphemeralParam
+from typing_extensions import override
 
+from app.providers.capabilities import Capabilities
+from app.providers.error_replies import read_error, to_error
 from app.providers.errors import (
-    BadRequestError,
     ProviderError,
     UnavailableError,
-    error_of_status,
+    error_of_redirect,
     retry_after,
     without_key,
 )
+from app.providers.features import (
+    CACHE_CONTROL,
+    RETURNED_REASONING,
+    SYSTEM_BLOCKS,
+    TOOL_CHOICE,
+    TOOLS,
+    Concessions,
+    Feature,
+)
 from app.providers.http import MAX_REPLY_BYTES, limit_time, provider_client, request_deadline
-from app.providers.llm import Completion, Message, Request, TokenUsage, ToolCall, Verbatim
+from app.providers.llm import Completion, Message, Request, TokenUsage, Verbatim
+from app.providers.plain_request import with_tools_in_words
 from app.providers.replies import (
     ReplyReader,
-    arguments_text,
     clean_text,
-    json_object,
     object_at,
+    read_call,
     read_model,
-    read_name,
     sum_counts,
     token_usage,
 )
+from app.providers.served_llm import ServedLLM
+from app.providers.thoughts import remove_thoughts
 
 _LONGEST_WAIT = 120
 """Maximum seconds that the provider may postpone a retry, as in the `openai` package."""
 
 _CONNECT_SECONDS = 5
 _CACHED: CacheControlEphemeralParam = {"type": "ephemeral"}
-_FINISH_REASONS: dict[str | None, Literal["tools", "length", "refusal"]] = {
+_FINISH_REASONS: dict[str, Literal["tools", "length", "refusal"]] = {
     "tool_use": "tools",
     "max_tokens": "length",
+    "length": "length",
+    "model_length": "length",
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
 }
 
 
-class AnthropicLLM:
+class AnthropicLLM(ServedLLM):
     """Calls `model` at `base_url`, or at Anthropic itself without one.
 
     `timeout` is how many seconds the server may be silent, at each of 1 + `max_retries` attempts.
@@ -56,11 +70,11 @@ class AnthropicLLM:
         base_url: str | None = None,
         timeout: float = 120,
         max_retries: int = 2,
+        capabilities: Capabilities | None = None,
     ) -> None:
+        super().__init__(base_url or "https://api.anthropic.com", model, capabilities)
         self.name = f"anthropic:{model}"
-        self._model = model
         self._api_key = api_key
-        self._can_be_forced = True
         self._client = anthropic.AsyncAnthropic(
             api_key=api_key or "none",
             base_url=base_url,
@@ -70,44 +84,55 @@ class AnthropicLLM:
             http_client=provider_client(MAX_REPLY_BYTES),
         )
         self._deadline = request_deadline(timeout, max_retries)
-        self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _usage)
-
-    async def complete(self, request: Request) -> Completion:
-        """Return the model's next turn; parameters that the model refuses are left out."""
-        while True:
-            try:
-                return await self._reader.read(await self._send(self._arguments(request)))
-            except BadRequestError as error:
-                simpler = self._concede(str(error), request)
-                if simpler is None:
-                    raise
-                request = simpler
+        self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _usage, api_key)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    def _arguments(self, request: Request) -> dict[str, Any]:
-        if request.is_forced and not self._can_be_forced:
+    @override
+    def _arguments(self, request: Request, concessions: Concessions) -> dict[str, Any]:
+        if request.tools and not concessions.allow(TOOLS):
+            request = with_tools_in_words(request)
+        elif request.is_forced and not concessions.allow(TOOL_CHOICE):
             request = request.with_choice_in_words()
+        cached = {"cache_control": _CACHED} if concessions.allow(CACHE_CONTROL) else {}
+        turns = (self._turn(message, concessions) for message in request.messages)
         arguments: dict[str, Any] = {
             "model": self._model,
-            "max_tokens": request.max_tokens,
-            "messages": [turn for message in request.messages if (turn := self._turn(message))],
+            "max_tokens": concessions.limit_output(request.max_tokens),
+            "messages": [turn for turn in turns if turn],
         }
         if request.system:
-            system = {"type": "text", "text": request.system, "cache_control": _CACHED}
-            arguments["system"] = [system]
+            blocks = [{"type": "text", "text": request.system, **cached}]
+            arguments["system"] = blocks if concessions.allow(SYSTEM_BLOCKS) else request.system
         if request.tools:
             arguments["tools"] = [
                 {"name": t.name, "description": t.description, "input_schema": t.parameters}
                 for t in request.tools
             ]
-            arguments["tools"][-1]["cache_control"] = _CACHED
+            arguments["tools"][-1] |= cached
             arguments["tool_choice"] = _choice(request.tool_choice)
         return arguments
 
-    def _turn(self, message: Message) -> dict[str, Any] | None:
+    @override
+    def _features(self, request: Request, arguments: dict[str, Any]) -> Sequence[Feature]:
+        system = arguments.get("system")
+        blocks = system if isinstance(system, list) else []
+        marked = [*blocks, *arguments.get("tools", ())]
+        sent = {
+            TOOL_CHOICE: arguments.get("tool_choice", {}).get("type") in {"any", "tool"},
+            CACHE_CONTROL: any("cache_control" in part for part in marked),
+            SYSTEM_BLOCKS: bool(blocks),
+            RETURNED_REASONING: any(self._is_own(message) for message in request.messages),
+            TOOLS: "tools" in arguments,
+        }
+        return [feature for feature, is_sent in sent.items() if is_sent]
+
+    def _is_own(self, message: Message) -> bool:
+        return message.verbatim is not None and message.verbatim.llm == self.name
+
+    def _turn(self, message: Message, concessions: Concessions) -> dict[str, Any] | None:
         """Return the message in Anthropic's format; None for an empty one, which it refuses."""
         content: list[dict[str, Any]] = [
             {
@@ -118,8 +143,9 @@ class AnthropicLLM:
             }
             for result in message.results
         ]
-        if message.verbatim is not None and message.verbatim.llm == self.name:
-            content = message.verbatim.content
+        own = message.verbatim if self._is_own(message) else None
+        if own is not None and concessions.allow(RETURNED_REASONING):
+            content = own.content
         else:
             if message.text:
                 content.append({"type": "text", "text": message.text})
@@ -127,6 +153,10 @@ class AnthropicLLM:
                 use = {"type": "tool_use", "id": call.id, "name": call.name}
                 content.append({**use, "input": call.arguments or {}})
         return {"role": message.role, "content": content} if content else None
+
+    @override
+    async def _answer(self, arguments: dict[str, Any]) -> Completion:
+        return await self._reader.read(await self._send(arguments))
 
     async def _send(self, arguments: dict[str, Any]) -> bytes:
         if self._client.is_closed():
@@ -140,35 +170,40 @@ class AnthropicLLM:
 
     def _translate(self, error: anthropic.AnthropicError) -> ProviderError:
         if isinstance(error, anthropic.APIStatusError):
-            message = without_key(str(error.api_message or error.message), self._api_key)
-            return error_of_status(self.name, error.status_code, message, error.response.headers)
+            response = error.response
+            if 300 <= error.status_code < 400:
+                return error_of_redirect(self.name, error.status_code, response.headers)
+            reply = read_error(response.content, error.status_code, response.headers)
+            return to_error(self.name, reply, self._api_key)
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         message = without_key(f"{error}{cause}", self._api_key)
         return UnavailableError(f"{self.name} cannot be reached: {message}")
 
-    def _concede(self, refusal: str, request: Request) -> Request | None:
-        """Return the request without the refused part; None if there is none to leave out."""
-        if "tool_choice" in refusal and request.is_forced and self._can_be_forced:
-            self._can_be_forced = False
-            return request
-        if "thinking" in refusal and any(message.verbatim for message in request.messages):
-            # Thinking is signed together with the text before it, which was changed.
-            return replace(
-                request, messages=tuple(replace(m, verbatim=None) for m in request.messages)
-            )
-        return None
-
     def _completion(self, answer: dict[str, Any]) -> Completion:
-        content, model = answer["content"], read_model(answer, self._model)
-        calls = tuple(_call(block) for block in content if block["type"] == "tool_use")
-        whole = all(call.arguments is not None for call in calls)
+        model = read_model(answer, self._model)
+        sent = answer["content"]
+        content = [{"type": "text", "text": sent}] if isinstance(sent, str) else sent
+        uses = [block for block in content if block["type"] == "tool_use"]
+        calls = tuple(
+            read_call(use.get("name"), use.get("id"), use.get("input"), n)
+            for n, use in enumerate(uses)
+        )
+        whole = all(
+            isinstance(u.get("input"), dict) and u.get("id") and u.get("name") for u in uses
+        )
+        text = "".join(
+            clean_text(block["text"])
+            for block in content
+            if block["type"] == "text" and isinstance(block.get("text"), str)
+        )
+        stop = _FINISH_REASONS.get(str(answer.get("stop_reason")).lower())
         return Completion(
-            text="".join(clean_text(block["text"]) for block in content if block["type"] == "text"),
+            text=remove_thoughts(text),
             calls=calls,
-            finish_reason=_FINISH_REASONS.get(answer.get("stop_reason"), "end"),
+            finish_reason=stop or ("tools" if calls else "end"),
             usage=_usage(answer, model),
             model=model,
-            verbatim=Verbatim(self.name, content) if whole else None,
+            verbatim=Verbatim(self.name, content) if whole and content is sent else None,
         )
 
 
@@ -186,11 +221,6 @@ def _choice(choice: str) -> dict[str, str]:
     if choice in {"auto", "any", "none"}:
         return {"type": choice}
     return {"type": "tool", "name": choice}
-
-
-def _call(block: dict[str, Any]) -> ToolCall:
-    raw = arguments_text(block["input"])
-    return ToolCall(read_name(block["id"]), read_name(block["name"]), json_object(raw), raw)
 
 
 def _usage(answer: dict[str, Any], model: str) -> TokenUsage:

@@ -65,17 +65,19 @@ class MisconfiguredError(ProviderError):
     code = "provider_misconfigured"
 
 
+def error_of_redirect(name: str, status: int, headers: Mapping[str, str]) -> ProviderError:
+    """Return the error for a redirect."""
+    location = headers.get("location", "nowhere")[:200]
+    return MisconfiguredError(
+        f"{name} redirects ({status}) to {location}; redirects are not followed, so set the "
+        "base URL to the address that answers"
+    )
+
+
 def error_of_status(
-    name: str, status: int, message: str, headers: Mapping[str, str]
+    name: str, status: int, message: str, *, wait: float | None = None
 ) -> ProviderError:
     """Return the error for a response with `status`, worded for an operator."""
-    wait = retry_after(headers)
-    if 300 <= status < 400:
-        location = headers.get("location", "nowhere")[:200]
-        return MisconfiguredError(
-            f"{name} redirects ({status}) to {location}; redirects are not followed, so set the "
-            "base URL to the address that answers"
-        )
     if status == 429:
         return RateLimitedError(f"{name} asks for fewer requests: {message}", retry_after=wait)
     if status in _SETTINGS_STATUSES:

@@ -11,6 +11,7 @@ from cachetools import LRUCache
 
 from app.errors import AppError
 from app.json_values import JsonObject
+from app.providers.capabilities import Capabilities
 from app.providers.errors import UnavailableError
 
 _KEPT = 32
@@ -285,7 +286,7 @@ class DeferredLLM:
             await self._llm.aclose()
 
 
-def create_llm(
+def create_llm(  # noqa: PLR0913 - the settings of two providers
     spec: str,
     *,
     anthropic_api_key: str | None = None,
@@ -293,12 +294,13 @@ def create_llm(
     openai_api_key: str | None = None,
     openai_base_url: str | None = None,
     timeout: float = 120,
+    capabilities: Capabilities | None = None,
 ) -> LLM:
     """Return the model that `spec` names; raises ValueError for one that names none or lacks a key.
 
     OpenAI itself is called through its Responses API, other servers through Chat Completions.
     """
-    openai = ("openai", "ChatLLM" if openai_base_url else "ResponsesLLM")
+    openai = ("openai_chat", "ChatLLM") if openai_base_url else ("openai", "ResponsesLLM")
     providers = {
         "anthropic": (("anthropic", "AnthropicLLM"), anthropic_api_key, anthropic_base_url),
         "openai": (openai, openai_api_key, openai_base_url),
@@ -317,7 +319,13 @@ def create_llm(
 
     def create() -> LLM:
         found: Any = importlib.import_module(f"app.providers.{module}")
-        llm: LLM = getattr(found, name)(model, api_key=api_key, base_url=base_url, timeout=timeout)
+        llm: LLM = getattr(found, name)(
+            model,
+            api_key=api_key,
+            base_url=base_url,
+            timeout=timeout,
+            capabilities=capabilities,
+        )
         return llm
 
     return DeferredLLM(spec, create)

@@ -2,11 +2,11 @@
 
 import openai
 
+from app.providers.error_replies import read_error, to_error
 from app.providers.errors import (
-    MisconfiguredError,
     ProviderError,
     UnavailableError,
-    error_of_status,
+    error_of_redirect,
     without_key,
 )
 
@@ -16,7 +16,7 @@ def translate_error(name: str, error: openai.OpenAIError, key: str | None) -> Pr
     if not isinstance(error, openai.APIStatusError):
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         return UnavailableError(without_key(f"{name} cannot be reached: {error}{cause}", key))
-    message = without_key(error.message, key)
-    if error.code == "insufficient_quota":
-        return MisconfiguredError(f"{name} has no credit left: {message}")
-    return error_of_status(name, error.status_code, message, error.response.headers)
+    response = error.response
+    if 300 <= error.status_code < 400:
+        return error_of_redirect(name, error.status_code, response.headers)
+    return to_error(name, read_error(response.content, error.status_code, response.headers), key)

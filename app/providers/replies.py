@@ -5,6 +5,7 @@ Costs are by the list prices that the package genai-prices contains; nothing is 
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,8 +14,11 @@ from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
 
 from app.json_values import is_deeper, parse_json, replace_unstorable
+from app.providers.chat_stream import is_stream, join_stream
+from app.providers.error_replies import describe_body, find_error, to_error
+from app.providers.errors import without_key
 from app.providers.http import parse_reply
-from app.providers.llm import Completion, TokenUsage, UnusableReplyError
+from app.providers.llm import Completion, TokenUsage, ToolCall, UnusableReplyError
 
 MAX_CALLS = 1_000
 MAX_ARGUMENT_BYTES = 1 << 20
@@ -23,6 +27,8 @@ MAX_ARGUMENT_DEPTH = 64
 _MAX_NAME = 200
 _MAX_TOKENS = 100_000_000
 """Maximum plausible token count of one reply."""
+
+_NAMELESS = "unnamed"
 
 _LARGE_BYTES = 1 << 16
 _PRICE_LISTS = ("anthropic", "openai")
@@ -37,6 +43,10 @@ _NOT_A_REPLY = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 get_snapshot()
 
 
+class FailedReplyError(Exception):
+    """The reply states that the answer has failed; the message is the provider's."""
+
+
 class ReplyReader:
     """Reads the replies of one API: `read` reads all of a reply, `usage` only its usage.
 
@@ -49,11 +59,13 @@ class ReplyReader:
         api: str,
         read: Callable[[dict[str, Any]], Completion],
         usage: Callable[[dict[str, Any], str], TokenUsage],
+        key: str | None,
     ) -> None:
         self._name = name
         self._api = api
         self._read = read
         self._usage = usage
+        self._key = key
 
     async def read(self, body: bytes) -> Completion:
         """Return a reply as a completion; raises UnusableReplyError, and the errors of `read`."""
@@ -64,15 +76,23 @@ class ReplyReader:
     def _completion(self, body: bytes) -> Completion:
         answer: Any = {}
         try:
-            answer = parse_reply(body)
+            answer = parse_reply(join_stream(body) if is_stream(body) else body)
+            if error := find_error(answer):
+                raise to_error(self._name, error, self._key)
             completion = self._read(answer)
             if len(completion.calls) > MAX_CALLS:
                 raise ValueError(f"the reply calls more than {MAX_CALLS:,} tools")
+        except FailedReplyError as error:
+            unusable = self._unusable(answer)
+            words = without_key(str(error), self._key)
+            raise UnusableReplyError(f"{self._name} fails: {words}", unusable) from error
         except _NOT_A_REPLY as error:
             reason = str(error) if isinstance(error, ValueError) else "it lacks what a reply has"
+            words = without_key(describe_body(body), self._key)
             raise UnusableReplyError(
                 f"{self._name} answered with something else than a completion ({reason}); "
-                f"check that the base URL is that of a server that speaks {self._api}",
+                f"check that the base URL is that of a server that speaks {self._api}; "
+                f"the reply begins: {words or '(nothing)'}",
                 self._unusable(answer if isinstance(answer, dict) else {}),
             ) from error
         return completion
@@ -95,11 +115,20 @@ def clean_text(text: object) -> str:
     return replace_unstorable(text)
 
 
-def read_name(text: object) -> str:
-    """Return a name or an id of a reply; raises TypeError or ValueError if it is not one."""
-    if (name := clean_text(text)) and len(name) <= _MAX_NAME:
-        return name
-    raise ValueError("a name in the reply is empty or too long")
+def read_call(name: object, call_id: object, given: object, number: int) -> ToolCall:
+    """Return a call in any form that servers send it in; `number` is its place in the reply.
+
+    They leave out ids, names, and empty arguments, and send arguments as text or as an object.
+    """
+    raw = arguments_text({} if given is None or given == "" else given)
+    chosen_id = call_id if isinstance(call_id, str) and call_id else f"call_{number}"
+    chosen_name = name if isinstance(name, str) and name else _NAMELESS
+    return ToolCall(
+        clean_text(chosen_id)[:_MAX_NAME],
+        clean_text(chosen_name)[:_MAX_NAME],
+        json_object(raw),
+        raw,
+    )
 
 
 def arguments_text(given: object) -> str:
@@ -140,7 +169,7 @@ def token_usage(
     sent, received, read, kept = map(_tokens, counts)
     read = min(read, sent)
     kept = min(kept, sent - read)
-    are_right = all(count is None or _tokens(count) == count for count in counts)
+    are_right = all(count is None or str(_tokens(count)) == str(count) for count in counts)
     return TokenUsage(
         input_tokens=sent,
         output_tokens=received,
@@ -163,6 +192,11 @@ def sum_counts(*counts: object) -> int:
 
 
 def _tokens(count: object) -> int:
+    """Return a count of tokens, which some servers send as text or with a fraction."""
+    if isinstance(count, str) and count.isascii() and count.isdecimal() and len(count) < 10:
+        count = int(count)
+    if isinstance(count, float) and math.isfinite(count):
+        count = int(count)
     if not isinstance(count, int) or isinstance(count, bool):
         return 0
     return count if 0 <= count <= _MAX_TOKENS else 0

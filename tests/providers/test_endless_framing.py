@@ -11,7 +11,7 @@ import pytest
 from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import BadRequestError, UnavailableError
 from app.providers.llm import Message, Request
-from app.providers.openai import ChatLLM
+from app.providers.openai_chat import ChatLLM
 from app.providers.openai_embedder import OpenAIEmbedder
 
 pytestmark = pytest.mark.slow  # floods

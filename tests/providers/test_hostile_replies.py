@@ -15,7 +15,8 @@ from app.json_values import UNSTORABLE
 from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import MisconfiguredError, ProviderError, UnavailableError
 from app.providers.llm import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
-from app.providers.openai import ChatLLM, ResponsesLLM
+from app.providers.openai import ResponsesLLM
+from app.providers.openai_chat import ChatLLM
 from app.providers.openai_embedder import OpenAIEmbedder
 from tests.support.llm_server import LLMServer, Reply, calls, garbage, llm_server
 from tests.support.llm_wire import write_anthropic, write_chat, write_responses
@@ -132,7 +133,7 @@ async def test_a_mutated_reply_is_an_answer_or_a_provider_error(
 
 async def test_an_impossible_count_costs_the_count_alone(llm: LLM, server: LLMServer) -> None:
     received, sent = TOKENS[type(llm)]
-    counts: list[Any] = [10**30, -1, "7", None, 1.5, [], float("inf")]
+    counts: list[Any] = [10**30, -1, "seven", "-7", None, [], float("inf")]
     for count in counts:
         reply = wire(llm)
         reply["usage"] |= {received: count, sent: 9}
@@ -140,6 +141,11 @@ async def test_an_impossible_count_costs_the_count_alone(llm: LLM, server: LLMSe
         answer = await llm.complete(HELLO)
         assert (answer.text, len(answer.calls)) == ("Both.", 2)
         assert (answer.usage.input_tokens, answer.usage.output_tokens) == (0, 9)
+    for count in ("7", 7.0, 7.5):
+        reply = wire(llm)
+        reply["usage"] |= {received: count}
+        server.script.append(json_reply(reply))
+        assert (await llm.complete(HELLO)).usage.input_tokens == 7
 
 
 async def test_a_reply_without_content_is_accounted_for(llm: LLM, server: LLMServer) -> None:
@@ -286,6 +292,8 @@ ERRORS: list[Any] = [
 async def test_odd_errors_are_provider_errors(llm: LLM, server: LLMServer) -> None:
     for status in (400, 401, 429, 500):
         for body in ERRORS:
-            server.script.append(Reply(status=status, body=json.dumps(body).encode()))
+            reply = Reply(status=status, body=json.dumps(body).encode())
+            server.script.extend([reply] * 4)  # the request is repeated without optional features
             with pytest.raises(ProviderError):
                 await llm.complete(HELLO)
+            server.script.clear()

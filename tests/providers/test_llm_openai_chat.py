@@ -6,7 +6,7 @@ import pytest
 
 from app.providers.errors import BadRequestError, MisconfiguredError
 from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
-from app.providers.openai import ChatLLM
+from app.providers.openai_chat import ChatLLM
 from tests.support.llm_server import LLMServer, Reply, fails, garbage
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
@@ -78,7 +78,7 @@ async def test_what_a_server_adds_to_a_call_goes_back(llm: ChatLLM, server: LLMS
     assert server.requests[1].body["messages"][1:] == [
         {
             "role": "assistant",
-            "content": None,
+            "content": "",
             "reasoning_content": "Hm.",
             "tool_calls": [call],
         },

@@ -19,7 +19,7 @@ from app.providers.llm import (
     Request,
     create_llm,
 )
-from app.providers.openai import ChatLLM
+from app.providers.openai_chat import ChatLLM
 from app.providers.replies import cost
 from tests.support.llm_server import hangs, llm_server, says
 

@@ -36,3 +36,22 @@ def _text(message: Message, calls: Sequence[ToolCall]) -> str:
 def _render_call(call: ToolCall) -> str:
     arguments = call.raw if call.arguments is None else call.arguments
     return json.dumps({"name": call.name, "arguments": arguments}, ensure_ascii=False)
+
+
+def with_tools_in_words(request: Request) -> Request:
+    """Return a plain request that describes its tools, for models that take none."""
+    if not request.tools:
+        return to_plain_request(request)
+    tools = [
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+        for tool in request.tools
+    ]
+    words = (
+        "You have these tools:\n"
+        f"{json.dumps(tools, ensure_ascii=False)}\n"
+        'Call a tool by writing a JSON object {"name": …, "arguments": {…}}; for several calls, '
+        "write a list of them. Write nothing else."
+    )
+    forced = request.with_choice_in_words() if request.is_forced else request
+    system = f"{forced.system}\n\n{words}".strip()
+    return replace(to_plain_request(forced), system=system, tools=(), tool_choice="auto")

@@ -1,0 +1,155 @@
+"""Features of requests that some servers refuse, and how a request goes on without them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.providers.capabilities import Capabilities, ServedModel
+from app.providers.errors import (
+    BadRequestError,
+    MisconfiguredError,
+    ProviderError,
+    UnavailableError,
+)
+from app.providers.llm import UnusableReplyError
+
+_MAX_CONCESSIONS = 8
+"""Maximum requests repeated for one call, each with one feature less."""
+
+OUTPUT_TOKENS = "output_tokens"
+"""The limit of an answer's length, among a model's capabilities."""
+
+_LEAST_OUTPUT_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A part of requests; `refusal` finds the words of errors that name it.
+
+    A `guessed` one is also left out after a refusal that names no feature.
+    """
+
+    name: str
+    refusal: re.Pattern[str]
+    guessed: bool = False
+
+
+def _feature(name: str, refusal: str, *, guessed: bool = False) -> Feature:
+    return Feature(name, re.compile(refusal, re.IGNORECASE | re.DOTALL), guessed)
+
+
+TOOLS = _feature(
+    "tools",
+    r"(does not|doesn't|do not|not) support (tools|tool use|tool calls|function)"
+    r"|tools? (is|are) not supported|tools param requires|unsupported.{0,20}\btools\b",
+)
+TOOL_CHOICE = _feature(
+    "tool_choice",
+    r"tool_?choice|'none' or 'auto'|forc\w+ (a |the )?(tool|function)|thinking mode"
+    r"|\brequired\b.{0,40}not (be )?(supported|allowed)",
+    guessed=True,
+)
+TEMPERATURE = _feature("temperature", r"temperature", guessed=True)
+CACHE_CONTROL = _feature("cache_control", r"cache_control|prompt caching", guessed=True)
+SYSTEM_BLOCKS = _feature("system_blocks", r"\bsystem\b.{0,60}(string|str\b)", guessed=True)
+SYSTEM_ROLE = _feature(
+    "system_role",
+    r"(developer|system) (instruction|role|message|prompt)s?\b.{0,40}(not|unsupported|disabled)"
+    r"|role.{0,20}'?system'?.{0,20}(not|unsupported)",
+)
+RETURNED_REASONING = _feature(
+    "returned_reasoning", r"reasoning|thinking|thought|signature", guessed=True
+)
+SHOWN_REASONING = _feature("shown_reasoning", r"encrypted content|\binclude\b")
+REASONING_WITH_TOOLS = _feature("reasoning_with_tools", r"reasoning_effort")
+MAX_TOKENS_NAME = _feature("max_tokens_name", r"max_completion_tokens.{0,40}instead|use '?max_comp")
+WHOLE_REPLY = _feature(
+    "whole_reply", r"stream mode|stream.{0,20}(must|required|enable|true)|only supports? stream"
+)
+
+_OUTPUT_LIMIT = re.compile(
+    r"max_?(completion_|output_|new_)?tokens|maxOutputTokens|output tokens|in the completion",
+    re.IGNORECASE,
+)
+_TOO_MUCH = re.compile(
+    r"large|exceed|maximum|at most|less than|limit|range|greater|between|above|more than|>",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"(?<![\w.])\d{2,9}(?![\w.]*\d)")
+_REMAINDER = re.compile(r">\s*(\d{1,9})\s*-\s*(\d{1,9})")
+
+
+class Concessions:
+    """The features that one call leaves out: those known to be refused, and those in trial.
+
+    A feature in trial is remembered once the call has passed without it.
+    """
+
+    def __init__(self, capabilities: Capabilities, model: ServedModel) -> None:
+        self._capabilities = capabilities
+        self._model = model
+        self._named: dict[str, str] = {}  # features in trial, and the words that refused them
+        self._guess: str | None = None
+        self._guessed: set[str] = set()
+        self._output_tokens: int | None = None
+        self._words = ""
+        self._count = 0
+
+    def allow(self, feature: Feature) -> bool:
+        """Return whether the request may have the feature."""
+        name = feature.name
+        in_trial = name in self._named or name == self._guess
+        return not in_trial and not self._capabilities.refuses(self._model, name)
+
+    def limit_output(self, tokens: int) -> int:
+        """Return how many tokens the request may ask for at most."""
+        known = self._output_tokens or self._capabilities.limit(self._model, OUTPUT_TOKENS)
+        return tokens if known is None else min(tokens, known)
+
+    def concede(self, error: ProviderError, sent: Sequence[Feature], output_tokens: int) -> bool:
+        """Leave out a feature that an error refuses; False if there is none."""
+        if not isinstance(error, BadRequestError | MisconfiguredError | UnavailableError) or (
+            isinstance(error, UnusableReplyError) or self._count >= _MAX_CONCESSIONS
+        ):
+            return False
+        self._count += 1
+        words = str(error)
+        for feature in sent:
+            if feature.refusal.search(words):
+                self._named[feature.name] = words
+                return True
+        if limit := _find_output_limit(words, output_tokens):
+            self._output_tokens, self._words = limit, words
+            return True
+        return type(error) is BadRequestError and self._try_another(sent, words)
+
+    def settle(self) -> None:
+        """Remember the features without which the call has passed."""
+        guess = {} if self._guess is None else {self._guess: self._words}
+        for name, words in {**self._named, **guess}.items():
+            self._capabilities.learn(self._model, name, reason=words)
+        if self._output_tokens is not None:
+            self._capabilities.learn(
+                self._model, OUTPUT_TOKENS, limit=self._output_tokens, reason=self._words
+            )
+
+    def _try_another(self, sent: Sequence[Feature], words: str) -> bool:
+        left = [f.name for f in sent if f.guessed and f.name not in self._guessed]
+        self._words = self._words or words
+        self._guess = left[0] if left else None
+        self._guessed.update(left[:1])
+        return bool(left)
+
+
+def _find_output_limit(words: str, asked: int) -> int | None:
+    """Return how many tokens to ask for after a refusal; None if it is not for their number."""
+    if asked <= _LEAST_OUTPUT_TOKENS:
+        return None
+    if not (_OUTPUT_LIMIT.search(words) and _TOO_MUCH.search(words)):
+        return None
+    if remainder := _REMAINDER.search(words):
+        stated = int(remainder[1]) - int(remainder[2])
+    else:
+        stated = max((n for text in _NUMBER.findall(words) if (n := int(text)) < asked), default=0)
+    least = _LEAST_OUTPUT_TOKENS
+    return stated if least <= stated < asked else max(least, asked // 2)

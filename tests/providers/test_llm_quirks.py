@@ -1,0 +1,352 @@
+"""Servers that refuse a feature, answer in forms of their own, or report errors in odd ways."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeAlias
+
+import pytest
+
+from app.providers.anthropic import AnthropicLLM
+from app.providers.capabilities import Capabilities
+from app.providers.errors import (
+    MisconfiguredError,
+    ProviderError,
+    RateLimitedError,
+    RequestTooLongError,
+    UnavailableError,
+)
+from app.providers.llm import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
+from app.providers.openai import ResponsesLLM
+from app.providers.openai_chat import ChatLLM
+from tests.support.llm_server import LLMServer, Received, Reply, calls, fails, garbage, says
+
+SAVE = Tool("save", "Save.", {"type": "object", "properties": {"text": {"type": "string"}}})
+HELLO = Request("Be brief.", (Message("user", "Hello"),))
+FORCED = Request("Be brief.", HELLO.messages, tools=(SAVE,), tool_choice="any")
+DONE = ("save", {"text": "tea"})
+
+JSON: TypeAlias = dict[str, Any]
+Refusal: TypeAlias = tuple[int, str]
+
+
+@pytest.fixture
+def capabilities() -> Capabilities:
+    return Capabilities()
+
+
+@pytest.fixture
+async def chat(server: LLMServer, capabilities: Capabilities) -> AsyncIterator[ChatLLM]:
+    made = ChatLLM(
+        "m", base_url=server.base_url_openai, max_retries=0, timeout=5, capabilities=capabilities
+    )
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def claude(server: LLMServer, capabilities: Capabilities) -> AsyncIterator[AnthropicLLM]:
+    made = AnthropicLLM(
+        "m",
+        api_key="k",
+        base_url=server.base_url_anthropic,
+        max_retries=0,
+        timeout=5,
+        capabilities=capabilities,
+    )
+    yield made
+    await made.aclose()
+
+
+def refuses_if(has: Callable[[JSON], bool], status: int, message: str) -> Callable[..., Reply]:
+    def respond(received: Received) -> Reply:
+        return fails(status, message) if has(received.body) else calls(DONE)
+
+    return respond
+
+
+def is_forced(body: JSON) -> bool:
+    choice = body.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    return kind not in (None, "auto", "none")
+
+
+@pytest.mark.parametrize(
+    ("feature", "has", "status", "message"),
+    [
+        ("tool_choice", is_forced, 404, "No endpoint supports the given 'tool_choice'"),
+        ("tool_choice", is_forced, 500, 'Value error: tool_choice "required" needs a parser'),
+        ("tool_choice", is_forced, 422, "Input should be 'none' or 'auto'"),
+        ("tool_choice", is_forced, 400, "Forced function calling is off in thinking mode"),
+        ("tool_choice", is_forced, 400, "this request cannot be served"),
+        ("tools", lambda body: "tools" in body, 400, "llama-x does not support tools"),
+        (
+            "system_role",
+            lambda body: body["messages"][0]["role"] == "system",
+            400,
+            "System role not supported",
+        ),
+        (
+            "output_tokens",
+            lambda body: body["max_tokens"] > 4_000,
+            400,
+            "max_tokens must be at most 4000, was 8192",
+        ),
+        (
+            "output_tokens",
+            lambda body: body["max_tokens"] > 3_000,
+            400,
+            "'max_tokens' is too large: 8192. The context has 8192 tokens (8192 > 8192 - 900).",
+        ),
+    ],
+)
+async def test_a_chat_server_gets_requests_without_the_feature_that_it_refuses(
+    chat: ChatLLM,
+    server: LLMServer,
+    capabilities: Capabilities,
+    *,
+    feature: str,
+    has: Callable[[JSON], bool],
+    status: int,
+    message: str,
+) -> None:
+    server.respond = refuses_if(has, status, message)
+    if feature == "tools":
+        server.respond = refuses_in_words(has, status, message)
+    answer = await chat.complete(FORCED)
+    assert answer.calls or "save" in answer.text
+    count = len(server.requests)
+    assert count <= 6
+    await chat.complete(FORCED)
+    assert len(server.requests) == count + 1, "it is remembered"
+    [restriction] = capabilities.all()
+    assert (restriction.feature, restriction.model.name) == (feature, "m")
+    assert "Be brief." in json.dumps(server.requests[-1].body), "the instructions are sent"
+
+
+def refuses_in_words(has: Callable[[JSON], bool], status: int, text: str) -> Callable[..., Reply]:
+    def respond(received: Received) -> Reply:
+        if has(received.body):
+            return fails(status, text)
+        assert '"save"' in json.dumps(received.body).replace("\\", "")
+        return says('{"name": "save", "arguments": {"text": "tea"}}')
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("feature", "has", "message"),
+    [
+        ("cache_control", lambda body: "cache_control" in json.dumps(body), "extra: cache_control"),
+        ("cache_control", lambda body: "cache_control" in json.dumps(body), "invalid request"),
+        (
+            "system_blocks",
+            lambda body: not isinstance(body["system"], str),
+            "system: must be of type string",
+        ),
+        ("tool_choice", is_forced, "Thinking is on, so tool_choice cannot force a tool."),
+    ],
+)
+async def test_a_messages_server_gets_requests_without_the_feature_that_it_refuses(
+    claude: AnthropicLLM,
+    server: LLMServer,
+    capabilities: Capabilities,
+    *,
+    feature: str,
+    has: Callable[[JSON], bool],
+    message: str,
+) -> None:
+    server.respond = refuses_if(has, 400, message)
+    for _ in range(2):
+        assert (await claude.complete(FORCED)).calls
+    assert [restriction.feature for restriction in capabilities.all()] == [feature]
+    assert not has(server.requests[-1].body)
+
+
+async def test_reasoning_is_sent_back_unless_it_is_refused(
+    chat: ChatLLM, server: LLMServer
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "save", "arguments": "{}"}}
+    server.script.append(chat_reply({"content": None, "thoughts": "Hm.", "tool_calls": [call]}))
+    answer = await chat.complete(FORCED)
+    result = Message("user", results=(ToolResult("1", "saved"),))
+    request = Request("", (*HELLO.messages, answer.message, result), tools=(SAVE,))
+    await chat.complete(request)
+    assert server.requests[-1].body["messages"][1]["thoughts"] == "Hm."
+    server.respond = refuses_if(
+        lambda body: "thoughts" in body["messages"][1], 400, "property 'thoughts' is unsupported"
+    )
+    assert (await chat.complete(request)).calls
+    assert server.requests[-1].body["messages"][1] == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [call],
+    }
+
+
+async def test_a_server_that_only_streams_is_asked_for_a_stream(
+    chat: ChatLLM, server: LLMServer
+) -> None:
+    parts: list[JSON] = [
+        {"content": "<think>Hm.</think>Sav"},
+        {"content": "ed.", "tool_calls": [call_part(0, "a", "save", '{"text"')]},
+        {"tool_calls": [call_part(0, None, None, ': "tea"}'), call_part(1, "b", "save", "{}")]},
+    ]
+    events = [{"model": "m", "choices": [{"index": 0, "delta": part}]} for part in parts]
+    usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 2}, "choices": []}
+    lines = [*map(json.dumps, events), json.dumps(usage), "[DONE]"]
+    stream = garbage("".join(f"data: {line}\n\n" for line in lines).encode(), "text/event-stream")
+    server.respond = lambda received: (
+        stream if received.body.get("stream") else fails(400, "This model only supports streaming")
+    )
+    answer = await chat.complete(FORCED)
+    assert answer.text == "Saved."
+    assert [(call.id, call.arguments) for call in answer.calls] == [
+        ("a", {"text": "tea"}),
+        ("b", {}),
+    ]
+    assert answer.usage.input_tokens == 5
+
+
+def call_part(index: int, call_id: str | None, name: str | None, arguments: str) -> JSON:
+    return {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+
+
+def chat_reply(message: JSON, **fields: Any) -> Reply:
+    choice = {"message": message, **fields}
+    return garbage(json.dumps({"choices": [choice]}).encode(), "application/json")
+
+
+@pytest.mark.parametrize(
+    ("message", "fields", "text", "found"),
+    [
+        ({"content": [{"type": "thinking", "thinking": []}, {"text": "a"}, "b"]}, {}, "ab", []),
+        ({"content": {"type": "text", "text": "a"}}, {}, "a", []),
+        ({"function_call": {"name": "save", "arguments": "{}"}}, {}, "", [("save", {})]),
+        ({"tool_calls": [{"function": {"name": "save"}}]}, {}, "", [("save", {})]),
+        ({"tool_calls": [{"name": "save", "arguments": {"a": 1}}]}, {}, "", [("save", {"a": 1})]),
+        ({"tool_calls": [{"function": {"name": None}}, None]}, {}, "", [("unnamed", {})]),
+        ({"content": "x", "tool_calls": None, "refusal": None}, {"finish_reason": 5}, "x", []),
+        ({"content": "<THINK>a</THINK> b <think>c</think>"}, {}, "b", []),
+        ({"content": "thoughts without a beginning</think>\n\nb"}, {}, "b", []),
+        ({"content": "<thinking>cut"}, {"finish_reason": "length"}, "", []),
+        ({"content": "Use <think> tags."}, {}, "Use <think> tags.", []),
+    ],
+)
+async def test_replies_are_read_in_the_forms_that_servers_send(
+    chat: ChatLLM,
+    server: LLMServer,
+    *,
+    message: JSON,
+    fields: JSON,
+    text: str,
+    found: list[tuple[str, JSON]],
+) -> None:
+    server.script.append(chat_reply(message, **fields))
+    answer = await chat.complete(HELLO)
+    assert answer.text == text
+    assert [(call.name, call.arguments) for call in answer.calls] == found
+    assert len({call.id for call in answer.calls}) == len(found)
+    assert answer.usage.input_tokens == 0
+
+
+@pytest.mark.parametrize("word", ["LENGTH", "max_tokens", "MAX_OUTPUT_TOKENS", "Model_Length"])
+async def test_every_word_for_a_truncated_answer_is_known(
+    chat: ChatLLM, server: LLMServer, word: str
+) -> None:
+    server.script.append(chat_reply({"content": "Once"}, finish_reason=word))
+    assert (await chat.complete(HELLO)).finish_reason == "length"
+
+
+async def test_a_messages_reply_is_read_in_the_forms_that_proxies_send(
+    claude: AnthropicLLM, server: LLMServer
+) -> None:
+    use = {"type": "tool_use", "name": "save", "input": '{"text": "tea"}'}
+    for content in ([{"type": "text", "text": None}, use, {"type": "server_tool_use"}], "Hello"):
+        body = json.dumps({"content": content, "stop_reason": None}).encode()
+        server.script.append(garbage(body, "application/json"))
+    first, second = [await claude.complete(HELLO) for _ in range(2)]
+    assert [call.arguments for call in first.calls] == [{"text": "tea"}]
+    assert (first.finish_reason, second.text, second.usage.input_tokens) == ("tools", "Hello", 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (200, {"error": {"message": "slow down", "code": 429}}, RateLimitedError, "slow down"),
+        (200, {"error": {"message": "no key", "code": "401"}}, MisconfiguredError, "no key"),
+        (200, {"error": "The prompt is too long"}, RequestTooLongError, "too long"),
+        (200, {"error": {"message": "upstream died"}}, UnavailableError, "upstream died"),
+        (
+            200,
+            {"choices": [{"finish_reason": "error", "error": {"message": "idle"}}]},
+            UnusableReplyError,
+            "idle",
+        ),
+        (200, {"choices": []}, UnusableReplyError, "completion"),
+        (
+            429,
+            [{"error": {"message": "quota", "details": [{"retryDelay": "7s"}]}}],
+            RateLimitedError,
+            "quota",
+        ),
+        (500, "<html><head><title>Bad day</title></head><p>x</p></html>", UnavailableError, "day"),
+        (403, "<p>No <b>entry</b></p>", MisconfiguredError, "entry"),
+        (400, {"detail": "bad words"}, ProviderError, "bad words"),
+    ],
+)
+async def test_errors_show_the_words_of_the_provider_in_one_line(
+    chat: ChatLLM, server: LLMServer, *, status: int, body: Any, kind: type[Exception], words: str
+) -> None:
+    text = body if isinstance(body, str) else json.dumps(body)
+    server.respond = lambda _: Reply(status=status, body=text.encode())
+    with pytest.raises(kind, match=words) as caught:
+        await chat.complete(HELLO)
+    shown = str(caught.value)
+    assert "\n" not in shown
+    assert len(shown) < 700
+    assert "<p>" not in shown
+    if isinstance(caught.value, RateLimitedError) and status == 429:
+        assert caught.value.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "This model's maximum context length is 8192 tokens, you requested 9000."),
+        (400, "the request exceeds the available context size, try increasing it"),
+        (400, "prompt is too long: 210000 tokens > 200000 maximum"),
+        (400, "The input token count (9) exceeds the maximum number of tokens allowed (8)"),
+        (400, "Prompt contains 40000 tokens, too large for a model with 32768 maximum context"),
+        (400, "Input is too long for requested model."),
+        (413, "Request Entity Too Large"),
+        (413, "Request too large on tokens per minute (TPM): Limit 6000, Requested 9000"),
+        (429, "Request too large for gpt-x: Limit 10000, Requested 12000. Must be reduced."),
+        (500, "Input length 9000 exceeds context 4096"),
+    ],
+)
+async def test_every_wording_of_a_request_that_is_too_long_is_known(
+    chat: ChatLLM, server: LLMServer, status: int, message: str
+) -> None:
+    server.respond = lambda _: fails(status, message)
+    with pytest.raises(RequestTooLongError):
+        await chat.complete(HELLO)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("message", ["Rate limit reached; try again in 20 s.", "too many requests"])
+async def test_a_rate_limit_is_not_a_request_that_is_too_long(
+    chat: ChatLLM, server: LLMServer, message: str
+) -> None:
+    server.respond = lambda _: fails(429, message)
+    with pytest.raises(RateLimitedError):
+        await chat.complete(HELLO)
+
+
+async def test_responses_are_asked_for_fewer_tokens_than_the_model_has(server: LLMServer) -> None:
+    llm: LLM = ResponsesLLM("m", api_key="k", base_url=server.base_url_openai, max_retries=0)
+    server.respond = refuses_if(
+        lambda body: body["max_output_tokens"] > 1_000, 400, "max_output_tokens is above 1000"
+    )
+    assert (await llm.complete(FORCED)).calls
+    assert server.requests[-1].max_tokens == 1_000
+    await llm.aclose()

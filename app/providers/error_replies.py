@@ -56,6 +56,10 @@ _TOO_LONG = re.compile(
 )
 _PATIENCE_HELPS = re.compile(r"try again|please wait|retry", re.IGNORECASE)
 _SETTINGS_STATUSES = {401, 402, 403, 404}
+_BAD_KEY = re.compile(
+    r"api[ _-]?key.{0,20}(not valid|invalid|missing)|(invalid|incorrect) api[ _-]?key",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ def to_error(name: str, reply: ErrorReply, key: str | None) -> ProviderError:
     words = without_key(reply.words, key)
     if reply.is_too_long:
         return RequestTooLongError(f"{name} refuses the input ({reply.status}): {words}")
+    if reply.status == 400 and _BAD_KEY.search(words):  # Gemini's status for it
+        return error_of_status(name, 401, words)
     if "insufficient_quota" in reply.codes:
         return MisconfiguredError(f"{name} has no credit left: {words}")
     return error_of_status(name, reply.status, words, wait=reply.retry_after)

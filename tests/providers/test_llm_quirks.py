@@ -292,6 +292,7 @@ async def test_a_messages_reply_is_read_in_the_forms_that_proxies_send(
         (500, "<html><head><title>Bad day</title></head><p>x</p></html>", UnavailableError, "day"),
         (403, "<p>No <b>entry</b></p>", MisconfiguredError, "entry"),
         (400, {"detail": "bad words"}, ProviderError, "bad words"),
+        (400, [{"error": {"message": "Invalid API key."}}], MisconfiguredError, "API key"),
     ],
 )
 async def test_errors_show_the_words_of_the_provider_in_one_line(

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeAlias
 
 from app.background import TimeSlice
 from app.errors import AppError, InvalidRequestError
+from app.indexing.encoded_data import remove_encoded_data
 from app.indexing.terms import Vocabulary
 from app.json_values import JsonObject
 from app.providers.embedder import Embedder, Vector, is_about_text, split_by_characters
@@ -176,11 +177,14 @@ def check_path(path: str, field: str) -> None:
 
 
 def texts_at(value: dict[str, Any], path: str) -> list[str]:
-    """Return the texts a path leads to, in the value's order; none if it leads nowhere."""
+    """Return the texts a path leads to, in the value's order; none if it leads nowhere.
+
+    Encoded data, such as images in base64, is left out of them.
+    """
     if path in WHOLE:
-        return [_text(value)]
+        return [remove_encoded_data(_text(value))]
     leaves = _Walk(path).follow([value], _steps(path))
-    return [_text(leaf) for leaf in leaves if leaf is not None]
+    return [remove_encoded_data(_text(leaf)) for leaf in leaves if leaf is not None]
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,9 @@ from typing import Any
 
 import Stemmer  # type: ignore[import-not-found]  # it has no stubs
 
-VERSION: int = 1
+from app.indexing.numbers import join_numbers
+
+VERSION: int = 2
 """Raised whenever the same text would give other terms: indexes must then be rebuilt."""
 
 _OTHER_NAMES = {"porter", "dutch_porter"}  # older algorithms for english and dutch
@@ -38,6 +40,23 @@ _LETTERS = str.maketrans(
         "\u0131": "i",
     }
 )
+
+# Arabic letters that Persian and Urdu write in forms of their own.
+_VARIANTS = str.maketrans(
+    {
+        "\u0649": "\u064a",
+        "\u06cc": "\u064a",
+        "\u06d2": "\u064a",
+        "\u06a9": "\u0643",
+        "\u06be": "\u0647",
+        "\u06c1": "\u0647",
+        "\u06d5": "\u0647",
+    }
+)
+_VARIANT = re.compile("[\u0649\u06cc\u06d2\u06a9\u06be\u06c1\u06d5]")
+# Characters without a width, and the dots below Indic letters that many writers leave out.
+_DROPPED = re.compile("[\u00ad\u180e\u200b-\u200f\u2060\ufeff\u093c\u09bc\u0a3c\u0abc\u0b3c]+")
+_FOREIGN_DIGIT = re.compile(r"[^\D0-9]")
 
 DEFAULT = "english"
 """Language of Latin-script text whose function words do not decide it."""
@@ -228,8 +247,19 @@ _ASCII_WORD = "[0-9A-Za-z]++"
 _JOINT = r"(?:[-\u2010'\u2019./\\@+&=?#]|_++|:[/\\]*+|(?<=\d),(?=\d{3}(?!\d)))"
 _SHAPE = r"(?:(?<![\w.])\.(?=[^\W\d]))?+{word}(?:{joint}{word})*+(?:(?:\+\+|\#)(?!\w))?+"
 
+# A flag, or a picture; tones of skin and variants of style are left out.
+_EMOJI = (
+    "(?:[\U0001f1e6-\U0001f1ff]{2}"
+    "|[\u231a-\u23ff\u25a0-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff])"
+)
+_IS_EMOJI = re.compile(_EMOJI)
+
+_URL = re.compile(
+    r"(?:\w+:/+)?(?:[^/@]*@)?([\w-]+(?:\.[\w-]+)+)(?::\d+)?(?:/([^?#]*).*)?", re.DOTALL
+)
+
 _ASCII_TOKENS = re.compile(_SHAPE.format(word=_ASCII_WORD, joint=_JOINT), re.ASCII)
-_TOKENS = re.compile(f"[{_UNSPACED}]++|" + _SHAPE.format(word=_WORD, joint=_JOINT))
+_TOKENS = re.compile(f"[{_UNSPACED}]++|{_EMOJI}|" + _SHAPE.format(word=_WORD, joint=_JOINT))
 _WORDS = re.compile(_WORD)
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _SYLLABLE = re.compile(f"[{_HAN}{_HANGUL}]")
@@ -372,9 +402,17 @@ def tokens_of(text: str) -> list[str]:
     if "\\" in text:
         text = _BACKSLASHES.sub(_unescaped, text)
     if text.isascii():
-        return _ASCII_TOKENS.findall(text)
+        return _ASCII_TOKENS.findall(text) + join_numbers(text)
+    text = _normalize(text)
+    return _TOKENS.findall(text) + join_numbers(text)
+
+
+def _normalize(text: str) -> str:
+    """Return a text in which characters that readers take for the same are the same."""
     text = unicodedata.normalize("NFKC", _LONG_RUN.sub(" ", text))
-    return _TOKENS.findall(text)
+    text = _DROPPED.sub("", text)
+    text = _VARIANT.sub(lambda letter: letter[0].translate(_VARIANTS), text)
+    return _FOREIGN_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -418,6 +456,8 @@ def words_of(token: str) -> list[str]:
     if not token.isascii():
         token = token.translate(_TYPOGRAPHY)
     token = token.removesuffix("'s").removesuffix("'S")
+    if _IS_EMOJI.fullmatch(token):
+        return [token]
     if _INITIALS.fullmatch(token):
         return [_lower(token.replace(".", ""))]
     parts = [part for run in _WORDS.findall(token) for part in _CAMEL.split(run[:MAX_CHARACTERS])]
@@ -425,6 +465,13 @@ def words_of(token: str) -> list[str]:
         return [_lower(part) for part in parts]
     if inner := _WITHIN.fullmatch(token):
         parts += [word for group in inner.groups() if group for word in words_of(group)]
+    if "/" in token and (url := _URL.fullmatch(token)):
+        host, path = url.groups()
+        parts += [
+            host,
+            host.removeprefix("www."),
+            *(part for part in (path or "").split("/") if part),
+        ]
     return list(dict.fromkeys(map(_lower, [token, *parts])))
 
 

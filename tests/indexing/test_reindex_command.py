@@ -106,7 +106,7 @@ async def test_the_doctor_reports_that_a_reindex_is_due(settings: Settings) -> N
         await reindexed(settings, failing)
     german = settings.model_copy(update={"language": "german", "embedding": "fake:hashed"})
     due = {found.subject: found.detail for found in await faults(german)}
-    assert due["terms"].startswith("stored as 1:detected, configured as 1:german: ")
+    assert due["terms"].startswith("stored as 2:detected, configured as 2:german: ")
     assert due["reindex"].startswith("stopped before all was indexed for fake:hashed (32 dim")
     told = await reindexed(german, FakeEmbedder(OLD), drop_others=True)
     assert told[-1] == "Dropped 5 passages made in other ways."

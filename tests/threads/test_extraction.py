@@ -26,7 +26,7 @@ from tests.support.jobs import (
     worker_of,
     working,
 )
-from tests.support.llm_server import LLMServer, calls, fails, llm_server
+from tests.support.llm_server import LLMServer, calls, llm_server, refuses
 from tests.support.threads import Threads, says
 from tests.threads.remembering import learned_from, remembering, shown_as_context
 
@@ -189,7 +189,7 @@ async def test_threads_of_one_user_are_extracted_one_after_another(
 async def test_messages_of_a_failed_job_wait_for_the_next_one(
     threads: Threads, llm: LLMServer, store: Store, database: Database, run: Run, way: str
 ) -> None:
-    llm.script.append(fails(400))
+    llm.script.append(refuses())
     failed = await threads.append("t", "one", after_seconds=0, **ALICE)
     await run()
     assert (await settled(database, failed["job_id"]))["state"] == "failed"

@@ -244,7 +244,8 @@ async def test_a_search_that_takes_too_long_goes_on_without_the_model(
 async def test_the_model_learns_that_a_search_failed_but_not_why(
     client: httpx2.AsyncClient, llm: LLMServer
 ) -> None:
-    llm.script.append(fails(400, "no such model"))
+    # Once, and once without each of the features that a server might refuse.
+    llm.script.extend([fails(400, "no such model")] * 4)
     error = await Agent(client).mistake({"query": "tea"}, name="search_memory", messages=TALK)
     (job,) = (await client.get("/v1/jobs")).json()["jobs"]
     assert error == f"The search failed ({job['id']}); go on without it."

@@ -114,7 +114,7 @@ def test_a_killed_postgresql_is_started_again_once(data_dir: Path, tmp_path: Pat
 def test_a_full_disk_is_named_and_survived(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
-        small_disk(400) as disk,
+        small_disk(800) as disk,  # the reserve, a sixteenth, has room for PostgreSQL's log twice
         serving(log, "--data-dir", str(disk.directory / "data"), environment=FAKE) as server,
         Caller.of(server) as caller,
     ):

@@ -23,7 +23,7 @@ from app.http.request_context import RequestContext
 from app.jobs_router import router as jobs_router
 from app.logging import configure_logging
 from app.managers.router import router as managers_router
-from app.mcp.http import ROUTE as MCP_ROUTE
+from app.mcp.http import ROUTES as MCP_ROUTES
 from app.mcp.http import running_mcp
 from app.prompts.router import router as prompts_router
 from app.providers.embedder import Embedder
@@ -131,4 +131,4 @@ def _add_routes(app: FastAPI) -> None:
         app.include_router(router, prefix="/v1")
     for router in (health.probes, health.metrics, docs.router):
         app.include_router(router)
-    app.routes.append(MCP_ROUTE)
+    app.routes.extend(MCP_ROUTES)

@@ -76,7 +76,7 @@ OPEN_ROUTES = {
     "/openapi.json",
 }
 
-PROTOCOL_ROUTES = {"/mcp"}
+PROTOCOL_ROUTES = {"/mcp", "/mcp/"}
 """No route of FastAPI's, so not in the OpenAPI document; tests/mcp tries who may use it."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

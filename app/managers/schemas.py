@@ -207,6 +207,19 @@ class ManagerChoice(Schema):
         None, description="A configuration for this request alone, instead of a stored manager."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _move_configuration(cls, members: object) -> object:
+        """Older clients send the configuration as `manager`."""
+        if not isinstance(members, dict) or not isinstance(members.get("manager"), dict):
+            return members
+        if members.get("manager_config") is not None:
+            raise ValueError(
+                "manager is a configuration, and manager_config is given too; send one of them"
+            )
+        rest = {name: part for name, part in members.items() if name != "manager"}
+        return {**rest, "manager_config": members["manager"]}
+
     @model_validator(mode="after")
     def _check_choice(self) -> Self:
         if self.manager is not None and self.manager_config is not None:

@@ -79,10 +79,14 @@ class McpEndpoint:
         request.state.caller = caller
         manager: StreamableHTTPSessionManager = request.state.mcp
         with MEMORY.share() as grow:
-            await manager.handle_request(scope, await _read_whole(request, receive, grow), send)
+            whole = await _read_whole(request, receive, grow)
+            await manager.handle_request(_accepting(request), whole, send)
 
 
-ROUTE = Route("/mcp", McpEndpoint(), methods=["POST"], include_in_schema=False)
+ROUTES = [
+    Route(path, McpEndpoint(), methods=["POST"], include_in_schema=False)
+    for path in ("/mcp", "/mcp/")  # clients drop the body when they follow a redirect
+]
 """GET would open a stream, and a server without sessions has nothing to send on one."""
 
 
@@ -100,6 +104,14 @@ def _check_content_type(request: Request) -> None:
             "Send a JSON-RPC request, with the header Content-Type: application/json.",
             field="body",
         )
+
+
+def _accepting(request: Request) -> Scope:
+    """Return the request's scope; without an Accept header it accepts any type (RFC 9110)."""
+    if request.headers.get("accept", "").strip():
+        return request.scope
+    headers = [pair for pair in request.scope["headers"] if pair[0] != b"accept"]
+    return {**request.scope, "headers": [*headers, (b"accept", b"*/*")]}
 
 
 async def _read_whole(request: Request, receive: Receive, grow: Callable[[int], None]) -> Receive:

@@ -122,12 +122,19 @@ class MemoryList(BaseModel):
     """What was found, best first, or newest first where there was no query."""
 
     memories: list[Memory]
+    note: str | None = Field(None, description="What was left out, and how to get it.")
 
 
 class MemoryReference(BaseModel):
     """The memory that was stored, changed or forgotten."""
 
     id: str
+
+
+class RememberedMemory(MemoryReference):
+    """The memory that says it now."""
+
+    note: str | None = Field(None, description="Present if it was already remembered.")
 
 
 class NamespaceCount(BaseModel):

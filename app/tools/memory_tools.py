@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cache
+from itertools import accumulate
 from typing import ClassVar, Generic, Self, TypeVar
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
 from app.auth.access import Access, Verb
+from app.changes.duplicates import fingerprint
 from app.changes.repository import ChangeState
 from app.changes.review import ReviewService
 from app.conversations.messages import ConversationMessage
@@ -18,6 +20,7 @@ from app.db.database import Database, retry_optimistically
 from app.db.pages import TOOL_BYTES
 from app.extraction.plan import ExtractCommand, ExtractPlanner
 from app.http.headers import (
+    ABSENT,
     PRESENT,
     UNCONDITIONAL,
     Precondition,
@@ -34,7 +37,8 @@ from app.store.namespace_repository import NamespaceQuery
 from app.store.service import ItemService
 from app.store.types import Address, Delete, Item, ItemMetadata, ItemNotFoundError, Patch, Put
 from app.store.writer import ItemWriter
-from app.tools.memories import memory_id, parse_id, replace_content
+from app.tools.budget import MAX_RESULT_CHARACTERS, fair_limit, json_length, shorten
+from app.tools.memories import TEMPLATE, memory_id, parse_id, replace_content
 from app.tools.memory_schemas import (
     DEFAULT_LIMIT,
     MAX_NAMESPACES,
@@ -49,6 +53,7 @@ from app.tools.memory_schemas import (
     NamespaceCount,
     NamespaceList,
     RememberArguments,
+    RememberedMemory,
     SearchMemoriesArguments,
     UpdateMemoryArguments,
     plain_schema,
@@ -64,6 +69,7 @@ from app.tools.tool import (
     Toolset,
     describe_mistakes,
     tool_text,
+    validate_arguments,
 )
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
@@ -75,6 +81,13 @@ WAIT_SECONDS = 50
 """Most MCP clients give up a call after a minute; the job continues without them."""
 
 MAX_CHANGES = 100
+
+_KEY_CHARACTERS = 32
+
+_KNOWN = (
+    "This was already remembered, so nothing was added. update_memory changes its text or "
+    "importance."
+)
 
 
 class MemoryTool(ABC, Generic[Arguments]):
@@ -107,7 +120,7 @@ class MemoryTool(ABC, Generic[Arguments]):
         if context.namespace and "namespace" in arguments:
             raise ToolError("This connection has a namespace of its own: leave namespace out.")
         try:
-            read = self.arguments.model_validate(arguments)
+            read = validate_arguments(self.arguments.model_validate, arguments)
         except ValidationError as error:
             raise ToolError(describe_mistakes(error)) from error
         result = await self.run(context, read)
@@ -168,10 +181,27 @@ class SearchMemories(MemoryTool[SearchMemoriesArguments]):
             filter=arguments.filter,
             limit=arguments.limit or DEFAULT_LIMIT,
         )
-        page = await self._search.search(context.confined, query, max_bytes=TOOL_BYTES)
-        return MemoryList(
-            memories=[_memory(hit.item, hit.score, context.confined) for hit in page.hits]
+        page = await self._search.search(context.confined, query)
+        found = [_memory(hit.item, hit.score, context.confined) for hit in page.hits]
+        return _fit(found, is_whole=len(found) == query.limit or page.next_cursor is None)
+
+
+def _fit(found: list[Memory], *, is_whole: bool) -> MemoryList:
+    """Return as many memories as a result has room for, with long values shortened."""
+    sizes = [json_length(memory.id) + json_length(memory.namespace) for memory in found]
+    kept = found[: max(sum(total <= MAX_RESULT_CHARACTERS for total in accumulate(sizes)), 1)]
+    limit = fair_limit([json_length(memory.value) for memory in kept], MAX_RESULT_CHARACTERS)
+    shown = [memory.model_copy(update={"value": shorten(memory.value, limit)}) for memory in kept]
+    cut = sum(new.value is not old.value for new, old in zip(shown, kept, strict=True))
+    notes = []
+    if cut:
+        notes.append(
+            f"{cut} of the memories are too long to show and were shortened, as their texts say. "
+            f"Read the resource {TEMPLATE} for a whole one, or search with a smaller limit."
         )
+    if len(found) > len(kept) or not is_whole:
+        notes.append("More were left out; narrow the search by its namespace or filter.")
+    return MemoryList(memories=shown, note=" ".join(notes) or None)
 
 
 class ItemTool(MemoryTool[Arguments]):
@@ -195,21 +225,33 @@ class Remember(ItemTool[RememberArguments]):
     title = "Remember"
     verbs = frozenset({Verb.WRITE})
     arguments = RememberArguments
-    result = MemoryReference
+    result = RememberedMemory
 
     @override
-    async def run(self, context: ToolContext, arguments: RememberArguments) -> MemoryReference:
-        """Store the memory; return its id."""
+    async def run(self, context: ToolContext, arguments: RememberArguments) -> RememberedMemory:
+        """Store the memory, unless the same text was remembered there; return its id."""
         labels = chosen_namespace(context, arguments.namespace)
-        key = uuid4().hex
         namespace = context.access.authorize(context.absolute(labels), Verb.WRITE)
-        put = Put(
-            Address(namespace, key),
-            {"content": arguments.text},
-            ItemMetadata(importance=arguments.importance, source=context.source(self.name)),
-        )
-        await self._writer.put(context.access, put)
-        return MemoryReference(id=memory_id(labels, key))
+        value = {"content": arguments.text}
+        metadata = ItemMetadata(importance=arguments.importance, source=context.source(self.name))
+        # A caller without `read` does not learn which memories exist.
+        if context.confined.allows(labels, Verb.READ):
+            same = fingerprint(value)
+            key = same[:_KEY_CHARACTERS]
+            address = Address(namespace, key)
+            try:
+                await self._writer.put(
+                    context.access, Put(address, value, metadata, precondition=ABSENT)
+                )
+                return RememberedMemory(id=memory_id(labels, key))
+            except PreconditionFailedError:
+                item = await self._items.get(context.access, address)
+            # An update may have changed its text since.
+            if item is not None and fingerprint(item.parse_value()) == same:
+                return RememberedMemory(id=memory_id(labels, key), note=_KNOWN)
+        key = uuid4().hex
+        await self._writer.put(context.access, Put(Address(namespace, key), value, metadata))
+        return RememberedMemory(id=memory_id(labels, key))
 
 
 class UpdateMemory(ItemTool[UpdateMemoryArguments]):
@@ -385,7 +427,7 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
     async def _changes(self, caller: Caller, job_id: str) -> list[ExtractedChange]:
         page = await self._reviews.list_changes(caller.access, job_id, after=0, limit=MAX_CHANGES)
         changes = (listed.change for listed in page.items)
-        return [
+        found = [
             ExtractedChange(
                 action=change.action,
                 id=memory_id(caller.confined.relative(change.namespace), change.address.key),
@@ -393,4 +435,8 @@ class ExtractMemories(MemoryTool[ExtractMemoriesArguments]):
             )
             for change in changes
             if change.state is not ChangeState.REJECTED
+        ]
+        limit = fair_limit([json_length(change.value) for change in found], MAX_RESULT_CHARACTERS)
+        return [
+            change.model_copy(update={"value": shorten(change.value, limit)}) for change in found
         ]

@@ -1,10 +1,10 @@
 """A tool that a model can call: its definition, arguments, mistakes, context, and result."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import ClassVar, Literal, Protocol, Self, TypeAlias, assert_never
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias, TypeVar, assert_never
 
 from pydantic import ValidationError
 
@@ -24,6 +24,8 @@ from app.json_values import (
 from app.namespaces import InvalidNamespaceError, Labels, check_labels
 from app.resources import Resources
 from app.store.types import Ttl, source_text
+
+ResultT = TypeVar("ResultT")
 
 _MAX_VALUES = 50_000
 
@@ -95,6 +97,33 @@ def describe_mistakes(error: ValidationError, *, is_tagged: bool = False) -> str
     found = [{**one, "loc": (*above, *one["loc"])} for one in list_errors(error)]
     named = invalid_request(found).members["errors"]
     return " ".join(f"{one['field']}: {one['detail']}" for one in named)
+
+
+def validate_arguments(validate: Callable[[JsonObject], ResultT], arguments: JsonObject) -> ResultT:
+    """Return valid arguments; those of a wrong type may be JSON text. Raises ValidationError."""
+    try:
+        return validate(arguments)
+    except ValidationError as error:
+        names = {part for one in error.errors() for part in one["loc"] if isinstance(part, str)}
+        parsed = {name: _parse_text(part) for name, part in arguments.items() if name in names}
+        if all(parsed[name] is arguments[name] for name in parsed):
+            raise
+        try:
+            return validate({**arguments, **parsed})
+        except ValidationError:
+            raise error from None  # about the arguments as they were sent
+
+
+def _parse_text(sent: object) -> object:
+    """Return the value of JSON text; everything else as it is."""
+    if not isinstance(sent, str):
+        return sent
+    try:
+        value = _parse(sent)
+        check_storable(value, "arguments")
+    except (ToolError, UnstorableError):
+        return sent
+    return value
 
 
 def _parse(text: str) -> object:

@@ -339,3 +339,17 @@ async def test_bad_jobs_are_refused_by_field(with_model: httpx2.AsyncClient) -> 
     response = await extract(with_model, manager="nobody")
     assert code_of(response, 404) == "manager_not_found"
     assert (await with_model.get("/v1/jobs")).json()["jobs"] == []
+
+
+async def test_a_configuration_sent_as_the_manager_is_the_configuration(
+    client: httpx2.AsyncClient,
+) -> None:
+    config = {"strategy": "verbatim"}
+    body = {"namespace": ["users"], "messages": [["user", "Hello"]], "manager": config}
+    accepted = await client.post("/v1/jobs/extract", json=body)
+    assert accepted.status_code == 202, accepted.text
+    both = await client.post("/v1/jobs/extract", json={**body, "manager_config": config})
+    assert both.status_code == 422
+    assert "send one of them" in both.json()["detail"]
+    wrong = await client.post("/v1/jobs/extract", json={**body, "manager": {"strategy": "x"}})
+    assert wrong.json()["errors"][0]["field"] == "manager_config.strategy"

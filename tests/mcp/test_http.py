@@ -35,6 +35,18 @@ async def test_answers_are_json_with_a_request_id(client: httpx2.AsyncClient) ->
     assert "mcp-session-id" not in response.headers
 
 
+async def test_a_slash_at_the_end_and_a_missing_accept_make_no_difference(
+    client: httpx2.AsyncClient,
+) -> None:
+    content_type = {"content-type": "application/json"}
+    for url, headers in ((f"{HERE}/", JSON), (HERE, content_type), (f"{HERE}/", content_type)):
+        request = client.build_request("POST", url, json=PING, headers=headers)
+        if "accept" not in headers:
+            del request.headers["accept"]
+        response = await client.send(request)
+        assert (response.status_code, response.json()["id"]) == (200, 1)
+
+
 async def test_other_methods_and_content_types_are_a_problem(client: httpx2.AsyncClient) -> None:
     for method in ("GET", "DELETE", "PUT"):
         response = await client.request(method, HERE, headers=JSON)

@@ -46,6 +46,49 @@ async def test_a_memory_is_remembered_found_updated_and_forgotten(
         assert await agent.search() == []
 
 
+async def test_the_same_text_is_remembered_once(client: httpx2.AsyncClient) -> None:
+    async with connected(client) as opened:
+        agent = Agent(opened)
+        first = await agent.call("remember", text="Ann plays chess.")
+        again = await agent.call("remember", text=" Ann plays chess. ")
+        assert "already remembered" in again.pop("note")
+        assert first == again
+        await agent.call("update_memory", id=first["id"], text="Ann plays go.")
+        other = await agent.call("remember", text="Ann plays chess.")
+        assert other["id"] != first["id"]
+        assert sorted(await agent.texts()) == ["Ann plays chess.", "Ann plays go."]
+
+
+async def test_results_have_a_budget_and_name_the_parts_left_out(
+    client: httpx2.AsyncClient, store: Store
+) -> None:
+    for n in range(10):
+        log = f"run {n}: " + "step done; " * 20_000
+        value = {"content": log if n else "short", "n": [n] * 5_000}
+        await store.put(["memories"], f"k{n}", value, index=False)
+    async with connected(client) as opened:
+        result = await opened.call_tool("search_memories", {})
+        assert len(text_of(result)) < 60_000
+        found = result.structured_content
+        assert found is not None
+        assert "shortened" in found["note"]
+        assert len(found["memories"]) == 10
+        contents = [memory["value"]["content"] for memory in found["memories"]]
+        assert "short" in contents
+        assert all("characters left out)" in text for text in contents if text != "short")
+
+
+async def test_json_text_is_accepted_for_arguments_of_other_types(
+    client: httpx2.AsyncClient,
+) -> None:
+    async with connected(client) as opened:
+        agent = Agent(opened)
+        await agent.call("remember", text="Ann plays chess.", importance="0.5")
+        found = await agent.search(filter='{"content": {"$contains": "chess"}}', limit="3")
+        assert [memory["importance"] for memory in found] == [0.5]
+        assert await agent.search(filter={"content": {"$contains": "go"}}) == []
+
+
 async def test_both_protocols_are_served(client: httpx2.AsyncClient) -> None:
     for mode, version in (("auto", "2026-07-28"), ("legacy", "2025-11-25")):
         async with connected(client, mode=mode) as opened:

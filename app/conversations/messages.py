@@ -1,10 +1,10 @@
-"""Messages in the formats of OpenAI, Anthropic, and LangChain, and the turns made from them."""
+"""Messages in the formats of OpenAI, Anthropic, Gemini, and LangChain, and turns made of them."""
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any, Self
 
@@ -53,6 +53,7 @@ _ROLES = {
 
 _TEXT = frozenset({"text", "input_text", "output_text"})
 _IMAGES = frozenset({"image", "image_url", "input_image"})
+_SPOKEN = frozenset({"audio", "input_audio", "output_audio"})
 _THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
 _CALLS = frozenset({"tool_use", "tool_call", "function_call", "server_tool_use"})
 
@@ -87,6 +88,8 @@ def has_several_sentences(turns: Iterable[Turn]) -> bool:
 
 def check_content_form(content: object) -> object:
     """Return a message's content; ValueError if it is neither text nor a list, or too long."""
+    if isinstance(content, Mapping):
+        content = [content]
     if content is not None and not isinstance(content, str | list):
         raise ValueError("is neither text nor a list of content blocks; send one of them")
     if isinstance(content, str) and len(content) > MAX_CONVERSATION_CHARACTERS:
@@ -105,11 +108,72 @@ def unwrap_message(message: object) -> object:
         return {"role": message[0], "content": message[1]}
     if not isinstance(message, Mapping):
         return message
+    message = _with_time(_with_content(message))
+    if "role" not in message and (item := _read_item(message)) is not None:
+        return item
     if "lc" in message and isinstance(kwargs := message.get("kwargs"), Mapping):
         return {"type": _class_name(message.get("id")), **kwargs}
     if "content" not in message and isinstance(data := message.get("data"), Mapping):
         return {"type": message.get("type"), **data}
     return message
+
+
+def _with_time(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a message whose time, in OpenAI's threads the seconds since 1970, is a text."""
+    seconds = message.get("created_at")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return message
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ValueError("created_at is not a time in seconds since 1970; send one") from error
+    return {**message, "created_at": moment.isoformat()}
+
+
+def _with_content(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a message whose content is in `content`: not in Gemini's parts, and not spoken."""
+    if message.get("content") is not None:
+        return message
+    audio, parts = message.get("audio"), message.get("parts")
+    if isinstance(audio, Mapping) and isinstance(transcript := audio.get("transcript"), str):
+        rest = {name: member for name, member in message.items() if name != "audio"}
+        return {**rest, "content": transcript}
+    if isinstance(parts, list) and "role" in message:
+        rest = {name: member for name, member in message.items() if name != "parts"}
+        return {**rest, "content": [_read_part(part) for part in parts]}
+    return message
+
+
+def _read_part(part: object) -> object:
+    """Return a part of a message in Gemini's format as a content block."""
+    if not isinstance(part, Mapping) or isinstance(part.get("text"), str):
+        return part
+    if isinstance(call := part.get("functionCall"), Mapping):
+        return {"type": "function_call", "name": call.get("name"), "args": call.get("args") or {}}
+    if isinstance(result := part.get("functionResponse"), Mapping):
+        output = json.dumps(result.get("response"), ensure_ascii=False, default=str)
+        return {"type": "function_call_output", "output": output}
+    return {"type": next(iter(part), "part")}
+
+
+def _read_item(item: Mapping[str, Any]) -> JsonObject | None:
+    """Return an item of OpenAI's Responses as a message; None if it is not such an item."""
+    kind = item.get("type")
+    if not isinstance(kind, str):
+        return None
+    known = {name: item[name] for name in ("id", "created_at") if item.get(name) is not None}
+    if kind in _THOUGHTS or kind == "item_reference":
+        return {**known, "role": "assistant", "content": []}
+    if kind.endswith("_call_output"):
+        output = item.get("output")
+        is_content = isinstance(output, str | list)
+        content = output if is_content else json.dumps(output, ensure_ascii=False, default=str)
+        return {**known, "role": "tool", "content": content}
+    if kind.endswith("_call"):
+        arguments = item.get("arguments", item.get("input", item.get("action", "")))
+        call = {"name": item.get("name") or kind, "arguments": arguments}
+        return {**known, "role": "assistant", "tool_calls": [call]}
+    return None
 
 
 def _class_name(path: object) -> object:
@@ -271,11 +335,20 @@ def _block(block: object, index: int, place: str) -> str:
         raise _invalid(index, f"{place}.type", "is not a string; say what the block is")
     if kind in _TEXT or (kind is None and "text" in block):
         text = block.get("text")
+        text = text.get("value") if isinstance(text, Mapping) else text  # in OpenAI's threads
         if not isinstance(text, str):
             raise _invalid(index, f"{place}.text", "is not a string; send one")
         return text.strip()
     if kind is None:
         raise _invalid(index, f"{place}.type", "is missing; say what the block is")
+    return _other_block(block, kind, index, place)
+
+
+def _other_block(block: Mapping[str, Any], kind: str, index: int, place: str) -> str:
+    """Return the text of a block that is not text itself, or a placeholder."""
+    words = block.get("transcript" if kind in _SPOKEN else "refusal")
+    if isinstance(words, str) and (kind in _SPOKEN or kind == "refusal"):
+        return words.strip()
     if kind in _THOUGHTS:
         return ""
     if kind in _CALLS:

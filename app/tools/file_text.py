@@ -117,7 +117,7 @@ def format_size(size: int) -> str:
 
 def lines_of(text: str) -> list[str]:
     """Return the lines; a newline at the end does not begin another one."""
-    return text.removesuffix("\n").split("\n") if text else []
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
 def show_file(path: str, text: str, view_range: Sequence[int] | None) -> str:
@@ -137,9 +137,14 @@ def check_length(path: str, text: str) -> None:
 
 
 def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
-    """Return the text with `old`, which must occur once, replaced; and the result for the model."""
+    """Return the text with `old`, which must occur once, replaced; and the result for the model.
+
+    Models are shown and write plain newlines; the file keeps those that it has.
+    """
     if not old:
         raise ToolError("No replacement was performed, old_str is empty. Say what to replace.")
+    if old not in text and "\r\n" in text:
+        old, new = _with_newlines_of(text, old), _with_newlines_of(text, new)
     places = [found.start() for found in re.finditer(re.escape(old), text)]
     if not places:
         raise ToolError(
@@ -160,14 +165,20 @@ def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
 
 def insert_lines(text: str, line: int, addition: str) -> str:
     """Return the text with lines added after a line (0: at the beginning), ending in a newline."""
-    lines = lines_of(text)
+    lines = text.removesuffix("\n").split("\n") if text else []
     if not 0 <= line <= len(lines):
         raise ToolError(
             f"Error: Invalid `insert_line` parameter: {line}. "
             f"It should be within the range of lines of the file: [0, {len(lines)}]"
         )
-    added = addition.removesuffix("\n").split("\n")
-    return "\n".join([*lines[:line], *added, *lines[line:]]) + "\n"
+    added = _with_newlines_of(text, addition.removesuffix("\n") + "\n").removesuffix("\n")
+    return "\n".join([*lines[:line], added, *lines[line:]]) + "\n"
+
+
+def _with_newlines_of(text: str, addition: str) -> str:
+    """Return an addition with the newlines of a text, which may be those of Windows."""
+    plain = addition.replace("\r\n", "\n")
+    return plain.replace("\n", "\r\n") if "\r\n" in text else plain
 
 
 def _entries(name: str) -> list[str]:

@@ -96,7 +96,7 @@ class StrReplace(BaseModel):
     command: Literal["str_replace"]
     path: str
     old_str: str
-    new_str: str
+    new_str: str = ""
 
 
 class Insert(BaseModel):

@@ -26,6 +26,8 @@ from app.conversations.messages import (
     to_turns,
 )
 
+JSON = dict[str, Any]
+
 CALLING = AIMessage(
     content=[
         {"type": "thinking", "thinking": "hm", "signature": "s"},
@@ -158,6 +160,48 @@ def test_a_message_becomes_a_turn(message: Any, role: str, text: str) -> None:
     assert (turn(message).role, turn(message).text) == (role, text)
 
 
+def test_items_of_openai_responses_are_read() -> None:
+    items = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Tea?"}]},
+        {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        {"type": "function_call", "call_id": "c", "name": "buy", "arguments": '{"n": 1}'},
+        {"type": "function_call_output", "call_id": "c", "output": "done"},
+        {"type": "web_search_call", "id": "w", "status": "completed"},
+    ]
+    turns = turns_of(items)
+    assert [(turn.role, turn.text) for turn in turns] == [
+        ("user", "Tea?"),
+        ("assistant", ""),
+        ("assistant", '[calls buy({"n": 1})]'),
+        ("tool", "done"),
+        ("assistant", "[calls web_search_call()]"),
+    ]
+    again = turns_of([message.members() for message in parse_messages(items)])
+    assert [(turn.role, turn.text) for turn in again] == [(t.role, t.text) for t in turns]
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"role": "user", "content": {"type": "text", "text": "a"}}, "a"),
+        ({"role": "user", "content": [{"type": "text", "text": {"value": "a"}}]}, "a"),
+        ({"role": "assistant", "content": None, "audio": {"id": "x", "transcript": "a"}}, "a"),
+        ({"role": "user", "content": [{"type": "input_audio", "transcript": " a "}]}, "a"),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "a"}]}, "a"),
+        ({"role": "model", "parts": [{"text": "a"}, {"inlineData": {"data": "eA=="}}]}, None),
+    ],
+)
+def test_content_is_read_in_the_forms_that_people_have(message: JSON, text: str | None) -> None:
+    assert turn(message).text == (text or "a\n[inlineData]")
+
+
+def test_times_may_be_seconds_since_1970() -> None:
+    message = {"role": "user", "content": "a", "created_at": 1_700_000_000, "id": "msg_1"}
+    assert turn(message).said_at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    with pytest.raises(InvalidMessageError, match="created_at"):
+        turns_of([{**message, "created_at": 1e30}])
+
+
 def test_arguments_and_results_of_tools_are_cut_to_a_length() -> None:
     long = "x" * (MAX_TOOL_CHARACTERS + 1234)
     cut = "x" * MAX_TOOL_CHARACTERS + "… (1,234 characters more)"
@@ -191,7 +235,7 @@ def test_ids_names_and_times_are_normalized() -> None:
         ({"role": "system", "text": "x"}, "messages[1].content"),
         ({"role": "tool", "text": "x"}, "messages[1].content"),
         ({"role": "user", "content": 5}, "messages[1].content"),
-        ({"role": "user", "content": {"text": "x"}}, "messages[1].content"),
+        ({"role": "user", "content": {"type": 5}}, "messages[1].content[0].type"),
         ({"role": "user", "content": [5]}, "messages[1].content[0]"),
         ({"role": "user", "content": [{}]}, "messages[1].content[0].type"),
         ({"role": "user", "content": [{"type": 5}]}, "messages[1].content[0].type"),
@@ -210,7 +254,7 @@ def test_ids_names_and_times_are_normalized() -> None:
         ({"role": "user", "content": "x", "id": ""}, "messages[1].id"),
         ({"role": "user", "content": "x", "id": "i" * 513}, "messages[1].id"),
         ({"role": "user", "content": "x", "id": "first"}, "messages[1].id"),
-        ({"role": "user", "content": "x", "created_at": 5}, "messages[1].created_at"),
+        ({"role": "user", "content": "x", "created_at": "5"}, "messages[1].created_at"),
         (["user", "a", "b"], "messages[1]"),
         ("hello", "messages[1]"),
         (None, "messages[1]"),

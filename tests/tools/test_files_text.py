@@ -9,6 +9,7 @@ from app.tools.file_text import (
     MAX_LINES,
     check_length,
     format_size,
+    insert_lines,
     key_of,
     list_directory,
     path_of,
@@ -70,7 +71,7 @@ def test_a_path_is_refused_or_names_exactly_one_key(path: str) -> None:
         ("Hello World\nThis is line two\n", "\n     1\tHello World\n     2\tThis is line two"),
         ("", ""),
         ("\n", "\n     1\t"),
-        ("a\r\nb", "\n     1\ta\r\n     2\tb"),
+        ("a\r\nb", "\n     1\ta\n     2\tb"),
     ],
 )
 def test_lines_are_numbered_in_six_columns_and_a_tab(text: str, lines: str) -> None:
@@ -99,6 +100,13 @@ def test_a_file_has_at_most_999_999_lines() -> None:
     for text in ("\n" * (MAX_LINES + 1), "\n" * MAX_LINES + "x"):
         with pytest.raises(ToolError, match=f"^File {PATH} exceeds maximum line limit of 999,999"):
             check_length(PATH, text)
+
+
+def test_files_of_windows_keep_their_newlines() -> None:
+    text = "one\r\ntwo\r\nthree\r\n"
+    assert replace_text(PATH, text, "one\ntwo", "1\n2")[0] == "1\r\n2\r\nthree\r\n"
+    assert replace_text(PATH, text, "two\r\n", "")[0] == "one\r\nthree\r\n"
+    assert insert_lines(text, 1, "a\nb") == "one\r\na\r\nb\r\ntwo\r\nthree\r\n"
 
 
 def test_a_replacement_shows_the_lines_around_it() -> None:

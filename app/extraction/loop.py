@@ -10,10 +10,11 @@ from app.conversations.dialogue import Ask, Dialogue, NoAnswerError, RefusalErro
 from app.conversations.memories import LLMTask, Memory, Proposal, Rejection
 from app.conversations.messages import has_several_sentences
 from app.conversations.prompt_text import render_date, render_memories, render_turns
+from app.extraction.division import divide_task
 from app.extraction.prompt import IDLE, TEMPLATES, build_system_text, build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.json_values import replace_unstorable
-from app.providers.errors import ProviderError
+from app.providers.errors import ProviderError, RequestTooLongError
 from app.providers.llm import Completion, Tool, ToolCall, ToolResult, UnusableReplyError
 
 MAX_CALLS = 100
@@ -24,6 +25,9 @@ MAX_CUT_REPLIES = 4
 
 MAX_FURTHER_REPLIES = 25
 """Maximum replies with one call each that are asked for after the first."""
+
+MAX_DIVISIONS = 100
+"""Maximum requests refused for their length in one extraction."""
 
 _MAX_TOOL_CHARACTERS = 100
 _MAX_REASON_CHARACTERS = 3_000
@@ -44,26 +48,54 @@ async def propose_in_phases(
     ask: Ask, tasks: Iterable[LLMTask], existing: Sequence[Memory]
 ) -> Proposal:
     """Return the edits of several tasks, each of which sees the memories that the last one left."""
-    draft = Draft(existing)
-    rejected: list[Rejection] = []
-    steps, habit = 0, CallHabit.UNKNOWN
+    outcome = _Outcome(Draft(existing))
+    draft = outcome.draft
     for task in tasks:
         if not task.turns and not draft.memories:
             continue  # nothing to tidy up
         try:
-            proposal = await propose(ask, replace(task, existing=draft.memories))
+            await _propose_all(ask, task, outcome)
         except ProviderError as error:
-            if not draft.edits() or (error.retryable and task.may_be_retried):
+            is_lost = outcome.divisions or not draft.edits()
+            if is_lost or (error.retryable and task.may_be_retried):
                 raise
-            rejected.append(_reject("", str(error)))  # what the phases before did is kept
+            outcome.rejected.append(_reject("", str(error)))  # what the phases before did is kept
             break
+    return Proposal(draft.edits(), tuple(outcome.rejected), outcome.steps, outcome.habit)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """The edits of all tasks so far, and the times that a task had to be divided."""
+
+    draft: Draft
+    rejected: list[Rejection] = field(default_factory=list)
+    steps: int = 0
+    habit: CallHabit = CallHabit.UNKNOWN
+    divisions: int = 0
+
+    def add(self, proposal: Proposal) -> None:
         for edit in proposal.edits:
             is_new = edit.action == "insert"
-            draft.apply(replace(edit, memory_id=draft.new_id()) if is_new else edit)
-        rejected += proposal.rejected
-        steps += proposal.steps
-        habit = proposal.habit if habit is CallHabit.UNKNOWN else habit
-    return Proposal(draft.edits(), tuple(rejected), steps, habit)
+            self.draft.apply(replace(edit, memory_id=self.draft.new_id()) if is_new else edit)
+        self.rejected += proposal.rejected
+        self.steps += proposal.steps
+        self.habit = proposal.habit if self.habit is CallHabit.UNKNOWN else self.habit
+
+
+async def _propose_all(ask: Ask, task: LLMTask, outcome: _Outcome) -> None:
+    """Propose edits for all of a task, in parts if it is longer than the model reads."""
+    try:
+        proposal = await propose(ask, replace(task, existing=outcome.draft.memories))
+    except RequestTooLongError:
+        parts = divide_task(task)
+        if not parts or outcome.divisions == MAX_DIVISIONS:
+            raise
+        outcome.divisions += 1
+        for part in parts:
+            await _propose_all(ask, part, outcome)
+    else:
+        outcome.add(proposal)
 
 
 @dataclass(slots=True)

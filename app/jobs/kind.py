@@ -77,6 +77,7 @@ class JobRun:
         self.finished = False
         self._database = database
         self._call_limit = call_limit or nullcontext()
+        self._asked: set[str] = set()  # digests of this attempt's own calls
 
     async def report(self, event: str, **data: Any) -> None:
         """Record an event, which clients that follow the job receive."""
@@ -86,14 +87,15 @@ class JobRun:
     async def complete(self, llm: LLM, request: Request, *, purpose: str) -> Completion:
         """Call a model, and record the cost and the reply before returning.
 
-        The reply to a request that the job has sent before is returned without a call.
+        The reply to a request of an earlier attempt is returned without a call. One attempt that
+        repeats a request wants another reply.
         """
         digest = reply_repository.digest_request(llm.name, request)
-        async with self._database.connection(self.job.access.root) as connection:
-            kept = await reply_repository.find(connection, self.job, digest)
+        kept = None if digest in self._asked else await self._find_kept(digest)
         if kept is not None:
             await self.report("reply_reused", purpose=purpose, model=kept.model)
             return kept
+        self._asked.add(digest)
         async with self._call_limit:
             started = time.perf_counter()
             try:
@@ -104,6 +106,10 @@ class JobRun:
         completion = replace(completion, digest=digest)
         await self._record_call(purpose, completion, started)
         return completion
+
+    async def _find_kept(self, digest: str) -> Completion | None:
+        async with self._database.connection(self.job.access.root) as connection:
+            return await reply_repository.find(connection, self.job, digest)
 
     def asking(self, llm: LLM) -> Callable[[Request, str], Awaitable[Completion]]:
         """Return a function that calls a model for a purpose, and records the cost."""

@@ -143,8 +143,9 @@ def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
     """
     if not old:
         raise ToolError("No replacement was performed, old_str is empty. Say what to replace.")
-    if old not in text and "\r\n" in text:
-        old, new = _with_newlines_of(text, old), _with_newlines_of(text, new)
+    if "\r\n" in text:
+        new = _with_newlines_of(text, new)
+        old = old if old in text else _with_newlines_of(text, old)
     places = [found.start() for found in re.finditer(re.escape(old), text)]
     if not places:
         raise ToolError(

@@ -106,6 +106,7 @@ def test_files_of_windows_keep_their_newlines() -> None:
     text = "one\r\ntwo\r\nthree\r\n"
     assert replace_text(PATH, text, "one\ntwo", "1\n2")[0] == "1\r\n2\r\nthree\r\n"
     assert replace_text(PATH, text, "two\r\n", "")[0] == "one\r\nthree\r\n"
+    assert replace_text(PATH, text, "two", "2\n2")[0] == "one\r\n2\r\n2\r\nthree\r\n"
     assert insert_lines(text, 1, "a\nb") == "one\r\na\r\nb\r\ntwo\r\nthree\r\n"
 
 

@@ -1,9 +1,11 @@
 """Small disks that a test can fill."""
 
+import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,16 @@ class SmallDisk:
         self.directory = directory
 
     def fill(self) -> None:
-        """Fill the disk."""
-        with (self.directory / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-            while filler.write(bytes(1 << 20)):
-                pass
+        """Fill the space that is free now, and none that is freed meanwhile."""
+        with (self.directory / "filler").open("wb") as filler:
+            size = shutil.disk_usage(self.directory).free
+            while size > 0:
+                try:
+                    os.posix_fallocate(filler.fileno(), 0, size)
+                except OSError:  # others write at the same time
+                    size -= 64 << 10
+                else:
+                    return
 
     def free(self) -> None:
         """Remove what filled it."""

@@ -129,7 +129,7 @@ class LLMTask:
 
     The first `context_turns` turns only give context for the others. `habit` is the known one of
     the model. If no other attempt follows, not even a provider that is away may cost the changes
-    made so far: they are kept.
+    made so far: they are kept. `existing_are_all` says that no other memories are kept.
     """
 
     turns: Sequence[Turn]
@@ -142,6 +142,7 @@ class LLMTask:
     context_turns: int = 0
     habit: CallHabit = CallHabit.SEVERAL
     may_be_retried: bool = True
+    existing_are_all: bool = True
 
 
 class BadContentError(Exception):

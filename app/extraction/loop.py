@@ -151,9 +151,18 @@ class ExtractionLoop:
         return TEMPLATES.fill(
             f"{self._purpose}_request",
             today=render_date(self._task.now),
-            memories=render_memories(self._task.existing),
+            memories=self._describe_existing(),
             **({"conversation": conversation} if self._task.turns else {}),
         )
+
+    def _describe_existing(self) -> str:
+        shown = render_memories(self._task.existing)
+        if not self._task.turns or (self._task.existing_are_all and not self._task.existing):
+            return shown
+        if not self._task.existing:
+            return TEMPLATES.fill_section("shown", "none")
+        is_all = self._task.existing_are_all
+        return TEMPLATES.fill_section("shown", "all" if is_all else "some", memories=shown)
 
     async def _step(self) -> list[ToolResult] | None:
         """Return the results for the model's next step; None if there is no next step."""

@@ -1,6 +1,8 @@
 """Retrieval of the existing memories that a conversation may be about."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Self
 
 from app.auth.access import Access
@@ -19,6 +21,7 @@ from app.namespaces import StoredNamespace, to_stored
 from app.providers.embedder import split_by_characters
 from app.providers.llm import Message, Request, Tool
 from app.resources import Resources
+from app.search.hits import Hit
 from app.search.plan import SearchPlan, SearchQuery
 from app.search.service import SearchService
 from app.store import repository
@@ -27,11 +30,14 @@ from app.store.types import Address, Item
 DEFAULT_KEY = "default"
 """Key of the memory that a manager starts with."""
 
-MAX_CHARACTERS = 96_000
-"""Maximum size of the memories shown, as JSON: as much as of the conversation itself."""
+MAX_BYTES = 32_768
+"""Maximum size of the memories shown, as JSON: about 8,000 tokens, or 180 memories."""
 
-LEAST_SHOWN, MOST_SHOWN = 10, 50
-"""Number of memories shown, if a manager does not set it."""
+MAX_SHOWN = 200
+"""Maximum number of memories shown if they are all memories that there are."""
+
+LEAST_CHOSEN, MOST_CHOSEN = 10, 100
+"""Number of memories shown if there are more, and a manager does not set it."""
 
 _MAX_DOCUMENTS = 50
 """Maximum documents of singletons; there are more only if other clients wrote them."""
@@ -43,7 +49,7 @@ _WINDOW_CHARACTERS = 1_000
 """About as many characters as the local embedding model reads."""
 
 _RECENT_CHARACTERS = 400_000
-_LAST_TURNS = 4
+_LAST_TURNS = 64
 
 SEARCH = Tool(
     name="search_memories",
@@ -57,6 +63,14 @@ SEARCH = Tool(
         "additionalProperties": False,
     },
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMemories:
+    """The memories to show with a conversation; `are_all` if the namespace has no others."""
+
+    memories: list[Memory]
+    are_all: bool
 
 
 class Retriever:
@@ -84,19 +98,26 @@ class Retriever:
         *,
         context_messages: int = 0,
         ask: Ask | None = None,
-    ) -> list[Memory]:
-        """Return the memories nearest to the text of the turns, the oldest first.
+    ) -> ShownMemories:
+        """Return all memories if they fit, or else those nearest to the turns, the oldest first.
 
         All documents of singletons are added, and, if there is no memory at all, the manager's
-        default, which is not written yet. `ask` asks the query model, if there is one.
+        default, which is not written yet. `ask` asks the query model, if there is one and not all
+        memories fit.
         """
-        queries = await ask_for_queries(ask, turns, context_messages) if ask else []
-        queries = queries or split_into_queries(turns[context_messages:])
-        items = await self._items(access, namespace, config, queries)
+        scope = _Scope(self._search, access, namespace, config)
+        items = await self._list_all(scope)
+        if items == []:
+            return ShownMemories(_default(to_stored(namespace, access.root), config), are_all=True)
+        are_all = items is not None
         if items is None:
-            return _default(to_stored(namespace, access.root), config)
-        ordered = sorted(items, key=lambda item: (item.created_at, item.address.key))
-        return [to_memory(item, f"m{number}") for number, item in enumerate(ordered, start=1)]
+            queries = await ask_for_queries(ask, turns, context_messages) if ask else []
+            queries = queries or split_into_queries(turns[context_messages:])
+            items = await self._choose(scope, queries)
+        readable = [item for item in items if len(item.value) <= MAX_CONTENT_BYTES]
+        ordered = sorted(readable, key=lambda item: (item.created_at, item.address.key))
+        memories = [to_memory(item, f"m{number}") for number, item in enumerate(ordered, start=1)]
+        return ShownMemories(memories, are_all=are_all and len(readable) == len(items))
 
     async def find_at(
         self, access: Access, namespace: StoredNamespace, keys: Iterable[str]
@@ -107,55 +128,82 @@ class Retriever:
             items = await repository.find_many(connection, addresses, self._clock.now())
         return {address.key: to_memory(item, address.key) for address, item in items.items()}
 
-    async def _items(
-        self, access: Access, namespace: list[str], config: Config, queries: Sequence[str]
-    ) -> list[Item] | None:
-        """Return the items of the memories to show; None if the namespace is empty."""
+    async def _list_all(self, scope: "_Scope") -> list[Item] | None:
+        """Return the items of all memories; None if they are too many to show."""
+        limit = scope.config.query_limit
+        plan = scope.plan(limit=max(MAX_SHOWN if limit is None else limit, 1))
+        async with self._database.connection(scope.access.root) as connection:
+            page = await self._search.find(connection, plan, None, max_bytes=MAX_BYTES)
+        fits = page.next_cursor is None and len(page.hits) <= (
+            MAX_SHOWN if limit is None else limit
+        )
+        return [hit.item for hit in page.hits] if fits else None
 
-        def plan(**members: Any) -> SearchPlan:
-            query = SearchQuery(namespace=namespace, with_children=False, **members)
-            return self._search.plan(access, query)
-
-        limit = _limit(config, queries)
-        memories = _filter_memories(config)
-        ranked = [plan(text=q, limit=limit, filter=memories) for q in queries if limit]
+    async def _choose(self, scope: "_Scope", queries: Sequence[str]) -> list[Item]:
+        """Return the items of the documents, and of the memories nearest to each query."""
+        limit = _limit(scope.config, queries)
+        depth = min(limit, max(LEAST_CHOSEN, 2 * limit // max(len(queries), 1)))
+        ranked = [scope.plan(text=query, limit=depth) for query in queries if limit]
         vectors = await self._search.embed_if_possible(ranked)
-        documents = plan(filter=_filter_documents(config), limit=_MAX_DOCUMENTS, sort="created_at")
-        async with self._database.connection(access.root) as connection:
-            anything = await self._search.find(connection, plan(limit=1, filter=memories), None)
-            if not anything.hits:
-                return None
-            chosen = await self._search.find(connection, documents, None)
-            best: dict[Address, tuple[float, Item]] = {}
-            for ranked_plan, vector in zip(ranked, vectors, strict=True):
-                for hit in (await self._search.find(connection, ranked_plan, vector)).hits:
-                    address = hit.item.address
-                    score = -1.0 if hit.score is None else hit.score
-                    if score > best.get(address, (-2.0, None))[0]:
-                        best[address] = (score, hit.item)
-        nearest = sorted(best.values(), key=lambda scored: -scored[0])[:limit]
-        items = {item.address: item for item in _fit(item for _, item in nearest)}
-        items |= {hit.item.address: hit.item for hit in chosen.hits}
-        return [item for item in items.values() if len(item.value) <= MAX_CONTENT_BYTES]
+        async with self._database.connection(scope.access.root) as connection:
+            documents = await self._search.find(connection, scope.plan_documents(), None)
+            found = [
+                (await self._search.find(connection, plan, vector)).hits
+                for plan, vector in zip(ranked, vectors, strict=True)
+            ]
+        chosen = {item.address: item for item in _take_turns(found, limit)}
+        return list((chosen | {hit.item.address: hit.item for hit in documents.hits}).values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """The memories of a manager in one namespace."""
+
+    search: SearchService
+    access: Access
+    namespace: list[str]
+    config: Config
+
+    def plan(self, **members: Any) -> SearchPlan:
+        """Plan a search for memories."""
+        return self._plan(filter=_filter_memories(self.config), **members)
+
+    def plan_documents(self) -> SearchPlan:
+        """Plan a listing of the documents of singletons."""
+        documents = _filter_documents(self.config)
+        return self._plan(filter=documents, limit=_MAX_DOCUMENTS, sort="created_at")
+
+    def _plan(self, **members: Any) -> SearchPlan:
+        query = SearchQuery(namespace=self.namespace, with_children=False, **members)
+        return self.search.plan(self.access, query)
 
 
 def _limit(config: Config, queries: Sequence[str]) -> int:
-    """Return how many memories to show: as many as there are queries, within limits.
+    """Return how many memories to choose: two for each query, within limits.
 
     Longer conversations concern more memories.
     """
     if config.query_limit is not None:
         return config.query_limit
-    return min(max(LEAST_SHOWN, len(queries)), MOST_SHOWN)
+    return min(max(LEAST_CHOSEN, 2 * len(queries)), MOST_CHOSEN)
 
 
-def _fit(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the items, the nearest first, that a prompt has room for."""
-    room = MAX_CHARACTERS
-    for item in items:
-        if len(item.value) <= min(room, MAX_CONTENT_BYTES):
-            room -= len(item.value)
-            yield item
+def _take_turns(found: Sequence[Sequence[Hit]], limit: int) -> Iterator[Item]:
+    """Yield the best items of the queries, then the second ones, while there is room.
+
+    So no subject takes all places, however often a conversation returns to it.
+    """
+    room, seen = MAX_BYTES, set[Address]()
+    for rank in zip_longest(*found):
+        for hit in sorted(filter(None, rank), key=lambda hit: -(hit.score or 0.0)):
+            item = hit.item
+            if item.address in seen or len(seen) == limit:
+                continue
+            size = len(item.value)
+            if size <= min(room, MAX_CONTENT_BYTES):
+                room -= size
+                seen.add(item.address)
+                yield item
 
 
 def _filter_memories(config: Config) -> JsonObject | None:
@@ -180,16 +228,20 @@ def _default(namespace: StoredNamespace, config: Config) -> list[Memory]:
 def split_into_queries(turns: Sequence[Turn]) -> list[str]:
     """Return queries from the messages themselves.
 
-    They are the last turns one by one and the last of each speaker, because each may be about
-    something else, and the whole text in windows, because a turn alone may be too short, and every
+    They are the latest messages one by one, because each may be about another subject and another
+    person, and the whole text in windows, because a message alone may be too short, and every
     memory that the conversation changes must be found.
     """
     said = [turn for turn in turns if turn.role != "system" and turn.text.strip()]
-    of_speakers = {turn.speaker: turn for turn in said if turn.role != "tool"}
-    texts = [turn.text for turn in (*said[-_LAST_TURNS:], *of_speakers.values())]
+    texts = [_with_name(turn) for turn in reversed(said) if turn.role != "tool"][:_LAST_TURNS]
     recent = "\n".join(render_text(turn) for turn in said)[-_RECENT_CHARACTERS:]
-    queries = [text[-_WINDOW_CHARACTERS:].strip() for text in texts]
-    return list(dict.fromkeys([*queries, *split_by_characters(recent, _WINDOW_CHARACTERS)]))
+    return list(dict.fromkeys([*texts, *split_by_characters(recent, _WINDOW_CHARACTERS)]))
+
+
+def _with_name(turn: Turn) -> str:
+    """Return the end of a message, with the name of its speaker, which memories mention."""
+    text = turn.text[-_WINDOW_CHARACTERS:].strip()
+    return text if turn.speaker == turn.role else f"{turn.speaker}: {text}"
 
 
 async def ask_for_queries(ask: Ask, turns: Sequence[Turn], context_turns: int) -> list[str]:

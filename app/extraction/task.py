@@ -22,7 +22,7 @@ from app.db.database import Database
 from app.extraction.loop import propose_in_phases
 from app.extraction.plan import Config, ExtractPlan, RequestMemory
 from app.extraction.prompt import PROMPT_VERSION
-from app.extraction.retrieval import Retriever
+from app.extraction.retrieval import Retriever, ShownMemories
 from app.http.headers import PreconditionFailedError
 from app.jobs.kind import JobConflictError, JobRun
 from app.json_values import JsonObject
@@ -113,7 +113,7 @@ class Extractor:
     async def _store_memories(self, extraction: _Extraction, number: int) -> None:
         run, plan = extraction.run, extraction.plan
         config = plan.config
-        existing = await self._retriever.find(
+        shown = await self._retriever.find(
             run.job.access,
             extraction.labels,
             config,
@@ -121,9 +121,9 @@ class Extractor:
             context_messages=plan.context_messages,
             ask=run.asking(self._llms.get(config.query_model)) if config.query_model else None,
         )
-        keys = {memory.id: memory.key for memory in existing}
-        await run.report("retrieved", existing=len(existing), keys=keys)
-        proposal = await self._propose(run, plan, extraction.turns, existing)
+        keys = {memory.id: memory.key for memory in shown.memories}
+        await run.report("retrieved", existing=len(keys), all=shown.are_all, keys=keys)
+        proposal = await self._propose(run, plan, extraction.turns, shown)
         model = self._llms.get(config.model).name
         outcome = JobOutcome(
             edits=(),
@@ -131,7 +131,7 @@ class Extractor:
             rejected=proposal.rejected,
             details={"model": model, "prompt_version": PROMPT_VERSION, "rounds": number},
         )
-        await self._apply(extraction, existing, proposal.edits, outcome)
+        await self._apply(extraction, shown.memories, proposal.edits, outcome)
 
     async def _apply(
         self,
@@ -191,7 +191,8 @@ class Extractor:
         in_transaction: InSameTransaction | None,
     ) -> None:
         existing = to_memories(plan.existing)
-        proposal = await self._propose(run, plan, turns, existing)
+        shown = ShownMemories(existing, are_all=True)
+        proposal = await self._propose(run, plan, turns, shown)
         reconciled = await asyncio.to_thread(
             reconcile, proposal.edits, existing, singletons=plan.config.singletons
         )
@@ -207,15 +208,20 @@ class Extractor:
                 await in_transaction(connection)
 
     async def _propose(
-        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], existing: Sequence[Memory]
+        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], shown: ShownMemories
     ) -> Proposal:
         llm = self._llms.get(plan.config.model)
         habit, may_be_retried = self._habits.get(llm.name), not run.job.is_last_attempt
         tasks = (
-            replace(task, habit=habit, may_be_retried=may_be_retried)
+            replace(
+                task,
+                habit=habit,
+                may_be_retried=may_be_retried,
+                existing_are_all=shown.are_all,
+            )
             for task in _tasks(plan, turns, self._clock.now())
         )
-        proposal = await propose_in_phases(run.asking(llm), tasks, existing)
+        proposal = await propose_in_phases(run.asking(llm), tasks, shown.memories)
         self._habits.learn(llm.name, proposal.habit)
         rejected = len(proposal.rejected)
         await run.report("proposed", changes=len(proposal.edits), rejected=rejected)

@@ -103,13 +103,13 @@ class ManagerConfig(Schema):
     )
     query_model: ModelName | None = Field(
         None,
-        description="Writes the queries for existing memories; absent: the messages themselves "
-        "are the queries.",
+        description="Writes the queries for existing memories if not all of them fit; absent: the "
+        "messages themselves are the queries.",
     )
     query_limit: Annotated[int, Field(ge=0, le=MAX_QUERY_LIMIT), Number] | None = Field(
         None,
-        description="Maximum existing memories shown to the model; absent: 10, for long "
-        "conversations up to 50.",
+        description="Maximum existing memories shown to the model; absent: all that fit into "
+        "32 KiB, or else 10, for long conversations up to 100.",
     )
     default: MemoryValue | None = Field(
         None,

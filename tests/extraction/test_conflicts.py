@@ -41,7 +41,7 @@ async def test_a_memory_that_the_model_did_not_see_is_not_repeated(memories: Mem
         expected = counts(unchanged=2) if number else counts(inserted=1, unchanged=1)
         assert result["counts"] == expected
         assert await memories.value("theirs") == value
-    assert "No memories" in memories.model.prompt
+    assert "none of them is shown" in memories.model.prompt
     assert len(await memories.stored()) == 63
 
 

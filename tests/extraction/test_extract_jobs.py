@@ -105,7 +105,7 @@ async def test_events_report_the_memories_shown_and_the_cost(memories: Memories)
         names = [event for event, _ in await memories.events(job_id)]
         assert names == ["queued", "retrieved", "model_call", "proposed", "applied", "succeeded"]
     events = dict(await memories.events(job_id))
-    assert events["retrieved"] == {"existing": 1, "keys": {"m1": "home"}}
+    assert events["retrieved"] == {"existing": 1, "all": True, "keys": {"m1": "home"}}
     assert events["model_call"].pop("duration_ms") >= 0
     assert events["model_call"] == {
         "purpose": "extract",

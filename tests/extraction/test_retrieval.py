@@ -11,9 +11,10 @@ from app.db.database import Database
 from app.extraction.plan import Config
 from app.extraction.retrieval import (
     DEFAULT_KEY,
-    MAX_CHARACTERS,
+    MAX_BYTES,
     MAX_QUERIES,
     Retriever,
+    ShownMemories,
     ask_for_queries,
     split_into_queries,
 )
@@ -45,6 +46,19 @@ async def find(
     context_messages: int = 0,
     **members: Any,
 ) -> list[Memory]:
+    shown = await find_shown(
+        memories, *turns, ask=ask, context_messages=context_messages, **members
+    )
+    return shown.memories
+
+
+async def find_shown(
+    memories: Memories,
+    *turns: Turn,
+    ask: ScriptedModel | None = None,
+    context_messages: int = 0,
+    **members: Any,
+) -> ShownMemories:
     retriever = Retriever.build(memories.resources)
     return await retriever.find(
         ANONYMOUS, ANA, config(**members), turns, context_messages=context_messages, ask=ask
@@ -160,14 +174,39 @@ async def test_messages_kept_verbatim_are_not_memories(memories: Memories) -> No
     assert keys(await find(memories, moved, kinds=[own])) == ["said", "home"]
 
 
+async def test_all_memories_are_shown_if_they_fit(memories: Memories) -> None:
+    await put_many(memories, **{f"k{n}": f"Fact number {n} about Ben." for n in range(60)})
+    model = ScriptedModel()
+    shown = await find_shown(memories, turn("I like tea."), ask=model)
+    assert (len(shown.memories), shown.are_all, model.requests) == (60, True, [])
+    few = await find_shown(memories, turn("Fact number 7?"), query_limit=5)
+    assert (len(few.memories), few.are_all) == (5, False)
+    none = await find_shown(memories, turn("Fact number 7?"), query_limit=0)
+    assert (none.memories, none.are_all) == ([], False)
+
+
+async def test_no_subject_and_no_speaker_takes_all_places(memories: Memories) -> None:
+    size = MAX_BYTES // 100
+    hiking = {f"hike{n}": f"Ana hikes in the Alps, tour {n}. ".ljust(size, "x") for n in range(120)}
+    await put_many(memories, **hiking, piano="Ben learns the piano.", soup="Ben cooks ramen.")
+    talk = [turn(f"Ana hikes in the Alps, tour {n}, was great.", speaker="Ana") for n in range(20)]
+    shown = await find_shown(
+        memories, turn("Ramen tonight!", speaker="Ben"), *talk, turn("My piano!", speaker="Ben")
+    )
+    assert not shown.are_all
+    assert {"piano", "soup"} < set(keys(shown.memories))
+    assert sum(len(str(memory.content)) for memory in shown.memories) < MAX_BYTES * 1.1
+
+
 async def test_the_nearest_memories_that_fit_are_returned(memories: Memories) -> None:
-    size = MAX_CHARACTERS // 2
+    size = MAX_BYTES // 2
     await put_many(memories, near="dog " * (size // 4), far="dog cat cow " * (size // 12))
     await memories.put("large", {"content": "dog " * 20_000})
     await memories.put("expired", "Ana has a dog.", ttl_seconds=0.001)
     await memories.put("small", "a pet", ttl_seconds=60)
     before = await memories.rows("SELECT expires_at FROM items")
-    assert keys(await find(memories, turn("dog"))) == ["near", "small"]
+    shown = await find_shown(memories, turn("dog"))
+    assert (keys(shown.memories), shown.are_all) == (["near", "small"], False)
     assert await memories.rows("SELECT expires_at FROM items") == before
     assert memories.resources.usage.take() == {}  # which is no use of a memory
 
@@ -206,11 +245,13 @@ async def test_a_query_model_writes_the_queries(memories: Memories) -> None:
     assert keys(await find(memories, *said, context_messages=1, query_limit=1)) == ["tea"]
 
 
-def test_windows_hold_the_last_turns_and_all_recent_text() -> None:
-    turns = [turn(f"turn {n}") for n in range(6)]
+def test_every_message_is_a_query_and_so_is_all_recent_text() -> None:
+    turns = [turn(f"turn {n}", speaker="Ana" if n == 1 else None) for n in range(3)]
     assert split_into_queries([turn("rules", "system"), *turns]) == [
-        *(f"turn {n}" for n in range(2, 6)),
-        "turn 0\nturn 1\nturn 2\nturn 3\nturn 4\nturn 5",
+        "turn 2",
+        "Ana: turn 1",
+        "turn 0",
+        "turn 0\nturn 1\nturn 2",
     ]
     long = [turn("word " * 5_000), turn("  "), turn("again " * 5_000, "assistant")]
     found = split_into_queries(long)
@@ -238,7 +279,7 @@ def embedder() -> GuardedEmbedder:
 async def test_no_connection_is_held_while_a_model_or_an_embedder_answers(
     memories: Memories, embedder: GuardedEmbedder
 ) -> None:
-    await put_many(memories, dog="Rex barks")
+    await put_many(memories, dog="Rex barks", cat="Tom sleeps")
     database = embedder.database = memories.resources.database
     asked = embedder.calls.copy()
 
@@ -249,7 +290,11 @@ async def test_no_connection_is_held_while_a_model_or_an_embedder_answers(
 
     memories.model.respond = respond
     result = await memories.extract(
-        manager_config={"query_model": "anthropic:x", "phases": [{"instructions": "Tidy up."}]}
+        manager_config={
+            "query_model": "anthropic:x",
+            "query_limit": 1,
+            "phases": [{"instructions": "Tidy up."}],
+        }
     )
     assert result["counts"]["inserted"] == 1
     assert len(memories.model.requests) == 3

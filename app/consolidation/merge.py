@@ -19,9 +19,9 @@ from app.extraction.loop import propose
 from app.extraction.prompt import DELETE, UPDATE
 from app.namespaces import StoredNamespace
 
-MAX_MEMORIES = 40
-MAX_CHARACTERS = 24_000
-"""Maximum length of a batch: about 6,000 tokens, which every model reads with attention."""
+MAX_MEMORIES = 200
+MAX_CHARACTERS = 40_000
+"""Maximum length of a batch: about 10,000 tokens, or 150 memories of an ordinary length."""
 
 _EQUAL = 2.0
 """Score of near duplicates, above that of any similarity."""
@@ -180,12 +180,14 @@ def make_batches(
     The most similar memories are grouped first, as long as a group fits. Small groups share a
     batch, because fewer calls cost less. Memories that are too large for any batch are omitted.
     """
+    pairs = [*similarities, *_duplicates(memories)]
     groups = {memory.item_id: [memory] for memory in memories if _fit([memory])}
-    for pair in sorted([*similarities, *_duplicates(memories)], key=lambda pair: -pair.score):
+    for pair in sorted(pairs, key=lambda pair: -pair.score):
         one, other = groups.get(pair.one), groups.get(pair.other)
         if one is not None and other is not None and one is not other and _fit([*one, *other]):
             one += other
             groups |= {memory.item_id: one for memory in other}
+    _move_strays(groups, pairs)
     distinct = {id(group): group for group in groups.values()}
     packed: list[list[StoredMemory]] = []
     for group in sorted(distinct.values(), key=len, reverse=True):
@@ -195,6 +197,33 @@ def make_batches(
         else:
             room += group
     return [sorted(batch, key=age) for batch in packed]
+
+
+def _move_strays(groups: dict[int, list[StoredMemory]], similarities: Iterable[Similarity]) -> None:
+    """Move each memory into the group whose memories resemble it most, taken together.
+
+    A pair that is a little more similar may have drawn it into a large group that the others of
+    its subject no longer fit into.
+    """
+    ties: dict[int, dict[int, float]] = defaultdict(dict)
+    for pair in similarities:
+        for one, other in ((pair.one, pair.other), (pair.other, pair.one)):
+            ties[one][other] = max(pair.score, ties[one].get(other, 0.0))
+    for item_id, others in ties.items():
+        own = groups.get(item_id)
+        if own is None:
+            continue
+        scores: dict[int, float] = defaultdict(float)
+        for other, score in others.items():
+            if other in groups:
+                scores[id(groups[other])] += score
+        nearest = {id(groups[other]): groups[other] for other in others if other in groups}
+        best = max(nearest, key=lambda group: scores[group], default=id(own))
+        memory = next(stored for stored in own if stored.item_id == item_id)
+        if scores[best] > scores[id(own)] and _fit([*nearest[best], memory]):
+            own.remove(memory)
+            nearest[best].append(memory)
+            groups[item_id] = nearest[best]
 
 
 def age(memory: StoredMemory) -> tuple[datetime, int]:

@@ -85,6 +85,17 @@ def test_a_group_too_large_is_split_at_its_weakest_tie() -> None:
     ]
 
 
+def test_a_subject_stays_together_though_one_of_its_memories_has_a_nearer_neighbor() -> None:
+    size = MAX_CHARACTERS // 10
+    memories = [stored(n, "x" * (size - 200)) for n in range(13)]
+    chain = [Similarity(n, n + 1, 0.9) for n in range(8)]  # 0 to 8, nearly a whole batch
+    subject = {9, 10, 11, 12}
+    ties = [Similarity(one, other, 0.6) for one in subject for other in subject if one < other]
+    batches = numbers(make_batches(memories, [*chain, Similarity(8, 12, 0.7), *ties]))
+    assert [*range(9)] in batches
+    assert sorted(subject) in batches
+
+
 def test_duplicates_share_a_batch_without_a_tie() -> None:
     memories = [stored(n, f"fact {n // 2}") for n in range(2 * MAX_MEMORIES)]
     for batch in make_batches(memories, []):

@@ -159,7 +159,8 @@ async def test_a_model_merges_corrects_drops_and_adds(memories: Consolidations) 
 
 async def test_a_changed_memory_is_compared_with_those_near_it(memories: Consolidations) -> None:
     for number in range(42):  # more than one batch
-        await memories.put(str(number), f"The shelf number {number} of Ana has {number} figs")
+        text = f"The shelf number {number} of Ana has {number} figs".ljust(1_000, ".")
+        await memories.put(str(number), text)
     await memories.put("new home", "Ben sings loudly")
     assert (await memories.consolidate())["batches"] == 2
     await memories.put("again", "Ben sings very loudly at home")

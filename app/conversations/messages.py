@@ -1,10 +1,9 @@
-"""Messages in the formats of OpenAI, Anthropic, Gemini, and LangChain, and turns made of them."""
+"""Messages of conversations, and turns made of them."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, Self
 
@@ -19,6 +18,14 @@ from pydantic import (
 )
 
 from app.conversations.fields import Id
+from app.conversations.message_formats import (
+    ACCEPTED,
+    THOUGHTS,
+    json_text,
+    read_part,
+    unwrap_message,
+)
+from app.encoded_data import mark_encoded_data
 from app.errors import InvalidRequestError, invalid_request, list_errors
 from app.json_values import JsonObject, check_storable
 from app.schemas import Clean, Moment
@@ -45,17 +52,31 @@ _ROLES = {
     "model": "assistant",
     "system": "system",
     "systemmessage": "system",
+    "systemmessagechunk": "system",
     "developer": "system",
     "tool": "tool",
     "toolmessage": "tool",
+    "toolmessagechunk": "tool",
     "function": "tool",
+    "functionmessage": "tool",
+    "functionmessagechunk": "tool",
 }
 
 _TEXT = frozenset({"text", "input_text", "output_text"})
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 _SPOKEN = frozenset({"audio", "input_audio", "output_audio"})
-_THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning", "reasoning_content"})
-_CALLS = frozenset({"tool_use", "tool_call", "function_call", "server_tool_use"})
+_CALLS = frozenset(
+    {
+        "function_call",
+        "mcp_tool_use",
+        "server_tool_call",
+        "server_tool_use",
+        "tool_call",
+        "tool_use",
+    }
+)
+_RESULTS = ("tool_result", "function_call_output")
+_CALL_ARGUMENTS = ("arguments", "input", "args")
 
 _SKIMMED = 10_000
 _SENTENCE_END = re.compile("[.!?\u3002\uff01\uff1f\u2026\u061f\u0964\n]+(?=\\s|\\Z|[^\x00-\x7f])")
@@ -100,92 +121,11 @@ def check_content_form(content: object) -> object:
     return content
 
 
-def unwrap_message(message: object) -> object:
-    """Return a pair, or one of LangChain's two wrappings of a message, as a plain object."""
-    if isinstance(message, list | tuple):
-        if len(message) != 2:
-            raise ValueError('is a list; send an object, or a pair such as ["user", "Hello"]')
-        return {"role": message[0], "content": message[1]}
-    if not isinstance(message, Mapping):
-        return message
-    message = _with_time(_with_content(message))
-    if "role" not in message and (item := _read_item(message)) is not None:
-        return item
-    if "lc" in message and isinstance(kwargs := message.get("kwargs"), Mapping):
-        return {"type": _class_name(message.get("id")), **kwargs}
-    if "content" not in message and isinstance(data := message.get("data"), Mapping):
-        return {"type": message.get("type"), **data}
-    return message
-
-
-def _with_time(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a message whose time, in OpenAI's threads the seconds since 1970, is a text."""
-    seconds = message.get("created_at")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        return message
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        raise ValueError("created_at is not a time in seconds since 1970; send one") from error
-    return {**message, "created_at": moment.isoformat()}
-
-
-def _with_content(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a message whose content is in `content`: not in Gemini's parts, and not spoken."""
-    if message.get("content") is not None:
-        return message
-    audio, parts = message.get("audio"), message.get("parts")
-    if isinstance(audio, Mapping) and isinstance(transcript := audio.get("transcript"), str):
-        rest = {name: member for name, member in message.items() if name != "audio"}
-        return {**rest, "content": transcript}
-    if isinstance(parts, list) and "role" in message:
-        rest = {name: member for name, member in message.items() if name != "parts"}
-        return {**rest, "content": [_read_part(part) for part in parts]}
-    return message
-
-
-def _read_part(part: object) -> object:
-    """Return a part of a message in Gemini's format as a content block."""
-    if not isinstance(part, Mapping) or isinstance(part.get("text"), str):
-        return part
-    if isinstance(call := part.get("functionCall"), Mapping):
-        return {"type": "function_call", "name": call.get("name"), "args": call.get("args") or {}}
-    if isinstance(result := part.get("functionResponse"), Mapping):
-        output = json.dumps(result.get("response"), ensure_ascii=False, default=str)
-        return {"type": "function_call_output", "output": output}
-    return {"type": next(iter(part), "part")}
-
-
-def _read_item(item: Mapping[str, Any]) -> JsonObject | None:
-    """Return an item of OpenAI's Responses as a message; None if it is not such an item."""
-    kind = item.get("type")
-    if not isinstance(kind, str):
-        return None
-    known = {name: item[name] for name in ("id", "created_at") if item.get(name) is not None}
-    if kind in _THOUGHTS or kind == "item_reference":
-        return {**known, "role": "assistant", "content": []}
-    if kind.endswith("_call_output"):
-        output = item.get("output")
-        is_content = isinstance(output, str | list)
-        content = output if is_content else json.dumps(output, ensure_ascii=False, default=str)
-        return {**known, "role": "tool", "content": content}
-    if kind.endswith("_call"):
-        arguments = item.get("arguments", item.get("input", item.get("action", "")))
-        call = {"name": item.get("name") or kind, "arguments": arguments}
-        return {**known, "role": "assistant", "tool_calls": [call]}
-    return None
-
-
-def _class_name(path: object) -> object:
-    """Return the last part of `["langchain", "schema", "messages", "HumanMessage"]`."""
-    return path[-1] if isinstance(path, list) and path else None
-
-
 _OWN = ("role", "type", "content", "tool_calls")
 
 
 class ConversationMessage(BaseModel):
-    """A message in the format of OpenAI, Anthropic, or LangChain.
+    """A message in the format of OpenAI, Anthropic, Gemini, LangChain, or the AI SDK.
 
     Further members are kept. A list such as ["user", "Hello"] stands for role and content.
     """
@@ -302,12 +242,15 @@ def _turn(message: ConversationMessage, turn_id: str, index: int) -> Turn:
 
 
 def _role(message: ConversationMessage, index: int) -> str:
-    named = "type" if message.role is None else "role"
-    word = message.type if message.role is None else message.role
-    if word is None:
-        raise _invalid(index, "role", "is missing; send user, assistant, system or tool")
-    if (role := _ROLES.get(word.lower())) is None:
-        raise _invalid(index, named, f'is "{word}"; send user, assistant, system or tool')
+    if message.role is not None:
+        if (role := _ROLES.get(message.role.lower())) is None:
+            problem = f'is "{message.role}"; send user, assistant, system or tool'
+            raise _invalid(index, "role", problem)
+        return role
+    if message.type is None:
+        raise _invalid(index, "role", f"is missing; {ACCEPTED}")
+    if (role := _ROLES.get(message.type.lower())) is None:
+        raise _invalid(index, "type", f'is "{message.type}", which is no message; {ACCEPTED}')
     return role
 
 
@@ -327,51 +270,92 @@ def _parts(message: ConversationMessage, index: int) -> Iterator[str]:
 
 def _block(block: object, index: int, place: str) -> str:
     if isinstance(block, str):
-        return block.strip()
+        return mark_encoded_data(block.strip())
     if not isinstance(block, Mapping):
         raise _invalid(index, place, "is neither text nor a block such as {type: text, text: …}")
     kind = block.get("type")
+    if (kind is None and "text" not in block) or block.get("thought") is True:
+        block = read_part(block) or {}
+        kind = block.get("type")
+        if kind is None:
+            raise _invalid(index, f"{place}.type", "is missing; say what the block is")
     if kind is not None and not isinstance(kind, str):
         raise _invalid(index, f"{place}.type", "is not a string; say what the block is")
-    if kind in _TEXT or (kind is None and "text" in block):
+    if kind is None or kind in _TEXT:
         text = block.get("text")
         text = text.get("value") if isinstance(text, Mapping) else text  # in OpenAI's threads
         if not isinstance(text, str):
             raise _invalid(index, f"{place}.text", "is not a string; send one")
-        return text.strip()
-    if kind is None:
-        raise _invalid(index, f"{place}.type", "is missing; say what the block is")
+        return mark_encoded_data(text.strip())
     return _other_block(block, kind, index, place)
 
 
 def _other_block(block: Mapping[str, Any], kind: str, index: int, place: str) -> str:
     """Return the text of a block that is not text itself, or a placeholder."""
-    words = block.get("transcript" if kind in _SPOKEN else "refusal")
-    if isinstance(words, str) and (kind in _SPOKEN or kind == "refusal"):
-        return words.strip()
-    if kind in _THOUGHTS:
+    name = kind.replace("-", "_")
+    if name in THOUGHTS:
         return ""
-    if kind in _CALLS:
+    if name in _CALLS:
         return _call(block)
-    if kind in ("tool_result", "function_call_output"):
+    if name.endswith(_RESULTS):
         return _result(block, index, place)
-    return "[image]" if kind in _IMAGES else f"[{' '.join(kind.split())[:64]}]"
+    if (used := _used_tool(block, kind)) is not None:
+        output = used.get("output", used.get("result"))
+        return _call(used) + ("" if output is None else f"\n{_show_result(json_text(output))}")
+    return _medium(block, name, index, place)
+
+
+def _medium(block: Mapping[str, Any], name: str, index: int, place: str) -> str:
+    """Return the words in an image, a recording, a document, or the like, or a placeholder."""
+    words = block.get("transcript") if name in _SPOKEN else block.get("refusal", block.get("text"))
+    if isinstance(words, str):
+        return mark_encoded_data(words.strip())
+    source = block.get("source")
+    if isinstance(source, Mapping) and source.get("type") in ("text", "content"):  # Anthropic's
+        return _inner_text(source.get("data", source.get("content")), index, f"{place}.source")
+    return "[image]" if name in _IMAGES else f"[{' '.join(str(block['type']).split())[:64]}]"
+
+
+def _used_tool(block: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """Return the call and result in a part of a message of the AI SDK; None for other parts."""
+    if kind == "tool-invocation" and isinstance(used := block.get("toolInvocation"), Mapping):
+        return used
+    if kind == "dynamic-tool":
+        return block
+    is_tool = kind.startswith("tool-") and "toolCallId" in block
+    return {"toolName": kind.removeprefix("tool-"), **block} if is_tool else None
 
 
 def _call(call: Mapping[str, Any]) -> str:
     """Render a call of OpenAI (`function`), Anthropic (`input`), or LangChain (`args`)."""
     function = call["function"] if isinstance(call.get("function"), Mapping) else call
-    found = [function[name] for name in ("arguments", "input", "args") if name in function]
-    arguments: object = found[0] if found else {}
-    shown = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return f"[calls {_line(str(function.get('name', '?')))}({_cut(shown)})]"
+    found = [function[name] for name in _CALL_ARGUMENTS if name in function]
+    shown = json_text(found[0] if found else {})
+    name = function.get("name", function.get("toolName", "?"))
+    return f"[calls {_line(str(name))}({_cut(mark_encoded_data(shown))})]"
 
 
 def _result(block: Mapping[str, Any], index: int, place: str) -> str:
-    content = block.get("content", block.get("output"))
-    inner = content if isinstance(content, list) else [] if content is None else [content]
+    named = (block.get(name) for name in ("content", "output", "result", "response"))
+    content = next((found for found in named if found is not None), None)
+    if isinstance(content, Mapping) and "value" in content:  # in the AI SDK
+        content = json_text(content["value"])
+    elif isinstance(content, Mapping) and not isinstance(content.get("type"), str):
+        content = json_text(content)
+    elif content is None or isinstance(content, int | float):
+        content = "" if content is None else json_text(content)
+    return _show_result(_inner_text(content, index, place))
+
+
+def _inner_text(content: object, index: int, place: str) -> str:
+    """Return the text of content inside of a block."""
+    inner = content if isinstance(content, list) else [content]
     parts = [_block(part, index, f"{place}.content[{n}]") for n, part in enumerate(inner)]
-    return f"[result: {_cut(' '.join(part for part in parts if part))}]"
+    return " ".join(part for part in parts if part)
+
+
+def _show_result(text: str) -> str:
+    return f"[result: {_cut(mark_encoded_data(text))}]"
 
 
 def _cut(text: str) -> str:

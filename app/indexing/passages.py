@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Any, Self, TypeAlias
 
 from app.background import TimeSlice
+from app.encoded_data import remove_encoded_data
 from app.errors import AppError, InvalidRequestError
-from app.indexing.encoded_data import remove_encoded_data
 from app.indexing.terms import Vocabulary
 from app.json_values import JsonObject
 from app.providers.embedder import Embedder, Vector, is_about_text, split_by_characters

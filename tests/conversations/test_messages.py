@@ -1,3 +1,5 @@
+import base64
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +29,9 @@ from app.conversations.messages import (
 )
 
 JSON = dict[str, Any]
+
+SPOKEN: JSON = {"audio": {"transcript": "a"}}
+DATA: JSON = {"media_type": "text/plain", "data": "a"}
 
 CALLING = AIMessage(
     content=[
@@ -167,6 +172,8 @@ def test_items_of_openai_responses_are_read() -> None:
         {"type": "function_call", "call_id": "c", "name": "buy", "arguments": '{"n": 1}'},
         {"type": "function_call_output", "call_id": "c", "output": "done"},
         {"type": "web_search_call", "id": "w", "status": "completed"},
+        {"type": "mcp_call", "name": "add", "arguments": "{}", "output": "3"},
+        {"type": "mcp_list_tools", "server_label": "x", "tools": []},
     ]
     turns = turns_of(items)
     assert [(turn.role, turn.text) for turn in turns] == [
@@ -175,6 +182,8 @@ def test_items_of_openai_responses_are_read() -> None:
         ("assistant", '[calls buy({"n": 1})]'),
         ("tool", "done"),
         ("assistant", "[calls web_search_call()]"),
+        ("assistant", "[calls add({})]\n[result: 3]"),
+        ("assistant", ""),
     ]
     again = turns_of([message.members() for message in parse_messages(items)])
     assert [(turn.role, turn.text) for turn in again] == [(t.role, t.text) for t in turns]
@@ -188,16 +197,103 @@ def test_items_of_openai_responses_are_read() -> None:
         ({"role": "assistant", "content": None, "audio": {"id": "x", "transcript": "a"}}, "a"),
         ({"role": "user", "content": [{"type": "input_audio", "transcript": " a "}]}, "a"),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "a"}]}, "a"),
-        ({"role": "model", "parts": [{"text": "a"}, {"inlineData": {"data": "eA=="}}]}, None),
+        ({"role": "assistant", "content": "", "additional_kwargs": SPOKEN}, "a"),
+        ({"type": "human", "text": "a"}, "a"),
+        (
+            {"role": "user", "content": [{"type": "document", "source": {"type": "text", **DATA}}]},
+            "a",
+        ),
+        ({"role": "user", "content": [{"type": "text-plain", "text": "a"}]}, "a"),
+        ({"role": "model", "parts": {"text": "a"}}, "a"),
+        ({"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": "a"}]}, "a"),
+        (
+            {"role": "model", "parts": [{"text": "a"}, {"inlineData": {"data": "eA=="}}]},
+            "a\n[inlineData]",
+        ),
+        (
+            {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"n": 1}}}]},
+            '[calls f({"n": 1})]',
+        ),
+        (
+            {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"n": 1}}}]},
+            '[result: {"n": 1}]',
+        ),
+        (
+            {"role": "user", "content": [{"toolUse": {"name": "f", "input": {}}}, {"text": "a"}]},
+            "[calls f({})]\na",
+        ),
+        (
+            {"role": "user", "content": [{"toolResult": {"content": [{"text": "a"}]}}]},
+            "[result: a]",
+        ),
+        (
+            {
+                "role": "assistant",
+                "parts": [
+                    {"type": "step-start"},
+                    {"type": "reasoning", "text": "hm"},
+                    {"type": "text", "text": "a"},
+                    {"type": "tool-look", "toolCallId": "1", "input": {"q": 1}, "output": {"n": 2}},
+                ],
+            },
+            'a\n[calls look({"q": 1})]\n[result: {"n": 2}]',
+        ),
+        (
+            {
+                "role": "tool",
+                "content": [
+                    {
+                        "type": "tool-result",
+                        "toolName": "f",
+                        "output": {"type": "json", "value": {"n": 1}},
+                    }
+                ],
+            },
+            '[result: {"n": 1}]',
+        ),
+        (
+            {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": ""}},
+            "[calls f()]",
+        ),
     ],
 )
-def test_content_is_read_in_the_forms_that_people_have(message: JSON, text: str | None) -> None:
-    assert turn(message).text == (text or "a\n[inlineData]")
+def test_content_is_read_in_the_forms_that_people_have(message: JSON, text: str) -> None:
+    assert turn(message).text == text
 
 
-def test_times_may_be_seconds_since_1970() -> None:
-    message = {"role": "user", "content": "a", "created_at": 1_700_000_000, "id": "msg_1"}
+@pytest.mark.parametrize("message", [{"type": "memo", "content": "a"}, {"content": "a"}, "a", 7])
+def test_an_unknown_form_is_answered_with_the_accepted_ones(message: Any) -> None:
+    detail = refused(message).detail
+    for form in ('{"role": "user", "content": "…"}', "Responses", "parts", '"type": "human"'):
+        assert form in detail
+
+
+IMAGE = base64.b64encode(bytes(n * 37 % 251 for n in range(900))).decode()
+
+
+@pytest.mark.parametrize("data", [IMAGE, f"data:image/png;base64,{IMAGE}"])
+def test_encoded_data_in_a_message_becomes_a_mark(data: str) -> None:
+    escaped = json.dumps({"shot": data}).replace("/", "\\/")  # as some languages write JSON
+    messages: list[JSON] = [
+        {"role": "user", "content": f"See ![me]({data}) here."},
+        {"role": "user", "content": [{"type": "text", "text": f"See {data} here."}]},
+        {"role": "assistant", "tool_calls": [{"name": "f", "args": {"shot": data, "to": "here"}}]},
+        {"role": "tool", "content": f"{escaped} here"},
+        {"role": "user", "content": [{"type": "tool_result", "content": f"{data} here"}]},
+        {"type": "function_call_output", "call_id": "c", "output": {"shot": data, "to": "here"}},
+    ]
+    for text in (turn(message).text for message in messages):
+        assert "characters of encoded data]" in text
+        assert "here" in text
+        assert len(text) < 100
+
+
+def test_times_and_ids_may_be_numbers() -> None:
+    message = {"role": "user", "content": "a", "created_at": 1_700_000_000, "id": 17}
     assert turn(message).said_at == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    assert turn(message).id == "17"
+    in_milliseconds = {**message, "created_at": 1_700_000_000_000}
+    assert turn(in_milliseconds).said_at == turn(message).said_at
     with pytest.raises(InvalidMessageError, match="created_at"):
         turns_of([{**message, "created_at": 1e30}])
 
@@ -231,9 +327,9 @@ def test_ids_names_and_times_are_normalized() -> None:
         ({"role": "alice", "content": "x"}, "messages[1].role"),
         ({"type": "remove", "content": ""}, "messages[1].type"),
         ({"role": 1, "content": "x"}, "messages[1].role"),
-        ({"role": "user", "text": "x"}, "messages[1].content"),
-        ({"role": "system", "text": "x"}, "messages[1].content"),
-        ({"role": "tool", "text": "x"}, "messages[1].content"),
+        ({"role": "user", "words": "x"}, "messages[1].content"),
+        ({"role": "system", "words": "x"}, "messages[1].content"),
+        ({"role": "tool", "words": "x"}, "messages[1].content"),
         ({"role": "user", "content": 5}, "messages[1].content"),
         ({"role": "user", "content": {"type": 5}}, "messages[1].content[0].type"),
         ({"role": "user", "content": [5]}, "messages[1].content[0]"),

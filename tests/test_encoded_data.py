@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.indexing.encoded_data import remove_encoded_data
+from app.encoded_data import remove_encoded_data
 from app.indexing.passages import texts_at
 
 DATA = bytes(n * 37 % 251 for n in range(600))

@@ -25,6 +25,9 @@ _NUMBER_WIDTH = 6
 _SNIPPET_LINES = 2
 """Lines shown before and after a change."""
 
+# A line with its newline: of Unix, of Windows, or of old Macs.
+_LINE = re.compile("[^\r\n]*+(?:\r\n|[\r\n])|[^\r\n]++")
+
 _SHOWN_OCCURRENCES = 20
 """Maximum line numbers in an error."""
 
@@ -117,7 +120,7 @@ def format_size(size: int) -> str:
 
 def lines_of(text: str) -> list[str]:
     """Return the lines; a newline at the end does not begin another one."""
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+    return _plain(text).removesuffix("\n").split("\n") if text else []
 
 
 def show_file(path: str, text: str, view_range: Sequence[int] | None) -> str:
@@ -132,7 +135,8 @@ def show_file(path: str, text: str, view_range: Sequence[int] | None) -> str:
 
 def check_length(path: str, text: str) -> None:
     """Raise ToolError if a file has too many lines."""
-    if text.count("\n") >= MAX_LINES and len(lines_of(text)) > MAX_LINES:
+    newlines = text.count("\n") + text.count("\r")
+    if newlines >= MAX_LINES and len(lines_of(text)) > MAX_LINES:
         raise ToolError(f"File {path} exceeds maximum line limit of {MAX_LINES:,} lines.")
 
 
@@ -143,10 +147,8 @@ def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
     """
     if not old:
         raise ToolError("No replacement was performed, old_str is empty. Say what to replace.")
-    if "\r\n" in text:
-        new = _with_newlines_of(text, new)
-        old = old if old in text else _with_newlines_of(text, old)
-    places = [found.start() for found in re.finditer(re.escape(old), text)]
+    plain, plain_old = _plain(text), _plain(old)
+    places = _find_all(plain, plain_old)
     if not places:
         raise ToolError(
             f"No replacement was performed, old_str `{old}` did not appear verbatim in {path}."
@@ -154,32 +156,69 @@ def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
     if len(places) > 1:
         raise ToolError(
             f"No replacement was performed. Multiple occurrences of old_str `{old}` in lines: "
-            f"{_line_numbers(text, places)}. Please ensure it is unique"
+            f"{_line_numbers(plain, places)}. Please ensure it is unique"
         )
-    after = text[: places[0]] + new + text[places[0] + len(old) :]
-    first = text.count("\n", 0, places[0]) + 1
-    last = first + new.count("\n")
+    lines = _LINE.findall(text)
+    start, end = (_place_in(lines, plain, at) for at in (places[0], places[0] + len(plain_old)))
+    first = plain.count("\n", 0, places[0]) + 1
+    added = _with_newline(new, _newline_near(lines, first - 1))
+    after = text[:start] + added + text[end:]
+    last = first + _plain(added).count("\n")
     snippet = _numbered(lines_of(after), first - _SNIPPET_LINES, last + _SNIPPET_LINES)
     edited = "The memory file has been edited. Here is the snippet showing the change "
     return after, "\n".join([f"{edited}(with line numbers):", *snippet])
 
 
 def insert_lines(text: str, line: int, addition: str) -> str:
-    """Return the text with lines added after a line (0: at the beginning), ending in a newline."""
-    lines = text.removesuffix("\n").split("\n") if text else []
+    """Return the text with lines added after a line (0: at the beginning)."""
+    lines = _LINE.findall(text)
     if not 0 <= line <= len(lines):
         raise ToolError(
             f"Error: Invalid `insert_line` parameter: {line}. "
             f"It should be within the range of lines of the file: [0, {len(lines)}]"
         )
-    added = _with_newlines_of(text, addition.removesuffix("\n") + "\n").removesuffix("\n")
-    return "\n".join([*lines[:line], added, *lines[line:]]) + "\n"
+    newline = _newline_near(lines, line - 1) or _newline_near(_LINE.findall(addition), 0) or "\n"
+    before = "".join(lines[:line])
+    if before and not before.endswith(("\r", "\n")):
+        before += newline
+    added = _with_newline(_plain(addition).removesuffix("\n") + "\n", newline)
+    return before + added + "".join(lines[line:])
 
 
-def _with_newlines_of(text: str, addition: str) -> str:
-    """Return an addition with the newlines of a text, which may be those of Windows."""
-    plain = addition.replace("\r\n", "\n")
-    return plain.replace("\n", "\r\n") if "\r\n" in text else plain
+def _plain(text: str) -> str:
+    """Return a text with plain newlines alone."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _with_newline(text: str, newline: str | None) -> str:
+    """Return a text with all its newlines in one form; None: as they are."""
+    return text if newline is None else _plain(text).replace("\n", newline)
+
+
+def _newline_near(lines: Sequence[str], index: int) -> str | None:
+    """Return the newline of a line, or of the nearest before it, or after it; None if none has."""
+    index = max(index, 0)
+    for line in (*reversed(lines[: index + 1]), *lines[index + 1 :]):
+        if newline := line[len(line.rstrip("\r\n")) :]:
+            return newline
+    return None
+
+
+def _find_all(text: str, part: str) -> list[int]:
+    """Return the places of a part that do not overlap."""
+    places = []
+    at = text.find(part)
+    while at != -1:
+        places.append(at)
+        at = text.find(part, at + len(part))
+    return places
+
+
+def _place_in(lines: Sequence[str], plain: str, at: int) -> int:
+    """Return the place in a text, given its lines, that `at` is in the text with plain newlines."""
+    number = plain.count("\n", 0, at)
+    column = at - (plain.rfind("\n", 0, at) + 1)
+    return sum(map(len, lines[:number])) + column
 
 
 def _entries(name: str) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias, assert_never
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from app.auth.access import Verb
 from app.db.database import TooManyConflictsError
@@ -25,6 +25,7 @@ from app.tools.tool import (
     any_of,
     describe_mistakes,
     tool_text,
+    validate_arguments,
 )
 
 NAME = "memory"
@@ -96,7 +97,7 @@ class StrReplace(BaseModel):
     command: Literal["str_replace"]
     path: str
     old_str: str
-    new_str: str = ""
+    new_str: Annotated[str, BeforeValidator(lambda text: "" if text is None else text)] = ""
 
 
 class Insert(BaseModel):
@@ -215,7 +216,7 @@ def _permitted_commands(actions: Sequence[Action]) -> list[str]:
 def _read_command(arguments: JsonObject) -> Command:
     """Return a model's command; raises ToolError. Arguments of other commands are ignored."""
     try:
-        return _COMMAND.validate_python(arguments)
+        return validate_arguments(_COMMAND.validate_python, arguments)
     except ValidationError as error:
         raise ToolError(f"Error: {describe_mistakes(error, is_tagged=True)}") from error
 

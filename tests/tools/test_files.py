@@ -69,6 +69,18 @@ async def test_text_is_replaced_and_inserted(memory: Memory, store: Store) -> No
     assert newest["action"] == "patch"
 
 
+async def test_arguments_may_be_null_or_json_text(memory: Memory, store: Store) -> None:
+    path = "/memories/list.txt"
+    await memory.write(path, text="one\r\ntwo\r\nthree")
+    await memory("str_replace", path=path, old_str="two\n", new_str=None)
+    await memory("insert", path=path, insert_line="2", insert_text="four")
+    [newest, *_] = await store.versions(NAMESPACE, "list.txt")
+    assert newest["value"] == {"content": "one\r\nthree\r\nfour\r\n"}
+    shown = await memory("view", path=path, view_range="[2, 3]")
+    assert shown.splitlines()[1:] == ["     2\tthree", "     3\tfour"]
+    assert await memory("view", path=path, view_range="") == await memory("view", path=path)
+
+
 async def test_an_edit_keeps_everything_but_the_text(memory: Memory, store: Store) -> None:
     await store.put(NAMESPACE, "m", {"kind": "note", "content": "old"}, index=["kind"], **DETAILS)
     await memory("str_replace", path="/memories/m", old_str="old", new_str="new")

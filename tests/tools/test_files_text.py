@@ -11,6 +11,7 @@ from app.tools.file_text import (
     format_size,
     insert_lines,
     key_of,
+    lines_of,
     list_directory,
     path_of,
     replace_text,
@@ -102,12 +103,64 @@ def test_a_file_has_at_most_999_999_lines() -> None:
             check_length(PATH, text)
 
 
-def test_files_of_windows_keep_their_newlines() -> None:
-    text = "one\r\ntwo\r\nthree\r\n"
-    assert replace_text(PATH, text, "one\ntwo", "1\n2")[0] == "1\r\n2\r\nthree\r\n"
-    assert replace_text(PATH, text, "two\r\n", "")[0] == "one\r\nthree\r\n"
-    assert replace_text(PATH, text, "two", "2\n2")[0] == "one\r\n2\r\n2\r\nthree\r\n"
-    assert insert_lines(text, 1, "a\nb") == "one\r\na\r\nb\r\ntwo\r\nthree\r\n"
+NEWLINES = ("\n", "\r\n", "\r")
+
+
+@pytest.mark.parametrize("newline", NEWLINES)
+def test_a_file_keeps_its_newlines(newline: str) -> None:
+    def with_newline(text: str) -> str:
+        return text.replace("\n", newline)
+
+    text = with_newline("one\ntwo\nthree\n")
+    for old, new, after in (
+        ("one\ntwo", "1\n2", "1\n2\nthree\n"),
+        ("two\r\n", "", "one\nthree\n"),
+        ("two", "2\r\n2", "one\n2\n2\nthree\n"),
+        ("\nthree\n", "\n", "one\ntwo\n"),
+    ):
+        assert replace_text(PATH, text, old, new)[0] == with_newline(after)
+    for line, added, after in (
+        (0, "a\r\nb", "a\nb\none\ntwo\nthree\n"),
+        (1, "a\nb\n", "one\na\nb\ntwo\nthree\n"),
+        (3, "a", "one\ntwo\nthree\na\n"),
+    ):
+        assert insert_lines(text, line, added) == with_newline(after)
+    unfinished = text.removesuffix(newline)
+    assert insert_lines(unfinished, 3, "a\n") == with_newline("one\ntwo\nthree\na\n")
+    assert insert_lines(unfinished, 1, "a") == with_newline("one\na\ntwo\nthree")
+    assert show_file(PATH, text, (2, -1)).splitlines()[1:] == ["     2\ttwo", "     3\tthree"]
+    with pytest.raises(ToolError, match="in lines: 1, 3"):
+        replace_text(PATH, with_newline("x\ny\nx"), "x", "z")
+
+
+def test_a_file_with_different_newlines_gets_those_of_the_place() -> None:
+    text = "one\r\ntwo\nthree\rfour"
+    assert replace_text(PATH, text, "one", "1\n1")[0] == "1\r\n1\r\ntwo\nthree\rfour"
+    assert replace_text(PATH, text, "two\nthree", "2")[0] == "one\r\n2\rfour"
+    assert insert_lines(text, 2, "x\ry") == "one\r\ntwo\nx\ny\nthree\rfour"
+    assert insert_lines(text, 4, "five") == "one\r\ntwo\nthree\rfour\rfive\r"
+
+
+def test_a_text_without_newlines_takes_those_that_are_added() -> None:
+    assert insert_lines("", 0, "a\r\nb") == "a\r\nb\r\n"
+    assert insert_lines("", 0, "") == "\n"
+    assert replace_text(PATH, "one", "one", "1\r\n2")[0] == "1\r\n2"
+    assert show_file(PATH, "\r", None) == f"{HEADER}\n     1\t"
+
+
+ENDINGS = st.sampled_from(NEWLINES)
+LINES = st.lists(st.tuples(st.text(alphabet="ab", max_size=2), ENDINGS), max_size=5)
+
+
+@given(LINES, LINES, st.integers(0, 5))
+def test_an_insertion_changes_no_other_line(
+    lines: list[tuple[str, str]], added: list[tuple[str, str]], line: int
+) -> None:
+    text, addition = ("".join(map("".join, some)) for some in (lines, added))
+    at = min(line, len(lines_of(text)))
+    after = insert_lines(text, at, addition)
+    expected = [*lines_of(text)[:at], *(lines_of(addition) or [""]), *lines_of(text)[at:]]
+    assert lines_of(after) == expected
 
 
 def test_a_replacement_shows_the_lines_around_it() -> None:

@@ -148,6 +148,8 @@ class ExtractionLoop:
 
     def _opening(self) -> str:
         conversation = render_turns(self._task.turns, self._task.context_turns)
+        if self._task.context_turns:
+            conversation += "\n\n" + TEMPLATES.fill_section("shown", "earlier")
         return TEMPLATES.fill(
             f"{self._purpose}_request",
             today=render_date(self._task.now),

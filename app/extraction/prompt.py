@@ -4,8 +4,8 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from app.conversations.kinds import Kind
-from app.conversations.memories import LLMTask, Memory, Rights
+from app.conversations.kinds import MEMORY, Kind
+from app.conversations.memories import LLMTask, Memory
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
 from app.json_values import JsonObject
 from app.providers.llm import Tool
@@ -31,24 +31,55 @@ def describe(name: str, **values: str) -> str:
 
 
 def build_system_text(task: LLMTask) -> str:
-    """Return the part of the prompt that is the same for all conversations of a manager."""
-    rights = task.rights
+    """Return the part of the prompt that is the same for all conversations of a manager.
+
+    Parts that cannot apply to the task are left out.
+    """
     parts = [TEMPLATES.fill("extract" if task.turns else "tidy")]
-    if rights.inserts or rights.updates or any(kind.singleton for kind in task.kinds):
-        parts.append(TEMPLATES.fill("writing"))
+    if task.rights.inserts or task.rights.updates or any(kind.singleton for kind in task.kinds):
+        parts.append(_text_on_writing(task))
     if task.existing or task.max_steps > 1:
-        parts.extend(_texts_on_existing(rights))
+        parts.extend(_texts_on_existing(task))
+    if task.turns and task.rights.inserts and MEMORY in task.kinds:
+        parts.append(_example(task))
     if task.instructions and task.instructions.strip():
         instructions = CONVERSATION_TAGS.escape(task.instructions.strip())
         parts.append(TEMPLATES.fill("instructions", instructions=instructions))
     return "\n\n".join(parts)
 
 
-def _texts_on_existing(rights: Rights) -> list[str]:
-    names = ["updates" if rights.updates else "fixed"]
-    if rights.deletes:
-        names.append("deletes")
-    return [TEMPLATES.fill(name) for name in names]
+def _text_on_writing(task: LLMTask) -> str:
+    singletons = sum(kind.singleton for kind in task.kinds)
+    chosen = {
+        "several_kinds": len(task.kinds) > 1,
+        "one_fact": singletons < len(task.kinds),
+        "single_document": singletons > 0,
+        "rules": True,
+        "messages": bool(task.turns),
+    }
+    rules = [TEMPLATES.fill_section("writing", name) for name, applies in chosen.items() if applies]
+    values = TEMPLATES.fill_section("writing", "values")
+    if task.turns:
+        values += " " + TEMPLATES.fill_section("writing", "message_time")
+    return "\n\n".join([TEMPLATES.fill_section("writing", "title"), "\n".join(rules), values])
+
+
+def _texts_on_existing(task: LLMTask) -> list[str]:
+    texts = [TEMPLATES.fill("updates" if task.rights.updates else "fixed")]
+    if task.rights.deletes:
+        texts.append(TEMPLATES.fill_section("deletes", "extract" if task.turns else "tidy"))
+    return texts
+
+
+def _example(task: LLMTask) -> str:
+    """Return messages and the calls that record them, with a memory to update if possible."""
+    updates = bool(task.existing) and task.rights.updates
+    return TEMPLATES.fill_section(
+        "example",
+        "messages",
+        memories=TEMPLATES.fill_section("example", "memories") + "\n" if updates else "",
+        first_call=TEMPLATES.fill_section("example", "update" if updates else "insert"),
+    )
 
 
 def build_tools(

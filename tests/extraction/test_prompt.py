@@ -57,6 +57,23 @@ def test_the_prompt_explains_only_permitted_edits(rights: Rights, words: set[str
     assert ("JSON Patch" in text) == rights.updates
 
 
+@pytest.mark.parametrize(
+    ("given", "absent"),
+    [
+        (task(), {"Of the kind that fits", "single document", "update_memory", "<memory id"}),
+        (task(kinds=[MEMORY, EPISODE], rights=NOTHING_PERMITTED), {"# An example"}),
+        (task(kinds=[PROFILE]), {"# An example", "One fact or event"}),
+        (
+            replace(task(memory("m1", "a")), turns=()),
+            {"a user asks", "# An example", "`from`", "time of a message"},
+        ),
+    ],
+)
+def test_the_prompt_leaves_out_parts_that_cannot_apply(given: LLMTask, absent: set[str]) -> None:
+    text = build_system_text(given)
+    assert {words for words in absent if words in text} == set()
+
+
 def test_values_are_not_templates() -> None:
     assert describe("insert", kind="a", description="costs $5 {x} $kind").endswith("$5 {x} $kind")
     assert "${memories}" in TEMPLATES.fill("next", memories="${memories}")

@@ -18,7 +18,7 @@ _SHORTEST_SECRET = 12
 class ProviderError(OperatorError):
     """A provider failed to answer; `retryable` says whether waiting may help.
 
-    `retry_after` is how many seconds the provider asked to wait, if it did.
+    `retry_after` is how many seconds the provider asked to wait, if it did; `words` are its own.
     """
 
     retryable: ClassVar[bool] = False
@@ -27,6 +27,7 @@ class ProviderError(OperatorError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.words = ""
 
 
 class RateLimitedError(ProviderError):
@@ -81,13 +82,18 @@ def error_of_status(
     if status == 429:
         return RateLimitedError(f"{name} asks for fewer requests: {message}", retry_after=wait)
     if status in _SETTINGS_STATUSES:
-        return MisconfiguredError(
-            f"{name} refuses the request ({status}): {message}; "
-            "check the API key, the model's name and the base URL"
-        )
+        return misconfigured(name, status, message)
     if status in _PASSING_STATUSES or status >= 500:
         return UnavailableError(f"{name} fails ({status}): {message}", retry_after=wait)
     return BadRequestError(f"{name} refuses the input ({status}): {message}")
+
+
+def misconfigured(name: str, status: int, message: str) -> ProviderError:
+    """Return the error for a wrong key, model, or address."""
+    return MisconfiguredError(
+        f"{name} refuses the request ({status}): {message}; "
+        "check the API key, the model's name and the base URL"
+    )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

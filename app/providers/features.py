@@ -58,7 +58,10 @@ SYSTEM_ROLE = _feature(
     r"|role.{0,20}'?system'?.{0,20}(not|unsupported)",
 )
 RETURNED_REASONING = _feature(
-    "returned_reasoning", r"reasoning|thinking|thought|signature", guessed=True
+    "returned_reasoning",
+    r"['\"`.](reasoning\w*|thinking\w*|thoughts?\w*|signature)['\"`:.\s]|\breasoning_\w+"
+    r"|(thinking|thought|reasoning)[ _](blocks?|content|items?|signature)|encrypted content",
+    guessed=True,
 )
 SHOWN_REASONING = _feature("shown_reasoning", r"encrypted content|\binclude\b")
 REASONING_WITH_TOOLS = _feature("reasoning_with_tools", r"reasoning_effort")
@@ -68,15 +71,30 @@ WHOLE_REPLY = _feature(
 )
 
 _OUTPUT_LIMIT = re.compile(
-    r"max_?(completion_|output_|new_)?tokens|maxOutputTokens|output tokens|in the completion",
+    r"max_?(completion_|output_|new_)?tokens|maxOutputTokens|(output|completion) tokens"
+    r"|in the (completion|output)|for the completion",
     re.IGNORECASE,
 )
 _TOO_MUCH = re.compile(
-    r"large|exceed|maximum|at most|less than|limit|range|greater|between|above|more than|>",
+    r"large|exceed|maximum|at most|less than|limit|range|greater|between|above|more than|[<>]"
+    r"|reduce|afford|support",
     re.IGNORECASE,
 )
+_DEPENDS = re.compile(r"\b(input|inputs|prompt|messages?|context|total|afford)\b", re.IGNORECASE)
+"""Words of limits that hold for one request, and not for the model."""
+
+_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NUMBER = re.compile(r"(?<![\w.])\d{2,9}(?![\w.]*\d)")
-_REMAINDER = re.compile(r">\s*(\d{1,9})\s*-\s*(\d{1,9})")
+_REMAINDER = re.compile(r">\s*(?P<context>\d{1,9})\s*-\s*(?P<input>\d{1,9})")
+_SUM = re.compile(r"(?P<input>\d{1,9})\s*\+\s*\d{1,9}\s*>\s*(?P<context>\d{1,9})")
+_CONTEXT = re.compile(
+    r"(?:context[ _](?:length|size|window|limit)|<=|maximum of)\D{0,20}(\d{2,9})", re.IGNORECASE
+)
+_INPUT = re.compile(
+    r"(\d{1,9})\W{1,3}(?:tokens )?(?:in|from|of) (?:the |text )?(?:input|prompt|message)"
+    r"|(\d{1,9})\W{1,3}(?:input|prompt)s?\W{1,3}tokens",
+    re.IGNORECASE,
+)
 
 
 class Concessions:
@@ -92,6 +110,7 @@ class Concessions:
         self._guess: str | None = None
         self._guessed: set[str] = set()
         self._output_tokens: int | None = None
+        self._is_stated = False
         self._words = ""
         self._count = 0
 
@@ -112,23 +131,29 @@ class Concessions:
             isinstance(error, UnusableReplyError) or self._count >= _MAX_CONCESSIONS
         ):
             return False
+        words = error.words
+        if not words:
+            return False
         self._count += 1
-        words = str(error)
         for feature in sent:
             if feature.refusal.search(words):
                 self._named[feature.name] = words
                 return True
         if limit := _find_output_limit(words, output_tokens):
             self._output_tokens, self._words = limit, words
+            self._is_stated = not _DEPENDS.search(words) and _find_remainder(words) is None
             return True
         return type(error) is BadRequestError and self._try_another(sent, words)
 
     def settle(self) -> None:
-        """Remember the features without which the call has passed."""
+        """Remember the features without which the call has passed.
+
+        A limit of the answer that follows from the input's length holds for this call alone.
+        """
         guess = {} if self._guess is None else {self._guess: self._words}
         for name, words in {**self._named, **guess}.items():
             self._capabilities.learn(self._model, name, reason=words)
-        if self._output_tokens is not None:
+        if self._output_tokens is not None and self._is_stated:
             self._capabilities.learn(
                 self._model, OUTPUT_TOKENS, limit=self._output_tokens, reason=self._words
             )
@@ -143,13 +168,24 @@ class Concessions:
 
 def _find_output_limit(words: str, asked: int) -> int | None:
     """Return how many tokens to ask for after a refusal; None if it is not for their number."""
+    words = _COMMA.sub("", words)
     if asked <= _LEAST_OUTPUT_TOKENS:
         return None
     if not (_OUTPUT_LIMIT.search(words) and _TOO_MUCH.search(words)):
         return None
-    if remainder := _REMAINDER.search(words):
-        stated = int(remainder[1]) - int(remainder[2])
-    else:
-        stated = max((n for text in _NUMBER.findall(words) if (n := int(text)) < asked), default=0)
+    remainder = _find_remainder(words)
+    if remainder is not None and remainder < _LEAST_OUTPUT_TOKENS:
+        return None  # the input is too long
+    stated = remainder or max(
+        (n for text in _NUMBER.findall(words) if (n := int(text)) < asked), default=0
+    )
     least = _LEAST_OUTPUT_TOKENS
     return stated if least <= stated < asked else max(least, asked // 2)
+
+
+def _find_remainder(words: str) -> int | None:
+    """Return the part of the context that the input leaves to the answer, if words state both."""
+    if found := _REMAINDER.search(words) or _SUM.search(words):
+        return int(found["context"]) - int(found["input"])
+    context, given = _CONTEXT.search(words), _INPUT.search(words)
+    return int(context[1]) - int(given[1] or given[2]) if context and given else None

@@ -8,12 +8,8 @@ import openai
 from typing_extensions import override
 
 from app.providers.capabilities import Capabilities
-from app.providers.errors import (
-    ProviderError,
-    RateLimitedError,
-    UnavailableError,
-    without_key,
-)
+from app.providers.error_replies import read_failure, to_error
+from app.providers.errors import UnavailableError
 from app.providers.features import (
     SHOWN_REASONING,
     TEMPERATURE,
@@ -218,9 +214,9 @@ class ResponsesLLM(OpenAIModel):
     @override
     def _read(self, answer: dict[str, Any]) -> Completion:
         if answer["status"] == "failed":
-            if answer["error"]["code"] in FILTERED:
+            if object_at(answer, "error").get("code") in FILTERED:
                 return self._refused()
-            raise self._failure(answer["error"])
+            raise to_error(self.name, read_failure(answer["error"]), self._api_key)
         items, model = answer["output"], read_model(answer, self._model)
         calls = tuple(
             _read_response_call(item, n)
@@ -242,12 +238,6 @@ class ResponsesLLM(OpenAIModel):
             if whole and stop is None
             else None,
         )
-
-    def _failure(self, error: dict[str, Any]) -> ProviderError:
-        message = without_key(clean_text(error["message"]), self._api_key)
-        if error["code"] == "rate_limit_exceeded":
-            return RateLimitedError(f"{self.name} asks for fewer requests: {message}")
-        return UnavailableError(f"{self.name} fails: {message}")
 
 
 def _response_tool(tool: Tool) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import httpx2
 import numpy as np
@@ -19,11 +18,11 @@ from app.providers.embedder import Outcome, Vector, split_by_characters, vectors
 from app.providers.embedding_division import HARMLESS_TEXT, Division
 from app.providers.embedding_limits import EmbeddingLimits
 from app.providers.embedding_replies import read_vectors
+from app.providers.error_replies import find_error, to_error
 from app.providers.errors import (
     BadRequestError,
     MisconfiguredError,
     ProviderError,
-    RateLimitedError,
     RequestTooLongError,
     UnavailableError,
 )
@@ -61,12 +60,6 @@ _OPTIONAL = {
     "dimensions": re.compile(r"dimension|matryoshka", re.IGNORECASE),
 }
 """Members of a request that some servers refuse, and words of such a refusal."""
-
-_TOO_LONG = re.compile(
-    r"too (long|large)|context (length|size|window)|token.{0,60}(limit|max)|longer than"
-    r"|max.{0,30}(length|token)",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 class _SilentError(UnavailableError):
@@ -194,7 +187,7 @@ class OpenAIEmbedder:
         try:
             return await self._send(texts, patience, self._limits.refused)
         except (BadRequestError, UnavailableError) as error:
-            blamed = {name for name in self._sent() if _OPTIONAL[name].search(str(error))}
+            blamed = {name for name in self._sent() if _OPTIONAL[name].search(error.words)}
             if not blamed:
                 raise
             try:
@@ -254,7 +247,7 @@ class OpenAIEmbedder:
         except openai.APITimeoutError as error:
             raise _SilentError(f"{self.name} cannot be reached: {error}") from None
         except openai.OpenAIError as error:
-            raise _translate(self.name, error, self._api_key) from None  # it may show the key
+            raise translate_error(self.name, error, self._api_key) from None  # it may show the key
         return await asyncio.to_thread(self._outcomes, response.content, len(texts))
 
     async def _post(self, body: JsonObject, patience: "_Patience") -> httpx2.Response:
@@ -276,7 +269,7 @@ class OpenAIEmbedder:
             except openai.APIConnectionError:
                 asked = None
             except openai.APIStatusError as error:
-                failure = _translate(self.name, error, self._api_key)
+                failure = translate_error(self.name, error, self._api_key)
                 asked = failure.retry_after
                 is_final = error.response.headers.get("x-should-retry") == "false"
                 if not failure.retryable or is_final or (asked or 0) > _LONGEST_WAIT:
@@ -287,7 +280,8 @@ class OpenAIEmbedder:
     def _outcomes(self, body: bytes, count: int) -> list[Outcome]:
         try:
             reply = parse_reply(body, max_bytes=MAX_REPLY_BYTES, max_values=_MAX_NUMBERS)
-            _raise_error(self.name, reply)
+            if failure := find_error(reply):
+                raise to_error(self.name, failure, self._api_key)
             outcomes = read_vectors(reply, count, self.name)
         except ValueError as error:
             raise UnavailableError(
@@ -364,25 +358,3 @@ def _cut(vector: Vector, dimensions: int | None) -> Outcome:
     if length == 0:
         return UnavailableError("the vector's first dimensions are all zero")
     return np.asarray(cut / length, dtype=np.float32)
-
-
-def _translate(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:
-    translated = translate_error(name, error, key)
-    is_refusal = isinstance(translated, (BadRequestError, UnavailableError))
-    if is_refusal and isinstance(error, openai.APIStatusError) and _TOO_LONG.search(error.message):
-        return RequestTooLongError(str(translated))
-    return translated
-
-
-def _raise_error(name: str, reply: Any) -> None:
-    """Raise the error that is sent as a success."""
-    error = reply.get("error") if isinstance(reply, dict) else None
-    if not error:
-        return
-    members = error if isinstance(error, dict) else {"message": error}
-    message, code = str(members.get("message", error))[:300], members.get("code")
-    if _TOO_LONG.search(message):
-        raise RequestTooLongError(f"{name} refuses the input: {message}")
-    if str(code) == "429":
-        raise RateLimitedError(f"{name} asks for fewer requests: {message}")
-    raise UnavailableError(f"{name} fails: {message}")

@@ -189,7 +189,8 @@ async def test_a_text_without_a_usable_vector_fails_alone(
         (error(429, "slower"), RateLimitedError, 3),
         (error(500, "out of memory"), UnavailableError, 4),
         (error(400, "input_type is required"), ProviderError, 5),
-        (Reply(body=b'{"error": "Unexpected endpoint"}'), UnavailableError, 4),
+        (Reply(body=b'{"error": "Unexpected endpoint"}'), MisconfiguredError, 3),
+        (Reply(body=b'{"error": "no slot is free"}'), UnavailableError, 4),
         (Reply(body=b'{"error": {"message": "busy", "code": "429"}}'), RateLimitedError, 3),
     ],
 )

@@ -147,7 +147,7 @@ async def test_a_failure_behind_a_good_status_is_a_passing_fault(
     llm: ResponsesLLM, server: LLMServer
 ) -> None:
     server.script.extend([failed("server_error"), failed("rate_limit_exceeded")])
-    with pytest.raises(UnavailableError, match="openai:m fails: Sorry"):
+    with pytest.raises(UnavailableError, match=r"openai:m fails \(500\): Sorry"):
         await llm.complete(HELLO)
     with pytest.raises(RateLimitedError, match="asks for fewer requests: Sorry"):
         await llm.complete(HELLO)

@@ -91,12 +91,6 @@ def is_forced(body: JSON) -> bool:
             400,
             "max_tokens must be at most 4000, was 8192",
         ),
-        (
-            "output_tokens",
-            lambda body: body["max_tokens"] > 3_000,
-            400,
-            "'max_tokens' is too large: 8192. The context has 8192 tokens (8192 > 8192 - 900).",
-        ),
     ],
 )
 async def test_a_chat_server_gets_requests_without_the_feature_that_it_refuses(

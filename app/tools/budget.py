@@ -1,7 +1,8 @@
 """The size of results that models read: long values are shortened, each by a fair share."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 MAX_RESULT_CHARACTERS = 40_000
 """Maximum characters of the values in a result; MCP sends each result twice, as text and object."""
@@ -13,6 +14,11 @@ _MARK_CHARACTERS = 40
 def json_length(value: object) -> int:
     """Return the number of characters of a value as JSON."""
     return len(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def count_fitting(sizes: Iterable[int], budget: int = MAX_RESULT_CHARACTERS) -> int:
+    """Return how many of the first entries fit into a budget; at least one."""
+    return max(sum(total <= budget for total in accumulate(sizes)), 1)
 
 
 def fair_limit(sizes: Sequence[int], budget: int) -> int:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from app.store.schemas import MAX_KEY_CHARACTERS
+from app.tools.budget import MAX_RESULT_CHARACTERS, count_fitting, fair_limit, shorten
 from app.tools.tool import ToolError
 
 ROOT = "/memories"
@@ -102,6 +103,9 @@ def list_directory(directory: str, files: Iterable[tuple[str, int]], *, is_cut: 
         f"{format_size(total)}\t{path}",
         *(f"{format_size(size)}\t{path}/{entry}" for entry, size in sizes.items()),
     ]
+    kept = lines[: count_fitting(len(line) + 1 for line in lines)]
+    if len(kept) < len(lines):
+        return "\n".join([*kept, "(More was left out. View a directory in it to see its files.)"])
     if is_cut:
         lines.append(
             f"(There are more: only the first {MAX_FILES:,} files in order of their names were "
@@ -128,9 +132,16 @@ def show_file(path: str, text: str, view_range: Sequence[int] | None) -> str:
     lines = lines_of(text)
     check_length(path, text)
     first, last = (1, len(lines)) if view_range is None else _range(view_range, len(lines))
-    return "\n".join(
-        [f"Here's the content of {path} with line numbers:", *_numbered(lines, first, last)]
-    )
+    chosen = lines[first - 1 : last]
+    kept = chosen[: count_fitting(len(line) + _NUMBER_WIDTH + 2 for line in chosen)]
+    shown = [str(shorten(line, MAX_RESULT_CHARACTERS)) for line in kept]
+    result = [f"Here's the content of {path} with line numbers:", *_numbered(shown, first)]
+    if len(kept) < len(chosen):
+        result.append(
+            f"(More was left out: the file has {len(lines):,} lines. View it with view_range "
+            f"[{first + len(kept)}, -1] to go on.)"
+        )
+    return "\n".join(result)
 
 
 def check_length(path: str, text: str) -> None:
@@ -164,7 +175,10 @@ def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
     added = _with_newline(new, _newline_near(lines, first - 1))
     after = text[:start] + added + text[end:]
     last = first + _plain(added).count("\n")
-    snippet = _numbered(lines_of(after), first - _SNIPPET_LINES, last + _SNIPPET_LINES)
+    start_of_snippet = max(first - _SNIPPET_LINES, 1)
+    around = lines_of(after)[start_of_snippet - 1 : last + _SNIPPET_LINES]
+    each = fair_limit([len(line) for line in around], MAX_RESULT_CHARACTERS)
+    snippet = _numbered([str(shorten(line, each)) for line in around], start_of_snippet)
     edited = "The memory file has been edited. Here is the snippet showing the change "
     return after, "\n".join([f"{edited}(with line numbers):", *snippet])
 
@@ -239,13 +253,9 @@ def _range(view_range: Sequence[int], length: int) -> tuple[int, int]:
     return first, last
 
 
-def _numbered(lines: Sequence[str], first: int, last: int) -> list[str]:
-    """Return lines with their numbers; a range that extends beyond the text is cut."""
-    first = max(first, 1)
-    return [
-        f"{number:>{_NUMBER_WIDTH}}\t{line}"
-        for number, line in enumerate(lines[first - 1 : max(last, 0)], first)
-    ]
+def _numbered(lines: Sequence[str], first: int) -> list[str]:
+    """Return lines with their numbers."""
+    return [f"{number:>{_NUMBER_WIDTH}}\t{line}" for number, line in enumerate(lines, first)]
 
 
 def _line_numbers(text: str, places: Sequence[int]) -> str:

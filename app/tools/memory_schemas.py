@@ -115,6 +115,9 @@ class Memory(BaseModel):
     value: JsonObject = Field(description="What it says: most often its text, as content.")
     score: float | None = Field(None, description="How well it fits the query, 0 to 1.")
     importance: float | None = Field(None, description="How much it matters, 0 to 1.")
+    embedded: bool | None = Field(
+        None, description="false: so far it is found by its words only, not by its meaning."
+    )
     updated_at: datetime = Field(description="When it was last changed.")
 
 
@@ -149,6 +152,7 @@ class NamespaceList(BaseModel):
 
     namespaces: list[NamespaceCount]
     complete: bool = Field(description="false: there are more; ask with a longer prefix.")
+    note: str | None = Field(None, description="What was left out, and how to get it.")
 
 
 class ExtractedChange(BaseModel):

@@ -4,7 +4,6 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cache
-from itertools import accumulate
 from typing import ClassVar, Generic, Self, TypeVar
 from uuid import uuid4
 
@@ -37,7 +36,13 @@ from app.store.namespace_repository import NamespaceQuery
 from app.store.service import ItemService
 from app.store.types import Address, Delete, Item, ItemMetadata, ItemNotFoundError, Patch, Put
 from app.store.writer import ItemWriter
-from app.tools.budget import MAX_RESULT_CHARACTERS, fair_limit, json_length, shorten
+from app.tools.budget import (
+    MAX_RESULT_CHARACTERS,
+    count_fitting,
+    fair_limit,
+    json_length,
+    shorten,
+)
 from app.tools.memories import TEMPLATE, memory_id, parse_id, replace_content
 from app.tools.memory_schemas import (
     DEFAULT_LIMIT,
@@ -83,6 +88,8 @@ WAIT_SECONDS = 50
 MAX_CHANGES = 100
 
 _KEY_CHARACTERS = 32
+
+_MORE_NAMESPACES = "More were left out; list those below one of these, with it as prefix."
 
 _KNOWN = (
     "This was already remembered, so nothing was added. update_memory changes its text or "
@@ -189,7 +196,7 @@ class SearchMemories(MemoryTool[SearchMemoriesArguments]):
 def _fit(found: list[Memory], *, is_whole: bool) -> MemoryList:
     """Return as many memories as a result has room for, with long values shortened."""
     sizes = [json_length(memory.id) + json_length(memory.namespace) for memory in found]
-    kept = found[: max(sum(total <= MAX_RESULT_CHARACTERS for total in accumulate(sizes)), 1)]
+    kept = found[: count_fitting(sizes)]
     limit = fair_limit([json_length(memory.value) for memory in kept], MAX_RESULT_CHARACTERS)
     shown = [memory.model_copy(update={"value": shorten(memory.value, limit)}) for memory in kept]
     cut = sum(new.value is not old.value for new, old in zip(shown, kept, strict=True))
@@ -348,8 +355,11 @@ class ListNamespaces(ItemTool[ListNamespacesArguments]):
                 NamespaceCount(namespace=labels, memories=count)
                 for labels, count in zip(found.labels, found.counts or (), strict=True)
             ]
-        complete = complete and len(listed) <= MAX_NAMESPACES
-        return NamespaceList(namespaces=listed[:MAX_NAMESPACES], complete=complete)
+        fitting = count_fitting(json_length(one.namespace) for one in listed)
+        shown = listed[: min(fitting, MAX_NAMESPACES)]
+        complete = complete and len(shown) == len(listed)
+        note = None if complete else _MORE_NAMESPACES
+        return NamespaceList(namespaces=shown, complete=complete, note=note)
 
 
 def chosen_namespace(caller: Caller, labels: Labels | None) -> Labels:
@@ -367,6 +377,7 @@ def _memory(item: Item, score: float | None, access: Access) -> Memory:
         value=item.parse_value(),
         score=score,
         importance=item.metadata.importance,
+        embedded=None if item.is_embedded else False,
         updated_at=item.updated_at,
     )
 

@@ -34,6 +34,13 @@ from app.search.schemas import MAX_LIMIT as MAX_SEARCH_LIMIT
 from app.search.schemas import QueryText, encode_page
 from app.search.service import SearchService
 from app.store.filters import InvalidFilterError, parse_filter
+from app.tools.budget import (
+    MAX_RESULT_CHARACTERS,
+    count_fitting,
+    fair_limit,
+    json_length,
+    shorten,
+)
 from app.tools.namespace_target import resolve_namespace
 from app.tools.schemas import DEFAULT_LIMIT, MAX_LIMIT, SearchPlan, SearchRequest
 from app.tools.tool import (
@@ -57,8 +64,8 @@ NAME = "search_memory"
 
 MAX_OFFSET = 1_000
 
-_SHOWN_MEMBERS = ("namespace", "key", "value", "created_at", "updated_at", "score")
-"""Members of an item that LangMem shows to a model."""
+_SHOWN_MEMBERS = ("namespace", "key", "value", "created_at", "updated_at", "score", "embedded")
+"""Members of an item that LangMem shows to a model, and `embedded` if it is false."""
 
 _PROPERTIES: JsonObject = {
     "query": {"type": "string", "description": tool_text("search_memory_query")},
@@ -263,10 +270,14 @@ class SearchMemory:
     async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:
         """Return the memories that a query finds, best first; raises ToolError, ForbiddenError."""
         search = self._search_with_job if context.messages else self._search_once
-        items = await search(context, _read(arguments))
-        return ToolResult(_show(items), artifact=items)
+        read = _read(arguments)
+        items, is_whole = await search(context, read)
+        return ToolResult(_show(items, read.page.start, is_whole=is_whole), artifact=items)
 
-    async def _search_once(self, context: ToolContext, arguments: _Arguments) -> list[JsonObject]:
+    async def _search_once(
+        self, context: ToolContext, arguments: _Arguments
+    ) -> tuple[list[JsonObject], bool]:
+        """Return the hits of a query, and whether they are all that were asked for."""
         query = SearchQuery(
             namespace=context.namespace,
             text=arguments.query,
@@ -276,11 +287,11 @@ class SearchMemory:
         )
         page = await self._search.search(context.access, query, max_bytes=TOOL_BYTES)
         items: list[JsonObject] = encode_page(page, context.access)["items"]
-        return items
+        return items, page.next_cursor is None or len(items) == query.limit
 
     async def _search_with_job(
         self, context: ToolContext, arguments: _Arguments
-    ) -> list[JsonObject]:
+    ) -> tuple[list[JsonObject], bool]:
         """Return the hits of a model's queries and of the agent's own query."""
         plan = SearchPlan(
             namespace=list(context.namespace),
@@ -296,7 +307,7 @@ class SearchMemory:
         job = await self._jobs.wait(context.access, job_id, context.wait_seconds)
         if job.state is State.SUCCEEDED:
             items: list[JsonObject] = job.result_object["items"]
-            return items[arguments.page]
+            return items[arguments.page], not job.result_object["omitted"]
         # The reason for a failure is for operators, not for the user the model talks with.
         ended = job.state in (State.FAILED, State.CANCELLED)
         problem = "failed" if ended else f"is not done after {context.wait_seconds:g} s"
@@ -315,6 +326,22 @@ def _read(arguments: JsonObject) -> _Arguments:
     return read
 
 
-def _show(items: list[JsonObject]) -> str:
-    shown = [{name: item[name] for name in _SHOWN_MEMBERS} for item in items]
-    return orjson.dumps(shown).decode()
+def _show(items: list[JsonObject], offset: int, *, is_whole: bool) -> str:
+    """Return hits as JSON for the model: as many as fit, long values shortened, and a note."""
+    members = [{name: item[name] for name in _SHOWN_MEMBERS if name in item} for item in items]
+    text = orjson.dumps(members).decode()
+    if len(text) <= MAX_RESULT_CHARACTERS and is_whole:
+        return text
+    found: list[JsonObject] = orjson.loads(text)
+    sizes = [json_length({**one, "value": None}) for one in found]
+    kept = found[: count_fitting(sizes)]
+    limit = fair_limit([json_length(one["value"]) for one in kept], MAX_RESULT_CHARACTERS)
+    shown = [{**one, "value": shorten(one["value"], limit)} for one in kept]
+    notes = []
+    if cut := sum(new["value"] is not old["value"] for new, old in zip(shown, kept, strict=True)):
+        notes.append(f"{cut} of the memories were shortened, as they say; a smaller limit or a ")
+        notes.append("filter leaves more room for each.")
+    if len(kept) < len(found) or not is_whole:
+        notes.append(f"{' ' * bool(notes)}More were left out: search with offset ")
+        notes.append(f"{offset + len(kept)} for them.")
+    return orjson.dumps([*shown, {"note": "".join(notes)}] if notes else shown).decode()

@@ -1,5 +1,6 @@
 """Memories as MCP resources."""
 
+import json
 from datetime import timedelta
 
 import httpx2
@@ -61,6 +62,44 @@ async def test_a_memory_is_read_by_its_uri(
     assert (read.uri, read.mime_type) == (listed.uri, "application/json")
 
 
+async def test_a_long_memory_is_shortened_and_can_be_read_in_parts(
+    client: httpx2.AsyncClient, store: Store
+) -> None:
+    value = {"content": "x" * 100_000, "tags": ["cat", 7]}
+    await store.put(["memories"], "k?", value, index=False)
+
+    async def read(uri: str) -> list[str]:
+        contents = (await opened.read_resource(uri)).contents
+        assert all(isinstance(one, types.TextResourceContents) for one in contents)
+        assert all(len(one.text) < 41_000 for one in contents)  # type: ignore[union-attr]
+        return [one.text for one in contents]  # type: ignore[union-attr]
+
+    async with connected(client) as opened:
+        shortened, note = await read("memory:///memories/k%3F")
+        assert json.loads(shortened)["tags"] == ["cat", 7]
+        parts, uri = [], note.partition("Read ")[2].partition(" ")[0]
+        while uri:
+            part, *more = await read(uri)
+            parts.append(part)
+            uri = more[0].partition(": read ")[2].removesuffix(".") if more else ""
+    assert json.loads("".join(parts)) == value
+
+
+async def test_long_names_shorten_a_page(client: httpx2.AsyncClient, store: Store) -> None:
+    put = {"op": "put", "namespace": ["memories"], "value": {"content": ""}}
+    await store.batch(*({**put, "key": f"{n:02}" + "ü" * 500} for n in range(60)))
+    found: list[str] = []
+    async with connected(client) as opened:
+        page = await opened.list_resources()
+        while True:
+            assert len(page.model_dump_json()) < 60_000
+            found += [one.name[:2] for one in page.resources]
+            if page.next_cursor is None:
+                break
+            page = await opened.list_resources(cursor=page.next_cursor)
+    assert found == [f"{59 - n:02}" for n in range(60)]
+
+
 async def test_a_list_restarts_no_lifetime_but_reading_does(
     client: httpx2.AsyncClient, store: Store, clock: FrozenClock
 ) -> None:
@@ -81,7 +120,7 @@ async def expiry(store: Store) -> str:
 async def test_the_template_makes_uris(client: httpx2.AsyncClient) -> None:
     async with connected(client) as opened:
         (template,) = (await opened.list_resource_templates()).resource_templates
-    assert template.uri_template == "memory:///{+id}"
+    assert template.uri_template == "memory:///{+id}{?offset}"
 
 
 async def test_missing_memories_and_unreadable_cursors_are_mistakes(

@@ -78,6 +78,20 @@ async def test_results_have_a_budget_and_name_the_parts_left_out(
         assert all("characters left out)" in text for text in contents if text != "short")
 
 
+async def test_namespaces_with_long_names_have_a_budget(
+    client: httpx2.AsyncClient, store: Store
+) -> None:
+    put = {"op": "put", "key": "k", "value": {}, "index": False}
+    labels = ["x" * 128] * 8
+    await store.batch(*({**put, "namespace": [f"{n:03}", *labels]} for n in range(60)))
+    async with connected(client) as opened:
+        listed = await Agent(opened).call("list_namespaces")
+        assert 30 < len(listed["namespaces"]) < 40
+        assert listed["complete"] is False
+        assert "with it as prefix" in listed["note"]
+        assert "note" not in await Agent(opened).call("list_namespaces", prefix=["001"])
+
+
 async def test_json_text_is_accepted_for_arguments_of_other_types(
     client: httpx2.AsyncClient,
 ) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.store.schemas import MAX_KEY_CHARACTERS
+from app.tools.budget import MAX_RESULT_CHARACTERS
 from app.tools.file_text import (
     MAX_LINES,
     check_length,
@@ -88,6 +89,29 @@ def test_a_range_of_lines_keeps_their_numbers(
 ) -> None:
     lines = [f"{number:6}\tline {number}" for number in numbers]
     assert show_file(PATH, TEN_LINES, view_range) == "\n".join([HEADER, *lines])
+
+
+def test_a_long_file_is_shown_in_parts() -> None:
+    text = "".join(f"{number}: {'x' * 900}\n" for number in range(1, 101))
+    seen = []
+    following = 1
+    while following:
+        _, *lines = show_file(PATH, text, (following, -1)).split("\n")
+        note = lines.pop() if lines[-1].startswith("(") else ""
+        assert sum(map(len, lines)) <= MAX_RESULT_CHARACTERS
+        seen += [int(line.split()[0]) for line in lines]
+        following = int(note.partition("[")[2].partition(",")[0]) if note else 0
+    assert seen == list(range(1, 101))
+    long = "y" * (2 * MAX_RESULT_CHARACTERS)
+    shown = show_file(PATH, f"{long}\nz\n", None)
+    assert len(shown) < MAX_RESULT_CHARACTERS + 300
+    assert "characters left out)" in shown
+    _, result = replace_text(PATH, f"{long}\nz\n", "z", "a")
+    assert len(result) < MAX_RESULT_CHARACTERS + 300
+    files = [(f"{number:04}{'k' * 500}", 1) for number in range(500)]
+    listing = list_directory("", files, is_cut=False)
+    assert len(listing) < MAX_RESULT_CHARACTERS + 300
+    assert listing.endswith("(More was left out. View a directory in it to see its files.)")
 
 
 def test_a_range_outside_the_file_is_refused() -> None:

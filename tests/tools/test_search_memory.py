@@ -67,3 +67,23 @@ async def test_searching_needs_the_grant_to_read(agent_with: AgentWith) -> None:
     blind = await agent_with(set(Verb) - {Verb.READ})
     assert await blind.problem("search_memory", {"query": "tea"}) == (403, "forbidden")
     assert await (await agent_with({Verb.READ})).search("tea") == []
+
+
+async def test_long_memories_are_shortened_for_the_model_and_whole_for_the_program(
+    agent: Agent, store: Store
+) -> None:
+    for number in range(30):
+        value = {"content": f"log {number}: " + "step done; " * 1_000}
+        await store.put(HOME, f"k{number:02}", value, index=False)
+    answer = await agent.answer("search_memory", {"query": "", "limit": 20, "offset": 5})
+    assert len(answer["content"]) < 60_000
+    *shown, note = json.loads(answer["content"])
+    assert len(shown) == len(answer["artifact"]) == 20
+    assert all("characters left out)" in one["value"]["content"] for one in shown)
+    assert all(one["value"]["content"].endswith("done; ") for one in answer["artifact"])
+    assert note["note"].startswith("20 of the memories were shortened")
+    for number in range(3):
+        await store.put(HOME, f"m{number}", {"content": "x" * 100_000}, index=False)
+    *shown, note = json.loads(await agent.call({"query": "", "limit": 9}, name="search_memory"))
+    assert note["note"].endswith(f"More were left out: search with offset {len(shown)} for them.")
+    assert len(shown) == 2

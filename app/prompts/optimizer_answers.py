@@ -117,15 +117,18 @@ async def answer_after_thinking(
     """
     structured = StructuredDialogue(dialogue, answer_tool, purpose)
     name = answer_tool.tool.name
+    reply, results = None, list[ToolResult]()
     for step in range(1, max_steps):
         may_answer = step > only_thinking
         tools = (*THINKING, answer_tool.tool) if may_answer else THINKING
+        titles = ("begin", "go_on") if may_answer else ("begin_thinking", "think_on")
+        title = titles[step > 1]
+        dialogue.say(_render_turn(title, name, reply), results)
         reply = await dialogue.answer(purpose, tools)
         if reply.finish_reason == "refusal" or (may_answer and structured.has_answer(reply)):
             return await structured.accept(reply)
-        is_next_last, is_next_thinking = step + 1 == max_steps, step < only_thinking
-        title = "decide" if is_next_last else "think_on" if is_next_thinking else "go_on"
-        dialogue.say(_render_turn(title, name, reply), _acknowledge(reply, tools))
+        results = _acknowledge(reply, tools)
+    dialogue.say(_render_turn("decide", name, reply), results)
     return await structured.answer()
 
 
@@ -135,6 +138,17 @@ def parse_explanation(arguments: JsonObject, name: str) -> str:
     if not isinstance(text, str):
         return ""
     return replace_unstorable(text).strip()[:MAX_ANALYSIS_CHARACTERS]
+
+
+def parse_counterexamples(arguments: JsonObject) -> str:
+    """Return the counterexamples by which a model narrowed what it adds, for people to read."""
+    text = parse_explanation(arguments, "counterexamples")
+    return "" if _NONE.fullmatch(text) else f"Counterexamples: {text}"
+
+
+def parse_analysis(arguments: JsonObject, name: str) -> str:
+    """Return an argument that people read, followed by the counterexamples."""
+    return join(parse_explanation(arguments, name), parse_counterexamples(arguments))
 
 
 def parse_decision(arguments: JsonObject, name: str) -> bool:
@@ -190,8 +204,9 @@ class RewriteParser:
             )
 
 
-def _render_turn(title: str, tool: str, reply: Completion, **values: str) -> str:
-    note = TEMPLATES.fill_section("turns", "cut") if reply.finish_reason == "length" else ""
+def _render_turn(title: str, tool: str, reply: Completion | None, **values: str) -> str:
+    is_cut_off = reply is not None and reply.finish_reason == "length"
+    note = TEMPLATES.fill_section("turns", "cut") if is_cut_off else ""
     return join(note, TEMPLATES.fill_section("turns", title, tool=tool, **values))
 
 

@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Literal, TypeAlias
 
 from app.conversations.messages import Turn
@@ -13,7 +15,13 @@ from app.prompts.types import Feedback, TargetPrompt, Trajectory
 MAX_CHARACTERS = 400_000
 """Maximum length of all conversations together: about 100,000 tokens, which most models take."""
 
+MAX_OTHERS_CHARACTERS = 50_000
+"""Maximum length of the texts of all other prompts together."""
+
+_MAX_CHOICE_CHARACTERS = 2_000  # of the reason, and of each prompt's `when_to_update`
 _FRAME = 64  # about the length of the tags around a message
+_NOTE = 40  # about the length of the note on omitted characters
+_LEAST = 256  # of a long message, so that what stays can be understood
 _PROMPT = "current_prompt"
 
 TEMPLATES = Templates("app.prompts")
@@ -21,7 +29,7 @@ TEMPLATES = Templates("app.prompts")
 _TAGS = Tags(  # every tag that the templates, ours and LangMem's, give a meaning to
     *("trajectory", "trajectories", "message", "feedback", "comment", "edited_answer", "more"),
     *(r"current_prompt\w*", "prompt", "prompts", "text", "update_instructions"),
-    *("when_to_update", "hypotheses", "recommendations"),
+    *("when_to_update", "hypotheses", "recommendations", "other_prompts", "choice_reason"),
 )
 
 Task: TypeAlias = Literal["gradient", "metaprompt", "prompt_memory", "apply"]
@@ -43,6 +51,8 @@ def render_system(task: Task, prompt: TargetPrompt, custom_request: str | None =
     """
     names = _PARTS[task] if custom_request is None else _CUSTOM
     parts = [TEMPLATES.fill(name) for name in names]
+    if prompt.others and task != "apply":
+        parts.append(TEMPLATES.fill("others"))
     if custom_request is None and render_instructions(prompt):
         parts.append(TEMPLATES.fill("operator"))
     parts.append(render_placeholder_rule(prompt.text))
@@ -64,12 +74,13 @@ def render_placeholder_rule(text: str) -> str:
 
 
 def render_request(task: Task, prompt: TargetPrompt, trajectories: Sequence[Trajectory]) -> str:
-    """Return the prompt, the conversations, and the instruction to begin."""
+    """Return the prompt and the conversations, and what to do about them if one turn is enough."""
     return join(
         render_prompt_block(prompt),
         render_instructions(prompt),
+        _render_choice(prompt),
         block("trajectories", render_trajectories(trajectories)),
-        TEMPLATES.fill_section("turns", task),
+        TEMPLATES.fill_section("turns", task) if task == "prompt_memory" else "",
     )
 
 
@@ -87,7 +98,7 @@ def render_custom_request(
         "prompt": render_prompt_block(prompt),
         "trajectories": block("trajectories", values["trajectories"]),
     }
-    return _render_custom(template, values, blocks)
+    return join(_render_custom(template, values, blocks), _render_choice(prompt))
 
 
 def render_apply_request(prompt: TargetPrompt, hypotheses: str, recommendations: str) -> str:
@@ -182,20 +193,60 @@ def render_instructions(prompt: TargetPrompt) -> str:
     )
 
 
+def render_prompts(prompts: Sequence[TargetPrompt]) -> str:
+    """Return prompts with their names and the operator's instructions for changing them."""
+    return "\n".join(
+        block(
+            "prompt",
+            join(render_instructions(prompt), block("text", escape(prompt.text))),
+            {"name": prompt.name},
+        )
+        for prompt in prompts
+    )
+
+
+def _render_choice(prompt: TargetPrompt) -> str:
+    """Return why one of several prompts was chosen, and the others; empty if it is the only one."""
+    if not prompt.others:
+        return ""
+    sizes = [len(escape(other.text)) for other in prompt.others]
+    shares = _allot(sizes, MAX_OTHERS_CHARACTERS)
+    others = [
+        replace(
+            other,
+            text=_cut(other.text, share),
+            when_to_update=_cut(other.when_to_update or "", _MAX_CHOICE_CHARACTERS),
+            update_instructions=None,
+        )
+        for other, share in zip(prompt.others, shares, strict=True)
+    ]
+    explanation = TEMPLATES.fill("omissions") if sum(sizes) > MAX_OTHERS_CHARACTERS else ""
+    reason = _cut(prompt.choice_reason or "", _MAX_CHOICE_CHARACTERS)
+    return join(
+        block("choice_reason", escape(reason)),
+        block("other_prompts", "\n".join(filter(None, (explanation, render_prompts(others))))),
+    )
+
+
 def render_trajectories(
     trajectories: Sequence[Trajectory], max_characters: int = MAX_CHARACTERS
 ) -> str:
     """Return the conversations, each with its feedback.
 
-    If they are too long together, the middles of the longest are left out, with a note.
+    If they are too long together, parts of the longest are left out, with notes. Messages of the
+    assistant are left out last, because they are what the reader judges.
     """
     sizes = [_size([turn.text for turn in t.turns]) + _feedback_size(t) for t in trajectories]
     shares = _allot(sizes, max_characters)
+    explanation = [TEMPLATES.fill("omissions")] if sum(sizes) > max_characters else []
     return "\n".join(
-        block("trajectory", _render_trajectory(trajectory, share), {"id": str(number)})
-        for number, (trajectory, share) in enumerate(
-            zip(trajectories, shares, strict=True), start=1
-        )
+        explanation
+        + [
+            block("trajectory", _render_trajectory(trajectory, share), {"id": str(number)})
+            for number, (trajectory, share) in enumerate(
+                zip(trajectories, shares, strict=True), start=1
+            )
+        ]
     )
 
 
@@ -217,20 +268,56 @@ def _render_trajectory(trajectory: Trajectory, share: int) -> str:
 
 def _render_messages(turns: Sequence[Turn], limit: int) -> Iterator[str]:
     omitted = 0
-    texts = _cut_middle([escape(turn.text) for turn in turns], limit)
-    for turn, text in zip(turns, texts, strict=True):
+    for turn, text in zip(turns, _cut_messages(turns, limit), strict=True):
         if text is None:
             omitted += 1
             continue
         if omitted:
-            yield f"[… {omitted:,} messages left out …]"
+            yield _note_omission(omitted, "message")
             omitted = 0
         attributes = {"from": turn.speaker}
         if turn.role != turn.speaker:
             attributes["role"] = turn.role
         yield block("message", text, attributes)
     if omitted:
-        yield f"[… {omitted:,} messages left out …]"
+        yield _note_omission(omitted, "message")
+
+
+def _cut_messages(turns: Sequence[Turn], limit: int) -> list[str | None]:
+    """Return the escaped texts within a limit, at least half of it for the assistant's.
+
+    None stands for a message that is left out.
+    """
+    texts: list[str | None] = [escape(turn.text) for turn in turns]
+    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    others = [place for place, turn in enumerate(turns) if turn.role != "assistant"]
+    for places, rest in ((answers, others), (others, [])):
+        reserved = min(_size(turns[place].text for place in rest), limit // 2)
+        fitted = _fit([texts[place] or "" for place in places], limit - reserved)
+        for place, text in zip(places, fitted, strict=True):
+            texts[place] = text
+        limit -= sum(len(text) + _FRAME for text in fitted if text is not None)
+    return texts
+
+
+def _fit(texts: Sequence[str], limit: int) -> list[str | None]:
+    """Return the texts within a limit: if they are too many, None for those in the middle."""
+    sizes = [len(text) + _FRAME for text in texts]
+    kept = _choose_ends([min(size, _LEAST) for size in sizes], limit)
+    shares = _allot([sizes[place] for place in kept], limit)
+    fitted: list[str | None] = [None] * len(texts)
+    for place, share in zip(kept, shares, strict=True):
+        fitted[place] = _cut(texts[place], share - _FRAME)
+    return fitted
+
+
+def _choose_ends(sizes: Sequence[int], limit: int) -> list[int]:
+    """Return the places of texts that fit, from both ends inward, at least the last one."""
+    places = range(len(sizes))
+    inward = [place for pair in zip(reversed(places), places, strict=True) for place in pair]
+    totals = accumulate(sizes[place] for place in inward)
+    fitting = [place for place, total in zip(inward, totals, strict=True) if total <= limit]
+    return list(dict.fromkeys((*inward[:1], *fitting)))[: len(sizes)]
 
 
 def _render_feedback(feedback: Feedback | None, limit: int) -> str:
@@ -278,27 +365,13 @@ def _allot(sizes: Sequence[int], limit: int) -> list[int]:
 
 
 def _cut(text: str, limit: int) -> str:
-    return _cut_middle([text], limit + _FRAME)[0] or ""
+    """Return a text without its middle if it is longer than a limit."""
+    if len(text) <= limit:
+        return text
+    half = max(limit - _NOTE, 0) // 2
+    end = len(text) - half
+    return f"{text[:half]}\n{_note_omission(end - half, 'character')}\n{text[end:]}"
 
 
-def _cut_middle(texts: Sequence[str], limit: int) -> list[str | None]:
-    """Return the texts without the middle of the whole; None for texts that lie entirely in it."""
-    total = sum(len(text) + _FRAME for text in texts)
-    if total <= limit:
-        return list(texts)
-    kept: list[str | None] = []
-    first, last, start = limit // 2, total - limit // 2, 0
-    for text in texts:
-        end = start + len(text)
-        if start >= first and end <= last:
-            kept.append(None)
-        elif end <= first or start >= last:
-            kept.append(text)
-        else:
-            kept.append(_omit(text, max(first - start, 0), min(last - start, len(text))))
-        start = end + _FRAME
-    return kept
-
-
-def _omit(text: str, begin: int, end: int) -> str:
-    return f"{text[:begin]}\n[… {end - begin:,} characters left out …]\n{text[end:]}"
+def _note_omission(count: int, noun: str) -> str:
+    return f"[… {count:,} {noun}{'' if count == 1 else 's'} left out …]"

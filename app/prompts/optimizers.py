@@ -20,6 +20,8 @@ from app.prompts.optimizer_answers import (
     answer_after_thinking,
     define_argument,
     define_tool,
+    parse_analysis,
+    parse_counterexamples,
     parse_decision,
     parse_explanation,
     with_room_for,
@@ -27,12 +29,11 @@ from app.prompts.optimizer_answers import (
 from app.prompts.optimizer_requests import (
     TEMPLATES,
     block,
-    escape,
     join,
     render_apply_request,
     render_custom_apply_request,
     render_custom_request,
-    render_instructions,
+    render_prompts,
     render_request,
     render_system,
     render_trajectories,
@@ -52,6 +53,7 @@ _RECOMMEND = define_tool(
     "recommend",
     hypotheses=define_argument("hypotheses"),
     warrants_adjustment={**define_argument("warrants_adjustment"), "type": "boolean"},
+    counterexamples=define_argument("counterexamples"),
     full_recommendations=define_argument("full_recommendations", nullable=True),
 )
 _APPLY = define_tool(
@@ -64,6 +66,7 @@ _APPLY = define_tool(
 _IMPROVE = define_tool(
     "improve",
     analysis=define_argument("analysis"),
+    counterexamples=define_argument("counterexamples"),
     improved_prompt=define_argument("improved_prompt", nullable=True),
 )
 
@@ -71,6 +74,7 @@ _REVISE = define_tool(
     "revise",
     logic=define_argument("logic"),
     update_prompt={**define_argument("update_prompt"), "type": "boolean"},
+    counterexamples=define_argument("counterexamples"),
     new_prompt=define_argument("new_prompt"),
 )
 
@@ -90,7 +94,7 @@ async def choose_prompts(
     dialogue = Dialogue(ask, join(*map(TEMPLATES.fill, ("choose", "material", "evidence"))))
     dialogue.say(
         join(
-            block("prompts", "\n".join(map(_render_prompt, prompts))),
+            block("prompts", render_prompts(prompts)),
             block("trajectories", render_trajectories(trajectories)),
             TEMPLATES.fill_section("turns", "choose"),
         )
@@ -130,21 +134,17 @@ def _choice_tool(prompts: Sequence[TargetPrompt]) -> Tool:
     return define_tool("choose", reasoning=define_argument("reasoning"), which=which)
 
 
-def _render_prompt(prompt: TargetPrompt) -> str:
-    text = block("text", escape(prompt.text))
-    return block("prompt", join(render_instructions(prompt), text), {"name": prompt.name})
-
-
 @dataclass(frozen=True, slots=True)
 class _Recommendation:
     """Changes to make and why; `changes` is None if no change is warranted."""
 
     hypotheses: str
     changes: str | None
+    counterexamples: str = ""
 
     @property
     def analysis(self) -> str:
-        return join(self.hypotheses, self.changes or "")
+        return join(self.hypotheses, self.changes or "", self.counterexamples)
 
 
 class GradientOptimizer:
@@ -167,7 +167,7 @@ class GradientOptimizer:
         if recommendation.changes is None:
             return Optimization.of(prompt, None, recommendation.analysis)
         try:
-            return await self._apply(prompt, recommendation.hypotheses, recommendation.changes)
+            return await self._apply(prompt, recommendation, recommendation.changes)
         except (InvalidAnswerError, RefusalError) as error:
             return Optimization.rejected(error.reason, recommendation.analysis)
 
@@ -190,8 +190,10 @@ class GradientOptimizer:
             max_steps=self._config.max_reflection_steps,
         )
 
-    async def _apply(self, prompt: TargetPrompt, hypotheses: str, changes: str) -> Optimization:
-        custom = self._config.metaprompt
+    async def _apply(
+        self, prompt: TargetPrompt, recommendation: _Recommendation, changes: str
+    ) -> Optimization:
+        custom, hypotheses = self._config.metaprompt, recommendation.hypotheses
         dialogue = Dialogue(
             with_room_for(self._ask, prompt.text), render_system("apply", prompt, custom)
         )
@@ -207,7 +209,7 @@ class GradientOptimizer:
             if text is None:
                 raise BadAnswerError("improved_prompt is empty, though a change is warranted")
             explanation = parse_explanation(arguments, "analysis")
-            return Optimization.of(prompt, text, join(hypotheses, changes, explanation))
+            return Optimization.of(prompt, text, join(recommendation.analysis, explanation))
 
         return await StructuredDialogue(
             dialogue, AnswerTool(_APPLY, parse, REPAIR), "apply"
@@ -221,7 +223,7 @@ def _parse_recommendation(arguments: JsonObject) -> _Recommendation:
         return _Recommendation(hypotheses or changes, None)
     if not changes:
         raise BadAnswerError("full_recommendations is empty, though warrants_adjustment is true")
-    return _Recommendation(hypotheses, changes)
+    return _Recommendation(hypotheses, changes, parse_counterexamples(arguments))
 
 
 class MetaPromptOptimizer:
@@ -250,7 +252,7 @@ class MetaPromptOptimizer:
 
         def parse(arguments: JsonObject) -> Optimization:
             text = rewrite.parse(arguments)
-            return Optimization.of(prompt, text, parse_explanation(arguments, "analysis"))
+            return Optimization.of(prompt, text, parse_analysis(arguments, "analysis"))
 
         answer = AnswerTool(_IMPROVE, parse, REPAIR)
         try:
@@ -287,7 +289,7 @@ class PromptMemoryOptimizer:
         def parse(arguments: JsonObject) -> Optimization:
             is_change = parse_decision(arguments, "update_prompt")
             text = rewrite.parse(arguments) if is_change else None
-            return Optimization.of(prompt, text, parse_explanation(arguments, "logic"))
+            return Optimization.of(prompt, text, parse_analysis(arguments, "logic"))
 
         try:
             return await StructuredDialogue(

@@ -32,6 +32,7 @@ from app.prompts.types import (
     OptimizerKind,
     PromptNotFoundError,
     PromptVersionNotFoundError,
+    TargetPrompt,
     Trajectory,
 )
 from app.providers.llm import Completion, LLMPool, Request
@@ -236,6 +237,7 @@ class _Optimization:
         self._llms = llms
         self._plan = plan
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+        self._targets: Mapping[str, TargetPrompt] = {}
 
     async def improve(self, trajectories: Sequence[Trajectory]) -> list[Improvement]:
         """Return the outcome for each prompt; raises the errors of asking the models."""
@@ -247,6 +249,7 @@ class _Optimization:
         chosen, why = await choose_prompts(ask, targets, trajectories)
         await self._run.report("selected", prompts=chosen, total=len(prompts))
         optimizer = build_optimizer(self._plan.kind, self._plan.config, ask)
+        self._targets = {target.name: target.among(targets, why) for target in targets}
         improved = await self._improve_all(
             optimizer, [p for p in prompts if p.name in chosen], trajectories
         )
@@ -280,7 +283,7 @@ class _Optimization:
     async def _improve(
         self, optimizer: Optimizer, prompt: PlannedPrompt, trajectories: Sequence[Trajectory]
     ) -> Improvement:
-        optimization = await optimizer.optimize(prompt.to_target(), trajectories)
+        optimization = await optimizer.optimize(self._targets[prompt.name], trajectories)
         new = Improvement(
             prompt=prompt,
             outcome=optimization.outcome,

@@ -1,7 +1,7 @@
 """Prompts as the program handles them, their errors, and the inputs and outcomes of optimizers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, Protocol, Self, TypeAlias
 
@@ -113,12 +113,22 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, slots=True)
 class TargetPrompt:
-    """A prompt to improve; `when_to_update` says which feedback concerns it."""
+    """A prompt to improve; `when_to_update` says which feedback concerns it.
+
+    If it was chosen from several, `others` are the rest, and `choice_reason` says why.
+    """
 
     name: str
     text: str
     update_instructions: str | None = None
     when_to_update: str | None = None
+    others: Sequence["TargetPrompt"] = ()
+    choice_reason: str | None = None
+
+    def among(self, prompts: Sequence["TargetPrompt"], reason: str) -> "TargetPrompt":
+        """Return the prompt as one that was chosen from several for a reason."""
+        others = [other for other in prompts if other.name != self.name]
+        return replace(self, others=others, choice_reason=reason)
 
 
 @dataclass(frozen=True, slots=True)

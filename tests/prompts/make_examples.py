@@ -16,6 +16,7 @@ from app.prompts.types import Feedback, TargetPrompt, Trajectory
 from app.providers.llm import Completion, Message, Request
 from tests.prompts.scripted_optimizer import (
     CRITIQUE,
+    PROMPT,
     TALK,
     THINK,
     improve,
@@ -84,8 +85,12 @@ EXAMPLES: Mapping[str, Example] = {
         (improve(None),),
     ),
     "prompt_memory": Example(
-        "Deciding and rewriting in one call",
-        lambda model: optimized("prompt_memory", model),
+        "Deciding and rewriting one of several prompts in one call",
+        lambda model: optimized(
+            "prompt_memory",
+            model,
+            prompt=PROMPT.among([PROMPT, GREETING], "A currency was missing."),
+        ),
         (revise("", update=False),),
     ),
     "choose": Example(

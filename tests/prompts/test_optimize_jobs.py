@@ -121,6 +121,9 @@ async def test_only_the_chosen_prompts_are_improved(
     assert (a["text"], a["changed"]) == ("A.", False)
     assert (b["name"], b["outcome"], b["version"]) == ("b", "improved", 2)
     assert "When it is about B." in llm.requests[0].last_user_text
+    shown = llm.requests[1].last_user_text
+    assert "<choice_reason>\nOnly these.\n</choice_reason>" in shown
+    assert '<other_prompts>\n<prompt name="a">\n<text>\nA.\n</text>' in shown
     assert calls_of(job, llm) == 4
 
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,14 +94,43 @@ def test_long_conversations_and_feedback_lose_their_middles() -> None:
     long = talk("first " + "a" * 3_000, *["middle"] * 100, "b" * 3_000 + " last")
     short = talk("short " * 10, feedback=Feedback(comment="kept"))
     shown = render_trajectories([long, short], 2_000)
-    for kept in ("short " * 10, "kept", "first aaa", "bbb last", "[… 100 messages left out …]"):
+    for kept in ("short " * 10, "kept", "first aaa", "bbb last"):
         assert kept in shown
-    assert "middle" not in shown
+    omitted = re.findall(r"\[… (\d+) messages left out …\]", shown)
+    assert shown.count("<message") + int(omitted[-1]) == 103
     assert shown.count("characters left out …]") == 2
     feedback = Feedback(comment="first " + "c" * 9_000 + " last", edited_answer="as it should be")
     shown = render_trajectories([talk("a" * 9_000, feedback=feedback)], 2_000)
     for kept in ("<edited_answer>\nas it should be\n</edited_answer>", "first ccc", "ccc last"):
         assert kept in shown
+
+
+@pytest.mark.parametrize(
+    ("lengths", "answer"),
+    [
+        ((9_000, 9_000), "It costs 300."),
+        ((9_000, 9_000), "Long: " + "x" * 5_000),
+        ((50,) * 400, "Y"),
+    ],
+)
+def test_the_answers_to_judge_are_left_out_last(lengths: tuple[int, ...], answer: str) -> None:
+    """Whatever else is too long: other messages, or too many of them."""
+    half = len(lengths) // 2
+    asked = [Turn("", "user", f"begin {'q' * length} end") for length in lengths]
+    turns = [*asked[:half], Turn("", "assistant", answer, "assistant"), *asked[half:]]
+    shown = render_trajectories([Trajectory(turns)], 4_000)
+    assert len(shown) < 4_500
+    assert f'<message from="assistant">\n{answer[:800]}' in shown
+    assert "It is left out only here" in shown.splitlines()[0]
+    assert "It is left out only here" not in render_trajectories([Trajectory(turns)])
+
+
+def test_notes_on_omissions_count_in_plain_english() -> None:
+    conversation = [talk(*["q" * 200] * 5)]
+    shown = "\n".join(render_trajectories(conversation, limit) for limit in range(300, 1_320))
+    notes = set(re.findall(r"\[… (.*?) left out …\]", shown))
+    assert {"1 message", "3 messages", "42 characters"} <= notes
+    assert all(note.startswith("1 ") != note.endswith("s") for note in notes)
 
 
 BRACES = "{x} {{x}} $x ${y} {} {prompt}"

@@ -86,6 +86,14 @@ def test_a_diff_turns_the_old_text_into_the_new_one(old: str, new: str) -> None:
     assert old == new or applied(old, patch) == new
 
 
+@pytest.mark.parametrize("apart", [900, 1_100])
+def test_between_distant_changes_all_lines_count_as_changed(apart: int) -> None:
+    old = f"x\n{numbered(apart)}x\n"
+    patch = diff(old, old.replace("x\n", "y\n"))
+    assert applied(old, patch) == old.replace("x\n", "y\n")
+    assert patch.count("\n-") == (2 if apart == 900 else apart + 2)
+
+
 def test_the_longest_texts_are_compared_quickly() -> None:
     numbers = numbered(34_000)
     backwards = "".join(f"{number}\n" for number in range(34_000, 0, -1))

@@ -1,0 +1,1 @@
+"""Memories that a real model extracts from conversations, judged blind."""

@@ -17,7 +17,7 @@ from app.auth.dependencies import (
 )
 from app.auth.errors import ForbiddenError, NotLocalError, UnauthenticatedError
 from app.clock import LARGEST_OFFSET_SECONDS
-from app.db.database import ALL_ROOTS, DatabaseUnavailableError, DiskFullError
+from app.db.database import ALL_ROOTS, Database, DatabaseUnavailableError, DiskFullError
 from app.embedded.disk import DiskState
 from app.errors import AppError
 from app.http.problems import problem_responses
@@ -87,6 +87,15 @@ class ClockState(BaseModel):
     )
 
 
+class Embeddings(BaseModel):
+    """Items that are found by their words only, until their text can be embedded."""
+
+    waiting: int = Field(description="Items that wait for it.")
+    warning: str | None = Field(
+        description="A problem for the operator to solve; null: there is none."
+    )
+
+
 class DiskReport(BaseModel):
     """The disk of the database."""
 
@@ -109,6 +118,9 @@ class Readiness(Health):
     )
     disk: DiskReport | None = Field(
         None, description="The disk of the database; absent without a key."
+    )
+    embeddings: Embeddings | None = Field(
+        None, description="Items that wait for their embedding; absent without a key."
     )
 
 
@@ -164,13 +176,26 @@ async def _describe(request: Request) -> Readiness:
     state, failures = await queue.read_overview(
         resources.database, resources.settings.job_lease_seconds
     )
+    waiting = await _count_waiting(resources.database)
     described = {name: getattr(state, name) for name in queue.QueueState.__dataclass_fields__}
     return Readiness(
         ok=True,
         queue=Queue(**described, failed=sum(failures.values()), warning=_warning(state)),
         clock=_clock_state(resources.clock.offset_seconds),
         disk=_disk_report(resources.database.disk.state),
+        embeddings=Embeddings(waiting=waiting, warning=_embeddings_warning(waiting, state)),
     )
+
+
+async def _count_waiting(database: Database) -> int:
+    async with database.connection(ALL_ROOTS) as connection:
+        return await count_waiting(connection)
+
+
+def _embeddings_warning(waiting: int, state: queue.QueueState) -> str | None:
+    if waiting and not state.workers:
+        return "Items wait to be embedded and no worker lives; start one with `memoryd worker`."
+    return None
 
 
 def _warning(state: queue.QueueState) -> str | None:
@@ -220,8 +245,7 @@ async def read_metrics(request: Request, access: MetricsAccess) -> Response:
     resources = resources_of(request)
     alive_seconds = resources.settings.job_lease_seconds
     state, failures = await queue.read_overview(resources.database, alive_seconds)
-    async with resources.database.connection(ALL_ROOTS) as connection:
-        waiting = await count_waiting(connection)
+    waiting = await _count_waiting(resources.database)
     text = _exposition(state, failures, waiting)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 

@@ -225,7 +225,9 @@ SELECT count(*) FROM recorded
 
 _VERSION_COLUMNS = (
     "namespace, key, version, action, value, index_paths, importance, pinned, valid_from, "
-    "valid_to, source, actor, recorded_at"
+    "valid_to, source, actor, recorded_at, coalesce(version = (SELECT CASE WHEN embed_after IS NOT "
+    "NULL THEN present.version END FROM items present WHERE namespace = $1 AND key = $2), false) "
+    "AS waits"
 )
 
 _VERSIONS = f"""
@@ -313,6 +315,7 @@ def _read_version(row: Row) -> ItemVersion:
         _read_paths(row),
         row["actor"],
         row["recorded_at"],
+        not row["waits"],
     )
 
 

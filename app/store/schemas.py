@@ -357,10 +357,16 @@ class ItemVersion(BaseModel):
     source: Source | None = Field(description="Where the memory came from.")
     actor: str = Field(description="The key that made the change, and the job if it was one.")
     recorded_at: datetime = Field(description="When the change was made.")
+    embedded: bool | None = Field(
+        None,
+        description="false: the present state, whose text could not be embedded yet; absent: it "
+        "waits for nothing.",
+    )
 
     @classmethod
     def members_of(cls, state: types.ItemVersion) -> JsonObject:
         """Return one state of an item as members for orjson."""
+        waiting = {} if state.is_embedded else {"embedded": False}
         return {
             "version": state.version,
             "action": state.action,
@@ -368,6 +374,7 @@ class ItemVersion(BaseModel):
             **_metadata_members(state.metadata),
             "actor": state.actor,
             "recorded_at": state.recorded_at,
+            **waiting,
         }
 
 

@@ -146,6 +146,8 @@ class ItemVersion:
     index_paths: tuple[str, ...] | None
     actor: str
     recorded_at: datetime
+    is_embedded: bool = True
+    """False for the present state while it waits for the vectors of its passages."""
 
 
 class Ttl(Enum):

@@ -1,6 +1,7 @@
 """Items whose text cannot be embedded: stored with their words, and embedded later."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -96,6 +97,13 @@ async def test_a_text_that_fails_is_found_by_words_until_it_is_embedded(
     by_meaning = await store.search(TEAM, query="fact 3", mode="vector", min_score=0.01)
     assert "bad" not in [item["key"] for item in by_meaning]
     assert await gauge(store.client) == 1
+    ready = (await store.client.get("/readyz")).json()["embeddings"]
+    assert ready["waiting"] == 1
+    assert "memoryd worker" in ready["warning"]
+    shown = await store.client.post(
+        "/v1/tools/search_memory", json={"namespace": TEAM, "arguments": {"query": "roof"}}
+    )
+    assert json.loads(shown.json()["content"])[0]["embedded"] is False
     before = clock.now().isoformat()
     await work(resources, clock)
     assert await gauge(store.client) == 1
@@ -150,6 +158,8 @@ async def test_puts_go_on_while_the_server_is_down_and_all_is_embedded_after(
         json={"namespace": TEAM, "key": "changed", "value": {"n": 1}},
     )
     assert patched.json()["embedded"] is False
+    history = [one.get("embedded") for one in await store.versions(TEAM, "changed")]
+    assert history == [False, None, None], "only the present state waits"
     assert await gauge(store.client) == 71
     embedder.calls.clear()
     backlog = EmbeddingBacklog.build(resources)

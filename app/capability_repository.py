@@ -1,7 +1,7 @@
 """The table of served models' restrictions: loaded at the start, written in the background."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -47,12 +47,24 @@ ON CONFLICT (address, model, feature) DO UPDATE SET
 
 _DELETE = "DELETE FROM model_capabilities WHERE address = $1 AND model = $2 AND feature = $3"
 
+_DELETE_ALL = """
+WITH gone AS (
+    DELETE FROM model_capabilities WHERE $1::text[] IS NULL OR model = ANY($1) RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
 _DELETE_OLD = "DELETE FROM model_capabilities WHERE learned_at <= $1"
 
 
 async def find_all(connection: Connection, since: datetime) -> list[Restriction]:
     """Return the restrictions learned since a moment."""
     return [_restriction_of(row) for row in await connection.fetch(_FIND_ALL, since)]
+
+
+async def delete_all(connection: Connection, models: Sequence[str] | None) -> int:
+    """Delete the restrictions of models with these names, or of all; return how many there were."""
+    return int(await connection.fetchval(_DELETE_ALL, models))
 
 
 async def write_changes(database: Database, capabilities: Capabilities) -> None:

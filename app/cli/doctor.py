@@ -4,13 +4,14 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import asyncpg
 import typer
-from typing_extensions import override
 
+from app.cli.check_result import Finding
+from app.cli.model_checks import ask_models, forget_restrictions, list_restrictions
 from app.cli.startup import is_loopback, open_keys, running_database
 from app.clock import LARGEST_OFFSET_SECONDS
 from app.config import Settings, unknown_variables
@@ -36,44 +37,43 @@ command = typer.Typer(add_completion=False)
 
 
 @command.command()
-def doctor() -> None:
+def doctor(
+    *,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Send a small request to each model; it may cost money.")
+    ] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Forget what MODEL, or all models, refused before."),
+    ] = None,
+) -> None:
     """Report what is configured, what is missing, and how to fix it."""
-    findings = diagnose(Settings())
+    findings = diagnose(Settings(), ask=ask, forget=forget)
     for finding in findings:
         typer.echo(str(finding))
     if not all(finding.good for finding in findings):
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    good: bool
-    subject: str
-    detail: str
-
-    @override
-    def __str__(self) -> str:
-        return f"{'ok  ' if self.good else 'FIX '}  {self.subject}: {self.detail}"
-
-
-def diagnose(settings: Settings) -> list[Finding]:
+def diagnose(settings: Settings, *, ask: bool = False, forget: str | None = None) -> list[Finding]:
     """Check everything a server needs; starts the embedded database if that is used."""
     findings: list[Finding] = []
     try:
         with running_database(settings) as running:
-            asyncio.run(_check(running, findings))
+            asyncio.run(_check(running, findings, ask=ask, forget=forget))
     except EmbeddedPostgresError as error:
         findings.append(Finding(False, "database", str(error)))
     except migrations.SchemaMismatchError as error:
         findings.append(Finding(False, "schema", str(error)))
-    findings.append(_llm(settings))
+    if not (ask and settings.llm):
+        findings.append(_llm(settings))
     findings.extend(Finding(False, "settings", problem) for problem in unknown_variables())
     return findings
 
 
-async def _check(settings: Settings, findings: list[Finding]) -> None:
+async def _check(
+    settings: Settings, findings: list[Finding], *, ask: bool, forget: str | None
+) -> None:
     url = str(settings.database_url)
     try:
         findings.extend(await _database(url))
@@ -82,9 +82,12 @@ async def _check(settings: Settings, findings: list[Finding]) -> None:
         findings.append(Finding(True, "schema", f"at revision {migrations.newest_revision()}"))
         findings.extend(await _role(url))
         findings.append(await _keys(settings))
-        findings.append(await _embedding(settings))
+        if forget is not None:
+            findings.append(await forget_restrictions(url, forget))
+        findings.extend(await _models(settings, ask=ask))
         findings.extend(await _indexes(settings))
         findings.extend(await _waiting_jobs(url))
+        findings.extend(await list_restrictions(url))
     except migrations.SchemaMismatchError as error:
         findings.append(Finding(False, "schema", str(error)))
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -149,6 +152,15 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 async def _role(url: str) -> list[Finding]:
     problem = (await examine_role(url)).problem
     return [Finding(False, "database role", " ".join(problem.split()))] if problem else []
+
+
+async def _models(settings: Settings, *, ask: bool) -> list[Finding]:
+    if not ask:
+        return [await _embedding(settings)]
+    try:
+        return await ask_models(settings)
+    except (SettingError, AppError) as error:
+        return [Finding(False, "models", str(error))]
 
 
 async def _embedding(settings: Settings) -> Finding:

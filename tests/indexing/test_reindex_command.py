@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.cli.doctor import Finding, diagnose
+from app.cli.check_result import Finding
+from app.cli.doctor import diagnose
 from app.config import Settings
 from app.providers.embedder import FakeEmbedder
 from app.providers.errors import UnavailableError

@@ -17,18 +17,20 @@ async def resolve_namespace(
     target: NamespaceTarget,
     verb_sets: Collection[Collection[Verb]],
 ) -> tuple[ManagerConfig | None, list[str]]:
-    """Return the manager that a request names, and the labels of its namespace.
+    """Return the manager that a request names or describes, and the labels of its namespace.
 
-    A manager is hidden from a caller that has none of the `verb_sets` in its namespace.
+    A stored manager is hidden from a caller that has none of the `verb_sets` in its namespace.
 
-    Raises ManagerNotFoundError, MissingVariableError, UnknownVariableError, ForbiddenError, and
-    InvalidRequestError.
+    Raises ManagerNotFoundError, ModelNotAllowedError, MissingVariableError, UnknownVariableError,
+    ForbiddenError, and InvalidRequestError.
     """
     # Checked before the manager is looked up, so that the answer reveals no managers.
     labels = _fill(access, target.namespace, target) if target.namespace else None
     config = None
-    if target.manager is not None:
-        config = await managers.config(access, target.manager, () if labels else verb_sets)
+    if target.manager is not None or target.manager_config is not None:
+        alternatives = () if labels else verb_sets
+        chosen = await managers.choose(access, target.manager, target.manager_config, alternatives)
+        config = chosen.config
     if labels is None:
         labels = _fill(access, (config and config.namespace) or DEFAULT_NAMESPACE, target)
     return config, labels

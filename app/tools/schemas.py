@@ -10,7 +10,7 @@ from app.conversations.messages import MAX_MESSAGES, ConversationMessage, Stored
 from app.conversations.namespace_template import TemplateLabel, Variables, check_template
 from app.jobs.kind import JobPlan
 from app.json_values import JsonObject
-from app.managers.schemas import ManagerName
+from app.managers.schemas import ManagerChoice, ManagerName
 from app.namespaces import MAX_DEPTH
 from app.schemas import CONVERSATION, Clean, Number, Schema, WrittenNamespace
 from app.tools.tool import ACTIONS, Action, Format
@@ -52,12 +52,12 @@ Actions = Annotated[
 ActionList = Annotated[Actions, BeforeValidator(_split, json_schema_input_type=_CommaSeparated)]
 
 
-class NamespaceTarget(Schema):
-    """Location of the memories, chosen by the application and never by a model."""
+class NamespaceTarget(ManagerChoice):
+    """Location of the memories, chosen by the application and never by a model.
 
-    manager: ManagerName | None = Field(
-        None, description="A stored manager, whose namespace, first kind, and lifetime are used."
-    )
+    Of the manager, its namespace, first kind, lifetime, and query_model are used.
+    """
+
     namespace: Template | None = Field(
         None,
         description="Namespace of the memories; variables replace `{variable}` in a label. "

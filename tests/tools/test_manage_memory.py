@@ -225,6 +225,13 @@ async def test_a_manager_chooses_namespace_kind_and_lifetime(agent: Agent, store
     assert item["value"] == {"kind": "trip", "content": {"stops": []}}
     assert item["source"] == {"tool": "manage_memory", "manager": "trips"}
     assert item["expires_at"] == "2026-01-01T12:01:00+00:00"
+    for member in ("manager", "manager_config"):
+        key = await agent.create({"stops": []}, **{member: config}, variables={"id": "eve"})
+        described = await store.get(["u", "eve"], key)
+        assert described["source"] == {"tool": "manage_memory"}
+        assert described["expires_at"] == item["expires_at"]
+    both: JSON = {"manager": "trips", "manager_config": config, "variables": {"id": "eve"}}
+    assert await agent.problem("manage_memory", {}, **both) == (422, "invalid_request")
 
 
 async def test_only_permitted_actions_are_done(agent: Agent, store: Store) -> None:

@@ -168,6 +168,11 @@ async def test_a_manager_chooses_the_namespace_and_the_model(
     assert (job["manager"], job["namespace"]) == ("notes", ["memories", "bob"])
     assert keys_of(job["result"]["items"]) == ["dog"]
     assert llm.requests[0].model == "small"
+    for member in ("manager", "manager_config"):
+        llm.script.append(queries("Rex"))
+        job = await done(client, resources, **{member: config}, variables={"id": "bob"})
+        assert (job["manager"], keys_of(job["result"]["items"])) == (None, ["dog"])
+        assert llm.requests[-1].model == "small"
 
 
 async def test_a_bad_request_is_refused_at_once(client: httpx2.AsyncClient) -> None:

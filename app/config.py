@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     llm_concurrency: int = Field(
         8, ge=1, description="Calls of one provider's models at once, in each process."
     )
+    extract_chunk_characters: int = Field(
+        96_000,
+        ge=1_000,
+        le=400_000,
+        description="Characters of a thread's messages, as JSON, that one job extracts from.",
+    )
 
     job_concurrency: int = Field(8, ge=1, description="Jobs that one worker runs at once.")
     jobs_per_root: int = Field(

@@ -88,11 +88,15 @@ def join_failures(errors: Sequence[NoAnswerError]) -> NoAnswerError:
 
 
 class Dialogue:
-    """The messages so far; our turns and the model's alternate."""
+    """The messages so far; our turns and the model's alternate.
 
-    def __init__(self, ask: Ask, system: str) -> None:
+    If it is divisible, the caller begins others with shorter messages if the first is too long.
+    """
+
+    def __init__(self, ask: Ask, system: str, *, divisible: bool = False) -> None:
         self._ask = ask
         self._system = system
+        self._divisible = divisible
         self._messages: list[Message] = []
         self._is_plain = False
 
@@ -123,7 +127,7 @@ class Dialogue:
         What a provider took as a first request it may refuse to take back as a part of a second.
         """
         if not any(message.role == "assistant" for message in request.messages):
-            return await self._ask(request, purpose)
+            return await self._ask(replace(request, divisible=self._divisible), purpose)
         if not self._is_plain:
             began = time.monotonic()
             try:

@@ -115,11 +115,15 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Result of a model's run: at most one edit for each memory, and the habit it reveals."""
+    """Result of a model's run: at most one edit for each memory, and the habit it reveals.
+
+    `read` are the messages that were read, the first of the conversation without its context.
+    """
 
     edits: tuple[Edit, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     steps: int = 0
+    read: int = 0
     habit: CallHabit = field(default=CallHabit.UNKNOWN, compare=False)
 
 
@@ -129,7 +133,8 @@ class LLMTask:
 
     The first `context_turns` turns only give context for the others. `habit` is the known one of
     the model. If no other attempt follows, not even a provider that is away may cost the changes
-    made so far: they are kept. `existing_are_all` says that no other memories are kept.
+    made so far: they are kept. `existing_are_all` says that no other memories are kept. If
+    `memory_characters` is set, no more of the existing ones are shown.
     """
 
     turns: Sequence[Turn]
@@ -143,6 +148,7 @@ class LLMTask:
     habit: CallHabit = CallHabit.SEVERAL
     may_be_retried: bool = True
     existing_are_all: bool = True
+    memory_characters: int | None = None
 
 
 class BadContentError(Exception):

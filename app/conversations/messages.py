@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, Self
@@ -32,6 +32,9 @@ from app.schemas import Clean, Moment
 
 MAX_TOOL_CHARACTERS = 2_000
 """Maximum characters shown of a tool's arguments or result; the cut is marked."""
+
+MAX_TURN_CHARACTERS = 96_000
+"""Maximum characters shown of one message; the cut is marked."""
 
 MAX_MESSAGES = 2_000
 MAX_CONVERSATION_CHARACTERS = 400_000
@@ -91,13 +94,18 @@ class InvalidMessageError(InvalidRequestError):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message of a conversation as models see it."""
+    """A message of a conversation as models see it, with `shown_characters` at most."""
 
     id: str
     speaker: str  # "user", "assistant", "tool", or the name in the message
     text: str
     role: str = "user"
     said_at: datetime | None = None
+    shown_characters: int = MAX_TURN_CHARACTERS
+
+    def cut(self, characters: int) -> Self:
+        """Return the message with fewer of its characters shown."""
+        return replace(self, shown_characters=characters)
 
 
 def has_several_sentences(turns: Iterable[Turn]) -> bool:

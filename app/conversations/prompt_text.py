@@ -11,9 +11,6 @@ from string import Template
 from app.conversations.memories import Memory
 from app.conversations.messages import Turn
 
-MAX_TURN_CHARACTERS = 96_000
-"""Maximum characters of one message; a thread's job extracts from as many at once."""
-
 
 class Templates:
     """The texts in a package's `templates/*.md`; `$name` is a placeholder.
@@ -87,11 +84,21 @@ def render_date(moment: datetime | None) -> str:
 
 def render_text(turn: Turn) -> str:
     """Return the text of a message; of a very long one, its beginning and its end."""
-    rest = len(turn.text) - MAX_TURN_CHARACTERS
-    if rest <= 0:
+    half = turn.shown_characters // 2
+    rest = len(turn.text) - 2 * half
+    if len(turn.text) <= turn.shown_characters:
         return turn.text
-    half = MAX_TURN_CHARACTERS // 2
     return f"{turn.text[:half]}\n[… {rest:,} characters left out …]\n{turn.text[-half:]}"
+
+
+def measure_turn(turn: Turn) -> int:
+    """Return how many characters a message takes."""
+    return len(_render_turn(1, turn)) + 2
+
+
+def measure_memory(memory: Memory) -> int:
+    """Return how many characters a memory takes."""
+    return len(_render_memory(memory)) + 1
 
 
 def render_turns(turns: Sequence[Turn], context_turns: int = 0) -> str:

@@ -1,16 +1,15 @@
 """The extraction loop: a model proposes edits, which are checked, repaired, and merged."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from app.conversations.call_habits import CallHabit
 from app.conversations.dialogue import Ask, Dialogue, NoAnswerError, RefusalError
-from app.conversations.memories import LLMTask, Memory, Proposal, Rejection
+from app.conversations.memories import LLMTask, Proposal, Rejection
 from app.conversations.messages import has_several_sentences
 from app.conversations.prompt_text import render_date, render_memories, render_turns
-from app.extraction.division import divide_task
 from app.extraction.prompt import IDLE, TEMPLATES, build_system_text, build_tools
 from app.extraction.tool_calls import BadCallError, Draft, ToolCallExecutor
 from app.json_values import replace_unstorable
@@ -26,9 +25,6 @@ MAX_CUT_REPLIES = 4
 MAX_FURTHER_REPLIES = 25
 """Maximum replies with one call each that are asked for after the first."""
 
-MAX_DIVISIONS = 100
-"""Maximum requests refused for their length in one extraction."""
-
 _MAX_TOOL_CHARACTERS = 100
 _MAX_REASON_CHARACTERS = 3_000
 _MAX_QUOTED = 200
@@ -42,60 +38,6 @@ async def propose(ask: Ask, task: LLMTask) -> Proposal:
     """
     nothing_new = len(task.turns) <= task.context_turns if task.turns else not task.existing
     return Proposal() if nothing_new else await ExtractionLoop(ask, task).run()
-
-
-async def propose_in_phases(
-    ask: Ask, tasks: Iterable[LLMTask], existing: Sequence[Memory]
-) -> Proposal:
-    """Return the edits of several tasks, each of which sees the memories that the last one left."""
-    outcome = _Outcome(Draft(existing))
-    draft = outcome.draft
-    for task in tasks:
-        if not task.turns and not draft.memories:
-            continue  # nothing to tidy up
-        try:
-            await _propose_all(ask, task, outcome)
-        except ProviderError as error:
-            is_lost = outcome.divisions or not draft.edits()
-            if is_lost or (error.retryable and task.may_be_retried):
-                raise
-            outcome.rejected.append(_reject("", str(error)))  # what the phases before did is kept
-            break
-    return Proposal(draft.edits(), tuple(outcome.rejected), outcome.steps, outcome.habit)
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """The edits of all tasks so far, and the times that a task had to be divided."""
-
-    draft: Draft
-    rejected: list[Rejection] = field(default_factory=list)
-    steps: int = 0
-    habit: CallHabit = CallHabit.UNKNOWN
-    divisions: int = 0
-
-    def add(self, proposal: Proposal) -> None:
-        for edit in proposal.edits:
-            is_new = edit.action == "insert"
-            self.draft.apply(replace(edit, memory_id=self.draft.new_id()) if is_new else edit)
-        self.rejected += proposal.rejected
-        self.steps += proposal.steps
-        self.habit = proposal.habit if self.habit is CallHabit.UNKNOWN else self.habit
-
-
-async def _propose_all(ask: Ask, task: LLMTask, outcome: _Outcome) -> None:
-    """Propose edits for all of a task, in parts if it is longer than the model reads."""
-    try:
-        proposal = await propose(ask, replace(task, existing=outcome.draft.memories))
-    except RequestTooLongError:
-        parts = divide_task(task)
-        if not parts or outcome.divisions == MAX_DIVISIONS:
-            raise
-        outcome.divisions += 1
-        for part in parts:
-            await _propose_all(ask, part, outcome)
-    else:
-        outcome.add(proposal)
 
 
 @dataclass(slots=True)
@@ -119,7 +61,7 @@ class ExtractionLoop:
         self._purpose = "extract" if task.turns else "tidy"
         self._draft = Draft(task.existing)
         self._executor = ToolCallExecutor(task, self._draft)
-        self._dialogue = Dialogue(ask, build_system_text(task))
+        self._dialogue = Dialogue(ask, build_system_text(task), divisible=True)
         self._rejected: list[Rejection] = []
         self._steps = 0
         self._habit = CallHabit.UNKNOWN
@@ -144,7 +86,8 @@ class ExtractionLoop:
             touched = [memory for id_, memory in now.items() if before.get(id_) != memory]
             shown = render_memories(touched, none="(deleted)")
             self._dialogue.say(TEMPLATES.fill("next", memories=shown), results)
-        return Proposal(self._draft.edits(), tuple(self._rejected), self._steps, self._habit)
+        rejected = tuple(self._rejected)
+        return Proposal(self._draft.edits(), rejected, self._steps, habit=self._habit)
 
     def _opening(self) -> str:
         conversation = render_turns(self._task.turns, self._task.context_turns)
@@ -172,7 +115,7 @@ class ExtractionLoop:
         if reply is None or not reply.calls:
             # After the first step, text means the same as the tool `done`.
             if reply is None or reply.finish_reason in {"refusal", "length"}:
-                self._rejected.append(_reject("", self._reason_without_calls(reply)))
+                self._rejected.append(reject("", self._reason_without_calls(reply)))
             return None
         outcome = await self._carry_out(reply)
         if self._expects_rest(reply, outcome):
@@ -188,11 +131,8 @@ class ExtractionLoop:
             return first
         self._dialogue.say(TEMPLATES.fill("cut" if first.finish_reason == "length" else "text"))
         second = await self._ask_again("repair")
-        if second is not None and second.finish_reason == "refusal":
-            raise RefusalError(second.text, [first, second])
-        if second is None or not second.calls:
-            reason = self._reason_without_calls(second)
-            raise NoAnswerError(reason, [first, *([second] if second else [])]) from self._problem
+        if second is None or second.finish_reason == "refusal" or not second.calls:
+            self._fail(self._reason_without_calls(second), [first, *([second] if second else [])])
         return second
 
     async def _carry_out(self, reply: Completion) -> _ReplyOutcome:
@@ -221,17 +161,19 @@ class ExtractionLoop:
             return await self._repair(again, repaired)
         self._rejected += repaired.failed
         if not repaired.done and not self._draft.edits():
-            self._fail([reply, *([again] if again else [])], repaired.failed or outcome.failed)
+            failed = (repaired.failed or outcome.failed)[0]
+            reason = f"{failed.tool} failed, because {failed.reason}"[:_MAX_REASON_CHARACTERS]
+            problem = f"; {self._reason_without_calls(None)}" if self._problem else ""
+            self._fail(reason + problem, [reply, *([again] if again else [])])
         return repaired
 
-    def _fail(self, replies: Sequence[Completion], failed: Sequence[Rejection]) -> NoReturn:
+    def _fail(self, reason: str, replies: Sequence[Completion]) -> NoReturn:
         """Raise the error for replies that have no valid call."""
-        last = replies[-1]
-        if last.finish_reason == "refusal":
-            raise RefusalError(last.text, replies)
-        reason = f"{failed[0].tool} failed, because {failed[0].reason}"
-        problem = f"; {self._reason_without_calls(None)}" if self._problem else ""
-        raise NoAnswerError(reason[:_MAX_REASON_CHARACTERS] + problem, replies) from self._problem
+        if replies[-1].finish_reason == "refusal":
+            raise RefusalError(replies[-1].text, replies)
+        if isinstance(self._problem, RequestTooLongError):
+            raise self._problem  # a shorter conversation leaves room for a second request
+        raise NoAnswerError(reason, replies) from self._problem
 
     def _expects_rest(self, reply: Completion, outcome: _ReplyOutcome) -> bool:
         """Return whether there are probably calls that the server has not handed on.
@@ -282,7 +224,7 @@ class ExtractionLoop:
             try:
                 result = self._executor.execute(call, offered, cut=call in cut, last=last)
             except BadCallError as error:
-                failed = _reject(call.name, str(error), call.raw)
+                failed = reject(call.name, str(error), call.raw)
                 outcome.failed.append(failed)
                 outcome.results.append(_result_of(call, failed))
             else:
@@ -290,7 +232,7 @@ class ExtractionLoop:
                 outcome.results.append(ToolResult(call.id, result))
         for call in reply.calls[MAX_CALLS:]:
             reason = f"there are more than {MAX_CALLS} calls in one reply"
-            too_many = _reject(call.name, reason, call.raw)
+            too_many = reject(call.name, reason, call.raw)
             self._rejected.append(too_many)
             outcome.results.append(_result_of(call, too_many))
         return outcome
@@ -338,7 +280,8 @@ def _find_abandoned(outcome: _ReplyOutcome, repaired: _ReplyOutcome) -> list[Rej
     return abandoned
 
 
-def _reject(tool: str, reason: str, arguments: str | None = None) -> Rejection:
+def reject(tool: str, reason: str, arguments: str | None = None) -> Rejection:
+    """Return a rejection in words that can be stored."""
     return Rejection(
         _storable(tool, _MAX_TOOL_CHARACTERS),
         _storable(reason, _MAX_REASON_CHARACTERS),

@@ -9,16 +9,24 @@ from app.auth.access import Access
 from app.changes.duplicates import to_memory
 from app.clock import Clock
 from app.conversations.dialogue import Ask, recover_in_thread
+from app.conversations.division import (
+    Refusal,
+    ask_in_parts,
+    cut_turn,
+    find_room,
+    group_turns,
+)
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.memories import MAX_CONTENT_BYTES, Memory
 from app.conversations.messages import Turn
-from app.conversations.prompt_text import render_text, render_turns
+from app.conversations.prompt_text import measure_turn, render_text, render_turns
 from app.db.database import Database
 from app.extraction.plan import Config
 from app.extraction.prompt import TEMPLATES
 from app.json_values import JsonObject, replace_unstorable
 from app.namespaces import StoredNamespace, to_stored
 from app.providers.embedder import split_by_characters
+from app.providers.errors import RequestTooLongError
 from app.providers.llm import Message, Request, Tool
 from app.resources import Resources
 from app.search.hits import Hit
@@ -245,14 +253,37 @@ def _with_name(turn: Turn) -> str:
 
 
 async def ask_for_queries(ask: Ask, turns: Sequence[Turn], context_turns: int) -> list[str]:
-    """Return the queries that a model writes; there may be none."""
-    request = Request(
-        system=TEMPLATES.fill("queries", most=str(MAX_QUERIES)),
-        messages=(Message("user", render_turns(turns, context_turns)),),
-        tools=(SEARCH,),
-        tool_choice="any",
-    )
-    reply = await recover_in_thread(await ask(request, "search"), request.tools)
-    queries = [(call.arguments or {}).get("query") for call in reply.calls]
-    texts = [replace_unstorable(text, " ").strip() for text in queries if isinstance(text, str)]
+    """Return the queries that a model writes; there may be none.
+
+    Of a conversation that is too long, the end is shown, without the context.
+    """
+    texts: list[str] = []
+
+    async def ask_about(shown: tuple[Sequence[Turn], int]) -> None:
+        request = Request(
+            system=TEMPLATES.fill("queries", most=str(MAX_QUERIES)),
+            messages=(Message("user", render_turns(*shown)),),
+            tools=(SEARCH,),
+            tool_choice="any",
+            divisible=True,
+        )
+        reply = await recover_in_thread(await ask(request, "search"), request.tools)
+        queries = [(call.arguments or {}).get("query") for call in reply.calls]
+        texts.extend(replace_unstorable(q, " ").strip() for q in queries if isinstance(q, str))
+
+    await ask_in_parts((turns, context_turns), ask_about, _shorten)
     return [text[:_WINDOW_CHARACTERS] for text in dict.fromkeys(texts) if text][:MAX_QUERIES]
+
+
+def _shorten(shown: tuple[Sequence[Turn], int], error: Refusal) -> list[tuple[Sequence[Turn], int]]:
+    """Return a shorter conversation in place of one that is too long: its end."""
+    turns, context_turns = shown
+    if not isinstance(error, RequestTooLongError):
+        raise error
+    if context_turns:
+        return [(turns[context_turns:], 0)]
+    room = find_room(error, sum(map(measure_turn, turns)))
+    if not room:
+        raise error
+    end = group_turns(turns[::-1], room)[0][::-1]
+    return [([cut_turn(turn, room) for turn in end], 0)]

@@ -4,10 +4,10 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Self
+from typing import Self, TypeAlias
 from uuid import uuid4
 
 from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Provenance
@@ -18,8 +18,8 @@ from app.conversations.call_habits import CallHabits
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.memories import Edit, LLMTask, Memory, Proposal, Rejection
 from app.conversations.messages import Turn, to_turns
-from app.db.database import Database
-from app.extraction.loop import propose_in_phases
+from app.db.database import Connection, Database
+from app.extraction.division import propose_in_phases
 from app.extraction.plan import Config, ExtractPlan, RequestMemory
 from app.extraction.prompt import PROMPT_VERSION
 from app.extraction.retrieval import Retriever, ShownMemories
@@ -34,6 +34,10 @@ _ATTEMPTS = 3
 """Maximum attempts while other clients change the same memories; then the job is postponed."""
 
 
+Conclude: TypeAlias = Callable[[Connection, int], Awaitable[None]]
+"""Further statements of the transaction that ends a job, given how many messages it read."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Extraction:
     """An extraction into a namespace."""
@@ -42,12 +46,17 @@ class _Extraction:
     plan: ExtractPlan
     turns: Sequence[Turn]
     labels: list[str]
-    in_transaction: InSameTransaction | None
+    conclude: Conclude | None
 
     @property
     def namespace(self) -> StoredNamespace:
         """The stored namespace."""
         return to_stored(self.labels, self.run.job.access.root)
+
+    def in_transaction(self, read: int) -> InSameTransaction | None:
+        """Return the further statements after `read` messages were read."""
+        conclude = self.conclude
+        return None if conclude is None else lambda connection: conclude(connection, read)
 
     def provenance(self, model: str | None) -> Provenance:
         """Return the provenance of the memories."""
@@ -91,14 +100,17 @@ class Extractor:
         return cls(resources.database, resources.llms, retriever, applier, habits, clock)
 
     async def extract(
-        self, run: JobRun, plan: ExtractPlan, *, in_transaction: InSameTransaction | None = None
+        self, run: JobRun, plan: ExtractPlan, *, conclude: Conclude | None = None
     ) -> None:
-        """Run a plan and end the job, in one transaction with `in_transaction`."""
+        """Run a plan and end the job, in one transaction with `conclude`.
+
+        With `conclude`, the job may end after a part of the messages: another must read the rest.
+        """
         turns = to_turns(plan.messages)
         if plan.namespace is None:
-            await self._return_memories(run, plan, turns, in_transaction)
+            await self._return_memories(run, plan, turns)
             return
-        extraction = _Extraction(run, plan, turns, plan.namespace, in_transaction)
+        extraction = _Extraction(run, plan, turns, plan.namespace, conclude)
         for number in range(1, _ATTEMPTS + 1):
             try:
                 if plan.config.strategy == "verbatim":
@@ -123,29 +135,35 @@ class Extractor:
         )
         keys = {memory.id: memory.key for memory in shown.memories}
         await run.report("retrieved", existing=len(keys), all=shown.are_all, keys=keys)
-        proposal = await self._propose(run, plan, extraction.turns, shown)
+        resumes = extraction.conclude is not None
+        proposal = await self._propose(run, plan, extraction.turns, shown, resumes=resumes)
         model = self._llms.get(config.model).name
         outcome = JobOutcome(
             edits=(),
             provenance=extraction.provenance(model),
             rejected=proposal.rejected,
-            details={"model": model, "prompt_version": PROMPT_VERSION, "rounds": number},
+            details={
+                "model": model,
+                "prompt_version": PROMPT_VERSION,
+                "rounds": number,
+                **({"messages_read": proposal.read} if resumes else {}),
+            },
         )
-        await self._apply(extraction, shown.memories, proposal.edits, outcome)
+        await self._apply(extraction, shown.memories, proposal, outcome)
 
     async def _apply(
         self,
         extraction: _Extraction,
         existing: Sequence[Memory],
-        edits: Sequence[Edit],
+        proposal: Proposal,
         outcome: JobOutcome,
     ) -> None:
-        """Write edits, reconciled with the memories that they would duplicate."""
+        """Write the edits, reconciled with the memories that they would duplicate."""
         known = list(existing)
         for _ in range(_ATTEMPTS):
             reconciled = await asyncio.to_thread(
                 reconcile,
-                edits,
+                proposal.edits,
                 known,
                 namespace=extraction.namespace,
                 singletons=extraction.plan.config.singletons,
@@ -157,9 +175,8 @@ class Extractor:
                 review_reason=_review_reason(extraction.plan.config, reconciled, existing),
             )
             try:
-                await self._applier.apply(
-                    extraction.run, complete, in_transaction=extraction.in_transaction
-                )
+                conclude = extraction.in_transaction(proposal.read)
+                await self._applier.apply(extraction.run, complete, in_transaction=conclude)
             except DuplicateFoundError as error:
                 known += error.memories
             else:
@@ -181,15 +198,10 @@ class Extractor:
             review_reason=REVIEW_REQUESTED if is_reviewed else None,
             checks_duplicates=False,
         )
-        await self._applier.apply(run, outcome, in_transaction=extraction.in_transaction)
+        read = len(extraction.turns) - extraction.plan.context_messages
+        await self._applier.apply(run, outcome, in_transaction=extraction.in_transaction(read))
 
-    async def _return_memories(
-        self,
-        run: JobRun,
-        plan: ExtractPlan,
-        turns: Sequence[Turn],
-        in_transaction: InSameTransaction | None,
-    ) -> None:
+    async def _return_memories(self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn]) -> None:
         existing = to_memories(plan.existing)
         shown = ShownMemories(existing, are_all=True)
         proposal = await self._propose(run, plan, turns, shown)
@@ -204,11 +216,15 @@ class Extractor:
         }
         async with self._database.transaction(run.job.access.root) as connection:
             await run.finish(connection, result)
-            if in_transaction is not None:
-                await in_transaction(connection)
 
     async def _propose(
-        self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn], shown: ShownMemories
+        self,
+        run: JobRun,
+        plan: ExtractPlan,
+        turns: Sequence[Turn],
+        shown: ShownMemories,
+        *,
+        resumes: bool = False,
     ) -> Proposal:
         llm = self._llms.get(plan.config.model)
         habit, may_be_retried = self._habits.get(llm.name), not run.job.is_last_attempt
@@ -221,7 +237,8 @@ class Extractor:
             )
             for task in _tasks(plan, turns, self._clock.now())
         )
-        proposal = await propose_in_phases(run.asking(llm), tasks, shown.memories)
+        asked = run.asking(llm)
+        proposal = await propose_in_phases(asked, tasks, shown.memories, resumes=resumes)
         self._habits.learn(llm.name, proposal.habit)
         rejected = len(proposal.rejected)
         await run.report("proposed", changes=len(proposal.edits), rejected=rejected)

@@ -122,6 +122,12 @@ class ExtractThreadResult(_ChangesResult):
     rounds: int | None = Field(
         None, description="Attempts until no concurrent change got in the way."
     )
+    messages_read: int | None = Field(
+        None, description="Messages that memories were extracted from; absent: no model was asked."
+    )
+    follow_up_job_id: str | None = Field(
+        None, description="The job that reads the other pending messages."
+    )
 
 
 class ConsolidateResult(_ChangesResult):

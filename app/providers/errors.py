@@ -55,9 +55,16 @@ class BadRequestError(ProviderError):
 
 
 class RequestTooLongError(BadRequestError):
-    """The input is longer than the provider accepts; a shorter one may pass."""
+    """The input is longer than the provider accepts; a shorter one may pass.
+
+    `excess` is by how many characters, if it is known.
+    """
 
     code = "provider_input_too_long"
+
+    def __init__(self, message: str, *, excess: int | None = None) -> None:
+        super().__init__(message)
+        self.excess = excess
 
 
 class MisconfiguredError(ProviderError):

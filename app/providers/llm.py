@@ -76,6 +76,7 @@ class Request:
     Some models cannot be forced to call a tool: they are asked to in words, so an answer
     may have no calls. The temperature is left out for models that do not support it.
     `max_tokens` limits thinking and answer together; OpenAI accepts no less than 16.
+    After a RequestTooLongError, the caller of a divisible request sends shorter ones.
     """
 
     system: str
@@ -84,6 +85,12 @@ class Request:
     tool_choice: str = "auto"
     max_tokens: int = 8_192
     temperature: float | None = None
+    divisible: bool = False
+
+    @property
+    def characters(self) -> int:
+        """Length of its messages' texts."""
+        return sum(len(message.text) for message in self.messages)
 
     @property
     def is_forced(self) -> bool:

@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.providers.capabilities import Capabilities, ServedModel
-from app.providers.errors import ProviderError
+from app.providers.errors import ProviderError, RequestTooLongError
 from app.providers.features import Concessions, Feature
 from app.providers.llm import Completion, Request
+
+CONTEXT_CHARACTERS = "context_characters"
+"""The characters of messages that a model reads, among its capabilities."""
+
+_LEAST_CONTEXT = 2_000
 
 
 class ServedLLM(ABC):
@@ -19,9 +24,26 @@ class ServedLLM(ABC):
         self._model = model
         self._served = ServedModel(address, model)
         self._capabilities = capabilities or Capabilities()
+        self._refusal: tuple[int, str] | None = None  # characters refused, and why
 
     async def complete(self, request: Request) -> Completion:
-        """Return the model's next turn; features that the server refuses are left out."""
+        """Return the model's next turn; features that the server refuses are left out.
+
+        A divisible request that is longer than those that fit is refused unsent.
+        """
+        if not request.divisible:
+            return await self._complete(request)
+        self._check_length(request.characters)
+        try:
+            completion = await self._complete(request)
+        except RequestTooLongError as error:
+            if self._refusal is None or request.characters < self._refusal[0]:
+                self._refusal = request.characters, str(error)
+            raise
+        self._learn_length(request.characters)
+        return completion
+
+    async def _complete(self, request: Request) -> Completion:
         concessions = Concessions(self._capabilities, self._served)
         while True:
             arguments = self._arguments(request, concessions)
@@ -35,6 +57,24 @@ class ServedLLM(ABC):
             else:
                 concessions.settle()
                 return completion
+
+    def _check_length(self, characters: int) -> None:
+        limit = self._capabilities.limit(self._served, CONTEXT_CHARACTERS)
+        if limit is not None and characters > limit:
+            raise RequestTooLongError(
+                f"{self.name} was found to read {limit:,} characters; there are {characters:,}",
+                excess=characters - limit,
+            )
+
+    def _learn_length(self, passed: int) -> None:
+        """Remember the length that fits: one that has passed, or half of the refused one."""
+        if self._refusal is None or passed >= self._refusal[0]:
+            return
+        refused, words = self._refusal
+        self._refusal = None
+        limit = max(passed, refused // 2, _LEAST_CONTEXT)
+        if limit < refused:
+            self._capabilities.learn(self._served, CONTEXT_CHARACTERS, limit=limit, reason=words)
 
     @abstractmethod
     def _arguments(self, request: Request, concessions: Concessions) -> dict[str, Any]:

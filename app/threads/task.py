@@ -6,6 +6,7 @@ from typing import Self
 from app.db.database import Connection, Database
 from app.extraction.plan import ExtractPlan
 from app.extraction.task import Extractor
+from app.jobs import repository as jobs_repository
 from app.jobs.kind import JobFailedError, JobLostError, JobRun
 from app.jobs.service import JobService
 from app.json_values import JsonObject
@@ -17,9 +18,6 @@ from app.threads.service import ThreadNotFoundError
 
 MAX_MESSAGES = 100
 """Maximum messages that one job extracts from: no more than the calls taken from one reply."""
-
-MAX_CHARACTERS = 96_000
-"""Maximum characters of these messages as JSON: about 24,000 tokens."""
 
 CONTEXT_MESSAGES = 10
 CONTEXT_CHARACTERS = 8_000
@@ -37,33 +35,36 @@ class Portion:
     messages: list[Message]
 
     @property
-    def end(self) -> int:
-        """The position behind the last message."""
-        return self.messages[-1].position + 1
+    def context_messages(self) -> int:
+        """The number of messages that are context."""
+        return self.thread.extracted_until - self.messages[0].position
 
     @property
     def plan(self) -> ExtractPlan:
         """The extraction from these messages."""
-        position = self.messages[0].position
         return self.schedule.plan_for(
             [message.members for message in self.messages],
-            position=position,
-            context_messages=self.thread.extracted_until - position,
+            position=self.messages[0].position,
+            context_messages=self.context_messages,
         )
 
 
 class ThreadExtractHandler:
     """Runs the jobs of the kind `extract_thread`."""
 
-    def __init__(self, database: Database, jobs: JobService, extractor: Extractor) -> None:
+    def __init__(
+        self, database: Database, jobs: JobService, extractor: Extractor, chunk_characters: int
+    ) -> None:
         self._database = database
         self._jobs = jobs
         self._extractor = extractor
+        self._chunk_characters = chunk_characters
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the handler from a process's resources."""
-        return cls(resources.database, JobService.build(resources), Extractor.build(resources))
+        jobs, extractor = JobService.build(resources), Extractor.build(resources)
+        return cls(resources.database, jobs, extractor, resources.settings.extract_chunk_characters)
 
     async def run(self, run: JobRun, plan: ThreadExtractPlan) -> None:
         """Extract memories from the pending messages, or from as many as one job takes."""
@@ -74,10 +75,10 @@ class ThreadExtractHandler:
                 await run.finish(connection, result)
             return
 
-        async def set_extracted(connection: Connection) -> None:
-            await self._set_extracted(connection, run, portion)
+        async def conclude(connection: Connection, read: int) -> None:
+            await self._set_extracted(connection, run, portion, read)
 
-        await self._extractor.extract(run, portion.plan, in_transaction=set_extracted)
+        await self._extractor.extract(run, portion.plan, conclude=conclude)
 
     async def _portion(self, run: JobRun, thread_id: str) -> Portion | None:
         """Return the next messages to extract from; None if no message is pending."""
@@ -88,20 +89,27 @@ class ThreadExtractHandler:
             if thread is None or thread.schedule is None:
                 error = ThreadNotFoundError(thread_id)
                 raise JobFailedError(error.code, error.detail)
-            messages = await _next_messages(connection, thread)
+            messages = await _next_messages(connection, thread, self._chunk_characters)
         return Portion(thread, thread.schedule, messages) if messages else None
 
-    async def _set_extracted(self, connection: Connection, run: JobRun, portion: Portion) -> None:
-        """Move the thread's mark, in the transaction that writes the memories."""
+    async def _set_extracted(
+        self, connection: Connection, run: JobRun, portion: Portion, read: int
+    ) -> None:
+        """Move the thread's mark, in the transaction that writes the memories.
+
+        Another job reads the other messages: those without room, or from the first that failed.
+        """
         thread = portion.thread
-        if not await repository.set_extracted(connection, thread, portion.end):
+        end = portion.messages[portion.context_messages + read - 1].position + 1
+        if not await repository.set_extracted(connection, thread, end):
             raise JobLostError
-        if portion.end < thread.next_position:
+        if end < thread.next_position:
             following = portion.schedule.job(thread.id, thread.namespace)
-            await self._jobs.create_or_move(connection, run.job.access, following)
+            job_id = await self._jobs.create_or_move(connection, run.job.access, following)
+            await jobs_repository.set_follow_up(connection, run.job.id, job_id)
 
 
-async def _next_messages(connection: Connection, thread: Thread) -> list[Message]:
+async def _next_messages(connection: Connection, thread: Thread, characters: int) -> list[Message]:
     """Return the pending messages, as many as one job takes, after some earlier ones."""
     start, end = thread.extracted_until, thread.next_position
     if start == end:
@@ -110,4 +118,4 @@ async def _next_messages(connection: Connection, thread: Thread) -> list[Message
         connection, thread.ref, start - CONTEXT_MESSAGES, start, CONTEXT_CHARACTERS
     )
     end = min(end, start + MAX_MESSAGES)
-    return earlier + await repository.find_next(connection, thread.ref, start, end, MAX_CHARACTERS)
+    return earlier + await repository.find_next(connection, thread.ref, start, end, characters)

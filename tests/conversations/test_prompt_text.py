@@ -7,10 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.conversations.memories import Memory
-from app.conversations.messages import Turn
+from app.conversations.messages import MAX_TURN_CHARACTERS, Turn
 from app.conversations.prompt_text import (
     CONVERSATION_TAGS,
-    MAX_TURN_CHARACTERS,
     find_message_ids,
     render_memories,
     render_turns,

@@ -172,7 +172,7 @@ async def test_a_job_that_another_worker_has_claimed_writes_nothing(memories: Me
     assert await memories.changes(job.id) == []
 
 
-async def fail(_: Connection) -> None:
+async def fail(_: Connection, _read: int) -> None:
     raise ZeroDivisionError
 
 
@@ -180,10 +180,10 @@ async def fail(_: Connection) -> None:
 async def test_callers_can_join_the_transaction_of_the_result(
     memories: Memories, review: bool
 ) -> None:
-    seen: list[State] = []
+    seen: list[tuple[State, int]] = []
 
-    async def also(connection: Connection) -> None:
-        seen.append(await connection.fetchval("SELECT state FROM jobs"))
+    async def also(connection: Connection, read: int) -> None:
+        seen.append((await connection.fetchval("SELECT state FROM jobs"), read))
 
     async def respond(_: Request) -> Completion:
         return calls(insert(LISBON))
@@ -196,8 +196,8 @@ async def test_callers_can_join_the_transaction_of_the_result(
     plan = ExtractPlan.model_validate(job.request)
     extractor = Extractor.build(memories.resources)
     with pytest.raises(ZeroDivisionError):
-        await extractor.extract(run, plan, in_transaction=fail)
+        await extractor.extract(run, plan, conclude=fail)
     assert await memories.stored() == []
     assert await memories.state(job.id) == State.RUNNING
-    await extractor.extract(run, plan, in_transaction=also)
-    assert seen == [State.AWAITING_REVIEW if review else State.SUCCEEDED]
+    await extractor.extract(run, plan, conclude=also)
+    assert seen == [(State.AWAITING_REVIEW if review else State.SUCCEEDED, 1)]

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from app.extraction.loop import MAX_DIVISIONS
 from app.providers.errors import RequestTooLongError
 from app.providers.llm import Completion, Request
 from tests.support.extraction import Memories, Respond
@@ -48,5 +47,5 @@ async def test_a_model_that_reads_too_little_fails_the_job(memories: Memories) -
     job = await memories.begin([["user", f"Now comes fact {n}. " * 400] for n in range(5)])
     with pytest.raises(RequestTooLongError):
         await memories.run(job)
-    assert len(memories.model.requests) <= MAX_DIVISIONS + 1
+    assert len(memories.model.requests) <= 10
     assert await memories.texts() == []

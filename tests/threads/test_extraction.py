@@ -14,7 +14,6 @@ from app.jobs.worker import JobWorker
 from app.main import create_app
 from app.providers.embedder import FakeEmbedder
 from app.resources import Resources
-from app.threads import task
 from tests.support.app import Store, running_with_resources
 from tests.support.jobs import (
     ScriptedHandler,
@@ -239,10 +238,10 @@ async def test_a_long_backlog_is_extracted_in_portions(
 
 
 async def test_long_messages_make_short_portions(
-    threads: Threads, llm: LLMServer, run: Run
+    threads: Threads, llm: LLMServer, settings: Settings, run: Run
 ) -> None:
     llm.respond = lambda _: calls(("no_change", {"reason": "noise"}))
-    long = task.MAX_CHARACTERS // 2
+    long = settings.extract_chunk_characters // 2
     await threads.append("t", "a" * long, "b" * long, "c" * 3 * long, "d", **ALICE)
     await threads.flush("t")
     await run()

@@ -6,6 +6,7 @@ Index paths name the texts: `$` the whole value; `a.b` a member; `a[0]`, `a[-1]`
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,10 +69,10 @@ class EmbeddingFailedError(AppError):
             + ("Try again." if error.retryable else "Check the server's embedding settings.")
         )
         if error.retryable:
-            self.headers["Retry-After"] = "1"
+            self.headers["Retry-After"] = f"{max(1, math.ceil(error.retry_after or 0))}"
         self.is_about_text = is_about_text(error)
         """Whether the model fails on this text alone."""
-        self.__cause__ = error
+        self.cause = self.__cause__ = error
 
 
 Embedded: TypeAlias = Vector | EmbeddingFailedError | None

@@ -8,6 +8,7 @@ import structlog
 from app.clock import Clock
 from app.db.database import ALL_ROOTS, Database
 from app.indexing.passages import EmbeddingFailedError, PassageIndex
+from app.providers.errors import ProviderError
 from app.resources import Resources
 from app.store import backlog_repository, repository
 from app.store.types import Address
@@ -21,6 +22,9 @@ _ROUNDS = 50
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 """Seconds without attempts after the embedding server failed; each failure doubles them."""
+
+_LONGEST_ASKED_PAUSE = 3_600.0
+"""Seconds that the embedding server may ask to wait."""
 
 
 _logger = structlog.get_logger("memoryd.embedding")
@@ -56,14 +60,16 @@ class EmbeddingBacklog:
                 )
             if not claimed:
                 return
-            if not await self._embed(claimed):
+            outage = await self._embed(claimed)
+            if outage is not None:
                 self._pause = min(max(_SHORTEST_PAUSE, 2 * self._pause), _LONGEST_PAUSE)
-                self._resume_at = time.monotonic() + self._pause
+                asked = min(outage.retry_after or 0, _LONGEST_ASKED_PAUSE)
+                self._resume_at = time.monotonic() + max(self._pause, asked)
                 return
             self._pause = 0.0
 
-    async def _embed(self, claimed: list[Address]) -> bool:
-        """Embed items' passages; return whether the server works."""
+    async def _embed(self, claimed: list[Address]) -> ProviderError | None:
+        """Embed items' passages; return the error of the server if all of it fails."""
         index_id = self._index.id
         async with self._database.connection(ALL_ROOTS) as connection:
             lacking = await backlog_repository.find_lacking(
@@ -87,7 +93,7 @@ class EmbeddingBacklog:
             await backlog_repository.add_vectors(connection, made, index_id)
             await backlog_repository.settle(connection, claimed, index_id, now, due=due)
         _logger.info("embedded later", items=len(set(claimed) - failed), still_waiting=len(failed))
-        outage = next((error for _, error in errors if not error.is_about_text), None)
+        outage = next((error.cause for _, error in errors if not error.is_about_text), None)
         if outage is not None:
-            _logger.warning("embedding is put off", reason=str(outage.__cause__))
-        return outage is None
+            _logger.warning("embedding is put off", reason=str(outage))
+        return outage

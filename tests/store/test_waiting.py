@@ -37,12 +37,13 @@ class FragileEmbedder(FakeEmbedder):
         super().__init__()
         self.toxic = "asbestos"
         self.down = False
+        self.retry_after: float | None = None
 
     @override
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
         vectors = await super().embed(texts, urgent=urgent)
         if self.down:
-            raise UnavailableError("connection refused")
+            raise UnavailableError("connection refused", retry_after=self.retry_after)
         if any(self.toxic in text for text in texts):
             raise TextFailedError("NaN")
         return vectors
@@ -176,6 +177,36 @@ async def test_puts_go_on_while_the_server_is_down_and_all_is_embedded_after(
     for key, text in (("k5", "fact 5"), ("k69", "fact 69"), ("changed", "later text")):
         found = await store.search(TEAM, query=text, mode="vector", limit=3)
         assert key in [item["key"] for item in found]
+
+
+async def test_an_embedding_server_is_not_asked_sooner_than_it_wants(
+    served: tuple[Store, Resources],
+    embedder: FragileEmbedder,
+    clock: FrozenClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, resources = served
+    monkeypatch.setattr("app.store.backlog._SHORTEST_PAUSE", 0.0)
+    embedder.down, embedder.retry_after = True, 0.3
+    await store.put(TEAM, "k", {"text": "a fact"})
+    refused = await store.call(
+        "PUT",
+        "/v1/store/items",
+        status=503,
+        json={"namespace": TEAM, "key": "l", "value": {"t": "x"}, "require_embedding": True},
+    )
+    assert refused.headers["retry-after"] == "1"
+    backlog = EmbeddingBacklog.build(resources)
+    clock.advance(timedelta(seconds=10))
+    embedder.calls.clear()
+    await backlog.run()
+    asked = len(embedder.calls)
+    await backlog.run()
+    assert len(embedder.calls) == asked > 0
+    await asyncio.sleep(0.3)
+    embedder.down = False
+    await backlog.run()
+    assert await gauge(store.client) == 0
 
 
 async def test_a_toxic_text_is_tried_ever_more_rarely(

@@ -203,26 +203,55 @@ class EvaluationVerdict(BaseModel):
         description="The better answer; null: the judge gave no verdict."
     )
     reason: str = Field(description="Why the judge decided so.")
+    meets_expected: bool | None = Field(
+        description="true: the better answer does all that is expected; in a tie, both do. "
+        "null: the judge did not say."
+    )
 
 
 class EvaluationTrial(BaseModel):
     """A case with its answers and the judge's verdicts."""
 
     outcome: Literal["win", "loss", "tie"] = Field(description="From the new text's view.")
+    meets_expected: bool | None = Field(
+        description="true: by both verdicts, the winner does all that is expected. null: no answer "
+        "won, or the judge did not say."
+    )
     answers: EvaluationAnswers = Field(description="With the old and with the new text.")
     verdicts: list[EvaluationVerdict] = Field(description="One for each order of the answers.")
+
+
+class TestedFailure(BaseModel):
+    """A failure that a new text is to prevent."""
+
+    description: str = Field(description="The failure, in the judge's words.")
+    cases: list[int] = Field(description="Positions in `cases` of those that test for it.")
+
+
+class EvaluationCoverage(BaseModel):
+    """The failures that a new text is to prevent, and the cases that test for them."""
+
+    failures: list[TestedFailure] = Field(description="As the judge found them in the analysis.")
+    tested: int = Field(description="The failures that some case tests for.")
+    warning: str | None = Field(description="Says so if at most half of the failures are tested.")
 
 
 class PromptEvaluation(BaseModel):
     """An evaluation of a prompt's new text on the cases."""
 
     cases_won: int = Field(description="Cases that the new text won.")
+    cases_won_as_expected: int = Field(
+        description="Those of them whose answer does all that is expected, by both verdicts."
+    )
     cases_lost: int = Field(description="Cases that the old text won.")
     cases_tied: int = Field(description="Cases that neither won.")
     net_win_rate: float = Field(description="Wins minus losses, as a share of all cases.")
     margin: float = Field(description="The share that was required.")
     passed: bool = Field(description="true: the new text passed.")
     cases: list[EvaluationTrial] = Field(description="In the order of the request.")
+    coverage: EvaluationCoverage | None = Field(
+        description="The failures that the cases test for; null: the judge named none."
+    )
     promoted: bool = Field(description="true: production points to the new text.")
     not_promoted_reason: str | None = Field(description="Why it does not; null: it does.")
 

@@ -48,8 +48,13 @@ _SCHEMA: JsonObject = {
             "enum": ["first", "second", "tie"],
             "description": "The better answer; tie where neither is.",
         },
+        "meets_expected": {
+            "type": "boolean",
+            "description": "True if the better answer does everything that <expected> says; in a "
+            "tie, if both do.",
+        },
     },
-    "required": ["reason", "better"],
+    "required": ["reason", "better", "meets_expected"],
     "additionalProperties": False,
 }
 _TOOL = Tool(VERDICT, "Says which answer is better, and why.", _SCHEMA)
@@ -93,12 +98,14 @@ class Comparison:
 class Verdict:
     """A judge's verdict; the answer of the prompt `shown_first` was shown first.
 
-    `preferred` is None if the judge reached no verdict; then `reason` says why.
+    `preferred` is None if the judge reached no verdict; then `reason` says why. `meets_expected`
+    is None if the judge did not say; in a tie, it is about both answers.
     """
 
     shown_first: Side
     preferred: Preference | None
     reason: str
+    meets_expected: bool | None = None
 
 
 async def judge(ask: Ask, comparison: Comparison, first: Side) -> Verdict:
@@ -112,7 +119,13 @@ async def judge(ask: Ask, comparison: Comparison, first: Side) -> Verdict:
             raise BadAnswerError("`better` is none of first, second and tie")
         if not isinstance(reason, str):
             raise BadAnswerError("`reason` is not a text")
-        return Verdict(first, sides[better], replace_unstorable(reason).strip()[:_MAX_REASON])
+        meets = arguments.get("meets_expected")
+        return Verdict(
+            first,
+            sides[better],
+            replace_unstorable(reason).strip()[:_MAX_REASON],
+            meets if isinstance(meets, bool) else None,
+        )
 
     dialogue = Dialogue(ask, TEMPLATES.fill("judge"))
     dialogue.say(_render_request(comparison, first, second))
@@ -176,6 +189,15 @@ class Trial:
             return "win"
         return "loss" if preferences == {"old"} else "tie"
 
+    @property
+    def meets_expected(self) -> bool | None:
+        """True if both verdicts say that the winner does all that is expected.
+
+        None if no answer won, or if a verdict does not say.
+        """
+        said = [verdict.meets_expected for verdict in self.verdicts]
+        return None if self.outcome == "tie" or None in said else all(said)
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -187,6 +209,11 @@ class Evaluation:
     def count(self, outcome: Outcome) -> int:
         """Return how many cases had this outcome."""
         return sum(trial.outcome == outcome for trial in self.trials)
+
+    @property
+    def won_as_expected(self) -> int:
+        """The number of cases that the new prompt won with an answer as it is expected."""
+        return sum(trial.outcome == "win" and trial.meets_expected is True for trial in self.trials)
 
     @property
     def net_win_rate(self) -> float:

@@ -214,14 +214,14 @@ def _render_choice(prompt: TargetPrompt) -> str:
     others = [
         replace(
             other,
-            text=_cut(other.text, share),
-            when_to_update=_cut(other.when_to_update or "", _MAX_CHOICE_CHARACTERS),
+            text=cut_middle(other.text, share),
+            when_to_update=cut_middle(other.when_to_update or "", _MAX_CHOICE_CHARACTERS),
             update_instructions=None,
         )
         for other, share in zip(prompt.others, shares, strict=True)
     ]
     explanation = TEMPLATES.fill("omissions") if sum(sizes) > MAX_OTHERS_CHARACTERS else ""
-    reason = _cut(prompt.choice_reason or "", _MAX_CHOICE_CHARACTERS)
+    reason = cut_middle(prompt.choice_reason or "", _MAX_CHOICE_CHARACTERS)
     return join(
         block("choice_reason", escape(reason)),
         block("other_prompts", "\n".join(filter(None, (explanation, render_prompts(others))))),
@@ -307,7 +307,7 @@ def _fit(texts: Sequence[str], limit: int) -> list[str | None]:
     shares = _allot([sizes[place] for place in kept], limit)
     fitted: list[str | None] = [None] * len(texts)
     for place, share in zip(kept, shares, strict=True):
-        fitted[place] = _cut(texts[place], share - _FRAME)
+        fitted[place] = cut_middle(texts[place], share - _FRAME)
     return fitted
 
 
@@ -326,7 +326,8 @@ def _render_feedback(feedback: Feedback | None, limit: int) -> str:
     texts = [escape(text.strip()) for text in parts.values()]
     shares = _allot([len(text) for text in texts], limit)
     content = "\n".join(
-        block(tag, _cut(text, share)) for tag, text, share in zip(parts, texts, shares, strict=True)
+        block(tag, cut_middle(text, share))
+        for tag, text, share in zip(parts, texts, shares, strict=True)
     )
     score = None if feedback is None else feedback.score
     if score is not None:
@@ -364,7 +365,7 @@ def _allot(sizes: Sequence[int], limit: int) -> list[int]:
     return shares
 
 
-def _cut(text: str, limit: int) -> str:
+def cut_middle(text: str, limit: int) -> str:
     """Return a text without its middle if it is longer than a limit."""
     if len(text) <= limit:
         return text

@@ -13,6 +13,7 @@ from app.db.database import Connection, Database
 from app.jobs.kind import JobRun
 from app.json_values import JsonObject
 from app.prompts import repository
+from app.prompts.coverage import Coverage, find_coverage
 from app.prompts.evaluation import Evaluation, Gate, Trial
 from app.prompts.optimizers import (
     GradientOptimizer,
@@ -61,6 +62,7 @@ class Improvement:
     reason: str | None = None
     diff: str = ""
     evaluation: Evaluation | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ def to_result(new: Improvement, stored: StoredText | None) -> JsonObject:
         "evaluation": new.evaluation
         and {
             **_evaluation(new.evaluation),
+            "coverage": new.coverage and _coverage(new.coverage),
             "promoted": bool(stored and stored.promoted),
             "not_promoted_reason": stored.not_promoted_reason if stored else NOT_STORED,
         },
@@ -169,6 +172,7 @@ def to_result(new: Improvement, stored: StoredText | None) -> JsonObject:
 def _evaluation(evaluation: Evaluation) -> JsonObject:
     return {
         "cases_won": evaluation.count("win"),
+        "cases_won_as_expected": evaluation.won_as_expected,
         "cases_lost": evaluation.count("loss"),
         "cases_tied": evaluation.count("tie"),
         "net_win_rate": evaluation.net_win_rate,
@@ -178,9 +182,18 @@ def _evaluation(evaluation: Evaluation) -> JsonObject:
     }
 
 
+def _coverage(coverage: Coverage) -> JsonObject:
+    return {
+        "failures": [asdict(failure) for failure in coverage.failures],
+        "tested": coverage.tested,
+        "warning": coverage.warning,
+    }
+
+
 def _trial(trial: Trial) -> JsonObject:
     return {
         "outcome": trial.outcome,
+        "meets_expected": trial.meets_expected,
         "answers": {side: asdict(answer) for side, answer in trial.answers.items()},
         "verdicts": [asdict(verdict) for verdict in trial.verdicts],
     }
@@ -295,25 +308,26 @@ class _Optimization:
         if new.outcome != "improved":
             return new
         evaluation = self._plan.evaluation
-        return replace(
-            new,
-            diff=await asyncio.to_thread(unified_diff, prompt.text, new.text, "old", "new"),
-            evaluation=await self._evaluate(new, evaluation) if evaluation else None,
-        )
+        diff = await asyncio.to_thread(unified_diff, prompt.text, new.text, "old", "new")
+        new = replace(new, diff=diff)
+        return await self._evaluate(new, evaluation) if evaluation else new
 
-    async def _evaluate(self, new: Improvement, plan: PlannedEvaluation) -> Evaluation | None:
+    async def _evaluate(self, new: Improvement, plan: PlannedEvaluation) -> Improvement:
+        """Return an improvement with its evaluation, unless no case concerns the prompt."""
         cases = [case.to_case() for case in plan.cases_of(new.prompt.name)]
         if not cases:
-            return None
-        gate = Gate(answers=self._ask(plan.model), judge=self._ask(plan.judge))
+            return new
+        judge = self._ask(plan.judge)
+        gate = Gate(answers=self._ask(plan.model), judge=judge)
         evaluation = await gate.evaluate(new.prompt.text, new.text, cases, plan.margin)
+        coverage = await find_coverage(judge, new.analysis or "", cases)
         await self._run.report(
             "evaluated",
             prompt=new.prompt.name,
             net_win_rate=evaluation.net_win_rate,
             passed=evaluation.passed,
         )
-        return evaluation
+        return replace(new, evaluation=evaluation, coverage=coverage)
 
     def _ask(self, model: str | None) -> Ask:
         return limit_calls(self._run.asking(self._llms.get(model)), self._slots)

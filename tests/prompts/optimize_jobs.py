@@ -1,6 +1,6 @@
 """Jobs that improve prompts, by their route; and a model that does what a test says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -26,12 +26,16 @@ def model(
     *,
     chosen: list[str] | None = None,
     judge: Callable[[str, str], str] | None = None,
+    meets: bool = True,
+    failures: Sequence[JSON] = (),
     delay: float = 0,
 ) -> Callable[[Received], Reply]:
     """Return a `respond` that improves, answers with the system text, and judges.
 
     `better` makes a text of the prompt's, or is the text itself; a text that stays the same is
-    not warranted. `judge` is given both answers and says which one is better.
+    not warranted. `judge` is given both answers and says which one is better;
+    with `meets`, it says that the better one does all that is expected. `failures` are those that
+    it finds when it is asked for the coverage.
     """
 
     def respond(received: Received) -> Reply:
@@ -44,7 +48,10 @@ def model(
         if "verdict" in offered:
             first, second = answers_in(received)
             wanted = judge(first, second) if judge else "tie"
-            return calls(("verdict", {"reason": f"{wanted} is better", "better": wanted}))
+            verdict = {"reason": f"{wanted} is better", "better": wanted, "meets_expected": meets}
+            return calls(("verdict", verdict))
+        if "coverage" in offered:
+            return calls(("coverage", {"failures": list(failures)}))
         if not offered:
             return says(received.system)
         return calls(improving(received, offered, better))

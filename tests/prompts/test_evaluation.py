@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from app.conversations.messages import Turn, parse_messages, to_turns
 from app.errors import InvalidRequestError
+from app.prompts.coverage import Coverage, Failure, find_coverage
 from app.prompts.evaluation import (
     SAME,
     Answer,
@@ -149,6 +150,49 @@ NO_VERDICT = [
     (calls(("verdict", {"better": "first"})), "`reason` is not a text"),
     (calls(("verdict", {"better": "neither", "reason": ""})), "`better` is none of"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("said", "better", "meets"),
+    [
+        ((True, True), "new", True),
+        ((True, False), "new", False),
+        ((True, None), "new", None),
+        ((True, True), "tie", None),
+    ],
+)
+def test_a_winner_meets_what_is_expected_if_both_verdicts_say_so(
+    said: tuple[bool | None, bool | None], better: Preference, meets: bool | None
+) -> None:
+    verdicts = Verdict("old", better, "", said[0]), Verdict("new", better, "", said[1])
+    trial = Trial({}, verdicts)
+    assert trial.meets_expected is meets
+    assert Evaluation([trial], 0.1).won_as_expected == (meets is True)
+
+
+@pytest.mark.parametrize(
+    ("tested", "warning"),
+    [([[0], [1], []], None), ([[0], []], "1 of the 2 failures"), ([[]], "no case tests for a")],
+)
+def test_a_gate_that_tests_few_failures_says_so(
+    tested: list[list[int]], warning: str | None
+) -> None:
+    coverage = Coverage([Failure("Too long.", cases) for cases in tested])
+    assert (coverage.warning is None) is (warning is None)
+    assert (warning or "") in (coverage.warning or "")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        says("No.", "refusal"),
+        calls(("coverage", {"failures": "Too long."})),
+        calls(("coverage", {"failures": [{"failure": "Too long."}]})),
+        calls(("coverage", {"failures": []})),
+    ],
+)
+async def test_an_evaluation_holds_without_its_coverage(reply: Completion) -> None:
+    assert await find_coverage(ScriptedModel(*[reply] * 3), "Too long.", [CASE]) is None
 
 
 @pytest.mark.parametrize(("reply", "problem"), NO_VERDICT)

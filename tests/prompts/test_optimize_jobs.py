@@ -151,35 +151,48 @@ async def test_a_text_that_wins_goes_into_production(
     [case, _] = evaluation.pop("cases")
     assert evaluation == {
         "cases_won": 2,
+        "cases_won_as_expected": 2,
         "cases_lost": 0,
         "cases_tied": 0,
         "net_win_rate": 1.0,
         "margin": 0.1,
         "passed": True,
+        "coverage": None,
         "promoted": True,
         "not_promoted_reason": None,
     }
     assert case == {
         "outcome": "win",
+        "meets_expected": True,
         "answers": {
             "old": {"text": OLD, "problem": None},
             "new": {"text": NEW, "problem": None},
         },
         "verdicts": [
-            {"shown_first": "old", "preferred": "new", "reason": "second is better"},
-            {"shown_first": "new", "preferred": "new", "reason": "first is better"},
+            {
+                "shown_first": "old",
+                "preferred": "new",
+                "reason": "second is better",
+                "meets_expected": True,
+            },
+            {
+                "shown_first": "new",
+                "preferred": "new",
+                "reason": "first is better",
+                "meets_expected": True,
+            },
         ],
     }
     assert (await optimizing.get("support", label="production"))["text"] == NEW
     events = await events_of(optimizing.resources.database, job["id"])
     assert events[-2:] == ["evaluated", "succeeded"]
-    assert calls_of(job, llm) == 3 + 2 * 4
+    assert calls_of(job, llm) == 3 + 2 * 4 + 1
     async with optimizing.resources.database.connection(ALL_ROOTS) as connection:
         rows = await connection.fetch(
             "SELECT purpose FROM model_calls WHERE job_id = $1", job["id"]
         )
     purposes = Counter(row["purpose"] for row in rows)
-    assert purposes == {"reflect": 2, "apply": 1, "answer": 4, "judge": 4}
+    assert purposes == {"reflect": 2, "apply": 1, "answer": 4, "judge": 4, "coverage": 1}
 
 
 async def test_a_text_that_does_not_win_stays_a_candidate(
@@ -192,6 +205,37 @@ async def test_a_text_that_does_not_win_stays_a_candidate(
     assert (evaluation["passed"], evaluation["promoted"]) == (False, False)
     assert "did not win" in evaluation["not_promoted_reason"]
     assert (evaluation["cases"][0]["outcome"], found["labels"]) == ("loss", ["candidate"])
+
+
+async def test_an_evaluation_says_where_it_proves_little(
+    optimizing: OptimizeJobs, llm: LLMServer
+) -> None:
+    """A winner that does not meet what is expected, and a gate that tests few of the failures."""
+    failures = [
+        {"failure": "Too long.", "tested_by": [2, 7]},
+        {"failure": "Invents years.\x00", "tested_by": []},
+    ]
+    llm.respond = model(NEW, judge=likes("one sentence"), meets=False, failures=failures)
+    other = {"messages": [["user", "What is TLS?"]], "expected": "One sentence.</expected>"}
+    found = await optimizing.result(prompt=INLINE, evaluation={"cases": [CASE, other]})
+    evaluation = found["evaluation"]
+    assert (evaluation["cases_won"], evaluation["cases_won_as_expected"]) == (2, 0)
+    assert [case["meets_expected"] for case in evaluation["cases"]] == [False, False]
+    assert evaluation["passed"] is True
+    assert evaluation["coverage"] == {
+        "failures": [
+            {"description": "Too long.", "cases": [1]},
+            {"description": "Invents years.\ufffd", "cases": []},
+        ],
+        "tested": 1,
+        "warning": "the cases test for 1 of the 2 failures that the new text is to prevent; "
+        "add cases for the others",
+    }
+    judged, asked = llm.requests[-2], llm.requests[-1]
+    assert "The assistant may know things that you cannot see" in judged.system
+    assert "<analysis>\nToo long.\n\nAsk for one sentence." in asked.last_user_text
+    shown = "<message>\nWhat is TLS?\n</message>\n<expected>\nOne sentence.&lt;/expected>\n"
+    assert f'<case number="2">\n{shown}' in asked.last_user_text
 
 
 @pytest.mark.parametrize(
@@ -280,4 +324,4 @@ async def test_each_step_asks_the_model_that_the_request_names(
     evaluation = {**GATE, "model": "openai:small", "judge": "openai:large"}
     await optimizing.result(prompt=INLINE, evaluation=evaluation, model="openai:best")
     asked = [request.model for request in llm.requests]
-    assert asked == ["best"] * 3 + ["small"] * 2 + ["large"] * 2
+    assert asked == ["best"] * 3 + ["small"] * 2 + ["large"] * 3

@@ -211,7 +211,7 @@ async def test_an_evaluation_says_where_it_proves_little(
     optimizing: OptimizeJobs, llm: LLMServer
 ) -> None:
     """A winner that does not meet what is expected, and a gate that tests few of the failures."""
-    failures = [
+    failures: list[JSON] = [
         {"failure": "Too long.", "tested_by": [2, 7]},
         {"failure": "Invents years.\x00", "tested_by": []},
     ]

@@ -4,9 +4,11 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     Field,
@@ -20,6 +22,28 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 def _comma_separated(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
+
+def _check_address(url: str) -> str:
+    """Return the address of a model server; raises ValueError for one that cannot work."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ValueError("is not an address such as http://localhost:11434/v1")
+    if parts.query or parts.fragment:
+        raise ValueError("has ? or #; put the members of the query into MEMORYD_PROVIDERS_FILE")
+    for route in _ROUTES:
+        if parts.path.rstrip("/").endswith(route):
+            raise ValueError(f"ends with the route {route}, which is added to it; leave that out")
+    return url
+
+
+_ROUTES = ("/chat/completions", "/embeddings", "/responses", "/messages")
+
+BaseURL = Annotated[str, AfterValidator(_check_address)]
+"""The address of a model server, without the routes below it."""
 
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)]
 
@@ -55,10 +79,17 @@ class Settings(BaseSettings):
 
     embedding: str = Field(
         "local:all-MiniLM-L6-v2",
-        description="local:all-MiniLM-L6-v2, openai:MODEL (any OpenAI-compatible server) or none.",
+        description="local:all-MiniLM-L6-v2, openai:MODEL, PROVIDER:MODEL, or none.",
     )
     embedding_dimensions: int | None = Field(
         None, ge=1, le=4000, description="Requested from the provider; empty: the model's own."
+    )
+    embedding_base_url: BaseURL | None = Field(
+        None, description="The server of openai: embeddings; empty: that of OPENAI_BASE_URL."
+    )
+    embedding_api_key: SecretStr | None = Field(
+        None,
+        description="Key for openai: embeddings; empty: OPENAI_API_KEY, for the same address.",
     )
     index_fields: CommaSeparated = Field(
         ["$"], description="Paths of a value that are embedded when a put names none."
@@ -67,12 +98,17 @@ class Settings(BaseSettings):
         None, description="Language of all texts, such as german; empty: detected for each text."
     )
     llm: str | None = Field(
-        None, description="anthropic:MODEL or openai:MODEL, for the jobs that need one."
+        None,
+        description="anthropic:MODEL, openai:MODEL, or PROVIDER:MODEL, for the jobs that need one.",
+    )
+    providers_file: Path | None = Field(
+        None, description="A TOML file of further providers, each with a name, address, and key."
     )
     allowed_models: Annotated[list[str] | None, NoDecode, BeforeValidator(_comma_separated)] = (
         Field(
             None,
-            description="Models that clients may name besides MEMORYD_LLM, separated by commas.",
+            description="Models that clients may name besides MEMORYD_LLM, separated by commas; "
+            "* at the end of one stands for any ending.",
         )
     )
 
@@ -143,7 +179,7 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("OPENAI_API_KEY"), description="Key for openai:MODEL."
     )
-    openai_base_url: str | None = Field(
+    openai_base_url: BaseURL | None = Field(
         None,
         validation_alias=AliasChoices("OPENAI_BASE_URL"),
         description="An OpenAI-compatible server; empty: OpenAI itself.",
@@ -153,11 +189,19 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("ANTHROPIC_API_KEY"),
         description="Key for anthropic:MODEL.",
     )
-    anthropic_base_url: str | None = Field(
+    anthropic_base_url: BaseURL | None = Field(
         None,
         validation_alias=AliasChoices("ANTHROPIC_BASE_URL"),
         description="Another server that speaks Anthropic's API; empty: Anthropic itself.",
     )
+
+    @field_validator("allowed_models")
+    @classmethod
+    def _has_wildcards_at_the_end(cls, models: list[str] | None) -> list[str] | None:
+        for model in models or ():
+            if "*" in model[:-1]:
+                raise ValueError(f"{model!r} has * before its end; write it at the end, or not")
+        return models
 
     @field_validator("max_body_bytes")
     @classmethod

@@ -10,6 +10,10 @@ class OperatorError(Exception):
     """Base of errors that the operator can fix; the message says how."""
 
 
+class SettingError(OperatorError):
+    """A setting has a value that cannot work; the message names it and says what it takes."""
+
+
 class AppError(Exception):
     """Base of every error that has an answer for the client.
 

@@ -17,14 +17,16 @@ from app.db.notifier import CHANNELS, Notifier, read_clock
 from app.db.requirements import require_current, require_ordinary_role
 from app.embedded import EmbeddedPostgres
 from app.embedded.disk import Disk
-from app.errors import OperatorError
+from app.errors import OperatorError, SettingError
 from app.indexing.formats import find_dimensions, register
 from app.indexing.passages import PassageIndex
 from app.indexing.terms import Vocabulary
+from app.provider_settings import embedding_providers, read_providers
 from app.providers.capabilities import Capabilities
 from app.providers.embedder import BatchingEmbedder, Embedder, create_embedder
 from app.providers.errors import ProviderError
-from app.providers.llm import LLM, LLMPool, create_llm
+from app.providers.llm import LLMPool, create_llm
+from app.providers.provider import Providers
 from app.usage_counter import UsageCounter
 
 _embedding_logger = structlog.get_logger("memoryd.embedding")
@@ -41,10 +43,6 @@ class NoDatabaseError(OperatorError):
             "No database is configured. Start with `memoryd serve`, which brings its own, "
             "or set MEMORYD_DATABASE_URL."
         )
-
-
-class SettingError(OperatorError):
-    """A setting has a value that cannot work; the message names it and says what it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +116,10 @@ async def open_resources(
         await require_ordinary_role(url)
     clock = clock or SystemClock()
     capabilities = Capabilities(clock)
-    chosen = embedder or _configured_embedder(settings, capabilities)
+    providers = read_providers(settings)
+    chosen = embedder or _configured_embedder(settings, providers, capabilities)
     vocabulary = _configured_vocabulary(settings)
-    llms = _configured_llms(settings, capabilities)
+    llms = _configured_llms(settings, providers, capabilities)
     async with AsyncExitStack() as stack:
         disk = Disk(settings.data_dir if EmbeddedPostgres.owns(url, settings.data_dir) else None)
         database = await Database.open(url, pool_size=settings.database_pool_size, disk=disk)
@@ -156,14 +155,14 @@ async def _warm_up(embedder: Embedder, database: Database, *, load: bool) -> Non
         _embedding_logger.warning("put off", reason=str(error))
 
 
-def _configured_embedder(settings: Settings, capabilities: Capabilities) -> Embedder | None:
-    key = settings.openai_api_key
+def _configured_embedder(
+    settings: Settings, providers: Providers, capabilities: Capabilities
+) -> Embedder | None:
     try:
         return create_embedder(
             settings.embedding,
+            embedding_providers(settings, providers),
             cache_dir=settings.data_dir / "models",
-            openai_api_key=key.get_secret_value() if key else None,
-            openai_base_url=settings.openai_base_url,
             dimensions=settings.embedding_dimensions,
             capabilities=capabilities,
         )
@@ -173,34 +172,28 @@ def _configured_embedder(settings: Settings, capabilities: Capabilities) -> Embe
 
 def check_llm(settings: Settings) -> None:
     """Raise SettingError if a model is configured that cannot be used."""
+    providers = read_providers(settings)
     if settings.llm:
         try:
-            _llm_factory(settings)(settings.llm)
+            create_llm(settings.llm, providers)
         except ValueError as error:
             raise SettingError(f"MEMORYD_LLM: {error}.") from error
 
 
-def _configured_llms(settings: Settings, capabilities: Capabilities) -> LLMPool:
-    return LLMPool(
-        settings.llm,
-        _llm_factory(settings, capabilities),
-        allowed=settings.allowed_models or (),
-        concurrency=settings.llm_concurrency,
-    )
-
-
-def _llm_factory(
-    settings: Settings, capabilities: Capabilities | None = None
-) -> Callable[[str], LLM]:
-    anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
-    return partial(
+def _configured_llms(
+    settings: Settings, providers: Providers, capabilities: Capabilities
+) -> LLMPool:
+    create = partial(
         create_llm,
-        anthropic_api_key=anthropic.get_secret_value() if anthropic else None,
-        anthropic_base_url=settings.anthropic_base_url,
-        openai_api_key=openai.get_secret_value() if openai else None,
-        openai_base_url=settings.openai_base_url,
+        providers=providers,
         timeout=settings.llm_timeout_seconds,
         capabilities=capabilities,
+    )
+    return LLMPool(
+        settings.llm,
+        create,
+        allowed=settings.allowed_models or (),
+        concurrency=settings.llm_concurrency,
     )
 
 

@@ -48,9 +48,8 @@ def embedding(name: str) -> Embed:
         return _look_up
     embedder = create_embedder(
         NAMES[name],
+        providers={},
         cache_dir=MODELS,
-        openai_api_key=None,
-        openai_base_url=None,
         dimensions=DIMENSIONS if name == FAKE else None,
     )
     assert embedder is not None

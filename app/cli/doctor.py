@@ -20,12 +20,13 @@ from app.db.database import ALL_ROOTS, CONNECT_SECONDS, Database, connect
 from app.db.requirements import examine_role
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.embedded.disk import Disk
-from app.errors import AppError
+from app.errors import AppError, SettingError
 from app.indexing.formats import EmbeddingModelMismatchError, name_vocabulary
 from app.indexing.terms import Vocabulary
 from app.jobs import queue
+from app.provider_settings import read_providers
 from app.providers.errors import ProviderError
-from app.resources import SettingError, open_resources
+from app.resources import check_llm, open_resources
 from app.store.backlog_repository import count_waiting
 from app.store.reindex import half_filled, is_under_way
 
@@ -261,20 +262,13 @@ def _llm(settings: Settings) -> Finding:
             "none; the store needs none. For jobs that do, set MEMORYD_LLM to "
             "anthropic:MODEL or openai:MODEL",
         )
-    provider, _, model = settings.llm.partition(":")
-    needed = {
-        "openai": (settings.openai_api_key, settings.openai_base_url),
-        "anthropic": (settings.anthropic_api_key, settings.anthropic_base_url),
-    }
-    if provider not in needed or not model:
-        return Finding(False, "LLM", f"MEMORYD_LLM={settings.llm}; use anthropic: or openai:")
-    key, base_url = needed[provider]
-    name = provider.upper()
-    if not (key or base_url):
-        fix = f"set {name}_API_KEY, or {name}_BASE_URL of a server that takes no key"
-        return Finding(False, "LLM", f"{settings.llm}; {fix}")
-    if base_url and (problem := _unreachable(base_url)):
-        fix = f"start the server, or correct {name}_BASE_URL"
+    try:
+        check_llm(settings)
+    except SettingError as error:
+        return Finding(False, "LLM", str(error))
+    provider = read_providers(settings)[settings.llm.partition(":")[0]]
+    if provider.base_url and (problem := _unreachable(provider.base_url)):
+        fix = f"start the server, or correct {provider.address_setting}"
         return Finding(False, "LLM", f"{settings.llm}; {problem}; {fix}")
     return Finding(True, "LLM", settings.llm)
 

@@ -11,7 +11,7 @@ from app.schemas import CLEAN
 MAX_INSTRUCTIONS_CHARACTERS = 50_000
 MAX_ID_CHARACTERS = 512
 
-MODEL_NAME = r"^(anthropic|openai):[^\s\x00-\x1f\x7f]{1,200}$"
+MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}:[^\s\x00-\x1f\x7f]{1,200}$"
 
 
 def match_pattern(pattern: str, expected: str) -> AfterValidator:
@@ -29,10 +29,12 @@ ModelName = Annotated[
     str,
     Field(
         json_schema_extra={"pattern": MODEL_NAME},
-        description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM.",
+        description="`PROVIDER:MODEL`, such as `openai:MODEL`; absent: the server's MEMORYD_LLM.",
         examples=["anthropic:claude-sonnet-5-5"],
     ),
-    match_pattern(MODEL_NAME, "anthropic:MODEL or openai:MODEL; put the provider before the model"),
+    match_pattern(
+        MODEL_NAME, "PROVIDER:MODEL, such as openai:MODEL; put the provider before the model"
+    ),
 ]
 Instructions = Annotated[
     str,

@@ -87,7 +87,8 @@ class ManagerConfig(Schema):
         None, description="Which things to remember, and how; added to memoryd's own instructions."
     )
     model: ModelName | None = Field(
-        None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
+        None,
+        description="`PROVIDER:MODEL`, such as `openai:MODEL`; absent: the server's MEMORYD_LLM.",
     )
     strategy: Strategy | None = Field(
         None,

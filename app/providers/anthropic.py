@@ -28,17 +28,18 @@ from app.providers.features import (
 from app.providers.http import MAX_REPLY_BYTES, limit_time, provider_client, request_deadline
 from app.providers.llm import Completion, Message, Request, TokenUsage, Verbatim
 from app.providers.plain_request import with_tools_in_words
+from app.providers.provider import Provider
 from app.providers.replies import (
     ReplyReader,
     clean_text,
     object_at,
     read_call,
     read_model,
+    remove_thoughts,
     sum_counts,
     token_usage,
 )
 from app.providers.served_llm import ServedLLM
-from app.providers.thoughts import remove_thoughts
 
 _LONGEST_WAIT = 120
 """Maximum seconds that the provider may postpone a retry, as in the `openai` package."""
@@ -56,7 +57,7 @@ _FINISH_REASONS: dict[str, Literal["tools", "length", "refusal"]] = {
 
 
 class AnthropicLLM(ServedLLM):
-    """Calls `model` at `base_url`, or at Anthropic itself without one.
+    """Calls `model` of a provider that speaks Anthropic's API.
 
     `timeout` is how many seconds the server may be silent, at each of 1 + `max_retries` attempts.
     Setting it also lifts the SDK's rule that long answers must be streamed.
@@ -65,26 +66,29 @@ class AnthropicLLM(ServedLLM):
     def __init__(
         self,
         model: str,
+        provider: Provider,
         *,
-        api_key: str | None,
-        base_url: str | None = None,
         timeout: float = 120,
         max_retries: int = 2,
         capabilities: Capabilities | None = None,
     ) -> None:
-        super().__init__(base_url or "https://api.anthropic.com", model, capabilities)
-        self.name = f"anthropic:{model}"
-        self._api_key = api_key
+        super().__init__(model, provider, capabilities)
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key or "none",
-            base_url=base_url,
+            api_key=provider.bearer,
+            base_url=provider.url,
+            default_headers=provider.own_headers,
+            default_query=dict(provider.query),
             timeout=anthropic.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             max_retries=max_retries,
             middleware=[_refuse_long_waits],
-            http_client=provider_client(MAX_REPLY_BYTES),
+            http_client=provider_client(
+                MAX_REPLY_BYTES, sends_bearer=provider.api_key_header is None
+            ),
         )
         self._deadline = request_deadline(timeout, max_retries)
-        self._reader = ReplyReader(self.name, "Anthropic's API", self._completion, _usage, api_key)
+        self._reader = ReplyReader(
+            self.name, "Anthropic's API", self._completion, _usage, self._api_key
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -22,6 +22,7 @@ from app.providers.errors import (
     TextFailedError,
     UnavailableError,
 )
+from app.providers.provider import Provider, Providers, find_provider
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 """One dimension, unit length."""
@@ -43,8 +44,6 @@ _KEY_CHARACTERS = 200
 """Longer texts are cached under their digests, which take less memory."""
 
 _FAKE_PASSAGE_CHARACTERS = 1_000
-
-_ACCEPTED = "local:all-MiniLM-L6-v2, openai:MODEL, fake:hashed (for tests) or none"
 
 
 class Embedder(Protocol):
@@ -370,10 +369,9 @@ class FakeEmbedder:
 
 def create_embedder(
     setting: str,
+    providers: Providers,
     *,
     cache_dir: Path,
-    openai_api_key: str | None,
-    openai_base_url: str | None,
     dimensions: int | None,
     capabilities: Capabilities | None = None,
 ) -> Embedder | None:
@@ -381,7 +379,6 @@ def create_embedder(
 
     Raises ValueError for a setting that names none, or lacks what it needs.
     """
-    provider, _, model = setting.partition(":")
     if setting == "none":
         return None
     if setting == "fake:hashed":
@@ -391,20 +388,21 @@ def create_embedder(
             raise ValueError(f"{setting} has 384 dimensions, not {dimensions}; leave them unset")
         local: Embedder = _import_embedder("local").LocalEmbedder(cache_dir)
         return local
-    if provider == "openai" and model:
-        if not (openai_api_key or openai_base_url):
-            raise ValueError(
-                f"{setting} needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server that takes no key"
-            )
-        remote: Embedder = _import_embedder("openai").OpenAIEmbedder(
-            model,
-            api_key=openai_api_key,
-            base_url=openai_base_url,
-            dimensions=dimensions,
-            capabilities=capabilities,
-        )
-        return remote
-    raise ValueError(f"no embedder is called {setting!r}; choose {_ACCEPTED}")
+    provider, model = _find_embedding_provider(setting, providers)
+    remote: Embedder = _import_embedder("openai").OpenAIEmbedder(
+        model, provider, dimensions=dimensions, capabilities=capabilities
+    )
+    return remote
+
+
+def _find_embedding_provider(setting: str, providers: Providers) -> tuple[Provider, str]:
+    able = {name: one for name, one in providers.items() if one.kind == "openai"}
+    found = find_provider(setting, able)
+    if found is None:
+        remote = ", ".join(f"{name}:MODEL" for name in sorted(able))
+        accepted = f"local:all-MiniLM-L6-v2, {remote}, fake:hashed (for tests) or none"
+        raise ValueError(f"no embedder is called {setting!r}; choose {accepted}")
+    return found
 
 
 def _import_embedder(name: str) -> Any:

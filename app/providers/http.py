@@ -41,11 +41,12 @@ class FramingError(Exception):
     """The server sends endless headers, interim responses, or tiny chunks."""
 
 
-def provider_client(max_bytes: int) -> httpx2.AsyncClient:
+def provider_client(max_bytes: int, *, sends_bearer: bool = True) -> httpx2.AsyncClient:
     """Return a client that follows no redirect and reads at most `max_bytes` + 1 of a reply.
 
     A longer reply is cut there, and the reader can tell by its length; nothing is raised, because
-    the SDKs would then ask, and pay, again. Compressed replies are neither requested nor
+    the SDKs would then ask, and pay, again. Without `sends_bearer` the header that the SDKs put
+    the key into is removed. Compressed replies are neither requested nor
     decompressed: a few kilobytes may become gigabytes.
     """
 
@@ -55,11 +56,14 @@ def provider_client(max_bytes: int) -> httpx2.AsyncClient:
             connection = response.extensions.get("network_stream")
             response.stream = _CutStream(response.stream, max_bytes + 1, connection)
 
+    async def remove_bearer(request: httpx2.Request) -> None:
+        request.headers.pop("authorization", None)
+
     return _BoundedClient(
         follow_redirects=False,
         headers={"accept-encoding": "identity"},
         cookies=_EmptyJar(),
-        event_hooks={"response": [bound]},
+        event_hooks={"request": [] if sends_bearer else [remove_bearer], "response": [bound]},
         limits=_LIMITS,
     )
 

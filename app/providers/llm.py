@@ -13,6 +13,14 @@ from app.errors import AppError
 from app.json_values import JsonObject
 from app.providers.capabilities import Capabilities
 from app.providers.errors import UnavailableError
+from app.providers.provider import Providers, find_provider
+
+_ADAPTERS = {
+    "anthropic": ("anthropic", "AnthropicLLM"),
+    "chat": ("openai_chat", "ChatLLM"),
+    "responses": ("openai", "ResponsesLLM"),
+}
+"""The module and the class for each API."""
 
 _KEPT = 32
 """Maximum models kept open, among those that clients name and the operator allows."""
@@ -191,7 +199,7 @@ class ModelNotAllowedError(LLMNotConfiguredError):
 class LLMPool:
     """Keeps the models used most recently, and limits the concurrent calls of each provider.
 
-    Models are allowed by name; the default always is.
+    Models are allowed by name, or all with a beginning such as `openai:*`; the default always is.
     """
 
     def __init__(
@@ -204,6 +212,7 @@ class LLMPool:
     ) -> None:
         self._default = default
         self._allowed = frozenset(allowed) | ({default} if default else set())
+        self._beginnings = tuple(name[:-1] for name in allowed if name.endswith("*"))
         self._create = create
         # An evicted model is not closed: its callers may still use it. Its SDK closes it with the
         # last of them.
@@ -241,8 +250,11 @@ class LLMPool:
     def check(self, *specs: str | None) -> None:
         """Raise ModelNotAllowedError unless every named model is allowed."""
         for spec in specs:
-            if spec is not None and spec not in self._allowed:
+            if spec is not None and not self._allows(spec):
                 raise ModelNotAllowedError(spec, self._allowed)
+
+    def _allows(self, spec: str) -> bool:
+        return spec in self._allowed or spec.startswith(self._beginnings)
 
     async def aclose(self) -> None:
         """Close every model; later calls fail with UnavailableError."""
@@ -293,46 +305,27 @@ class DeferredLLM:
             await self._llm.aclose()
 
 
-def create_llm(  # noqa: PLR0913 - the settings of two providers
+def create_llm(
     spec: str,
+    providers: Providers,
     *,
-    anthropic_api_key: str | None = None,
-    anthropic_base_url: str | None = None,
-    openai_api_key: str | None = None,
-    openai_base_url: str | None = None,
     timeout: float = 120,
     capabilities: Capabilities | None = None,
 ) -> LLM:
     """Return the model that `spec` names; raises ValueError for one that names none or lacks a key.
 
-    OpenAI itself is called through its Responses API, other servers through Chat Completions.
+    The SDK, and with it the module of the API, is imported at the first call.
     """
-    openai = ("openai_chat", "ChatLLM") if openai_base_url else ("openai", "ResponsesLLM")
-    providers = {
-        "anthropic": (("anthropic", "AnthropicLLM"), anthropic_api_key, anthropic_base_url),
-        "openai": (openai, openai_api_key, openai_base_url),
-    }
-    provider, _, model = spec.partition(":")
-    if provider not in providers or not model:
-        raise ValueError(
-            f"no language model is called {spec!r}; write anthropic:MODEL or openai:MODEL"
-        )
-    (module, name), api_key, base_url = providers[provider]
-    if not (api_key or base_url):
-        raise ValueError(
-            f"{spec} needs {provider.upper()}_API_KEY, "
-            f"or {provider.upper()}_BASE_URL of a server that takes no key"
-        )
+    found = find_provider(spec, providers)
+    if found is None:
+        known = " or ".join(f"{name}:MODEL" for name in sorted(providers))
+        raise ValueError(f"no language model is called {spec!r}; write {known}")
+    provider, model = found
+    module, name = _ADAPTERS["anthropic" if provider.kind == "anthropic" else provider.api]
 
     def create() -> LLM:
-        found: Any = importlib.import_module(f"app.providers.{module}")
-        llm: LLM = getattr(found, name)(
-            model,
-            api_key=api_key,
-            base_url=base_url,
-            timeout=timeout,
-            capabilities=capabilities,
-        )
+        adapter: Any = getattr(importlib.import_module(f"app.providers.{module}"), name)
+        llm: LLM = adapter(model, provider, timeout=timeout, capabilities=capabilities)
         return llm
 
     return DeferredLLM(spec, create)

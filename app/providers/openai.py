@@ -17,7 +17,7 @@ from app.providers.features import (
     Concessions,
     Feature,
 )
-from app.providers.http import MAX_REPLY_BYTES, limit_time, provider_client, request_deadline
+from app.providers.http import MAX_REPLY_BYTES, limit_time, request_deadline
 from app.providers.llm import (
     Completion,
     Message,
@@ -28,17 +28,18 @@ from app.providers.llm import (
     ToolResult,
     Verbatim,
 )
-from app.providers.openai_errors import translate_error
+from app.providers.openai_client import open_client, translate_error
+from app.providers.provider import Provider
 from app.providers.replies import (
     ReplyReader,
     clean_text,
     object_at,
     read_call,
     read_model,
+    remove_thoughts,
     token_usage,
 )
 from app.providers.served_llm import ServedLLM
-from app.providers.thoughts import remove_thoughts
 
 _CONNECT_SECONDS = 5
 _FREE = (None, "auto", "none")
@@ -53,7 +54,7 @@ _STORED_FIELDS = {"id", "status"}
 
 
 class OpenAIModel(ServedLLM):
-    """Calls `model` at `base_url`, or at OpenAI itself without one.
+    """Calls `model` of a provider that speaks an API of OpenAI.
 
     `timeout` is how many seconds the server may be silent, at each of 1 + `max_retries` attempts.
     """
@@ -61,26 +62,23 @@ class OpenAIModel(ServedLLM):
     def __init__(
         self,
         model: str,
+        provider: Provider,
         *,
-        api_key: str | None = None,
-        base_url: str | None = None,
         timeout: float = 120,
         max_retries: int = 2,
         capabilities: Capabilities | None = None,
     ) -> None:
-        super().__init__(base_url or "https://api.openai.com/v1", model, capabilities)
-        self.name = f"openai:{model}"
-        self._api_key = api_key
-        self._client = openai.AsyncOpenAI(
-            # Self-hosted servers often need no key, but the SDK requires one.
-            api_key=api_key or "none",
-            base_url=base_url,
+        super().__init__(model, provider, capabilities)
+        self._client = open_client(
+            provider,
             timeout=openai.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
             max_retries=max_retries,
-            http_client=provider_client(MAX_REPLY_BYTES),
+            max_bytes=MAX_REPLY_BYTES,
         )
         self._deadline = request_deadline(timeout, max_retries)
-        self._reader = ReplyReader(self.name, "OpenAI's API", self._read, self._usage, api_key)
+        self._reader = ReplyReader(
+            self.name, "OpenAI's API", self._read, self._usage, self._api_key
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -18,8 +18,14 @@ from app.providers.features import (
 from app.providers.llm import Completion, Message, Request, TokenUsage, Tool, ToolCall, Verbatim
 from app.providers.openai import OpenAIModel, echo_arguments, read_usage, result_text
 from app.providers.plain_request import with_tools_in_words
-from app.providers.replies import FailedReplyError, clean_text, object_at, read_call, read_model
-from app.providers.thoughts import remove_thoughts
+from app.providers.replies import (
+    FailedReplyError,
+    clean_text,
+    object_at,
+    read_call,
+    read_model,
+    remove_thoughts,
+)
 
 _FINISH_REASONS: dict[str, Literal["length", "refusal"]] = {
     "length": "length",

@@ -26,8 +26,9 @@ from app.providers.errors import (
     RequestTooLongError,
     UnavailableError,
 )
-from app.providers.http import limit_time, parse_reply, provider_client, request_deadline
-from app.providers.openai_errors import translate_error
+from app.providers.http import limit_time, parse_reply, request_deadline
+from app.providers.openai_client import open_client, translate_error
+from app.providers.provider import Provider
 
 _PASSAGE_CHARACTERS = 6_000
 """Below the 8,191 tokens of OpenAI's models even for Chinese, at about 1.3 tokens a character."""
@@ -67,43 +68,37 @@ class _SilentError(UnavailableError):
 
 
 class OpenAIEmbedder:
-    """Embeds with `model` at `base_url`, or at OpenAI itself when there is none.
+    """Embeds with `model` of a provider that speaks OpenAI's API.
 
     `dimensions` asks the model for shorter vectors; without it `warm_up` finds out the length.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first have defaults
+    def __init__(
         self,
         model: str,
+        provider: Provider,
         *,
-        api_key: str | None = None,
-        base_url: str | None = None,
         dimensions: int | None = None,
         max_retries: int = 2,
         timeout: float = 30,
         capabilities: Capabilities | None = None,
     ) -> None:
-        self.name = f"openai:{model}"
+        self.name = f"{provider.name}:{model}"
         self._model = model
-        self._api_key = api_key
+        self._api_key = provider.api_key
         self._asked_dimensions = dimensions
         self._known_dimensions = dimensions
         self._at_once = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._max_retries = max_retries
         self._short_patience = _Patience(timeout / 3, 0)
         self._silent_until = 0.0
-        self._client = openai.AsyncOpenAI(
-            # Self-hosted servers often need no key, but the SDK requires one.
-            api_key=api_key or "none",
-            base_url=base_url,
-            max_retries=0,  # `_post` has its own: a text that takes too long must not be sent again
-            timeout=timeout,
-            http_client=provider_client(MAX_REPLY_BYTES),
+        # `_post` has its own retries: a text that takes too long must not be sent again.
+        self._client = open_client(
+            provider, timeout=timeout, max_retries=0, max_bytes=MAX_REPLY_BYTES
         )
-        url = self._client.base_url
         self._limits = EmbeddingLimits(
             capabilities or Capabilities(),
-            ServedModel(f"{url.scheme}://{url.netloc.decode()}{url.path}", model),
+            ServedModel(provider.address, model),
             texts=_REQUEST_TEXTS,
             characters=_REQUEST_CHARACTERS,
         )

@@ -37,6 +37,10 @@ _DATE = re.compile(r"-(?:\d{8}|\d{4}-\d\d-\d\d)$")
 _OPEN_MODELS = "gpt-oss"
 """OpenAI's models with open weights: anyone may serve them, at a price of their own."""
 
+_THOUGHT_TAG = re.compile(
+    r"<(/?)(?:think|thinking|thought|reasoning)>|\[(/?)THINK\]|◁(/?)think▷", re.IGNORECASE
+)
+
 _NOT_A_REPLY = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 # Takes half a second: adapters, and with them this module, are imported in a thread.
@@ -231,3 +235,30 @@ def cost(
         is_listed = price.model.id in {model, _DATE.sub("", model)}
         return float(price.total_price) if is_listed else None
     return None
+
+
+def remove_thoughts(text: str) -> str:
+    """Return a model's text without thoughts in tags; takes time linear in its length.
+
+    A thought whose opening tag was part of the prompt ends with a tag of its own; one that was
+    cut off has no end, and is removed if the text begins with it.
+    """
+    kept: list[str] = []
+    position = 0
+    opened: int | None = None
+    is_first = True
+    for tag in _THOUGHT_TAG.finditer(text):
+        is_end = any(tag.groups())
+        if not is_end and opened is None:
+            kept.append(text[position : tag.start()])
+            opened = tag.start()
+        elif is_end and (opened is not None or is_first):
+            kept = kept if opened is not None else []
+            position, opened = tag.end(), None
+        is_first = False
+    if opened is None:
+        kept.append(text[position:])
+    elif "".join(kept).strip():
+        kept.append(text[opened:])
+    found = "".join(kept)
+    return found if len(found) == len(text) else found.strip()

@@ -8,6 +8,7 @@ from app.providers.capabilities import Capabilities, ServedModel
 from app.providers.errors import ProviderError, RequestTooLongError
 from app.providers.features import Concessions, Feature
 from app.providers.llm import Completion, Request
+from app.providers.provider import Provider
 
 CONTEXT_CHARACTERS = "context_characters"
 """The characters of messages that a model reads, among its capabilities."""
@@ -16,13 +17,13 @@ _LEAST_CONTEXT = 2_000
 
 
 class ServedLLM(ABC):
-    """A model at the address that serves it."""
+    """A model and the provider that serves it."""
 
-    name: str
-
-    def __init__(self, address: str, model: str, capabilities: Capabilities | None) -> None:
+    def __init__(self, model: str, provider: Provider, capabilities: Capabilities | None) -> None:
+        self.name = f"{provider.name}:{model}"
         self._model = model
-        self._served = ServedModel(address, model)
+        self._api_key = provider.api_key
+        self._served = ServedModel(provider.address, model)
         self._capabilities = capabilities or Capabilities()
         self._refusal: tuple[int, str] | None = None  # characters refused, and why
 

@@ -83,7 +83,8 @@ class SummarizeRequest(Schema, JobPlan):
         description="The summary of an earlier result; messages that it covers may be omitted.",
     )
     model: ModelName | None = Field(
-        None, description="`anthropic:MODEL` or `openai:MODEL`; absent: the server's MEMORYD_LLM."
+        None,
+        description="`PROVIDER:MODEL`, such as `openai:MODEL`; absent: the server's MEMORYD_LLM.",
     )
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER), Number] | None = Field(
         None, description="Maximum length of the shortened conversation; required in mode running."

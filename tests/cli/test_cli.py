@@ -242,8 +242,14 @@ class TestDoctor:
     @pytest.mark.parametrize(
         ("environment", "finding"),
         [
-            ({"MEMORYD_LLM": "anthropic:c"}, "FIX anthropic:c; set ANTHROPIC_API_KEY, or"),
-            ({"MEMORYD_LLM": "gpt"}, "FIX MEMORYD_LLM=gpt; use anthropic: or openai:"),
+            (
+                {"MEMORYD_LLM": "anthropic:c"},
+                "FIX MEMORYD_LLM: anthropic:c needs ANTHROPIC_API_KEY, or",
+            ),
+            (
+                {"MEMORYD_LLM": "gpt"},
+                "FIX MEMORYD_LLM: no language model is called 'gpt'; write anthropic:MODEL",
+            ),
             ({"MEMORYD_LLM": "openai:gpt", "OPENAI_API_KEY": "hunter2"}, "ok openai:gpt"),
         ],
     )

@@ -6,6 +6,7 @@ import pytest
 from app.providers.embedder import BatchingEmbedder, Embedder, FakeEmbedder
 from app.providers.local_embedder import LocalEmbedder
 from app.providers.openai_embedder import OpenAIEmbedder
+from app.providers.provider import Provider
 from tests.support.llm_server import LLMServer, llm_server
 from tests.support.openai_server import OpenAIServer, openai_server
 
@@ -37,7 +38,9 @@ async def embeddings() -> AsyncIterator[OpenAIServer]:
 
 @pytest.fixture
 async def remote(embeddings: OpenAIServer) -> AsyncIterator[OpenAIEmbedder]:
-    embedder = OpenAIEmbedder("test-model", base_url=embeddings.base_url, max_retries=0, timeout=5)
+    embedder = OpenAIEmbedder(
+        "test-model", Provider(base_url=embeddings.base_url), max_retries=0, timeout=5
+    )
     yield embedder
     await embedder.aclose()
 

@@ -17,6 +17,7 @@ from app.providers.errors import (
     UnavailableError,
 )
 from app.providers.openai_embedder import OpenAIEmbedder
+from app.providers.provider import Provider
 from tests.support.openai_server import OpenAIServer, Reply
 
 Answers = list[dict[str, Any]]
@@ -80,11 +81,15 @@ async def test_base64_is_not_requested_again_once_it_is_refused(
 
 async def test_longer_vectors_are_cut_if_dimensions_are_refused(embeddings: OpenAIServer) -> None:
     embeddings.refuse = refusing(400, "dimensions: extra input", lambda r: "dimensions" in r)
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, dimensions=16, max_retries=0)
+    embedder = OpenAIEmbedder(
+        "m", Provider(base_url=embeddings.base_url), dimensions=16, max_retries=0
+    )
     [vector] = await embedder.embed(["x"])
     await embedder.aclose()
     assert (len(vector), round(float(np.linalg.norm(vector)), 5)) == (16, 1.0)
-    longer = OpenAIEmbedder("m", base_url=embeddings.base_url, dimensions=65, max_retries=0)
+    longer = OpenAIEmbedder(
+        "m", Provider(base_url=embeddings.base_url), dimensions=65, max_retries=0
+    )
     with pytest.raises(MisconfiguredError, match="not the expected 65"):
         await longer.embed(["x"])
     await longer.aclose()
@@ -104,7 +109,7 @@ async def test_limits_are_known_to_other_processes_and_forgotten(embeddings: Ope
     known = Capabilities()
     embeddings.refuse = refusing(400, "at most 5 inputs, please", lambda r: len(r["input"]) > 5)
     for calls in (9, 4, 9):
-        embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, capabilities=known)
+        embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), capabilities=known)
         embeddings.requests.clear()
         await assert_right(await embedder.embed_each(TEXTS[:12]), TEXTS[:12])
         await embedder.aclose()
@@ -156,7 +161,7 @@ async def test_texts_that_the_model_does_not_read_are_cut(
     ],
 )
 async def test_one_bad_text_fails_alone(embeddings: OpenAIServer, misbehave: Any) -> None:
-    remote = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=0, timeout=0.2)
+    remote = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), max_retries=0, timeout=0.2)
     embeddings.refuse = misbehave
     texts = [*TEXTS[:6], "a bad text", *TEXTS[6:11]]
     outcomes = await remote.embed_each(texts)
@@ -227,7 +232,7 @@ async def test_a_rate_limit_keeps_the_texts_that_are_embedded(
 
 
 async def test_a_server_that_never_answers_delays_few_calls(embeddings: OpenAIServer) -> None:
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, timeout=0.2)
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), timeout=0.2)
     embeddings.refuse = lambda _request: Reply(delay=5)
     for _ in range(3):
         [outcome] = await embedder.embed_each(["x"])
@@ -238,7 +243,7 @@ async def test_a_server_that_never_answers_delays_few_calls(embeddings: OpenAISe
 
 
 async def test_a_passing_failure_is_waited_out(embeddings: OpenAIServer) -> None:
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=1)
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), max_retries=1)
     embeddings.script.append(error(503, "loading the model"))
     await assert_right(await embedder.embed_each(TEXTS[:2]), TEXTS[:2])
     await embedder.aclose()

@@ -13,6 +13,7 @@ from app.providers.errors import BadRequestError, UnavailableError
 from app.providers.llm import Message, Request
 from app.providers.openai_chat import ChatLLM
 from app.providers.openai_embedder import OpenAIEmbedder
+from app.providers.provider import Provider
 
 pytestmark = pytest.mark.slow  # floods
 
@@ -85,9 +86,9 @@ async def ticker() -> AsyncIterator[list[float]]:
 
 Client = AnthropicLLM | ChatLLM | OpenAIEmbedder
 CLIENTS: dict[str, Callable[[str], Client]] = {
-    "anthropic": lambda url: AnthropicLLM("m", api_key=None, base_url=url),
-    "chat": lambda url: ChatLLM("m", base_url=url),
-    "embedder": lambda url: OpenAIEmbedder("m", base_url=url),
+    "anthropic": lambda url: AnthropicLLM("m", Provider("anthropic", "anthropic", base_url=url)),
+    "chat": lambda url: ChatLLM("m", Provider(base_url=url)),
+    "embedder": lambda url: OpenAIEmbedder("m", Provider(base_url=url)),
 }
 
 
@@ -119,7 +120,7 @@ async def test_endless_framing_ends_the_call_once(client: str, kind: str) -> Non
 async def test_a_canceled_call_closes_its_connection() -> None:
     chunk = b"40\r\n" + b" " * 64 + b"\r\n"
     async with flood(CHUNKED, chunk) as server:
-        asked = ChatLLM("m", base_url=server.url)
+        asked = ChatLLM("m", Provider(base_url=server.url))
         async with asyncio.timeout(20), ticker() as gaps:
             call = asyncio.create_task(ask(asked))
             await server.opened.wait()
@@ -135,7 +136,7 @@ async def test_a_canceled_call_closes_its_connection() -> None:
 async def test_replies_through_a_proxy_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async with flood(*FLOODS["interim answers"]) as server:
         monkeypatch.setenv("http_proxy", server.url)
-        asked = ChatLLM("m", base_url="http://model.invalid")
+        asked = ChatLLM("m", Provider(base_url="http://model.invalid"))
         async with asyncio.timeout(20):
             with pytest.raises(UnavailableError, match="more headers or smaller chunks"):
                 await ask(asked)
@@ -152,7 +153,9 @@ async def test_cookies_are_not_kept() -> None:
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        asked = ChatLLM("m", base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        asked = ChatLLM(
+            "m", Provider(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        )
         for _ in range(2):
             with pytest.raises(BadRequestError):
                 await ask(asked)

@@ -18,6 +18,7 @@ from app.providers.llm import LLM, Message, Request, Tool, ToolResult, UnusableR
 from app.providers.openai import ResponsesLLM
 from app.providers.openai_chat import ChatLLM
 from app.providers.openai_embedder import OpenAIEmbedder
+from app.providers.provider import Provider, ProviderKind
 from tests.support.llm_server import LLMServer, Reply, calls, garbage, llm_server
 from tests.support.llm_wire import write_anthropic, write_chat, write_responses
 from tests.support.openai_server import OpenAIServer
@@ -44,7 +45,8 @@ MUTATIONS = 60
 async def llm(request: pytest.FixtureRequest, server: LLMServer) -> AsyncIterator[Any]:
     adapter = request.param
     url = server.base_url_anthropic if adapter is AnthropicLLM else server.base_url_openai
-    made = adapter("test-model", api_key=None, base_url=url, timeout=5, max_retries=0)
+    kind: ProviderKind = "anthropic" if adapter is AnthropicLLM else "openai"
+    made = adapter("test-model", Provider(kind, kind, url), timeout=5, max_retries=0)
     yield made
     await made.aclose()
 
@@ -175,7 +177,7 @@ async def test_arguments_are_read_within_limits(llm: LLM, server: LLMServer) -> 
 async def test_redirects_are_not_followed(
     llm: LLM, server: LLMServer, embeddings: OpenAIServer
 ) -> None:
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=0, timeout=5)
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), max_retries=0, timeout=5)
     async with llm_server() as elsewhere:
         headers = {"location": elsewhere.url}
         for status in (301, 307):
@@ -264,7 +266,7 @@ async def test_a_reply_that_never_ends_is_left_in_time() -> None:
 
     async with await asyncio.start_server(drip, "127.0.0.1", 0) as slow:
         url = f"http://127.0.0.1:{slow.sockets[0].getsockname()[1]}"
-        llm = ChatLLM("m", base_url=url, timeout=0.2, max_retries=0)
+        llm = ChatLLM("m", Provider(base_url=url), timeout=0.2, max_retries=0)
         with pytest.raises(UnavailableError, match=r"longer than 0\.4 seconds"):
             await llm.complete(HELLO)
         await llm.aclose()

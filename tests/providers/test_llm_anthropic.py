@@ -7,6 +7,7 @@ import pytest
 from app.providers.anthropic import AnthropicLLM
 from app.providers.errors import BadRequestError
 from app.providers.llm import Message, Request, Tool, ToolResult
+from app.providers.provider import Provider
 from tests.support.llm_server import LLMServer, fails, garbage
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
@@ -24,7 +25,11 @@ def message(*content: dict[str, Any], stop: str = "tool_use", **usage: int) -> b
 
 @pytest.fixture
 async def llm(server: LLMServer) -> AsyncIterator[AnthropicLLM]:
-    one = AnthropicLLM("claude-opus-5", api_key="k", base_url=server.url, max_retries=0)
+    one = AnthropicLLM(
+        "claude-opus-5",
+        Provider("anthropic", "anthropic", base_url=server.url, api_key="k"),
+        max_retries=0,
+    )
     yield one
     await one.aclose()
 

@@ -18,6 +18,7 @@ from app.providers.errors import (
 from app.providers.llm import LLM, Message, Request, Tool, ToolResult
 from app.providers.openai import ResponsesLLM
 from app.providers.openai_chat import ChatLLM
+from app.providers.provider import Provider, ProviderKind
 from tests.support.llm_server import (
     LLMServer,
     Reply,
@@ -65,8 +66,10 @@ async def make(adapter: str, provider: str, server: LLMServer) -> AsyncIterator[
 
     def make_one(model: str = "test-model", **options: Any) -> LLM:
         url = server.base_url_anthropic if provider == "anthropic" else server.base_url_openai
-        given = {"api_key": KEY, "base_url": url, "timeout": 5, "max_retries": 0, **options}
-        one = ADAPTERS[adapter](model, **given)
+        kind: ProviderKind = "anthropic" if provider == "anthropic" else "openai"
+        given = {"base_url": url, "api_key": KEY, "timeout": 5, "max_retries": 0, **options}
+        served = Provider(kind, kind, given.pop("base_url"), api_key=given.pop("api_key"))
+        one = ADAPTERS[adapter](model, served, **given)
         made.append(one)
         return one
 

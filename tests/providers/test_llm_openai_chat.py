@@ -7,6 +7,7 @@ import pytest
 from app.providers.errors import BadRequestError, MisconfiguredError
 from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
 from app.providers.openai_chat import ChatLLM
+from app.providers.provider import Provider
 from tests.support.llm_server import LLMServer, Reply, fails, garbage
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
@@ -27,7 +28,7 @@ def choice(finish_reason: str = "stop", **message: Any) -> Reply:
 
 @pytest.fixture
 async def llm(server: LLMServer) -> AsyncIterator[ChatLLM]:
-    one = ChatLLM("m", api_key="k", base_url=server.base_url_openai, max_retries=0)
+    one = ChatLLM("m", Provider(base_url=server.base_url_openai, api_key="k"), max_retries=0)
     yield one
     await one.aclose()
 

@@ -7,6 +7,7 @@ import pytest
 from app.providers.errors import RateLimitedError, UnavailableError
 from app.providers.llm import Message, Request, TokenUsage, Tool, ToolResult
 from app.providers.openai import ResponsesLLM
+from app.providers.provider import Provider
 from tests.support.llm_server import LLMServer, Reply, fails, garbage
 
 SAVE = Tool("save", "Save a memory.", {"type": "object"})
@@ -40,7 +41,7 @@ def failed(code: str) -> Reply:
 
 @pytest.fixture
 async def llm(server: LLMServer) -> AsyncIterator[ResponsesLLM]:
-    one = ResponsesLLM("m", api_key="k", base_url=server.base_url_openai, max_retries=0)
+    one = ResponsesLLM("m", Provider(base_url=server.base_url_openai, api_key="k"), max_retries=0)
     yield one
     await one.aclose()
 

@@ -4,10 +4,11 @@ import subprocess
 import sys
 import weakref
 from functools import partial
-from typing import Any
 
 import pytest
 
+from app.config import Settings
+from app.provider_settings import read_providers
 from app.providers.errors import UnavailableError
 from app.providers.llm import (
     LLM,
@@ -20,22 +21,31 @@ from app.providers.llm import (
     create_llm,
 )
 from app.providers.openai_chat import ChatLLM
+from app.providers.provider import Provider, Providers
 from app.providers.replies import cost
 from tests.support.llm_server import hangs, llm_server, says
 
 HELLO = Request("", (Message("user", "Hello"),))
 
 
-def pool(default: str | None = None, *, concurrency: int = 8, **access: Any) -> LLMPool:
+KEYED = {
+    "openai": Provider(api="responses", api_key="k"),
+    "anthropic": Provider("anthropic", "anthropic", api_key="k"),
+}
+
+
+def pool(
+    default: str | None = None, *, concurrency: int = 8, providers: Providers = KEYED
+) -> LLMPool:
     """Return a pool that may ask some models besides the default."""
     allowed = {f"openai:{name}" for name in ["a", "b", "held", "m", "once", *range(40)]}
     allowed |= {"anthropic:b", "anthropic:c", "anthropic:m"}
-    create = partial(create_llm, **access)
+    create = partial(create_llm, providers=providers)
     return LLMPool(default, create, allowed=allowed, concurrency=concurrency)
 
 
 async def test_a_model_is_made_once_and_closed_with_its_pool() -> None:
-    llms = pool("openai:a", openai_api_key="k")
+    llms = pool("openai:a")
     assert llms.get() is llms.get("openai:a")
     assert llms.get("openai:b") is not llms.get()
     assert llms.get("openai:b").name == "openai:b"
@@ -47,7 +57,7 @@ async def test_a_model_is_made_once_and_closed_with_its_pool() -> None:
 
 
 async def test_only_the_models_used_last_are_kept() -> None:
-    llms = pool("openai:default", openai_api_key="k")
+    llms = pool("openai:default")
     default, forgotten = llms.get(), weakref.ref(llms.get("openai:once"))
     for number in range(40):
         llms.get(f"openai:{number}")
@@ -59,7 +69,7 @@ async def test_only_the_models_used_last_are_kept() -> None:
 
 async def test_a_model_that_is_not_kept_still_answers_those_who_have_it() -> None:
     async with llm_server() as server:
-        llms = pool(openai_base_url=server.base_url_openai)
+        llms = pool(providers={"openai": Provider(base_url=server.base_url_openai)})
         server.script.append(hangs(0.1))
         held = llms.get("openai:held")
         call = asyncio.create_task(held.complete(HELLO))
@@ -77,7 +87,7 @@ async def test_a_model_is_made_once_by_calls_that_come_together() -> None:
     async with llm_server() as server:
 
         def make() -> LLM:
-            made.append(ChatLLM("m", base_url=server.base_url_openai))
+            made.append(ChatLLM("m", Provider(base_url=server.base_url_openai)))
             return made[-1]
 
         llm = DeferredLLM("openai:m", make)
@@ -93,7 +103,9 @@ def test_nothing_heavy_is_imported_before_a_model_is_asked() -> None:
 import sys
 import app.providers.local_embedder, app.providers.embedder
 from app.providers.llm import LLMPool, create_llm
-create = lambda spec: create_llm(spec, openai_api_key="k", anthropic_api_key="k")
+from app.providers.provider import Provider
+both = {"openai": Provider(), "anthropic": Provider("anthropic", "anthropic")}
+create = lambda spec: create_llm(spec, both)
 llms = LLMPool("openai:m", create, allowed=["anthropic:m"])
 llms.get(), llms.get("anthropic:m")
 print({"openai", "anthropic", "onnx", "torch"} & set(sys.modules))
@@ -104,14 +116,11 @@ print({"openai", "anthropic", "onnx", "torch"} & set(sys.modules))
     assert run.stdout.strip() == "set()"
 
 
-async def test_openai_itself_is_asked_through_its_responses_and_others_through_chat(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_provider_says_which_api_its_models_are_asked_through() -> None:
     async with llm_server() as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url_openai)  # for the SDK alone
-        itself = create_llm("openai:m", openai_api_key="k")
-        other = create_llm("openai:m", openai_base_url=server.base_url_openai)
-        for llm in (itself, other):
+        for api in ("responses", "chat"):
+            provider = Provider(base_url=server.base_url_openai, api=api)
+            llm = create_llm("openai:m", {"openai": provider})
             await llm.complete(HELLO)
             await llm.aclose()
         paths = [sent.path for sent in server.requests]
@@ -129,15 +138,19 @@ async def test_openai_itself_is_asked_through_its_responses_and_others_through_c
         ("other:m", "no language model is called 'other:m'"),
     ],
 )
-def test_what_is_missing_is_named(spec: str | None, words: str) -> None:
+def test_what_is_missing_is_named(
+    spec: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
     with pytest.raises(LLMNotConfiguredError, match=words) as caught:
-        pool(spec).get()
+        pool(spec, providers=read_providers(Settings())).get()
     assert (caught.value.status, caught.value.code) == (422, "llm_not_configured")
 
 
 def test_a_model_that_is_not_allowed_is_refused_with_those_that_are() -> None:
     llms = LLMPool(
-        "openai:a", partial(create_llm, openai_api_key="k"), allowed=["openai:b", "anthropic:c"]
+        "openai:a", partial(create_llm, providers=KEYED), allowed=["openai:b", "anthropic:c"]
     )
     assert llms.get("openai:b").name == "openai:b"
     with pytest.raises(ModelNotAllowedError) as caught:
@@ -149,8 +162,11 @@ def test_a_model_that_is_not_allowed_is_refused_with_those_that_are() -> None:
 @pytest.mark.slow
 async def test_calls_of_a_provider_are_limited_across_its_models() -> None:
     async with llm_server() as server:
-        access = {"openai_base_url": server.base_url_openai, "anthropic_base_url": server.url}
-        llms = pool(concurrency=3, **access)
+        providers = {
+            "openai": Provider(base_url=server.base_url_openai),
+            "anthropic": Provider("anthropic", "anthropic", base_url=server.url),
+        }
+        llms = pool(concurrency=3, providers=providers)
         server.respond = lambda _: hangs(0.05)
         models: list[LLM] = [llms.get("openai:a"), llms.get("openai:b")]
         await asyncio.gather(*(model.complete(HELLO) for model in models * 6))
@@ -184,3 +200,11 @@ def test_cached_and_written_tokens_have_their_own_price() -> None:
         written_tokens=400_000,
     )
     assert dollars == pytest.approx(0.1 * 4 + 0.5 * 0.2 + 0.4 * 5)
+
+
+def test_an_allowed_name_may_end_with_any_ending() -> None:
+    llms = LLMPool(None, partial(create_llm, providers=KEYED), allowed=["openai:gpt-*"])
+    assert llms.get("openai:gpt-6").name == "openai:gpt-6"
+    for refused in ("openai:o9", "anthropic:gpt-6", "openai:gpt"):
+        with pytest.raises(ModelNotAllowedError, match=r'Allowed: "openai:gpt-\*"\.'):
+            llms.check(refused)

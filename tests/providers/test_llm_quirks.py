@@ -18,6 +18,7 @@ from app.providers.errors import (
 from app.providers.llm import LLM, Message, Request, Tool, ToolResult, UnusableReplyError
 from app.providers.openai import ResponsesLLM
 from app.providers.openai_chat import ChatLLM
+from app.providers.provider import Provider
 from tests.support.llm_server import LLMServer, Received, Reply, calls, fails, garbage, says
 
 SAVE = Tool("save", "Save.", {"type": "object", "properties": {"text": {"type": "string"}}})
@@ -37,7 +38,11 @@ def capabilities() -> Capabilities:
 @pytest.fixture
 async def chat(server: LLMServer, capabilities: Capabilities) -> AsyncIterator[ChatLLM]:
     made = ChatLLM(
-        "m", base_url=server.base_url_openai, max_retries=0, timeout=5, capabilities=capabilities
+        "m",
+        Provider(base_url=server.base_url_openai),
+        max_retries=0,
+        timeout=5,
+        capabilities=capabilities,
     )
     yield made
     await made.aclose()
@@ -47,8 +52,7 @@ async def chat(server: LLMServer, capabilities: Capabilities) -> AsyncIterator[C
 async def claude(server: LLMServer, capabilities: Capabilities) -> AsyncIterator[AnthropicLLM]:
     made = AnthropicLLM(
         "m",
-        api_key="k",
-        base_url=server.base_url_anthropic,
+        Provider("anthropic", "anthropic", base_url=server.base_url_anthropic, api_key="k"),
         max_retries=0,
         timeout=5,
         capabilities=capabilities,
@@ -338,7 +342,9 @@ async def test_a_rate_limit_is_not_a_request_that_is_too_long(
 
 
 async def test_responses_are_asked_for_fewer_tokens_than_the_model_has(server: LLMServer) -> None:
-    llm: LLM = ResponsesLLM("m", api_key="k", base_url=server.base_url_openai, max_retries=0)
+    llm: LLM = ResponsesLLM(
+        "m", Provider(base_url=server.base_url_openai, api_key="k"), max_retries=0
+    )
     server.respond = refuses_if(
         lambda body: body["max_output_tokens"] > 1_000, 400, "max_output_tokens is above 1000"
     )

@@ -13,6 +13,7 @@ from app.providers.errors import (
     UnavailableError,
 )
 from app.providers.openai_embedder import OpenAIEmbedder
+from app.providers.provider import Provider
 from tests.support.openai_server import OpenAIServer, Reply
 
 
@@ -28,7 +29,7 @@ def error(status: int, message: str = "scripted", **headers: str) -> Reply:
 async def test_a_request_names_the_model_and_the_wanted_dimensions(
     embeddings: OpenAIServer,
 ) -> None:
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, dimensions=64)
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), dimensions=64)
     await embedder.embed(["one"])
     await embedder.aclose()
     assert (embeddings.requests[0]["model"], embeddings.requests[0]["input"]) == ("m", ["one"])
@@ -68,7 +69,7 @@ async def test_base64_answers_are_read(embeddings: OpenAIServer, remote: OpenAIE
 
 async def test_a_rate_limit_is_waited_out(embeddings: OpenAIServer) -> None:
     embeddings.script.append(error(429, **{"retry-after": "0.2"}))
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=1)
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), max_retries=1)
     began = time.monotonic()
     assert len(await embedder.embed(["x"])) == 1
     await embedder.aclose()
@@ -103,18 +104,20 @@ async def test_faults_become_provider_errors(
 
 async def test_a_server_that_is_too_slow_is_unavailable(embeddings: OpenAIServer) -> None:
     embeddings.script.append(Reply(delay=0.3))
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, max_retries=0, timeout=0.1)
+    embedder = OpenAIEmbedder(
+        "m", Provider(base_url=embeddings.base_url), max_retries=0, timeout=0.1
+    )
     with pytest.raises(UnavailableError, match="timed out"):
         await embedder.embed(["x"])
     await embedder.aclose()
 
 
 async def test_other_dimensions_than_configured_are_refused(embeddings: OpenAIServer) -> None:
-    embedder = OpenAIEmbedder("m", base_url=embeddings.base_url, dimensions=100)
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), dimensions=100)
     with pytest.raises(MisconfiguredError, match="gives 64 dimensions, not the expected 100"):
         await embedder.embed(["x"])
     await embedder.aclose()
-    away = OpenAIEmbedder("m", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    away = OpenAIEmbedder("m", Provider(base_url="http://127.0.0.1:9/v1"), max_retries=0)
     with pytest.raises(UnavailableError, match="cannot be reached"):
         await away.embed(["x"])
     await away.aclose()

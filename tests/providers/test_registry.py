@@ -4,14 +4,13 @@ from pathlib import Path
 import pytest
 
 from app.providers.embedder import create_embedder
+from app.providers.provider import Provider
 
-create = partial(
-    create_embedder,
-    cache_dir=Path("models"),
-    openai_api_key=None,
-    openai_base_url=None,
-    dimensions=None,
-)
+WITHOUT_KEY = {
+    "anthropic": Provider("anthropic", "anthropic", api_key="k"),
+    "openai": Provider(missing="OPENAI_API_KEY"),
+}
+create = partial(create_embedder, providers=WITHOUT_KEY, cache_dir=Path("models"), dimensions=None)
 
 
 @pytest.mark.parametrize(
@@ -25,14 +24,17 @@ async def test_a_setting_selects_an_embedder(setting: str, dimensions: int) -> N
 
 
 async def test_an_openai_model_is_selected_with_its_dimensions() -> None:
-    embedder = create("openai:text-embedding-3-small", openai_api_key="key", dimensions=256)
+    with_key = {"openai": Provider(api_key="key")}
+    embedder = create("openai:text-embedding-3-small", providers=with_key, dimensions=256)
     assert embedder is not None
     assert (embedder.name, embedder.dimensions) == ("openai:text-embedding-3-small", 256)
     await embedder.aclose()
     assert create("none") is None
 
 
-@pytest.mark.parametrize("setting", ["", "local:other", "openai:", "local", "cohere:embed"])
+@pytest.mark.parametrize(
+    "setting", ["", "local:other", "openai:", "local", "cohere:embed", "anthropic:m"]
+)
 def test_an_unknown_setting_is_refused_with_what_is_accepted(setting: str) -> None:
     with pytest.raises(ValueError, match="choose local:all-MiniLM-L6-v2, openai:MODEL"):
         create(setting)

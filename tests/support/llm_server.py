@@ -33,14 +33,14 @@ from tests.support.llm_wire import (
 
 JSON = dict[str, Any]
 _READ = {
-    "/v1/messages": read_anthropic,
-    "/v1/chat/completions": read_chat,
-    "/v1/responses": read_responses,
+    "/messages": read_anthropic,
+    "/chat/completions": read_chat,
+    "/responses": read_responses,
 }
 _WRITE = {
-    "/v1/messages": write_anthropic,
-    "/v1/chat/completions": write_chat,
-    "/v1/responses": write_responses,
+    "/messages": write_anthropic,
+    "/chat/completions": write_chat,
+    "/responses": write_responses,
 }
 
 
@@ -160,7 +160,7 @@ class LLMServer:
     def _answer(self, received: Received, reply: Reply) -> bytes:
         body = reply.body
         if body is None:
-            answer = _WRITE[received.path](reply, received.model, next(self._ids))
+            answer = _WRITE[_route(received.path)](reply, received.model, next(self._ids))
             body = json.dumps(answer).encode()
         headers = {
             "content-type": "application/json",
@@ -182,9 +182,16 @@ async def _read(reader: asyncio.StreamReader) -> Received | None:
     except asyncio.IncompleteReadError:
         return None
     path = first.split()[1]
-    assert path in _READ, f"nothing is scripted for {path}"
-    provider: Literal["anthropic", "openai"] = "anthropic" if "messages" in path else "openai"
-    return Received(provider, *_READ[path](body), body, headers, path)
+    route = _route(path)
+    provider: Literal["anthropic", "openai"] = "anthropic" if route == "/messages" else "openai"
+    return Received(provider, *_READ[route](body), body, headers, path)
+
+
+def _route(path: str) -> str:
+    """Return the end of a path, which is the same at every address."""
+    found = [route for route in _READ if path.partition("?")[0].endswith(route)]
+    assert found, f"nothing is scripted for {path}"
+    return found[0]
 
 
 @asynccontextmanager

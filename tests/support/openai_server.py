@@ -24,7 +24,8 @@ class Reply:
 class OpenAIServer:
     """Answers with the fake embedder's vectors; `script` holds what it answers before.
 
-    `refuse` may give another reply to a request; `shape` changes the list of embeddings.
+    `heads` has the request lines and headers, in lower case. `refuse` may give another reply to a
+    request; `shape` changes the list of embeddings.
     """
 
     def __init__(self, dimensions: int = 64) -> None:
@@ -32,6 +33,7 @@ class OpenAIServer:
         self.refuse: Callable[[dict[str, Any]], Reply | None] = lambda _request: None
         self.shape: Callable[[list[dict[str, Any]]], Any] = lambda answers: {"data": answers[::-1]}
         self.requests: list[dict[str, Any]] = []
+        self.heads: list[str] = []
         self.base_url = ""
         self._embedder = FakeEmbedder(dimensions)
 
@@ -41,6 +43,7 @@ class OpenAIServer:
         length = int(head.partition("content-length:")[2].partition("\r\n")[0])
         request = json.loads(await reader.readexactly(length))
         self.requests.append(request)
+        self.heads.append(head)
         reply = self.script.popleft() if self.script else await self._embeddings(request)
         await asyncio.sleep(reply.delay)
         headers = {

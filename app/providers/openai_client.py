@@ -1,5 +1,6 @@
-"""Translates the errors of the `openai` package to this project's."""
+"""OpenAI's SDK: the client of a provider, and its errors translated to this project's."""
 
+import httpx2
 import openai
 
 from app.providers.error_replies import read_error, to_error
@@ -9,6 +10,23 @@ from app.providers.errors import (
     error_of_redirect,
     without_key,
 )
+from app.providers.http import provider_client
+from app.providers.provider import Provider
+
+
+def open_client(
+    provider: Provider, *, timeout: float | httpx2.Timeout, max_retries: int, max_bytes: int
+) -> openai.AsyncOpenAI:
+    """Return a client, which takes nothing but OpenAI's organization from the environment."""
+    return openai.AsyncOpenAI(
+        api_key=provider.bearer,
+        base_url=provider.url,
+        timeout=timeout,
+        max_retries=max_retries,
+        default_headers=provider.own_headers,
+        default_query=dict(provider.query),
+        http_client=provider_client(max_bytes, sends_bearer=provider.api_key_header is None),
+    )
 
 
 def translate_error(name: str, error: openai.OpenAIError, key: str | None) -> ProviderError:

@@ -267,7 +267,7 @@ def _llm(settings: Settings) -> Finding:
     except SettingError as error:
         return Finding(False, "LLM", str(error))
     provider = read_providers(settings)[settings.llm.partition(":")[0]]
-    if provider.base_url and (problem := _unreachable(provider.base_url)):
+    if provider.base_url and (problem := _unreachable(provider.address)):
         fix = f"start the server, or correct {provider.address_setting}"
         return Finding(False, "LLM", f"{settings.llm}; {problem}; {fix}")
     return Finding(True, "LLM", settings.llm)

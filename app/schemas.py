@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     TypeAdapter,
     WithJsonSchema,
     model_validator,
@@ -20,6 +21,7 @@ from pydantic import (
 from app.config import Settings
 from app.json_values import JsonObject, check_storable, check_storable_text
 from app.namespaces import MAX_DEPTH, MAX_LABEL_CHARACTERS, check_labels, parse_labels
+from app.partial_dates import PartialDate
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -181,6 +183,31 @@ _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 def parse_time(text: object) -> datetime:
     """Return the UTC time that a text gives, as in a request's `Moment`; raises ValueError."""
     return _MOMENT.validate_python(text)
+
+
+def parse_date(text: object) -> PartialDate:
+    """Return the year, month, day, or time that a text gives; raises ValueError."""
+    period = PartialDate.of_period(text) if isinstance(text, str) else None
+    return period or PartialDate(parse_time(text))
+
+
+def _checked_date(text: object) -> PartialDate:
+    try:
+        return parse_date(text)
+    except ValueError as error:
+        raise ValueError(
+            'is not a date; send a time such as "2026-01-31T12:00:00Z", or a day, month, or year: '
+            '"2026-01-31", "2026-01", "2026"'
+        ) from error
+
+
+WrittenDate = Annotated[
+    PartialDate,
+    PlainValidator(_checked_date),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{4}(-[0-9]{2}(-[0-9]{2}.*)?)?$"}),
+]
+"""A year, month, day, or time, kept as exact as it was given."""
 
 
 def _storable_object(value: JsonObject) -> JsonObject:

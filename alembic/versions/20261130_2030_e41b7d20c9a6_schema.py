@@ -140,8 +140,48 @@ def _create_items() -> None:
         ),
         sa.Column("importance", sa.Double(), nullable=True),
         sa.Column("pinned", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("valid_from", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("valid_to", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "valid_from",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="Its beginning.",
+        ),
+        sa.Column(
+            "valid_from_precision",
+            sa.Text(),
+            nullable=True,
+            comment="year, month, day, or time.",
+        ),
+        sa.Column(
+            "valid_to",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="The end of the year, month, or day, or the time.",
+        ),
+        sa.Column(
+            "valid_to_precision",
+            sa.Text(),
+            nullable=True,
+            comment="year, month, day, or time.",
+        ),
+        sa.Column(
+            "said_first",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When its source was first said.",
+        ),
+        sa.Column(
+            "said_last",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When its source was last said.",
+        ),
+        sa.Column(
+            "source_class",
+            sa.Text(),
+            nullable=True,
+            comment="user, assistant, tool, document, or import.",
+        ),
         sa.Column("source", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("ttl", sa.Interval(), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
@@ -238,8 +278,48 @@ def _create_items() -> None:
         sa.Column("index_paths", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("importance", sa.Double(), nullable=True),
         sa.Column("pinned", sa.Boolean(), nullable=True),
-        sa.Column("valid_from", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("valid_to", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "valid_from",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="Its beginning.",
+        ),
+        sa.Column(
+            "valid_from_precision",
+            sa.Text(),
+            nullable=True,
+            comment="year, month, day, or time.",
+        ),
+        sa.Column(
+            "valid_to",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="The end of the year, month, or day, or the time.",
+        ),
+        sa.Column(
+            "valid_to_precision",
+            sa.Text(),
+            nullable=True,
+            comment="year, month, day, or time.",
+        ),
+        sa.Column(
+            "said_first",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When its source was first said.",
+        ),
+        sa.Column(
+            "said_last",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When its source was last said.",
+        ),
+        sa.Column(
+            "source_class",
+            sa.Text(),
+            nullable=True,
+            comment="user, assistant, tool, document, or import.",
+        ),
         sa.Column("source", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
@@ -251,7 +331,8 @@ def _create_items() -> None:
             comment="Bytes of the JSON text.",
         ),
         sa.PrimaryKeyConstraint("namespace", "key", "version", name=op.f("item_versions_pkey")),
-        comment="Every state an item has had; rows are never changed and outlive the item.",
+        comment="Every state an item has had; rows outlive the item. "
+        "They never change, except that what is said again moves said_last.",
     )
 
 
@@ -628,7 +709,7 @@ def _create_changes() -> None:
             "details",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=False,
-            comment="Importance, validity, source.",
+            comment="Importance, times, source.",
         ),
         sa.Column(
             "reason", sa.Text(), nullable=True, comment="The model's reason, if it gave one."

@@ -5,7 +5,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Self, TypeAlias
@@ -15,7 +15,8 @@ from app.changes import repository
 from app.changes.duplicates import DuplicateFinder
 from app.changes.repository import Action, Change
 from app.clock import Clock
-from app.conversations.memories import Edit, MemoryFormat, Rejection, write_value
+from app.conversations.memories import Edit, Memory, MemoryFormat, Rejection, write_value
+from app.conversations.messages import Turn, lowest_class
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
@@ -54,7 +55,10 @@ _CONVERSATION_MEMBERS = ("thread_id", "position", "message_ids")
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The origin of a job's memories; `positions` are the messages' positions in the thread."""
+    """The origin of a job's memories.
+
+    `turns` are the messages that are extracted from; `positions` are their positions in the thread.
+    """
 
     job_id: str
     model: str | None = None
@@ -62,6 +66,7 @@ class Provenance:
     manager: str | None = None
     thread_id: str | None = None
     positions: Mapping[str, int] | None = None
+    turns: Sequence[Turn] = ()
     ttl_seconds: float | None = None
 
     def source(self, message_ids: Sequence[str]) -> JsonObject:
@@ -77,6 +82,10 @@ class Provenance:
             "manager": self.manager,
         }
         return {name: value for name, value in members.items() if value not in (None, [])}
+
+    def find_turns(self, message_ids: Sequence[str]) -> Sequence[Turn]:
+        """Return the messages with some ids, or all of them if none has one of the ids."""
+        return [turn for turn in self.turns if turn.id in set(message_ids)] or self.turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +279,10 @@ def _to_changes(outcome: JobOutcome) -> list[Change]:
 
 def _to_change(edit: Edit, provenance: Provenance) -> Change:
     before, value = edit.before, None
+    turns = provenance.find_turns(edit.message_ids)
+    memories = [before] if before else []
+    times = [time for time in _said(turns, memories) if time is not None]
+    classes = [*(turn.source_class for turn in turns), *(m.source_class for m in memories)]
     if edit.content is not None:
         format_ = before.format if before else MemoryFormat.MEMORY
         value = to_json_text(write_value(format_, edit.kind, edit.content))
@@ -280,12 +293,24 @@ def _to_change(edit: Edit, provenance: Provenance) -> Change:
         value=value,
         importance=edit.importance,
         valid_from=edit.valid_from,
+        said_first=min(times, default=None),
+        said_last=max(times, default=None),
+        source_class=lowest_class(classes),
         source=None if value is None else provenance.source(edit.message_ids),
         ttl_seconds=None if before else provenance.ttl_seconds,
         reason=edit.reason,
         version_before=before.version if before else None,
         basis=edit.basis,
     )
+
+
+def _said(turns: Iterable[Turn], memories: Iterable[Memory]) -> Iterator[datetime | None]:
+    """Yield the times at which the sources of a memory were said."""
+    for turn in turns:
+        yield turn.said_at
+    for memory in memories:
+        yield memory.said_first
+        yield memory.said_last
 
 
 def _with_kept_fields(change: Change, item: Item) -> Change:
@@ -306,13 +331,16 @@ def _metadata(change: Change, item: Item | None) -> ItemMetadata:
     """Return an item's metadata after a change."""
     before = item.metadata if item else NO_METADATA
     valid_to = before.valid_to
-    if valid_to and change.valid_from and change.valid_from > valid_to:
+    if valid_to and change.valid_from and change.valid_from.is_after(valid_to):
         valid_to = None  # it was the end of the earlier fact
     return replace(
         before,
         importance=change.importance,
         valid_from=change.valid_from,
         valid_to=valid_to,
+        said_first=change.said_first,
+        said_last=change.said_last,
+        source_class=change.source_class,
         source=source_text(change.source or {}),
     )
 

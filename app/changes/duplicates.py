@@ -334,5 +334,9 @@ def to_memory(item: Item, memory_id: str) -> Memory:
         version=item.version,
         importance=item.metadata.importance,
         valid_from=item.metadata.valid_from,
+        valid_to=item.metadata.valid_to,
+        said_first=item.metadata.said_first,
+        said_last=item.metadata.said_last,
+        source_class=item.metadata.source_class,
         updated_at=item.updated_at,
     )

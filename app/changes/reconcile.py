@@ -6,13 +6,13 @@ The circuit breaker: a job that would overwrite many memories waits for a review
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from uuid import uuid4
 
 from app.changes.duplicates import DuplicateIndex
 from app.conversations.memories import Edit, Memory
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
+from app.partial_dates import PartialDate
 
 REVIEW_REQUESTED = 'A review was asked for (apply: "review").'
 
@@ -188,7 +188,7 @@ def _is_unwritten(memory: Memory) -> bool:
     return memory.namespace is not None and memory.version is None
 
 
-def _state(memory: Memory | Edit) -> tuple[str, float | None, datetime | None]:
+def _state(memory: Memory | Edit) -> tuple[str, float | None, PartialDate | None]:
     """Return a comparable state; as JSON, in which true differs from 1."""
     return json.dumps(memory.content, sort_keys=True), memory.importance, memory.valid_from
 

@@ -1,11 +1,11 @@
 """SQL on the changes that jobs propose and make, and their table."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -21,11 +21,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.conversations.memories import Basis
+from app.conversations.messages import SourceClass
 from app.db.database import Connection, Row
 from app.db.pages import Page, fetch_page
 from app.db.tables import BYTEWISE, metadata
 from app.json_values import JsonObject, JsonText
 from app.namespaces import StoredNamespace
+from app.partial_dates import PartialDate
+from app.schemas import parse_date
 from app.store.types import Address, PutResult
 
 job_changes = Table(
@@ -41,7 +44,7 @@ job_changes = Table(
     ),
     Column("kind", Text),
     Column("value", JSONB, comment="The value to write; NULL for a delete."),
-    Column("details", JSONB, nullable=False, comment="Importance, validity, source."),
+    Column("details", JSONB, nullable=False, comment="Importance, times, source."),
     Column("reason", Text, comment="The model's reason, if it gave one."),
     Column("version_before", BigInteger, comment="NULL if there was no item."),
     Column("version_after", BigInteger, comment="NULL until applied."),
@@ -55,6 +58,8 @@ job_changes = Table(
     Index("job_changes_namespace_index", "namespace", "key"),
     comment="Changes that jobs proposed or made, one row for each item.",
 )
+
+_T = TypeVar("_T")
 
 Action: TypeAlias = Literal["insert", "update", "delete"]
 
@@ -84,7 +89,10 @@ class Change:
     kind: str | None
     value: JsonText | None
     importance: float | None = None
-    valid_from: datetime | None = None
+    valid_from: PartialDate | None = None
+    said_first: datetime | None = None
+    said_last: datetime | None = None
+    source_class: SourceClass | None = None
     source: JsonObject | None = None
     ttl_seconds: float | None = None
     reason: str | None = None
@@ -100,14 +108,16 @@ class Change:
     def of_row(cls, row: Row) -> Self:
         """Read a row of `job_changes`."""
         details = json.loads(row["details"])
-        valid_from = details.get("valid_from")
         return cls(
             address=Address(row["namespace"], row["key"]),
             action=row["action"],
             kind=row["kind"],
             value=row["value"],
             importance=details.get("importance"),
-            valid_from=None if valid_from is None else datetime.fromisoformat(valid_from),
+            valid_from=_read(parse_date, details.get("valid_from")),
+            said_first=_read(datetime.fromisoformat, details.get("said_first")),
+            said_last=_read(datetime.fromisoformat, details.get("said_last")),
+            source_class=details.get("source_class"),
             source=details.get("source"),
             ttl_seconds=details.get("ttl_seconds"),
             reason=row["reason"],
@@ -137,17 +147,23 @@ class Change:
 
     def details(self) -> str:
         """Return the column `details`."""
-        valid_from = None if self.valid_from is None else self.valid_from.isoformat()
         members = {
             "importance": self.importance,
-            "valid_from": valid_from,
+            "valid_from": self.valid_from,
+            "said_first": self.said_first and self.said_first.isoformat(),
+            "said_last": self.said_last and self.said_last.isoformat(),
+            "source_class": self.source_class,
             "source": self.source,
             "ttl_seconds": self.ttl_seconds,
             "state_reason": self.state_reason,
             "basis": self.basis,
             "version_undone": self.version_undone,
         }
-        return json.dumps(members, ensure_ascii=False)
+        return json.dumps(members, ensure_ascii=False, default=str)
+
+
+def _read(parse: Callable[[str], _T], text: str | None) -> _T | None:
+    return None if text is None else parse(text)
 
 
 @dataclass(frozen=True, slots=True)

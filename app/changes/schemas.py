@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.auth.access import Access
 from app.changes.repository import Action, ChangeState, ListedChange
+from app.conversations.messages import SourceClass
 from app.db.pages import Page
 from app.json_values import JsonObject, JsonText
 from app.schemas import Schema
@@ -45,7 +46,10 @@ class JobChange(BaseModel):
         description="The value that the change replaces; null if there was no item."
     )
     importance: float | None = Field(description="The memory's importance, 0 to 1.")
-    valid_from: datetime | None = Field(description="Since when the memory holds.")
+    valid_from: str | None = Field(description="Since when the memory holds, as given.")
+    said_first: datetime | None = Field(description="When its source was first said.")
+    said_last: datetime | None = Field(description="When its source was last said.")
+    source_class: SourceClass | None = Field(description="The kind of its source.")
     source: Source | None = Field(description="Origin of the memory; null for a delete.")
     reason: str | None = Field(description="The model's reason, if it gave one.")
     state_reason: str | None = Field(
@@ -82,7 +86,10 @@ def _members(listed: ListedChange, access: Access) -> JsonObject:
         "value": _fragment(change.value),
         "value_before": _fragment(listed.value_before),
         "importance": change.importance,
-        "valid_from": change.valid_from,
+        "valid_from": change.valid_from and str(change.valid_from),
+        "said_first": change.said_first,
+        "said_last": change.said_last,
+        "source_class": change.source_class,
         "source": change.source,
         "reason": change.reason,
         "state_reason": change.state_reason,

@@ -16,7 +16,7 @@ from app.jobs.record import JobRecord, State
 from app.jobs.service import JobService, JobStateError
 from app.json_values import JsonObject
 from app.resources import Resources
-from app.store import repository as items
+from app.store import history_repository
 from app.store.types import Address, Delete, Item, ItemVersion, Put, PutResult, Ttl, Write
 from app.store.writer import ItemWriter
 
@@ -153,7 +153,7 @@ async def _find_before(connection: Connection, change: Change) -> ItemVersion | 
     """Return the state that a change replaced, if there was one."""
     if change.version_before is None:
         return None
-    return await items.find_version(connection, change.address, change.version_before)
+    return await history_repository.find_version(connection, change.address, change.version_before)
 
 
 def _with_version(change: Change, results: Mapping[Address, PutResult]) -> Change:

@@ -109,7 +109,7 @@ def _distinct_forms(group: Sequence[StoredMemory]) -> list[StoredMemory]:
 def _are_duplicates(a: StoredMemory, b: StoredMemory) -> bool:
     """Return whether two memories are duplicates, with the same validity and lifetime."""
     since = {a.memory.valid_from, b.memory.valid_from} - {None}
-    same_time = len(since) < 2 and a.valid_to == b.valid_to and a.ttl == b.ttl
+    same_time = len(since) < 2 and a.memory.valid_to == b.memory.valid_to and a.ttl == b.ttl
     return same_time and is_near_duplicate(a.candidate, b.candidate)
 
 

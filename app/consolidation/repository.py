@@ -231,7 +231,6 @@ def _read_memory(row: Row) -> StoredMemory:
         item.created_at,
         item.updated_at,
         _protection(item, memory),
-        item.metadata.valid_to,
         item.ttl,
         None if embedding is None else embedding.to_numpy(),
         row["uses"] or 0,

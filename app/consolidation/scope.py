@@ -31,7 +31,6 @@ class StoredMemory:
     created_at: datetime
     updated_at: datetime
     protection: str | None = None
-    valid_to: datetime | None = None
     ttl: timedelta | None = None
     vector: Vector | None = None
     uses: int = 0

@@ -14,11 +14,12 @@ from jsonpointer import JsonPointerException
 
 from app.conversations.call_habits import CallHabit
 from app.conversations.kinds import Kind
-from app.conversations.messages import Turn
+from app.conversations.messages import SourceClass, Turn
 from app.conversations.schema_assertions import TooManyChecksError
 from app.conversations.schema_validator import validator_of
 from app.json_values import JsonObject, UnstorableError, check_storable
 from app.namespaces import StoredNamespace
+from app.partial_dates import PartialDate
 
 MAX_CONTENT_BYTES = 65_536
 """Maximum size of a content as JSON."""
@@ -57,7 +58,11 @@ class Memory:
     key: str | None = None
     version: int | None = None
     importance: float | None = None
-    valid_from: datetime | None = None
+    valid_from: PartialDate | None = None
+    valid_to: PartialDate | None = None
+    said_first: datetime | None = None
+    said_last: datetime | None = None
+    source_class: SourceClass | None = None
     updated_at: datetime | None = None
 
 
@@ -75,7 +80,7 @@ class Edit:
     kind: str | None = None
     content: JsonObject | None = None
     importance: float | None = None
-    valid_from: datetime | None = None
+    valid_from: PartialDate | None = None
     message_ids: tuple[str, ...] = ()
     reason: str | None = None
     namespace: StoredNamespace | None = None

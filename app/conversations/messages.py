@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     BaseModel,
@@ -81,6 +81,8 @@ _CALLS = frozenset(
 _RESULTS = ("tool_result", "function_call_output")
 _CALL_ARGUMENTS = ("arguments", "input", "args")
 
+_DOCUMENTS = ("document", "file", "input_file", "search_result")
+
 _SKIMMED = 10_000
 _SENTENCE_END = re.compile("[.!?\u3002\uff01\uff1f\u2026\u061f\u0964\n]+(?=\\s|\\Z|[^\x00-\x7f])")
 
@@ -90,6 +92,12 @@ class InvalidMessageError(InvalidRequestError):
 
     code = "invalid_message"
     title = "Invalid message"
+
+
+SourceClass: TypeAlias = Literal["user", "assistant", "tool", "document", "import"]
+"""The kind of a memory's source."""
+
+_CLASSES: tuple[SourceClass, ...] = get_args(SourceClass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +110,17 @@ class Turn:
     role: str = "user"
     said_at: datetime | None = None
     shown_characters: int = MAX_TURN_CHARACTERS
+    source_class: SourceClass | None = None  # a system message has none
 
     def cut(self, characters: int) -> Self:
         """Return the message with fewer of its characters shown."""
         return replace(self, shown_characters=characters)
+
+
+def lowest_class(classes: Iterable[SourceClass | None]) -> SourceClass | None:
+    """Return the least trustworthy of some classes, None if no class is known."""
+    known = [_CLASSES.index(each) for each in classes if each is not None]
+    return _CLASSES[max(known)] if known else None
 
 
 def has_several_sentences(turns: Iterable[Turn]) -> bool:
@@ -246,7 +261,19 @@ def _turn(message: ConversationMessage, turn_id: str, index: int) -> Turn:
         text=_cut(text) if role == "tool" else text,
         role=role,
         said_at=message.created_at,
+        source_class=lowest_class(_source_classes(message, role)),
     )
+
+
+def _source_classes(message: ConversationMessage, role: str) -> Iterator[SourceClass | None]:
+    """Yield the classes of a message's parts: users may send documents and results of tools."""
+    yield next((known for known in _CLASSES if known == role), None)
+    for block in message.content if isinstance(message.content, list) else ():
+        kind = block.get("type") if isinstance(block, Mapping) else None
+        if kind in _DOCUMENTS:
+            yield "document"
+        elif isinstance(kind, str) and kind.endswith(("tool_result", "_call_output")):
+            yield "tool"
 
 
 def _role(message: ConversationMessage, index: int) -> str:

@@ -10,6 +10,7 @@ from string import Template
 
 from app.conversations.memories import Memory
 from app.conversations.messages import Turn
+from app.partial_dates import PartialDate, Precision
 
 
 class Templates:
@@ -152,11 +153,25 @@ def _render_memory(memory: Memory) -> str:
             "id": memory.id,
             "kind": memory.kind,
             "importance": None if memory.importance is None else f"{memory.importance:g}",
-            "since": _render_time(memory.valid_from),
-            "changed": _render_time(memory.updated_at),
+            "since": _render_date(memory.valid_from),
+            "until": _render_date(memory.valid_to),
+            "said": _render_said(memory),
+            "changed": None if memory.said_last else _render_time(memory.updated_at),
         },
     )
     return f"{opening}{CONVERSATION_TAGS.escape_json(memory.content)}</memory>"
+
+
+def _render_date(date: PartialDate | None) -> str | None:
+    if date is None:
+        return None
+    return _render_time(date.start) if date.precision is Precision.TIME else str(date)
+
+
+def _render_said(memory: Memory) -> str | None:
+    """Return when a memory was said, for the first and the last time."""
+    first, last = _render_time(memory.said_first), _render_time(memory.said_last)
+    return last if first in (None, last) else f"{first} to {last}"
 
 
 def _render_weekday_and_time(moment: datetime | None) -> str | None:

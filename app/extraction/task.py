@@ -69,6 +69,7 @@ class _Extraction:
             manager=self.plan.manager,
             thread_id=self.plan.thread_id,
             positions=positions,
+            turns=self.turns[self.plan.context_messages :],
             ttl_seconds=self.plan.config.ttl_seconds,
         )
 
@@ -336,7 +337,6 @@ def build_message_edits(
                 key=_message_digest([identity, repeats[identity]]),
                 kind=MESSAGE_KIND,
                 content=content,
-                valid_from=turn.said_at,
                 message_ids=(turn.id,),
             )
         )
@@ -414,12 +414,11 @@ def build_returned_result(
 
 
 def _memory_to_json(memory_id: str, memory: Memory | Edit, change: str) -> JsonObject:
-    since = memory.valid_from
     return {
         "id": memory_id,
         "kind": memory.kind,
         "content": memory.content,
         "importance": memory.importance,
-        "valid_from": None if since is None else since.isoformat(),
+        "valid_from": memory.valid_from and str(memory.valid_from),
         "change": change,
     }

@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, TypeVar
 
 from app.conversations.memories import (
@@ -20,15 +19,15 @@ from app.conversations.memories import (
 from app.conversations.prompt_text import find_message_ids
 from app.extraction.prompt import DELETE, IDLE, INSERT, UPDATE, find_insertable
 from app.json_values import JsonObject, replace_unstorable
+from app.partial_dates import PartialDate
 from app.providers.llm import ToolCall
-from app.schemas import parse_time
+from app.schemas import parse_date
 
 MAX_REASON_CHARACTERS = 500
 
 _NUMBERED = re.compile(r"m([0-9]{1,9})")
 _T = TypeVar("_T")
 
-_MONTH = re.compile(r"\d{4}(-\d\d)?")
 _MAX_SHOWN = 2_000
 
 _UNKNOWN = frozenset({"", "null", "none", "nil", "unknown", "undefined", "n/a", "na", "-"})
@@ -288,18 +287,16 @@ def _message_ids(shown: object) -> list[object]:
     return shown if isinstance(shown, list) else [shown]
 
 
-def _valid_from(moment: object) -> datetime | None:
-    if moment is None or _is_unknown(moment):
+def _valid_from(date: object) -> PartialDate | None:
+    if date is None or _is_unknown(date):
         return None
-    whole = moment = str(moment) if type(moment) is int else moment
-    if isinstance(moment, str) and _MONTH.fullmatch(moment):
-        whole = f"{moment}-01-01"[:10]  # of a year or a month, the first day
+    date = str(date) if type(date) is int else date
     try:
-        return parse_time(whole)
+        return parse_date(date)
     except ValueError as error:
         raise BadCallError(
             f"valid_from must be a date such as 2026-05-03, 2026-05 or 2026, or null, "
-            f"not {json.dumps(moment)[:100]}"
+            f"not {json.dumps(date)[:100]}"
         ) from error
 
 

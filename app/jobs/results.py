@@ -83,7 +83,7 @@ class ReturnedMemory(BaseModel):
     kind: str | None = Field(description="The memory's kind; null: it fits none.")
     content: _Object = Field(description="The content of the memory.")
     importance: float | None = Field(description="The memory's importance, 0 to 1.")
-    valid_from: datetime | None = Field(description="Time from which the memory is valid.")
+    valid_from: str | None = Field(description="Year, month, day, or time since when it holds.")
     change: Literal["inserted", "updated", "unchanged"] = Field(
         description="The change that the job made to the memory."
     )

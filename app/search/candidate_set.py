@@ -42,7 +42,7 @@ class RowFormat:
 # the query's terms q, item_usage u.
 ITEMS = RowFormat(
     id=("int8send(i.id)", ">i8"),
-    updated_at=("float8send(date_part('epoch', i.updated_at))", ">f8"),
+    time=("float8send(date_part('epoch', coalesce(i.said_last, i.updated_at)))", ">f8"),
     importance=("float8send(coalesce(i.importance, 'NaN'))", ">f8"),
     pinned=("boolsend(i.pinned)", "?"),
     passes=("boolsend({passes})", "?"),

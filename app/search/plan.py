@@ -58,7 +58,7 @@ class RankedCursor(Cursor):
     now: Seconds
     pinned: bool
     score: Annotated[float, Field(ge=-1.001, le=1.001)] | None  # a cosine may be off by a bit
-    updated_at: Seconds
+    time: Seconds
     passages: Count
     average_length: Count
     passages_with: Annotated[list[Count], Field(max_length=MAX_QUERY_WORDS)]
@@ -93,7 +93,7 @@ def read_search_cursor(text: str, fingerprint: str, kind: type[AnyCursor]) -> An
 def select_after(cursor: RankedCursor, scored: ScoredItems, order: Integers) -> Integers:
     """Return the part of an order after a cursor's item, whether or not that item still exists."""
     score = -np.inf if cursor.score is None else cursor.score
-    last = (not cursor.pinned, -score, -cursor.updated_at, cursor.item_id)
+    last = (not cursor.pinned, -score, -cursor.time, cursor.item_id)
     later = np.zeros(len(order), dtype=bool)
     level = np.ones(len(order), dtype=bool)
     for keys, key in zip(scored.sort_keys, last, strict=True):
@@ -121,7 +121,7 @@ def cursor_after(
         now=now,
         pinned=bool(item["pinned"]),
         score=None if np.isnan(score) else float(score),
-        updated_at=float(item["updated_at"]),
+        time=float(item["time"]),
         passages=statistics.passages,
         average_length=statistics.average_length,
         passages_with=statistics.passages_with.tolist(),

@@ -38,7 +38,7 @@ class BlendWeights(Schema):
         None, description="How well the item answers the query; absent: 1."
     )
     recency: Weight | None = Field(
-        None, description="How recently the item was updated; absent: 0."
+        None, description="How recently it was said, or else updated; absent: 0."
     )
     importance: Weight | None = Field(
         None, description="The item's importance, 0.5 if it has none; absent: 0."
@@ -62,7 +62,9 @@ class BlendWeights(Schema):
 class BlendHalfLives(Schema):
     """Days after which a part is worth half."""
 
-    recency: Days | None = Field(None, description="Since the item was updated; absent: 30.")
+    recency: Days | None = Field(
+        None, description="Since it was said, or else updated; absent: 30."
+    )
     strength: Days | None = Field(
         None, description="Since the item was read, if it was read once; absent: 7."
     )
@@ -193,7 +195,7 @@ class Explanation(BaseModel):
     relevance: float | None = Field(description="By meaning and words; null: nothing to compare.")
     similarity: float | None = Field(description="Cosine of the passage's and query's vectors.")
     lexical: Part | None = Field(description="Share of the query's words covered; BM25.")
-    recency: Part = Field(description="Halved with every half-life since the update.")
+    recency: Part = Field(description="Halved with every half-life since said_last, or the update.")
     importance: Part = Field(description="The item's, or 0.5.")
     strength: Part = Field(description="How firmly it is remembered, by its uses.")
     pinned: bool = Field(description="Whether it comes before all others because it is pinned.")

@@ -186,7 +186,7 @@ class ScoredItems:
     def sort_keys(self) -> tuple[Floats, ...]:
         """The keys of the order, ascending and the most significant first.
 
-        Pinned items come first, then higher scores, later updates, and older items.
+        Pinned items come first, then higher scores, later times, and older items.
         """
         return _sort_keys(self.candidates, self.score)
 
@@ -315,14 +315,14 @@ def score_parts(
     uses, last_used_at = _uses_of(candidates)
     return ScoreParts(
         relevance=np.nan_to_num(relevance),
-        recency=recency((now - candidates.items["updated_at"]) / SECONDS_A_DAY, half_lives.recency),
+        recency=recency((now - candidates.items["time"]) / SECONDS_A_DAY, half_lives.recency),
         importance=np.where(np.isnan(importance), NEUTRAL_IMPORTANCE, importance),
         strength=strength(uses, (now - last_used_at) / SECONDS_A_DAY, half_lives.strength),
     )
 
 
 def recency(age: Floats, half_life: float) -> Floats:
-    """Return 1 for an update just now, halved with every half-life; both in days."""
+    """Return 1 for a time just now, halved with every half-life; both in days."""
     decayed: Floats = np.exp2(-np.maximum(age, 0) / half_life)
     return decayed
 
@@ -385,7 +385,7 @@ def score_items(
 def _sort_keys(candidates: CandidateSet, score: Floats) -> tuple[Floats, ...]:
     ranked = np.where(np.isnan(score), -np.inf, score)
     items = candidates.items
-    return ~items["pinned"], -ranked, -items["updated_at"], items["id"]
+    return ~items["pinned"], -ranked, -items["time"], items["id"]
 
 
 def select_eligible(

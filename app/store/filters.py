@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from app.errors import InvalidRequestError
 from app.json_values import MAX_SHOWN_KEY, UnstorableError, check_storable
-from app.schemas import parse_time
+from app.schemas import parse_date, parse_time
 
 Operator: TypeAlias = Literal[
     "$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$exists", "$contains", "subset"
@@ -59,6 +59,8 @@ class Column:
 
     name: str
     type: Literal["text", "double precision", "bigint", "timestamptz"]
+    bound: Literal["start", "end"] | None = None
+    """The bound of a partial date that the column holds, and that it is compared with."""
 
 
 COLUMNS = {
@@ -69,8 +71,11 @@ COLUMNS = {
         Column("version", "bigint"),
         Column("created_at", "timestamptz"),
         Column("updated_at", "timestamptz"),
-        Column("valid_from", "timestamptz"),
-        Column("valid_to", "timestamptz"),
+        Column("valid_from", "timestamptz", "start"),
+        Column("valid_to", "timestamptz", "end"),
+        Column("said_first", "timestamptz"),
+        Column("said_last", "timestamptz"),
+        Column("source_class", "text"),
     )
 }
 
@@ -182,7 +187,7 @@ def _typed(column: Column, raw: Any, place: str) -> Any:
         case "bigint":
             return _whole(raw, place)
         case "timestamptz":
-            return _moment(raw, place)
+            return _moment(column, raw, place)
 
 
 def _boolean(raw: Any, place: str) -> bool:
@@ -213,15 +218,23 @@ def _whole(raw: Any, place: str) -> int:
     return int(raw)
 
 
-def _moment(raw: Any, place: str) -> datetime:
+def _moment(column: Column, raw: Any, place: str) -> datetime:
     if not isinstance(raw, str):
         raise InvalidFilterError(place, 'must be a time such as "2026-01-31T12:00:00Z"')
     try:
-        return parse_time(raw)
+        return _bound(column, raw)
     except ValueError:
         raise InvalidFilterError(
             place, f'"{raw[:40]}" is not a time; write it like "2026-01-31T12:00:00Z"'
         ) from None
+
+
+def _bound(column: Column, raw: str) -> datetime:
+    """Return the time with which a column is compared; raises ValueError."""
+    if column.bound is None:
+        return parse_time(raw)
+    date = parse_date(raw)
+    return date.start if column.bound == "start" else date.end
 
 
 def parse_filter(raw: Mapping[str, Any]) -> Filter:

@@ -9,23 +9,38 @@ from functools import lru_cache
 from pgvector import HalfVector
 
 from app.db.database import ALL_ROOTS, Connection, Database, Row
-from app.db.pages import Page, fetch_page
 from app.indexing.passages import Passage
 from app.namespaces import StoredNamespace
+from app.partial_dates import PartialDate, Precision
 from app.providers.embedder import Vector
 from app.store.types import (
-    METADATA_NAMES,
     Address,
     Item,
     ItemMetadata,
-    ItemVersion,
     PreparedPut,
     PutResult,
 )
 
+METADATA = {
+    "importance": "float8",
+    "pinned": "bool",
+    "valid_from": "timestamptz",
+    "valid_from_precision": "text",
+    "valid_to": "timestamptz",
+    "valid_to_precision": "text",
+    "said_first": "timestamptz",
+    "said_last": "timestamptz",
+    "source_class": "text",
+    "source": "jsonb",
+}
+"""The columns of an item's metadata, with the types of their parameters."""
+
+METADATA_COLUMNS = ", ".join(METADATA)
+"""The columns that `read_metadata` takes."""
+
 COLUMNS = (
-    "id, namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to, "
-    "source, ttl, expires_at, created_at, updated_at, embed_after"
+    f"id, namespace, key, value, version, index_paths, {METADATA_COLUMNS}, ttl, expires_at, "
+    "created_at, updated_at, embed_after"
 )
 """The columns that `read_item` takes."""
 
@@ -91,18 +106,15 @@ SELECT pg_advisory_xact_lock(number) FROM (
 
 # A deleted item's history goes on where it ended, so a version number is never used twice.
 # Overwriting what has expired records that end first, as the sweeper would have.
-_UPSERT = """
+_UPSERT = f"""
 WITH input AS (
     SELECT * FROM unnest(
-        $1::text[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::bool[],
-        $7::timestamptz[], $8::timestamptz[], $9::text[], $10::interval[], $11::text[], $15::bool[]
-    ) AS t (
-        namespace, key, value, index_paths, importance, pinned, valid_from, valid_to, source, ttl,
-        action, waits
-    )
+        $5::text[], $6::text[], $7::text[], $8::text[], $9::interval[], $10::text[], $11::bool[],
+        {", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(METADATA.values(), 12))}
+    ) AS t (namespace, key, value, index_paths, ttl, action, waits, {METADATA_COLUMNS})
 ), expired AS (
     SELECT id, namespace, key, version, expires_at FROM items JOIN input USING (namespace, key)
-    WHERE expires_at <= $13
+    WHERE expires_at <= $2
 ), unused AS (
     DELETE FROM item_usage USING expired
     WHERE item_usage.namespace = expired.namespace AND item_usage.item_id = expired.id
@@ -112,39 +124,37 @@ WITH input AS (
     ON CONFLICT DO NOTHING
 ), written AS (
     INSERT INTO items AS present (
-        namespace, key, value, version, index_paths, importance, pinned, valid_from, valid_to,
-        source, ttl, expires_at, created_at, updated_at, embed_after
+        namespace, key, value, version, index_paths, {METADATA_COLUMNS},
+        ttl, expires_at, created_at, updated_at, embed_after
     )
     SELECT namespace, key, value::jsonb, 1 + coalesce((
             SELECT max(past.version) FROM item_versions past
             WHERE past.namespace = input.namespace AND past.key = input.key
-        ), 0), index_paths::jsonb, importance, pinned, valid_from, valid_to, source::jsonb,
-        ttl, $13::timestamptz + ttl, $13, $13, CASE WHEN waits THEN $13 + $16::interval END
+        ), 0), index_paths::jsonb, {METADATA_COLUMNS},
+        ttl, $2::timestamptz + ttl, $2, $2, CASE WHEN waits THEN $2 + $4::interval END
     FROM input ORDER BY namespace COLLATE "C", key COLLATE "C"
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value,
-        version = present.version + CASE WHEN present.expires_at <= $13 THEN 2 ELSE 1 END,
-        index_paths = excluded.index_paths, importance = excluded.importance,
-        pinned = excluded.pinned,
-        valid_from = excluded.valid_from, valid_to = excluded.valid_to, source = excluded.source,
+        version = present.version + CASE WHEN present.expires_at <= $2 THEN 2 ELSE 1 END,
+        index_paths = excluded.index_paths,
+        {", ".join(f"{column} = excluded.{column}" for column in METADATA)},
         ttl = excluded.ttl, expires_at = excluded.expires_at, updated_at = excluded.updated_at,
         embed_after = excluded.embed_after,
-        created_at = CASE WHEN present.expires_at <= $13
+        created_at = CASE WHEN present.expires_at <= $2
             THEN excluded.created_at ELSE present.created_at END
-    RETURNING id, namespace, key, version, value, index_paths, importance, pinned, valid_from,
-        valid_to, source, created_at, updated_at, expires_at, xmax = 0 AS inserted
+    RETURNING id, namespace, key, version, value, index_paths, {METADATA_COLUMNS},
+        created_at, updated_at, expires_at, xmax = 0 AS inserted
 ), history AS (
     INSERT INTO item_versions (
-        namespace, key, version, action, value, index_paths, importance, pinned, valid_from,
-        valid_to, source, actor, recorded_at
+        namespace, key, version, action, actor, recorded_at, value, index_paths,
+        {METADATA_COLUMNS}
     )
-    SELECT namespace, key, version, input.action, written.value, written.index_paths,
-        written.importance, written.pinned, written.valid_from, written.valid_to, written.source,
-        $12, $13
+    SELECT namespace, key, version, input.action, $1, $2, written.value, written.index_paths,
+        {", ".join(f"written.{column}" for column in METADATA)}
     FROM written JOIN input USING (namespace, key)
     UNION ALL
-    SELECT namespace, key, expired.version + 1, 'expire', NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        $14, expired.expires_at
+    SELECT namespace, key, expired.version + 1, 'expire', $3, expired.expires_at, NULL, NULL,
+        {", ".join("NULL" for _ in METADATA)}
     FROM written JOIN expired USING (namespace, key) WHERE written.version = expired.version + 2
 )
 SELECT namespace, key, id, version, inserted, created_at, updated_at, expires_at FROM written
@@ -223,43 +233,6 @@ WITH expired AS (
 SELECT count(*) FROM recorded
 """
 
-_VERSION_COLUMNS = (
-    "namespace, key, version, action, value, index_paths, importance, pinned, valid_from, "
-    "valid_to, source, actor, recorded_at, coalesce(version = (SELECT CASE WHEN embed_after IS NOT "
-    "NULL THEN present.version END FROM items present WHERE namespace = $1 AND key = $2), false) "
-    "AS waits"
-)
-
-_VERSIONS = f"""
-SELECT {_VERSION_COLUMNS}, coalesce(value_bytes, 0) AS bytes
-FROM item_versions
-WHERE namespace = $1 AND key = $2 AND version < coalesce($3, 9223372036854775807)
-ORDER BY version DESC LIMIT $4
-"""
-
-_VERSION = f"""
-SELECT {_VERSION_COLUMNS}
-FROM item_versions WHERE namespace = $1 AND key = $2 AND version = $3
-"""
-
-_AS_OF = """
-SELECT 0 AS id, namespace, key, past.version, past.value, past.index_paths, past.importance,
-    past.pinned, past.valid_from, past.valid_to, past.source, past.recorded_at AS updated_at,
-    NULL::interval AS ttl, NULL::timestamptz AS expires_at, present.embed_after,
-    present.expires_at <= $3 AS expired, (
-        SELECT min(born.recorded_at) FROM item_versions born
-        WHERE born.namespace = past.namespace AND born.key = past.key
-            AND born.version > coalesce((
-                SELECT max(ended.version) FROM item_versions ended
-                WHERE ended.namespace = past.namespace AND ended.key = past.key
-                    AND ended.version < past.version AND ended.value IS NULL
-            ), 0)
-    ) AS created_at
-FROM item_versions past LEFT JOIN items present USING (namespace, key, version)
-WHERE namespace = $1 AND key = $2 AND past.recorded_at <= $3
-ORDER BY past.version DESC LIMIT 1
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class ItemPassages:
@@ -294,8 +267,8 @@ def read_item(row: Row) -> Item:
         Address(row["namespace"], row["key"]),
         row["value"],
         row["version"],
-        _read_metadata(row),
-        _read_paths(row),
+        read_metadata(row),
+        read_paths(row),
         row["ttl"],
         row["expires_at"],
         row["created_at"],
@@ -304,28 +277,40 @@ def read_item(row: Row) -> Item:
     )
 
 
-def _read_version(row: Row) -> ItemVersion:
-    value = row["value"]
-    return ItemVersion(
-        Address(row["namespace"], row["key"]),
-        row["version"],
-        row["action"],
-        value,
-        None if value is None else _read_metadata(row),
-        _read_paths(row),
-        row["actor"],
-        row["recorded_at"],
-        not row["waits"],
-    )
-
-
-def _read_metadata(row: Row) -> ItemMetadata:
+def read_metadata(row: Row) -> ItemMetadata:
+    """Return the metadata in a row with `METADATA_COLUMNS`."""
+    start, end = row["valid_from"], row["valid_to"]
     return ItemMetadata(
-        row["importance"], row["pinned"], row["valid_from"], row["valid_to"], row["source"]
+        row["importance"],
+        row["pinned"],
+        None if start is None else PartialDate(start, Precision(row["valid_from_precision"])),
+        None if end is None else PartialDate.ending(end, Precision(row["valid_to_precision"])),
+        row["said_first"],
+        row["said_last"],
+        row["source_class"],
+        row["source"],
     )
 
 
-def _read_paths(row: Row) -> tuple[str, ...] | None:
+def _metadata_values(metadata: ItemMetadata) -> tuple[object, ...]:
+    """Return the values of the columns in `METADATA`."""
+    since, until = metadata.valid_from, metadata.valid_to
+    return (
+        metadata.importance,
+        metadata.pinned,
+        since and since.start,
+        since and since.precision,
+        until and until.end,
+        until and until.precision,
+        metadata.said_first,
+        metadata.said_last,
+        metadata.source_class,
+        metadata.source,
+    )
+
+
+def read_paths(row: Row) -> tuple[str, ...] | None:
+    """Return the paths to embed in a row, None for the setting's."""
     paths = row["index_paths"]
     return None if paths is None else _parse_paths(paths)
 
@@ -395,17 +380,17 @@ async def upsert(
     """Write items, at distinct addresses, and their history."""
     rows = await connection.fetch(
         _UPSERT,
-        *_columns(put.address for put in puts),
-        [put.value for put in puts],
-        [None if put.index_paths is None else json.dumps(put.index_paths) for put in puts],
-        *([getattr(put.metadata, name) for put in puts] for name in METADATA_NAMES),
-        [put.ttl for put in puts],
-        [put.action for put in puts],
         actor,
         now,
         SWEEPER,
-        [put.waits for put in puts],
         FIRST_WAIT,
+        *_columns(put.address for put in puts),
+        [put.value for put in puts],
+        [None if put.index_paths is None else json.dumps(put.index_paths) for put in puts],
+        [put.ttl for put in puts],
+        [put.action for put in puts],
+        [put.waits for put in puts],
+        *map(list, zip(*(_metadata_values(put.metadata) for put in puts), strict=True)),
     )
     return {Address(namespace, key): PutResult(*result) for namespace, key, *result in rows}
 
@@ -460,29 +445,6 @@ async def sweep(database: Database, now: datetime) -> int:
         removed += batch
         if batch < SWEPT_ITEMS:
             return removed
-
-
-async def find_versions(
-    connection: Connection, address: Address, *, before: int | None, limit: int
-) -> Page[ItemVersion]:
-    """Return a page of an item's history, newest first."""
-    page = await fetch_page(connection, _VERSIONS, *address, before, limit + 1, limit=limit)
-    return page.map(_read_version)
-
-
-async def find_version(
-    connection: Connection, address: Address, version: int
-) -> ItemVersion | None:
-    """Return one state of an item's history."""
-    row = await connection.fetchrow(_VERSION, *address, version)
-    return None if row is None else _read_version(row)
-
-
-async def find_as_of(connection: Connection, address: Address, moment: datetime) -> Item | None:
-    """Return the state an item had at a moment, or None if there was none."""
-    row = await connection.fetchrow(_AS_OF, *address, moment)
-    is_there = row is not None and row["value"] is not None and not row["expired"]
-    return read_item(row) if row is not None and is_there else None
 
 
 def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:

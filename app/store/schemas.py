@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from app.auth.access import Access, Verb
+from app.conversations.messages import SourceClass
 from app.db.pages import Page
 from app.http.headers import UNCONDITIONAL, Precondition
 from app.json_values import JsonObject, check_storable_text, count_storable
@@ -30,6 +31,7 @@ from app.schemas import (
     Number,
     Real,
     Schema,
+    WrittenDate,
     WrittenNamespace,
 )
 from app.store import types
@@ -76,6 +78,7 @@ Seconds = Annotated[Real, Field(gt=0, le=MAX_TTL_MINUTES * 60)]
 Value = Annotated[
     JsonObject, Field(description="Any JSON object.", examples=[{"text": "Likes ramen"}])
 ]
+DateText = Annotated[str, Field(examples=["2026", "2026-05", "2026-05-03T10:00:00+00:00"])]
 # A title names the class that generators make of an object.
 ItemValue = Annotated[JsonObject, Field(title="Value", description="Any JSON object.")]
 
@@ -136,14 +139,25 @@ class ItemDetails(Schema):
     pinned: Flag | None = Field(
         None, description="true: a search with a query returns it before all others."
     )
-    valid_from: Moment | None = Field(None, description="When the memory became true.")
-    valid_to: Moment | None = Field(None, description="When the memory ceased to be true.")
+    valid_from: WrittenDate | None = Field(
+        None, description="When the memory became true: a year, month, day, or time."
+    )
+    valid_to: WrittenDate | None = Field(
+        None,
+        description="When the memory ceased to be true: a time, or the end of a day, month, "
+        "or year.",
+    )
+    said_first: Moment | None = Field(None, description="When its source was first said.")
+    said_last: Moment | None = Field(None, description="When its source was last said.")
+    source_class: SourceClass | None = Field(None, description="The kind of its source.")
     source: Source | None = Field(None, description="Where the memory came from.")
 
     @model_validator(mode="after")
-    def _validity_runs_forward(self) -> Self:
-        if self.valid_from and self.valid_to and self.valid_from > self.valid_to:
+    def _times_run_forward(self) -> Self:
+        if self.valid_from and self.valid_to and self.valid_from.is_after(self.valid_to):
             raise ValueError("valid_from is after valid_to; swap them")
+        if self.said_first and self.said_last and self.said_first > self.said_last:
+            raise ValueError("said_first is after said_last; swap them")
         return self
 
     def change_metadata(self, metadata: ItemMetadata) -> ItemMetadata:
@@ -314,8 +328,11 @@ class Item(BaseModel):
     version: int = Field(description="Grows with every change; also the ETag.")
     importance: float | None = Field(description="How much the memory matters, 0 to 1.")
     pinned: bool = Field(description="A search with a query returns it before all others.")
-    valid_from: datetime | None = Field(description="When the memory became true.")
-    valid_to: datetime | None = Field(description="When the memory ceased to be true.")
+    valid_from: DateText | None = Field(description="When the memory became true, as given.")
+    valid_to: DateText | None = Field(description="When the memory ceased to be true, as given.")
+    said_first: datetime | None = Field(description="When its source was first said.")
+    said_last: datetime | None = Field(description="When its source was last said.")
+    source_class: SourceClass | None = Field(description="The kind of its source.")
     source: Source | None = Field(description="Where the memory came from.")
     expires_at: datetime | None = Field(description="When its lifetime ends; null: never.")
     created_at: datetime = Field(description="When it was first put.")
@@ -352,8 +369,11 @@ class ItemVersion(BaseModel):
     value: ItemValue | None = Field(description="null if the item ended.")
     importance: float | None = Field(description="How much the memory mattered, 0 to 1.")
     pinned: bool | None = Field(description="Whether it was pinned; null if the item ended.")
-    valid_from: datetime | None = Field(description="When the memory became true.")
-    valid_to: datetime | None = Field(description="When the memory ceased to be true.")
+    valid_from: DateText | None = Field(description="When the memory became true, as given.")
+    valid_to: DateText | None = Field(description="When the memory ceased to be true, as given.")
+    said_first: datetime | None = Field(description="When its source was first said.")
+    said_last: datetime | None = Field(description="When its source was last said.")
+    source_class: SourceClass | None = Field(description="The kind of its source.")
     source: Source | None = Field(description="Where the memory came from.")
     actor: str = Field(description="The key that made the change, and the job if it was one.")
     recorded_at: datetime = Field(description="When the change was made.")
@@ -419,6 +439,8 @@ class NamespaceList(BaseModel):
 def _metadata_members(metadata: ItemMetadata | None) -> JsonObject:
     """Return an item's metadata as members for orjson; null for each if an item ended."""
     members: JsonObject = {name: getattr(metadata, name, None) for name in METADATA_NAMES}
-    if metadata is not None and metadata.source is not None:
-        members["source"] = orjson.Fragment(metadata.source)
+    if metadata is not None:
+        for name in ("valid_from", "valid_to"):
+            members[name] = members[name] and str(members[name])
+        members["source"] = metadata.source and orjson.Fragment(metadata.source)
     return members

@@ -15,7 +15,7 @@ from app.db.pages import PAGE_BYTES, Page
 from app.http.request_context import require_room
 from app.namespaces import Labels, Range, only, stored_range, to_stored
 from app.resources import Resources
-from app.store import repository
+from app.store import history_repository, repository
 from app.store.namespace_repository import (
     ListedNamespaces,
     NamespaceQuery,
@@ -66,7 +66,7 @@ class ItemService:
         now = self._clock.now()
         async with self._database.connection(access.root) as connection:
             if as_of is not None:
-                return await repository.find_as_of(connection, address, as_of)
+                return await history_repository.find_as_of(connection, address, as_of)
             item = await repository.find(connection, address, now, with_expired=with_expired)
             if item is None:
                 return None
@@ -100,7 +100,9 @@ class ItemService:
     ) -> Page[ItemVersion]:
         """Return a page of an item's history, newest first; empty if it never existed."""
         async with self._database.connection(access.root) as connection:
-            return await repository.find_versions(connection, address, before=before, limit=limit)
+            return await history_repository.find_versions(
+                connection, address, before=before, limit=limit
+            )
 
     def check_listing(self, access: Access, query: NamespaceQuery) -> None:
         """Raise ForbiddenError unless the caller may read below the prefix."""

@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Literal, NamedTuple, Self, TypeAlias
 
+from app.conversations.messages import SourceClass
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.http.headers import UNCONDITIONAL, Precondition
 from app.indexing.passages import Embedded, EmbeddingFailedError, Passage
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import StoredNamespace
+from app.partial_dates import PartialDate
 from app.providers.embedder import Vector
 
 VersionAction: TypeAlias = Literal["put", "patch", "restore", "delete", "expire"]
@@ -83,12 +85,18 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ItemMetadata:
-    """Optional metadata of an item."""
+    """Optional metadata of an item.
+
+    `said_first` and `said_last` are when its source was said, `source_class` is the kind of source.
+    """
 
     importance: float | None = None
     pinned: bool = False
-    valid_from: datetime | None = None
-    valid_to: datetime | None = None
+    valid_from: PartialDate | None = None
+    valid_to: PartialDate | None = None
+    said_first: datetime | None = None
+    said_last: datetime | None = None
+    source_class: SourceClass | None = None
     source: JsonText | None = None
 
 

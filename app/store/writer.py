@@ -18,7 +18,7 @@ from app.indexing.passages import Embedded, EmbeddingFailedError, PassageIndex, 
 from app.json_values import JsonObject, JsonText, UnstorableError, check_storable, to_json_text
 from app.namespaces import Labels, Root
 from app.resources import Resources
-from app.store import repository
+from app.store import history_repository, repository
 from app.store.repository import ItemPassages
 from app.store.types import (
     Address,
@@ -151,7 +151,7 @@ class ItemWriter:
         """Make an earlier version present again, as a new version; it never expires."""
         access.require(address.namespace, Verb.WRITE)
         async with self._database.connection(access.root) as connection:
-            past = await repository.find_version(connection, address, version)
+            past = await history_repository.find_version(connection, address, version)
         may_read = access.allows(access.relative(address.namespace), Verb.READ)
         if past is None or (past.value is None and not may_read):
             raise VersionNotFoundError(address.key, version)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from app.changes.reconcile import Reconciliation, reconcile, review_reason
 from app.conversations.memories import Edit, Memory, MemoryFormat, read_value, write_value
 from app.namespaces import to_stored
+from app.partial_dates import PartialDate, Precision
 from tests.support.scripted_model import delete_edit, insert_edit, update_edit
 
-MAY = datetime(2026, 5, 1, tzinfo=UTC)
+MAY = PartialDate(datetime(2026, 5, 1, tzinfo=UTC), Precision.MONTH)
 HERE = to_stored(["users", "ana"])
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)

@@ -17,6 +17,7 @@ from app.consolidation.scope import EditGroup, Similarity, StoredMemory
 from app.conversations.dialogue import RefusalError
 from app.conversations.memories import Memory, MemoryFormat
 from app.namespaces import StoredNamespace
+from app.partial_dates import PartialDate, Precision
 from tests.support.scripted_model import (
     NOTHING,
     ScriptedModel,
@@ -38,7 +39,7 @@ def stored(
 ) -> StoredMemory:
     """Return the memory that was written as the `number`th."""
     written = START + timedelta(minutes=number)
-    lasting = {name: details.pop(name) for name in ("valid_to", "ttl") if name in details}
+    lasting = {name: details.pop(name) for name in ("ttl",) if name in details}
     existing = Memory(
         **{
             "id": f"i{number}",
@@ -127,7 +128,7 @@ def test_the_oldest_keeps_its_key_and_gets_the_others_details() -> None:
         [
             stored(2, "the user likes tea", importance=0.9),
             stored(1, "user likes tea"),
-            stored(3, "The user likes tea.", valid_from=START),
+            stored(3, "The user likes tea.", valid_from=PartialDate(START)),
             stored(4, "User likes tea!"),
         ]
     )
@@ -138,7 +139,7 @@ def test_the_oldest_keeps_its_key_and_gets_the_others_details() -> None:
         "k4": None,
     }
     kept = part.edits[0]
-    assert (kept.importance, kept.valid_from) == (0.9, START)
+    assert (kept.importance, kept.valid_from) == (0.9, PartialDate(START))
     assert [edit.reason for edit in part.edits] == [None, *["duplicate of k1"] * 3]
 
 
@@ -157,14 +158,19 @@ def test_exact_duplicates_are_formal_edits_and_near_ones_not() -> None:
     [
         {"kind": "note"},
         {"kind": None, "format": MemoryFormat.CONTENT},
-        {"valid_from": START + timedelta(days=1)},
-        {"valid_to": START},
+        {"valid_from": PartialDate(START, Precision.DAY)},
+        {"valid_to": PartialDate(START)},
         {"ttl": timedelta(days=1)},
         {"protection": "is not a manager's"},
     ],
 )
 def test_memories_of_other_kinds_or_times_are_no_duplicates(other: dict[str, Any]) -> None:
-    assert merge_duplicates([stored(1, "ran", valid_from=START), stored(2, "ran", **other)]) == []
+    assert (
+        merge_duplicates(
+            [stored(1, "ran", valid_from=PartialDate(START)), stored(2, "ran", **other)]
+        )
+        == []
+    )
 
 
 @given(

@@ -1,6 +1,7 @@
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,7 +65,27 @@ def turn(message: Any) -> Turn:
 
 
 def turns_of(messages: Sequence[object]) -> list[Turn]:
-    return to_turns(parse_messages(messages))
+    turns = to_turns(parse_messages(messages))
+    return [replace(turn, source_class=None) for turn in turns]
+
+
+@pytest.mark.parametrize(
+    ("message", "source_class"),
+    [
+        ({"role": "human", "content": "a"}, "user"),
+        ({"role": "assistant", "content": "a"}, "assistant"),
+        ({"role": "function", "content": "a"}, "tool"),
+        ({"role": "developer", "content": "a"}, None),
+        ({"role": "user", "content": [{"type": "tool_result", "content": "a"}]}, "tool"),
+        ({"role": "user", "content": ["a", {"type": "input_file", "file_id": "b"}]}, "document"),
+        ({"role": "user", "content": ["a", {"type": "image", "source": {}}]}, "user"),
+    ],
+)
+def test_the_class_of_a_message_is_the_lowest_of_its_parts(
+    message: dict[str, Any], source_class: str | None
+) -> None:
+    [only] = to_turns(parse_messages([message]))
+    assert only.source_class == source_class
 
 
 def refused(*messages: Any) -> InvalidMessageError:

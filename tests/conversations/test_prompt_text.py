@@ -1,6 +1,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 from hypothesis import example, given
@@ -14,6 +15,7 @@ from app.conversations.prompt_text import (
     render_memories,
     render_turns,
 )
+from app.schemas import parse_date
 from tests.support.scripted_model import memory
 
 TAGS = ["conversation", "earlier", "message", "memory", "memories", "instructions"]
@@ -73,8 +75,12 @@ def test_times_are_shown_in_utc_with_the_weekday_of_messages() -> None:
     moment = datetime(2026, 5, 4, 1, 30, tzinfo=timezone(timedelta(hours=2)))
     shown = render_turns([Turn("a", "Ana", "Hi", said_at=moment)])
     assert '<message id="1" from="Ana" role="user" time="Sunday, 2026-05-03 23:30 UTC">' in shown
-    dated = memory("m1", "a", valid_from=datetime(5, 1, 1, tzinfo=UTC), updated_at=moment)
-    assert 'since="0005-01-01" changed="2026-05-03 23:30 UTC"' in render_memories([dated])
+    dated = memory("m1", "a", valid_from=parse_date("0005"), updated_at=moment)
+    assert 'since="0005" changed="2026-05-03 23:30 UTC"' in render_memories([dated])
+    said = replace(dated, valid_to=parse_date("2026-05"), said_first=moment, said_last=moment)
+    shown = render_memories([said, replace(said, said_first=datetime(2025, 1, 1, tzinfo=UTC))])
+    assert 'since="0005" until="2026-05" said="2026-05-03 23:30 UTC">' in shown
+    assert 'said="2025-01-01 to 2026-05-03 23:30 UTC">' in shown
 
 
 def test_a_very_long_message_loses_its_middle() -> None:

@@ -16,6 +16,7 @@ from app.conversations.memories import LLMTask, Memory, Rights
 from app.conversations.messages import Turn
 from app.extraction.loop import propose
 from app.providers.llm import Completion, Message, Request
+from app.schemas import parse_date
 from tests.support.scripted_model import (
     DONE,
     NOTHING,
@@ -67,12 +68,20 @@ def _at(day: int, hour: int = 10) -> datetime:
     return datetime(2026, 5, day, hour, tzinfo=UTC)
 
 
+MAY = parse_date("2026-05")
+
 EXAMPLES: Mapping[str, Example] = {
     "collection": Example(
         "Single memories, some of which are there already; earlier messages for context",
         task(
             memory("m1", "Ana lives in Porto.", importance=0.8, updated_at=_at(1)),
-            memory("m2", "Ana is allergic to nuts.", importance=1.0, valid_from=_at(1, 0)),
+            memory(
+                "m2",
+                "Ana is allergic to nuts.",
+                importance=1.0,
+                valid_from=MAY,
+                said_last=_at(1),
+            ),
             Memory("m3", None, {"note": "prefers short answers", "tags": ["style"]}),
             turns=[
                 Turn("msg-17", "Ana", "Have you got a minute?", "user", _at(4)),

@@ -20,13 +20,15 @@ async def test_a_memory_is_written_with_all_its_details(memories: Memories) -> N
     )
     messages = [
         {"id": "a", "role": "assistant", "content": "How are you?"},
-        {"id": "b", "role": "user", "content": "I moved to Lisbon."},
+        {"id": "b", "role": "user", "content": "I moved to Lisbon.", "created_at": "2026-05-04"},
     ]
     job_id, result = await memories.extract_job(messages, thread_id="t1", position=6)
     (row,) = await memories.stored()
     assert json.loads(row["value"]) == memory_value(LISBON)
     assert row["importance"] == 0.8
     assert row["valid_from"] == datetime(2026, 5, 3, tzinfo=UTC)
+    assert row["said_first"] == row["said_last"] == datetime(2026, 5, 4, tzinfo=UTC)
+    assert (row["valid_from_precision"], row["source_class"]) == ("day", "user")
     assert json.loads(row["source"]) == {
         "thread_id": "t1",
         "position": 7,
@@ -233,7 +235,7 @@ async def test_without_a_namespace_memories_are_returned_not_stored(memories: Me
         "kind": "memory",
         "content": {"content": LISBON},
         "importance": 0.8,
-        "valid_from": "2026-05-03T00:00:00+00:00",
+        "valid_from": "2026-05-03",
         "change": "updated",
     }
     content = {"content": "Ana has a dog."}  # a duplicate of it was inserted

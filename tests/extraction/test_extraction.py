@@ -1,5 +1,4 @@
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from app.conversations.messages import Turn
 from app.extraction.loop import MAX_CUT_REPLIES, MAX_FURTHER_REPLIES, propose
 from app.providers.capabilities import Capabilities
 from app.providers.llm import Completion, Verbatim
+from app.schemas import parse_date
 from tests.extraction.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.support.scripted_model import (
     DONE,
@@ -70,8 +70,8 @@ async def test_calls_become_edits_with_all_their_arguments() -> None:
     tea, lisbon = {"content": "Ana likes tea."}, {"content": "Ana lives in Lisbon."}
     assert replace(proposed, edits=outlines(proposed.edits)) == Proposal(
         edits=(
-            insert_edit("m3", "memory", tea, 1.0, datetime(2026, 5, 3, tzinfo=UTC), ("b", "a")),
-            update_edit("m1", "memory", lisbon, valid_from=datetime(2026, 5, 1, tzinfo=UTC)),
+            insert_edit("m3", "memory", tea, 1.0, parse_date("2026-05-03"), ("b", "a")),
+            update_edit("m1", "memory", lisbon, valid_from=parse_date("2026-05")),
             delete_edit("m2", "Ana says it was a mistake"),
         ),
         steps=1,

@@ -20,6 +20,7 @@ from app.extraction.retrieval import (
 )
 from app.managers.schemas import ManagerConfig
 from app.namespaces import to_stored
+from app.partial_dates import PartialDate
 from app.providers.embedder import FakeEmbedder, Vector
 from app.providers.llm import Completion, Request
 from tests.support.extraction import ANA, Memories
@@ -103,7 +104,7 @@ async def test_memories_come_in_the_order_of_creation_with_details(memories: Mem
         key="b",
         version=1,
         importance=0.4,
-        valid_from=row["valid_from"],
+        valid_from=PartialDate(row["valid_from"]),
         updated_at=row["updated_at"],
     )
 

@@ -41,7 +41,13 @@ async def test_messages_become_items_with_their_place_in_the_thread(memories: Me
         ("t", 12),
         ("t", 13),
     ]
-    assert rows[0]["valid_from"] == datetime(2026, 5, 3, 10, tzinfo=UTC)
+    said = datetime(2026, 5, 3, 10, tzinfo=UTC)
+    assert [(row["said_first"], row["said_last"]) for row in rows] == [
+        (said, said),
+        (None, None),
+        (None, None),
+    ]
+    assert [row["source_class"] for row in rows] == ["user", "assistant", "user"]
     assert [json.loads(row["source"])["message_ids"] for row in rows] == [["b"], ["c"], ["d"]]
     assert memories.model.requests == []
 

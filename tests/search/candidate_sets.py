@@ -15,14 +15,14 @@ Row = tuple[Any, ...]
 def item(
     number: int,
     *,
-    updated_at: float = 0,
+    time: float = 0,
     importance: float = math.nan,
     pinned: bool = False,
     passes: bool = True,
     thread: int = 0,
     position: float = math.nan,
 ) -> Row:
-    return number, updated_at, importance, pinned, passes, thread, position
+    return number, time, importance, pinned, passes, thread, position
 
 
 def passage(item_id: int, ordinal: int = 0, *, length: int = 1, similarity: float = 0) -> Row:

@@ -119,7 +119,7 @@ def test_what_is_read_as_a_cursor_is_one(changes: dict[str, Any], kind: type[Cur
             "seen": st.integers(0, 100_000),
             "now": st.floats(-1e12, 1e12),
             "score": st.none() | st.floats(-1, 1),
-            "updated_at": st.floats(-1e12, 1e12),
+            "time": st.floats(-1e12, 1e12),
             "passages": counts,
             "average_length": counts,
         },

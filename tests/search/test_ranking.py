@@ -90,7 +90,7 @@ def test_find_pinned_come_first_then_by_score_then_the_later_then_the_older_item
         [
             item(1, pinned=True),
             item(2),
-            item(3, updated_at=5),
+            item(3, time=5),
             item(4),
             item(5),
             item(6, pinned=True),

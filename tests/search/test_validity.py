@@ -45,6 +45,61 @@ async def test_only_what_holds_at_a_moment_is_found(spans: Store) -> None:
             assert response.json()["total"] == len(keys)
 
 
+PERIODS: dict[str, dict[str, Any]] = {
+    "in-2022": {"valid_from": "2022", "valid_to": "2022"},
+    "from-july": {"valid_from": "2022-07"},
+    "until-a-day": {"valid_to": "2022-07-31"},
+    "until-a-time": {"valid_to": "2022-07-31T00:00:00+00:00"},
+}
+
+
+async def test_a_period_holds_from_its_beginning_to_its_end(store: Store) -> None:
+    for key, span in PERIODS.items():
+        await store.put(NOTES, key, {"text": "ramen"}, index=["text"], **span)
+    for moment, keys in (
+        ("2021-12-31T23:59:59Z", {"until-a-day", "until-a-time"}),
+        ("2022-01-01T00:00:00Z", {"in-2022", "until-a-day", "until-a-time"}),
+        ("2022-07-31T00:00:00Z", {"in-2022", "from-july", "until-a-day"}),
+        ("2022-12-31T23:59:59.999999Z", {"in-2022", "from-july"}),
+        ("2023-01-01T00:00:00Z", {"from-july"}),
+    ):
+        found = await store.search(NOTES, valid_at=moment)
+        assert {item["key"] for item in found} == keys, moment
+    for condition, keys in (
+        ({"valid_to": "2022"}, {"in-2022"}),
+        ({"valid_to": {"$lt": "2022"}}, {"until-a-day", "until-a-time"}),
+        ({"valid_to": {"$lte": "2022-07-31"}}, {"until-a-day", "until-a-time"}),
+        ({"valid_from": {"$gte": "2022-02"}}, {"from-july"}),
+    ):
+        found = await store.search(NOTES, filter={"$meta": condition})
+        assert {item["key"] for item in found} == keys, condition
+
+
+async def test_dates_are_read_back_as_exact_as_they_were_given(store: Store) -> None:
+    for key, span in PERIODS.items():
+        given = dict.fromkeys(("valid_from", "valid_to")) | span
+        await store.put(NOTES, key, {"text": "ramen"}, index=["text"], **span)
+        patch = {"namespace": NOTES, "key": key, "value": {"text": "soba"}}
+        await store.call("PATCH", "/v1/store/items", status=200, json=patch)
+        for query in (None, "soba"):
+            found = {item["key"]: item for item in await store.search(NOTES, query=query)}
+            assert given.items() <= found[key].items()
+        assert all(given.items() <= state.items() for state in await store.versions(NOTES, key))
+        body = {"namespace": NOTES, "key": key, "version": 1}
+        restored = await store.call("POST", "/v1/store/items/restore", status=200, json=body)
+        assert given.items() <= restored.json().items()
+
+
+async def test_recency_counts_from_when_a_memory_was_said(store: Store) -> None:
+    for key, said in (("old", "2020-01-01"), ("new", "2025-12-31"), ("unsaid", None)):
+        await store.put(NOTES, key, {"text": "ramen"}, index=["text"], said_last=said)
+    weights = {"relevance": 0, "recency": 1}
+    found = await store.search(NOTES, query="ramen", weights=weights)
+    assert [item["key"] for item in found] == ["unsaid", "new", "old"]
+    filter_ = {"$meta": {"said_last": {"$lt": "2021-01-01"}}}
+    assert [item["key"] for item in await store.search(NOTES, filter=filter_)] == ["old"]
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mode": "fuzzy"}, "mode"),
     ({"limit": -1}, "limit"),

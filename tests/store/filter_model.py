@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -21,6 +21,9 @@ class Item:
     updated_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     valid_from: datetime | None = None
     valid_to: datetime | None = None
+    said_first: datetime | None = None
+    said_last: datetime | None = None
+    source_class: str | None = None
 
 
 COLUMNS = [field.name for field in fields(Item) if field.name != "value"]
@@ -41,7 +44,8 @@ def entry_matches(key: str, operand: Any, item: Item) -> bool:
             return not matches(operand, item)
         case "$meta":
             return all(
-                column_matches(column_value(item, name), wanted) for name, wanted in operand.items()
+                column_matches(column_value(item, name), with_bounds(name, wanted))
+                for name, wanted in operand.items()
             )
         case _:
             return field_matches(lookup(item.value, key), operand)
@@ -79,6 +83,27 @@ def column_matches(found: Any, wanted: Any) -> bool:
     """A column is a field that is missing when NULL; times are compared as times."""
     wanted = as_times(wanted) if isinstance(found, datetime) else wanted
     return field_matches(found, wanted)
+
+
+def with_bounds(name: str, wanted: Any) -> Any:
+    """A year, month, or day stands for its first moment, or its end if a validity ends with it."""
+    match wanted:
+        case dict():
+            return {key: with_bounds(name, operand) for key, operand in wanted.items()}
+        case list():
+            return [with_bounds(name, operand) for operand in wanted]
+        case str() if name in ("valid_from", "valid_to") and len(wanted) <= len("2026-01-01"):
+            year, month, day = (int(part) for part in (wanted + "-00-00").split("-")[:3])
+            start = datetime(year, month or 1, day or 1, tzinfo=UTC)
+            if name == "valid_from":
+                return start.isoformat()
+            if day:
+                return (start + timedelta(days=1)).isoformat()
+            return datetime(
+                year + (month in (0, 12)), month % 12 + 1 if month else 1, 1, tzinfo=UTC
+            ).isoformat()
+        case _:
+            return wanted
 
 
 def as_times(wanted: Any) -> Any:

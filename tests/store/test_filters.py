@@ -25,6 +25,9 @@ ITEM_TYPES = {
     "updated_at": "timestamptz[]",
     "valid_from": "timestamptz[]",
     "valid_to": "timestamptz[]",
+    "said_first": "timestamptz[]",
+    "said_last": "timestamptz[]",
+    "source_class": "text[]",
 }
 
 
@@ -176,6 +179,8 @@ META_EXAMPLES: list[tuple[dict[str, Any], bool]] = [
     ({"valid_to": None}, True),
     ({"valid_to": {"$exists": True}}, False),
     ({"valid_to": {"$gt": "2026-03-01"}}, False),
+    ({"said_last": {"$gt": "2026-03-01"}}, False),
+    ({"source_class": {"$ne": "tool"}}, True),
 ]
 
 
@@ -291,6 +296,8 @@ items = st.builds(
     updated_at=times,
     valid_from=st.none() | times,
     valid_to=st.none() | times,
+    said_last=st.none() | times,
+    source_class=st.sampled_from([None, "user", "tool"]),
 )
 comparisons = st.sampled_from(["$gt", "$gte", "$lt", "$lte"])
 
@@ -312,6 +319,7 @@ contains = values.map(lambda value: {"$contains": value})
 field_operators = operators(values, numbers | texts) | contains
 conditions = values | field_operators | (values | field_operators).map(lambda one: {"$not": one})
 isotimes = times.map(datetime.isoformat)
+dates = isotimes | st.sampled_from(["2025", "2026", "2025-12", "2026-01", "2025-12-31"])
 metas = st.fixed_dictionaries(
     {},
     optional={
@@ -320,8 +328,10 @@ metas = st.fixed_dictionaries(
         "version": operators(st.integers(1, 3), st.integers(1, 3)),
         "created_at": isotimes | operators(isotimes, isotimes),
         "updated_at": operators(isotimes, isotimes),
-        "valid_from": st.none() | operators(isotimes, isotimes),
-        "valid_to": operators(isotimes, isotimes).map(lambda one: {"$not": one}),
+        "valid_from": st.none() | operators(dates, dates),
+        "valid_to": operators(dates, dates).map(lambda one: {"$not": one}),
+        "said_last": st.none() | operators(isotimes, isotimes),
+        "source_class": st.none() | st.just("user") | st.just({"$in": ["tool", None]}),
     },
 )
 filters = st.recursive(

@@ -27,6 +27,9 @@ async def test_a_put_item_is_read_back(store: Store, clock: FrozenClock) -> None
         "pinned": False,
         "valid_from": None,
         "valid_to": None,
+        "said_first": None,
+        "said_last": None,
+        "source_class": None,
         "source": None,
         "expires_at": None,
         "created_at": "2026-01-01T12:00:00+00:00",
@@ -47,10 +50,15 @@ async def test_metadata_is_kept_and_replaced_by_the_next_put(store: Store) -> No
     span: dict[str, Any] = {
         "valid_from": "2026-01-01T00:00:00",
         "valid_to": "2026-02-01T00:00:00+01:00",
+        "said_first": "2025-12-31",
+        "said_last": "2026-01-02T00:00:00Z",
+        "source_class": "tool",
     }
     await store.put(ALICE, "food", {"text": "ramen"}, importance=0.8, source=source, **span)
     item = await store.get(ALICE, "food")
-    assert (item["importance"], item["source"]) == (0.8, source)
+    assert (item["importance"], item["source"], item["source_class"]) == (0.8, source, "tool")
+    assert item["said_first"] == "2025-12-31T00:00:00+00:00"
+    assert item["said_last"] == "2026-01-02T00:00:00+00:00"
     assert item["valid_from"] == "2026-01-01T00:00:00+00:00"
     assert item["valid_to"] == "2026-01-31T23:00:00+00:00"
     await store.put(ALICE, "food", {"text": "ramen"})
@@ -160,6 +168,12 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"source": {"thread_id": "a\x00"}}, "source.thread_id"),
     ({"source": {"who": "a\x00"}}, "source.who"),
     ({"valid_from": "2026-02-01", "valid_to": "2026-01-01"}, "body"),
+    ({"valid_from": "2027-01", "valid_to": "2026"}, "body"),
+    ({"valid_to": "2026-02-30"}, "valid_to"),
+    ({"valid_to": "202"}, "valid_to"),
+    ({"said_first": "2026-02-01", "said_last": "2026-01-01"}, "body"),
+    ({"said_last": "2026"}, "said_last"),
+    ({"source_class": "rumor"}, "source_class"),
     ({"colour": "red"}, "colour"),
 ]
 

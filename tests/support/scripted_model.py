@@ -9,6 +9,7 @@ from typing import Any, Literal
 from app.conversations.kinds import MEMORY, Kind
 from app.conversations.memories import Edit, LLMTask, Memory, Rights
 from app.conversations.messages import Turn
+from app.partial_dates import PartialDate
 from app.providers.llm import Completion, Request, TokenUsage, ToolCall
 
 Arguments = dict[str, Any]
@@ -101,7 +102,7 @@ def insert_edit(
     kind: str,
     content: dict[str, Any],
     importance: float | None = None,
-    valid_from: datetime | None = None,
+    valid_from: PartialDate | None = None,
     message_ids: tuple[str, ...] = (),
 ) -> Edit:
     return Edit(
@@ -119,7 +120,7 @@ def update_edit(
     kind: str | None,
     content: dict[str, Any],
     importance: float | None = None,
-    valid_from: datetime | None = None,
+    valid_from: PartialDate | None = None,
     message_ids: tuple[str, ...] = (),
 ) -> Edit:
     edit = insert_edit(memory_id, "", content, importance, valid_from, message_ids)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Self
-from uuid import uuid4
 
 from app.auth.access import Access, Verb
 from app.clock import Clock
@@ -28,6 +27,7 @@ from app.tools.memories import (
     new_value,
     replace_content,
 )
+from app.tools.new_memories import NewMemories, NewMemory
 from app.tools.tool import (
     Action,
     ToolContext,
@@ -49,7 +49,10 @@ class ManageMemory:
     name: ClassVar[str] = NAME
     toolset: ClassVar[Toolset] = "agents"
 
-    def __init__(self, writer: ItemWriter, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, memories: NewMemories, writer: ItemWriter, database: Database, clock: Clock
+    ) -> None:
+        self._memories = memories
         self._writer = writer
         self._database = database
         self._clock = clock
@@ -57,7 +60,8 @@ class ManageMemory:
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Make the tool from a process's resources."""
-        return cls(ItemWriter.build(resources), resources.database, resources.clock)
+        memories, writer = NewMemories.build(resources), ItemWriter.build(resources)
+        return cls(memories, writer, resources.database, resources.clock)
 
     @classmethod
     def definition(cls, options: ToolOptions) -> ToolDefinition | None:
@@ -78,8 +82,7 @@ class ManageMemory:
                     "Nothing was created: a new memory gets its id by itself. "
                     "Leave id out, or use the action update."
                 )
-            key = await self._create(context, await _read_content(context, arguments))
-            return ToolResult(f"created memory {key}")
+            return await self._create(context, await _read_content(context, arguments))
         if id_ is None:
             raise ToolError(
                 f"Nothing was done: to {action} a memory, send its id, "
@@ -91,14 +94,27 @@ class ManageMemory:
         await self._update(context, id_, await _read_content(context, arguments))
         return ToolResult(f"updated memory {id_}")
 
-    async def _create(self, context: ToolContext, content: str | JsonObject) -> str:
+    async def _create(self, context: ToolContext, content: str | JsonObject) -> ToolResult:
         kind = context.kind
-        key = str(uuid4())
         if kind is not None and kind.singleton:
             await self._check_is_first(context, kind)
-            key = kind.name
+            return await self._create_only(context, kind, content)
+        metadata = ItemMetadata(source=context.source(NAME))
+        new = NewMemory(new_value(kind, content), metadata, context.ttl)
+        try:
+            stored = await self._memories.store(context.access, context.namespace, new)
+        except (InvalidValueError, InvalidIndexPathError) as error:
+            raise ToolError(f"Nothing was written: {error.detail}") from error
+        if not stored.is_new:
+            return ToolResult(f"memory {stored.key} says this already, so nothing was created")
+        return ToolResult(f"created memory {stored.key}")  # as in LangMem: programs read the key
+
+    async def _create_only(
+        self, context: ToolContext, kind: Kind, content: str | JsonObject
+    ) -> ToolResult:
+        """Create the only memory of a kind."""
         put = Put(
-            Address(context.access.authorize(context.namespace, Verb.WRITE), key),
+            Address(context.access.authorize(context.namespace, Verb.WRITE), kind.name),
             new_value(kind, content),
             ItemMetadata(source=context.source(NAME)),
             ttl=context.ttl,
@@ -107,8 +123,8 @@ class ManageMemory:
         try:
             await self._put(context.access, put)
         except PreconditionFailedError as error:  # another call came first
-            raise _exists(key, context.actions) from error
-        return key
+            raise _exists(kind.name, context.actions) from error
+        return ToolResult(f"created memory {kind.name}")
 
     async def _update(self, context: ToolContext, key: str, content: str | JsonObject) -> None:
         # The result depends on the stored item.

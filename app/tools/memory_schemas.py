@@ -137,7 +137,9 @@ class MemoryReference(BaseModel):
 class RememberedMemory(MemoryReference):
     """The memory that says it now."""
 
-    note: str | None = Field(None, description="Present if it was already remembered.")
+    note: str | None = Field(
+        None, description="Present if it, or something similar, was already remembered."
+    )
 
 
 class NamespaceCount(BaseModel):

@@ -5,13 +5,11 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cache
 from typing import ClassVar, Generic, Self, TypeVar
-from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
 from app.auth.access import Access, Verb
-from app.changes.duplicates import fingerprint
 from app.changes.repository import ChangeState
 from app.changes.review import ReviewService
 from app.conversations.messages import ConversationMessage
@@ -19,7 +17,6 @@ from app.db.database import Database, retry_optimistically
 from app.db.pages import TOOL_BYTES
 from app.extraction.plan import ExtractCommand, ExtractPlanner
 from app.http.headers import (
-    ABSENT,
     PRESENT,
     UNCONDITIONAL,
     Precondition,
@@ -34,7 +31,7 @@ from app.search.plan import SearchQuery
 from app.search.service import SearchService
 from app.store.namespace_repository import NamespaceQuery
 from app.store.service import ItemService
-from app.store.types import Address, Delete, Item, ItemMetadata, ItemNotFoundError, Patch, Put
+from app.store.types import Address, Delete, Item, ItemMetadata, ItemNotFoundError, Patch
 from app.store.writer import ItemWriter
 from app.tools.budget import (
     MAX_RESULT_CHARACTERS,
@@ -63,6 +60,7 @@ from app.tools.memory_schemas import (
     UpdateMemoryArguments,
     plain_schema,
 )
+from app.tools.new_memories import NewMemories, NewMemory
 from app.tools.tool import (
     Caller,
     MemoryNotFoundError,
@@ -87,14 +85,13 @@ WAIT_SECONDS = 50
 
 MAX_CHANGES = 100
 
-_KEY_CHARACTERS = 32
-
 _MORE_NAMESPACES = "More were left out; list those below one of these, with it as prefix."
 
 _KNOWN = (
     "This was already remembered, so nothing was added. update_memory changes its text or "
     "importance."
 )
+_SIMILAR = "There is a similar memory, {}; if both say the same, forget one of them."
 
 
 class MemoryTool(ABC, Generic[Arguments]):
@@ -225,7 +222,7 @@ class ItemTool(MemoryTool[Arguments]):
         return cls(ItemService.build(resources), ItemWriter.build(resources))
 
 
-class Remember(ItemTool[RememberArguments]):
+class Remember(MemoryTool[RememberArguments]):
     """Stores a text as a new memory."""
 
     name = "remember"
@@ -234,31 +231,27 @@ class Remember(ItemTool[RememberArguments]):
     arguments = RememberArguments
     result = RememberedMemory
 
+    def __init__(self, memories: NewMemories) -> None:
+        self._memories = memories
+
+    @override
+    @classmethod
+    def build(cls, resources: Resources) -> Self:
+        """Make the tool from a process's resources."""
+        return cls(NewMemories.build(resources))
+
     @override
     async def run(self, context: ToolContext, arguments: RememberArguments) -> RememberedMemory:
-        """Store the memory, unless the same text was remembered there; return its id."""
+        """Store the memory, unless one there says the same; return its id."""
         labels = chosen_namespace(context, arguments.namespace)
-        namespace = context.access.authorize(context.absolute(labels), Verb.WRITE)
-        value = {"content": arguments.text}
+        context.absolute(labels)  # raises ToolError if it is too deep
         metadata = ItemMetadata(importance=arguments.importance, source=context.source(self.name))
-        # A caller without `read` does not learn which memories exist.
-        if context.confined.allows(labels, Verb.READ):
-            same = fingerprint(value)
-            key = same[:_KEY_CHARACTERS]
-            address = Address(namespace, key)
-            try:
-                await self._writer.put(
-                    context.access, Put(address, value, metadata, precondition=ABSENT)
-                )
-                return RememberedMemory(id=memory_id(labels, key))
-            except PreconditionFailedError:
-                item = await self._items.get(context.access, address)
-            # An update may have changed its text since.
-            if item is not None and fingerprint(item.parse_value()) == same:
-                return RememberedMemory(id=memory_id(labels, key), note=_KNOWN)
-        key = uuid4().hex
-        await self._writer.put(context.access, Put(Address(namespace, key), value, metadata))
-        return RememberedMemory(id=memory_id(labels, key))
+        new = NewMemory({"content": arguments.text}, metadata)
+        stored = await self._memories.store(context.confined, labels, new)
+        note = None if stored.is_new else _KNOWN
+        if stored.similar is not None:
+            note = _SIMILAR.format(memory_id(labels, stored.similar))
+        return RememberedMemory(id=memory_id(labels, stored.key), note=note)
 
 
 class UpdateMemory(ItemTool[UpdateMemoryArguments]):

@@ -1,5 +1,6 @@
 """The tools of the MCP server."""
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -44,6 +45,30 @@ async def test_a_memory_is_remembered_found_updated_and_forgotten(
         assert sources == [{"tool": "update_memory"}, {"tool": "remember"}]
         assert await agent.call("forget_memory", id=memory) == {"id": memory}
         assert await agent.search() == []
+
+
+async def test_what_is_known_from_elsewhere_is_not_remembered_again(
+    client: httpx2.AsyncClient, store: Store
+) -> None:
+    extracted = {"kind": "memory", "content": {"content": "Ann lives in Bonn."}}
+    for key, value in {"a": extracted, "b": {"text": "Bob has a dog."}}.items():
+        await store.put(["memories"], key, value)
+    async with connected(client) as opened:
+        agent = Agent(opened)
+        for text, key in (("ann lives  in Bonn", "a"), ("Bob has a dog!", "b")):
+            again = await agent.call("remember", text=text)
+            assert again["id"] == f"memories/{key}"
+            assert "already remembered" in again["note"]
+        other = await agent.call("remember", text="Ann lives in Berlin.")
+        assert other["id"] not in ("memories/a", "memories/b")
+        same = await asyncio.gather(*(agent.call("remember", text="Eve sings.") for _ in range(4)))
+        assert len({one["id"] for one in same}) == 1
+        words = "Ann sings in a choir each Monday at six and plays chess with Bob on Friday"
+        first = await agent.call("remember", text=f"{words} night.")
+        similar = await agent.call("remember", text=f"{words} evening.")
+        assert similar["id"] != first["id"]
+        assert f"similar memory, {first['id']}" in similar["note"]
+    assert len(await store.search(["memories"], limit=100)) == 6
 
 
 async def test_the_same_text_is_remembered_once(client: httpx2.AsyncClient) -> None:

@@ -189,9 +189,9 @@ async def test_memories_below_the_namespace_are_read_only(agent: Agent, store: S
 
 
 async def test_memories_of_a_kind_fit_its_schema(agent: Agent, store: Store) -> None:
-    stops = {"stops": [{"city": "Rome"}, {"city": "Turin"}]}
-    for content in (stops, json.dumps(stops)):
-        key = await agent.create(content, kind=TRIP)
+    for written in (dict, json.dumps):
+        stops = {"stops": [{"city": "Rome"}, {"city": written.__name__}]}
+        key = await agent.create(written(stops), kind=TRIP)
         assert (await store.get(HOME, key))["value"] == {"kind": "trip", "content": stops}
     wrong = {"content": {"stops": [{"city": "Rome"}, {"city": 3}]}}
     for change in (wrong, {**wrong, "action": "update", "id": key}):
@@ -226,12 +226,22 @@ async def test_a_manager_chooses_namespace_kind_and_lifetime(agent: Agent, store
     assert item["source"] == {"tool": "manage_memory", "manager": "trips"}
     assert item["expires_at"] == "2026-01-01T12:01:00+00:00"
     for member in ("manager", "manager_config"):
-        key = await agent.create({"stops": []}, **{member: config}, variables={"id": "eve"})
-        described = await store.get(["u", "eve"], key)
+        key = await agent.create({"stops": []}, **{member: config}, variables={"id": member})
+        described = await store.get(["u", member], key)
         assert described["source"] == {"tool": "manage_memory"}
         assert described["expires_at"] == item["expires_at"]
     both: JSON = {"manager": "trips", "manager_config": config, "variables": {"id": "eve"}}
     assert await agent.problem("manage_memory", {}, **both) == (422, "invalid_request")
+
+
+async def test_the_same_content_is_created_once(agent: Agent, store: Store) -> None:
+    for binding in ({}, {"kind": TRIP}):
+        content: Any = {"stops": []} if binding else "Likes tea."
+        key = await agent.create(content, **binding)
+        again = await agent.call({"content": content}, **binding)
+        assert again == f"memory {key} says this already, so nothing was created"
+    assert "says this already" in await agent.call({"content": " likes  tea"})
+    assert len(await store.search(HOME)) == 2
 
 
 async def test_only_permitted_actions_are_done(agent: Agent, store: Store) -> None:

@@ -51,7 +51,8 @@ async def test_what_is_known_from_elsewhere_is_not_remembered_again(
     client: httpx2.AsyncClient, store: Store
 ) -> None:
     extracted = {"kind": "memory", "content": {"content": "Ann lives in Bonn."}}
-    for key, value in {"a": extracted, "b": {"text": "Bob has a dog."}}.items():
+    known: dict[str, dict[str, Any]] = {"a": extracted, "b": {"text": "Bob has a dog."}}
+    for key, value in known.items():
         await store.put(["memories"], key, value)
     async with connected(client) as opened:
         agent = Agent(opened)

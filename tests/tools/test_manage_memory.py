@@ -235,7 +235,8 @@ async def test_a_manager_chooses_namespace_kind_and_lifetime(agent: Agent, store
 
 
 async def test_the_same_content_is_created_once(agent: Agent, store: Store) -> None:
-    for binding in ({}, {"kind": TRIP}):
+    bindings: list[JSON] = [{}, {"kind": TRIP}]
+    for binding in bindings:
         content: Any = {"stops": []} if binding else "Likes tea."
         key = await agent.create(content, **binding)
         again = await agent.call({"content": content}, **binding)

@@ -1,6 +1,7 @@
 """Jobs of the kind `consolidate`: they merge, correct, and delete stored memories."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from app.consolidation.plan import ConsolidatePlan
 from app.consolidation.repository import ScopeFinder
 from app.consolidation.scope import ConsolidationScope, EditGroup, StoredMemory, address_of
 from app.conversations.dialogue import Ask, NoAnswerError, join_failures
+from app.conversations.division import Refusal, ask_in_parts
 from app.conversations.memories import Edit, LLMTask, Rejection
 from app.db.database import (
     Connection,
@@ -30,6 +32,7 @@ from app.jobs.kind import JobConflictError, JobFailedError, JobRun
 from app.jobs.service import JobService
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace
+from app.providers.errors import RequestTooLongError
 from app.providers.llm import LLM
 from app.resources import Resources
 from app.store import repository as items
@@ -304,21 +307,41 @@ async def _merge_batches(consolidation: Consolidation, ask: Ask, task: LLMTask) 
     places = asyncio.Semaphore(_CONCURRENT_BATCHES)
     failures: list[NoAnswerError] = []
 
-    async def merge(namespace: StoredNamespace, batch: list[StoredMemory]) -> EditGroup:
-        async with places:
+    async def merge(namespace: StoredNamespace, batch: list[StoredMemory]) -> list[EditGroup]:
+        groups: list[EditGroup] = []
+
+        async def ask_about(part: list[StoredMemory]) -> None:
             try:
-                group = await merge_batch(ask, batch, task, namespace=namespace)
+                groups.append(await merge_batch(ask, part, task, namespace=namespace))
             except NoAnswerError as error:
                 failures.extend([error] if error.retryable else [])
-                rejected = [Rejection("", error.reason)]
-                group = EditGroup(batch, (), (), rejected, error.reason, error.retryable)
-            await run.report("batch_finished", batches=len(batches), error=group.failure)
-            return group
+                groups.append(_failed_group(part, error.reason, unanswered=error.retryable))
 
-    groups = await run_together(*(merge(namespace, batch) for namespace, batch in batches))
+        def divide(part: list[StoredMemory], error: Refusal) -> list[list[StoredMemory]]:
+            if not isinstance(error, RequestTooLongError):
+                raise error
+            middle = len(part) // 2
+            if middle > 1:
+                return [part[:middle], part[middle:]]
+            groups.append(_failed_group(part, str(error)))
+            return []
+
+        async with places:
+            await ask_in_parts(batch, ask_about, divide)
+        failure = next((group.failure for group in groups if group.failure), None)
+        await run.report("batch_finished", batches=len(batches), error=failure)
+        return groups
+
+    merged = await run_together(*(merge(namespace, batch) for namespace, batch in batches))
     if failures and not run.job.is_last_attempt:
         raise join_failures(failures)
-    return groups
+    return [group for groups in merged for group in groups]
+
+
+def _failed_group(
+    batch: Sequence[StoredMemory], reason: str, *, unanswered: bool = False
+) -> EditGroup:
+    return EditGroup(batch, (), (), [Rejection("", reason)], reason, unanswered)
 
 
 def _merge_duplicates(scope: ConsolidationScope) -> list[EditGroup]:

@@ -17,6 +17,7 @@ from app.conversations.dialogue import (
     Repair,
     StructuredDialogue,
 )
+from app.conversations.division import Refusal, ask_in_parts, find_room
 from app.conversations.messages import Turn
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates, render_turns
 from app.conversations.schema_assertions import TooManyChecksError
@@ -25,6 +26,7 @@ from app.db.database import Database
 from app.jobs.kind import JobConflictError, JobRun
 from app.jobs.results import MAX_SUMMARY_CHARACTERS, SummaryState
 from app.json_values import JsonObject, UnstorableError, check_storable, replace_unstorable
+from app.providers.errors import RequestTooLongError
 from app.providers.llm import Completion, LLMPool, Message, Request, Tool, ToolCall
 from app.resources import Resources
 from app.threads import repository
@@ -192,11 +194,28 @@ async def write_summary(
     system = _summary_system(instructions, max_tokens)
     limit = max(_MAX_TOKENS, 2 * max_tokens)
     summary = earlier
-    for part in split_turns(turns, PART_CHARACTERS):
+
+    async def extend(part: Sequence[Turn]) -> None:
+        nonlocal summary
         message = Message("user", _summary_request(part, summary))
-        completion = await ask(Request(system, (message,), max_tokens=limit), "summarize")
-        summary = _summary_text(completion)
+        request = Request(system, (message,), max_tokens=limit, divisible=True)
+        summary = _summary_text(await ask(request, "summarize"))
+
+    def divide(part: Sequence[Turn], error: Refusal) -> list[list[Turn]]:
+        return split_turns(part, _find_length(part, error))
+
+    for part in split_turns(turns, PART_CHARACTERS):
+        await ask_in_parts(part, extend, divide)
     return summary or ""
+
+
+def _find_length(turns: Sequence[Turn], error: Refusal) -> int:
+    """Return the length of parts to send in place of refused messages; raises the error if none."""
+    is_too_long = isinstance(error, RequestTooLongError)
+    room = find_room(error, sum(len(turn.text) for turn in turns)) if is_too_long else 0
+    if not room:
+        raise error
+    return room
 
 
 async def write_record(
@@ -206,13 +225,24 @@ async def write_record(
 
     Raises NoAnswerError, and the errors of `ask`.
     """
-    *before, last = split_turns(turns, PART_CHARACTERS)
-    read = [turn for part in before for turn in part]
-    earlier = await write_summary(ask, read, None, instructions, EARLIER_TOKENS) if before else None
-    dialogue = Dialogue(ask, _record_system(instructions))
-    dialogue.say(_record_request(last, earlier))
     answer_tool = AnswerTool(_record_tool(schema), partial(_check_record, schema), _RecordRepair())
-    return await StructuredDialogue(dialogue, answer_tool, "record").answer()
+    record: JsonObject = {}
+
+    async def record_end(parts: list[list[Turn]]) -> None:
+        nonlocal record
+        read = [turn for part in parts[:-1] for turn in part]
+        earlier = None
+        if read:
+            earlier = await write_summary(ask, read, None, instructions, EARLIER_TOKENS)
+        dialogue = Dialogue(ask, _record_system(instructions), divisible=True)
+        dialogue.say(_record_request(parts[-1], earlier))
+        record = await StructuredDialogue(dialogue, answer_tool, "record").answer()
+
+    def shorten(parts: list[list[Turn]], error: Refusal) -> list[list[list[Turn]]]:
+        return [split_turns(turns, _find_length(parts[-1], error))]
+
+    await ask_in_parts(split_turns(turns, PART_CHARACTERS), record_end, shorten)
+    return record
 
 
 class _RecordRepair(Repair):

@@ -18,8 +18,8 @@ from app.job_kinds import handlers
 from app.jobs.record import State
 from app.main import create_app
 from app.providers.embedder import FakeEmbedder
-from app.providers.errors import UnavailableError
-from app.providers.llm import Completion
+from app.providers.errors import RequestTooLongError, UnavailableError
+from app.providers.llm import Completion, Request
 from app.resources import open_resources
 from tests.support.app import Store, running
 from tests.support.extraction import ANA, Memories, counts
@@ -481,3 +481,21 @@ async def test_extractions_and_consolidations_at_once_lose_nothing(
     await done(client, "consolidate", namespace=["users"], strategy="duplicates")
     found = await Store(client).search(["users"], limit=100)
     assert sorted(item["value"]["content"]["content"] for item in found) == texts
+
+
+async def test_batches_that_are_too_long_are_halved(memories: Consolidations) -> None:
+    for number in range(12):
+        await memories.put(f"k{number}", f"Ana said {number}: " + "and so on " * 30)
+    read: list[list[str]] = []
+
+    async def respond(request: Request) -> Completion:
+        shown = re.findall(r'<memory id="(\w+)".*?Ana said (\d+)', request.messages[0].text)
+        if len(shown) > 3:
+            raise RequestTooLongError("The prompt is too long.")
+        read.append([number for _, number in shown])
+        return calls(update(shown[0][0], f"Ana said all that {shown[0][1]}."))
+
+    memories.model.respond = respond
+    result = await memories.consolidate()
+    assert (result["counts"]["updated"], result["batches"], result["failed_batches"]) == (4, 4, 0)
+    assert sorted(int(number) for part in read for number in part) == list(range(12))

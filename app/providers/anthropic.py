@@ -1,7 +1,7 @@
 """Claude, or any server that speaks Anthropic's Messages API."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import anthropic
 from anthropic.types import CacheControlEphemeralParam
@@ -30,30 +30,28 @@ from app.providers.llm import Completion, Message, Request, TokenUsage, Verbatim
 from app.providers.plain_request import with_tools_in_words
 from app.providers.provider import Provider
 from app.providers.replies import (
+    FailedReplyError,
     ReplyReader,
-    clean_text,
     object_at,
     read_call,
     read_model,
-    remove_thoughts,
+    read_stop,
+    read_text,
     sum_counts,
     token_usage,
 )
 from app.providers.served_llm import ServedLLM
+from app.providers.thoughts import remove_thoughts
 
 _LONGEST_WAIT = 120
 """Maximum seconds that the provider may postpone a retry, as in the `openai` package."""
 
 _CONNECT_SECONDS = 5
 _CACHED: CacheControlEphemeralParam = {"type": "ephemeral"}
-_FINISH_REASONS: dict[str, Literal["tools", "length", "refusal"]] = {
-    "tool_use": "tools",
-    "max_tokens": "length",
-    "length": "length",
-    "model_length": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "refusal",
-}
+
+
+_BLOCK = {"type", "text"}
+"""Members of which a block has one."""
 
 
 class AnthropicLLM(ServedLLM):
@@ -184,10 +182,18 @@ class AnthropicLLM(ServedLLM):
         return UnavailableError(f"{self.name} cannot be reached: {message}")
 
     def _completion(self, answer: dict[str, Any]) -> Completion:
-        model = read_model(answer, self._model)
+        model, stop = read_model(answer, self._model), read_stop(answer.get("stop_reason"))
+        if stop == "failed":
+            raise FailedReplyError(str(answer["stop_reason"]))
         sent = answer["content"]
-        content = [{"type": "text", "text": sent}] if isinstance(sent, str) else sent
-        uses = [block for block in content if block["type"] == "tool_use"]
+        content = [sent] if isinstance(sent, str | dict) else sent
+        if any(isinstance(block, dict) and not _BLOCK & block.keys() for block in content):
+            raise ValueError("it has a block that is none")
+        uses = [
+            block
+            for block in content
+            if isinstance(block, dict) and block.get("type") == "tool_use"
+        ]
         calls = tuple(
             read_call(use.get("name"), use.get("id"), use.get("input"), n)
             for n, use in enumerate(uses)
@@ -195,14 +201,8 @@ class AnthropicLLM(ServedLLM):
         whole = all(
             isinstance(u.get("input"), dict) and u.get("id") and u.get("name") for u in uses
         )
-        text = "".join(
-            clean_text(block["text"])
-            for block in content
-            if block["type"] == "text" and isinstance(block.get("text"), str)
-        )
-        stop = _FINISH_REASONS.get(str(answer.get("stop_reason")).lower())
         return Completion(
-            text=remove_thoughts(text),
+            text=remove_thoughts(read_text(content)),
             calls=calls,
             finish_reason=stop or ("tools" if calls else "end"),
             usage=_usage(answer, model),

@@ -32,14 +32,15 @@ from app.providers.openai_client import open_client, translate_error
 from app.providers.provider import Provider
 from app.providers.replies import (
     ReplyReader,
-    clean_text,
     object_at,
     read_call,
     read_model,
-    remove_thoughts,
+    read_stop,
+    read_text,
     token_usage,
 )
 from app.providers.served_llm import ServedLLM
+from app.providers.thoughts import remove_thoughts
 
 _CONNECT_SECONDS = 5
 _FREE = (None, "auto", "none")
@@ -48,7 +49,6 @@ FILTERED = {"content_filter", "invalid_prompt", "bio_policy", "misalignment_poli
 """Codes of errors by which a filter or the model refuses this request, but not others."""
 
 _REASONING = "reasoning.encrypted_content"
-_WORDS = {"output_text": "text", "refusal": "refusal"}
 _STORED_FIELDS = {"id", "status"}
 """Fields that refer to items stored at OpenAI; `store: false` leaves none there."""
 
@@ -211,23 +211,21 @@ class ResponsesLLM(OpenAIModel):
 
     @override
     def _read(self, answer: dict[str, Any]) -> Completion:
-        if answer["status"] == "failed":
+        if answer.get("status") in {"failed", "cancelled"}:
             if object_at(answer, "error").get("code") in FILTERED:
                 return self._refused()
-            raise to_error(self.name, read_failure(answer["error"]), self._api_key)
+            raise to_error(self.name, read_failure(object_at(answer, "error")), self._api_key)
         items, model = answer["output"], read_model(answer, self._model)
         calls = tuple(
             _read_response_call(item, n)
             for n, item in enumerate(items)
-            if item["type"] == "function_call"
+            if item.get("type") == "function_call"
         )
-        parts = [p for item in items if item["type"] == "message" for p in item["content"]]
-        stop = _finish_reason(answer, parts)
+        messages = [item for item in items if item.get("type", "message") == "message"]
+        stop = _finish_reason(answer, messages)
         whole = all(call.arguments is not None for call in calls)
         return Completion(
-            text=remove_thoughts(
-                "\n\n".join(clean_text(p[_WORDS[p["type"]]]) for p in parts if p["type"] in _WORDS)
-            ),
+            text=remove_thoughts("\n\n".join(map(_message_text, messages))),
             calls=calls,
             finish_reason=stop or ("tools" if calls else "end"),
             usage=self._usage(answer, model),
@@ -264,13 +262,25 @@ def _read_response_call(item: dict[str, Any], number: int) -> ToolCall:
 
 
 def _finish_reason(
-    answer: dict[str, Any], parts: list[dict[str, Any]]
+    answer: dict[str, Any], messages: list[dict[str, Any]]
 ) -> Literal["length", "refusal"] | None:
     """Return why the model stopped early; None if it did not."""
-    if answer["status"] == "incomplete":
-        filtered = answer["incomplete_details"]["reason"] == "content_filter"
-        return "refusal" if filtered else "length"
-    return "refusal" if any(part["type"] == "refusal" for part in parts) else None
+    if answer.get("status") == "incomplete":
+        reason = object_at(answer, "incomplete_details").get("reason")
+        return "refusal" if read_stop(reason) == "refusal" else "length"
+    parts = [part for message in messages for part in _parts(message)]
+    return "refusal" if any(part.get("type") == "refusal" for part in parts) else None
+
+
+def _message_text(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    parts: list[Any] = content if isinstance(content, list) else [content]
+    return "\n\n".join(filter(None, map(read_text, parts)))
+
+
+def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
 def _without_stored_fields(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Language models of compatible servers, by OpenAI's Chat Completions."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from typing_extensions import override
 
@@ -24,26 +24,11 @@ from app.providers.replies import (
     object_at,
     read_call,
     read_model,
-    remove_thoughts,
+    read_stop,
+    read_text,
 )
+from app.providers.thoughts import remove_thoughts
 
-_FINISH_REASONS: dict[str, Literal["length", "refusal"]] = {
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_length": "length",
-    "model_context_window_exceeded": "length",
-    "content_filter": "refusal",
-    "content_filtered": "refusal",
-    "safety": "refusal",
-    "recitation": "refusal",
-    "blocklist": "refusal",
-    "prohibited_content": "refusal",
-    "refusal": "refusal",
-}
-"""Finish reasons of all servers, in lower case, other than those of a whole answer."""
-
-_FAILED = {"error", "malformed_function_call", "network_error"}
 _OWN_FIELDS = {"role", "content", "tool_calls"}
 """Members of an assistant's message that every server takes back."""
 
@@ -138,17 +123,19 @@ class ChatLLM(OpenAIModel):
     @override
     def _read(self, answer: dict[str, Any]) -> Completion:
         choice = answer["choices"][0]
-        reason = str(choice.get("finish_reason") or "").lower()
-        if reason in _FAILED or choice.get("error"):
+        stop = read_stop(choice.get("finish_reason"))
+        if stop == "failed" or choice.get("error"):
             raise FailedReplyError(_failure_words(choice))
-        message = choice["message"]
+        message = _sent_message(choice)
         sent_calls = _sent_calls(message)
         calls = tuple(_read_chat_call(call, n) for n, call in enumerate(sent_calls))
         refusal = message.get("refusal")
-        stop = "refusal" if refusal else _FINISH_REASONS.get(reason)
+        if stop is None and read_stop(choice.get("native_finish_reason")) == "length":
+            stop = "length"
+        stop = "refusal" if refusal else stop
         model = read_model(answer, self._model)
         return Completion(
-            text=remove_thoughts(_chat_text(refusal or message.get("content"))),
+            text=remove_thoughts(read_text(refusal or message.get("content"))),
             calls=calls,
             finish_reason=stop or ("tools" if calls else "end"),
             usage=self._usage(answer, model),
@@ -177,6 +164,12 @@ class ChatLLM(OpenAIModel):
         )
 
 
+def _sent_message(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return a choice's message, which some servers send as a delta or as a text alone."""
+    message = choice.get("message") or choice.get("delta")
+    return message if isinstance(message, dict) else {"content": choice["text"]}
+
+
 def _sent_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the calls of a message, which some servers send in the oldest form, one alone."""
     calls = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
@@ -186,30 +179,13 @@ def _sent_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _without_reasoning(turn: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in turn.items() if name in _OWN_FIELDS}
-    return {**kept, "content": _chat_text(kept.get("content"))}
+    return {**kept, "content": read_text(kept.get("content"))}
 
 
 def _failure_words(choice: dict[str, Any]) -> str:
     error = choice.get("error")
     words = error.get("message") if isinstance(error, dict) else error
     return clean_text(words)[:300] if isinstance(words, str) and words else "it gave no reason"
-
-
-def _chat_text(content: Any) -> str:
-    """Return a message's text, which some servers send as a list of blocks, thoughts included."""
-    if isinstance(content, dict):
-        content = [content]
-    if isinstance(content, list):
-        return "".join(map(_block_text, content))
-    return "" if content is None else clean_text(content)
-
-
-def _block_text(block: Any) -> str:
-    if isinstance(block, str):
-        return clean_text(block)
-    is_text = isinstance(block, dict) and block.get("type", "text") in {"text", "output_text"}
-    text = block.get("text") if is_text else None
-    return clean_text(text) if isinstance(text, str) else ""
 
 
 def _chat_tool(tool: Tool) -> dict[str, Any]:

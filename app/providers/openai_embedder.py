@@ -15,8 +15,7 @@ import openai
 from app.json_values import JsonObject
 from app.providers.capabilities import Capabilities, ServedModel
 from app.providers.embedder import Outcome, Vector, split_by_characters, vectors_of
-from app.providers.embedding_division import HARMLESS_TEXT, Division
-from app.providers.embedding_limits import EmbeddingLimits
+from app.providers.embedding_division import HARMLESS_TEXT, Division, EmbeddingLimits
 from app.providers.embedding_replies import read_vectors
 from app.providers.error_replies import find_error, to_error
 from app.providers.errors import (

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
@@ -29,6 +29,7 @@ _MAX_TOKENS = 100_000_000
 """Maximum plausible token count of one reply."""
 
 _NAMELESS = "unnamed"
+_TEXT_BLOCKS = {"text", "output_text", "refusal"}
 
 _LARGE_BYTES = 1 << 16
 _PRICE_LISTS = ("anthropic", "openai")
@@ -37,8 +38,19 @@ _DATE = re.compile(r"-(?:\d{8}|\d{4}-\d\d-\d\d)$")
 _OPEN_MODELS = "gpt-oss"
 """OpenAI's models with open weights: anyone may serve them, at a price of their own."""
 
-_THOUGHT_TAG = re.compile(
-    r"<(/?)(?:think|thinking|thought|reasoning)>|\[(/?)THINK\]|◁(/?)think▷", re.IGNORECASE
+_CUT = re.compile(
+    r"length|max_?(new_|output_|completion_|total_)?tokens|token_?limit|context_?window|truncat"
+    r"|incomplete",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"filter|safety|recitation|block_?list|blocked|prohibited|refus|spii|guardrail|sensitive"
+    r"|moderation",
+    re.IGNORECASE,
+)
+_FAILED = re.compile(
+    r"error|malformed|network|abort|cancel|insufficient|time_?out|unexpected_tool|fail|overload",
+    re.IGNORECASE,
 )
 
 _NOT_A_REPLY = (ValueError, TypeError, KeyError, IndexError, AttributeError)
@@ -110,6 +122,35 @@ def read_model(answer: Mapping[str, Any], default: str) -> str:
     """Return the model's name in a reply, or the default."""
     name = answer.get("model")
     return clean_text(name)[:_MAX_NAME] if isinstance(name, str) and name else default
+
+
+def read_stop(*words: object) -> Literal["length", "refusal", "failed"] | None:
+    """Return why an answer stopped early, by the words of any server; None if it is whole."""
+    reason = " ".join(word for word in words if isinstance(word, str))
+    if _CUT.search(reason):
+        return "length"
+    if _REFUSED.search(reason):
+        return "refusal"
+    return "failed" if _FAILED.search(reason) else None
+
+
+def read_text(content: Any) -> str:
+    """Return a turn's text, which may be a list of blocks, among them thoughts."""
+    if isinstance(content, dict):
+        content = [content]
+    if isinstance(content, list):
+        return "".join(map(_block_text, content))
+    return "" if content is None else clean_text(content)
+
+
+def _block_text(block: Any) -> str:
+    if isinstance(block, str):
+        return clean_text(block)
+    is_text = isinstance(block, dict) and block.get("type", "text") in _TEXT_BLOCKS
+    text = (block.get("text") or block.get("refusal")) if is_text else None
+    if isinstance(text, dict):
+        text = text.get("value")
+    return clean_text(text) if isinstance(text, str) else ""
 
 
 def clean_text(text: object) -> str:
@@ -235,30 +276,3 @@ def cost(
         is_listed = price.model.id in {model, _DATE.sub("", model)}
         return float(price.total_price) if is_listed else None
     return None
-
-
-def remove_thoughts(text: str) -> str:
-    """Return a model's text without thoughts in tags; takes time linear in its length.
-
-    A thought whose opening tag was part of the prompt ends with a tag of its own; one that was
-    cut off has no end, and is removed if the text begins with it.
-    """
-    kept: list[str] = []
-    position = 0
-    opened: int | None = None
-    is_first = True
-    for tag in _THOUGHT_TAG.finditer(text):
-        is_end = any(tag.groups())
-        if not is_end and opened is None:
-            kept.append(text[position : tag.start()])
-            opened = tag.start()
-        elif is_end and (opened is not None or is_first):
-            kept = kept if opened is not None else []
-            position, opened = tag.end(), None
-        is_first = False
-    if opened is None:
-        kept.append(text[position:])
-    elif "".join(kept).strip():
-        kept.append(text[opened:])
-    found = "".join(kept)
-    return found if len(found) == len(text) else found.strip()

@@ -219,6 +219,9 @@ def chat_reply(message: JSON, **fields: Any) -> Reply:
     [
         ({"content": [{"type": "thinking", "thinking": []}, {"text": "a"}, "b"]}, {}, "ab", []),
         ({"content": {"type": "text", "text": "a"}}, {}, "a", []),
+        ({"content": [{"type": "text", "text": {"value": "a"}}]}, {}, "a", []),
+        ({}, {"delta": {"content": "a"}}, "a", []),
+        ({}, {"text": "a"}, "a", []),
         ({"function_call": {"name": "save", "arguments": "{}"}}, {}, "", [("save", {})]),
         ({"tool_calls": [{"function": {"name": "save"}}]}, {}, "", [("save", {})]),
         ({"tool_calls": [{"name": "save", "arguments": {"a": 1}}]}, {}, "", [("save", {"a": 1})]),
@@ -247,12 +250,74 @@ async def test_replies_are_read_in_the_forms_that_servers_send(
     assert answer.usage.input_tokens == 0
 
 
-@pytest.mark.parametrize("word", ["LENGTH", "max_tokens", "MAX_OUTPUT_TOKENS", "Model_Length"])
-async def test_every_word_for_a_truncated_answer_is_known(
-    chat: ChatLLM, server: LLMServer, word: str
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        *((word, "length") for word in ("LENGTH", "max_tokens", "FinishReason.MAX_TOKENS")),
+        *((word, "length") for word in ("Model_Length", "token_limit", "max_new_tokens")),
+        *((word, "length") for word in ("model_context_window_exceeded", "incomplete")),
+        *((word, "refusal") for word in ("content_filter", "SAFETY", "guardrail_intervened")),
+        *((word, "failed") for word in ("error", "insufficient_system_resource", "abort")),
+        *((word, "end") for word in ("stop", "end_turn", "eos_token", "COMPLETE", "stop_sequence")),
+    ],
+)
+async def test_every_word_for_why_an_answer_stopped_is_known(
+    chat: ChatLLM, claude: AnthropicLLM, server: LLMServer, word: str, found: str
 ) -> None:
-    server.script.append(chat_reply({"content": "Once"}, finish_reason=word))
+    content = [{"type": "text", "text": "Once"}]
+    message = json.dumps({"content": content, "stop_reason": word}).encode()
+    for llm, reply in (
+        (chat, chat_reply({"content": "Once"}, finish_reason=word)),
+        (claude, garbage(message, "application/json")),
+    ):
+        server.script.append(reply)
+        if found == "failed":
+            with pytest.raises(UnusableReplyError):
+                await llm.complete(HELLO)
+        else:
+            assert (await llm.complete(HELLO)).finish_reason == found
+
+
+async def test_the_word_of_the_server_behind_a_gateway_decides_if_it_is_for_a_cut_answer(
+    chat: ChatLLM, server: LLMServer
+) -> None:
+    fields = {"finish_reason": "tool_calls", "native_finish_reason": "MAX_TOKENS"}
+    server.script.append(chat_reply({"content": "Once"}, **fields))
     assert (await chat.complete(HELLO)).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "reason"),
+    [
+        ({"status": "completed", "output": [{"content": "Tea."}]}, "Tea.", "end"),
+        ({"output": [{"type": "message", "content": [{"text": "Tea."}]}]}, "Tea.", "end"),
+        (
+            {"status": "incomplete", "output": [{"type": "message", "content": "<think>cut"}]},
+            "",
+            "length",
+        ),
+        (
+            {
+                "status": "incomplete",
+                "incomplete_details": {"reason": "content_filter"},
+                "output": [{"type": "reasoning", "summary": []}],
+            },
+            "",
+            "refusal",
+        ),
+    ],
+)
+async def test_responses_are_read_in_the_forms_that_gateways_send(
+    server: LLMServer, reply: JSON, text: str, reason: str
+) -> None:
+    llm = ResponsesLLM("m", Provider(base_url=server.base_url_openai, api_key="k"), max_retries=0)
+    server.script.append(garbage(json.dumps(reply).encode(), "application/json"))
+    answer = await llm.complete(HELLO)
+    assert (answer.text, answer.finish_reason) == (text, reason)
+    server.script.append(garbage(b'{"status": "cancelled", "output": []}', "application/json"))
+    with pytest.raises(UnavailableError):
+        await llm.complete(HELLO)
+    await llm.aclose()
 
 
 async def test_a_messages_reply_is_read_in_the_forms_that_proxies_send(

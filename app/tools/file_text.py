@@ -4,7 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from app.store.schemas import MAX_KEY_CHARACTERS
-from app.tools.budget import MAX_RESULT_CHARACTERS, count_fitting, fair_limit, shorten
+from app.tools.budget import (
+    MAX_RESULT_CHARACTERS,
+    count_fitting,
+    fair_limit,
+    json_length,
+    shorten,
+)
 from app.tools.tool import ToolError
 
 ROOT = "/memories"
@@ -133,7 +139,7 @@ def show_file(path: str, text: str, view_range: Sequence[int] | None) -> str:
     check_length(path, text)
     first, last = (1, len(lines)) if view_range is None else _range(view_range, len(lines))
     chosen = lines[first - 1 : last]
-    kept = chosen[: count_fitting(len(line) + _NUMBER_WIDTH + 2 for line in chosen)]
+    kept = chosen[: count_fitting(json_length(line) + _NUMBER_WIDTH for line in chosen)]
     shown = [str(shorten(line, MAX_RESULT_CHARACTERS)) for line in kept]
     result = [f"Here's the content of {path} with line numbers:", *_numbered(shown, first)]
     if len(kept) < len(chosen):
@@ -177,7 +183,7 @@ def replace_text(path: str, text: str, old: str, new: str) -> tuple[str, str]:
     last = first + _plain(added).count("\n")
     start_of_snippet = max(first - _SNIPPET_LINES, 1)
     around = lines_of(after)[start_of_snippet - 1 : last + _SNIPPET_LINES]
-    each = fair_limit([len(line) for line in around], MAX_RESULT_CHARACTERS)
+    each = fair_limit([json_length(line) for line in around], MAX_RESULT_CHARACTERS)
     snippet = _numbered([str(shorten(line, each)) for line in around], start_of_snippet)
     edited = "The memory file has been edited. Here is the snippet showing the change "
     return after, "\n".join([f"{edited}(with line numbers):", *snippet])

@@ -91,6 +91,18 @@ class Settings(BaseSettings):
         None,
         description="Key for openai: embeddings; empty: OPENAI_API_KEY, for the same address.",
     )
+    embedding_query_prefix: Annotated[str | None, Field(max_length=1000)] = Field(
+        None, description="Text in front of each query that an embedding model gets."
+    )
+    embedding_passage_prefix: Annotated[str | None, Field(max_length=1000)] = Field(
+        None, description="Text in front of each passage that it gets."
+    )
+    embedding_query_input_type: Annotated[str | None, Field(max_length=1000)] = Field(
+        None, description="input_type of requests with queries, such as query."
+    )
+    embedding_passage_input_type: Annotated[str | None, Field(max_length=1000)] = Field(
+        None, description="input_type of requests with passages, such as passage."
+    )
     index_fields: CommaSeparated = Field(
         ["$"], description="Paths of a value that are embedded when a put names none."
     )

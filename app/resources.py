@@ -23,7 +23,13 @@ from app.indexing.passages import PassageIndex
 from app.indexing.terms import Vocabulary
 from app.provider_settings import embedding_providers, read_providers
 from app.providers.capabilities import Capabilities
-from app.providers.embedder import BatchingEmbedder, Embedder, create_embedder
+from app.providers.embedder import (
+    BatchingEmbedder,
+    Embedder,
+    TextForm,
+    TextForms,
+    create_embedder,
+)
 from app.providers.errors import ProviderError
 from app.providers.llm import LLMPool, create_llm
 from app.providers.provider import Providers
@@ -148,7 +154,7 @@ async def _warm_up(embedder: Embedder, database: Database, *, load: bool) -> Non
     try:
         await embedder.warm_up(load=load)
     except ProviderError as error:
-        dimensions = await find_dimensions(database, embedder.name)
+        dimensions = await find_dimensions(database, embedder)
         if not (error.retryable and dimensions):
             raise
         embedder.assume_dimensions(dimensions)
@@ -164,6 +170,14 @@ def _configured_embedder(
             embedding_providers(settings, providers),
             cache_dir=settings.data_dir / "models",
             dimensions=settings.embedding_dimensions,
+            forms=TextForms(
+                TextForm(
+                    settings.embedding_query_prefix or "", settings.embedding_query_input_type
+                ),
+                TextForm(
+                    settings.embedding_passage_prefix or "", settings.embedding_passage_input_type
+                ),
+            ),
             capabilities=capabilities,
         )
     except ValueError as error:

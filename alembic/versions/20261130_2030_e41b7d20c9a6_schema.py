@@ -345,7 +345,7 @@ def _create_passages() -> None:
             "embedding",
             sa.Text(),
             nullable=False,
-            comment="As MEMORYD_EMBEDDING names it, or none.",
+            comment="As MEMORYD_EMBEDDING names it, with the form of passages, or none.",
         ),
         sa.Column("dimensions", sa.Integer(), nullable=False),
         sa.Column(

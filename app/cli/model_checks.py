@@ -90,7 +90,7 @@ async def _ask(subject: str, name: str, request: Callable[[], Awaitable[str]]) -
 
 async def _embed(settings: Settings) -> str:
     async with open_resources(settings) as resources:
-        [vector] = await resources.index.embed(["Does embedding work?"], urgent=True)
+        [vector] = await resources.index.embed(["Does embedding work?"], kind="query")
     return "" if vector is None else f"with {len(vector)} dimensions"
 
 

@@ -1,5 +1,6 @@
 """Index formats: which embedder and vocabulary the passages in the database were made with."""
 
+import json
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +18,12 @@ passage_indexes = Table(
     "passage_indexes",
     metadata,
     Column("id", SmallInteger, Identity(), primary_key=True),
-    Column("embedding", Text, nullable=False, comment="As MEMORYD_EMBEDDING names it, or none."),
+    Column(
+        "embedding",
+        Text,
+        nullable=False,
+        comment="As MEMORYD_EMBEDDING names it, with the form of passages, or none.",
+    ),
     Column("dimensions", Integer, nullable=False),
     Column("vocabulary", Text, nullable=False, comment="Version and language of the terms."),
     Column("active", Boolean, nullable=False),
@@ -39,7 +45,12 @@ class EmbeddingModelMismatchError(OperatorError):
             f"The database is indexed for {stored}, but this server is configured for "
             f"{configured}; vectors of two models cannot be compared. "
             "Run `memoryd reindex` with this configuration, while servers with the old one go on "
-            f"serving, or set MEMORYD_EMBEDDING={stored.partition(' ')[0]}."
+            f"serving, or set MEMORYD_EMBEDDING={stored.partition(' ')[0]}"
+            + (
+                " and the prefix and input type of passages as they were."
+                if "passage_" in stored + configured
+                else "."
+            )
         )
 
 
@@ -61,11 +72,22 @@ def name_vocabulary(vocabulary: Vocabulary) -> str:
     return f"{VERSION}:{vocabulary.language or 'detected'}"
 
 
+def name_embedding(embedder: Embedder) -> str:
+    """Return the name of an embedder with the form of its passages, which their vectors depend on.
+
+    The form of queries is no part of it: another one needs no reindex.
+    """
+    form = embedder.forms.passage
+    prefix = f" passage_prefix={json.dumps(form.prefix, ensure_ascii=False)}" if form.prefix else ""
+    input_type = f" passage_input_type={form.input_type}" if form.input_type else ""
+    return f"{embedder.name}{prefix}{input_type}"
+
+
 def format_of(embedder: Embedder | None, vocabulary: Vocabulary) -> IndexFormat:
     """Return the format of passages that an embedder and a vocabulary make."""
     if embedder is None:
         return IndexFormat("none", 0, name_vocabulary(vocabulary))
-    return IndexFormat(embedder.name, embedder.dimensions, name_vocabulary(vocabulary))
+    return IndexFormat(name_embedding(embedder), embedder.dimensions, name_vocabulary(vocabulary))
 
 
 def read_format(row: Row) -> IndexFormat:
@@ -105,11 +127,12 @@ async def register(
     return PassageIndex(active["id"], embedder, vocabulary)
 
 
-async def find_dimensions(database: Database, embedding: str) -> int | None:
-    """Return the length of the active index's vectors, if an embedder of this name made them."""
+async def find_dimensions(database: Database, embedder: Embedder) -> int | None:
+    """Return the length of the active index's vectors, if this embedder made them."""
     async with database.connection(ALL_ROOTS) as connection:
         found: int | None = await connection.fetchval(
-            "SELECT dimensions FROM passage_indexes WHERE active AND embedding = $1", embedding
+            "SELECT dimensions FROM passage_indexes WHERE active AND embedding = $1",
+            name_embedding(embedder),
         )
     return found
 

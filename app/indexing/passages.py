@@ -19,7 +19,7 @@ from app.encoded_data import remove_encoded_data
 from app.errors import AppError, InvalidRequestError
 from app.indexing.terms import Vocabulary
 from app.json_values import JsonObject
-from app.providers.embedder import Embedder, Vector, is_about_text, split_by_characters
+from app.providers.embedder import Embedder, TextKind, Vector, is_about_text, split_by_characters
 from app.providers.errors import ProviderError
 
 MAX_PASSAGES = 2_000
@@ -128,21 +128,25 @@ class PassageIndex:
                 await time_slice.give_way()
         return passages
 
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector | None]:
+    async def embed(
+        self, texts: Sequence[str], *, kind: TextKind = "passage"
+    ) -> list[Vector | None]:
         """Return one unit vector a text, None without an embedder; raises EmbeddingFailedError."""
         vectors: list[Vector | None] = []
-        for embedded in await self.embed_each(texts, urgent=urgent):
+        for embedded in await self.embed_each(texts, kind=kind):
             if isinstance(embedded, EmbeddingFailedError):
                 raise embedded
             vectors.append(embedded)
         return vectors
 
-    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Embedded]:
+    async def embed_each(
+        self, texts: Sequence[str], *, kind: TextKind = "passage"
+    ) -> list[Embedded]:
         """Return for each text its unit vector or its error; None without an embedder."""
         if self.embedder is None or not texts:
             return [None] * len(texts)
         name = self.embedder.name
-        outcomes = await self.embedder.embed_each(texts, urgent=urgent)
+        outcomes = await self.embedder.embed_each(texts, kind=kind)
         return [
             EmbeddingFailedError(name, one) if isinstance(one, ProviderError) else one
             for one in outcomes

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from app.providers.provider import Provider, Providers, find_provider
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 """One dimension, unit length."""
+
+TextKind: TypeAlias = Literal["query", "passage"]
+"""A text to find others by, which a request waits for, or a part of a stored item."""
 
 Outcome: TypeAlias = Vector | ProviderError
 """A text's vector, or the error for which it has none.
@@ -46,12 +49,40 @@ _KEY_CHARACTERS = 200
 _FAKE_PASSAGE_CHARACTERS = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """The form in which a model wants texts of a kind: a prefix, and the request's `input_type`."""
+
+    prefix: str = ""
+    input_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextForms:
+    """The forms of queries and of passages."""
+
+    query: TextForm = TextForm()
+    passage: TextForm = TextForm()
+
+    def of(self, kind: TextKind) -> TextForm:
+        """Return the form of texts of a kind."""
+        return self.query if kind == "query" else self.passage
+
+
+ONE_FORM = TextForms()
+"""Texts as they are."""
+
+
 class Embedder(Protocol):
     """Turns texts into vectors whose dot product is their similarity."""
 
     @property
     def name(self) -> str:
         """The setting that selects this embedder, such as `local:all-MiniLM-L6-v2`."""
+
+    @property
+    def forms(self) -> TextForms:
+        """The forms in which the model gets queries and passages."""
 
     @property
     def dimensions(self) -> int:
@@ -63,13 +94,15 @@ class Embedder(Protocol):
     def assume_dimensions(self, dimensions: int) -> None:
         """Take vectors to have this length, if theirs is not known yet."""
 
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
-        """Return one vector a text; `urgent` marks a query that a request waits for.
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
+        """Return one vector a text; queries go ahead of passages.
 
         Raises ProviderError.
         """
 
-    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+    async def embed_each(
+        self, texts: Sequence[str], *, kind: TextKind = "passage"
+    ) -> list[Outcome]:
         """Return for each text its vector or its error; one bad text fails alone."""
 
     def split(self, text: str) -> list[str]:
@@ -149,6 +182,7 @@ def _next_start(text: str, end: int, overlap: int) -> int:
 class _Work:
     """A text to embed; the outcome is a value, so that asyncio reports no unretrieved error."""
 
+    key: str
     text: str
     outcome: "asyncio.Future[Vector | BaseException]"
     callers: set[int] = field(default_factory=set)
@@ -158,7 +192,7 @@ class _Work:
 class BatchingEmbedder:
     """Wraps an embedder; results are the same, with fewer and fuller calls.
 
-    There are two lanes, one for urgent texts and one for bulk. Each has one call in progress; texts
+    There are two lanes, one for queries and one for passages. Each has one call in progress; texts
     that arrive during it form the next batch. A text in progress is embedded once, however
     many callers need it, and the last `cache_entries` results are cached.
     """
@@ -167,8 +201,8 @@ class BatchingEmbedder:
         self._inner = inner
         self._cache: LRUCache[str | bytes, Vector] = LRUCache(cache_entries)
         self._works: dict[str, _Work] = {}
-        self._lanes: dict[bool, deque[_Work]] = {True: deque(), False: deque()}
-        self._runners: dict[bool, asyncio.Task[None]] = {}
+        self._lanes: dict[TextKind, deque[_Work]] = {"query": deque(), "passage": deque()}
+        self._runners: dict[TextKind, asyncio.Task[None]] = {}
         self._callers = count()
         self._closed = False
 
@@ -176,6 +210,11 @@ class BatchingEmbedder:
     def name(self) -> str:
         """The wrapped embedder's name."""
         return self._inner.name
+
+    @property
+    def forms(self) -> TextForms:
+        """The wrapped embedder's forms."""
+        return self._inner.forms
 
     @property
     def dimensions(self) -> int:
@@ -194,22 +233,24 @@ class BatchingEmbedder:
         """Split as the wrapped embedder does."""
         return self._inner.split(text)
 
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
         """Return one vector a text; the vectors are shared and read-only."""
-        return vectors_of(await self.embed_each(texts, urgent=urgent))
+        return vectors_of(await self.embed_each(texts, kind=kind))
 
-    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+    async def embed_each(
+        self, texts: Sequence[str], *, kind: TextKind = "passage"
+    ) -> list[Outcome]:
         """Return for each text its vector, shared and read-only, or its error."""
         if self._closed:
             return [UnavailableError(f"{self.name} is closed; start the server again")] * len(texts)
         known: dict[str, Outcome] = {
             text: vector
             for text in set(texts)
-            if (vector := self._cache.get(_cache_key(text))) is not None
+            if (vector := self._cache.get(_cache_key(self._key(text, kind)))) is not None
         }
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
-            known.update(await self._join(missing, urgent=urgent))
+            known.update(await self._join(missing, kind))
         return [known[text] for text in texts]
 
     async def aclose(self) -> None:
@@ -224,11 +265,11 @@ class BatchingEmbedder:
             self._settle(work, error)
         await self._inner.aclose()
 
-    async def _join(self, texts: list[str], *, urgent: bool) -> dict[str, Outcome]:
+    async def _join(self, texts: list[str], kind: TextKind) -> dict[str, Outcome]:
         caller = next(self._callers)
-        works = [self._enqueue(text, caller, urgent=urgent) for text in texts]
-        if urgent not in self._runners and self._lanes[urgent]:
-            self._runners[urgent] = asyncio.create_task(self._run_lane(urgent=urgent))
+        works = [self._enqueue(text, caller, kind) for text in texts]
+        if kind not in self._runners and self._lanes[kind]:
+            self._runners[kind] = asyncio.create_task(self._run_lane(kind))
         try:
             await asyncio.wait([work.outcome for work in works])
         finally:
@@ -242,23 +283,29 @@ class BatchingEmbedder:
             outcomes[work.text] = outcome
         return outcomes
 
-    def _enqueue(self, text: str, caller: int, *, urgent: bool) -> _Work:
-        work = self._works.get(text)
+    def _key(self, text: str, kind: TextKind) -> str:
+        """Return the key of a text, which a query shares with a passage only in one form."""
+        forms = self._inner.forms
+        return text if forms.query == forms.passage else f"{kind}:{text}"
+
+    def _enqueue(self, text: str, caller: int, kind: TextKind) -> _Work:
+        key = self._key(text, kind)
+        work = self._works.get(key)
         if work is None:
-            work = _Work(text, asyncio.get_running_loop().create_future())
-            self._works[text] = work
-            self._lanes[urgent].append(work)
-        elif urgent and not work.taken:
-            self._lanes[urgent].append(work)
+            work = _Work(key, text, asyncio.get_running_loop().create_future())
+            self._works[key] = work
+            self._lanes[kind].append(work)
+        elif kind == "query" and not work.taken:
+            self._lanes[kind].append(work)
         work.callers.add(caller)
         return work
 
-    async def _run_lane(self, *, urgent: bool) -> None:
+    async def _run_lane(self, kind: TextKind) -> None:
         try:
-            while batch := self._next_batch(self._lanes[urgent]):
-                await self._embed(batch, urgent=urgent)
+            while batch := self._next_batch(self._lanes[kind]):
+                await self._embed(batch, kind)
         finally:
-            del self._runners[urgent]
+            del self._runners[kind]
 
     def _next_batch(self, lane: "deque[_Work]") -> list[_Work]:
         batch: list[_Work] = []
@@ -275,8 +322,8 @@ class BatchingEmbedder:
                 )
         return batch
 
-    async def _embed(self, batch: list[_Work], *, urgent: bool) -> None:
-        call = asyncio.create_task(self._call([work.text for work in batch], urgent=urgent))
+    async def _embed(self, batch: list[_Work], kind: TextKind) -> None:
+        call = asyncio.create_task(self._call([work.text for work in batch], kind))
         try:
             await asyncio.wait([call])
         finally:
@@ -286,8 +333,8 @@ class BatchingEmbedder:
         for work, outcome in zip(batch, outcomes, strict=True):
             self._settle(work, outcome)
 
-    async def _call(self, texts: list[str], *, urgent: bool) -> list[Outcome]:
-        outcomes = await self._inner.embed_each(texts, urgent=urgent)
+    async def _call(self, texts: list[str], kind: TextKind) -> list[Outcome]:
+        outcomes = await self._inner.embed_each(texts, kind=kind)
         if len(outcomes) != len(texts):
             error = UnavailableError(
                 f"{self.name} gave {len(outcomes)} vectors for {len(texts)} texts"
@@ -296,16 +343,16 @@ class BatchingEmbedder:
         return outcomes
 
     def _settle(self, work: _Work, outcome: Vector | BaseException) -> None:
-        del self._works[work.text]
+        del self._works[work.key]
         work.outcome.set_result(outcome)
         if isinstance(outcome, BaseException):
             return
         outcome.setflags(write=False)
-        self._cache[_cache_key(work.text)] = outcome
+        self._cache[_cache_key(work.key)] = outcome
 
 
 def _cache_key(text: str) -> str | bytes:
-    """Return the key of a text's vector in the cache."""
+    """Return a key in the form in which the cache has it."""
     if len(text) <= _KEY_CHARACTERS:
         return text
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -318,6 +365,7 @@ class FakeEmbedder:
     """
 
     name = "fake:hashed"
+    forms = ONE_FORM
 
     def __init__(self, dimensions: int = 64, *, delay: float = 0) -> None:
         self.dimensions = dimensions
@@ -331,7 +379,7 @@ class FakeEmbedder:
     def assume_dimensions(self, dimensions: int) -> None:
         """Do nothing: they are known."""
 
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - answers at once
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:  # noqa: ARG002 - answers at once
         """Return one vector a text."""
         if self._closed:
             raise UnavailableError(f"{self.name} is closed; make another")
@@ -339,14 +387,16 @@ class FakeEmbedder:
         await asyncio.sleep(self.delay)
         return [self._vector(text) for text in texts]
 
-    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+    async def embed_each(
+        self, texts: Sequence[str], *, kind: TextKind = "passage"
+    ) -> list[Outcome]:
         """Return an outcome for each text; after a failure each text is embedded alone."""
         try:
-            return [*await self.embed(texts, urgent=urgent)]
+            return [*await self.embed(texts, kind=kind)]
         except ProviderError as error:
             if len(texts) < 2:
                 return [error] * len(texts)
-        return [one for text in texts for one in await self.embed_each([text], urgent=urgent)]
+        return [one for text in texts for one in await self.embed_each([text], kind=kind)]
 
     def split(self, text: str) -> list[str]:
         """Cut `text` into passages of at most 1,000 characters."""
@@ -373,6 +423,7 @@ def create_embedder(
     *,
     cache_dir: Path,
     dimensions: int | None,
+    forms: TextForms = ONE_FORM,
     capabilities: Capabilities | None = None,
 ) -> Embedder | None:
     """Return the embedder that `setting` names, not yet warmed up; None for `none`.
@@ -386,11 +437,13 @@ def create_embedder(
     if setting == "local:all-MiniLM-L6-v2":
         if dimensions not in {None, 384}:
             raise ValueError(f"{setting} has 384 dimensions, not {dimensions}; leave them unset")
+        if forms != ONE_FORM:
+            raise ValueError(f"{setting} needs neither prefixes nor input types; leave them unset")
         local: Embedder = _import_embedder("local").LocalEmbedder(cache_dir)
         return local
     provider, model = _find_embedding_provider(setting, providers)
     remote: Embedder = _import_embedder("openai").OpenAIEmbedder(
-        model, provider, dimensions=dimensions, capabilities=capabilities
+        model, provider, dimensions=dimensions, forms=forms, capabilities=capabilities
     )
     return remote
 

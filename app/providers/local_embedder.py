@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
-from app.providers.embedder import Outcome, Vector, spans, split_text
+from app.providers.embedder import ONE_FORM, Outcome, TextKind, Vector, spans, split_text
 from app.providers.errors import ProviderError, UnavailableError
 from app.providers.model_files import (
     DIMENSIONS,
@@ -53,6 +53,7 @@ class LocalEmbedder:
 
     name = "local:all-MiniLM-L6-v2"
     dimensions = DIMENSIONS
+    forms = ONE_FORM
 
     def __init__(self, cache_dir: Path) -> None:
         self._cache_dir = cache_dir
@@ -66,7 +67,7 @@ class LocalEmbedder:
     def assume_dimensions(self, dimensions: int) -> None:
         """Do nothing: they are known."""
 
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:  # noqa: ARG002 - batches are short enough that no query waits for long
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:  # noqa: ARG002 - batches are short enough that no query waits for long
         """Return one vector a text; the model ignores the end of a long text, so `split` it."""
         encodings = await self._in_thread(self._tokenize, texts)
         vectors: dict[int, Vector] = {}
@@ -76,10 +77,12 @@ class LocalEmbedder:
             vectors.update(zip(batch, rows, strict=True))
         return [vectors[index] for index in range(len(texts))]
 
-    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:
+    async def embed_each(
+        self, texts: Sequence[str], *, kind: TextKind = "passage"
+    ) -> list[Outcome]:
         """Return one vector a text, or for each the error of all: this model refuses none."""
         try:
-            return [*await self.embed(texts, urgent=urgent)]
+            return [*await self.embed(texts, kind=kind)]
         except ProviderError as error:
             return [error] * len(texts)
 

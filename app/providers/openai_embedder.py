@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import httpx2
@@ -14,7 +15,16 @@ import openai
 
 from app.json_values import JsonObject
 from app.providers.capabilities import Capabilities, ServedModel
-from app.providers.embedder import Outcome, Vector, split_by_characters, vectors_of
+from app.providers.embedder import (
+    ONE_FORM,
+    Outcome,
+    TextForm,
+    TextForms,
+    TextKind,
+    Vector,
+    split_by_characters,
+    vectors_of,
+)
 from app.providers.embedding_division import HARMLESS_TEXT, Division, EmbeddingLimits
 from app.providers.embedding_replies import read_vectors
 from app.providers.error_replies import find_error, to_error
@@ -72,17 +82,19 @@ class OpenAIEmbedder:
     `dimensions` asks the model for shorter vectors; without it `warm_up` finds out the length.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two have defaults
         self,
         model: str,
         provider: Provider,
         *,
         dimensions: int | None = None,
+        forms: TextForms = ONE_FORM,
         max_retries: int = 2,
         timeout: float = 30,
         capabilities: Capabilities | None = None,
     ) -> None:
         self.name = f"{provider.name}:{model}"
+        self.forms = forms
         self._model = model
         self._api_key = provider.api_key
         self._asked_dimensions = dimensions
@@ -124,11 +136,13 @@ class OpenAIEmbedder:
         (vector,) = await self.embed(["dimensions"])
         return len(vector)
 
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
         """Return one vector a text, from as many requests as their sizes need."""
-        return vectors_of(await self.embed_each(texts, urgent=urgent))
+        return vectors_of(await self.embed_each(texts, kind=kind))
 
-    async def embed_each(self, texts: Sequence[str], *, urgent: bool = False) -> list[Outcome]:  # noqa: ARG002 - the provider knows no urgency
+    async def embed_each(
+        self, texts: Sequence[str], *, kind: TextKind = "passage"
+    ) -> list[Outcome]:
         """Return for each text its vector or its error.
 
         A text that is longer than the model reads has the mean of the vectors of its parts.
@@ -137,7 +151,7 @@ class OpenAIEmbedder:
         missing = list(dict.fromkeys(texts))
         for _ in range(_MOST_CUTS):
             limit = self._limits.passage
-            outcomes |= await self._embed_in_parts(missing, limit)
+            outcomes |= await self._embed_in_parts(missing, limit, self.forms.of(kind))
             missing = [t for t in missing if isinstance(outcomes[t], RequestTooLongError)]
             if not missing or self._limits.passage == limit:
                 break
@@ -148,48 +162,55 @@ class OpenAIEmbedder:
 
         That is an estimate: it fits models that read 8,000 tokens, in nearly every script.
         """
-        limit = min(_PASSAGE_CHARACTERS, self._limits.passage or _PASSAGE_CHARACTERS)
+        most = _PASSAGE_CHARACTERS - len(self.forms.passage.prefix)
+        limit = min(most, self._limits.passage or most)
         return split_by_characters(text, max(_SHORTEST_PASSAGE, limit))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _embed_in_parts(self, texts: list[str], limit: int | None) -> dict[str, Outcome]:
+    async def _embed_in_parts(
+        self, texts: list[str], limit: int | None, form: TextForm
+    ) -> dict[str, Outcome]:
         parts = {text: _parts(text, limit) for text in texts}
-        division = Division(self._part_request, self._works, self._limits)
-        requests = list(
-            _batches([part for of_text in parts.values() for part in of_text], self._limits)
+        division = Division(
+            partial(self._part_request, form), partial(self._works, form), self._limits
         )
-        runs = (division.run(request, self._first_request) for request in requests)
+        each_part = [part for of_text in parts.values() for part in of_text]
+        requests = list(_batches(each_part, self._limits, len(form.prefix)))
+        first_request = partial(self._first_request, form)
+        runs = (division.run(request, first_request) for request in requests)
         found = [outcome for run in await asyncio.gather(*runs) for outcome in run]
         each = iter(found)
         return {
             text: _mean(of_text, [next(each) for _ in of_text]) for text, of_text in parts.items()
         }
 
-    async def _first_request(self, texts: list[str]) -> list[Outcome]:
-        return await self._request(texts, _Patience(self._timeout, self._max_retries))
+    async def _first_request(self, form: TextForm, texts: list[str]) -> list[Outcome]:
+        return await self._request(form, texts, _Patience(self._timeout, self._max_retries))
 
-    async def _part_request(self, texts: list[str]) -> list[Outcome]:
-        return await self._request(texts, self._short_patience)
+    async def _part_request(self, form: TextForm, texts: list[str]) -> list[Outcome]:
+        return await self._request(form, texts, self._short_patience)
 
-    async def _request(self, texts: list[str], patience: "_Patience") -> list[Outcome]:
+    async def _request(
+        self, form: TextForm, texts: list[str], patience: "_Patience"
+    ) -> list[Outcome]:
         """Make a request; without a member that the server names in a refusal."""
         if time.monotonic() < self._silent_until:
             raise _SilentError(f"{self.name} did not answer lately; it is asked again soon")
         try:
-            return await self._send(texts, patience, self._limits.refused)
+            return await self._send(form, texts, patience, self._limits.refused)
         except (BadRequestError, UnavailableError) as error:
             blamed = {name for name in self._sent() if _OPTIONAL[name].search(error.words)}
             if not blamed:
                 raise
             try:
-                return await self._send_without(texts, frozenset(blamed), error)
+                return await self._send_without(form, texts, frozenset(blamed), error)
             except (BadRequestError, UnavailableError):
                 raise error from None
 
-    async def _works(self) -> bool:
+    async def _works(self, form: TextForm) -> bool:
         """Return whether the server embeds a harmless text, if need be without optional members."""
         if time.monotonic() < self._silent_until:
             return False
@@ -198,7 +219,7 @@ class OpenAIEmbedder:
         for count in range(len(optional) + 1):
             for left_out in combinations(optional, count):
                 try:
-                    await self._send_without([HARMLESS_TEXT], frozenset(left_out), refusal)
+                    await self._send_without(form, [HARMLESS_TEXT], frozenset(left_out), refusal)
                 except BadRequestError as error:
                     refusal = error
                     continue
@@ -216,21 +237,32 @@ class OpenAIEmbedder:
         return [name for name in asked if name not in self._limits.refused]
 
     async def _send_without(
-        self, texts: list[str], members: frozenset[str], error: ProviderError | None
+        self,
+        form: TextForm,
+        texts: list[str],
+        members: frozenset[str],
+        error: ProviderError | None,
     ) -> list[Outcome]:
-        outcomes = await self._send(texts, self._short_patience, self._limits.refused | members)
+        outcomes = await self._send(
+            form, texts, self._short_patience, self._limits.refused | members
+        )
         self._limits.learn_refusal(members, error)
         return outcomes
 
     async def _send(
-        self, texts: list[str], patience: "_Patience", refused: frozenset[str]
+        self, form: TextForm, texts: list[str], patience: "_Patience", refused: frozenset[str]
     ) -> list[Outcome]:
         if self._client.is_closed():
             raise UnavailableError(f"{self.name} is closed; start the server again")
-        optional = {"encoding_format": "base64", "dimensions": self._asked_dimensions}
+        optional = {
+            "encoding_format": "base64",
+            "dimensions": self._asked_dimensions,
+            "input_type": form.input_type,
+        }
         body = {
             "model": self._model,
-            "input": [text if text.strip() else "." for text in texts],  # many refuse blank ones
+            # Many servers refuse blank texts.
+            "input": [form.prefix + (text if text.strip() else ".") for text in texts],
             **{k: v for k, v in optional.items() if v is not None and k not in refused},
         }
         deadline = request_deadline(patience.seconds, patience.retries)
@@ -314,15 +346,15 @@ class _Patience:
             yield 2**number * random.uniform(0.4, 0.8)  # noqa: S311
 
 
-def _batches(texts: Sequence[str], limits: EmbeddingLimits) -> Iterator[list[str]]:
-    """Yield the texts in batches that fit into one request."""
+def _batches(texts: Sequence[str], limits: EmbeddingLimits, prefix: int) -> Iterator[list[str]]:
+    """Yield the texts in batches that fit into one request, each with a prefix of this length."""
     part: list[str] = []
     characters = 0
     for text in texts:
-        characters += len(text)
+        characters += prefix + len(text)
         if part and (len(part) >= limits.texts or characters > limits.characters):
             yield part
-            part, characters = [], len(text)
+            part, characters = [], prefix + len(text)
         part.append(text)
     if part:
         yield part

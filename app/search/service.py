@@ -139,7 +139,7 @@ class SearchService:
         """Return for each plan its text's vector, or the error for which it has none."""
         texts = [None if isinstance(plan, ListingPlan) else plan.embedded_text for plan in plans]
         embedded = iter(
-            await self._index.embed_each([text for text in texts if text is not None], urgent=True)
+            await self._index.embed_each([text for text in texts if text is not None], kind="query")
         )
         return [None if text is None else next(embedded) for text in texts]
 

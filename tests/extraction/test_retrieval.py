@@ -21,7 +21,7 @@ from app.extraction.retrieval import (
 from app.managers.schemas import ManagerConfig
 from app.namespaces import to_stored
 from app.partial_dates import PartialDate
-from app.providers.embedder import FakeEmbedder, Vector
+from app.providers.embedder import FakeEmbedder, TextKind, Vector
 from app.providers.llm import Completion, Request
 from tests.support.extraction import ANA, Memories
 from tests.support.scripted_model import ScriptedModel, calls, says
@@ -267,9 +267,9 @@ class GuardedEmbedder(FakeEmbedder):
     database: Database | None = None
 
     @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
         assert not (self.database and self.database.connections_in_use)
-        return await super().embed(texts, urgent=urgent)
+        return await super().embed(texts, kind=kind)
 
 
 @pytest.fixture

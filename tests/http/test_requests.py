@@ -14,7 +14,7 @@ from app.clock import FrozenClock
 from app.config import Settings
 from app.http.request_context import RequestContext
 from app.main import create_app
-from app.providers.embedder import FakeEmbedder, Vector
+from app.providers.embedder import FakeEmbedder, TextKind, Vector
 from tests.support.app import running
 
 ITEMS = "/v1/store/items"
@@ -46,7 +46,7 @@ class BrokenEmbedder(FakeEmbedder):
     """Fails as a mistake of ours would: with an unexpected error."""
 
     @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
         raise RuntimeError(f"cannot embed {texts[0]} with hunter2")
 
 

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
-from app.providers.embedder import BatchingEmbedder, FakeEmbedder, Vector
+from app.providers.embedder import (
+    ONE_FORM,
+    BatchingEmbedder,
+    FakeEmbedder,
+    TextForm,
+    TextForms,
+    TextKind,
+    Vector,
+)
 from app.providers.errors import BadRequestError, RateLimitedError, UnavailableError
 
 
@@ -13,8 +21,8 @@ class PickyEmbedder(FakeEmbedder):
     """Refuses texts that contain `bad`, and is overloaded by those that contain `busy`."""
 
     @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
-        vectors = await super().embed(texts, urgent=urgent)
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
+        vectors = await super().embed(texts, kind=kind)
         if any("bad" in text for text in texts):
             raise BadRequestError("a bad text")
         if any("busy" in text for text in texts):
@@ -26,8 +34,8 @@ class ForgetfulEmbedder(FakeEmbedder):
     """Loses the last vector."""
 
     @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
-        return (await super().embed(texts, urgent=urgent))[:-1]
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
+        return (await super().embed(texts, kind=kind))[:-1]
 
 
 async def embed_later(embedder: BatchingEmbedder, *texts: str) -> "asyncio.Task[list[Vector]]":
@@ -71,7 +79,7 @@ async def test_an_urgent_text_does_not_wait_for_bulk() -> None:
     inner = FakeEmbedder(delay=0.02)
     embedder = BatchingEmbedder(inner)
     bulk = await embed_later(embedder, *(f"fact {number}" for number in range(1_000)))
-    await embedder.embed(["query"], urgent=True)
+    await embedder.embed(["query"], kind="query")
     assert not bulk.done()
     assert len(await bulk) == 1_000
     assert [len(call) for call in inner.calls] == [128, 1, *[128] * 6, 104]
@@ -81,7 +89,7 @@ async def test_bulk_that_turns_urgent_goes_ahead() -> None:
     inner = FakeEmbedder(delay=0.02)
     embedder = BatchingEmbedder(inner)
     bulk = await embed_later(embedder, *(f"fact {number}" for number in range(300)))
-    await embedder.embed(["fact 299"], urgent=True)
+    await embedder.embed(["fact 299"], kind="query")
     await bulk
     assert inner.calls[1] == ["fact 299"]
     assert sum(call.count("fact 299") for call in inner.calls) == 1
@@ -142,8 +150,19 @@ async def test_many_concurrent_callers_get_what_they_asked_for() -> None:
 
     async def call(number: int) -> None:
         texts = [str((number * step) % 50) for step in range(1, 8)]
-        answer = await embedder.embed(texts, urgent=number % 3 == 0)
+        answer = await embedder.embed(texts, kind="passage" if number % 3 else "query")
         for text, vector in zip(texts, answer, strict=True):
             np.testing.assert_array_equal(vector, expected[text])
 
     await asyncio.gather(*(call(number) for number in range(300)))
+
+
+async def test_a_query_takes_a_passages_vector_only_if_both_have_one_form() -> None:
+    for forms, calls in [(ONE_FORM, 1), (TextForms(query=TextForm("query: ")), 2)]:
+        inner = FakeEmbedder()
+        inner.forms = forms
+        embedder = BatchingEmbedder(inner)
+        for _ in range(2):
+            await embedder.embed(["tea"])
+            await embedder.embed(["tea"], kind="query")
+        assert len(inner.calls) == calls

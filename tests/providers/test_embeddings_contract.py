@@ -19,7 +19,7 @@ async def test_vectors_have_unit_length_and_the_promised_dimensions(any_embedder
 async def test_similar_texts_are_nearer_than_others(any_embedder: Embedder) -> None:
     query, near, far = await any_embedder.embed(
         ["the cat sleeps on the sofa", "a cat is on the sofa", "quarterly tax declaration form"],
-        urgent=True,
+        kind="query",
     )
     assert query @ near > query @ far + 0.2
 
@@ -27,7 +27,7 @@ async def test_similar_texts_are_nearer_than_others(any_embedder: Embedder) -> N
 async def test_a_text_has_the_same_vector_in_any_company_and_order(any_embedder: Embedder) -> None:
     texts = [f"note {number} " + "about the garden " * (number % 7) for number in range(100)]
     together = await any_embedder.embed(texts)
-    alone = [(await any_embedder.embed([text], urgent=True))[0] for text in texts[:10]]
+    alone = [(await any_embedder.embed([text], kind="query"))[0] for text in texts[:10]]
     for one, other in zip(alone, together, strict=False):
         np.testing.assert_allclose(one, other, atol=1e-5)
 

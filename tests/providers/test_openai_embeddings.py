@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from app.providers.embedder import TextForm, TextForms
 from app.providers.errors import (
     BadRequestError,
     MisconfiguredError,
@@ -121,3 +122,33 @@ async def test_other_dimensions_than_configured_are_refused(embeddings: OpenAISe
     with pytest.raises(UnavailableError, match="cannot be reached"):
         await away.embed(["x"])
     await away.aclose()
+
+
+async def test_a_prefix_is_part_of_every_text_and_of_its_size(embeddings: OpenAIServer) -> None:
+    forms = TextForms(TextForm("q" * 50), TextForm("p" * 1_000, "document"))
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), forms=forms)
+    passages = embedder.split("word " * 4_000)
+    await embedder.embed(passages * 8)
+    await embedder.embed(["a", " "], kind="query")
+    await embedder.aclose()
+    *stored, query = embeddings.requests
+    assert query["input"] == ["q" * 50 + "a", "q" * 50 + "."]
+    assert "input_type" not in query
+    for request in stored:
+        assert request["input_type"] == "document"
+        assert all(text.startswith("p" * 1_000 + "word") for text in request["input"])
+        assert all(len(text) <= 6_000 for text in request["input"])
+
+
+async def test_each_part_of_a_long_text_has_the_prefix(embeddings: OpenAIServer) -> None:
+    embeddings.refuse = lambda request: (
+        Reply(400, b'{"error": {"message": "input is too long"}}')
+        if max(map(len, request["input"])) > 700
+        else None
+    )
+    forms = TextForms(passage=TextForm("passage: "))
+    embedder = OpenAIEmbedder("m", Provider(base_url=embeddings.base_url), forms=forms)
+    (vector,) = await embedder.embed(["word " * 400])
+    await embedder.aclose()
+    assert len(vector) == 64
+    assert all(t.startswith("passage: ") for r in embeddings.requests for t in r["input"])

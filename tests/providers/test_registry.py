@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.providers.embedder import create_embedder
+from app.providers.embedder import TextForm, TextForms, create_embedder
 from app.providers.provider import Provider
 
 WITHOUT_KEY = {
@@ -52,3 +52,8 @@ def test_an_embedder_that_cannot_work_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         create(setting, dimensions=dimensions)
+
+
+def test_the_local_model_takes_no_prefix() -> None:
+    with pytest.raises(ValueError, match="needs neither prefixes nor input types"):
+        create("local:all-MiniLM-L6-v2", forms=TextForms(query=TextForm("query: ")))

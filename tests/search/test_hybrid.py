@@ -11,7 +11,7 @@ from typing_extensions import override
 from app.clock import FrozenClock
 from app.config import Settings
 from app.main import create_app
-from app.providers.embedder import FakeEmbedder, Vector
+from app.providers.embedder import FakeEmbedder, TextKind, Vector
 from tests.search.requests import NOTES, keys, put_texts, say, scores
 from tests.support.app import Store, running
 
@@ -26,7 +26,7 @@ class ScriptedEmbedder(FakeEmbedder):
         self._angles = angles
 
     @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
         angles = np.radians([self._angles.get(text, 90) for text in texts])
         return [*np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)]
 

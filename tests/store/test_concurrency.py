@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from app.config import Settings
 from app.main import create_app
-from app.providers.embedder import FakeEmbedder, Vector
+from app.providers.embedder import FakeEmbedder, TextKind, Vector
 from tests.support.app import Store, running, running_with_resources
 from tests.support.databases import Cluster
 from tests.support.load import at_once
@@ -264,9 +264,9 @@ class HeldEmbedder(FakeEmbedder):
         self.gate.set()
 
     @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
         await self.gate.wait()
-        return await super().embed(texts, urgent=urgent)
+        return await super().embed(texts, kind=kind)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from app.clock import FrozenClock
 from app.config import Settings
 from app.db.database import ALL_ROOTS
 from app.main import create_app
-from app.providers.embedder import BatchingEmbedder, FakeEmbedder, Vector
+from app.providers.embedder import BatchingEmbedder, FakeEmbedder, TextKind, Vector
 from app.providers.errors import TextFailedError, UnavailableError
 from app.resources import Resources
 from app.store import backlog_repository
@@ -40,8 +40,8 @@ class FragileEmbedder(FakeEmbedder):
         self.retry_after: float | None = None
 
     @override
-    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> list[Vector]:
-        vectors = await super().embed(texts, urgent=urgent)
+    async def embed(self, texts: Sequence[str], *, kind: TextKind = "passage") -> list[Vector]:
+        vectors = await super().embed(texts, kind=kind)
         if self.down:
             raise UnavailableError("connection refused", retry_after=self.retry_after)
         if any(self.toxic in text for text in texts):

@@ -11,7 +11,7 @@ from typing_extensions import override
 from app.config import Settings
 from app.indexing.formats import prepare
 from app.main import create_app
-from app.providers.embedder import Embedder, FakeEmbedder, Vector
+from app.providers.embedder import Embedder, FakeEmbedder, TextKind, Vector
 from app.providers.errors import BadRequestError
 from app.resources import open_resources
 from app.store.reindex import reindex
@@ -57,10 +57,10 @@ class Refusing(FakeEmbedder):
     error: Exception = BadRequestError("too rude")
 
     @override
-    async def embed(self, texts: Any, *, urgent: bool = False) -> list[Vector]:
+    async def embed(self, texts: Any, *, kind: TextKind = "passage") -> list[Vector]:
         if any("word2" in text for text in texts):
             raise self.error
-        return await super().embed(texts, urgent=urgent)
+        return await super().embed(texts, kind=kind)
 
 
 async def until(holds: Callable[[], Awaitable[Any]]) -> None:

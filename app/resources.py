@@ -143,7 +143,7 @@ async def open_resources(
         )
         stack.push_async_callback(llms.aclose)
         notifier = await stack.enter_async_context(Notifier.open(url, CHANNELS, pulse))
-        usage, habits = UsageCounter(clock), CallHabits(capabilities)
+        usage, habits = UsageCounter(clock), CallHabits(capabilities, providers)
         yield Resources(
             settings, database, index, clock, usage, llms, capabilities, notifier, habits
         )

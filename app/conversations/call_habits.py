@@ -5,6 +5,7 @@ from enum import StrEnum
 from cachetools import LRUCache
 
 from app.providers.capabilities import Capabilities, ServedModel
+from app.providers.provider import Providers
 
 FEATURE = "several_calls"
 """Name of the feature that servers lack which hand on one call of each reply."""
@@ -27,17 +28,21 @@ class CallHabit(StrEnum):
 class CallHabits:
     """The habits of the models that a process has asked, by their names.
 
-    Models whose replies have one call are among the capabilities, which all processes share.
+    Models whose replies have one call are among the capabilities, which all processes share; these
+    belong to the address of a model's provider, among `providers`.
     """
 
-    def __init__(self, capabilities: Capabilities | None = None) -> None:
+    def __init__(
+        self, capabilities: Capabilities | None = None, providers: Providers | None = None
+    ) -> None:
         self._capabilities = capabilities or Capabilities()
+        self._providers = providers or {}
         self._habits: LRUCache[str, CallHabit] = LRUCache(_MAX_MODELS)
         self._enough: LRUCache[str, int] = LRUCache(_MAX_MODELS)
 
     def get(self, model: str) -> CallHabit:
         """Return the habit of a model."""
-        if self._capabilities.refuses(_served(model), FEATURE):
+        if self._capabilities.refuses(self._served(model), FEATURE):
             return CallHabit.ONE
         return self._habits.get(model, CallHabit.UNKNOWN)
 
@@ -50,13 +55,13 @@ class CallHabits:
         known = self.get(model)
         if habit is CallHabit.ONE and known is CallHabit.UNKNOWN:
             reason = "its replies had one call each"
-            self._capabilities.learn(_served(model), FEATURE, reason=reason)
+            self._capabilities.learn(self._served(model), FEATURE, reason=reason)
         elif habit is CallHabit.SEVERAL and known is not CallHabit.SEVERAL:
             if known is CallHabit.ONE:
-                self._capabilities.forget(_served(model), FEATURE)
+                self._capabilities.forget(self._served(model), FEATURE)
             self._habits[model] = habit
 
-
-def _served(model: str) -> ServedModel:
-    provider, _, name = model.partition(":")
-    return ServedModel(provider, name)
+    def _served(self, model: str) -> ServedModel:
+        name, _, served = model.partition(":")
+        provider = self._providers.get(name)
+        return ServedModel(provider.address if provider else name, served)

@@ -19,6 +19,7 @@ from app.conversations.messages import Turn
 from app.extraction.loop import MAX_CUT_REPLIES, MAX_FURTHER_REPLIES, propose
 from app.providers.capabilities import Capabilities
 from app.providers.llm import Completion, Verbatim
+from app.providers.provider import Provider
 from app.schemas import parse_date
 from tests.extraction.make_examples import DIRECTORY, EXAMPLES, shown
 from tests.support.scripted_model import (
@@ -403,6 +404,12 @@ def test_a_model_with_nothing_to_add_is_not_asked_for_ever() -> None:
         assert habits.get("n") is CallHabit.ONE
     assert [known.feature for known in capabilities.all()] == [FEATURE]
     assert CallHabits(capabilities).get("n") is CallHabit.ONE
+    shared = Capabilities()
+    here, there = (
+        CallHabits(shared, {"p": Provider("p", base_url=f"http://{host}")}) for host in "ab"
+    )
+    here.learn("p:m", CallHabit.ONE)
+    assert (here.get("p:m"), there.get("p:m")) == (CallHabit.ONE, CallHabit.UNKNOWN)
     habits.learn("n", CallHabit.SEVERAL)
     assert capabilities.all() == []
     habits.learn("n", CallHabit.ONE)

@@ -35,8 +35,9 @@ SOURCES = [
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 UNTYPED_JSON = """
-batch/schemas changes/schemas conversations/memories conversations/messages
-conversations/schema_assertions conversations/schema_compiler conversations/schema_validator
+batch/schemas changes/schemas conversations/edit_values conversations/memories
+conversations/messages conversations/portable_schema conversations/schema_assertions
+conversations/schema_compiler conversations/schema_validator
 errors extraction/retrieval http/messages http/problems indexing/passages jobs/kind jobs/record
 jobs/responses jobs/results jobs/schemas json_values prompts/job_schemas prompts/router schemas
 store/filter_sql store/filters store/schemas threads/deduplicate threads/summary_budget

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from app.conversations.fields import Instructions, match_pattern
+from app.conversations.portable_schema import portable_schema
 from app.conversations.schema_assertions import Budget
 from app.conversations.schema_validator import check_object_schema, validator_of
 from app.json_values import JsonObject
@@ -70,8 +71,8 @@ PROFILE = Kind(
     name="profile",
     description=(
         "What is known about the user as a person, in one document that is kept up to date. Fill "
-        "in only what was said; correct what has changed; further members may be added where "
-        "something lasting fits none of these."
+        "in only what was said; correct what has changed; put anything lasting that fits no other "
+        "field into the facts."
     ),
     schema={
         "type": "object",
@@ -128,6 +129,15 @@ TRIPLE = Kind(
         required=["subject", "predicate", "object"],
     ),
 )
+
+
+def schema_for_models(kind: Kind) -> JsonObject:
+    """Return the schema of a kind's content in the form that models are sent."""
+    schema = portable_schema(kind.schema)
+    # A profile may have further members, which clients write; strict providers refuse open objects.
+    is_profile = kind.schema == PROFILE.schema
+    return {**schema, "additionalProperties": False} if is_profile else schema
+
 
 BUILT_IN = {kind.name: kind for kind in (MEMORY, PROFILE, EPISODE, TRIPLE)}
 DEFAULT = (MEMORY,)

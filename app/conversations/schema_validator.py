@@ -56,6 +56,10 @@ class Validator:
         """Return whether a content fits; raises TooManyChecksError."""
         return _Evaluation(budget or Budget()).is_valid(self._root, content)
 
+    def is_valid_at(self, steps: Sequence[str], value: Any, budget: Budget) -> bool:
+        """Return whether a value may be at a path in some content; raises TooManyChecksError."""
+        return _Evaluation(budget).is_valid_at(self._root, steps, value)
+
     def faults(self, content: Any, budget: Budget | None = None) -> list[Fault]:
         """Return the first faults, if any; raises TooManyChecksError."""
         evaluation = _Evaluation(budget or Budget())
@@ -131,6 +135,41 @@ class _Evaluation:
             if not self.is_valid(part, inner):
                 yield from self.faults(part, inner, place + _render_step(step))
         self._level -= 1
+
+    def is_valid_at(self, node: Node, steps: Sequence[str], value: Any) -> bool:
+        """Return whether a value may be at a path below the values that fit a node.
+
+        Conditions on other parts of the content are not considered.
+        """
+        if not steps:
+            return self.is_valid(node, value)
+        self._budget.spend(node.weight)
+        self._enter()
+        parts = [*self._of_step(node, steps[0])]
+        may_exist = bool(parts) or not node.is_closed
+        fits = may_exist and all(self.is_valid_at(part, steps[1:], value) for part in parts)
+        fits = fits and all(self.is_valid_at(part, steps, value) for part in node.all_of)
+        for choice in (node.any_of, node.one_of):
+            fits = fits and (
+                not choice or any(self.is_valid_at(part, steps, value) for part in choice)
+            )
+        self._level -= 1
+        return fits
+
+    def _of_step(self, node: Node, step: str) -> Iterator[Node]:
+        """Yield the nodes for a member, or for a list item, of unknown values."""
+        if step == "-" or (step.isascii() and step.isdigit()):
+            place = len(node.prefix) if step == "-" else int(step[:9])
+            part = node.prefix[place] if place < len(node.prefix) else node.items
+            if part is not None:
+                yield part
+                return
+        is_known = False
+        for part in self._of_name(node, step):
+            is_known = True
+            yield part
+        if not is_known and node.additional is not None:
+            yield node.additional
 
     def _enter(self) -> None:
         self._level += 1

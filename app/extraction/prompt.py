@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from app.conversations.kinds import MEMORY, Kind
+from app.conversations.kinds import MEMORY, Kind, schema_for_models
 from app.conversations.memories import LLMTask, Memory
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
 from app.json_values import JsonObject
@@ -94,7 +94,8 @@ def build_tools(
         tools.append(_delete(ids))
     tools.append(_tool(NO_CHANGE, {"reason": _text("reason")}))
     if not first_step:
-        tools.append(_tool(DONE, {}))
+        # An object without members is refused by Gemini.
+        tools.append(_tool(DONE, {"changed": _text("changed")}, []))
     return tuple(tools)
 
 
@@ -118,13 +119,14 @@ def _insert(kind: Kind, task: LLMTask) -> Tool:
         description=kind.description,
     )
     # References start at the root of the whole: `#/$defs/…`, and nowhere else.
-    own = {name: part for name, part in kind.schema.items() if name not in {"$defs", "$schema"}}
+    schema = schema_for_models(kind)
+    own = {name: part for name, part in schema.items() if name not in {"$defs", "$schema"}}
     content = {"description": describe("content"), **own}
     parameters = _object(
         {"content": content, **_detail_properties(task)}, ["content", "importance"]
     )
-    if "$defs" in kind.schema:
-        parameters["$defs"] = kind.schema["$defs"]
+    if "$defs" in schema:
+        parameters["$defs"] = schema["$defs"]
     return Tool(INSERT + kind.name, text, parameters)
 
 
@@ -133,13 +135,13 @@ def _update(task: LLMTask, memories: Collection[Memory]) -> Tool:
         {
             "op": {"type": "string", "enum": ["add", "replace", "remove"]},
             "path": _text("path"),
-            "value": {"description": describe("value")},
+            "value": _text("value"),
         },
         ["op", "path"],
     )
     edits = {"type": "array", "description": describe("edits"), "items": edit}
     ids = _id([memory.id for memory in memories])
-    tool = _tool(UPDATE, {"id": ids, "edits": edits, **_detail_properties(task)}, ["id", "edits"])
+    tool = _tool(UPDATE, {"id": ids, "edits": edits, **_detail_properties(task)}, ["id"])
     return replace(
         tool, description="\n\n".join([tool.description, *_describe_kinds(task, memories)])
     )
@@ -173,7 +175,7 @@ def _detail_properties(task: LLMTask) -> JsonObject:
             "minimum": 0,
             "maximum": 1,
         },
-        "valid_from": {"type": ["string", "null"], "description": describe("valid_from")},
+        "valid_from": _text("valid_from"),
     }
     if task.turns:
         properties["message_ids"] = {
@@ -185,11 +187,17 @@ def _detail_properties(task: LLMTask) -> JsonObject:
 
 
 def _tool(name: str, properties: JsonObject, required: list[str] | None = None) -> Tool:
-    return Tool(name, describe(name), _object(properties, required or list(properties)))
+    names = list(properties) if required is None else required
+    return Tool(name, describe(name), _object(properties, names))
 
 
 def _object(properties: JsonObject, required: list[str]) -> JsonObject:
-    return {"type": "object", "properties": properties, "required": required}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
 
 
 def _text(name: str) -> JsonObject:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from app.conversations.edit_values import read_edit_values
 from app.conversations.memories import (
     BadContentError,
     Edit,
@@ -173,13 +174,15 @@ class ToolCallExecutor:
 
     def _update(self, arguments: JsonObject) -> str:
         memory = self._memory(arguments)
-        if "edits" not in arguments and ("content" in arguments or arguments.keys() == {"id"}):
+        edits = arguments.get("edits")
+        if edits is None and ("content" in arguments or arguments.keys() <= {"id", "edits"}):
             raise BadCallError("edits are missing")
+        schema = self._schema(memory.kind)
+        edits = read_edit_values(
+            parse_argument([] if edits is None else edits), memory.content, schema
+        )
         try:
-            content = check_content(
-                apply_edits(memory.content, parse_argument(arguments.get("edits", []))),
-                self._schema(memory.kind),
-            )
+            content = check_content(apply_edits(memory.content, edits), schema)
         except BadContentError as error:
             raise BadCallError(f"{error}. {_describe_unchanged(memory)}") from error
         details = self._details(arguments)

@@ -39,6 +39,7 @@ def _define_failures() -> JsonObject:
             "type": "object",
             "properties": {"failure": failure, "tested_by": tested_by},
             "required": ["failure", "tested_by"],
+            "additionalProperties": False,
         },
         "description": TEMPLATES.fill_section("coverage", "failures"),
     }

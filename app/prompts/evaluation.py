@@ -45,6 +45,7 @@ _SCHEMA: JsonObject = {
             "description": "What tells the answers apart, measured by <expected>; briefly.",
         },
         "better": {
+            "type": "string",
             "enum": ["first", "second", "tie"],
             "description": "The better answer; tie where neither is.",
         },

@@ -41,15 +41,19 @@ _REMARK = re.compile(r"\s*no (?:recommend|change)", re.IGNORECASE)
 T = TypeVar("T")
 
 
-def define_argument(description: str, *, nullable: bool = False) -> JsonObject:
+def define_argument(description: str) -> JsonObject:
     """Return the JSON Schema of a text argument; `description` names its section in `tools`."""
-    kind: str | list[str] = ["string", "null"] if nullable else "string"
-    return {"type": kind, "description": TEMPLATES.fill_section("tools", description)}
+    return {"type": "string", "description": TEMPLATES.fill_section("tools", description)}
 
 
 def define_tool(name: str, /, description: str | None = None, **arguments: JsonObject) -> Tool:
     """Return a tool whose arguments are all required; `description` defaults to its own section."""
-    parameters = {"type": "object", "properties": arguments, "required": list(arguments)}
+    parameters = {
+        "type": "object",
+        "properties": arguments,
+        "required": list(arguments),
+        "additionalProperties": False,
+    }
     return Tool(name, TEMPLATES.fill_section("tools", description or name), parameters)
 
 
@@ -178,7 +182,7 @@ class RewriteParser:
         if text is None:
             return None
         if not isinstance(text, str):
-            raise BadAnswerError(f"{self._argument} must be the text of the prompt, or null")
+            raise BadAnswerError(f"{self._argument} must be the text of the prompt, or empty")
         if not text.strip() or (_NONE.fullmatch(text) and not _NONE.fullmatch(self._old)):
             return None
         self._check(text)

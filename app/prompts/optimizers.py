@@ -54,7 +54,7 @@ _RECOMMEND = define_tool(
     hypotheses=define_argument("hypotheses"),
     warrants_adjustment={**define_argument("warrants_adjustment"), "type": "boolean"},
     counterexamples=define_argument("counterexamples"),
-    full_recommendations=define_argument("full_recommendations", nullable=True),
+    full_recommendations=define_argument("full_recommendations"),
 )
 _APPLY = define_tool(
     "improve",
@@ -67,7 +67,7 @@ _IMPROVE = define_tool(
     "improve",
     analysis=define_argument("analysis"),
     counterexamples=define_argument("counterexamples"),
-    improved_prompt=define_argument("improved_prompt", nullable=True),
+    improved_prompt=define_argument("improved_prompt"),
 )
 
 _REVISE = define_tool(

@@ -19,6 +19,7 @@ from app.conversations.dialogue import (
 )
 from app.conversations.division import Refusal, ask_in_parts, find_room
 from app.conversations.messages import Turn
+from app.conversations.portable_schema import portable_schema
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates, render_turns
 from app.conversations.schema_assertions import TooManyChecksError
 from app.conversations.schema_validator import validator_of
@@ -323,7 +324,7 @@ def _record_request(turns: Sequence[Turn], earlier: str | None) -> str:
 
 def _record_tool(schema: JsonObject) -> Tool:
     described = schema.get("description") or "Records what the conversation comes to."
-    return Tool(RECORD, described, schema)
+    return Tool(RECORD, described, portable_schema(schema))
 
 
 def _conversation_request(

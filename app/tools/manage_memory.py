@@ -212,7 +212,7 @@ def _parameters(options: ToolOptions) -> JsonObject:
         required.append("content")
     if "create" not in actions:
         required.append("id")
-    content, definitions = content_schema(options.kind, required="content" in required)
+    content, definitions = content_schema(options.kind)
     default = "create" if "create" in actions else actions[0]
     properties = {
         "content": content,
@@ -222,9 +222,12 @@ def _parameters(options: ToolOptions) -> JsonObject:
             "description": tool_text("manage_memory_id"),
         },
     }
-    if "id" not in required:
-        properties["id"] |= {"type": ["string", "null"], "default": None}
-    schema = {"type": "object", "properties": properties, "required": required}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
     return schema | ({"$defs": definitions} if definitions else {})
 
 

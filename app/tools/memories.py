@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import TypeAdapter
 
-from app.conversations.kinds import MEMORY, Kind
+from app.conversations.kinds import MEMORY, Kind, schema_for_models
 from app.conversations.memories import (
     MAX_CONTENT_BYTES,
     BadContentError,
@@ -64,17 +64,13 @@ def _escape(part: str) -> str:
     return part.replace("%", "%25").replace("/", "%2F")
 
 
-def content_schema(kind: Kind | None, *, required: bool) -> tuple[JsonObject, JsonObject]:
+def content_schema(kind: Kind | None) -> tuple[JsonObject, JsonObject]:
     """Return the JSON Schema of `content`, and the `$defs` that it refers to."""
     if kind is None:
-        text: JsonObject = {
-            "type": "string",
-            "description": tool_text("manage_memory_content"),
-        }
-        return text if required else text | {"type": ["string", "null"], "default": None}, {}
-    own = {name: part for name, part in kind.schema.items() if name not in _ROOT_KEYWORDS}
-    schema = own if required else {"anyOf": [own, {"type": "null"}], "default": None}
-    return schema, kind.schema.get("$defs", {})
+        return {"type": "string", "description": tool_text("manage_memory_content")}, {}
+    schema = schema_for_models(kind)
+    own = {name: part for name, part in schema.items() if name not in _ROOT_KEYWORDS}
+    return own, schema.get("$defs", {})
 
 
 def check_memory_content(content: object, kind: Kind | None) -> str | JsonObject:

@@ -156,7 +156,12 @@ class MemoryFiles:
         for name, (belongs_to, schema) in _PROPERTIES.items():
             if set(belongs_to.split()) & set(commands):
                 properties[name] = schema
-        parameters = {"type": "object", "properties": properties, "required": ["command"]}
+        parameters = {
+            "type": "object",
+            "properties": properties,
+            "required": ["command"],
+            "additionalProperties": False,
+        }
         return ToolDefinition(
             name=NAME,
             description="\n".join(lines),

@@ -6,7 +6,7 @@ Descriptions and docstrings of these models are sent to language models.
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from app.json_values import JsonObject, check_storable_text
 from app.schemas import ItemLabels, Labels, Number, Real, Schema
@@ -53,9 +53,9 @@ class SearchMemoriesArguments(Schema):
         None,
         description='Look at and below this namespace; default ["memories"]; [] is everywhere.',
     )
-    filter: JsonObject | None = Field(
+    filter: Annotated[JsonObject, WithJsonSchema({"type": "string"})] | None = Field(
         None,
-        description="Conditions on the value, by path, such as "
+        description="Conditions on the value, by path, as JSON, such as "
         '{"kind": "profile"}, {"content.name": {"$eq": "Ann"}} or {"score": {"$gte": 3}}.',
     )
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Number] | None = Field(
@@ -181,6 +181,10 @@ class ExtractionResult(BaseModel):
     )
 
 
+_NOT_FOR_MODELS = {"examples", "pattern", "maxLength"}
+"""Keywords that some providers refuse, at least with large numbers; calls are checked anyway."""
+
+
 def plain_schema(model: type[BaseModel], *, without: str | None = None) -> JsonObject:
     """Return a model's JSON Schema in its simplest form, without the member `without`.
 
@@ -204,5 +208,7 @@ def _simplify(node: Any, definitions: JsonObject) -> Any:
     if len(kinds) == 1:
         rest = {name: part for name, part in node.items() if name not in {"anyOf", "default"}}
         node = {**kinds[0], **rest}
-    members = {name: part for name, part in node.items() if name != "title" or "type" not in node}
-    return {name: _simplify(part, definitions) for name, part in members.items()}
+    left_out = {"title", *_NOT_FOR_MODELS} if "type" in node else set()
+    return {
+        name: _simplify(part, definitions) for name, part in node.items() if name not in left_out
+    }

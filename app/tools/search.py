@@ -85,12 +85,6 @@ _PROPERTIES: JsonObject = {
     },
 }
 
-_FILTER: JsonObject = {
-    "type": ["object", "null"],
-    "additionalProperties": True,
-    "default": None,
-}
-
 
 async def plan_search(resources: Resources, access: Access, body: SearchRequest) -> NewJob:
     """Return the job for a request; raises as `resolve_namespace` and `search_job`."""
@@ -262,9 +256,14 @@ class SearchMemory:
     def definition(cls, options: ToolOptions) -> ToolDefinition:
         """Return the definition, with an example filter for the kind of memory."""
         example = {"kind": options.kind.name} if options.kind else {"content": {"$contains": "tea"}}
-        described = f"Only memories whose members are like this: {json.dumps(example)}."
-        properties = {**_PROPERTIES, "filter": {**_FILTER, "description": described}}
-        parameters = {"type": "object", "properties": properties, "required": ["query"]}
+        described = f"As JSON: only memories whose members are like this: {json.dumps(example)}."
+        properties = {**_PROPERTIES, "filter": {"type": "string", "description": described}}
+        parameters = {
+            "type": "object",
+            "properties": properties,
+            "required": ["query"],
+            "additionalProperties": False,
+        }
         return ToolDefinition(name=NAME, description=tool_text(NAME), input_schema=parameters)
 
     async def call(self, context: ToolContext, arguments: JsonObject) -> ToolResult:

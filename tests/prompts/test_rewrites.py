@@ -190,7 +190,7 @@ async def test_a_remark_is_the_prompt_only_if_the_model_repeats_it() -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (3, "improved_prompt must be the text of the prompt, or null"),
+        (3, "improved_prompt must be the text of the prompt, or empty"),
         ("nul \x00", "improved_prompt contains U+0000, which cannot be stored; leave it out"),
         ("a" * 200_001, "improved_prompt has 200,001 characters; use at most 200,000"),
         (

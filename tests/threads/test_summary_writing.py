@@ -85,7 +85,11 @@ async def test_the_room_for_the_summary_is_given_in_words() -> None:
 
 
 async def test_the_schema_of_the_request_is_that_of_the_tool() -> None:
-    schema = {"type": "object", "description": "A mood.", "properties": {"mood": {}}}
+    schema = {
+        "type": "object",
+        "description": "A mood.",
+        "properties": {"mood": {"type": "string"}},
+    }
     model = ScriptedModel(record(mood="glad"))
     assert await write_record(model, HELLO, schema, None) == {"mood": "glad"}
     (tool,) = model.requests[0].tools

@@ -25,8 +25,9 @@ CONTENT: dict[str, Any] = {"zip": "1", "rooms": [{"beds": 1}], "free": 3, "note"
 
 def meant(path: str, text: Any, schema: dict[str, Any] | None = SCHEMA) -> Any:
     edit = {"op": "add", "path": path, "value": text}
-    (read,) = read_edit_values([edit], CONTENT, schema)  # type: ignore[misc]
-    return read["value"]
+    read = read_edit_values([edit], CONTENT, schema)
+    assert isinstance(read, list)
+    return read[0]["value"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,9 @@ def test_without_a_schema_the_present_value_decides() -> None:
 
 
 def test_what_is_no_list_of_edits_is_left_for_the_check() -> None:
-    for edits in (None, {}, "x", [5, {"op": "add"}, {"path": 1, "value": "[]"}], [{}] * 10_000):
+    broken: list[Any] = [5, {"op": "add"}, {"path": 1, "value": "[]"}]
+    wrong: list[object] = [None, {}, "x", broken, [{}] * 10_000]
+    for edits in wrong:
         assert read_edit_values(edits, CONTENT, SCHEMA) == edits
 
 

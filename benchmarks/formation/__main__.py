@@ -32,7 +32,7 @@ async def run(arguments: argparse.Namespace) -> None:
         answers = await system.ask(conversation.questions)
     write_memories(arguments.folder, memories)
     write_answers(arguments.folder, answers)
-    counts = await count(conversation, memories, answers)
+    counts = await count(conversation, memories, answers) | system.count_usage()
     write_counts(arguments.folder, counts)
     print(json.dumps(counts, indent=1, ensure_ascii=False))
 
@@ -50,9 +50,9 @@ def _choose(arguments: argparse.Namespace) -> None:
 
 def _open(arguments: argparse.Namespace, client: HttpClient) -> Memoryd | LangMem:
     folder: Path = arguments.folder
-    if arguments.system == LANGMEM:
-        return LangMem(folder.name, folder, arguments.model, arguments.timeout)
     manager = json.loads(arguments.manager)
+    if arguments.system == LANGMEM:
+        return LangMem(folder.name, folder, arguments.model, arguments.timeout, manager)
     if arguments.system == VERBATIM:
         manager["strategy"] = VERBATIM
     return Memoryd(client, folder.name, folder, manager, json.loads(arguments.search))
@@ -81,7 +81,7 @@ def read_arguments() -> argparse.Namespace:
     run.add_argument("--conversation", metavar="ID", help="absent: the first of the file")
     run.add_argument("--sessions", type=int, metavar="N", help="only the first N sessions")
     run.add_argument("--url", default="http://127.0.0.1:8080", help="the running memoryd")
-    run.add_argument("--manager", default="{}", help="manager_config, as JSON")
+    run.add_argument("--manager", default="{}", help="manager_config or LangMem's options, as JSON")
     run.add_argument("--search", default="{}", help="further members of searches, as JSON")
     run.add_argument("--model", default="any", help="LangMem's model at ANTHROPIC_BASE_URL")
     run.add_argument("--timeout", type=float, default=3_600, help="seconds for LangMem's model")

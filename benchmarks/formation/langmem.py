@@ -33,6 +33,7 @@ class LangMem:
     folder: Path
     model: str
     timeout_seconds: float
+    options: dict[str, Any]
     _store: InMemoryStore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class LangMem:
         """Extract from every session in turn; sessions that are done are skipped."""
         done = await self._restore()
         manager = create_memory_store_manager(
-            self._chat_model(), namespace=self._namespace, store=self._store
+            self._chat_model(), namespace=self._namespace, store=self._store, **self.options
         )
         for session in conversation.sessions:
             if session.name in done:
@@ -104,6 +105,10 @@ class LangMem:
     async def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Run every question as a search."""
         return [Answer(question, await self._search(question.text)) for question in questions]
+
+    def count_usage(self) -> dict[str, int]:
+        """Return nothing: LangMem does not count."""
+        return {}
 
     async def _search(self, query: str) -> list[Memory]:
         found = await self._store.asearch(self._namespace, query=query, limit=LIMIT)

@@ -125,6 +125,12 @@ class Memoryd:
         """Run every question as a search."""
         return [Answer(question, await self._search(question.text)) for question in questions]
 
+    def count_usage(self) -> dict[str, int]:
+        """Return the model calls and tokens of all jobs."""
+        usages = [job["usage"] for jobs in self._jobs.values() for job in jobs]
+        names = ("model_calls", "input_tokens", "output_tokens")
+        return {name: sum(usage[name] for usage in usages) for name in names}
+
     async def _search(self, query: str) -> list[Memory]:
         body = {"namespace_prefix": self._namespace, "query": query, "limit": LIMIT}
         body |= self.search_fields

@@ -317,17 +317,18 @@ async def _merge_batches(consolidation: Consolidation, ask: Ask, task: LLMTask) 
                 failures.extend([error] if error.retryable else [])
                 groups.append(_failed_group(part, error.reason, unanswered=error.retryable))
 
-        def divide(part: list[StoredMemory], error: Refusal) -> list[list[StoredMemory]]:
+        def divide(left: Sequence[list[StoredMemory]], error: Refusal) -> list[list[StoredMemory]]:
+            part, *others = left
             if not isinstance(error, RequestTooLongError):
                 raise error
             middle = len(part) // 2
             if middle > 1:
-                return [part[:middle], part[middle:]]
+                return [part[:middle], part[middle:], *others]
             groups.append(_failed_group(part, str(error)))
-            return []
+            return others
 
         async with places:
-            await ask_in_parts(batch, ask_about, divide)
+            await ask_in_parts([batch], ask_about, divide)
         failure = next((group.failure for group in groups if group.failure), None)
         await run.report("batch_finished", batches=len(batches), error=failure)
         return groups

@@ -24,18 +24,18 @@ _LEAST_SHOWN = 100
 
 
 async def ask_in_parts(
-    whole: T,
+    parts: Sequence[T],
     ask: Callable[[T], Awaitable[None]],
-    divide: Callable[[T, Refusal], Sequence[T]],
+    divide: Callable[[Sequence[T], Refusal], Sequence[T]],
     *,
     most: int | None = None,
 ) -> None:
-    """Ask about a whole, or, if it is refused, about its parts in order, `most` of them.
+    """Ask about parts in order, `most` of them; if one is refused, about smaller ones.
 
-    `divide` returns the smaller parts that replace a refused one, and none to leave it out. If it
-    can do neither, it raises the error.
+    `divide` is given the parts that are left, the first of which was refused, and returns those
+    that replace them. If there are none, it raises the error.
     """
-    left, refusals, asked = [whole], 0, 0
+    left, refusals, asked = list(parts), 0, 0
     while left and (most is None or asked < most):
         try:
             await ask(left[0])
@@ -43,7 +43,7 @@ async def ask_in_parts(
             refusals += 1
             if refusals > MAX_REFUSALS:
                 raise
-            left[:1] = divide(left[0], error)
+            left = list(divide(left, error))
         else:
             asked += 1
             del left[0]

@@ -71,7 +71,7 @@ class _Reading:
         if task.turns and not is_first:
             task = replace(task, turns=task.turns[: task.context_turns + self.read])
         most = MAX_PARTS if self.resumes and is_first else None
-        await ask_in_parts(task, self._ask_about, self._divide, most=most)
+        await ask_in_parts([task], self._ask_about, self._divide, most=most)
         if self._left_out and not self._answers:
             raise self._left_out[0]
 
@@ -103,43 +103,46 @@ class _Reading:
         self._answers += 1
         self._pass(part)
 
-    def _divide(self, part: LLMTask, error: Refusal) -> list[LLMTask]:
-        """Return the parts of a part; none if it is a message that is left out."""
-        if parts := divide_task(self._asked or part, error):
+    def _divide(self, left: Sequence[LLMTask], error: Refusal) -> list[LLMTask]:
+        """Return the parts that replace those left; a refused message may be left out."""
+        if parts := divide_tasks([self._asked or left[0], *left[1:]], error):
             return parts
         is_too_long = isinstance(error, RequestTooLongError)
         passes_none = not self._answers and (is_too_long or len(self._left_out) == MAX_LEFT_OUT)
-        if len(part.turns) != 1 or passes_none:
+        if len(left[0].turns) != 1 or passes_none:
             raise error
         self._left_out.append(error)
-        reason = f'the message "{part.turns[0].id}" was left out: {error}'
+        reason = f'the message "{left[0].turns[0].id}" was left out: {error}'
         self.rejected.append(reject("", reason))
-        self._pass(part)
-        return []
+        self._pass(left[0])
+        return list(left[1:])
 
     def _pass(self, part: LLMTask) -> None:
         if self._is_first:
             self.read += len(part.turns) - part.context_turns
 
 
-def divide_task(task: LLMTask, error: Refusal) -> list[LLMTask]:
-    """Return smaller tasks that make up a refused one; none if it cannot be divided.
+def divide_tasks(tasks: Sequence[LLMTask], error: Refusal) -> list[LLMTask]:
+    """Return smaller tasks in place of some, the first of which was refused; none if impossible.
 
     The context is left out first. Messages that are too long with the memories shown are divided
     until they take half of the room, which leaves the other half to memories. A message that takes
-    more leaves less to them, and is cut if it does not even fit alone.
+    more leaves less to them, and is cut if it does not even fit alone. All tasks are divided again,
+    so that an attempt that knows the length from the beginning makes the same requests.
     """
+    task, *others = tasks
     if task.context_turns:
-        return [replace(task, turns=task.turns[task.context_turns :], context_turns=0)]
+        return [replace(task, turns=task.turns[task.context_turns :], context_turns=0), *others]
     if not isinstance(error, RequestTooLongError):
         middle = len(task.turns) // 2
         halves = (task.turns[:middle], task.turns[middle:])
-        return [replace(task, turns=turns) for turns in halves] if middle else []
+        return [*(replace(task, turns=turns) for turns in halves), *others] if middle else []
     memories = sum(map(measure_memory, task.existing))
     room = find_room(error, memories + sum(map(measure_turn, task.turns)))
     if not room:
         return []
-    groups = group_turns(task.turns, max(room - memories, room // 2))
+    turns = [turn for each in tasks for turn in each.turns]
+    groups = group_turns(turns, max(room - memories, room // 2))
     return [_fit(task, group, room) for group in groups]
 
 

@@ -271,13 +271,15 @@ async def ask_for_queries(ask: Ask, turns: Sequence[Turn], context_turns: int) -
         queries = [(call.arguments or {}).get("query") for call in reply.calls]
         texts.extend(replace_unstorable(q, " ").strip() for q in queries if isinstance(q, str))
 
-    await ask_in_parts((turns, context_turns), ask_about, _shorten)
+    await ask_in_parts([(turns, context_turns)], ask_about, _shorten)
     return [text[:_WINDOW_CHARACTERS] for text in dict.fromkeys(texts) if text][:MAX_QUERIES]
 
 
-def _shorten(shown: tuple[Sequence[Turn], int], error: Refusal) -> list[tuple[Sequence[Turn], int]]:
+def _shorten(
+    left: Sequence[tuple[Sequence[Turn], int]], error: Refusal
+) -> list[tuple[Sequence[Turn], int]]:
     """Return a shorter conversation in place of one that is too long: its end."""
-    turns, context_turns = shown
+    turns, context_turns = left[0]
     if not isinstance(error, RequestTooLongError):
         raise error
     if context_turns:

@@ -40,6 +40,7 @@ class ServedLLM(ABC):
         except RequestTooLongError as error:
             if self._refusal is None or request.characters < self._refusal[0]:
                 self._refusal = request.characters, str(error)
+            error.excess = request.characters - request.characters // 2
             raise
         self._learn_length(request.characters)
         return completion

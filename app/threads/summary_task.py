@@ -202,11 +202,11 @@ async def write_summary(
         request = Request(system, (message,), max_tokens=limit, divisible=True)
         summary = _summary_text(await ask(request, "summarize"))
 
-    def divide(part: Sequence[Turn], error: Refusal) -> list[list[Turn]]:
-        return split_turns(part, _find_length(part, error))
+    def divide(left: Sequence[Sequence[Turn]], error: Refusal) -> list[list[Turn]]:
+        rest = [turn for part in left for turn in part]
+        return split_turns(rest, _find_length(left[0], error))
 
-    for part in split_turns(turns, PART_CHARACTERS):
-        await ask_in_parts(part, extend, divide)
+    await ask_in_parts(split_turns(turns, PART_CHARACTERS), extend, divide)
     return summary or ""
 
 
@@ -239,10 +239,10 @@ async def write_record(
         dialogue.say(_record_request(parts[-1], earlier))
         record = await StructuredDialogue(dialogue, answer_tool, "record").answer()
 
-    def shorten(parts: list[list[Turn]], error: Refusal) -> list[list[list[Turn]]]:
-        return [split_turns(turns, _find_length(parts[-1], error))]
+    def shorten(left: Sequence[list[list[Turn]]], error: Refusal) -> list[list[list[Turn]]]:
+        return [split_turns(turns, _find_length(left[0][-1], error))]
 
-    await ask_in_parts(split_turns(turns, PART_CHARACTERS), record_end, shorten)
+    await ask_in_parts([split_turns(turns, PART_CHARACTERS)], record_end, shorten)
     return record
 
 

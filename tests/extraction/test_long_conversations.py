@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.providers.errors import RequestTooLongError
+from app.providers.errors import RequestTooLongError, UnavailableError
 from app.providers.llm import Completion, Request
 from tests.support.extraction import Memories, Respond
 from tests.support.scripted_model import calls, insert
@@ -49,3 +49,30 @@ async def test_a_model_that_reads_too_little_fails_the_job(memories: Memories) -
         await memories.run(job)
     assert len(memories.model.requests) <= 10
     assert await memories.texts() == []
+
+
+async def test_another_attempt_pays_only_for_the_parts_that_are_missing(
+    memories: Memories,
+) -> None:
+    read = reading(6_000)
+    failed: list[str] = []
+    paid: list[str] = []
+
+    async def respond(request: Request) -> Completion:
+        text = request.messages[0].text
+        if "Now comes fact 8." in text and len(text) < 6_000 and not failed:
+            failed.append(text)
+            raise UnavailableError("away")
+        reply = await read(request)
+        paid.append(text)
+        return reply
+
+    memories.model.respond = respond
+    messages = [["user", f"Now comes fact {n}. " + "and so on " * 100] for n in range(12)]
+    job = await memories.begin(messages)
+    with pytest.raises(UnavailableError):
+        await memories.run(job)
+    await memories.run(await memories.claim(job.id))
+    assert await memories.texts() == sorted(f"fact {n}" for n in range(12))
+    assert len(failed) == 1
+    assert len(paid) == len(set(paid))

@@ -8,12 +8,12 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.job_kinds import EXTRACT_THREAD
+from app.job_kinds import EXTRACT, EXTRACT_THREAD
 from app.main import create_app
 from app.providers.embedder import FakeEmbedder
 from app.resources import Resources
 from tests.support.app import Store, running_with_resources
-from tests.support.jobs import quick, run_jobs
+from tests.support.jobs import quick, run_jobs, until
 from tests.support.llm_server import LLMServer, Received, Reply, fails, llm_server
 from tests.support.threads import Threads
 from tests.threads.remembering import learned_from, remembering
@@ -63,7 +63,7 @@ def client(app: tuple[httpx2.AsyncClient, Resources]) -> httpx2.AsyncClient:
 def work(app: tuple[httpx2.AsyncClient, Resources]) -> Work:
     """Does every job that can be started now."""
     resources = app[1]
-    handlers = {EXTRACT_THREAD.name: EXTRACT_THREAD.bind(resources)}
+    handlers = {kind.name: kind.bind(resources) for kind in (EXTRACT, EXTRACT_THREAD)}
     return lambda: run_jobs(resources, handlers)
 
 
@@ -179,8 +179,13 @@ async def test_a_part_that_fails_costs_none_of_the_parts_before_it(
     llm.respond = reading(CONTEXT, breaks="Message 060")
     await threads.append("t", *map(said, range(90)), **ALICE)
     first = (await threads.flush("t"))["job"]
-    await work()
-    await work()
+
+    async def has_failed() -> bool:
+        await work()
+        listed = (await threads.client.get("/v1/jobs", params={"state": "failed"})).json()
+        return bool(listed["jobs"])
+
+    await until(has_failed)
     thread = await threads.get("t")
     end = thread["extracted_until"]
     assert 40 < end <= 60
@@ -196,3 +201,33 @@ async def test_a_part_that_fails_costs_none_of_the_parts_before_it(
     await work()
     assert learned_from(llm.requests[0])[0] == said(end).strip()
     assert await remembered(store) == list(range(90))
+
+
+async def test_an_attempt_that_knows_the_size_uses_the_replies_of_the_one_that_found_it(
+    threads: Threads, store: Store, llm: LLMServer, work: Work
+) -> None:
+    read, broken = reading(CONTEXT), list[str]()
+    answered: list[str] = []
+
+    def respond(received: Received) -> Reply:
+        text = received.messages[0].text
+        if "Message 025" in text and len(text) <= CONTEXT and broken in ([], [text]):
+            broken[:] = [*broken, text]
+            return Reply("I would rather talk about it.")
+        reply = read(received)
+        answered.extend([text] if reply.calls else [])
+        return reply
+
+    llm.respond = respond
+    messages = [{"role": "user", "content": said(number)} for number in range(40)]
+    body = {"namespace": ["users", "alice"], "messages": messages}
+    response = await threads.client.post("/v1/jobs/extract", json=body)
+
+    async def has_succeeded() -> bool:
+        await work()
+        job = (await threads.client.get(f"/v1/jobs/{response.json()['id']}")).json()
+        return (job["state"], job["attempt"]) == ("succeeded", 2)
+
+    await until(has_succeeded)
+    assert await remembered(store) == list(range(40))
+    assert len(answered) == len(set(answered)) < 12

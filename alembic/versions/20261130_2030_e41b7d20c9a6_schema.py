@@ -183,6 +183,12 @@ def _create_items() -> None:
             comment="user, assistant, tool, document, or import.",
         ),
         sa.Column("source", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "questions",
+            postgresql.JSONB(astext_type=sa.Text()),
+            nullable=True,
+            comment="Questions that the item answers, indexed with it.",
+        ),
         sa.Column("ttl", sa.Interval(), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -321,6 +327,7 @@ def _create_items() -> None:
             comment="user, assistant, tool, document, or import.",
         ),
         sa.Column("source", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("questions", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(

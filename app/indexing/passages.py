@@ -34,6 +34,9 @@ SEPARATOR = "\x1f"
 WHOLE = ("$", "")
 """Paths of the whole value."""
 
+QUESTIONS = "?"
+"""Path of the passages that are questions."""
+
 MAX_PLACES = 20_000
 """Maximum places in a value that one path may visit."""
 
@@ -109,8 +112,12 @@ class PassageIndex:
     default_paths: Sequence[str] = ("$",)
     """Paths to index in items that name none."""
 
-    async def cut(self, value: JsonObject, paths: Sequence[str] | None) -> list[Passage]:
+    async def cut(
+        self, value: JsonObject, paths: Sequence[str] | None, questions: Sequence[str] = ()
+    ) -> list[Passage]:
         """Return an item's passages; `paths` None stands for the default ones.
+
+        The questions that it answers are passages as well, unless nothing of it is indexed.
 
         Raises InvalidIndexPathError.
         """
@@ -126,6 +133,8 @@ class PassageIndex:
                         field="index",
                     )
                 await time_slice.give_way()
+        if passages:
+            passages.extend(p for text in questions for p in self._passages(QUESTIONS, text))
         return passages
 
     async def embed(

@@ -9,6 +9,7 @@ from pgvector import HalfVector
 
 from app.db.database import Connection, Parameters
 from app.db.pages import Page, fetch_page
+from app.indexing.passages import QUESTIONS
 from app.providers.embedder import Vector
 from app.search.candidate_set import HITS, ITEMS, PASSAGES, USES, CandidateSet, Floats, Rows
 from app.search.plan import ListingPlan, Scope, ScoringQuery
@@ -44,7 +45,7 @@ _READ_HITS = 20_000
 _SORT_TYPES = {"updated_at": "timestamptz", "created_at": "timestamptz", "key": "text"}
 
 _PASSAGE_COLUMN = """
-SELECT p.{column}
+SELECT p.path, p.{column}
 FROM unnest($2::bigint[], $3::int[]) WITH ORDINALITY AS wanted (id, ordinal, place)
 LEFT JOIN (items i JOIN passages p ON p.namespace = i.namespace AND p.key = i.key
     AND p.index_id = $1) ON i.id = wanted.id AND p.ordinal = wanted.ordinal
@@ -440,9 +441,9 @@ async def count_items(
 async def fetch_passage_texts(
     connection: Connection, index_id: int, passages: Sequence[tuple[int, int]]
 ) -> list[str | None]:
-    """Return the texts of passages, given as item ids and ordinals."""
+    """Return the texts of passages, given as item ids and ordinals; None for a question."""
     rows = await _fetch_passage_column(connection, "text", index_id, passages)
-    return [row["text"] for row in rows]
+    return [None if row["path"] == QUESTIONS else row["text"] for row in rows]
 
 
 async def fetch_passage_vectors(

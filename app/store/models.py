@@ -61,6 +61,7 @@ items = Table(
     Column("said_last", TIME, comment="When its source was last said."),
     Column("source_class", Text, comment="user, assistant, tool, document, or import."),
     Column("source", JSONB),
+    Column("questions", JSONB, comment="Questions that the item answers, indexed with it."),
     Column("ttl", Interval),
     Column("expires_at", TIME),
     Column("created_at", TIME, nullable=False),
@@ -120,6 +121,7 @@ item_versions = Table(
     Column("said_last", TIME, comment="When its source was last said."),
     Column("source_class", Text, comment="user, assistant, tool, document, or import."),
     Column("source", JSONB),
+    Column("questions", JSONB),
     Column("actor", Text, nullable=False),
     Column("recorded_at", TIME, nullable=False),
     Column(

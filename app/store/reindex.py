@@ -135,7 +135,8 @@ class Backfill:
         if item.address in self.refused:
             return None
         try:
-            passages = await self._index.cut(json.loads(item.value or "{}"), item.index_paths)
+            value = json.loads(item.value or "{}")
+            passages = await self._index.cut(value, item.index_paths, item.questions)
         except InvalidIndexPathError as error:
             self.refused[item.address] = error.detail
             return None

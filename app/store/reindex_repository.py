@@ -11,6 +11,7 @@ from app.indexing.formats import IndexFormat, read_format
 from app.json_values import JsonText
 from app.namespaces import StoredNamespace
 from app.providers.embedder import Vector
+from app.store.repository import read_questions
 from app.store.types import Address
 
 FIRST = Address(StoredNamespace(""), "")
@@ -23,7 +24,7 @@ _DROPPED_ITEMS = 200
 # passages is made again, and one whose text gives none is tried in every run. LATERAL with its
 # limit keeps the planner from reading all passages of the index for each batch, as with EXISTS.
 _NEXT = f"""
-SELECT namespace, key, id, version, index_paths,
+SELECT namespace, key, id, version, index_paths, questions,
     CASE WHEN present.ordinal IS NULL THEN value END AS value
 FROM (
     SELECT * FROM items WHERE (namespace, key) > ($1, $2)
@@ -89,6 +90,7 @@ class WalkedItem:
     version: int
     index_paths: list[str] | None
     value: JsonText | None
+    questions: tuple[str, ...]
 
 
 async def find_next(connection: Connection, after: Address, index_id: int) -> list[WalkedItem]:
@@ -100,6 +102,7 @@ async def find_next(connection: Connection, after: Address, index_id: int) -> li
             row["version"],
             None if row["index_paths"] is None else json.loads(row["index_paths"]),
             row["value"],
+            read_questions(row),
         )
         for row in await connection.fetch(_NEXT, *after, index_id)
     ]

@@ -32,6 +32,7 @@ METADATA = {
     "said_last": "timestamptz",
     "source_class": "text",
     "source": "jsonb",
+    "questions": "jsonb",
 }
 """The columns of an item's metadata, with the types of their parameters."""
 
@@ -289,6 +290,7 @@ def read_metadata(row: Row) -> ItemMetadata:
         row["said_last"],
         row["source_class"],
         row["source"],
+        read_questions(row),
     )
 
 
@@ -306,6 +308,7 @@ def _metadata_values(metadata: ItemMetadata) -> tuple[object, ...]:
         metadata.said_last,
         metadata.source_class,
         metadata.source,
+        json.dumps(metadata.questions, ensure_ascii=False) if metadata.questions else None,
     )
 
 
@@ -313,6 +316,12 @@ def read_paths(row: Row) -> tuple[str, ...] | None:
     """Return the paths to embed in a row, None for the setting's."""
     paths = row["index_paths"]
     return None if paths is None else _parse_paths(paths)
+
+
+def read_questions(row: Row) -> tuple[str, ...]:
+    """Return the questions in a row that its item answers."""
+    questions = row["questions"]
+    return () if questions is None else tuple(json.loads(questions))
 
 
 @lru_cache(maxsize=1024)

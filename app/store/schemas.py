@@ -39,6 +39,7 @@ from app.store.namespace_repository import ListedNamespaces, NamespaceQuery
 from app.store.types import (
     METADATA_NAMES,
     NO_METADATA,
+    SHOWN_METADATA,
     Address,
     Delete,
     ItemMetadata,
@@ -54,6 +55,7 @@ MAX_TTL_MINUTES = 52_560_000.0
 """A hundred years."""
 
 MAX_SOURCE_VALUES = 1_000
+MAX_QUESTIONS, MAX_QUESTION_CHARACTERS = 10, 300
 MAX_PATHS = 32
 MAX_PATH_CHARACTERS = 512
 
@@ -81,6 +83,9 @@ Value = Annotated[
 DateText = Annotated[str, Field(examples=["2026", "2026-05", "2026-05-03T10:00:00+00:00"])]
 # A title names the class that generators make of an object.
 ItemValue = Annotated[JsonObject, Field(title="Value", description="Any JSON object.")]
+
+
+Question = Annotated[Clean, Field(min_length=1, max_length=MAX_QUESTION_CHARACTERS)]
 
 
 def _none_for_false(index: object) -> object:
@@ -151,6 +156,12 @@ class ItemDetails(Schema):
     said_last: Moment | None = Field(None, description="When its source was last said.")
     source_class: SourceClass | None = Field(None, description="The kind of its source.")
     source: Source | None = Field(None, description="Where the memory came from.")
+    questions: Annotated[list[Question], Field(max_length=MAX_QUESTIONS)] | None = Field(
+        None,
+        description="Questions that the memory answers. A search that is like one of them finds "
+        "the memory; they are never returned.",
+        examples=[["Where does Ana live?"]],
+    )
 
     @model_validator(mode="after")
     def _times_run_forward(self) -> Self:
@@ -167,6 +178,8 @@ class ItemDetails(Schema):
         }
         if "pinned" in given:
             given["pinned"] = bool(self.pinned)
+        if "questions" in given:
+            given["questions"] = tuple(self.questions or ())
         if self.source is not None:
             given["source"] = source_text(self.source.model_dump(exclude_unset=True))
         return replace(metadata, **given) if given else metadata
@@ -438,7 +451,7 @@ class NamespaceList(BaseModel):
 
 def _metadata_members(metadata: ItemMetadata | None) -> JsonObject:
     """Return an item's metadata as members for orjson; null for each if an item ended."""
-    members: JsonObject = {name: getattr(metadata, name, None) for name in METADATA_NAMES}
+    members: JsonObject = {name: getattr(metadata, name, None) for name in SHOWN_METADATA}
     if metadata is not None:
         for name in ("valid_from", "valid_to"):
             members[name] = members[name] and str(members[name])

@@ -88,6 +88,7 @@ class ItemMetadata:
     """Optional metadata of an item.
 
     `said_first` and `said_last` are when its source was said, `source_class` is the kind of source.
+    `questions` are ones that it answers; they are indexed with it, and never returned.
     """
 
     importance: float | None = None
@@ -98,6 +99,7 @@ class ItemMetadata:
     said_last: datetime | None = None
     source_class: SourceClass | None = None
     source: JsonText | None = None
+    questions: tuple[str, ...] = ()
 
 
 def source_text(members: Mapping[str, object]) -> JsonText:
@@ -111,6 +113,7 @@ def source_text(members: Mapping[str, object]) -> JsonText:
 
 NO_METADATA = ItemMetadata()
 METADATA_NAMES = tuple(field.name for field in fields(ItemMetadata))
+SHOWN_METADATA = tuple(name for name in METADATA_NAMES if name != "questions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ class ItemWriter:
             ttl=self._lifetime(put.ttl),
             action=put.action,
             precondition=put.precondition,
-            passages=await self._index.cut(put.value, put.index_paths),
+            passages=await self._index.cut(put.value, put.index_paths, put.metadata.questions),
             requires_embedding=put.requires_embedding,
         )
 

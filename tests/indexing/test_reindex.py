@@ -38,6 +38,15 @@ def settings(database_url: str) -> Settings:
     return Settings(database_url=database_url, database_pool_size=5, index_fields=["text"])
 
 
+async def test_questions_are_indexed_again(settings: Settings) -> None:
+    async with serving_in_process(settings, FakeEmbedder(OLD)) as store:
+        await store.put(NAMESPACE, "home", {"text": "Ana in Porto"}, questions=["Which city?"])
+    await reindexed(settings, FakeEmbedder(NEW))
+    async with serving_in_process(settings, FakeEmbedder(NEW)) as store:
+        found = await store.search(NAMESPACE, query="Which city?", mode="text")
+    assert [item["key"] for item in found] == ["home"]
+
+
 async def test_items_put_before_during_and_after_are_found_with_the_new_model(
     settings: Settings,
 ) -> None:

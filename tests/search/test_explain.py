@@ -102,3 +102,29 @@ async def test_nothing_is_explained_unless_asked_for(filled: Store) -> None:
     response = await filled.client.post("/v1/store/items/search", json={"query": "ramen"})
     assert response.json().keys() == {"items", "next_cursor"}
     assert "explanation" not in response.json()["items"][0]
+
+
+async def test_a_question_finds_its_item_and_is_never_returned(store: Store) -> None:
+    await store.put(NOTES, "home", {"text": "Ana lives in Porto."}, questions=["Which city?"])
+    await store.put(NOTES, "tea", {"text": "green tea"})
+    answer = await explained(store, "Which city?")
+    assert [item["key"] for item in answer["items"]][0] == "home"
+    assert by_key(answer)["home"]["passage"] is None
+    assert by_key(answer)["home"]["lexical"] > 0.5
+    seen = [answer["items"], await store.get(NOTES, "home"), await store.versions(NOTES, "home")]
+    assert "question" not in str(seen)
+
+
+async def test_questions_stay_with_an_item_and_go_with_its_index(store: Store) -> None:
+    questions = ["Which city?"]
+    await store.put(NOTES, "home", {"text": "Ana lives in Porto."}, questions=questions)
+    patch = {"namespace": NOTES, "key": "home", "value": {"text": "Ana lives in Lisbon."}}
+    await store.call("PATCH", "/v1/store/items", status=200, json=patch)
+    assert by_key(await explained(store, "Which city?"))["home"]["lexical"] > 0.5
+    await store.put(NOTES, "home", {"text": "Ana lives in Faro."})
+    assert by_key(await explained(store, "Which city?"))["home"]["lexical"] == 0
+    body = {"namespace": NOTES, "key": "home", "version": 1}
+    await store.call("POST", "/v1/store/items/restore", status=200, json=body)
+    assert by_key(await explained(store, "Which city?"))["home"]["lexical"] > 0.5
+    await store.put(NOTES, "home", {"text": "Ana"}, index=False, questions=questions)
+    assert by_key(await explained(store, "Which city?"))["home"]["similarity"] is None

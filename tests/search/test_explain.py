@@ -108,7 +108,7 @@ async def test_a_question_finds_its_item_and_is_never_returned(store: Store) -> 
     await store.put(NOTES, "home", {"text": "Ana lives in Porto."}, questions=["Which city?"])
     await store.put(NOTES, "tea", {"text": "green tea"})
     answer = await explained(store, "Which city?")
-    assert [item["key"] for item in answer["items"]][0] == "home"
+    assert next(item["key"] for item in answer["items"]) == "home"
     assert by_key(answer)["home"]["passage"] is None
     assert by_key(answer)["home"]["lexical"] > 0.5
     seen = [answer["items"], await store.get(NOTES, "home"), await store.versions(NOTES, "home")]

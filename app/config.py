@@ -123,6 +123,11 @@ class Settings(BaseSettings):
             "* at the end of one stands for any ending.",
         )
     )
+    secrets: Literal["redact", "refuse", "allow"] = Field(
+        "redact",
+        description="Secrets that extraction would store: redact replaces them, refuse stores "
+        "nothing that has one, allow stores them.",
+    )
 
     llm_timeout_seconds: float = Field(120, gt=0, description="Maximum wait for a model's answer.")
     llm_concurrency: int = Field(

@@ -13,12 +13,11 @@ from uuid import uuid4
 from app.changes.apply import ChangeApplier, InSameTransaction, JobOutcome, Provenance
 from app.changes.duplicates import DuplicateFoundError
 from app.changes.reconcile import REVIEW_REQUESTED, Reconciliation, reconcile, review_reason
-from app.clock import Clock
-from app.conversations.call_habits import CallHabits
 from app.conversations.kinds import MESSAGE_KIND
 from app.conversations.memories import Edit, LLMTask, Memory, Proposal, Rejection
 from app.conversations.messages import Turn, to_turns
-from app.db.database import Connection, Database
+from app.conversations.secret_scan import SecretCounts, scan_proposal, scan_turns
+from app.db.database import Connection
 from app.extraction.division import propose_in_phases
 from app.extraction.plan import Config, ExtractPlan, RequestMemory
 from app.extraction.prompt import PROMPT_VERSION
@@ -27,7 +26,6 @@ from app.http.headers import PreconditionFailedError
 from app.jobs.kind import JobConflictError, JobRun
 from app.json_values import JsonObject
 from app.namespaces import StoredNamespace, to_stored
-from app.providers.llm import LLMPool
 from app.resources import Resources
 
 _ATTEMPTS = 3
@@ -77,28 +75,19 @@ class _Extraction:
 class Extractor:
     """Extracts memories from conversations."""
 
-    def __init__(
-        self,
-        database: Database,
-        llms: LLMPool,
-        retriever: Retriever,
-        applier: ChangeApplier,
-        habits: CallHabits,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._llms = llms
+    def __init__(self, resources: Resources, retriever: Retriever, applier: ChangeApplier) -> None:
+        self._database = resources.database
+        self._llms = resources.llms
         self._retriever = retriever
         self._applier = applier
-        self._habits = habits
-        self._clock = clock
+        self._habits = resources.habits
+        self._clock = resources.clock
+        self._secrets = resources.settings.secrets
 
     @classmethod
     def build(cls, resources: Resources) -> Self:
         """Build the extractor from a process's resources."""
-        retriever, applier = Retriever.build(resources), ChangeApplier.build(resources)
-        habits, clock = resources.habits, resources.clock
-        return cls(resources.database, resources.llms, retriever, applier, habits, clock)
+        return cls(resources, Retriever.build(resources), ChangeApplier.build(resources))
 
     async def extract(
         self, run: JobRun, plan: ExtractPlan, *, conclude: Conclude | None = None
@@ -137,7 +126,7 @@ class Extractor:
         keys = {memory.id: memory.key for memory in shown.memories}
         await run.report("retrieved", existing=len(keys), all=shown.are_all, keys=keys)
         resumes = extraction.conclude is not None
-        proposal = await self._propose(run, plan, extraction.turns, shown, resumes=resumes)
+        proposal, secrets = await self._propose(run, plan, extraction.turns, shown, resumes=resumes)
         model = self._llms.get(config.model).name
         outcome = JobOutcome(
             edits=(),
@@ -147,6 +136,7 @@ class Extractor:
                 "model": model,
                 "prompt_version": PROMPT_VERSION,
                 "rounds": number,
+                **secrets.members(),
                 **({"messages_read": proposal.read} if resumes else {}),
             },
         )
@@ -186,7 +176,12 @@ class Extractor:
 
     async def _store_messages(self, extraction: _Extraction) -> None:
         run = extraction.run
-        edits = build_message_edits(extraction.plan, extraction.turns, extraction.namespace)
+        context = extraction.plan.context_messages
+        scanned, secrets = await asyncio.to_thread(
+            scan_turns, extraction.turns[context:], self._secrets
+        )
+        turns = [*extraction.turns[:context], *scanned]
+        edits = build_message_edits(extraction.plan, turns, extraction.namespace)
         keys = [edit.key or "" for edit in edits]
         existing = await self._retriever.find_at(run.job.access, extraction.namespace, keys)
         await run.report("retrieved", existing=len(existing))
@@ -198,14 +193,15 @@ class Extractor:
             unchanged=reconciled.unchanged,
             review_reason=REVIEW_REQUESTED if is_reviewed else None,
             checks_duplicates=False,
+            details=secrets.members(),
         )
-        read = len(extraction.turns) - extraction.plan.context_messages
-        await self._applier.apply(run, outcome, in_transaction=extraction.in_transaction(read))
+        conclude = extraction.in_transaction(len(scanned))
+        await self._applier.apply(run, outcome, in_transaction=conclude)
 
     async def _return_memories(self, run: JobRun, plan: ExtractPlan, turns: Sequence[Turn]) -> None:
         existing = to_memories(plan.existing)
         shown = ShownMemories(existing, are_all=True)
-        proposal = await self._propose(run, plan, turns, shown)
+        proposal, secrets = await self._propose(run, plan, turns, shown)
         reconciled = await asyncio.to_thread(
             reconcile, proposal.edits, existing, singletons=plan.config.singletons
         )
@@ -214,6 +210,7 @@ class Extractor:
             "model": self._llms.get(plan.config.model).name,
             "prompt_version": PROMPT_VERSION,
             "rounds": 1,
+            **secrets.members(),
         }
         async with self._database.transaction(run.job.access.root) as connection:
             await run.finish(connection, result)
@@ -226,7 +223,7 @@ class Extractor:
         shown: ShownMemories,
         *,
         resumes: bool = False,
-    ) -> Proposal:
+    ) -> tuple[Proposal, SecretCounts]:
         llm = self._llms.get(plan.config.model)
         habit, may_be_retried = self._habits.get(llm.name), not run.job.is_last_attempt
         tasks = (
@@ -241,9 +238,10 @@ class Extractor:
         asked = run.asking(llm)
         proposal = await propose_in_phases(asked, tasks, shown.memories, resumes=resumes)
         self._habits.learn(llm.name, proposal.habit)
+        proposal, secrets = await asyncio.to_thread(scan_proposal, proposal, self._secrets)
         rejected = len(proposal.rejected)
         await run.report("proposed", changes=len(proposal.edits), rejected=rejected)
-        return proposal
+        return proposal, secrets
 
 
 def _tasks(plan: ExtractPlan, turns: Sequence[Turn], now: datetime) -> list[LLMTask]:

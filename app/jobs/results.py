@@ -89,12 +89,22 @@ class ReturnedMemory(BaseModel):
     )
 
 
+class FoundSecrets(BaseModel):
+    """Secrets, such as keys and passwords, that were found before anything was stored."""
+
+    redacted: int = Field(description="Secrets that a mark replaces.")
+    refused: int = Field(description="Memories and messages that were not stored.")
+
+
 class _ChangesResult(BaseModel):
     counts: JobCounts = Field(description="How many memories were changed, and how.")
     rejected: list[RejectedCall] = Field(description="Changes that were not made, and why.")
     proposed: ChangeCounts | None = Field(None, description="Changes that wait for a review.")
     review: Review | None = Field(None, description="Present if changes had to be reviewed.")
     undo: Undo | None = Field(None, description="Present if the job was undone.")
+    secrets: FoundSecrets | None = Field(
+        None, description="Secrets that were found before storing; absent: none."
+    )
     model: str | None = Field(None, description="The model that was called.")
 
 

@@ -19,7 +19,7 @@ from app.prompts.optimizer_requests import TEMPLATES, cut_middle
 from app.providers.errors import BadRequestError
 
 _MAX_ANALYSIS = 20_000
-_MAX_PART = 2_000  # of a case's last message, and of what is expected
+_MAX_PART = 2_000  # of a case's last message, and of its description
 _MAX_FAILURES = 30
 _MAX_DESCRIPTION = 500
 

@@ -161,6 +161,7 @@ async def test_a_text_that_wins_goes_into_production(
         "promoted": True,
         "not_promoted_reason": None,
     }
+    preferred = {"preferred": "new", "meets_expected": True}
     assert case == {
         "outcome": "win",
         "meets_expected": True,
@@ -169,18 +170,8 @@ async def test_a_text_that_wins_goes_into_production(
             "new": {"text": NEW, "problem": None},
         },
         "verdicts": [
-            {
-                "shown_first": "old",
-                "preferred": "new",
-                "reason": "second is better",
-                "meets_expected": True,
-            },
-            {
-                "shown_first": "new",
-                "preferred": "new",
-                "reason": "first is better",
-                "meets_expected": True,
-            },
+            {"shown_first": "old", "reason": "second is better", **preferred},
+            {"shown_first": "new", "reason": "first is better", **preferred},
         ],
     }
     assert (await optimizing.get("support", label="production"))["text"] == NEW

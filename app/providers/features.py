@@ -49,6 +49,7 @@ TOOL_CHOICE = _feature(
     r"|\brequired\b.{0,40}not (be )?(supported|allowed)",
     guessed=True,
 )
+OPEN_OBJECTS = _feature("open_objects", r"additional_?properties")
 TEMPERATURE = _feature("temperature", r"temperature", guessed=True)
 CACHE_CONTROL = _feature("cache_control", r"cache_control|prompt caching", guessed=True)
 SYSTEM_BLOCKS = _feature("system_blocks", r"\bsystem\b.{0,60}(string|str\b)", guessed=True)

@@ -34,6 +34,27 @@ class Tool:
     description: str
     parameters: JsonObject
 
+    def closed(self) -> "Tool":
+        """Return the tool with arguments whose objects have only the members that are listed."""
+        return replace(self, parameters=_close_objects(self.parameters))
+
+
+def _close_objects(schema: Any) -> Any:
+    """Return a schema whose objects with listed members allow no others."""
+    if not isinstance(schema, dict):
+        return schema
+    closed = dict(schema)
+    for name in schema.keys() & {"properties", "$defs"}:
+        closed[name] = {key: _close_objects(part) for key, part in schema[name].items()}
+    for name in schema.keys() & {"anyOf", "oneOf", "prefixItems"}:
+        closed[name] = [_close_objects(part) for part in schema[name]]
+    if "items" in schema:
+        closed["items"] = _close_objects(schema["items"])
+    is_open = schema.get("additionalProperties", True) in (True, {})
+    return (
+        {**closed, "additionalProperties": False} if is_open and "properties" in schema else closed
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -104,6 +125,15 @@ class Request:
     def is_forced(self) -> bool:
         """True if the model may not answer without a call."""
         return bool(self.tools) and self.tool_choice not in {"auto", "none"}
+
+    @property
+    def has_open_objects(self) -> bool:
+        """True if objects in the arguments of some tool may have members that are not listed."""
+        return any(tool.closed() != tool for tool in self.tools)
+
+    def with_closed_objects(self) -> "Request":
+        """Return the request with tools whose objects have only the members that are listed."""
+        return replace(self, tools=tuple(tool.closed() for tool in self.tools))
 
     def with_choice_in_words(self) -> "Request":
         """Return the request with its tool choice as a sentence at the end of the system text."""

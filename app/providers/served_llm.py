@@ -6,7 +6,7 @@ from typing import Any
 
 from app.providers.capabilities import Capabilities, ServedModel
 from app.providers.errors import ProviderError, RequestTooLongError
-from app.providers.features import Concessions, Feature
+from app.providers.features import OPEN_OBJECTS, Concessions, Feature
 from app.providers.llm import Completion, Request
 from app.providers.provider import Provider
 
@@ -48,11 +48,14 @@ class ServedLLM(ABC):
     async def _complete(self, request: Request) -> Completion:
         concessions = Concessions(self._capabilities, self._served)
         while True:
+            if not concessions.allow(OPEN_OBJECTS):
+                request = request.with_closed_objects()
             arguments = self._arguments(request, concessions)
             try:
                 completion = await self._answer(arguments)
             except ProviderError as error:
-                sent = self._features(request, arguments)
+                own = [OPEN_OBJECTS] if request.has_open_objects else []
+                sent = [*own, *self._features(request, arguments)]
                 asked = concessions.limit_output(request.max_tokens)
                 if not concessions.concede(error, sent, asked):
                     raise

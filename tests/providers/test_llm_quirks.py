@@ -82,6 +82,12 @@ def is_forced(body: JSON) -> bool:
         ("tool_choice", is_forced, 422, "Input should be 'none' or 'auto'"),
         ("tool_choice", is_forced, 400, "Forced function calling is off in thinking mode"),
         ("tool_choice", is_forced, 400, "this request cannot be served"),
+        (
+            "open_objects",
+            lambda body: "additionalProperties" not in body["tools"][0]["function"]["parameters"],
+            400,
+            "'additionalProperties' is required to be supplied and to be false",
+        ),
         ("tools", lambda body: "tools" in body, 400, "llama-x does not support tools"),
         (
             "system_role",

@@ -5,9 +5,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Self, TypeAlias
 
 from app.auth.access import Access, Verb
@@ -46,6 +47,9 @@ InSameTransaction: TypeAlias = Callable[[Connection], Awaitable[None]]
 MAX_MESSAGE_IDS = 500
 """Maximum message ids in a memory's source, which has at most 1,000 JSON values."""
 
+MAX_MEMORY_KEYS = 400
+"""Maximum keys of memories in a memory's source."""
+
 _COUNTS: Mapping[Action, str] = {"insert": "inserted", "update": "updated", "delete": "deleted"}
 
 _UNSAFE = "Another change of the job cannot be stored, and this one may rest on it."
@@ -57,7 +61,8 @@ _CONVERSATION_MEMBERS = ("thread_id", "position", "message_ids")
 class Provenance:
     """The origin of a job's memories.
 
-    `turns` are the messages that are extracted from; `positions` are their positions in the thread.
+    `turns` are the messages, the first `context_turns` only as context; `positions` are their
+    positions in the thread.
     """
 
     job_id: str
@@ -67,15 +72,17 @@ class Provenance:
     thread_id: str | None = None
     positions: Mapping[str, int] | None = None
     turns: Sequence[Turn] = ()
+    context_turns: int = 0
     ttl_seconds: float | None = None
 
-    def source(self, message_ids: Sequence[str]) -> JsonObject:
-        """Return the source of a memory from some messages."""
+    def source(self, message_ids: Sequence[str], memories: Sequence[Memory] = ()) -> JsonObject:
+        """Return the source of a memory from some messages, and from other memories."""
         positions = [p for id_ in message_ids if (p := (self.positions or {}).get(id_)) is not None]
         members = {
             "thread_id": self.thread_id,
             "position": min(positions, default=None),
             "message_ids": list(message_ids[:MAX_MESSAGE_IDS]),
+            "memory_keys": [memory.key for memory in memories[:MAX_MEMORY_KEYS] if memory.key],
             "job_id": self.job_id,
             "model": self.model,
             "prompt_version": self.prompt_version,
@@ -84,20 +91,23 @@ class Provenance:
         return {name: value for name, value in members.items() if value not in (None, [])}
 
     def find_turns(self, message_ids: Sequence[str]) -> Sequence[Turn]:
-        """Return the messages with some ids, or all of them if none has one of the ids."""
-        return [turn for turn in self.turns if turn.id in set(message_ids)] or self.turns
+        """Return the messages with some ids; if there are none, all that were extracted from."""
+        named = [turn for turn in self.turns if turn.id in set(message_ids)]
+        return named or self.turns[self.context_turns :]
 
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
     """A job's edits and the rest of its result, to which `details` are added.
 
+    `repeated` are edits that say again what memories say, and move the times of these.
     The edits wait for a review if there is a `review_reason`. Inserts of messages may repeat stored
     ones, so they are not checked for duplicates.
     """
 
     edits: Sequence[Edit]
     provenance: Provenance
+    repeated: Sequence[Edit] = ()
     unchanged: int = 0
     rejected: Sequence[Rejection] = ()
     review_reason: str | None = None
@@ -179,6 +189,8 @@ class ChangeApplier:
                 changes = plan.changes
                 if not waits:
                     changes = [change.to_applied(results) for change in changes]
+                    if said := _said_again(outcome):
+                        await items.extend_said(connection, said)
                 result = _result(outcome, changes, plan.rejected)
                 event = "proposed_for_review" if waits else "applied"
                 state = State.AWAITING_REVIEW if waits else State.SUCCEEDED
@@ -280,8 +292,8 @@ def _to_changes(outcome: JobOutcome) -> list[Change]:
 def _to_change(edit: Edit, provenance: Provenance) -> Change:
     before, value = edit.before, None
     turns = provenance.find_turns(edit.message_ids)
-    memories = [before] if before else []
-    times = [time for time in _said(turns, memories) if time is not None]
+    memories = [*([before] if before else []), *edit.sources]
+    said = _said(turns, memories)
     classes = [*(turn.source_class for turn in turns), *(m.source_class for m in memories)]
     if edit.content is not None:
         format_ = before.format if before else MemoryFormat.MEMORY
@@ -293,10 +305,10 @@ def _to_change(edit: Edit, provenance: Provenance) -> Change:
         value=value,
         importance=edit.importance,
         valid_from=edit.valid_from,
-        said_first=min(times, default=None),
-        said_last=max(times, default=None),
+        said_first=said and said[0],
+        said_last=said and said[1],
         source_class=lowest_class(classes),
-        source=None if value is None else provenance.source(edit.message_ids),
+        source=None if value is None else provenance.source(edit.message_ids, edit.sources),
         ttl_seconds=None if before else provenance.ttl_seconds,
         reason=edit.reason,
         version_before=before.version if before else None,
@@ -304,13 +316,25 @@ def _to_change(edit: Edit, provenance: Provenance) -> Change:
     )
 
 
-def _said(turns: Iterable[Turn], memories: Iterable[Memory]) -> Iterator[datetime | None]:
-    """Yield the times at which the sources of a memory were said."""
-    for turn in turns:
-        yield turn.said_at
-    for memory in memories:
-        yield memory.said_first
-        yield memory.said_last
+def _said(turns: Iterable[Turn], memories: Iterable[Memory]) -> tuple[datetime, datetime] | None:
+    """Return when sources were said, for the first and the last time; None if that is unknown."""
+    of_memories = ((memory.said_first, memory.said_last) for memory in memories)
+    times = [*(turn.said_at for turn in turns), *chain.from_iterable(of_memories)]
+    known = [time for time in times if time is not None]
+    return (min(known), max(known)) if known else None
+
+
+def _said_again(outcome: JobOutcome) -> dict[tuple[Address, int], tuple[datetime, datetime]]:
+    """Return the memories, at versions, that were said again, and the times."""
+    found: dict[tuple[Address, int], tuple[datetime, datetime]] = {}
+    for edit in outcome.repeated:
+        said = _said(outcome.provenance.find_turns(edit.message_ids), edit.sources)
+        if said is None or edit.namespace is None or edit.before is None:
+            continue
+        place = Address(edit.namespace, edit.key or ""), edit.before.version or 0
+        first, last = found.get(place, said)
+        found[place] = min(first, said[0]), max(last, said[1])
+    return found
 
 
 def _with_kept_fields(change: Change, item: Item) -> Change:

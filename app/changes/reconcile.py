@@ -22,10 +22,14 @@ HARMLESS = 2
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """The edits to apply, by memory id, and the number of proposals that change nothing."""
+    """The edits to apply, by memory id, and the number of proposals that change nothing.
+
+    Those that repeat what a memory says are `repeated`: they only show when it was said again.
+    """
 
     edits: Mapping[str, Edit]
     unchanged: int = 0
+    repeated: tuple[Edit, ...] = field(default=(), compare=False)
 
     @property
     def inserts(self) -> dict[str, Edit]:
@@ -69,7 +73,7 @@ def reconcile(
                 inserts.append(edit)
     for insert in inserts:
         reconciler.insert(insert)
-    return Reconciliation(reconciler.edits, reconciler.unchanged)
+    return Reconciliation(reconciler.edits, reconciler.unchanged, tuple(reconciler.repeated))
 
 
 @dataclass(slots=True)
@@ -81,6 +85,7 @@ class _Reconciler:
     singletons: Collection[str]
     edits: dict[str, Edit] = field(default_factory=dict)
     unchanged: int = 0
+    repeated: list[Edit] = field(default_factory=list)
     known: DuplicateIndex = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +105,7 @@ class _Reconciler:
         if edit.before is not None and _state(edit) == _state(memory):
             self.edits.pop(memory.id, None)
             self.unchanged += 1
+            self.repeated.append(edit)
         elif memory.id in self.edits and _state(edit) == _state(self.edits[memory.id]):
             self.unchanged += 1
         else:
@@ -165,6 +171,7 @@ class _Reconciler:
                 importance=_larger(now.importance, insert.importance),
                 valid_from=now.valid_from or insert.valid_from,
                 message_ids=insert.message_ids,
+                sources=(*(edit.sources if edit else ()), *insert.sources),
             )
         )
 
@@ -178,6 +185,7 @@ class _Reconciler:
             importance=_larger(edit.importance, insert.importance),
             valid_from=edit.valid_from or insert.valid_from,
             message_ids=_union(edit.message_ids, insert.message_ids),
+            sources=(*edit.sources, *insert.sources),
         )
         self.unchanged += 1
         self.known.put(Memory(inserted, edit.kind, self.edits[inserted].content or {}))

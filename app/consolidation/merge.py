@@ -15,6 +15,7 @@ from app.changes.reconcile import reconcile
 from app.consolidation.scope import PINNED, EditGroup, Similarity, StoredMemory
 from app.conversations.dialogue import Ask
 from app.conversations.memories import Edit, LLMTask, Memory, MemoryFormat, Rejection
+from app.conversations.messages import lowest_class
 from app.extraction.loop import propose
 from app.extraction.prompt import DELETE, UPDATE
 from app.namespaces import StoredNamespace
@@ -74,8 +75,15 @@ async def merge_batch(
     reconciled = await asyncio.to_thread(
         reconcile, allowed, shown, namespace=namespace, singletons=singletons
     )
-    edits = tuple(reconciled.edits.values())
+    edits = tuple(_with_sources(edit, shown) for edit in reconciled.edits.values())
     return EditGroup(batch, edits, rejected=rejected, habit=proposed.habit)
+
+
+def _with_sources(edit: Edit, shown: Sequence[Memory]) -> Edit:
+    """Return an edit; a new memory whose sources the model does not name may rest on any."""
+    if edit.action == "insert" and not edit.sources:
+        return replace(edit, sources=tuple(shown))
+    return edit
 
 
 def _precedence(stored: StoredMemory) -> tuple[bool, datetime, int]:
@@ -124,8 +132,10 @@ def _merge(group: Sequence[StoredMemory]) -> EditGroup:
         content=newest.memory.content,
         importance=max(known, default=None),
         valid_from=next(iter(since), None),
+        sources=tuple(other.memory for other in others),
     )
-    edits = [] if kept.protection or after == _to_edit(before) else [after]
+    changes = replace(after, sources=()) != _to_edit(before) or _widens_sources(before, after)
+    edits = [after] if changes and not kept.protection else []
     for other in others:
         reason = f"duplicate of {before.key}"
         edits.append(replace(_to_edit(other.memory), content=None, reason=reason))
@@ -136,6 +146,15 @@ def _merge(group: Sequence[StoredMemory]) -> EditGroup:
         and (edit.content is None or len(kept_forms) == 1)
     ]  # fmt: skip
     return EditGroup(group, edits, formal_edits)
+
+
+def _widens_sources(before: Memory, after: Edit) -> bool:
+    """Return whether the sources were said at other times, or are of lower classes."""
+    said = [t for m in after.sources for t in (m.said_first, m.said_last) if t is not None]
+    lowest = lowest_class(m.source_class for m in (before, *after.sources))
+    first, last = before.said_first, before.said_last
+    outside = any(first is None or last is None or not first <= t <= last for t in said)
+    return outside or lowest != before.source_class
 
 
 def _completeness(stored: StoredMemory) -> tuple[int, datetime]:

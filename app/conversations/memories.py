@@ -72,7 +72,8 @@ class Edit:
 
     A tool call of a model becomes an edit, without `namespace` (a stored namespace) and `key`;
     reconciling fills these in, and the edit becomes a write to the store. They stay None if
-    nothing is stored. `basis` lists the items without which the edit would lose information.
+    nothing is stored. `basis` lists the items without which the edit would lose information,
+    `sources` the other memories that it rests on.
     """
 
     memory_id: str
@@ -82,6 +83,7 @@ class Edit:
     importance: float | None = None
     valid_from: PartialDate | None = None
     message_ids: tuple[str, ...] = ()
+    sources: tuple[Memory, ...] = ()
     reason: str | None = None
     namespace: StoredNamespace | None = None
     key: str | None = None

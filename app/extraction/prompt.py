@@ -178,11 +178,9 @@ def _detail_properties(task: LLMTask) -> JsonObject:
         "valid_from": _text("valid_from"),
     }
     if task.turns:
-        properties["message_ids"] = {
-            "type": "array",
-            "description": describe("message_ids"),
-            "items": {"type": "string"},
-        }
+        properties["message_ids"] = _texts("message_ids")
+    else:
+        properties["memory_ids"] = _texts("memory_ids")
     return properties
 
 
@@ -202,6 +200,10 @@ def _object(properties: JsonObject, required: list[str]) -> JsonObject:
 
 def _text(name: str) -> JsonObject:
     return {"type": "string", "description": describe(name)}
+
+
+def _texts(name: str) -> JsonObject:
+    return {"type": "array", "description": describe(name), "items": {"type": "string"}}
 
 
 def _id(ids: list[str]) -> JsonObject:

@@ -56,9 +56,9 @@ class _Extraction:
         conclude = self.conclude
         return None if conclude is None else lambda connection: conclude(connection, read)
 
-    def provenance(self, model: str | None) -> Provenance:
-        """Return the provenance of the memories."""
-        first = self.plan.position
+    def provenance(self, model: str | None, read: int) -> Provenance:
+        """Return the provenance of the memories of the first `read` messages after the context."""
+        first, context = self.plan.position, self.plan.context_messages
         positions = {} if first is None else {t.id: first + n for n, t in enumerate(self.turns)}
         return Provenance(
             job_id=self.run.job.id,
@@ -67,7 +67,8 @@ class _Extraction:
             manager=self.plan.manager,
             thread_id=self.plan.thread_id,
             positions=positions,
-            turns=self.turns[self.plan.context_messages :],
+            turns=self.turns[: context + read],
+            context_turns=context,
             ttl_seconds=self.plan.config.ttl_seconds,
         )
 
@@ -130,7 +131,7 @@ class Extractor:
         model = self._llms.get(config.model).name
         outcome = JobOutcome(
             edits=(),
-            provenance=extraction.provenance(model),
+            provenance=extraction.provenance(model, proposal.read),
             rejected=proposal.rejected,
             details={
                 "model": model,
@@ -162,6 +163,7 @@ class Extractor:
             complete = replace(
                 outcome,
                 edits=_rest_deletes_on_updates(list(reconciled.edits.values())),
+                repeated=reconciled.repeated,
                 unchanged=reconciled.unchanged,
                 review_reason=_review_reason(extraction.plan.config, reconciled, existing),
             )
@@ -189,7 +191,7 @@ class Extractor:
         is_reviewed = extraction.plan.config.apply == "review" and reconciled.edits
         outcome = JobOutcome(
             edits=list(reconciled.edits.values()),
-            provenance=extraction.provenance(None),
+            provenance=extraction.provenance(None, len(scanned)),
             unchanged=reconciled.unchanged,
             review_reason=REVIEW_REQUESTED if is_reviewed else None,
             checks_duplicates=False,

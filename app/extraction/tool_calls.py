@@ -67,6 +67,11 @@ class Draft:
         """Return a memory in its current state; None if there is none or it was deleted."""
         return self._now.get(memory_id)
 
+    def find_before(self, memory_ids: Iterable[object]) -> tuple[Memory, ...]:
+        """Return the memories with some ids as they were before the run."""
+        known = dict.fromkeys(id_ for id_ in memory_ids if isinstance(id_, str))
+        return tuple(self._before[id_] for id_ in known if id_ in self._before)
+
     def is_deleted(self, memory_id: str) -> bool:
         """Return whether the memory existed and was deleted."""
         return memory_id not in self._now and memory_id in self._edits
@@ -101,14 +106,17 @@ class Draft:
 
     def _merged(self, edit: Edit) -> Edit:
         earlier = self._edits.get(edit.memory_id)
-        ids = edit.message_ids
+        ids, sources = edit.message_ids, edit.sources
         if edit.content is not None and earlier is not None:
             ids = tuple(dict.fromkeys(earlier.message_ids + ids))
-        return replace(edit, before=self._before.get(edit.memory_id), message_ids=ids)
+            sources += tuple(memory for memory in earlier.sources if memory not in sources)
+        before = self._before.get(edit.memory_id)
+        return replace(edit, before=before, message_ids=ids, sources=sources)
 
     def _has_effect(self, edit: Edit) -> bool:
         if edit.action == "update" and edit.before is not None:
-            return _state(self._now[edit.memory_id]) != _state(edit.before)
+            is_said_again = bool(edit.message_ids)
+            return is_said_again or _state(self._now[edit.memory_id]) != _state(edit.before)
         return edit.action == "insert" or edit.before is not None
 
 
@@ -225,6 +233,7 @@ class ToolCallExecutor:
             "importance": _importance(arguments.get("importance")),
             "valid_from": _valid_from(arguments.get("valid_from")),
             "message_ids": find_message_ids(_message_ids(shown), turns),
+            "sources": self._draft.find_before(_ids(arguments.get("memory_ids"))),
         }
 
 
@@ -288,6 +297,14 @@ def _message_ids(shown: object) -> list[object]:
     if isinstance(shown, str):
         return list(re.findall(r"\d{1,9}", shown[:_MAX_MESSAGE_IDS]))
     return shown if isinstance(shown, list) else [shown]
+
+
+def _ids(shown: object) -> list[object]:
+    """Return the ids of memories, which models also write as one text."""
+    shown = parse_argument(shown)
+    if isinstance(shown, str):
+        return list(re.findall(r"m\d{1,9}", shown[:_MAX_MESSAGE_IDS]))
+    return shown if isinstance(shown, list) else []
 
 
 def _valid_from(date: object) -> PartialDate | None:

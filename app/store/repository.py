@@ -1,7 +1,7 @@
 """SQL that reads and writes items, their history, and their passages, on a caller's connection."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -202,6 +202,20 @@ JOIN owners USING (item_id) JOIN changed USING (item_id, ordinal)
 CROSS JOIN LATERAL unnest(
     string_to_array(terms, E'\\x1f'), string_to_array(frequencies, ',')::int[]
 ) AS each_term (term, frequency)
+"""
+
+# Versions that were read are skipped if they are no longer the newest: their text has changed.
+_EXTEND_SAID = """
+WITH extended AS (
+    UPDATE items SET said_first = least(said_first, first), said_last = greatest(said_last, last)
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[])
+        AS t (namespace, key, version, first, last)
+    WHERE items.namespace = t.namespace AND items.key = t.key AND items.version = t.version
+    RETURNING items.namespace, items.key, items.version, items.said_first, items.said_last
+)
+UPDATE item_versions past SET said_first = extended.said_first, said_last = extended.said_last
+FROM extended WHERE past.namespace = extended.namespace AND past.key = extended.key
+    AND past.version = extended.version
 """
 
 _DELETE = """
@@ -435,6 +449,20 @@ async def replace_passages(
         [passage.terms for _, _, passage, _ in rows],
         [passage.frequencies for _, _, passage, _ in rows],
         keep_other_indexes,
+    )
+
+
+async def extend_said(
+    connection: Connection, said: Mapping[tuple[Address, int], tuple[datetime, datetime]]
+) -> None:
+    """Extend the times at which items, at versions, were said; this makes no new versions."""
+    places = sorted(said)
+    await connection.execute(
+        _EXTEND_SAID,
+        *_columns(address for address, _ in places),
+        [version for _, version in places],
+        [said[place][0] for place in places],
+        [said[place][1] for place in places],
     )
 
 

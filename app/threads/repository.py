@@ -122,23 +122,17 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a thread, as JSON text."""
+    """A message of a thread, as JSON text, and the time at which it was appended."""
 
     position: int
     text: str
+    created_at: datetime
 
     @property
     def members(self) -> dict[str, Any]:
         """The message's members."""
         members: dict[str, Any] = json.loads(self.text)
         return members
-
-
-@dataclass(frozen=True, slots=True)
-class ListedMessage(Message):
-    """A message with the time at which it was appended."""
-
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +184,16 @@ _FIND_PAGE = _FIND_MESSAGES.replace("created_at FROM", "created_at, message_byte
 
 # Messages whose JSON fits a number of characters: from a position, at least one; or back from it.
 _FIND_NEXT = """
-SELECT position, message FROM (
-    SELECT position, message::text AS message,
+SELECT position, message, created_at FROM (
+    SELECT position, message::text AS message, created_at,
         sum(length(message::text)) OVER (ORDER BY position) - length(message::text) AS taken
     FROM thread_messages
     WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND position >= $4 AND position < $5
 ) AS found WHERE taken < $6 ORDER BY position
 """
 _FIND_BEFORE = """
-SELECT position, message FROM (
-    SELECT position, message::text AS message,
+SELECT position, message, created_at FROM (
+    SELECT position, message::text AS message, created_at,
         sum(length(message::text)) OVER (ORDER BY position DESC) AS taken
     FROM thread_messages
     WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND position >= $4 AND position < $5
@@ -297,10 +291,10 @@ async def find_known(
 
 async def find_page(
     connection: Connection, ref: ThreadRef, start: int, limit: int
-) -> Page[ListedMessage]:
+) -> Page[Message]:
     """Return a page of messages from a position."""
     page = await fetch_page(connection, _FIND_PAGE, *ref, start, start + limit + 1, limit=limit)
-    return page.map(lambda row: ListedMessage(row["position"], row["message"], row["created_at"]))
+    return page.map(_message)
 
 
 async def find_messages(
@@ -368,4 +362,8 @@ def _thread_or_none(row: Row | None) -> Thread | None:
 
 
 def _messages(rows: Iterable[Row]) -> list[Message]:
-    return [Message(row["position"], row["message"]) for row in rows]
+    return [_message(row) for row in rows]
+
+
+def _message(row: Row) -> Message:
+    return Message(row["position"], row["message"], row["created_at"])

@@ -18,7 +18,7 @@ from app.managers.schemas import ManagerChoice, ManagerName
 from app.namespaces import MAX_DEPTH
 from app.schemas import CLEAN, CONVERSATION, Body, ItemLabels, Real, Schema, Timestamp
 from app.store.schemas import MAX_INTEGER
-from app.threads.repository import ListedMessage, Thread
+from app.threads.repository import Message, Thread
 from app.threads.runs import RunCommand, RunReceipt
 from app.threads.service import AppendCommand, AppendResult
 
@@ -163,7 +163,7 @@ class ThreadMessages(BaseModel):
     next_cursor: int | None = Field(description="Cursor of the next page; null: this is the last.")
 
     @staticmethod
-    def members(page: Page[ListedMessage]) -> JsonObject:
+    def members(page: Page[Message]) -> JsonObject:
         """Return a page's members; stored text is sent as it is: 4 MiB in 2 ms, as models in 64."""
         return {
             "messages": [

@@ -30,7 +30,7 @@ from app.threads.deduplicate import (
     is_position_id,
     position_id,
 )
-from app.threads.repository import ListedMessage, NewMessage, Thread, ThreadRef
+from app.threads.repository import Message, NewMessage, Thread, ThreadRef
 from app.threads.schedule import (
     ExtractionSchedule,
     ThreadExtractPlan,
@@ -210,7 +210,7 @@ class ThreadService:
 
     async def list_messages(
         self, access: Access, thread_id: str, *, start: int, limit: int
-    ) -> Page[ListedMessage]:
+    ) -> Page[Message]:
         """Return a page of a thread's messages, in order."""
         async with self._database.connection(access.root) as connection:
             thread = await _find_readable(connection, access, thread_id)

@@ -43,10 +43,16 @@ class Portion:
     def plan(self) -> ExtractPlan:
         """The extraction from these messages."""
         return self.schedule.plan_for(
-            [message.members for message in self.messages],
+            [_with_time(message) for message in self.messages],
             position=self.messages[0].position,
             context_messages=self.context_messages,
         )
+
+
+def _with_time(message: Message) -> JsonObject:
+    """Return a message's members; without a time of its own, it was said when it was appended."""
+    members = message.members
+    return {**members, "created_at": members.get("created_at") or message.created_at.isoformat()}
 
 
 class ThreadExtractHandler:

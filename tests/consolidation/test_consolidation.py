@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -141,6 +142,21 @@ def test_the_oldest_keeps_its_key_and_gets_the_others_details() -> None:
     kept = part.edits[0]
     assert (kept.importance, kept.valid_from) == (0.9, PartialDate(START))
     assert [edit.reason for edit in part.edits] == [None, *["duplicate of k1"] * 3]
+
+
+def test_a_merged_memory_has_the_times_and_the_lowest_class_of_all() -> None:
+    later: dict[str, Any] = {
+        "said_first": START,
+        "said_last": START + timedelta(days=9),
+        "source_class": "tool",
+    }
+    one = stored(1, "likes tea", said_first=START, said_last=START, source_class="user")
+    (part,) = merge_duplicates([one, stored(2, "Likes tea.", **later)])
+    [kept, _] = part.edits
+    assert [memory.key for memory in kept.sources] == ["k2"]
+    assert list(part.formal_edits) == list(part.edits)
+    (part,) = merge_duplicates([replace(one, item_id=3), one])
+    assert [edit.action for edit in part.edits] == ["delete"]
 
 
 def test_exact_duplicates_are_formal_edits_and_near_ones_not() -> None:

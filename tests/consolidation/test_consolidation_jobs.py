@@ -499,3 +499,33 @@ async def test_batches_that_are_too_long_are_halved(memories: Consolidations) ->
     result = await memories.consolidate()
     assert (result["counts"]["updated"], result["batches"], result["failed_batches"]) == (4, 4, 0)
     assert sorted(int(number) for part in read for number in part) == list(range(12))
+
+
+async def test_a_consolidated_memory_has_the_times_classes_and_keys_of_its_sources(
+    memories: Consolidations,
+) -> None:
+    for key, month, source_class in (("a", 1, "user"), ("b", 5, "document"), ("c", 9, "tool")):
+        said = f"2023-0{month}-01"
+        of_source: dict[str, Any] = {
+            "said_first": said,
+            "said_last": said,
+            "source_class": source_class,
+        }
+        await memories.put(key, f"Ana went hiking in month {month}", **of_source)
+    memories.model.script.append(
+        calls(
+            update("m1", "Ana hikes", memory_ids=["m2"]),
+            delete("m2"),
+            insert("Ana went hiking again in September", memory_ids=["m3", "m1", "m9"]),
+        )
+    )
+    await memories.consolidate()
+    rows = {json.loads(row["value"])["content"]["content"]: row for row in await memories.stored()}
+    for text, months, source_class, keys in (
+        ("Ana hikes", (1, 5), "document", ["b"]),
+        ("Ana went hiking again in September", (1, 9), "tool", ["c", "a"]),
+    ):
+        row = rows[text]
+        assert (row["said_first"].month, row["said_last"].month) == months
+        assert row["source_class"] == source_class
+        assert json.loads(row["source"])["memory_keys"] == keys

@@ -129,6 +129,7 @@ async def test_items_and_versions_are_reached_by_their_keys(filled: Database) ->
         await repository.find_many(plain(connection), [ADDRESS, Address(ONE, "k002")], NOW)
         await repository.refresh(plain(connection), [ADDRESS], NOW)
         await repository.lock(plain(connection), [ADDRESS], NOW)
+        await repository.extend_said(plain(connection), {(ADDRESS, 1): (NOW, NOW)})
         await history_repository.find_versions(plain(connection), ADDRESS, before=None, limit=100)
         await history_repository.find_version(plain(connection), ADDRESS, 1)
         await history_repository.find_as_of(plain(connection), ADDRESS, NOW)

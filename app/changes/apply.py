@@ -311,6 +311,7 @@ def _to_change(edit: Edit, provenance: Provenance) -> Change:
         source=None if value is None else provenance.source(edit.message_ids, edit.sources),
         ttl_seconds=None if before else provenance.ttl_seconds,
         reason=edit.reason,
+        questions=edit.questions,
         version_before=before.version if before else None,
         basis=edit.basis,
     )
@@ -366,6 +367,7 @@ def _metadata(change: Change, item: Item | None) -> ItemMetadata:
         said_last=change.said_last,
         source_class=change.source_class,
         source=source_text(change.source or {}),
+        questions=change.questions or before.questions,
     )
 
 

@@ -102,6 +102,7 @@ class Change:
     state: ChangeState = ChangeState.PROPOSED
     state_reason: str | None = None
     basis: Basis = ()
+    questions: tuple[str, ...] = ()
     version_undone: int | None = None
 
     @classmethod
@@ -129,6 +130,7 @@ class Change:
             basis=tuple(
                 (namespace, key, version) for namespace, key, version in details.get("basis", ())
             ),
+            questions=tuple(details.get("questions", ())),
             version_undone=details.get("version_undone"),
         )
 
@@ -157,6 +159,7 @@ class Change:
             "ttl_seconds": self.ttl_seconds,
             "state_reason": self.state_reason,
             "basis": self.basis,
+            "questions": self.questions,
             "version_undone": self.version_undone,
         }
         return json.dumps(members, ensure_ascii=False, default=str)

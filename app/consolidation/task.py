@@ -179,6 +179,7 @@ class ConsolidateHandler:
             now=self._clock.now(),
             habit=self._habits.get(llm.name),
             may_be_retried=not consolidation.run.job.is_last_attempt,
+            with_questions=config.questions,
         )
         groups = await _merge_batches(consolidation, consolidation.run.asking(llm), task)
         consolidation.groups = groups

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 import jsonpatch
-from jsonpointer import JsonPointerException
+from jsonpointer import JsonPointerException, resolve_pointer
 
 from app.conversations.call_habits import CallHabit
 from app.conversations.kinds import Kind
@@ -27,7 +27,9 @@ MAX_CONTENT_BYTES = 65_536
 MAX_EDITS = 200
 """Maximum edits in one update."""
 
-_OPERATIONS = ("add", "replace", "remove")
+OPERATIONS = ("add", "replace", "remove", "append")
+"""Operations of edits: those of a JSON Patch, and one that adds to a text or a list."""
+
 _MAX_FAULT_CHARACTERS = 300
 
 Basis: TypeAlias = tuple[tuple[StoredNamespace, str, int], ...]
@@ -85,6 +87,7 @@ class Edit:
     message_ids: tuple[str, ...] = ()
     sources: tuple[Memory, ...] = ()
     reason: str | None = None
+    questions: tuple[str, ...] = ()
     namespace: StoredNamespace | None = None
     key: str | None = None
     basis: Basis = ()
@@ -141,7 +144,8 @@ class LLMTask:
     The first `context_turns` turns only give context for the others. `habit` is the known one of
     the model. If no other attempt follows, not even a provider that is away may cost the changes
     made so far: they are kept. `existing_are_all` says that no other memories are kept. If
-    `memory_characters` is set, no more of the existing ones are shown.
+    `memory_characters` is set, no more of the existing ones are shown. `with_questions` asks for
+    questions that each memory answers.
     """
 
     turns: Sequence[Turn]
@@ -156,6 +160,7 @@ class LLMTask:
     may_be_retried: bool = True
     existing_are_all: bool = True
     memory_characters: int | None = None
+    with_questions: bool = False
 
 
 class BadContentError(Exception):
@@ -213,7 +218,7 @@ def parse_argument(argument: object) -> object:
 
 
 def apply_edits(content: JsonObject, edits: object) -> Any:
-    """Return the result of a JSON Patch on a content; it may be any JSON value."""
+    """Return the result of edits of a content; it may be any JSON value."""
     if not isinstance(edits, list):
         raise BadContentError("edits must be a list of operations")
     if len(edits) > MAX_EDITS:
@@ -224,11 +229,12 @@ def apply_edits(content: JsonObject, edits: object) -> Any:
     _check_json(edits, "edits")
     document: Any = copy.deepcopy(content)
     for number, edit in enumerate(edits, start=1):
-        if not isinstance(edit, dict) or edit.get("op") not in _OPERATIONS:
-            raise BadContentError(f"edit {number}: op must be one of {', '.join(_OPERATIONS)}")
+        if not isinstance(edit, dict) or edit.get("op") not in OPERATIONS:
+            raise BadContentError(f"edit {number}: op must be one of {', '.join(OPERATIONS)}")
         try:
             # A copy of the edit, because later ones may change its value in place.
-            document = jsonpatch.apply_patch(document, [copy.deepcopy(edit)], in_place=True)
+            operation = _to_operation(document, copy.deepcopy(edit))
+            document = jsonpatch.apply_patch(document, [operation], in_place=True)
         # An index of thousands of digits is a ValueError.
         except (jsonpatch.JsonPatchException, JsonPointerException, TypeError, ValueError) as error:
             path = _clip(repr(edit.get("path")))
@@ -236,6 +242,20 @@ def apply_edits(content: JsonObject, edits: object) -> Any:
                 f"edit {number} ({edit['op']} {path}) does not apply: {_clip(str(error))}"
             ) from error
     return document
+
+
+def _to_operation(document: Any, edit: JsonObject) -> JsonObject:
+    """Return an edit as an operation of a JSON Patch; raises TypeError or ValueError."""
+    if edit["op"] != "append":
+        return edit
+    present, added = resolve_pointer(document, str(edit.get("path"))), edit.get("value")
+    if isinstance(present, list):
+        return {"op": "add", "path": f"{edit['path']}/-", "value": added}
+    if not isinstance(present, str) or not isinstance(added, str):
+        raise TypeError("append adds to a text or to a list")
+    spaced = (present[-1:] + added[:1]).isascii() and added[:1].isalnum() and present[-1:] > " "
+    joined = f"{present} {added}" if spaced else present + added
+    return {"op": "replace", "path": edit["path"], "value": joined}
 
 
 def _check_json(value: object, name: str) -> None:

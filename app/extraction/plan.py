@@ -104,6 +104,7 @@ class Config(BaseModel):
     max_steps: int
     query_model: str | None
     query_limit: int | None  # None: by the length of the conversation
+    questions: bool = False
     default: JsonObject | None
     phases: tuple[PlannedPhase, ...]
     apply: Apply
@@ -124,6 +125,7 @@ class Config(BaseModel):
             max_steps=_or(config.max_steps, 1),
             query_model=config.query_model,
             query_limit=config.query_limit,
+            questions=bool(config.questions),
             default=config.default,
             phases=tuple(PlannedPhase.of(phase) for phase in config.phases or ()),
             apply=config.apply or "auto",

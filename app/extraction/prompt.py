@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from app.conversations.kinds import MEMORY, Kind, schema_for_models
-from app.conversations.memories import LLMTask, Memory
+from app.conversations.memories import OPERATIONS, LLMTask, Memory
 from app.conversations.prompt_text import CONVERSATION_TAGS, Templates
 from app.json_values import JsonObject
 from app.providers.llm import Tool
@@ -133,7 +133,7 @@ def _insert(kind: Kind, task: LLMTask) -> Tool:
 def _update(task: LLMTask, memories: Collection[Memory]) -> Tool:
     edit = _object(
         {
-            "op": {"type": "string", "enum": ["add", "replace", "remove"]},
+            "op": {"type": "string", "enum": list(OPERATIONS)},
             "path": _text("path"),
             "value": _text("value"),
         },
@@ -164,7 +164,9 @@ def _describe_kinds(task: LLMTask, memories: Collection[Memory]) -> list[str]:
 
 
 def _delete(ids: list[str]) -> Tool:
-    return _tool(DELETE, {"id": _id(ids), "reason": _text("reason")})
+    covering = {**_text("covered_by"), "enum": ids}
+    properties = {"id": _id(ids), "reason": _text("reason"), "covered_by": covering}
+    return _tool(DELETE, properties, ["id", "reason"])
 
 
 def _detail_properties(task: LLMTask) -> JsonObject:
@@ -177,6 +179,12 @@ def _detail_properties(task: LLMTask) -> JsonObject:
         },
         "valid_from": _text("valid_from"),
     }
+    if task.with_questions:
+        properties["questions"] = {
+            "type": "array",
+            "description": describe("questions"),
+            "items": {"type": "string"},
+        }
     if task.turns:
         properties["message_ids"] = _texts("message_ids")
     else:

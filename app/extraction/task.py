@@ -258,6 +258,7 @@ def _tasks(plan: ExtractPlan, turns: Sequence[Turn], now: datetime) -> list[LLMT
         max_steps=config.max_steps,
         now=now,
         context_turns=plan.context_messages,
+        with_questions=config.questions,
     )
     phases = (
         replace(

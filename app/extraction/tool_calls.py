@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from app.conversations.edit_values import read_edit_values
@@ -25,6 +26,7 @@ from app.providers.llm import ToolCall
 from app.schemas import parse_date
 
 MAX_REASON_CHARACTERS = 500
+MAX_QUESTIONS, MAX_QUESTION_CHARACTERS = 3, 300
 
 _NUMBERED = re.compile(r"m([0-9]{1,9})")
 _T = TypeVar("_T")
@@ -106,12 +108,18 @@ class Draft:
 
     def _merged(self, edit: Edit) -> Edit:
         earlier = self._edits.get(edit.memory_id)
-        ids, sources = edit.message_ids, edit.sources
+        ids, sources, questions = edit.message_ids, edit.sources, edit.questions
         if edit.content is not None and earlier is not None:
             ids = tuple(dict.fromkeys(earlier.message_ids + ids))
             sources += tuple(memory for memory in earlier.sources if memory not in sources)
-        before = self._before.get(edit.memory_id)
-        return replace(edit, before=before, message_ids=ids, sources=sources)
+            questions = questions or earlier.questions
+        return replace(
+            edit,
+            before=self._before.get(edit.memory_id),
+            message_ids=ids,
+            sources=sources,
+            questions=questions,
+        )
 
     def _has_effect(self, edit: Edit) -> bool:
         if edit.action == "update" and edit.before is not None:
@@ -208,8 +216,21 @@ class ToolCallExecutor:
     def _delete(self, arguments: JsonObject) -> str:
         memory = self._memory(arguments)
         reason = _reason(arguments.get("reason"))
+        if covering := self._covering(memory, arguments.get("covered_by")):
+            reason = f"{reason or 'it says the same'} (covered by {covering.key or covering.id})"
         self._draft.apply(Edit(memory_id=memory.id, before=memory, kind=memory.kind, reason=reason))
         return f"Memory {memory.id} deleted."
+
+    def _covering(self, memory: Memory, id_: object) -> Memory | None:
+        """Return the memory that is kept in place of a deleted one, if the model names one."""
+        if id_ is None or _is_unknown(id_):
+            return None
+        covering = self._draft.get(id_) if isinstance(id_, str) else None
+        if covering is None or covering.id == memory.id:
+            raise BadCallError(
+                f"covered_by must be another memory that is kept, not {json.dumps(id_)[:100]}"
+            )
+        return covering
 
     def _memory(self, arguments: JsonObject) -> Memory:
         id_ = arguments.get("id")
@@ -234,6 +255,7 @@ class ToolCallExecutor:
             "valid_from": _valid_from(arguments.get("valid_from")),
             "message_ids": find_message_ids(_message_ids(shown), turns),
             "sources": self._draft.find_before(_ids(arguments.get("memory_ids"))),
+            "questions": _questions(arguments.get("questions")),
         }
 
 
@@ -305,6 +327,15 @@ def _ids(shown: object) -> list[object]:
     if isinstance(shown, str):
         return list(re.findall(r"m\d{1,9}", shown[:_MAX_MESSAGE_IDS]))
     return shown if isinstance(shown, list) else []
+
+
+def _questions(questions: object) -> tuple[str, ...]:
+    """Return the questions that can be stored; others are left out."""
+    questions = parse_argument(questions)
+    texts = questions if isinstance(questions, list) else [questions]
+    clean = (replace_unstorable(text).strip() for text in texts if isinstance(text, str))
+    fitting = (text for text in clean if 0 < len(text) <= MAX_QUESTION_CHARACTERS)
+    return tuple(islice(dict.fromkeys(fitting), MAX_QUESTIONS))
 
 
 def _valid_from(date: object) -> PartialDate | None:

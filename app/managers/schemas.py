@@ -112,6 +112,11 @@ class ManagerConfig(Schema):
         description="Maximum existing memories shown to the model; absent: all that fit into "
         "32 KiB, or else 10, for long conversations up to 100.",
     )
+    questions: Flag | None = Field(
+        None,
+        description="true: the model also writes two or three questions that each memory answers. "
+        "They are indexed with it and never returned. Absent: false.",
+    )
     default: MemoryValue | None = Field(
         None,
         description="Content of the first kind, written under the key `default` if there is no "

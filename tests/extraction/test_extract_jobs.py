@@ -98,6 +98,25 @@ async def test_an_update_without_messages_keeps_the_source(memories: Memories) -
     assert (source["thread_id"], source["position"], source["job_id"]) == ("t1", 3, job_id)
 
 
+async def test_questions_that_a_memory_answers_are_kept_for_searches(memories: Memories) -> None:
+    questions = ["Which city?", "Which city?", " ", 5, "Where?", "Whose home?", "A fourth?"]
+    memories.model.script.append(calls(insert(LISBON, questions=questions)))
+    await memories.extract(manager_config={"questions": True})
+    (properties,) = [
+        tool.parameters["properties"]
+        for tool in memories.model.requests[0].tools
+        if tool.name == "insert_memory"
+    ]
+    assert properties["questions"]["items"] == {"type": "string"}
+    sql = "SELECT text FROM passages WHERE path = '?' ORDER BY ordinal"
+    kept = [row["text"] for row in await memories.rows(sql)]
+    assert kept == ["Which city?", "Where?", "Whose home?"]
+    memories.model.script.append(calls(update("m1", "Ana lives in Faro.")))
+    await memories.extract()
+    assert [row["text"] for row in await memories.rows(sql)] == kept
+    assert "questions" not in str(memories.model.requests[-1].tools)
+
+
 async def test_events_report_the_memories_shown_and_the_cost(memories: Memories) -> None:
     await memories.put("home", "Ana lives in Porto.")
     memories.model.script += [NOTHING, calls(update("m1", LISBON), insert("Ana is a cook."))]

@@ -44,7 +44,7 @@ JSON = st.recursive(
 )
 EDITS = st.lists(
     st.fixed_dictionaries(
-        {"op": st.sampled_from(["add", "replace", "remove"])},
+        {"op": st.sampled_from(["add", "replace", "remove", "append"])},
         optional={
             "path": st.sampled_from(["", "/", "/content", "/list/0", "/list/-", "/list/9", "/a/b"])
             | st.text(),
@@ -229,6 +229,42 @@ def test_a_detail_may_say_that_it_is_unknown_and_ids_may_be_one_text() -> None:
     listed = execute(*insert("a", message_ids=["1"]))
     for ids in ("1", 1, "[1]", "message 1, 9", '["1"]'):
         assert execute(*insert("a", message_ids=ids)) == listed
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "value", "after"),
+    [
+        ({"a": "Ana sings."}, "/a", "She learned it.", {"a": "Ana sings. She learned it."}),
+        ({"a": "Ana sings"}, "/a", ", loudly", {"a": "Ana sings, loudly"}),
+        ({"a": "アナは歌う。"}, "/a", "大声で。", {"a": "アナは歌う。大声で。"}),
+        ({"a": ""}, "/a", "Ana", {"a": "Ana"}),
+        ({"a": {"b": ["x"]}}, "/a/b", "y", {"a": {"b": ["x", "y"]}}),
+        ({"a": 1}, "/a", "y", "append adds to a text or to a list"),
+        ({"a": "x"}, "/a", 1, "append adds to a text or to a list"),
+        ({"a": "x"}, "/b", "y", "does not apply"),
+    ],
+)
+def test_append_adds_to_a_text_or_a_list(content: Any, path: str, value: Any, after: Any) -> None:
+    edits = [{"op": "append", "path": path, "value": value}]
+    if isinstance(after, dict):
+        assert apply_edits(content, edits) == after
+        return
+    with pytest.raises(BadContentError, match=after):
+        apply_edits(content, edits)
+
+
+def test_a_deleted_memory_may_name_the_one_that_covers_it() -> None:
+    given = task(memory("m1", "Ana sings."), memory("m2", "Ana sings and dances."))
+    arguments = {"id": "m1", "reason": "the same", "covered_by": "m2"}
+    draft = Draft(given.existing)
+    executor = ToolCallExecutor(given, draft)
+    executor.execute(ToolCall("1", "delete_memory", arguments, ""), ["delete_memory"])
+    (edit,) = draft.edits()
+    assert edit.reason == "the same (covered by m2)"
+    for covering in ("m1", "m3", 2):
+        wrong = ToolCall("2", "delete_memory", {"id": "m2", "covered_by": covering}, "")
+        with pytest.raises(BadCallError, match="must be another memory that is kept"):
+            executor.execute(wrong, ["delete_memory"])
 
 
 def test_calls_on_one_memory_take_effect_in_the_order_given() -> None:

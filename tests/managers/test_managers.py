@@ -149,7 +149,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "namespace": [[], "users", [""], ["{user"], ["{a}{b}"], ["a\x00"], ["a"] * 17],
     "kinds": [[], "memory", [{"name": "memory"}] * 2],
     "instructions": [5, "a\x00", "x" * 50_001],
-    "model": ["claude", "anthropic:", "mistral:large", "openai:a b"],
+    "model": ["claude", "anthropic:", "Mistral: large", "openai:a b"],
     "query_model": ["gpt"],
     "strategy": ["duplicates"],
     "enable_inserts": [1],

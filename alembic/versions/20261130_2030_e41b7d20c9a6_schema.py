@@ -228,6 +228,20 @@ def _create_items() -> None:
             nullable=True,
             comment="When to try again to embed passages without a vector; NULL: all are embedded.",
         ),
+        sa.Column(
+            "derived",
+            sa.Boolean(),
+            sa.Computed("coalesce(source ? 'memory_keys', false)", persisted=True),
+            nullable=False,
+            comment="Whether it rests on other items.",
+        ),
+        sa.Column(
+            "stale",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="Whether items that it rests on have changed or ended since it was written.",
+        ),
         sa.CheckConstraint(
             "jsonb_typeof(value) = 'object'", name=op.f("items_value_is_object_check")
         ),
@@ -246,6 +260,13 @@ def _create_items() -> None:
         ["embed_after"],
         unique=False,
         postgresql_where=sa.text("embed_after IS NOT NULL"),
+    )
+    op.create_index(
+        "items_derived_index",
+        "items",
+        ["namespace"],
+        unique=False,
+        postgresql_where=sa.text("derived"),
     )
     op.create_index(
         "items_expires_at_index",

@@ -28,6 +28,7 @@ from app.json_values import JsonObject, to_json_text
 from app.namespaces import StoredNamespace
 from app.resources import Resources
 from app.store import repository as items
+from app.store import source_repository
 from app.store.types import (
     NO_METADATA,
     Address,
@@ -190,7 +191,7 @@ class ChangeApplier:
                 if not waits:
                     changes = [change.to_applied(results) for change in changes]
                     if said := _said_again(outcome):
-                        await items.extend_said(connection, said)
+                        await source_repository.extend_said(connection, said)
                 result = _result(outcome, changes, plan.rejected)
                 event = "proposed_for_review" if waits else "applied"
                 state = State.AWAITING_REVIEW if waits else State.SUCCEEDED

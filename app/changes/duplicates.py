@@ -339,4 +339,5 @@ def to_memory(item: Item, memory_id: str) -> Memory:
         said_last=item.metadata.said_last,
         source_class=item.metadata.source_class,
         updated_at=item.updated_at,
+        is_stale=item.is_stale,
     )

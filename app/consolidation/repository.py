@@ -65,11 +65,12 @@ WHERE (items.expires_at IS NULL OR items.expires_at > $2)
     AND (items.thread_id IS NULL OR items.value ->> 'kind' IS DISTINCT FROM '{MESSAGE_KIND}')
 """
 
+_IN_SCOPE = "AND items.namespace >= $3 AND items.namespace < $4"
+
 # Versions that a consolidation wrote are not compared again, except those of another strategy and,
 # in a full run, of jobs before it.
 _CHANGED = f"""
-    AND items.namespace >= $3 AND items.namespace < $4
-    AND ($5::timestamptz IS NULL OR items.updated_at > $5)
+    ($5::timestamptz IS NULL OR items.updated_at > $5)
     AND NOT EXISTS (
         SELECT FROM job_changes JOIN jobs ON jobs.id = job_changes.job_id
         WHERE job_changes.namespace = items.namespace AND job_changes.key = items.key
@@ -79,12 +80,14 @@ _CHANGED = f"""
     )
 """
 
+# Stale memories were not changed themselves; a model looks at them again.
 # With ties, because the mark is a time.
 _FIND_CHANGED = f"""
-{_ROWS} {_CHANGED} ORDER BY items.updated_at FETCH FIRST $8 ROWS WITH TIES
+{_ROWS} {_IN_SCOPE} AND (items.stale AND $6 = 'llm' OR {_CHANGED})
+ORDER BY items.updated_at FETCH FIRST $8 ROWS WITH TIES
 """
 
-_HAS_CHANGED = f"SELECT EXISTS ({_ROWS} {_CHANGED})"
+_HAS_CHANGED = f"SELECT EXISTS ({_ROWS} {_IN_SCOPE} AND {_CHANGED})"
 
 _FIND = f"{_ROWS} AND items.id = ANY($3) AND items.namespace = ANY($4)"
 
@@ -172,7 +175,7 @@ class ScopeFinder:
         rows = await connection.fetch(_FIND_CHANGED, *place, since, *strategy, limit)
         if not rows:
             return ConsolidationScope({}, {}, frozenset())
-        last: datetime = rows[-1]["updated_at"]
+        last: datetime = max(rows[-1]["updated_at"], since or rows[-1]["updated_at"])
         has_more: bool = await connection.fetchval(_HAS_CHANGED, *place, last, *strategy)
         changed: dict[StoredNamespace, list[int]] = defaultdict(list)
         for row in rows:

@@ -36,6 +36,8 @@ from app.providers.errors import RequestTooLongError
 from app.providers.llm import LLM
 from app.resources import Resources
 from app.store import repository as items
+from app.store import source_repository
+from app.store.types import Address
 from app.usage_counter import Uses, add_uses
 
 _CONCURRENT_BATCHES = 4
@@ -226,6 +228,7 @@ class ConsolidateHandler:
         if not waits:
             await self._check_basis(connection, consolidation)
             await add_uses(connection, _moved_uses(consolidation))
+            await source_repository.clear_stale(connection, _reviewed(consolidation))
         await repository.set_mark(
             connection,
             run.job.namespace,
@@ -275,6 +278,17 @@ class ConsolidateHandler:
         )
         follow_up = await self._jobs.create(connection, job.access, new)
         await jobs_repository.set_follow_up(connection, job.id, follow_up)
+
+
+def _reviewed(consolidation: Consolidation) -> list[Address]:
+    """Return the stale memories that a model has looked at."""
+    groups = consolidation.groups if consolidation.plan.strategy == "llm" else ()
+    return [
+        stored.address
+        for group in groups
+        for stored in group.memories
+        if stored.memory.is_stale and group.failure is None
+    ]
 
 
 def _moved_uses(consolidation: Consolidation) -> list[tuple[int, Uses]]:

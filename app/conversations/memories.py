@@ -66,6 +66,7 @@ class Memory:
     said_last: datetime | None = None
     source_class: SourceClass | None = None
     updated_at: datetime | None = None
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,8 @@ class InvalidMessageError(InvalidRequestError):
 SourceClass: TypeAlias = Literal["user", "assistant", "tool", "document", "import"]
 """The kind of a memory's source."""
 
-_CLASSES: tuple[SourceClass, ...] = get_args(SourceClass)
+SOURCE_CLASSES: tuple[SourceClass, ...] = get_args(SourceClass)
+"""All classes, the most trustworthy first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ class Turn:
 
 def lowest_class(classes: Iterable[SourceClass | None]) -> SourceClass | None:
     """Return the least trustworthy of some classes, None if no class is known."""
-    known = [_CLASSES.index(each) for each in classes if each is not None]
-    return _CLASSES[max(known)] if known else None
+    known = [SOURCE_CLASSES.index(each) for each in classes if each is not None]
+    return SOURCE_CLASSES[max(known)] if known else None
 
 
 def has_several_sentences(turns: Iterable[Turn]) -> bool:
@@ -267,7 +268,7 @@ def _turn(message: ConversationMessage, turn_id: str, index: int) -> Turn:
 
 def _source_classes(message: ConversationMessage, role: str) -> Iterator[SourceClass | None]:
     """Yield the classes of a message's parts: users may send documents and results of tools."""
-    yield next((known for known in _CLASSES if known == role), None)
+    yield next((known for known in SOURCE_CLASSES if known == role), None)
     for block in message.content if isinstance(message.content, list) else ():
         kind = block.get("type") if isinstance(block, Mapping) else None
         if kind in _DOCUMENTS:

@@ -156,6 +156,7 @@ def _render_memory(memory: Memory) -> str:
             "since": _render_date(memory.valid_from),
             "until": _render_date(memory.valid_to),
             "said": _render_said(memory),
+            "stale": "true" if memory.is_stale else None,
             "changed": None if memory.said_last else _render_time(memory.updated_at),
         },
     )

@@ -45,6 +45,7 @@ ITEMS = RowFormat(
     time=("float8send(date_part('epoch', coalesce(i.said_last, i.updated_at)))", ">f8"),
     importance=("float8send(coalesce(i.importance, 'NaN'))", ">f8"),
     pinned=("boolsend(i.pinned)", "?"),
+    factor=("float4send({factor})", ">f4"),
     passes=("boolsend({passes})", "?"),
     thread=(
         "int8send(coalesce(hashtextextended(i.thread_id, hashtextextended(i.namespace, 0)), 0))",

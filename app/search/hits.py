@@ -34,6 +34,7 @@ class ScoreExplanation:
     recency: float | None
     importance: float | None
     strength: float | None
+    class_weight: float | None
     pinned: bool
     words: list[MatchedWord]
     found_by: list[CandidateList]
@@ -101,6 +102,7 @@ class Explainer:
             recency=_rounded(parts.recency[index]),
             importance=_rounded(parts.importance[index]),
             strength=_rounded(parts.strength[index]),
+            class_weight=_rounded(self.scored.candidates.items["factor"][index]),
             pinned=bool(self.scored.candidates.items["pinned"][index]),
             words=self._matched_words(index),
             found_by=self._found_by(index),

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
@@ -32,6 +32,9 @@ MOST_SEEN = 100_000
 DEFAULT_LIMIT = 10
 DEFAULT_WEIGHTS = Weights()
 DEFAULT_HALF_LIVES = HalfLives()
+
+ClassWeights: TypeAlias = Mapping[str, float]
+"""Factors of scores by the class of an item's sources; 1 for a class without one."""
 
 Sort: TypeAlias = Literal["updated_at", "-updated_at", "created_at", "-created_at", "key", "-key"]
 """Column that a listing is ordered by; - is descending."""
@@ -141,6 +144,7 @@ class SearchQuery:
     with_expired: bool = False
     weights: Weights = DEFAULT_WEIGHTS
     half_lives: HalfLives = DEFAULT_HALF_LIVES
+    class_weights: ClassWeights = field(default_factory=dict)
     min_score: float | None = None
     diversity: float = 0.0
     max_tokens: int | None = None
@@ -177,6 +181,7 @@ class ScoringQuery:
     vector: Vector | None
     words: Sequence[QueryWord]
     with_uses: bool = False
+    class_weights: ClassWeights = field(default_factory=dict)
 
     @property
     def word_of_place(self) -> list[int]:
@@ -223,6 +228,7 @@ class RankedPlan:
     mode: Mode
     weights: Weights
     half_lives: HalfLives
+    class_weights: ClassWeights
     min_score: float | None
     diversity: float
     cursor: RankedCursor | None
@@ -278,6 +284,7 @@ def plan_ranked(
         mode=query.mode,
         weights=query.weights,
         half_lives=query.half_lives,
+        class_weights=query.class_weights,
         min_score=query.min_score,
         diversity=query.diversity,
         cursor=None if query.cursor is None else _ranked_cursor(query.cursor, name, compared),
@@ -298,6 +305,7 @@ def fingerprint(query: SearchQuery, scope: Scope) -> str:
         query.min_score,
         asdict(query.weights),
         asdict(query.half_lives),
+        dict(query.class_weights),
     ]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=9).hexdigest()

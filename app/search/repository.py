@@ -95,6 +95,16 @@ def _passes(scope: Scope, parameters: Parameters) -> str:
     return " AND ".join(conditions)
 
 
+def _item_rows(query: ScoringQuery, passes: str, parameters: Parameters) -> str:
+    """Return the aggregate of `items i`, with the factors by the classes of their sources."""
+    factor = "1"
+    if query.class_weights:
+        classes = parameters.add(list(query.class_weights), "text[]")
+        weights = parameters.add(list(query.class_weights.values()), "float4[]")
+        factor = f"coalesce(({weights})[array_position({classes}, i.source_class)], 1)"
+    return ITEMS.sql(passes=passes, factor=factor)
+
+
 def _similarity(query: ScoringQuery, parameters: Parameters) -> str:
     """Return the similarity of `passages p`, NaN if there is no vector to compare."""
     if query.vector is None:
@@ -142,7 +152,7 @@ async def fetch_scope(
             ) <= {limit} AS fits
         )
         SELECT fits, (
-            SELECT {ITEMS.sql(passes=_passes(scope, parameters))} FROM items i
+            SELECT {_item_rows(query, _passes(scope, parameters), parameters)} FROM items i
             WHERE {_is_alive(scope, parameters)} AND (SELECT fits FROM size)
         ) AS items, (
             SELECT {PASSAGES.sql(similarity=_similarity(query, parameters))} FROM passages p
@@ -184,7 +194,7 @@ async def fetch_candidates(
         WITH chosen AS MATERIALIZED (
             SELECT * FROM items i WHERE {_is_alive(scope, parameters)} AND {wanted}
         )
-        SELECT (SELECT {ITEMS.sql(passes=passes)} FROM chosen i) AS items, (
+        SELECT (SELECT {_item_rows(query, passes, parameters)} FROM chosen i) AS items, (
             SELECT {PASSAGES.sql(similarity=_similarity(query, parameters))}
             FROM chosen CROSS JOIN LATERAL (
                 SELECT * FROM passages p WHERE p.namespace = chosen.namespace

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from app.auth.access import Access
+from app.conversations.messages import SOURCE_CLASSES
 from app.json_values import JsonObject, check_storable_text
 from app.schemas import CLEAN, SEARCH, Flag, Labels, Moment, Number, Real, Schema
 from app.search.hits import SearchPage
@@ -28,6 +29,23 @@ QueryText = Annotated[
 ]
 Weight = Annotated[Real, Field(ge=0, le=MAX_WEIGHT)]
 Days = Annotated[Real, Field(ge=0.001, le=MAX_DAYS)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+
+
+def _of_classes(weights: dict[str, float]) -> dict[str, float]:
+    if unknown := weights.keys() - set(SOURCE_CLASSES):
+        known = ", ".join(SOURCE_CLASSES)
+        raise ValueError(f'has "{min(unknown)[:40]}", which is no class; use {known}')
+    return weights
+
+
+ClassWeights = Annotated[
+    dict[str, Share],
+    Field(
+        title="ClassWeights", json_schema_extra={"propertyNames": {"enum": list(SOURCE_CLASSES)}}
+    ),
+    AfterValidator(_of_classes),
+]
 Part = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -109,6 +127,11 @@ class SearchItems(Schema):
     half_life_days: BlendHalfLives | None = Field(
         None, description="How fast recency and strength fade."
     )
+    class_weights: ClassWeights | None = Field(
+        None,
+        description="Factors of the score by source_class, such as 0.5 for tool; absent: 1.",
+        examples=[{"tool": 0.5, "document": 0.5}],
+    )
     min_score: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None, description="Leave out items that score less or were not compared; pinned items stay."
     )
@@ -154,6 +177,7 @@ class SearchItems(Schema):
             with_expired=with_expired,
             weights=(self.weights or BlendWeights()).as_weights(),
             half_lives=(self.half_life_days or BlendHalfLives()).as_half_lives(),
+            class_weights=self.class_weights or {},
             min_score=self.min_score,
             diversity=self.diversity or 0.0,
             max_tokens=self.max_tokens,
@@ -198,6 +222,7 @@ class Explanation(BaseModel):
     recency: Part = Field(description="Halved with every half-life since said_last, or the update.")
     importance: Part = Field(description="The item's, or 0.5.")
     strength: Part = Field(description="How firmly it is remembered, by its uses.")
+    class_weight: Part = Field(description="The factor of its source_class; 1 without one.")
     pinned: bool = Field(description="Whether it comes before all others because it is pinned.")
     words: list[MatchedWord] = Field(description="Words that the item covers, itself or nearby.")
     passage: str | None = Field(description="The text that matched best.")

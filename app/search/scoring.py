@@ -376,6 +376,8 @@ def score_items(
         score = relevance.score  # NaN if nothing was compared
     else:
         score = blend(score_parts(candidates, relevance.score, half_lives, now), weights)
+    # Lower than 0, a cosine has nothing to lose.
+    score = np.where(score > 0, score * candidates.items["factor"], score)
     # Rounded, so that the last bit does not decide a comparison with a cursor.
     score = np.round(score, 9)
     order = np.lexsort(_sort_keys(candidates, score)[::-1])

@@ -171,7 +171,13 @@ class SearchService:
         if isinstance(plan, ListingPlan):
             return await run_listing(connection, plan, max_bytes)
         with_uses = plan.explain or plan.weights.strength > 0
-        query = ScoringQuery(self._index.id, vector, plan.words, with_uses=with_uses)
+        query = ScoringQuery(
+            self._index.id,
+            vector,
+            plan.words,
+            with_uses=with_uses,
+            class_weights=plan.class_weights,
+        )
         search = HybridSearch(connection, plan, query)
         return await search.run(largest=self._exact_search_passages, max_bytes=max_bytes)
 

@@ -58,7 +58,7 @@ class Column:
     """A column of the item itself, with its PostgreSQL type."""
 
     name: str
-    type: Literal["text", "double precision", "bigint", "timestamptz"]
+    type: Literal["text", "double precision", "bigint", "timestamptz", "boolean"]
     bound: Literal["start", "end"] | None = None
     """The bound of a partial date that the column holds, and that it is compared with."""
 
@@ -76,6 +76,7 @@ COLUMNS = {
         Column("said_first", "timestamptz"),
         Column("said_last", "timestamptz"),
         Column("source_class", "text"),
+        Column("stale", "boolean"),
     )
 }
 
@@ -186,6 +187,8 @@ def _typed(column: Column, raw: Any, place: str) -> Any:
             return _number(raw, place)
         case "bigint":
             return _whole(raw, place)
+        case "boolean":
+            return _boolean(raw, place)
         case "timestamptz":
             return _moment(column, raw, place)
 

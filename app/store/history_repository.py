@@ -28,7 +28,7 @@ FROM item_versions WHERE namespace = $1 AND key = $2 AND version = $3
 _AS_OF = f"""
 SELECT 0 AS id, namespace, key, past.version, past.value, past.index_paths,
     {", ".join(f"past.{column}" for column in METADATA)}, past.recorded_at AS updated_at,
-    NULL::interval AS ttl, NULL::timestamptz AS expires_at, present.embed_after,
+    NULL::interval AS ttl, NULL::timestamptz AS expires_at, present.embed_after, false AS stale,
     present.expires_at <= $3 AS expired, (
         SELECT min(born.recorded_at) FROM item_versions born
         WHERE born.namespace = past.namespace AND born.key = past.key

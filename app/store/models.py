@@ -83,12 +83,27 @@ items = Table(
         TIME,
         comment="When to try again to embed passages without a vector; NULL: all are embedded.",
     ),
+    Column(
+        "derived",
+        Boolean,
+        Computed("coalesce(source ? 'memory_keys', false)", persisted=True),
+        nullable=False,
+        comment="Whether it rests on other items.",
+    ),
+    Column(
+        "stale",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="Whether items that it rests on have changed or ended since it was written.",
+    ),
     PrimaryKeyConstraint("namespace", "key"),
     CheckConstraint("jsonb_typeof(value) = 'object'", name="value_is_object"),
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance_in_range"),
     Index(
         "items_embed_after_index", "embed_after", postgresql_where=text("embed_after IS NOT NULL")
     ),
+    Index("items_derived_index", "namespace", postgresql_where=text("derived")),
     Index("items_expires_at_index", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     Index("items_id_index", "id"),
     Index("items_pinned_index", "namespace", postgresql_where=text("pinned")),

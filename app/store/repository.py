@@ -1,7 +1,7 @@
 """SQL that reads and writes items, their history, and their passages, on a caller's connection."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -41,7 +41,7 @@ METADATA_COLUMNS = ", ".join(METADATA)
 
 COLUMNS = (
     f"id, namespace, key, value, version, index_paths, {METADATA_COLUMNS}, ttl, expires_at, "
-    "created_at, updated_at, embed_after"
+    "created_at, updated_at, embed_after, stale"
 )
 """The columns that `read_item` takes."""
 
@@ -105,6 +105,12 @@ SELECT pg_advisory_xact_lock(number) FROM (
 ) AS numbers
 """
 
+_RESTS_ON = """
+items.namespace = {source}.namespace AND items.derived AND NOT items.stale
+    AND items.source -> 'memory_keys' ? {source}.key
+"""
+"""The condition that an item rests on another, and is not marked as stale yet."""
+
 # A deleted item's history goes on where it ended, so a version number is never used twice.
 # Overwriting what has expired records that end first, as the sweeper would have.
 _UPSERT = f"""
@@ -140,7 +146,7 @@ WITH input AS (
         index_paths = excluded.index_paths,
         {", ".join(f"{column} = excluded.{column}" for column in METADATA)},
         ttl = excluded.ttl, expires_at = excluded.expires_at, updated_at = excluded.updated_at,
-        embed_after = excluded.embed_after,
+        embed_after = excluded.embed_after, stale = false,
         created_at = CASE WHEN present.expires_at <= $2
             THEN excluded.created_at ELSE present.created_at END
     RETURNING id, namespace, key, version, value, index_paths, {METADATA_COLUMNS},
@@ -157,6 +163,13 @@ WITH input AS (
     SELECT namespace, key, expired.version + 1, 'expire', $3, expired.expires_at, NULL, NULL,
         {", ".join("NULL" for _ in METADATA)}
     FROM written JOIN expired USING (namespace, key) WHERE written.version = expired.version + 2
+), derived AS (
+    UPDATE items SET stale = true FROM written JOIN item_versions past USING (namespace, key)
+    WHERE NOT written.inserted AND past.version = written.version - 1
+        AND past.value IS DISTINCT FROM written.value AND {_RESTS_ON.format(source="written")}
+        AND NOT EXISTS (
+            SELECT FROM input WHERE input.namespace = items.namespace AND input.key = items.key
+        )
 )
 SELECT namespace, key, id, version, inserted, created_at, updated_at, expires_at FROM written
 """
@@ -204,21 +217,8 @@ CROSS JOIN LATERAL unnest(
 ) AS each_term (term, frequency)
 """
 
-# Versions that were read are skipped if they are no longer the newest: their text has changed.
-_EXTEND_SAID = """
-WITH extended AS (
-    UPDATE items SET said_first = least(said_first, first), said_last = greatest(said_last, last)
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[])
-        AS t (namespace, key, version, first, last)
-    WHERE items.namespace = t.namespace AND items.key = t.key AND items.version = t.version
-    RETURNING items.namespace, items.key, items.version, items.said_first, items.said_last
-)
-UPDATE item_versions past SET said_first = extended.said_first, said_last = extended.said_last
-FROM extended WHERE past.namespace = extended.namespace AND past.key = extended.key
-    AND past.version = extended.version
-"""
-
-_DELETE = """
+# Items that this transaction has written already rest on others knowingly.
+_DELETE = f"""
 WITH doomed AS (
     SELECT namespace, key, version, expires_at <= $4 AS expired, expires_at FROM items
     JOIN unnest($1::text[], $2::text[]) AS wanted (namespace, key) USING (namespace, key)
@@ -226,6 +226,13 @@ WITH doomed AS (
 ), gone AS (
     DELETE FROM items USING doomed
     WHERE items.namespace = doomed.namespace AND items.key = doomed.key
+), derived AS (
+    UPDATE items SET stale = true FROM doomed
+    WHERE {_RESTS_ON.format(source="doomed")} AND items.updated_at <> $4
+        AND NOT EXISTS (
+            SELECT FROM doomed other
+            WHERE other.namespace = items.namespace AND other.key = items.key
+        )
 )
 INSERT INTO item_versions (namespace, key, version, action, actor, recorded_at)
 SELECT namespace, key, version + 1, CASE WHEN expired THEN 'expire' ELSE 'delete' END,
@@ -289,6 +296,7 @@ def read_item(row: Row) -> Item:
         row["created_at"],
         row["updated_at"],
         row["embed_after"] is None,
+        row["stale"],
     )
 
 
@@ -356,7 +364,7 @@ async def find_many(
     connection: Connection, addresses: Iterable[Address], now: datetime
 ) -> dict[Address, Item]:
     """Return the items that exist among some addresses."""
-    rows = await connection.fetch(_FIND_MANY, *_columns(addresses), now)
+    rows = await connection.fetch(_FIND_MANY, *to_columns(addresses), now)
     return {item.address: item for item in map(read_item, rows)}
 
 
@@ -364,7 +372,7 @@ async def find_fitting(
     connection: Connection, addresses: Iterable[Address], now: datetime, max_bytes: int
 ) -> FittingItems:
     """Return the items that exist at some addresses, until their values fill `max_bytes`."""
-    rows = await connection.fetch(_FIND_FITTING, *_columns(addresses), now, max_bytes)
+    rows = await connection.fetch(_FIND_FITTING, *to_columns(addresses), now, max_bytes)
     items = [read_item(row) for row in rows if row["fits"]]
     left_out = (Address(row["namespace"], row["key"]) for row in rows if not row["fits"])
     return FittingItems({item.address: item for item in items}, frozenset(left_out))
@@ -377,18 +385,18 @@ async def refresh(connection: Connection, addresses: Iterable[Address], now: dat
     """
     wanted = list(addresses)
     if len(wanted) == 1:
-        await connection.execute(_REFRESH, *_columns(wanted), now)
+        await connection.execute(_REFRESH, *to_columns(wanted), now)
         return
     async with connection.transaction():
-        held = await connection.fetch(_HOLD, *_columns(wanted), now)
-        await connection.execute(_REFRESH, *_columns(map(_read_address, held)), now)
+        held = await connection.fetch(_HOLD, *to_columns(wanted), now)
+        await connection.execute(_REFRESH, *to_columns(map(_read_address, held)), now)
 
 
 async def lock(
     connection: Connection, addresses: Iterable[Address], now: datetime
 ) -> dict[Address, LockedItem]:
     """Lock the items that exist until the transaction ends."""
-    rows = await connection.fetch(_LOCK, *_columns(addresses), now)
+    rows = await connection.fetch(_LOCK, *to_columns(addresses), now)
     return {_read_address(row): LockedItem(row["version"], bool(row["expired"])) for row in rows}
 
 
@@ -407,7 +415,7 @@ async def upsert(
         now,
         SWEEPER,
         FIRST_WAIT,
-        *_columns(put.address for put in puts),
+        *to_columns(put.address for put in puts),
         [put.value for put in puts],
         [None if put.index_paths is None else json.dumps(put.index_paths) for put in puts],
         [put.ttl for put in puts],
@@ -437,7 +445,7 @@ async def replace_passages(
     await connection.execute(
         _REPLACE_PASSAGES,
         index_id,
-        *_columns(item.address for item in items),
+        *to_columns(item.address for item in items),
         [item.item_id for item in items],
         [len(item.passages) for item in items],
         [item_id for item_id, *_ in rows],
@@ -452,25 +460,11 @@ async def replace_passages(
     )
 
 
-async def extend_said(
-    connection: Connection, said: Mapping[tuple[Address, int], tuple[datetime, datetime]]
-) -> None:
-    """Extend the times at which items, at versions, were said; this makes no new versions."""
-    places = sorted(said)
-    await connection.execute(
-        _EXTEND_SAID,
-        *_columns(address for address, _ in places),
-        [version for _, version in places],
-        [said[place][0] for place in places],
-        [said[place][1] for place in places],
-    )
-
-
 async def delete(
     connection: Connection, addresses: Iterable[Address], *, actor: str, now: datetime
 ) -> None:
     """End the items that exist among some addresses; their passages are deleted with them."""
-    await connection.execute(_DELETE, *_columns(addresses), actor, now, SWEEPER)
+    await connection.execute(_DELETE, *to_columns(addresses), actor, now, SWEEPER)
 
 
 async def sweep(database: Database, now: datetime) -> int:
@@ -484,7 +478,8 @@ async def sweep(database: Database, now: datetime) -> int:
             return removed
 
 
-def _columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
+def to_columns(addresses: Iterable[Address]) -> tuple[list[str], list[str]]:
+    """Return the namespaces and the keys of addresses."""
     pairs = list(addresses)
     return [address.namespace for address in pairs], [address.key for address in pairs]
 

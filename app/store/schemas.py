@@ -355,6 +355,11 @@ class Item(BaseModel):
         description="false: its text could not be embedded yet, so it is found by its words only; "
         "absent: it waits for nothing.",
     )
+    stale: bool | None = Field(
+        None,
+        description="true: items that it rests on have changed or ended since it was written; "
+        "absent: none has.",
+    )
 
     @classmethod
     def members_of(cls, item: types.Item, access: Access) -> JsonObject:
@@ -371,6 +376,8 @@ class Item(BaseModel):
         }
         if not item.is_embedded:
             members["embedded"] = False
+        if item.is_stale:
+            members["stale"] = True
         return members
 
 

@@ -133,6 +133,8 @@ class Item:
     updated_at: datetime
     is_embedded: bool = True
     """False while it waits for the vectors of its passages."""
+    is_stale: bool = False
+    """True if items that it rests on have changed or ended since it was written."""
 
     @property
     def size(self) -> int:

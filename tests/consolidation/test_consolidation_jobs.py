@@ -529,3 +529,22 @@ async def test_a_consolidated_memory_has_the_times_classes_and_keys_of_its_sourc
         assert (row["said_first"].month, row["said_last"].month) == months
         assert row["source_class"] == source_class
         assert json.loads(row["source"])["memory_keys"] == keys
+
+
+async def test_stale_memories_are_taken_up_once_more(memories: Consolidations) -> None:
+    await memories.put("a", "Ana hikes every month")
+    await memories.put("b", "Ana hikes a lot", source={"memory_keys": ["a"]})
+    await memories.put("c", "Ana hikes with Ben", source={"memory_keys": ["b"]})
+    await memories.consolidate()
+    memories.advance_clock()
+    await memories.patch("a", value={"content": {"content": "Ana no longer hikes"}})
+    assert [(await memories.get(key))["stale"] for key in "abc"] == [False, True, False]
+    memories.advance_clock()
+    await memories.consolidate(strategy="duplicates")
+    assert (await memories.get("b"))["stale"]
+    assert (await memories.consolidate())["counts"] == counts(unchanged=3)
+    assert 'stale="true"' in memories.model.prompt
+    assert not (await memories.get("b"))["stale"]
+    calls_before = len(memories.model.requests)
+    assert (await memories.consolidate())["compared"] == 0
+    assert len(memories.model.requests) == calls_before

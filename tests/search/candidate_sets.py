@@ -22,7 +22,7 @@ def item(
     thread: int = 0,
     position: float = math.nan,
 ) -> Row:
-    return number, time, importance, pinned, passes, thread, position
+    return number, time, importance, pinned, 1.0, passes, thread, position
 
 
 def passage(item_id: int, ordinal: int = 0, *, length: int = 1, similarity: float = 0) -> Row:

@@ -31,7 +31,7 @@ from app.search.repository import (
     find_pinned,
 )
 from app.search.service import run_listing
-from app.store import history_repository, repository
+from app.store import history_repository, repository, source_repository
 from app.store.filters import parse_filter
 from app.store.namespace_repository import NamespaceQuery, list_namespaces
 from app.store.repository import ItemPassages
@@ -129,7 +129,7 @@ async def test_items_and_versions_are_reached_by_their_keys(filled: Database) ->
         await repository.find_many(plain(connection), [ADDRESS, Address(ONE, "k002")], NOW)
         await repository.refresh(plain(connection), [ADDRESS], NOW)
         await repository.lock(plain(connection), [ADDRESS], NOW)
-        await repository.extend_said(plain(connection), {(ADDRESS, 1): (NOW, NOW)})
+        await source_repository.extend_said(plain(connection), {(ADDRESS, 1): (NOW, NOW)})
         await history_repository.find_versions(plain(connection), ADDRESS, before=None, limit=100)
         await history_repository.find_version(plain(connection), ADDRESS, 1)
         await history_repository.find_as_of(plain(connection), ADDRESS, NOW)

@@ -100,6 +100,25 @@ async def test_recency_counts_from_when_a_memory_was_said(store: Store) -> None:
     assert [item["key"] for item in await store.search(NOTES, filter=filter_)] == ["old"]
 
 
+async def test_items_of_a_class_of_sources_are_left_out_or_weigh_less(store: Store) -> None:
+    for key, source_class in (("a", "user"), ("b", "tool"), ("c", None), ("d", "document")):
+        text = {"text": "ramen"}
+        await store.put(NOTES, key, text, index=["text"], source_class=source_class)
+    trusted = {"$meta": {"source_class": {"$nin": ["tool", "document"]}}}
+    found = await store.search(NOTES, query="ramen", filter=trusted)
+    assert {item["key"] for item in found} == {"a", "c"}
+    full = (await store.search(NOTES, query="ramen"))[0]["score"]
+    weights = {"tool": 0.5, "document": 0}
+    for mode in ("hybrid", "text", "vector"):
+        query = {"query": "ramen", "mode": mode, "class_weights": weights, "explain": True}
+        found = await store.search(NOTES, **query)
+        assert {item["key"] for item in found[:2]} == {"a", "c"}
+        assert [item["key"] for item in found[2:]] == ["b", "d"]
+        assert [item["explanation"]["class_weight"] for item in found] == [1, 1, 0.5, 0]
+        if mode == "hybrid":
+            assert [item["score"] for item in found] == [full, full, full / 2, 0]
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mode": "fuzzy"}, "mode"),
     ({"limit": -1}, "limit"),
@@ -116,6 +135,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"weights": {"strength": True}}, "weights.strength"),
     ({"weights": {"beauty": 1}}, "weights.beauty"),
     ({"weights": {"relevance": 0}}, "weights"),
+    ({"class_weights": {"rumor": 0.5}}, "class_weights"),
+    ({"class_weights": {"tool": 1.5}}, "class_weights.tool"),
     ({"half_life_days": {"recency": 0.0009}}, "half_life_days.recency"),
     ({"half_life_days": {"strength": 1e-320}}, "half_life_days.strength"),
     ({"half_life_days": {"recency": 36_501}}, "half_life_days.recency"),

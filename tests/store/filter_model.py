@@ -24,6 +24,7 @@ class Item:
     said_first: datetime | None = None
     said_last: datetime | None = None
     source_class: str | None = None
+    stale: bool = False
 
 
 COLUMNS = [field.name for field in fields(Item) if field.name != "value"]

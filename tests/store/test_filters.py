@@ -28,6 +28,7 @@ ITEM_TYPES = {
     "said_first": "timestamptz[]",
     "said_last": "timestamptz[]",
     "source_class": "text[]",
+    "stale": "bool[]",
 }
 
 
@@ -298,6 +299,7 @@ items = st.builds(
     valid_to=st.none() | times,
     said_last=st.none() | times,
     source_class=st.sampled_from([None, "user", "tool"]),
+    stale=st.booleans(),
 )
 comparisons = st.sampled_from(["$gt", "$gte", "$lt", "$lte"])
 
@@ -331,6 +333,7 @@ metas = st.fixed_dictionaries(
         "valid_from": st.none() | operators(dates, dates),
         "valid_to": operators(dates, dates).map(lambda one: {"$not": one}),
         "said_last": st.none() | operators(isotimes, isotimes),
+        "stale": st.booleans() | st.just({"$ne": True}),
         "source_class": st.none() | st.just("user") | st.just({"$in": ["tool", None]}),
     },
 )

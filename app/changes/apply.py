@@ -17,7 +17,7 @@ from app.changes.duplicates import DuplicateFinder
 from app.changes.repository import Action, Change
 from app.clock import Clock
 from app.conversations.memories import Edit, Memory, MemoryFormat, Rejection, write_value
-from app.conversations.messages import Turn, lowest_class
+from app.conversations.messages import SourceClass, Turn, lowest_class
 from app.db.database import Connection, Database
 from app.errors import InvalidRequestError
 from app.http.headers import Precondition, PreconditionFailedError
@@ -95,6 +95,12 @@ class Provenance:
         """Return the messages with some ids; if there are none, all that were extracted from."""
         named = [turn for turn in self.turns if turn.id in set(message_ids)]
         return named or self.turns[self.context_turns :]
+
+    def class_of(self, edit: Edit) -> SourceClass | None:
+        """Return the least trustworthy class of an edit's sources."""
+        turns = [turn.source_class for turn in self.find_turns(edit.message_ids)]
+        memories = [*([edit.before] if edit.before else []), *edit.sources]
+        return lowest_class([*turns, *(memory.source_class for memory in memories)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +301,6 @@ def _to_change(edit: Edit, provenance: Provenance) -> Change:
     turns = provenance.find_turns(edit.message_ids)
     memories = [*([before] if before else []), *edit.sources]
     said = _said(turns, memories)
-    classes = [*(turn.source_class for turn in turns), *(m.source_class for m in memories)]
     if edit.content is not None:
         format_ = before.format if before else MemoryFormat.MEMORY
         value = to_json_text(write_value(format_, edit.kind, edit.content))
@@ -308,7 +313,7 @@ def _to_change(edit: Edit, provenance: Provenance) -> Change:
         valid_from=edit.valid_from,
         said_first=said and said[0],
         said_last=said and said[1],
-        source_class=lowest_class(classes),
+        source_class=provenance.class_of(edit),
         source=None if value is None else provenance.source(edit.message_ids, edit.sources),
         ttl_seconds=None if before else provenance.ttl_seconds,
         reason=edit.reason,

@@ -21,6 +21,7 @@ from app.conversations.messages import (
     MAX_CONVERSATION_CHARACTERS,
     MAX_MESSAGES,
     ConversationMessage,
+    SourceClass,
     StoredMessages,
     Turn,
     to_turns,
@@ -108,6 +109,7 @@ class Config(BaseModel):
     default: JsonObject | None
     phases: tuple[PlannedPhase, ...]
     apply: Apply
+    review_sources: tuple[SourceClass, ...] = ()
     max_change_share: float
     ttl_seconds: float | None
 
@@ -129,6 +131,7 @@ class Config(BaseModel):
             default=config.default,
             phases=tuple(PlannedPhase.of(phase) for phase in config.phases or ()),
             apply=config.apply or "auto",
+            review_sources=tuple(dict.fromkeys(config.review_sources or ())),
             max_change_share=_or(config.max_change_share, 0.5),
             ttl_seconds=config.ttl_seconds,
         )

@@ -165,7 +165,9 @@ class Extractor:
                 edits=_rest_deletes_on_updates(list(reconciled.edits.values())),
                 repeated=reconciled.repeated,
                 unchanged=reconciled.unchanged,
-                review_reason=_review_reason(extraction.plan.config, reconciled, existing),
+                review_reason=_review_reason(
+                    extraction.plan.config, reconciled, existing, outcome.provenance
+                ),
             )
             try:
                 conclude = extraction.in_transaction(proposal.read)
@@ -188,12 +190,14 @@ class Extractor:
         existing = await self._retriever.find_at(run.job.access, extraction.namespace, keys)
         await run.report("retrieved", existing=len(existing))
         reconciled = leave_out_stored_messages(edits, existing)
-        is_reviewed = extraction.plan.config.apply == "review" and reconciled.edits
+        provenance = extraction.provenance(None, len(scanned))
         outcome = JobOutcome(
             edits=list(reconciled.edits.values()),
-            provenance=extraction.provenance(None, len(scanned)),
+            provenance=provenance,
             unchanged=reconciled.unchanged,
-            review_reason=REVIEW_REQUESTED if is_reviewed else None,
+            review_reason=_review_reason(
+                extraction.plan.config, reconciled, [*existing.values()], provenance
+            ),
             checks_duplicates=False,
             details=secrets.members(),
         )
@@ -301,11 +305,15 @@ def _rest_deletes_on_updates(edits: Sequence[Edit]) -> list[Edit]:
 
 
 def _review_reason(
-    config: Config, reconciled: Reconciliation, shown: Sequence[Memory]
+    config: Config, reconciled: Reconciliation, shown: Sequence[Memory], provenance: Provenance
 ) -> str | None:
     """Return why the edits have to wait for a review; None if they do not."""
     if reconciled.edits and config.apply == "review":
         return REVIEW_REQUESTED
+    written = [edit for edit in reconciled.edits.values() if edit.content is not None]
+    sources = {provenance.class_of(edit) for edit in written}
+    if reviewed := [source for source in config.review_sources if source in sources]:
+        return f"Memories from these kinds of sources are reviewed: {', '.join(reviewed)}."
     return review_reason(
         reconciled.edits.values(),
         shown,

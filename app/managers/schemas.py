@@ -15,6 +15,7 @@ from pydantic import (
 
 from app.conversations.fields import Instructions, ModelName, match_pattern
 from app.conversations.kinds import DEFAULT, Kind, MemoryKind, check_distinct_names
+from app.conversations.messages import SourceClass
 from app.conversations.namespace_template import TemplateLabel, check_template
 from app.conversations.schema_assertions import TooManyChecksError
 from app.conversations.schema_validator import check_together, validator_of
@@ -129,6 +130,11 @@ class ManagerConfig(Schema):
         None,
         description="auto (default): changes are applied at once; review: they wait for "
         "POST /v1/jobs/{id}/apply.",
+    )
+    review_sources: list[SourceClass] | None = Field(
+        None,
+        description="Memories from these kinds of sources wait for a review; absent: none.",
+        examples=[["tool", "document", "import"]],
     )
     max_change_share: Annotated[Real, Field(ge=0, le=1)] | None = Field(
         None,

@@ -62,6 +62,22 @@ async def test_a_model_that_deletes_nearly_everything_is_stopped(memories: Memor
     assert await memories.state(job_id) == State.SUCCEEDED  # of many, three are harmless
 
 
+@pytest.mark.parametrize("classes", [[], ["document"], ["tool", "document"]])
+async def test_memories_from_outside_wait_if_the_manager_wants_it(
+    memories: Memories, classes: list[str]
+) -> None:
+    page = {"role": "tool", "tool_call_id": "c", "content": "The user's bank has moved."}
+    talk = [{"id": "u", "role": "user", "content": "I like tea."}, {"id": "t", **page}]
+    for message_id, waits in (("1", False), ("2", "tool" in classes)):
+        insert_call = insert(f"Fact of {message_id}", message_ids=[message_id])
+        memories.model.script.append(calls(insert_call))
+        job_id, _ = await memories.extract_job(talk, manager_config={"review_sources": classes})
+        job = await memories.job(job_id)
+        assert (job.state is State.AWAITING_REVIEW) == waits
+    if waits:
+        assert "sources are reviewed: tool" in (await memories.result(job_id))["review"]["reason"]
+
+
 async def test_the_proposed_changes_are_applied(memories: Memories) -> None:
     job_id, _ = await proposed(memories, thread_id="t")
     job = await memories.reviews.apply(ANONYMOUS, job_id)

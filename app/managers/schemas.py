@@ -131,7 +131,7 @@ class ManagerConfig(Schema):
         description="auto (default): changes are applied at once; review: they wait for "
         "POST /v1/jobs/{id}/apply.",
     )
-    review_sources: list[SourceClass] | None = Field(
+    review_sources: Annotated[list[SourceClass], Field(max_length=10)] | None = Field(
         None,
         description="Memories from these kinds of sources wait for a review; absent: none.",
         examples=[["tool", "document", "import"]],

@@ -128,7 +128,7 @@ async def test_of_many_mistakes_the_first_hundred_are_listed(client: httpx2.Asyn
     assert problem["detail"].startswith("body: has 50,003 members")
     for messages, listed, rest in ((150, 100, "149 more"), (2_000, 100, "1,999 more")):
         problem = (
-            await client.post("/v1/jobs/extract", json={"messages": [{"id": 1}] * messages})
+            await client.post("/v1/jobs/extract", json={"messages": [{"id": []}] * messages})
         ).json()
         assert len(problem["errors"]) == listed
         assert rest in problem["detail"]

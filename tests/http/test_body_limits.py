@@ -79,12 +79,17 @@ def unbounded(schema: Any, place: str, definitions: dict[str, Any]) -> Iterator[
         yield from unbounded(part, inner, definitions)
 
 
+# A filter as JSON text has the limits of a filter; some providers refuse a large maximum length.
+JSON_TEXTS = {"SearchMemoriesArguments.filter: string"}
+
+
 def test_every_list_text_and_integer_of_a_request_has_a_limit() -> None:
     models = set(queries())
     assert models >= {*BODIES.values(), *(tool.arguments for tool in MEMORY_TOOLS)}
     for model in models:
         schema = model.model_json_schema()
-        assert list(unbounded(schema, model.__name__, schema.get("$defs", {}))) == []
+        without_limit = set(unbounded(schema, model.__name__, schema.get("$defs", {})))
+        assert without_limit <= JSON_TEXTS
         assert model.body_limit.values <= 100_000
         assert len(model.model_fields) <= MAX_MEMBERS / 2
 

@@ -130,6 +130,7 @@ class SearchItems(Schema):
     class_weights: ClassWeights | None = Field(
         None,
         description="Factors of the score by source_class, such as 0.5 for tool; absent: 1.",
+        max_length=5,
         examples=[{"tool": 0.5, "document": 0.5}],
     )
     min_score: Annotated[Real, Field(ge=0, le=1)] | None = Field(

@@ -42,7 +42,9 @@ def _of_classes(weights: dict[str, float]) -> dict[str, float]:
 ClassWeights = Annotated[
     dict[str, Share],
     Field(
-        title="ClassWeights", json_schema_extra={"propertyNames": {"enum": list(SOURCE_CLASSES)}}
+        title="ClassWeights",
+        max_length=len(SOURCE_CLASSES),
+        json_schema_extra={"propertyNames": {"enum": list(SOURCE_CLASSES)}},
     ),
     AfterValidator(_of_classes),
 ]
@@ -130,7 +132,6 @@ class SearchItems(Schema):
     class_weights: ClassWeights | None = Field(
         None,
         description="Factors of the score by source_class, such as 0.5 for tool; absent: 1.",
-        max_length=5,
         examples=[{"tool": 0.5, "document": 0.5}],
     )
     min_score: Annotated[Real, Field(ge=0, le=1)] | None = Field(

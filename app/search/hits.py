@@ -69,6 +69,8 @@ class Hit:
     item: Item
     score: float | None = None
     explanation: ScoreExplanation | None = None
+    context: tuple[Item, ...] | None = None
+    """Its neighbors in its thread, in order, if they were requested."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ class SearchQuery:
     cursor: str | None = None
     sort: Sort = "-updated_at"
     with_total: bool = False
+    context: int = 0
     explain: bool = False
     refresh_ttl: bool | None = None
 
@@ -198,6 +199,8 @@ class PageOptions:
     max_tokens: int | None
     with_total: bool
     refresh_ttl: bool
+    context: int = 0
+    """How many items before and after each in its thread are returned with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,4 +328,5 @@ def _page_options(query: SearchQuery, refresh_ttl: bool) -> PageOptions:
         max_tokens=query.max_tokens,
         with_total=query.with_total,
         refresh_ttl=refresh_ttl,
+        context=query.context,
     )

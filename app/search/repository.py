@@ -71,10 +71,10 @@ def _in_namespaces(scope: Scope, alias: str, parameters: Parameters) -> str:
 
 def _in_scope(scope: Scope, parameters: Parameters) -> str:
     """Return the whole condition on a row of `items i`."""
-    return f"{_is_alive(scope, parameters)} AND {_passes(scope, parameters)}"
+    return f"{is_alive(scope, parameters)} AND {_passes(scope, parameters)}"
 
 
-def _is_alive(scope: Scope, parameters: Parameters) -> str:
+def is_alive(scope: Scope, parameters: Parameters) -> str:
     """Return the condition that an item is in the namespaces and has not expired."""
     in_namespaces = _in_namespaces(scope, "i", parameters)
     if scope.with_expired:
@@ -153,7 +153,7 @@ async def fetch_scope(
         )
         SELECT fits, (
             SELECT {_item_rows(query, _passes(scope, parameters), parameters)} FROM items i
-            WHERE {_is_alive(scope, parameters)} AND (SELECT fits FROM size)
+            WHERE {is_alive(scope, parameters)} AND (SELECT fits FROM size)
         ) AS items, (
             SELECT {PASSAGES.sql(similarity=_similarity(query, parameters))} FROM passages p
             WHERE {of_passages} AND (SELECT fits FROM size)
@@ -192,7 +192,7 @@ async def fetch_candidates(
     row = await connection.fetchrow(
         f"""
         WITH chosen AS MATERIALIZED (
-            SELECT * FROM items i WHERE {_is_alive(scope, parameters)} AND {wanted}
+            SELECT * FROM items i WHERE {is_alive(scope, parameters)} AND {wanted}
         )
         SELECT (SELECT {_item_rows(query, passes, parameters)} FROM chosen i) AS items, (
             SELECT {PASSAGES.sql(similarity=_similarity(query, parameters))}
@@ -290,7 +290,7 @@ async def find_pinned(connection: Connection, scope: Scope) -> list[int]:
     """Return the pinned items of a scope, the most recently updated first."""
     parameters = Parameters()
     rows = await connection.fetch(
-        f"SELECT i.id FROM items i WHERE i.pinned AND {_is_alive(scope, parameters)} "
+        f"SELECT i.id FROM items i WHERE i.pinned AND {is_alive(scope, parameters)} "
         f"ORDER BY i.updated_at DESC LIMIT {_MOST_PINNED}",
         *parameters.values,
     )

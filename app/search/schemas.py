@@ -8,7 +8,7 @@ from app.auth.access import Access
 from app.conversations.messages import SOURCE_CLASSES
 from app.json_values import JsonObject, check_storable_text
 from app.schemas import CLEAN, SEARCH, Flag, Labels, Moment, Number, Real, Schema
-from app.search.hits import SearchPage
+from app.search.hits import Hit, SearchPage
 from app.search.plan import DEFAULT_LIMIT, SearchQuery, Sort
 from app.search.scoring import HalfLives, Mode, Weights
 from app.search.service import MAX_DIVERSE
@@ -21,6 +21,9 @@ MAX_CURSOR_CHARACTERS = 6_000
 MAX_TOKENS = 10_000_000
 MAX_DAYS = 36_500
 MAX_WEIGHT = 1000
+MAX_CONTEXT = 10
+MAX_NEIGHBORS = 1000
+"""Maximum neighbors of all items of a page, in one direction."""
 
 QueryText = Annotated[
     str,
@@ -162,6 +165,11 @@ class SearchItems(Schema):
     with_total: Flag | None = Field(
         None, description="Also return the number of items on all pages."
     )
+    context: Annotated[int, Field(ge=0, le=MAX_CONTEXT), Number] | None = Field(
+        None,
+        description="Return each item of a thread with this many messages before and after it; "
+        "absent: none.",
+    )
     explain: Flag | None = Field(None, description="Also explain each score.")
     refresh_ttl: Flag | None = Field(
         None,
@@ -188,6 +196,7 @@ class SearchItems(Schema):
             cursor=self.cursor,
             sort=self.sort or "-updated_at",
             with_total=bool(self.with_total),
+            context=self.context or 0,
             explain=bool(self.explain),
             refresh_ttl=self.refresh_ttl,
         )
@@ -201,6 +210,8 @@ class SearchItems(Schema):
         limit = DEFAULT_LIMIT if self.limit is None else self.limit
         if self.diversity and (self.offset or 0) + limit > MAX_DIVERSE:
             raise ValueError(f"diversity reaches {MAX_DIVERSE} results; lower offset or limit")
+        if limit * (self.context or 0) > MAX_NEIGHBORS:
+            raise ValueError(f"limit times context is more than {MAX_NEIGHBORS}; lower one")
         if self.sort is not None and self.query and self.query.strip():
             raise ValueError("sort and query are both given; a query ranks by score")
         return self
@@ -262,6 +273,11 @@ class SearchHit(Item):
 
     score: float | None = Field(description="At most 1; null if nothing was compared.")
     explanation: Explanation | None = Field(None, description="Present with explain.")
+    context: list[Item] | None = Field(
+        None,
+        description="With context: the messages around it in its thread, in order; of a memory, "
+        "also those at its own position.",
+    )
 
 
 class SearchResults(BaseModel):
@@ -277,6 +293,12 @@ class SearchResults(BaseModel):
     search: SearchDetails | None = Field(None, description="Present with explain.")
 
 
+def _context_members(hit: Hit, access: Access) -> JsonObject:
+    if hit.context is None:
+        return {}
+    return {"context": [Item.members_of(item, access) for item in hit.context]}
+
+
 def encode_page(page: SearchPage, access: Access) -> JsonObject:
     """Return the members of `SearchResults`; values pass through as text, never parsed."""
     members: JsonObject = {
@@ -284,6 +306,7 @@ def encode_page(page: SearchPage, access: Access) -> JsonObject:
             Item.members_of(hit.item, access)
             | {"score": hit.score}
             | ({} if hit.explanation is None else {"explanation": hit.explanation})
+            | _context_members(hit, access)
             for hit in page.hits
         ],
         "next_cursor": page.next_cursor,

@@ -16,7 +16,7 @@ from app.json_values import JsonObject
 from app.namespaces import only, stored_range
 from app.providers.embedder import Vector
 from app.resources import Resources
-from app.search import repository
+from app.search import context_repository, repository
 from app.search.candidate_set import Integers
 from app.search.candidates import Retrieval, find_candidates
 from app.search.hits import Explainer, Hit, ScoreExplanation, SearchPage, explain_search
@@ -168,6 +168,16 @@ class SearchService:
         max_bytes: int = PAGE_BYTES,
     ) -> SearchPage:
         """Return a plan's page; it counts as no use and restarts no lifetime."""
+        page = await self._find(connection, plan, vector, max_bytes)
+        if not plan.page.context:
+            return page
+        room = max_bytes - sum(hit.item.size for hit in page.hits)
+        hits = await add_context(connection, plan, page.hits, max(room, 0))
+        return replace(page, hits=hits)
+
+    async def _find(
+        self, connection: Connection, plan: SearchPlan, vector: Vector | None, max_bytes: int
+    ) -> SearchPage:
         if isinstance(plan, ListingPlan):
             return await run_listing(connection, plan, max_bytes)
         with_uses = plan.explain or plan.weights.strength > 0
@@ -324,6 +334,16 @@ async def run_listing(connection: Connection, plan: ListingPlan, max_bytes: int)
         next_cursor=page.next_cursor(lambda last: _listing_cursor(plan, last)),
         total=total,
     )
+
+
+async def add_context(
+    connection: Connection, plan: SearchPlan, hits: Sequence[Hit], max_bytes: int
+) -> list[Hit]:
+    """Return hits with their neighbors in their threads, as far as these fit."""
+    neighbors = await context_repository.fetch_context(
+        connection, plan.scope, [hit.item.id for hit in hits], plan.page.context, max_bytes
+    )
+    return [replace(hit, context=tuple(neighbors.get(hit.item.id, ()))) for hit in hits]
 
 
 def count_tokens(value: str) -> int:

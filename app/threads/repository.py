@@ -28,6 +28,9 @@ from app.db.database import Connection, Row
 from app.db.pages import Page, fetch_page
 from app.db.tables import BYTEWISE, TIME, metadata
 from app.namespaces import Root, StoredNamespace
+from app.store.repository import COLUMNS as ITEM_COLUMNS
+from app.store.repository import read_item
+from app.store.types import Item
 from app.threads.schedule import ExtractionSchedule
 
 threads = Table(
@@ -180,6 +183,26 @@ WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND position >= $4 AND pos
 ORDER BY position
 """
 
+# The namespace of the memories is that of the thread. Few rest on one message, so they are sorted
+# once they are found: the index of ids would lead through all items.
+_FIND_SOURCES = """
+SELECT position, message, created_at FROM thread_messages
+WHERE root = $1 AND thread_id = $2 AND namespace = $3 AND message_id = ANY (ARRAY(
+    SELECT jsonb_array_elements_text(source -> 'message_ids') FROM items
+    WHERE items.namespace = $3 AND items.key = $6 AND items.thread_id = $2
+        AND jsonb_typeof(source -> 'message_ids') = 'array'
+)) AND position >= $4 ORDER BY position LIMIT $5
+"""
+
+_FIND_MEMORIES = f"""
+WITH of_message AS MATERIALIZED (
+    SELECT {ITEM_COLUMNS}, value_bytes AS bytes FROM items
+    WHERE namespace = $1 AND thread_id = $2 AND source -> 'message_ids' ? $3 AND id > $4
+        AND (expires_at IS NULL OR expires_at > $5)
+)
+SELECT * FROM of_message ORDER BY id LIMIT $6
+"""
+
 _FIND_PAGE = _FIND_MESSAGES.replace("created_at FROM", "created_at, message_bytes AS bytes FROM")
 
 # Messages whose JSON fits a number of characters: from a position, at least one; or back from it.
@@ -295,6 +318,24 @@ async def find_page(
     """Return a page of messages from a position."""
     page = await fetch_page(connection, _FIND_PAGE, *ref, start, start + limit + 1, limit=limit)
     return page.map(_message)
+
+
+async def find_sources(
+    connection: Connection, ref: ThreadRef, memory_key: str, start: int, limit: int
+) -> Page[Message]:
+    """Return a page of the messages that a memory of a thread rests on."""
+    sql = _FIND_SOURCES.replace("created_at FROM", "created_at, message_bytes AS bytes FROM")
+    page = await fetch_page(connection, sql, *ref, start, limit + 1, memory_key, limit=limit)
+    return page.map(_message)
+
+
+async def find_memories(
+    connection: Connection, ref: ThreadRef, message_id: str, after: int, now: datetime, limit: int
+) -> Page[Item]:
+    """Return a page of the memories that rest on a message, behind an item's id."""
+    place = (ref.namespace, ref.thread_id, message_id, after, now, limit + 1)
+    page = await fetch_page(connection, _FIND_MEMORIES, *place, limit=limit)
+    return page.map(read_item)
 
 
 async def find_messages(

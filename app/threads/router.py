@@ -31,6 +31,8 @@ from app.threads.schemas import (
     ConversationThread,
     CreateRun,
     FlushedThread,
+    MessageMemories,
+    ReadMemories,
     ReadMessages,
     Run,
     ThreadId,
@@ -109,16 +111,36 @@ async def append_messages(
     operation_id="list_messages",
     openapi_extra={"parameters": query_parameters(ReadMessages)},
     summary="List a thread's messages in order",
-    description="Lists the messages of a thread in order.",
+    description="Lists the messages of a thread in order, or those on which a memory rests.",
     response_model=ThreadMessages,
     responses=problem_responses(*ONE),
 )
 async def list_messages(request: Request, thread_id: InPath, access: ReadAccess) -> Response:
     query = read_query(ReadMessages, request)
     page = await service_of(request).list_messages(
-        access, thread_id, start=query.cursor, limit=query.limit
+        access, thread_id, start=query.cursor, limit=query.limit, memory_key=query.memory_key
     )
     return json_response(ThreadMessages.members(page))
+
+
+@router.get(
+    "/threads/{thread_id}/memories",
+    operation_id="list_message_memories",
+    openapi_extra={"parameters": query_parameters(ReadMemories)},
+    summary="List the memories that rest on a message",
+    description="Lists the memories that were extracted from a message of a thread, the oldest "
+    "first.",
+    response_model=MessageMemories,
+    responses=problem_responses(*ONE),
+)
+async def list_message_memories(
+    request: Request, thread_id: InPath, access: ReadAccess
+) -> Response:
+    query = read_query(ReadMemories, request)
+    page = await service_of(request).list_memories(
+        access, thread_id, query.message_id, after=query.cursor, limit=query.limit
+    )
+    return json_response(MessageMemories.members(page, access))
 
 
 @router.post(

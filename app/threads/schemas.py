@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from app.auth.access import Access
+from app.conversations.fields import Id
 from app.conversations.messages import MAX_MESSAGES, ConversationMessage
 from app.conversations.namespace_template import TemplateLabel, Variables, check_template
 from app.db.pages import Page
@@ -17,7 +19,8 @@ from app.json_values import JsonObject, check_storable_text
 from app.managers.schemas import ManagerChoice, ManagerName
 from app.namespaces import MAX_DEPTH
 from app.schemas import CLEAN, CONVERSATION, Body, ItemLabels, Real, Schema, Timestamp
-from app.store.schemas import MAX_INTEGER
+from app.store import types
+from app.store.schemas import MAX_INTEGER, Item, Key
 from app.threads.repository import Message, Thread
 from app.threads.runs import RunCommand, RunReceipt
 from app.threads.service import AppendCommand, AppendResult
@@ -183,6 +186,32 @@ class ReadMessages(Schema):
 
     cursor: int = Field(0, ge=0, le=MAX_INTEGER, description="next_cursor of the previous page.")
     limit: int = Field(100, ge=1, le=MAX_PAGE, description="At most this many.")
+    memory_key: Key | None = Field(
+        None, description="Only the messages on which the memory at this key rests."
+    )
+
+
+class ReadMemories(Schema):
+    """Selection of the memories that rest on a message."""
+
+    message_id: Id = Field(description="The id of a message of the thread.")
+    cursor: int = Field(0, ge=0, le=MAX_INTEGER, description="next_cursor of the previous page.")
+    limit: int = Field(100, ge=1, le=MAX_PAGE, description="At most this many.")
+
+
+class MessageMemories(BaseModel):
+    """A page of the memories that rest on a message, the oldest first."""
+
+    memories: list[Item] = Field(description="The oldest first.")
+    next_cursor: int | None = Field(description="Cursor of the next page; null: this is the last.")
+
+    @staticmethod
+    def members(page: Page[types.Item], access: Access) -> JsonObject:
+        """Return a page's members."""
+        return {
+            "memories": [Item.members_of(item, access) for item in page.items],
+            "next_cursor": page.next_cursor(lambda item: item.id),
+        }
 
 
 class FlushedThread(BaseModel):

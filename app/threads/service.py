@@ -21,6 +21,7 @@ from app.jobs.record import ActiveJob, State
 from app.jobs.service import JobService
 from app.json_values import JsonObject
 from app.resources import Resources
+from app.store.types import Item
 from app.threads import repository
 from app.threads.deduplicate import (
     Deduplication,
@@ -209,12 +210,29 @@ class ThreadService:
             return await _find_readable(connection, access, thread_id)
 
     async def list_messages(
-        self, access: Access, thread_id: str, *, start: int, limit: int
+        self,
+        access: Access,
+        thread_id: str,
+        *,
+        start: int,
+        limit: int,
+        memory_key: str | None = None,
     ) -> Page[Message]:
-        """Return a page of a thread's messages, in order."""
+        """Return a page of a thread's messages in order, or of those that a memory rests on."""
         async with self._database.connection(access.root) as connection:
-            thread = await _find_readable(connection, access, thread_id)
-            return await repository.find_page(connection, thread.ref, start, limit)
+            ref = (await _find_readable(connection, access, thread_id)).ref
+            if memory_key is None:
+                return await repository.find_page(connection, ref, start, limit)
+            return await repository.find_sources(connection, ref, memory_key, start, limit)
+
+    async def list_memories(
+        self, access: Access, thread_id: str, message_id: str, *, after: int, limit: int
+    ) -> Page[Item]:
+        """Return a page of the memories that rest on a message of a thread."""
+        async with self._database.connection(access.root) as connection:
+            ref = (await _find_readable(connection, access, thread_id)).ref
+            now = self._clock.now()
+            return await repository.find_memories(connection, ref, message_id, after, now, limit)
 
     async def delete(self, access: Access, thread_id: str) -> None:
         """Remove a thread and its messages, and cancel its jobs; its memories stay."""

@@ -20,6 +20,7 @@ from app.json_values import JsonText
 from app.namespaces import stored_range, to_root, to_stored
 from app.providers.embedder import FakeEmbedder, Vector
 from app.search.candidates import estimate_scope
+from app.search.context_repository import fetch_context
 from app.search.plan import Scope, ScoringQuery, SearchQuery, plan_listing
 from app.search.repository import (
     fetch_candidates,
@@ -214,6 +215,8 @@ async def test_chosen_items_are_read_by_their_keys(filled: Database) -> None:
             plain(connection), everything, asked("all", "h7"), beside
         )
         page = await fetch_items(plain(connection), everything, ids[:10], PAGE_BYTES)
+        near = await fetch_context(plain(connection), everything, ids[:10], 2, PAGE_BYTES)
+        assert 3 <= max(map(len, near.values())) <= 4
         texts = await fetch_passage_texts(
             plain(connection), 1, [(item_id, 0) for item_id in ids[:10]]
         )

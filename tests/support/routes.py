@@ -91,6 +91,10 @@ HIDDEN: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "flush_thread": ("POST", f"{_THREAD}/flush", "thread_not_found", {}),
     "get_thread": ("GET", _THREAD, "thread_not_found", {}),
     "list_messages": ("GET", f"{_THREAD}/messages", "thread_not_found", {}),
+    "list_message_memories": (
+        *("GET", f"{_THREAD}/memories", "thread_not_found"),
+        {"params": {"message_id": "none"}},
+    ),
     "delete_thread": ("DELETE", _THREAD, "thread_not_found", {}),
     "get_job": ("GET", _JOB, "job_not_found", {}),
     "follow_job": ("GET", f"{_JOB}/events", "job_not_found", {}),

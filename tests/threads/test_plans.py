@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import cast
 
 import pytest
@@ -41,6 +42,11 @@ _FILL = (
     "INSERT INTO item_versions (namespace, key, version, action, value, actor, recorded_at) "
     "SELECT namespace, key, 1, 'put', '{}', 'mk', now() FROM job_changes "
     "WHERE starts_with(namespace, $1)",
+    "INSERT INTO namespaces VALUES ($1 || E'users\\x1f')",
+    "INSERT INTO items (namespace, key, value, version, source, created_at, updated_at) "
+    "SELECT namespace, id || n, '{}', 1, jsonb_build_object('thread_id', id, 'position', n, "
+    "'message_ids', jsonb_build_array('position:' || n)), now(), now() "
+    "FROM threads, generate_series(0, 9) AS n WHERE root = $1",
     "INSERT INTO managers SELECT r || E'\\x1f', 'm' || to_char(n, 'FM000'), '{}', 1, now(), now() "
     "FROM generate_series(1, 100) AS n, "
     "(SELECT 'root' || r AS r FROM generate_series(1, 200) AS r UNION SELECT 'acme') AS roots "
@@ -90,6 +96,12 @@ async def test_a_thread_and_its_messages_are_reached_by_their_keys(filled: Datab
         assert (
             len(await repository.find_unsummarized(plain(connection), THREAD, ["position:3"])) == 49
         )
+        sources = await repository.find_sources(plain(connection), THREAD, "t07003", 0, 10)
+        memories = await repository.find_memories(
+            plain(connection), THREAD, "position:3", 0, datetime.now(UTC), 10
+        )
+        assert [message.position for message in sources.items] == [3]
+        assert [item.address.key for item in memories.items] == ["t07003"]
         assert await repository.set_extracted(plain(connection), thread, 10) == MESSAGES_EACH
     assert [message.position for message in page] == list(range(20, 30))
     assert connection.scanned_tables == set()
@@ -97,6 +109,8 @@ async def test_a_thread_and_its_messages_are_reached_by_their_keys(filled: Datab
         "threads_pkey",
         "thread_messages_pkey",
         "thread_messages_message_id_key",
+        "items_pkey",
+        "items_thread_index",
     }
 
 

@@ -114,6 +114,7 @@ async def test_refused_logins_are_logged_without_secrets(
     assert "wrong-secret" not in str(lines)
 
 
+@pytest.mark.usefixtures("client")  # a server configures the log
 async def test_changes_of_keys_are_logged_without_secrets(
     keys: KeyService, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -89,6 +89,14 @@ def terminal() -> Iterator[None]:
 
 
 @pytest.mark.slow
+def wait_for_starts(log: Path, workers: int) -> None:
+    """Wait until all processes have started: Python itself reports an interrupt before that."""
+    deadline = time.monotonic() + 60
+    while log.read_text().count("Application startup complete") < workers:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 class TestEmbedded:
     def test_servers_on_one_directory_share_a_database_until_the_last_ends(
         self, data_dir: Path, tmp_path: Path
@@ -119,6 +127,7 @@ class TestEmbedded:
         options = ("--data-dir", str(data_dir), "--workers", str(workers))
         with serving(log, *options, environment=FAKE) as server:
             assert call(server, "GET", "/readyz").status_code == 200
+            wait_for_starts(log, workers)
             assert end(server, number) == 0
         assert not postgres_runs(data_dir)
         assert "Traceback" not in log.read_text()

@@ -1,6 +1,7 @@
 """Memories that a real model extracts, judged blind; see the README of this folder.
 
 python -m benchmarks.formation run SYSTEM PATH FOLDER | judge FOLDER RUN... | score FOLDER
+    | questions FOLDER
 """
 
 import argparse
@@ -16,6 +17,7 @@ from benchmarks.formation.counts import count
 from benchmarks.formation.judge import prepare
 from benchmarks.formation.langmem import LangMem
 from benchmarks.formation.memoryd import Memoryd
+from benchmarks.formation.questions import compare
 from benchmarks.formation.records import write_answers, write_counts, write_memories
 from benchmarks.formation.score import IncompleteVerdictError, score
 
@@ -70,6 +72,13 @@ def judge(arguments: argparse.Namespace) -> None:
     print(f"give {arguments.folder / 'judge'} to a judge who has not seen the runs")
 
 
+async def compare_questions(arguments: argparse.Namespace) -> None:
+    """Print the recall of a finished run with and without the questions of its memories."""
+    with closing(HttpClient(arguments.url)) as client:
+        effect = await compare(client, arguments.folder.name, _load(arguments.folder))
+    print(effect.as_table())
+
+
 def read_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formation", description=__doc__)
@@ -89,6 +98,9 @@ def read_arguments() -> argparse.Namespace:
     judge.add_argument("folder", type=Path)
     judge.add_argument("runs", type=Path, nargs="+", help="folders of runs on one conversation")
     judge.add_argument("--facts", type=Path, help="a JSON list of facts; absent: the judge's own")
+    questions = commands.add_parser("questions", help="searches with and without questions")
+    questions.add_argument("folder", type=Path, help="a finished run of memoryd")
+    questions.add_argument("--url", default="http://127.0.0.1:8080", help="the running memoryd")
     score = commands.add_parser("score", help="print the table of a judged comparison")
     score.add_argument("folder", type=Path)
     return parser.parse_args()
@@ -102,6 +114,8 @@ def main() -> None:
         asyncio.run(run(arguments))
     elif arguments.command == "judge":
         judge(arguments)
+    elif arguments.command == "questions":
+        asyncio.run(compare_questions(arguments))
     else:
         try:
             print(score(arguments.folder))

@@ -335,7 +335,9 @@ def _said_again(outcome: JobOutcome) -> dict[tuple[Address, int], tuple[datetime
     """Return the memories, at versions, that were said again, and the times."""
     found: dict[tuple[Address, int], tuple[datetime, datetime]] = {}
     for edit in outcome.repeated:
-        said = _said(outcome.provenance.find_turns(edit.message_ids), edit.sources)
+        is_covering = edit.sources and not edit.message_ids
+        turns = () if is_covering else outcome.provenance.find_turns(edit.message_ids)
+        said = _said(turns, edit.sources)
         if said is None or edit.namespace is None or edit.before is None:
             continue
         place = Address(edit.namespace, edit.key or ""), edit.before.version or 0

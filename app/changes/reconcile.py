@@ -104,7 +104,7 @@ class _Reconciler:
         )
         if edit.before is not None and _state(edit) == _state(memory):
             self.edits.pop(memory.id, None)
-            self.unchanged += 1
+            self.unchanged += bool(edit.message_ids or not edit.sources)  # not if it covers others
             self.repeated.append(edit)
         elif memory.id in self.edits and _state(edit) == _state(self.edits[memory.id]):
             self.unchanged += 1

@@ -123,7 +123,7 @@ class Draft:
 
     def _has_effect(self, edit: Edit) -> bool:
         if edit.action == "update" and edit.before is not None:
-            is_said_again = bool(edit.message_ids)
+            is_said_again = bool(edit.message_ids or edit.sources)
             return is_said_again or _state(self._now[edit.memory_id]) != _state(edit.before)
         return edit.action == "insert" or edit.before is not None
 
@@ -218,6 +218,7 @@ class ToolCallExecutor:
         reason = _reason(arguments.get("reason"))
         if covering := self._covering(memory, arguments.get("covered_by")):
             reason = f"{reason or 'it says the same'} (covered by {covering.key or covering.id})"
+            self._draft.apply(_taking_over(covering, self._draft.find_before([memory.id])))
         self._draft.apply(Edit(memory_id=memory.id, before=memory, kind=memory.kind, reason=reason))
         return f"Memory {memory.id} deleted."
 
@@ -257,6 +258,17 @@ class ToolCallExecutor:
             "sources": self._draft.find_before(_ids(arguments.get("memory_ids"))),
             "questions": _questions(arguments.get("questions")),
         }
+
+
+def _taking_over(memory: Memory, covered: tuple[Memory, ...]) -> Edit:
+    """Return the edit by which a memory takes over the times of those that it covers."""
+    return Edit(
+        memory_id=memory.id,
+        before=memory,
+        kind=memory.kind,
+        content=memory.content,
+        sources=covered,
+    )
 
 
 def _storable(node: Any) -> Any:

@@ -548,3 +548,16 @@ async def test_stale_memories_are_taken_up_once_more(memories: Consolidations) -
     calls_before = len(memories.model.requests)
     assert (await memories.consolidate())["compared"] == 0
     assert len(memories.model.requests) == calls_before
+
+
+async def test_a_memory_takes_over_the_times_of_those_that_it_covers(
+    memories: Consolidations,
+) -> None:
+    for key, month in (("a", 1), ("b", 5)):
+        said = f"2023-0{month}-01"
+        await memories.put(key, f"Ana hikes, as of {month}", said_first=said, said_last=said)
+    covered = ("delete_memory", {"id": "m1", "reason": "the same", "covered_by": "m2"})
+    memories.model.script.append(calls(covered))
+    assert (await memories.consolidate())["counts"]["deleted"] == 1
+    (row,) = await memories.stored()
+    assert (row["version"], row["said_first"].month, row["said_last"].month) == (1, 1, 5)

@@ -259,7 +259,8 @@ def test_a_deleted_memory_may_name_the_one_that_covers_it() -> None:
     draft = Draft(given.existing)
     executor = ToolCallExecutor(given, draft)
     executor.execute(ToolCall("1", "delete_memory", arguments, ""), ["delete_memory"])
-    (edit,) = draft.edits()
+    covering_edit, edit = draft.edits()
+    assert covering_edit.sources == (given.existing[0],)
     assert edit.reason == "the same (covered by m2)"
     for covering in ("m1", "m3", 2):
         wrong = ToolCall("2", "delete_memory", {"id": "m2", "covered_by": covering}, "")

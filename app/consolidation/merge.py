@@ -76,7 +76,9 @@ async def merge_batch(
         reconcile, allowed, shown, namespace=namespace, singletons=singletons
     )
     edits = tuple(_with_sources(edit, shown) for edit in reconciled.edits.values())
-    return EditGroup(batch, edits, rejected=rejected, habit=proposed.habit)
+    return EditGroup(
+        batch, edits, repeated=reconciled.repeated, rejected=rejected, habit=proposed.habit
+    )
 
 
 def _with_sources(edit: Edit, shown: Sequence[Memory]) -> Edit:

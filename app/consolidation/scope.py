@@ -88,14 +88,16 @@ class ConsolidationScope:
 class EditGroup:
     """Edits that are made together or not at all, and the memories that they rely on.
 
-    `formal_edits` are those that lose nothing but form. `failure` is the reason why a model's
-    answer led to no edits. It is `unanswered` if there was no usable answer at all. `habit` is
-    the one that the model's replies reveal.
+    `formal_edits` are those that lose nothing but form. `repeated` are edits of memories that only
+    take over the times of those that they cover. `failure` is the reason why a model's answer led
+    to no edits. It is `unanswered` if there was no usable answer at all. `habit` is the one that
+    the model's replies reveal.
     """
 
     memories: Sequence[StoredMemory]
     edits: Sequence[Edit] = ()
     formal_edits: Sequence[Edit] = ()
+    repeated: Sequence[Edit] = ()
     rejected: Sequence[Rejection] = ()
     failure: str | None = None
     unanswered: bool = False

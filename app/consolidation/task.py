@@ -86,6 +86,7 @@ class Consolidation:
         return JobOutcome(
             self.edits,
             self.provenance,
+            repeated=[edit for group in self.groups for edit in group.repeated],
             unchanged=len(self.scope.all) - sum(edit.before is not None for edit in self.edits),
             rejected=self._rejected(),
             review_reason=self._review_reason() if self.edits else None,
@@ -357,7 +358,7 @@ async def _merge_batches(consolidation: Consolidation, ask: Ask, task: LLMTask) 
 def _failed_group(
     batch: Sequence[StoredMemory], reason: str, *, unanswered: bool = False
 ) -> EditGroup:
-    return EditGroup(batch, (), (), [Rejection("", reason)], reason, unanswered)
+    return EditGroup(batch, rejected=[Rejection("", reason)], failure=reason, unanswered=unanswered)
 
 
 def _merge_duplicates(scope: ConsolidationScope) -> list[EditGroup]:

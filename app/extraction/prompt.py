@@ -65,7 +65,12 @@ def _text_on_writing(task: LLMTask) -> str:
 
 
 def _texts_on_existing(task: LLMTask) -> list[str]:
-    texts = [TEMPLATES.fill("updates" if task.rights.updates else "fixed")]
+    if task.rights.updates:
+        rules = [*(["extract"] if task.turns else []), "always"]
+        sections = [TEMPLATES.fill_section("updates", name) for name in rules]
+        texts = [TEMPLATES.fill_section("updates", "shown"), "\n".join(sections)]
+    else:
+        texts = [TEMPLATES.fill("fixed")]
     if task.rights.deletes:
         texts.append(TEMPLATES.fill_section("deletes", "extract" if task.turns else "tidy"))
     return texts

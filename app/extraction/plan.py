@@ -127,7 +127,7 @@ class Config(BaseModel):
             max_steps=_or(config.max_steps, 1),
             query_model=config.query_model,
             query_limit=config.query_limit,
-            questions=bool(config.questions),
+            questions=_or(config.questions, True),
             default=config.default,
             phases=tuple(PlannedPhase.of(phase) for phase in config.phases or ()),
             apply=config.apply or "auto",

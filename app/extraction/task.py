@@ -262,7 +262,7 @@ def _tasks(plan: ExtractPlan, turns: Sequence[Turn], now: datetime) -> list[LLMT
         max_steps=config.max_steps,
         now=now,
         context_turns=plan.context_messages,
-        with_questions=config.questions,
+        with_questions=config.questions and plan.namespace is not None,
     )
     phases = (
         replace(

@@ -115,8 +115,8 @@ class ManagerConfig(Schema):
     )
     questions: Flag | None = Field(
         None,
-        description="true: the model also writes two or three questions that each memory answers. "
-        "They are indexed with it and never returned. Absent: false.",
+        description="The model also writes two or three questions that each memory answers; they "
+        "are indexed with it and never returned. false: it does not. Absent: true.",
     )
     default: MemoryValue | None = Field(
         None,

@@ -101,7 +101,7 @@ async def test_an_update_without_messages_keeps_the_source(memories: Memories) -
 async def test_questions_that_a_memory_answers_are_kept_for_searches(memories: Memories) -> None:
     questions = ["Which city?", "Which city?", " ", 5, "Where?", "Whose home?", "A fourth?"]
     memories.model.script.append(calls(insert(LISBON, questions=questions)))
-    await memories.extract(manager_config={"questions": True})
+    await memories.extract()
     (properties,) = [
         tool.parameters["properties"]
         for tool in memories.model.requests[0].tools
@@ -112,7 +112,7 @@ async def test_questions_that_a_memory_answers_are_kept_for_searches(memories: M
     kept = [row["text"] for row in await memories.rows(sql)]
     assert kept == ["Which city?", "Where?", "Whose home?"]
     memories.model.script.append(calls(update("m1", "Ana lives in Faro.")))
-    await memories.extract()
+    await memories.extract(manager_config={"questions": False})
     assert [row["text"] for row in await memories.rows(sql)] == kept
     assert "questions" not in str(memories.model.requests[-1].tools)
 

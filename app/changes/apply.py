@@ -51,6 +51,9 @@ MAX_MESSAGE_IDS = 500
 MAX_MEMORY_KEYS = 400
 """Maximum keys of memories in a memory's source."""
 
+MAX_EARLIER_THREADS, MAX_EARLIER_IDS = 20, 200
+"""Maximum other threads in a memory's source, and ids of their messages."""
+
 _COUNTS: Mapping[Action, str] = {"insert": "inserted", "update": "updated", "delete": "deleted"}
 
 _UNSAFE = "Another change of the job cannot be stored, and this one may rest on it."
@@ -347,17 +350,37 @@ def _said_again(outcome: JobOutcome) -> dict[tuple[Address, int], tuple[datetime
 
 
 def _with_kept_fields(change: Change, item: Item) -> Change:
-    """Return a change with the item's lifetime and, if it names no message, its conversation.
-
-    An update without messages, as in a consolidation, still has the content of earlier messages.
-    """
+    """Return a change with the item's lifetime, and with the messages of its earlier source."""
     source = change.source
-    if source and not source.get("message_ids") and item.metadata.source is not None:
-        before = json.loads(item.metadata.source)
-        kept = {name: before[name] for name in _CONVERSATION_MEMBERS if name in before}
-        source = {**source, **kept}
+    if source and item.metadata.source is not None:
+        source = _join_sources(source, json.loads(item.metadata.source))
     ttl = None if item.ttl is None else item.ttl.total_seconds()
     return replace(change, ttl_seconds=ttl, source=source)
+
+
+def _join_sources(source: JsonObject, before: JsonObject) -> JsonObject:
+    """Return the source of an updated memory, which still has content of earlier messages.
+
+    Messages of other threads are listed under `earlier`, the latest first.
+    """
+    earlier = [one for one in before.get("earlier", ()) if isinstance(one, dict)]
+    known = {name: before[name] for name in _CONVERSATION_MEMBERS if name in before}
+    if not source.get("message_ids"):
+        joined = {**source, **known}
+    elif known.get("thread_id") == source.get("thread_id"):
+        ids = dict.fromkeys([*known.get("message_ids", ()), *source["message_ids"]])
+        joined = {**source, "message_ids": list(ids)[-MAX_MESSAGE_IDS:]}
+        positions = [one["position"] for one in (known, source) if one.get("position") is not None]
+        joined |= {"position": min(positions)} if positions else {}
+    else:
+        joined, earlier = source, [known, *earlier] if known.get("message_ids") else earlier
+    room, kept = MAX_EARLIER_IDS, list[JsonObject]()
+    for one in earlier[:MAX_EARLIER_THREADS]:
+        room -= len(one.get("message_ids", ()))
+        if room < 0:
+            break
+        kept.append(one)
+    return {**joined, "earlier": kept} if kept else joined
 
 
 def _metadata(change: Change, item: Item | None) -> ItemMetadata:

@@ -298,7 +298,7 @@ def _result_of(call: ToolCall, rejected: Rejection) -> ToolResult:
 
 
 def _reason_without_calls(reply: Completion) -> str:
-    said = reply.text.strip()
+    said = " ".join(reply.text[: 10 * _MAX_QUOTED].split())
     quoted = f": {said[:_MAX_QUOTED]}" if said else ""
     if reply.finish_reason == "refusal":
         return f"the model refused{quoted}"

@@ -63,7 +63,8 @@ _TOO_LONG = re.compile(
     r"context[ _-]?(length|size|window|limit)|context the overflows|exceed_context|\bn_ctx\b"
     r"|\btoo long\b|string_above_max_length|longer than|max_?length|input length"
     r"|too large (to process|for a model)|request (entity |size )?(is )?too large|request_too_large"
-    r"|physical batch|too (big|many tokens) (compared to|in)|kv (cache )?size"
+    r"|physical batch|memory slot for batch|kv cache is full|kv (cache )?size"
+    r"|too (big|many tokens) (compared to|in)"
     r"|too many (total )?(input |prompt )?tokens|token limit|model token"
     r"|tokens? per (request|submit)"
     r"|reduce (the|your|its) (length|size|input|prompt|message)|must be reduced"
@@ -85,6 +86,11 @@ _LONG_STRING = re.compile(r"([\w.\[\]-]{1,200})['\"`]?\s*:\s*string (is )?too lo
 _TEXTS = {"content", "input", "text", "prompt", "instructions", "system", "output", "arguments"}
 """Members of a request that hold what users wrote; others are too long in every request."""
 
+_OF_SCHEMA = re.compile(
+    r"\btools\W\d+\W|function_declarations|\.parameters\b|\bjson[ _]?schema\b", re.IGNORECASE
+)
+"""Places of tools' schemas, whose keywords are like words about lengths."""
+
 _OUTPUT = re.compile(
     r"max_?(completion_|output_|new_)?tokens|maxOutputTokens|output tokens|completion tokens",
     re.IGNORECASE,
@@ -92,7 +98,9 @@ _OUTPUT = re.compile(
 _INPUT = re.compile(r"\b(inputs?|prompts?|messages?|context|requests?|texts?)\b", re.IGNORECASE)
 _PATIENCE_HELPS = re.compile(r"try again|please wait|retry", re.IGNORECASE)
 _SHORTER_HELPS = re.compile(r"reduce|too large", re.IGNORECASE)
-_THROTTLED = re.compile(r"throttl|rate[ _-]?limit|too many requests|please wait", re.IGNORECASE)
+_THROTTLED = re.compile(
+    r"throttl|rate[ _-]?limit|too many requests|please wait|频繁|限流|稍后", re.IGNORECASE
+)
 _SETTINGS_STATUSES = {401, 402, 403, 404}
 _BAD_KEY = re.compile(
     r"api[ _-]?key.{0,20}(not valid|not found|invalid|missing|expired)"
@@ -195,7 +203,7 @@ def _says_too_long(words: str) -> bool:
     if found := _LONG_STRING.search(words):
         names = re.findall(r"[a-z_]+", found[1].lower())
         return not names or names[-1] in _TEXTS or names == ["messages"]
-    if _OUTPUT.search(words) and not _INPUT.search(words):
+    if _OF_SCHEMA.search(words) or (_OUTPUT.search(words) and not _INPUT.search(words)):
         return False
     return _TOO_LONG.search(_OF_TIME.sub("", words)) is not None
 

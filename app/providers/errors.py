@@ -9,7 +9,7 @@ from typing import ClassVar
 from app.errors import OperatorError
 
 _SETTINGS_STATUSES = {401, 402, 403, 404}
-_PASSING_STATUSES = {408, 409}
+_PASSING_STATUSES = {408, 409, 425, 499}
 _LONGEST_WAIT = 86_400.0
 _SHORTEST_SECRET = 12
 """Shorter keys are placeholders for servers that need none, and may be part of any word."""
@@ -86,6 +86,7 @@ def error_of_status(
     name: str, status: int, message: str, *, wait: float | None = None
 ) -> ProviderError:
     """Return the error for a response with `status`, worded for an operator."""
+    message = message or "the reply is empty"
     if status == 429:
         return RateLimitedError(f"{name} asks for fewer requests: {message}", retry_after=wait)
     if status in _SETTINGS_STATUSES:

@@ -41,12 +41,15 @@ def _feature(name: str, refusal: str, *, guessed: bool = False) -> Feature:
 TOOLS = _feature(
     "tools",
     r"(does not|doesn't|do not|not) support (tools|tool use|tool calls|function)"
-    r"|tools? (is|are) not supported|tools param requires|unsupported.{0,20}\btools\b",
+    r"|(tools?|functions?)([ _-](calls?|calling|use))?\W{0,3} (is|are) not "
+    r"(supported|enabled|available|allowed)|endpoints? found that support tool"
+    r"|tools param requires|unsupported.{0,20}\btools\b|\btools\W{1,3}extra inputs"
+    r"|enable-auto-tool-choice|tool-call-parser",
 )
 TOOL_CHOICE = _feature(
     "tool_choice",
     r"tool_?choice|'none' or 'auto'|forc\w+ (a |the )?(tool|function)|thinking mode"
-    r"|\brequired\b.{0,40}not (be )?(supported|allowed)",
+    r"|\brequired\b.{0,40}not (be )?(supported|allowed)|(parse|build|invalid) grammar",
     guessed=True,
 )
 OPEN_OBJECTS = _feature("open_objects", r"additional_?properties")
@@ -56,7 +59,8 @@ SYSTEM_BLOCKS = _feature("system_blocks", r"\bsystem\b.{0,60}(string|str\b)", gu
 SYSTEM_ROLE = _feature(
     "system_role",
     r"(developer|system) (instruction|role|message|prompt)s?\b.{0,40}(not|unsupported|disabled)"
-    r"|role.{0,20}'?system'?.{0,20}(not|unsupported)",
+    r"|role.{0,20}'?system'?.{0,20}(not|unsupported)"
+    r"|unexpected (message )?role\W{0,4}(system|developer)|must start with a '?user",
 )
 RETURNED_REASONING = _feature(
     "returned_reasoning",
@@ -66,26 +70,30 @@ RETURNED_REASONING = _feature(
 )
 SHOWN_REASONING = _feature("shown_reasoning", r"encrypted content|\binclude\b")
 REASONING_WITH_TOOLS = _feature("reasoning_with_tools", r"reasoning_effort")
-MAX_TOKENS_NAME = _feature("max_tokens_name", r"max_completion_tokens.{0,40}instead|use '?max_comp")
+MAX_TOKENS_NAME = _feature(
+    "max_tokens_name",
+    r"max_completion_tokens.{0,40}instead|use '?max_comp|max_tokens\W{1,3}extra inputs",
+)
 WHOLE_REPLY = _feature(
     "whole_reply", r"stream mode|stream.{0,20}(must|required|enable|true)|only supports? stream"
 )
 
 _OUTPUT_LIMIT = re.compile(
     r"max_?(completion_|output_|new_)?tokens|maxOutputTokens|(output|completion) tokens"
-    r"|in the (completion|output)|for the completion",
+    r"|in the (completion|output)|for the completion|maximum tokens (you )?request"
+    r"|maximum tokens value",
     re.IGNORECASE,
 )
 _TOO_MUCH = re.compile(
     r"large|exceed|maximum|at most|less than|limit|range|greater|between|above|more than|[<>]"
-    r"|reduce|afford|support",
+    r"|reduce|afford|support|too many|lower|范围|超过|最大",
     re.IGNORECASE,
 )
 _DEPENDS = re.compile(r"\b(input|inputs|prompt|messages?|context|total|afford)\b", re.IGNORECASE)
 """Words of limits that hold for one request, and not for the model."""
 
 _COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_NUMBER = re.compile(r"(?<![\w.])\d{2,9}(?![\w.]*\d)")
+_NUMBER = re.compile(r"(?<![\w.])\d{2,9}(?![\w.]*\d)", re.ASCII)
 _REMAINDER = re.compile(r">\s*(?P<context>\d{1,9})\s*-\s*(?P<input>\d{1,9})")
 _SUM = re.compile(r"(?P<input>\d{1,9})\s*\+\s*\d{1,9}\s*>\s*(?P<context>\d{1,9})")
 _CONTEXT = re.compile(

@@ -15,7 +15,15 @@ from app.providers.errors import (
     RequestTooLongError,
     UnavailableError,
 )
-from app.providers.features import RETURNED_REASONING, Concessions
+from app.providers.features import (
+    MAX_TOKENS_NAME,
+    RETURNED_REASONING,
+    SYSTEM_ROLE,
+    TOOL_CHOICE,
+    TOOLS,
+    Concessions,
+    Feature,
+)
 
 LONG, REFUSED = RequestTooLongError, BadRequestError
 WAIT, SETTINGS, DOWN = RateLimitedError, MisconfiguredError, UnavailableError
@@ -36,6 +44,9 @@ def error_for(status: int, body: Any) -> ProviderError:
         (500, "input (700 tokens) is too large to process. increase the physical batch", LONG),
         (500, "input prompt is too big compared to KV size, please increase KV size", LONG),
         (500, "context shift is off and the prompt exceeds the context size", LONG),
+        (500, "failed to find a memory slot for batch: KV cache is full", LONG),
+        (400, "tools.0.function.parameters: minimum and maxLength are not supported", REFUSED),
+        (400, "Invalid JSON schema: maxLength is not allowed", REFUSED),
         # vLLM, SGLang
         (400, "The prompt (total length 900) is too long to fit into the model", LONG),
         (400, "The decoder prompt (length 9) is longer than the maximum model length of 4", LONG),
@@ -81,6 +92,7 @@ def error_for(status: int, body: Any) -> ProviderError:
         (400, {"message": "Too many tokens, please wait before trying again."}, WAIT),
         (400, {"error": {"message": "slow down", "code": "ThrottlingException"}}, WAIT),
         (500, "Rate limit reached for requests per minute", WAIT),
+        (400, {"error": {"message": "请求过于频繁, 请稍后再试", "code": "1302"}}, WAIT),
         (200, {"errors": [{"message": "busy", "code": 429}]}, WAIT),
         # only the operator helps
         (400, "API key not found. Please pass a valid one.", SETTINGS),
@@ -93,6 +105,8 @@ def error_for(status: int, body: Any) -> ProviderError:
         # a fault of the server
         (200, {"msg": "the engine died", "success": False}, DOWN),
         (500, "CUDA out of memory", DOWN),
+        (425, "too early", DOWN),
+        (499, "client closed request", DOWN),
     ],
 )
 def test_the_kind_of_an_error_follows_from_its_status_its_codes_and_its_words(
@@ -126,6 +140,13 @@ def test_a_wait_is_read_from_the_words_if_no_header_states_it(
         ("max_tokens must be at most 4000, was 8192", 4_000, True),
         ("`max_tokens` must be in the range [1, 6,144]", 6_144, True),
         ("max_completion_tokens is too large for this model", 4_096, True),
+        (
+            "The maximum tokens you requested exceeds the model limit of 2048. Try less.",
+            2_048,
+            True,
+        ),
+        ("Too many completion tokens requested", 4_096, True),
+        ("max_tokens参数非法: 取值范围为1到2048", 2_048, True),
         ("'max_tokens' is too large: 8192 (8192 > 8192 - 900).", 7_292, False),
         ("'max_tokens' exceeds the context: 8192 > 8192 - 900", 7_292, False),
         (
@@ -173,6 +194,28 @@ def test_only_limits_of_the_model_itself_are_remembered(
     assert concessions.limit_output(8_192) == (limit or 8_192)
     concessions.settle()
     assert [found.limit for found in known.all()] == ([limit] if is_remembered else [])
+
+
+@pytest.mark.parametrize(
+    ("feature", "words"),
+    [
+        (TOOLS, "`tool calling` is not supported with this model"),
+        (TOOLS, "Function calling is not enabled for this model"),
+        (TOOLS, "No endpoints found that support tool use. Try another model."),
+        (TOOLS, "body.tools: Extra inputs are not permitted"),
+        (TOOLS, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser'),
+        (TOOL_CHOICE, "Failed to initialize samplers: failed to parse grammar"),
+        (SYSTEM_ROLE, "Unexpected message role: system"),
+        (SYSTEM_ROLE, "Jinja Exception: Conversation must start with a user message"),
+        (MAX_TOKENS_NAME, "body.max_tokens: Extra inputs are not permitted"),
+    ],
+)
+def test_a_refused_feature_is_found_in_the_words_of_many_servers(
+    feature: Feature, words: str
+) -> None:
+    every = (TOOL_CHOICE, TOOLS, SYSTEM_ROLE, MAX_TOKENS_NAME)
+    found = (one.name for one in every if one.refusal.search(words))
+    assert next(found) == feature.name
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ Request: TypeAlias = Callable[[list[str]], Awaitable[Sequence[Outcome]]]
 HARMLESS_TEXT = "test"
 """A text that every model embeds: if it fails, too, the server is at fault and not the texts."""
 
+REQUESTS_AT_ONCE = 4
+"""Requests that a process sends to a provider at the same time."""
+
 _MOST_CALLS = 64
 _MOST_SECONDS = 60.0
 
@@ -113,6 +116,7 @@ class Division:
         self._probe = probe
         self._limits = limits
         self._probing = asyncio.Lock()
+        self._places = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._works: bool | None = None
         self._calls_left = _MOST_CALLS
         self._until: float | None = None
@@ -120,7 +124,8 @@ class Division:
 
     async def run(self, texts: list[str], request: Request) -> list[Outcome]:
         """Return an outcome for each text; `request` makes the first call."""
-        outcomes, _ = await self._attempt(texts, request)
+        async with self._places:  # none begins after an error that ends them all
+            outcomes, _ = await self._attempt(texts, request)
         return outcomes
 
     async def _attempt(self, texts: list[str], request: Request) -> tuple[list[Outcome], bool]:

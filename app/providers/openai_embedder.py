@@ -25,7 +25,12 @@ from app.providers.embedder import (
     split_by_characters,
     vectors_of,
 )
-from app.providers.embedding_division import HARMLESS_TEXT, Division, EmbeddingLimits
+from app.providers.embedding_division import (
+    HARMLESS_TEXT,
+    REQUESTS_AT_ONCE,
+    Division,
+    EmbeddingLimits,
+)
 from app.providers.embedding_replies import read_vectors
 from app.providers.error_replies import find_error, to_error
 from app.providers.errors import (
@@ -50,8 +55,6 @@ _REQUEST_TEXTS = 32
 
 _REQUEST_CHARACTERS = 100_000
 """Maximum characters a request: below OpenAI's 300,000 tokens in any script."""
-
-_REQUESTS_AT_ONCE = 4
 
 MAX_REPLY_BYTES = 4 << 20
 _MAX_NUMBERS = 32 * 8_192
@@ -99,7 +102,7 @@ class OpenAIEmbedder:
         self._api_key = provider.api_key
         self._asked_dimensions = dimensions
         self._known_dimensions = dimensions
-        self._at_once = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+        self._at_once = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._max_retries = max_retries
         self._short_patience = _Patience(timeout / 3, 0)
         self._silent_until = 0.0

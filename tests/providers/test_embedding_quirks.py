@@ -227,8 +227,9 @@ async def test_a_rate_limit_keeps_the_texts_that_are_embedded(
     embeddings: OpenAIServer, remote: OpenAIEmbedder
 ) -> None:
     embeddings.refuse = lambda _: error(429, "slower") if len(embeddings.requests) > 2 else None
-    outcomes = await remote.embed_each([f"text {number}" for number in range(128)])
+    outcomes = await remote.embed_each([f"text {number}" for number in range(1_280)])
     assert sum(not isinstance(outcome, ProviderError) for outcome in outcomes) == 64
+    assert len(embeddings.requests) <= 10, "the requests that had not begun are not made"
 
 
 async def test_a_server_that_never_answers_delays_few_calls(embeddings: OpenAIServer) -> None:

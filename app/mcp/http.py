@@ -1,6 +1,7 @@
 """MCP over streamable HTTP (`/mcp`); it is stateless, so any process can answer any request."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,10 @@ from app.auth.access import Verb
 from app.auth.dependencies import Guard
 from app.auth.errors import ForbiddenError
 from app.background import background
+from app.conversations.memories import parse_argument
 from app.errors import InvalidRequestError
 from app.http.messages import MEMORY, check_count, check_query_size, read_bytes, read_query
+from app.json_values import parse_json
 from app.mcp.server import Context, create_server
 from app.namespaces import parse_labels
 from app.resources import Resources
@@ -80,7 +83,7 @@ class McpEndpoint:
         manager: StreamableHTTPSessionManager = request.state.mcp
         with MEMORY.share() as grow:
             whole = await _read_whole(request, receive, grow)
-            await manager.handle_request(_accepting(request), whole, send)
+            await manager.handle_request(_normalized(request), whole, send)
 
 
 ROUTES = [
@@ -106,12 +109,15 @@ def _check_content_type(request: Request) -> None:
         )
 
 
-def _accepting(request: Request) -> Scope:
-    """Return the request's scope; without an Accept header it accepts any type (RFC 9110)."""
-    if request.headers.get("accept", "").strip():
-        return request.scope
-    headers = [pair for pair in request.scope["headers"] if pair[0] != b"accept"]
-    return {**request.scope, "headers": [*headers, (b"accept", b"*/*")]}
+def _normalized(request: Request) -> Scope:
+    """Return the request's scope with the headers as the SDK compares them.
+
+    Without an Accept header a client accepts any type, and case does not matter (RFC 9110).
+    """
+    accepted = request.headers.get("accept", "").strip() or "*/*"
+    replaced = {b"accept": accepted.encode("latin-1"), b"content-type": b"application/json"}
+    headers = [pair for pair in request.scope["headers"] if pair[0] not in replaced]
+    return {**request.scope, "headers": [*headers, *replaced.items()]}
 
 
 async def _read_whole(request: Request, receive: Receive, grow: Callable[[int], None]) -> Receive:
@@ -121,12 +127,36 @@ async def _read_whole(request: Request, receive: Receive, grow: Callable[[int], 
     """
     body = await read_bytes(request, MCP.max_bytes(request.state.resources.settings), grow)
     check_count(body, MCP.values)
+    body = _read_message(body)
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def replay() -> Message:
         return next(messages, None) or await receive()
 
     return replay
+
+
+def _read_message(body: bytes) -> bytes:
+    """Return a request whose arguments are an object; some clients send them as JSON text.
+
+    Raises InvalidRequestError for an id that the SDK would take for none, and never answer.
+    """
+    try:
+        message = parse_json(body)
+    except ValueError:
+        return body  # the SDK reports it
+    if not isinstance(message, dict):
+        return body
+    id_ = message.get("id", "")
+    if not isinstance(id_, str | int) or isinstance(id_, bool):
+        raise InvalidRequestError("id is neither a string nor an integer.", field="id")
+    parameters = message.get("params")
+    if not isinstance(parameters, dict) or not isinstance(parameters.get("arguments"), str):
+        return body
+    arguments = parse_argument(parameters["arguments"])
+    if not isinstance(arguments, dict):
+        return body
+    return json.dumps({**message, "params": {**parameters, "arguments": arguments}}).encode()
 
 
 def _namespace(request: Request) -> tuple[str, ...]:

@@ -47,6 +47,20 @@ async def test_a_slash_at_the_end_and_a_missing_accept_make_no_difference(
         assert (response.status_code, response.json()["id"]) == (200, 1)
 
 
+async def test_the_case_of_a_media_type_and_arguments_as_json_text_make_no_difference(
+    client: httpx2.AsyncClient,
+) -> None:
+    params = {"name": "remember", "arguments": '{"text": "Ana likes tea."}'}
+    request = {"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": params}
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    response = await post(client, f"{HERE}?namespace=users", headers, json=request)
+    assert response.json()["result"]["isError"] is False, response.text
+    ids: list[Any] = [1.5, None, True, []]
+    for id_ in ids:
+        response = await post(client, json={**PING, "id": id_})
+        assert_problem(response, 422, "invalid_request")
+
+
 async def test_other_methods_and_content_types_are_a_problem(client: httpx2.AsyncClient) -> None:
     for method in ("GET", "DELETE", "PUT"):
         response = await client.request(method, HERE, headers=JSON)

@@ -1,11 +1,13 @@
 """Replies of Chat Completions sent as a stream of events, joined into one reply."""
 
 import json
+import re
 from typing import Any
 
 from app.json_values import parse_json
 
 _MAX_EVENTS = 100_000
+_END = re.compile(rb"^data:\s*\[DONE\]", re.MULTILINE)
 
 
 def is_stream(body: bytes) -> bool:
@@ -14,7 +16,10 @@ def is_stream(body: bytes) -> bool:
 
 
 def join_stream(body: bytes) -> bytes:
-    """Return the reply that the events of a stream make up; raises ValueError."""
+    """Return the reply that the events of a stream make up; raises ValueError.
+
+    A stream that breaks off before it says that it has ended is a reply that was cut off.
+    """
     reply: dict[str, Any] = {}
     message: dict[str, Any] = {"role": "assistant"}
     texts: dict[str, list[str]] = {}
@@ -30,6 +35,8 @@ def join_stream(body: bytes) -> bytes:
                     texts.setdefault(name, []).append(value)
             for number, part in enumerate(delta.get("tool_calls") or ()):
                 _add_call(calls, part, number)
+    if reason is None and not _END.search(body):
+        reason = "length"
     message |= {name: "".join(parts) for name, parts in texts.items()}
     if calls:
         message["tool_calls"] = [_whole_call(calls[index]) for index in sorted(calls)]
@@ -48,17 +55,27 @@ def _events(body: bytes) -> list[dict[str, Any]]:
 
 
 def _add_call(calls: dict[int, dict[str, Any]], part: dict[str, Any], number: int) -> None:
+    function = part.get("function") or {}
+    name = function.get("name")
     index = part.get("index")
-    index = index if isinstance(index, int) else number
+    if not isinstance(index, int):
+        index = _find_call(calls, part.get("id"), name, number)
     call = calls.setdefault(index, {"type": "function", "name": [], "arguments": []})
     call["id"] = call.get("id") or part.get("id")
-    function = part.get("function") or {}
-    if isinstance(name := function.get("name"), str):
+    if isinstance(name, str) and [name] != call["name"]:  # some repeat it in every event
         call["name"].append(name)
     arguments = function.get("arguments")
     if arguments is not None:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
         call["arguments"].append(text)
+
+
+def _find_call(calls: dict[int, dict[str, Any]], call_id: object, name: object, number: int) -> int:
+    """Return the place of a call that the server does not number: an id or a name begins one."""
+    known = next((n for n, call in calls.items() if call_id and call.get("id") == call_id), None)
+    if known is not None:
+        return known
+    return len(calls) if call_id or name or not calls else max(len(calls) - 1, number)
 
 
 def _whole_call(call: dict[str, Any]) -> dict[str, Any]:

@@ -95,18 +95,22 @@ def parse_reply(
     except TooDeepError:
         raise
     except ValueError:
-        value = parse_json(_without_surrogates(body))
+        value = parse_json(_without_oddities(body))
     if is_deeper(value, _MAX_DEPTH):
         raise TooDeepError(f"it is nested deeper than {_MAX_DEPTH} levels")
     return value
 
 
-def _without_surrogates(body: bytes) -> bytes:
-    """Return the JSON with U+FFFD in place of lone surrogates."""
+def _without_oddities(body: bytes) -> bytes:
+    """Return JSON with U+FFFD in place of lone surrogates, and null in place of NaN and Infinity.
+
+    Python's servers write such words.
+    """
     try:
-        text = json.dumps(json.loads(body.decode(errors="replace")), ensure_ascii=False)
+        value = json.loads(body.decode(errors="replace"), parse_constant=lambda _: None)
     except RecursionError as error:
         raise TooDeepError("it is nested too deep") from error
+    text = json.dumps(value, ensure_ascii=False)
     return _SURROGATE.sub("\ufffd", text).encode()
 
 

@@ -16,9 +16,10 @@ from genai_prices.data_snapshot import get_snapshot
 from app.json_values import is_deeper, parse_json, replace_unstorable
 from app.providers.chat_stream import is_stream, join_stream
 from app.providers.error_replies import describe_body, find_error, to_error
-from app.providers.errors import without_key
+from app.providers.errors import RequestTooLongError, without_key
 from app.providers.http import parse_reply
 from app.providers.llm import Completion, TokenUsage, ToolCall, UnusableReplyError
+from app.providers.thoughts import remove_thoughts
 
 MAX_CALLS = 1_000
 MAX_ARGUMENT_BYTES = 1 << 20
@@ -27,6 +28,9 @@ MAX_ARGUMENT_DEPTH = 64
 _MAX_NAME = 200
 _MAX_TOKENS = 100_000_000
 """Maximum plausible token count of one reply."""
+
+_FEW_TOKENS = 64
+"""Maximum tokens of an answer that had no room: a model that thinks too long writes more."""
 
 _NAMELESS = "unnamed"
 _TEXT_BLOCKS = {"text", "output_text", "refusal"}
@@ -39,7 +43,7 @@ _OPEN_MODELS = "gpt-oss"
 """OpenAI's models with open weights: anyone may serve them, at a price of their own."""
 
 _CUT = re.compile(
-    r"length|max_?(new_|output_|completion_|total_)?tokens|token_?limit|context_?window|truncat"
+    r"length|max_?(new_|output_|completion_|total_)?tokens|(?<!rate_)limit|context_?window|truncat"
     r"|incomplete",
     re.IGNORECASE,
 )
@@ -96,6 +100,10 @@ class ReplyReader:
             if error := find_error(answer):
                 raise to_error(self._name, error, self._key)
             completion = self._read(answer)
+            if _has_no_room(completion):
+                raise RequestTooLongError(
+                    f"{self._name} has no room for an answer: the input fills its context"
+                )
             if len(completion.calls) > MAX_CALLS:
                 raise ValueError(f"the reply calls more than {MAX_CALLS:,} tools")
         except FailedReplyError as error:
@@ -118,6 +126,14 @@ class ReplyReader:
         return Completion("", (), "unusable", self._usage(answer, model), model)
 
 
+def _has_no_room(completion: Completion) -> bool:
+    """Return whether an answer was cut off before its beginning, after an input that is known."""
+    usage = completion.usage
+    is_empty = not completion.calls and not completion.text.strip()
+    is_cut = completion.finish_reason == "length"
+    return is_cut and is_empty and usage.output_tokens <= _FEW_TOKENS < usage.input_tokens
+
+
 def read_model(answer: Mapping[str, Any], default: str) -> str:
     """Return the model's name in a reply, or the default."""
     name = answer.get("model")
@@ -126,7 +142,7 @@ def read_model(answer: Mapping[str, Any], default: str) -> str:
 
 def read_stop(*words: object) -> Literal["length", "refusal", "failed"] | None:
     """Return why an answer stopped early, by the words of any server; None if it is whole."""
-    reason = " ".join(word for word in words if isinstance(word, str))
+    reason = " ".join(word for word in words if isinstance(word, str)).replace("-", "_")
     if _CUT.search(reason):
         return "length"
     if _REFUSED.search(reason):
@@ -171,9 +187,20 @@ def read_call(name: object, call_id: object, given: object, number: int) -> Tool
     return ToolCall(
         clean_text(chosen_id)[:_MAX_NAME],
         clean_text(chosen_name)[:_MAX_NAME],
-        json_object(raw),
+        _without_thoughts(json_object(raw)),
         raw,
     )
+
+
+def _without_thoughts(value: Any) -> Any:
+    """Return arguments without the thoughts that models write into their texts."""
+    if isinstance(value, str):
+        return remove_thoughts(value)
+    if isinstance(value, list):
+        return [_without_thoughts(inner) for inner in value]
+    if isinstance(value, dict):
+        return {name: _without_thoughts(inner) for name, inner in value.items()}
+    return value
 
 
 def arguments_text(given: object) -> str:

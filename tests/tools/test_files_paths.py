@@ -74,8 +74,9 @@ async def test_no_path_leads_out_of_the_namespace(
 
 
 NAMES = st.sampled_from(["a", "b", "a/a", "a/b", "b/a/c", "a/b/c"]).map("/memories/{}".format)
-# No text may end in an empty line: Anthropic's insert loses it.
-TEXTS = st.sampled_from(["", "x", "x\n", "x\ny\n", "x\n\nx", "é\n", r"a.\1"])
+# No text may end in an empty line, which Anthropic's insert loses, or without a newline, which it
+# adds at the end wherever it inserts.
+TEXTS = st.sampled_from(["", "x\n", "x\ny\n", "x\n\nx\n", "é\n", "a.\\1\n"])
 
 
 def command(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -95,7 +96,7 @@ COMMANDS = st.one_of(
     command(
         "str_replace",
         path=NAMES,
-        old_str=st.sampled_from(["x", "y", "x\n", "é", "."]),
+        old_str=st.sampled_from(["x", "y", "é", "."]),
         new_str=st.sampled_from(["y", "x\ny", r"\1"]),
     ),
 )

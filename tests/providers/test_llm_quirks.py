@@ -211,6 +211,83 @@ async def test_a_server_that_only_streams_is_asked_for_a_stream(
     assert answer.usage.input_tokens == 5
 
 
+def stream_of(*deltas: JSON, reason: str | None = None, end: str = "") -> Reply:
+    events = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + end
+    return garbage(text.encode(), "text/event-stream")
+
+
+async def test_a_stream_that_breaks_off_is_truncated(chat: ChatLLM, server: LLMServer) -> None:
+    whole, half = (call_part(n, str(n), "save", json.dumps(DONE[1])) for n in range(2))
+    for reason, end, found in (
+        (None, "", "length"),
+        (None, "data: [DONE]\n\n", "tools"),
+        ("stop", "", "tools"),
+    ):
+        server.script.append(
+            stream_of({"tool_calls": [whole]}, {"tool_calls": [half]}, reason=reason, end=end)
+        )
+        answer = await chat.complete(FORCED)
+        assert (answer.finish_reason, len(answer.calls)) == (found, 2)
+    server.script.append(stream_of({"role": "assistant", "content": ""}))
+    with pytest.raises(UnusableReplyError):
+        await chat.complete(FORCED)
+    error = 'data: {"error": {"message": "idle"}}\n\ndata: [DONE]\n\n'
+    server.script.append(stream_of({"content": "Once"}, end=error))
+    with pytest.raises(UnavailableError, match="idle"):
+        await chat.complete(FORCED)
+
+
+async def test_a_stream_of_another_api_is_never_half_an_answer(
+    claude: AnthropicLLM, server: LLMServer
+) -> None:
+    use = {"type": "tool_use", "id": "a", "name": "save", "input": {}}
+    start = {"type": "content_block_start", "index": 0, "content_block": use}
+    message = {"type": "message_start", "message": {"content": [], "stop_reason": None}}
+    events = "".join(f"event: x\ndata: {json.dumps(event)}\n\n" for event in (message, start))
+    server.respond = lambda _: garbage(events.encode(), "text/event-stream")
+    openai = ResponsesLLM("m", Provider(base_url=server.base_url_openai), max_retries=0)
+    for llm in (claude, openai):
+        with pytest.raises(UnusableReplyError):
+            await llm.complete(FORCED)
+    await openai.aclose()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [("a", "save", '{"text"'), (None, None, ': "x"}'), ("b", "drop", '{"n"'), ("", "", ": 1}")],
+        [("a", "save", '{"text": "x"}'), ("b", "drop", '{"n": 1}')],
+        [(None, "save", '{"text": '), (None, None, '"x"}'), (None, "drop", '{"n": 1}')],
+        [("a", "save", '{"text": '), ("a", "save", '"x"}'), ("b", "drop", '{"n": 1}')],
+        [("a", "save", ""), ("a2", None, '{"text": "x"}'), ("b", "drop", '{"n": 1}')],
+    ],
+)
+@pytest.mark.parametrize("index", [None, 0])
+async def test_calls_of_a_stream_that_are_not_numbered_stay_apart(
+    chat: ChatLLM, server: LLMServer, parts: list[tuple[str, str, str]], index: int | None
+) -> None:
+    deltas = [
+        {"tool_calls": [{"index": index, "id": i, "function": {"name": n, "arguments": a}}]}
+        for i, n, a in parts
+    ]
+    server.script.append(stream_of(*deltas, reason="tool_calls"))
+    answer = await chat.complete(FORCED)
+    assert [(call.name, call.arguments) for call in answer.calls] == [
+        ("save", {"text": "x"}),
+        ("drop", {"n": 1}),
+    ]
+
+
+async def test_equal_names_in_a_stream_are_several_calls(chat: ChatLLM, server: LLMServer) -> None:
+    parts = [{"function": {"name": "save", "arguments": f'{{"text": "{n}"}}'}} for n in range(3)]
+    server.script.append(stream_of(*({"tool_calls": [part]} for part in parts), reason="stop"))
+    assert [call.arguments for call in (await chat.complete(FORCED)).calls] == [
+        {"text": str(n)} for n in range(3)
+    ]
+
+
 def call_part(index: int, call_id: str | None, name: str | None, arguments: str) -> JSON:
     return {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
 

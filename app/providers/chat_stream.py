@@ -60,7 +60,7 @@ class _Call:
         """Return whether a part belongs to this call, and does not begin another.
 
         Some servers number no calls, or all of them alike; some repeat the id or the name in each
-        part, or send a part's id anew.
+        part, or give every part another id.
         """
         is_beginning = arguments.lstrip()[:1] in ("", "{")
         if call_id and self.id:

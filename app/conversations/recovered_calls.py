@@ -15,6 +15,7 @@ from app.conversations.schema_validator import validator_of
 from app.conversations.written_calls import WrittenCall, find_written_calls, read_objects
 from app.json_values import JsonObject
 from app.providers.llm import Completion, Tool, ToolCall
+from app.providers.thoughts import remove_thoughts_in
 
 _MAX_CALLS = 1_000
 
@@ -244,7 +245,8 @@ def _as_object(value: object) -> JsonObject | None:
 
 
 def _call(call_id: str, name: str, arguments: JsonObject) -> ToolCall:
-    return ToolCall(call_id, name, arguments, json.dumps(arguments, ensure_ascii=False))
+    cleaned = remove_thoughts_in(arguments)
+    return ToolCall(call_id, name, cleaned, json.dumps(cleaned, ensure_ascii=False))
 
 
 def _plain(name: str) -> str:

@@ -108,12 +108,13 @@ class _Message:
         arguments = given if isinstance(given, str) else "" if given is None else json.dumps(given)
         index = index if isinstance(index, int) else None
         name = function.get("name")
-        is_last = index is None and self._calls
-        call = self._calls[-1] if is_last else self._last.get(index)
+        place = call_id if index is None and isinstance(call_id, str) else index
+        is_last = index is None and place not in self._last and self._calls
+        call = self._calls[-1] if is_last else self._last.get(place)
         if call is None or not call.continues(index, call_id, name, arguments):
             call = _Call(index)
             self._calls.append(call)
-            self._last[index] = call
+            self._last[place] = call
         call.id = call.id or call_id
         if isinstance(name, str) and name and name != (call.names or [""])[-1]:
             call.names.append(name)

@@ -19,7 +19,7 @@ from app.providers.error_replies import describe_body, find_error, to_error
 from app.providers.errors import RequestTooLongError, without_key
 from app.providers.http import parse_reply
 from app.providers.llm import Completion, TokenUsage, ToolCall, UnusableReplyError
-from app.providers.thoughts import remove_thoughts
+from app.providers.thoughts import remove_thoughts_in
 
 MAX_CALLS = 1_000
 MAX_ARGUMENT_BYTES = 1 << 20
@@ -180,27 +180,21 @@ def read_call(name: object, call_id: object, given: object, number: int) -> Tool
     """Return a call in any form that servers send it in; `number` is its place in the reply.
 
     They leave out ids, names, and empty arguments, and send arguments as text or as an object.
+    A text in the arguments that is only a thought is left out, so that the call is invalid if it
+    needs the text.
     """
     raw = arguments_text({} if given is None or given == "" else given)
+    arguments = json_object(raw)
+    if (cleaned := remove_thoughts_in(arguments)) != arguments:
+        arguments, raw = cleaned, arguments_text(cleaned)
     chosen_id = call_id if isinstance(call_id, str) and call_id else f"call_{number}"
     chosen_name = name if isinstance(name, str) and name else _NAMELESS
     return ToolCall(
         clean_text(chosen_id)[:_MAX_NAME],
         clean_text(chosen_name)[:_MAX_NAME],
-        _without_thoughts(json_object(raw)),
+        arguments,
         raw,
     )
-
-
-def _without_thoughts(value: Any) -> Any:
-    """Return arguments without the thoughts that models write into their texts."""
-    if isinstance(value, str):
-        return remove_thoughts(value)
-    if isinstance(value, list):
-        return [_without_thoughts(inner) for inner in value]
-    if isinstance(value, dict):
-        return {name: _without_thoughts(inner) for name, inner in value.items()}
-    return value
 
 
 def arguments_text(given: object) -> str:

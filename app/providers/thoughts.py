@@ -1,6 +1,10 @@
 """Thoughts that servers leave in a model's text, in tags or in channels."""
 
 import re
+from typing import Any
+
+_ANY = re.compile(r"[<\[◁]|\A\s{0,20}analysis")
+"""Beginnings of all marks of thoughts; most texts have none."""
 
 _TAG = re.compile(
     r"<(?P<xml>/?)(?:seed:|ant)?(?:think|thinking|thoughts?|reasoning|reflection)(?:\s[^<>]{0,200})?>"
@@ -9,6 +13,9 @@ _TAG = re.compile(
     r"|(?P<channel><channel\|>)|<\|channel>\s{0,5}(?:thought|analysis)",
     re.IGNORECASE,
 )
+
+_DETAILS = re.compile(r"<details\s[^<>]{0,100}\btype=[\"']?reasoning\b[^<>]{0,100}>", re.IGNORECASE)
+_DETAILS_END = re.compile("</details>", re.IGNORECASE)
 
 _CHANNEL = re.compile(
     r"(?:<\|start\|>[^<]{0,100})?<\|channel\|>\s{0,5}(?P<name>\w{1,20})(?P<to>[^<]{0,200})"
@@ -25,6 +32,8 @@ _ENDS = (
     *("<|END_RESPONSE|>", "<end_of_turn>", "</s>"),
 )
 _BEGIN = "<|START_RESPONSE|>"
+_WRAPPER = re.compile(r"<(response|answer)>", re.IGNORECASE)
+"""The tag around the answer of models that put their thoughts before it."""
 
 
 def remove_thoughts(text: str) -> str:
@@ -33,8 +42,41 @@ def remove_thoughts(text: str) -> str:
     A thought whose opening tag was part of the prompt ends with a tag of its own; one that was
     cut off has no end, and is removed if its tag begins the text or a line.
     """
-    found = _without_markers(_without_tags(_without_channels(text)))
+    if not _ANY.search(text):
+        return text
+    found = _without_markers(_without_tags(_without_details(_without_channels(text))))
     return found if len(found) == len(text) else found.strip()
+
+
+def remove_thoughts_in(value: Any) -> Any:
+    """Return JSON whose texts have no thoughts; texts that are only thoughts are left out.
+
+    The depth of the value must have been checked.
+    """
+    if isinstance(value, str):
+        return remove_thoughts(value)
+    if isinstance(value, dict):
+        cleaned = {name: (inner, remove_thoughts_in(inner)) for name, inner in value.items()}
+        return {name: new for name, (old, new) in cleaned.items() if not _is_gone(old, new)}
+    if isinstance(value, list):
+        pairs = [(inner, remove_thoughts_in(inner)) for inner in value]
+        return [new for old, new in pairs if not _is_gone(old, new)]
+    return value
+
+
+def _is_gone(old: object, new: object) -> bool:
+    return new == "" and old != ""
+
+
+def _without_details(text: str) -> str:
+    """Return a text without the folded parts in which some user interfaces show thoughts."""
+    kept: list[str] = []
+    position = 0
+    while opened := _DETAILS.search(text, position):
+        kept.append(text[position : opened.start()])
+        end = _DETAILS_END.search(text, opened.end())
+        position = end.end() if end else len(text)
+    return "".join([*kept, text[position:]])
 
 
 def _without_tags(text: str) -> str:
@@ -83,6 +125,8 @@ def _without_markers(text: str) -> str:
         end -= next(len(marker) for marker in _ENDS if stripped.endswith(marker, 0, end))
         while end and stripped[end - 1].isspace():
             end -= 1
-    if end == len(stripped) and not stripped.startswith(_BEGIN):
-        return text
-    return stripped[:end].removeprefix(_BEGIN)
+    answer = stripped[:end].removeprefix(_BEGIN)
+    if wrapper := _WRAPPER.match(answer):
+        close = f"</{wrapper[1]}>"
+        return answer[wrapper.end() :].removesuffix(close)
+    return text if answer == stripped else answer

@@ -297,6 +297,10 @@ def chat_reply(message: JSON, **fields: Any) -> Reply:
     return garbage(json.dumps({"choices": [choice]}).encode(), "application/json")
 
 
+def thought_in_call(text: str) -> JSON:
+    return {"id": "a", "function": {"name": "save", "arguments": json.dumps({"text": text})}}
+
+
 @pytest.mark.parametrize(
     ("message", "fields", "text", "found"),
     [
@@ -308,6 +312,8 @@ def chat_reply(message: JSON, **fields: Any) -> Reply:
         ({"function_call": {"name": "save", "arguments": "{}"}}, {}, "", [("save", {})]),
         ({"tool_calls": [{"function": {"name": "save"}}]}, {}, "", [("save", {})]),
         ({"tool_calls": [{"name": "save", "arguments": {"a": 1}}]}, {}, "", [("save", {"a": 1})]),
+        ({"tool_calls": [thought_in_call("<think>hm</think>tea")]}, {}, "", [DONE]),
+        ({"tool_calls": [thought_in_call("[THINK]hm[/THINK]")]}, {}, "", [("save", {})]),
         ({"tool_calls": [{"function": {"name": None}}, None]}, {}, "", [("unnamed", {})]),
         ({"content": "x", "tool_calls": None, "refusal": None}, {"finish_reason": 5}, "x", []),
         ({"content": "<THINK>a</THINK> b <think>c</think>"}, {}, "b", []),

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.providers.thoughts import remove_thoughts
+from app.providers.thoughts import remove_thoughts, remove_thoughts_in
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,15 @@ from app.providers.thoughts import remove_thoughts
         ("analysis of the final result", "analysis of the final result"),
         ("Tea.<|im_end|>\n</s>", "Tea."),
         (" Tea.\n", " Tea.\n"),
+        ('<details type="reasoning" done="true"><summary>a</summary>\nhm</details>\nTea.', "Tea."),
+        ("<details type='reasoning'>cut", ""),
+        (
+            "<details><summary>a</summary>Tea.</details>",
+            "<details><summary>a</summary>Tea.</details>",
+        ),
+        ("<think>hm</think>\n<response>\nTea.\n</response>\n", "Tea."),
+        ("<response>Tea.", "Tea."),
+        ("The <response>Tea.</response>", "The <response>Tea.</response>"),
     ],
 )
 def test_only_the_answer_is_left(text: str, left: str) -> None:
@@ -49,9 +58,27 @@ def test_only_the_answer_is_left(text: str, left: str) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["<think>", "</think>", "<think ", "<|channel|>final<|message|>", "<|channel|>a ", "</s>"],
+    [
+        "<think>",
+        "</think>",
+        "<think ",
+        "<|channel|>final<|message|>",
+        "<|channel|>a ",
+        "</s>",
+        "<details type=reasoning>",
+    ],
 )
 def test_hostile_texts_take_linear_time(part: str) -> None:
     began = time.process_time()
     remove_thoughts(part * (1_000_000 // len(part)))
     assert time.process_time() - began < 3
+
+
+def test_thoughts_are_left_out_of_every_text_of_a_value() -> None:
+    value = {
+        "a": "Tea.<reasoning>hm</reasoning>",
+        "b": {"only": "[THINK]hm[/THINK]", "empty": "", "n": 1},
+        "c": ["<|channel|>analysis<|message|>hm<|end|>", "<thinking>hm</thinking>Rice.", None],
+    }
+    left = {"a": "Tea.", "b": {"empty": "", "n": 1}, "c": ["Rice.", None]}
+    assert remove_thoughts_in(value) == left

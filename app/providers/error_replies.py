@@ -182,7 +182,7 @@ def to_error(name: str, reply: ErrorReply, key: str | None) -> ProviderError:
     """Return the error to raise, worded for an operator and without the key."""
     words = without_key(reply.words, key)
     error = _worded_error(name, reply, words)
-    error.words = words
+    error.words, error.status = words, reply.status
     return error
 
 

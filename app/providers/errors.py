@@ -18,7 +18,8 @@ _SHORTEST_SECRET = 12
 class ProviderError(OperatorError):
     """A provider failed to answer; `retryable` says whether waiting may help.
 
-    `retry_after` is how many seconds the provider asked to wait, if it did; `words` are its own.
+    `retry_after` is how many seconds the provider asked to wait, if it did; `words` are its own,
+    and `status` is that of its response, if there was one.
     """
 
     retryable: ClassVar[bool] = False
@@ -28,6 +29,7 @@ class ProviderError(OperatorError):
         super().__init__(message)
         self.retry_after = retry_after
         self.words = ""
+        self.status: int | None = None
 
 
 class RateLimitedError(ProviderError):

@@ -21,6 +21,9 @@ OUTPUT_TOKENS = "output_tokens"
 
 _LEAST_OUTPUT_TOKENS = 256
 
+_FAULTS = {500, 501}
+"""Statuses of faults that may come from a feature."""
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -122,11 +125,14 @@ class Concessions:
         self._is_stated = False
         self._words = ""
         self._count = 0
+        self._without_choice = False
 
     def allow(self, feature: Feature) -> bool:
         """Return whether the request may have the feature."""
         name = feature.name
         in_trial = name in self._named or name == self._guess
+        if feature is TOOL_CHOICE and self._without_choice:
+            return False
         return not in_trial and not self._capabilities.refuses(self._model, name)
 
     def limit_output(self, tokens: int) -> int:
@@ -141,8 +147,6 @@ class Concessions:
         ):
             return False
         words = error.words
-        if not words:
-            return False
         self._count += 1
         for feature in sent:
             if feature.refusal.search(words):
@@ -152,7 +156,9 @@ class Concessions:
             self._output_tokens, self._words = limit, words
             self._is_stated = not _DEPENDS.search(words) and _find_remainder(words) is None
             return True
-        return type(error) is BadRequestError and self._try_another(sent, words)
+        if isinstance(error, UnavailableError):
+            return error.status in _FAULTS and self._try_without_choice(sent)
+        return bool(words) and type(error) is BadRequestError and self._try_another(sent, words)
 
     def settle(self) -> None:
         """Remember the features without which the call has passed.
@@ -166,6 +172,16 @@ class Concessions:
             self._capabilities.learn(
                 self._model, OUTPUT_TOKENS, limit=self._output_tokens, reason=self._words
             )
+
+    def _try_without_choice(self, sent: Sequence[Feature]) -> bool:
+        """Leave out the tool choice once: some servers break on it without a word.
+
+        It is not remembered, because the server may have had another fault.
+        """
+        if TOOL_CHOICE not in sent or self._without_choice:
+            return False
+        self._without_choice = True
+        return True
 
     def _try_another(self, sent: Sequence[Feature], words: str) -> bool:
         left = [f.name for f in sent if f.guessed and f.name not in self._guessed]

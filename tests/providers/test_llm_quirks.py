@@ -127,6 +127,20 @@ async def test_a_chat_server_gets_requests_without_the_feature_that_it_refuses(
     assert "Be brief." in json.dumps(server.requests[-1].body), "the instructions are sent"
 
 
+@pytest.mark.parametrize("message", ["", "the engine hit an assertion"])
+async def test_a_server_that_breaks_on_a_forced_call_is_asked_without_it(
+    chat: ChatLLM, server: LLMServer, capabilities: Capabilities, message: str
+) -> None:
+    server.respond = refuses_if(is_forced, 500, message)
+    assert (await chat.complete(FORCED)).calls
+    assert len(server.requests) == 2
+    assert capabilities.all() == [], "the server may have had another fault"
+    server.respond = lambda _: fails(500, message)
+    with pytest.raises(UnavailableError):
+        await chat.complete(FORCED)
+    assert len(server.requests) == 4
+
+
 def refuses_in_words(has: Callable[[JSON], bool], status: int, text: str) -> Callable[..., Reply]:
     def respond(received: Received) -> Reply:
         if has(received.body):

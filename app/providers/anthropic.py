@@ -233,7 +233,7 @@ def _usage(answer: dict[str, Any], model: str) -> TokenUsage:
     written = usage.get("cache_creation_input_tokens")
     return token_usage(
         model,
-        input_tokens=sum_counts(plain, cached, written),
+        input_tokens=None if plain is None else sum_counts(plain, cached, written),
         output_tokens=usage.get("output_tokens"),
         cached=cached,
         written=written,

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.json_values import parse_json
+from app.providers.http import parse_reply
 
 _MAX_EVENTS = 100_000
 _LEADS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -43,7 +43,7 @@ def _events(body: bytes) -> tuple[list[dict[str, Any]], bool]:
     found = [line for line in lines if line]
     if len(found) > _MAX_EVENTS:
         raise ValueError(f"the stream has more than {_MAX_EVENTS:,} events")
-    events = [parse_json(line) for line in found if line != _END]
+    events = [parse_reply(line) for line in found if line != _END]
     return [event for event in events if isinstance(event, dict)], _END in found
 
 

@@ -49,6 +49,7 @@ FILTERED = {"content_filter", "invalid_prompt", "bio_policy", "misalignment_poli
 """Codes of errors by which a filter or the model refuses this request, but not others."""
 
 _REASONING = "reasoning.encrypted_content"
+_UNFINISHED = {"incomplete", "in_progress"}
 _STORED_FIELDS = {"id", "status"}
 """Fields that refer to items stored at OpenAI; `store: false` leaves none there."""
 
@@ -222,7 +223,7 @@ class ResponsesLLM(OpenAIModel):
             if item.get("type") == "function_call"
         )
         messages = [item for item in items if item.get("type", "message") == "message"]
-        stop = _finish_reason(answer, messages)
+        stop = _finish_reason(answer, items, messages)
         whole = all(call.arguments is not None for call in calls)
         return Completion(
             text=remove_thoughts("\n\n".join(map(_message_text, messages))),
@@ -262,11 +263,11 @@ def _read_response_call(item: dict[str, Any], number: int) -> ToolCall:
 
 
 def _finish_reason(
-    answer: dict[str, Any], messages: list[dict[str, Any]]
+    answer: dict[str, Any], items: list[dict[str, Any]], messages: list[dict[str, Any]]
 ) -> Literal["length", "refusal"] | None:
     """Return why the model stopped early; None if it did not."""
-    if answer.get("status") == "incomplete":
-        reason = object_at(answer, "incomplete_details").get("reason")
+    reason = object_at(answer, "incomplete_details").get("reason")
+    if reason or any(part.get("status") in _UNFINISHED for part in (answer, *items)):
         return "refusal" if read_stop(reason) == "refusal" else "length"
     parts = [part for message in messages for part in _parts(message)]
     return "refusal" if any(part.get("type") == "refusal" for part in parts) else None

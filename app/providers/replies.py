@@ -43,8 +43,8 @@ _OPEN_MODELS = "gpt-oss"
 """OpenAI's models with open weights: anyone may serve them, at a price of their own."""
 
 _CUT = re.compile(
-    r"length|max_?(new_|output_|completion_|total_)?tokens|(?<!rate_)limit|context_?window|truncat"
-    r"|incomplete",
+    r"length|(?<!rate)(?<!rate_)limit|max.{0,20}(token|output)|(token|output).{0,20}(max|budget)"
+    r"|out_of_tokens|context_?window|truncat|incomplete",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(
@@ -100,7 +100,7 @@ class ReplyReader:
             if error := find_error(answer):
                 raise to_error(self._name, error, self._key)
             completion = self._read(answer)
-            if _has_no_room(completion):
+            if _has_no_room(completion, answer):
                 raise RequestTooLongError(
                     f"{self._name} has no room for an answer: the input fills its context"
                 )
@@ -126,12 +126,24 @@ class ReplyReader:
         return Completion("", (), "unusable", self._usage(answer, model), model)
 
 
-def _has_no_room(completion: Completion) -> bool:
-    """Return whether an answer was cut off before its beginning, after an input that is known."""
+def _has_no_room(completion: Completion, answer: Mapping[str, Any]) -> bool:
+    """Return whether an answer was cut off before its beginning, because the input is too long."""
     usage = completion.usage
-    is_empty = not completion.calls and not completion.text.strip()
-    is_cut = completion.finish_reason == "length"
-    return is_cut and is_empty and usage.output_tokens <= _FEW_TOKENS < usage.input_tokens
+    if completion.finish_reason != "length" or completion.calls or completion.text.strip():
+        return False
+    if "context_window" in str(answer.get("stop_reason")):
+        return True
+    if usage.input_tokens == 0:  # unknown
+        return usage.output_tokens == 0 and _is_silent(answer)
+    return usage.output_tokens <= _FEW_TOKENS < usage.input_tokens
+
+
+def _is_silent(answer: Mapping[str, Any]) -> bool:
+    """Return whether a reply has nothing in it, not even thoughts."""
+    choice = (answer.get("choices") or [{}])[0]
+    message = object_at(choice, "message")
+    parts = [value for name, value in message.items() if name != "role"]
+    return not any([answer.get("content"), answer.get("output"), choice.get("text"), *parts])
 
 
 def read_model(answer: Mapping[str, Any], default: str) -> str:
@@ -142,7 +154,8 @@ def read_model(answer: Mapping[str, Any], default: str) -> str:
 
 def read_stop(*words: object) -> Literal["length", "refusal", "failed"] | None:
     """Return why an answer stopped early, by the words of any server; None if it is whole."""
-    reason = " ".join(word for word in words if isinstance(word, str)).replace("-", "_")
+    reason = " ".join(word for word in words if isinstance(word, str))
+    reason = re.sub(r"[-\s]", "_", reason)
     if _CUT.search(reason):
         return "length"
     if _REFUSED.search(reason):
@@ -229,13 +242,17 @@ def token_usage(
 ) -> TokenUsage:
     """Return a reply's usage by its own counts; an impossible count is treated as 0.
 
+    The cost is unknown if a count is impossible, or that of the input or output is missing.
     `input_tokens` includes tokens read from and written to a cache.
     """
     counts = (input_tokens, output_tokens, cached, written)
     sent, received, read, kept = map(_tokens, counts)
     read = min(read, sent)
     kept = min(kept, sent - read)
-    are_right = all(count is None or str(_tokens(count)) == str(count) for count in counts)
+    are_known = input_tokens is not None and output_tokens is not None
+    are_right = are_known and all(
+        count is None or str(_tokens(count)) == str(count) for count in counts
+    )
     return TokenUsage(
         input_tokens=sent,
         output_tokens=received,

@@ -63,7 +63,7 @@ async def test_what_is_written_to_the_cache_counts_and_costs(
     ("reason", "stop"),
     [
         ("stop_sequence", "end"),
-        ("model_context_window_exceeded", "length"),
+        ("max_tokens", "length"),
         ("something_new", "end"),
     ],
 )

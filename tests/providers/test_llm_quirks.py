@@ -359,6 +359,8 @@ async def test_replies_are_read_in_the_forms_that_servers_send(
         *((word, "length") for word in ("LENGTH", "max_tokens", "FinishReason.MAX_TOKENS")),
         *((word, "length") for word in ("Model_Length", "token_limit", "max_new_tokens")),
         *((word, "length") for word in ("model_context_window_exceeded", "incomplete")),
+        *((word, "length") for word in ("output-limit", "Max-Tokens", "max output", "tokenBudget")),
+        *((word, "failed") for word in ("rate_limit_error", "network_error")),
         *((word, "refusal") for word in ("content_filter", "SAFETY", "guardrail_intervened")),
         *((word, "failed") for word in ("error", "insufficient_system_resource", "abort")),
         *((word, "end") for word in ("stop", "end_turn", "eos_token", "COMPLETE", "stop_sequence")),
@@ -381,6 +383,45 @@ async def test_every_word_for_why_an_answer_stopped_is_known(
             assert (await llm.complete(HELLO)).finish_reason == found
 
 
+@pytest.mark.parametrize("count", ["Infinity", "NaN", "-Infinity"])
+async def test_counts_that_are_no_numbers_cost_the_usage_alone(
+    server: LLMServer, count: str
+) -> None:
+    usage = f'"usage": {{"prompt_tokens": {count}, "completion_tokens": 3}}'
+    choice = {"message": {"content": "Tea."}, "delta": {"content": "Tea."}, "finish_reason": "stop"}
+    body = f'{{"model": "gpt-4o", "choices": [{json.dumps(choice)}], {usage}}}'
+    llm = ChatLLM("gpt-4o", Provider(base_url=server.base_url_openai), max_retries=0)
+    for reply in (body, f"data: {body}\n\n"):
+        server.script.append(garbage(reply.encode(), "application/json"))
+        answer = await llm.complete(HELLO)
+        assert answer.text == "Tea."
+        assert (answer.usage.input_tokens, answer.usage.cost_usd) == (0, None)
+    await llm.aclose()
+
+
+async def test_an_answer_without_room_is_a_request_that_is_too_long(
+    chat: ChatLLM, claude: AnthropicLLM, server: LLMServer
+) -> None:
+    def empty(counts: JSON, **fields: Any) -> Reply:
+        choice = {"message": {"role": "assistant", "content": "", **fields}}
+        answer = {"choices": [{**choice, "finish_reason": "length"}], "usage": counts}
+        return garbage(json.dumps(answer).encode(), "application/json")
+
+    for counts in ({}, {"prompt_tokens": 8_192, "completion_tokens": 1}):
+        server.script.append(empty(counts))
+        with pytest.raises(RequestTooLongError):
+            await chat.complete(HELLO)
+    stop = {"content": [], "stop_reason": "model_context_window_exceeded"}
+    server.script.append(garbage(json.dumps(stop).encode(), "application/json"))
+    with pytest.raises(RequestTooLongError):
+        await claude.complete(HELLO)
+    many = {"prompt_tokens": 8_192, "completion_tokens": 8_192}
+    for reply in (empty(many), empty({}, reasoning_content="Hm.")):
+        server.script.append(reply)
+        assert (await chat.complete(HELLO)).finish_reason == "length"
+    assert not server.script
+
+
 async def test_the_word_of_the_server_behind_a_gateway_decides_if_it_is_for_a_cut_answer(
     chat: ChatLLM, server: LLMServer
 ) -> None:
@@ -397,6 +438,11 @@ async def test_the_word_of_the_server_behind_a_gateway_decides_if_it_is_for_a_cu
         (
             {"status": "incomplete", "output": [{"type": "message", "content": "<think>cut"}]},
             "",
+            "length",
+        ),
+        (
+            {"output": [{"type": "message", "status": "incomplete", "content": "Te"}]},
+            "Te",
             "length",
         ),
         (

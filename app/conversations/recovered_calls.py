@@ -89,6 +89,7 @@ class _Offer:
         if written.tag_name is not None and (form := self._find(written.tag_name)):
             return [(form.name, form.fit(value))]
         inner = value.get("tool_calls")
+        inner = [inner] if isinstance(inner, dict) else inner
         if isinstance(inner, list) and all(isinstance(call, dict) for call in inner):
             return [found for call in inner for found in self._named(WrittenCall(call))]
         if isinstance(value.get("function"), dict):
@@ -132,8 +133,11 @@ class _Offer:
             return self._by_name[name]
         bare = _NUMBER.sub("", _NOT_IN_NAMES.sub("", name.strip(" \t\n\"'`")))
         bare = re.split(r"[.:/]", bare)[-1]
-        alike = [form for form in self._forms if _plain(form.name) == _plain(bare)]
-        return self._by_name.get(bare) or (alike[0] if len(alike) == 1 else None)
+        for ending in (bare, bare.rpartition("__")[2]):
+            alike = [form for form in self._forms if _plain(form.name) == _plain(ending)]
+            if found := self._by_name.get(ending) or (alike[0] if len(alike) == 1 else None):
+                return found
+        return None
 
 
 class _Form:
@@ -198,6 +202,10 @@ class _Form:
 
     def _unwrap(self, given: JsonObject) -> JsonObject:
         """Return the arguments in an object that contains only them and a name."""
+        if len(given) == 1 and not given.keys() <= self._properties.keys():
+            ((name, only),) = given.items()
+            if _plain(name) == _plain(self.name):
+                return _as_object(only) or given
         if given.keys() <= _CALL_KEYS and not given.keys() <= self._properties.keys():
             inner = next((given[key] for key in _ARGUMENT_KEYS if key in given), None)
             return _as_object(inner) or given
@@ -250,4 +258,4 @@ def _call(call_id: str, name: str, arguments: JsonObject) -> ToolCall:
 
 
 def _plain(name: str) -> str:
-    return name.casefold().replace("-", "_")
+    return re.sub(r"[-_]", "", name.casefold())

@@ -31,13 +31,17 @@ _TAG = re.compile(
     r"|<\|message\|>|```(?:json)?|>|Action Input:)){0,4}\s{0,20}(?=[\[{])",
     re.MULTILINE,
 )
-_FENCE = re.compile(r"```[\w+-]{0,20}[ \t]{0,20}\n\s{0,20}(?=[\[{])")
+_FENCE = re.compile(r"(?:```|~~~)[\w+-]{0,20}[ \t]{0,20}\n\s{0,20}(?=[\[{])")
 _LINE = re.compile(r"^[ \t]{0,20}(?=[\[{])", re.MULTILINE)
 _NEXT = re.compile(r"[\s,;]{0,20}(?=[\[{])")
 _PYTHON = re.compile(r"```(?:python|tool_code)\n([^`]{1,20000})```")
 _MAX_PYTHON = 20_000
-_REST_OF_TEXT = re.compile(r"(?:\s|[,;]|</?[\w|]{1,30}>|```){0,40}\Z")
-_WRAPPER = re.compile(r"\s{0,20}(?:<[\w|=]{1,100}>|```\w{0,20})?\s{0,20}")
+_REST_OF_TEXT = re.compile(r"(?:\s|[,;]|</?[\w|]{1,30}>|```|~~~){0,40}\Z")
+_WRAPPER = re.compile(
+    r"[\s\ufeff]{0,20}(?:<[\w|=]{1,100}>|(?:```|~~~)\w{0,20}|json\b)?\s{0,20}", re.IGNORECASE
+)
+_STRING_OR_COMMA = re.compile(r'("(?:[^"\\]|\\.)*\\?(?:"|\Z))|,(?=\s*[}\]])', re.DOTALL)
+"""A string, or a comma behind the last member, which JSON does not allow."""
 
 _FUNCTION = re.compile(
     rf'<(?:function=|invoke name=")({_NAME})"?>|<tool_call>\s{{0,20}}({_NAME})\s'
@@ -83,12 +87,15 @@ def read_objects(raw: str) -> list[JsonObject]:
     """Return the objects in a call's arguments that are not one JSON object, in order.
 
     They may be JSON in a text once more, a list, several one after another, or have remains of a
-    tag around them. Empty if anything may be missing.
+    tag around them, a comma too many, or be a literal of Python. Empty if anything may be missing.
     """
     text, values = raw, list[object]()
     for _ in range(3):
         start = _WRAPPER.match(text)
-        values, end = _consecutive_values(text, start.end() if start else 0)
+        text = text[start.end() :] if start else text
+        values, end = _consecutive_values(text, 0)
+        if not values:
+            return _objects(_almost_json(text)) or []
         rest = text[end:]
         if len(rest) > _MAX_GARBAGE or "{" in rest:
             return []
@@ -96,6 +103,21 @@ def read_objects(raw: str) -> list[JsonObject]:
             break
         text = values[0]
     return _objects(values) or []
+
+
+def _almost_json(text: str) -> list[object]:
+    """Return the value of JSON with a comma too many, or of a literal of Python; else nothing."""
+    text = text.strip()
+    if len(text) > _MAX_PYTHON or not text.startswith(("{", "[")):
+        return []
+    try:
+        value = _DECODER.decode(_STRING_OR_COMMA.sub(lambda found: found[1] or "", text))
+    except (ValueError, RecursionError):
+        try:
+            value = json.loads(json.dumps(ast.literal_eval(text), allow_nan=False))
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+            return []
+    return [] if is_deeper(value, _MAX_DEPTH) else [value]
 
 
 def _values_after(lead: re.Pattern[str], text: str) -> Iterator[tuple[str | None, JsonObject]]:

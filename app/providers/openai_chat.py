@@ -148,6 +148,7 @@ class ChatLLM(OpenAIModel):
         sent = message.get("tool_calls") or []
         is_whole = (
             bool(calls)
+            and isinstance(sent, list)
             and len({call.id for call in calls}) == len(calls) == len(sent)
             and all(call.arguments is not None for call in calls)
             and all(
@@ -172,7 +173,9 @@ def _sent_message(choice: dict[str, Any]) -> dict[str, Any]:
 
 def _sent_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the calls of a message, which some servers send in the oldest form, one alone."""
-    calls = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
+    sent = message.get("tool_calls") or ()
+    given = [sent] if isinstance(sent, dict) else sent
+    calls = [call for call in given if isinstance(call, dict)]
     oldest = message.get("function_call")
     return calls or ([{"function": oldest}] if isinstance(oldest, dict) else [])
 

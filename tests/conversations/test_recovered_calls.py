@@ -66,6 +66,8 @@ def read(reply: Any) -> list[tuple[str, Any]]:
         json.dumps({"tool": "default_api.insert_memory", "arguments": AS_TEXT}),
         json.dumps({"insert_memory": TRAM}, indent=1),
         f"```json\n{AS_TEXT}\n```",
+        f"~~~json\n{AS_TEXT}\n~~~\nThat is all.",
+        f'{{"tool_calls": {NAMED}}}',
         AS_TEXT,
     ],
 )  # fmt: skip
@@ -115,7 +117,7 @@ def test_a_text_that_may_mean_something_else_is_no_call(text: str) -> None:
     [
         *("functions.insert_memory", "functions.insert_memory:3", "default_api:insert_memory"),
         *("insert_memory<|channel|>analysis", "tools/insert_memory", "Insert-Memory"),
-        " insert_memory\n",
+        *(" insert_memory\n", "insertMemory", "mcp__memoryd__insert_memory"),
     ],
 )  # fmt: skip
 def test_names_lose_what_servers_add_to_them(name: str) -> None:
@@ -133,6 +135,12 @@ def test_names_lose_what_servers_add_to_them(name: str) -> None:
         f"[{AS_TEXT}]",
         f"<|message|>{AS_TEXT}<|call|>",
         json.dumps(TRAM, indent=1) + "}",
+        f"\ufeff{AS_TEXT}",
+        f"json\n{AS_TEXT}",
+        f"~~~json\n{AS_TEXT}\n~~~",
+        str(TRAM),
+        AS_TEXT[:-1] + ", }",
+        json.dumps({"insert_memory": TRAM}),
     ],
 )
 def test_arguments_in_another_form_are_read(raw: str) -> None:

@@ -325,6 +325,7 @@ def thought_in_call(text: str) -> JSON:
         ({}, {"text": "a"}, "a", []),
         ({"function_call": {"name": "save", "arguments": "{}"}}, {}, "", [("save", {})]),
         ({"tool_calls": [{"function": {"name": "save"}}]}, {}, "", [("save", {})]),
+        ({"tool_calls": {"id": "a", "function": {"name": "save"}}}, {}, "", [("save", {})]),
         ({"tool_calls": [{"name": "save", "arguments": {"a": 1}}]}, {}, "", [("save", {"a": 1})]),
         ({"tool_calls": [thought_in_call("<think>hm</think>tea")]}, {}, "", [DONE]),
         ({"tool_calls": [thought_in_call("[THINK]hm[/THINK]")]}, {}, "", [("save", {})]),

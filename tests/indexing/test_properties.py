@@ -72,7 +72,7 @@ def test_a_word_alone_finds_the_texts_it_is_in_whatever_their_language(
 
 @given(st.text(alphabet=st.characters(max_codepoint=127)))
 def test_plain_text_has_the_same_tokens_among_other_scripts(text: str) -> None:
-    assert tokens_of(text + " é") == [*tokens_of(text + " "), "é"]
+    assert sorted(tokens_of(text + " é")) == sorted([*tokens_of(text + " "), "é"])
 
 
 HOSTILE = {

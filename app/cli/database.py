@@ -55,9 +55,6 @@ def reindex_items(
 
 
 async def _reindex(settings: Settings, *, drop_others: bool) -> None:
-    # By the loop, which it wakes up even while a statement waits.
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
     # One connection for the long statements, and one for the short.
     chosen = settings.model_copy(update={"database_pool_size": 2})
     async with open_resources(chosen, choose_index=prepare) as resources:

@@ -103,6 +103,7 @@ async def test_what_models_refuse_is_shown_and_forgotten(
         return calls(WORKS)
 
     llm.respond = respond
+    await examine(configured, forget="all")  # what servers of other tests wrote down at their end
     assert all(finding.good for finding in (await examine(configured, ask=True))["LLM"])
     found = (await examine(configured))["remembered"]
     shown = [finding.detail for finding in found if finding.detail.startswith("second at ")]

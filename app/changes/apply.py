@@ -48,10 +48,10 @@ InSameTransaction: TypeAlias = Callable[[Connection], Awaitable[None]]
 MAX_MESSAGE_IDS = 500
 """Maximum message ids in a memory's source, which has at most 1,000 JSON values."""
 
-MAX_MEMORY_KEYS = 400
+MAX_MEMORY_KEYS = 300
 """Maximum keys of memories in a memory's source."""
 
-MAX_EARLIER_THREADS, MAX_EARLIER_IDS = 20, 200
+MAX_EARLIER_THREADS, MAX_EARLIER_IDS = 10, 100
 """Maximum other threads in a memory's source, and ids of their messages."""
 
 _COUNTS: Mapping[Action, str] = {"insert": "inserted", "update": "updated", "delete": "deleted"}
@@ -361,26 +361,33 @@ def _with_kept_fields(change: Change, item: Item) -> Change:
 def _join_sources(source: JsonObject, before: JsonObject) -> JsonObject:
     """Return the source of an updated memory, which still has content of earlier messages.
 
-    Messages of other threads are listed under `earlier`, the latest first.
+    Messages of other threads are listed under `earlier`, the latest first. A client may have
+    written anything into these members; only lists of messages are kept.
     """
-    earlier = [one for one in before.get("earlier", ()) if isinstance(one, dict)]
     known = {name: before[name] for name in _CONVERSATION_MEMBERS if name in before}
     if not source.get("message_ids"):
-        joined = {**source, **known}
+        joined, latest = {**source, **known}, []
     elif known.get("thread_id") == source.get("thread_id"):
-        ids = dict.fromkeys([*known.get("message_ids", ()), *source["message_ids"]])
-        joined = {**source, "message_ids": list(ids)[-MAX_MESSAGE_IDS:]}
+        ids = dict.fromkeys([*_message_ids(known), *source["message_ids"]])
         positions = [one["position"] for one in (known, source) if one.get("position") is not None]
+        joined, latest = {**source, "message_ids": list(ids)[-MAX_MESSAGE_IDS:]}, []
         joined |= {"position": min(positions)} if positions else {}
     else:
-        joined, earlier = source, [known, *earlier] if known.get("message_ids") else earlier
+        joined, latest = source, [known]
+    listed = before.get("earlier")
+    earlier = [*latest, *(listed if isinstance(listed, list) else ())][:MAX_EARLIER_THREADS]
     room, kept = MAX_EARLIER_IDS, list[JsonObject]()
-    for one in earlier[:MAX_EARLIER_THREADS]:
-        room -= len(one.get("message_ids", ()))
-        if room < 0:
-            break
-        kept.append(one)
+    for one in earlier:
+        ids_of_one = _message_ids(one)[:room]
+        room -= len(ids_of_one)
+        if ids_of_one:
+            kept.append({"thread_id": one.get("thread_id"), "message_ids": ids_of_one})
     return {**joined, "earlier": kept} if kept else joined
+
+
+def _message_ids(source: object) -> list[str]:
+    ids = source.get("message_ids") if isinstance(source, dict) else None
+    return [id_ for id_ in ids if isinstance(id_, str)] if isinstance(ids, list) else []
 
 
 def _metadata(change: Change, item: Item | None) -> ItemMetadata:

@@ -100,13 +100,16 @@ def scan_proposal(proposal: Proposal, mode: SecretMode) -> tuple[Proposal, Secre
     rejected = [_redact_arguments(rejection) for rejection in proposal.rejected]
     for edit in proposal.edits:
         content, found = _redact_value(edit.content)
+        asked = [redact_secrets(question) for question in edit.questions]
+        found += sum(count for _, count in asked)
+        questions = tuple(question for question, _ in asked)
         reason, _ = redact_secrets(edit.reason) if edit.reason else (edit.reason, 0)
         if found and mode == "refuse":
             refused += 1
             rejected.append(Rejection(f"{edit.action}_{edit.kind}", REFUSED))
             continue
         redacted += found
-        edits.append(replace(edit, content=content, reason=reason))
+        edits.append(replace(edit, content=content, reason=reason, questions=questions))
     scanned = replace(proposal, edits=tuple(edits), rejected=tuple(rejected))
     return scanned, SecretCounts(redacted, refused)
 

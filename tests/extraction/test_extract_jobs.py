@@ -83,6 +83,33 @@ async def test_updates_and_deletes_reach_the_items_and_are_recorded(memories: Me
     assert listed[1].change.value is None
 
 
+async def test_an_update_keeps_the_messages_of_earlier_sources(memories: Memories) -> None:
+    message = [{"id": "a", "role": "user", "content": "Hi."}]
+    texts = ["Ana lives in Porto.", LISBON, "Ana lives in Faro.", "Ana lives in Rome."]
+    memories.model.script.append(calls(insert(texts[0], message_ids=["1"])))
+    await memories.extract_job(message, thread_id="t1")
+    for text, thread, id_ in zip(texts[1:], ("t1", "t2", "t3"), "bcd", strict=True):
+        memories.model.script.append(calls(update("m1", text, message_ids=["1"])))
+        await memories.extract_job([{**message[0], "id": id_}], thread_id=thread)
+    source = json.loads((await memories.stored())[0]["source"])
+    assert (source["thread_id"], source["message_ids"]) == ("t3", ["d"])
+    assert source["earlier"] == [
+        {"thread_id": "t2", "message_ids": ["c"]},
+        {"thread_id": "t1", "message_ids": ["a", "b"]},
+    ]
+
+
+@pytest.mark.parametrize("written", [5, "x", {"a": 1}, [1, None, {}], None])
+async def test_a_source_may_have_members_of_any_form(memories: Memories, written: Any) -> None:
+    source = {"thread_id": "t1", "message_ids": written, "earlier": written}
+    await memories.put("home", "Ana lives in Porto.", source=source)
+    for thread in ("t1", "t2"):
+        memories.model.script.append(calls(update("m1", f"Ana, {thread}", message_ids=["1"])))
+        message = {"id": thread, "role": "user", "content": "Hi."}
+        result = await memories.extract([message], thread_id=thread)
+        assert result["counts"]["updated"] == 1
+
+
 async def test_an_update_without_messages_keeps_the_source(memories: Memories) -> None:
     numbers = [str(number) for number in range(1, 601)]
     memories.model.script += [

@@ -94,6 +94,16 @@ async def test_secrets_are_stored_only_if_the_setting_allows_it(
     assert KEY not in caplog.text
 
 
+async def test_questions_are_scanned_too(memories: Memories) -> None:
+    asked = [f"Whose key is {KEY}?"]
+    memories.model.script.append(calls(insert("Ana has a key.", questions=asked)))
+    result = await memories.extract()
+    assert result["secrets"] == {"redacted": 1, "refused": 0}
+    passages = [row["text"] for row in await memories.rows("SELECT text FROM passages")]
+    assert any("[redacted: API key]" in text for text in passages)
+    assert KEY not in "".join(passages)
+
+
 async def test_returned_memories_and_rejected_calls_are_scanned_too(memories: Memories) -> None:
     wrong: tuple[str, dict[str, Any]] = ("insert_memory", {"content": {"x": KEY}})
     memories.model.respond = lambda _: _reply(wrong)

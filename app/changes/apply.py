@@ -365,12 +365,13 @@ def _join_sources(source: JsonObject, before: JsonObject) -> JsonObject:
     written anything into these members; only lists of messages are kept.
     """
     known = {name: before[name] for name in _CONVERSATION_MEMBERS if name in before}
+    latest: list[JsonObject] = []
     if not source.get("message_ids"):
-        joined, latest = {**source, **known}, []
+        joined = {**source, **known}
     elif known.get("thread_id") == source.get("thread_id"):
         ids = dict.fromkeys([*_message_ids(known), *source["message_ids"]])
         positions = [one["position"] for one in (known, source) if one.get("position") is not None]
-        joined, latest = {**source, "message_ids": list(ids)[-MAX_MESSAGE_IDS:]}, []
+        joined = {**source, "message_ids": list(ids)[-MAX_MESSAGE_IDS:]}
         joined |= {"position": min(positions)} if positions else {}
     else:
         joined, latest = source, [known]
